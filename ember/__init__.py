@@ -1,0 +1,6 @@
+"""Ember: call a language model as one Python function.
+
+from ember.api import models
+
+response = models("gpt-4", "What is the capital of France?")
+"""

@@ -1,0 +1,445 @@
+"""The connections of this process: one `httpx.Client`, and one `httpx.AsyncClient` an event loop.
+
+Each client sends on a free list of one-connection transports: httpx's own pool scans all its
+connections at every request, which makes a call dearer the more of them run at once. A connection
+is made when none is idle, so there are never more than calls in flight.
+
+What tests replace is httpx itself: `httpx.HTTPTransport.handle_request` and its async sibling for
+what goes out on a connection, or respx's `httpx` mocker for a whole client.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import ssl
+import sys
+import threading
+import time
+import urllib.request
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+import httpx
+
+from ember.exceptions import ModelProviderError
+
+if TYPE_CHECKING:
+    from anyio.lowlevel import RunVar
+
+__all__ = ["LateURL", "async_client", "client", "proxy_for", "without_user"]
+
+# Most load balancers close an idle connection after 60 s or more; httpx's default of 5 s would
+# make every call of a quiet program open a new one.
+_KEEPALIVE_SECONDS = 30.0
+_MAX_IDLE_PER_ORIGIN = 100
+_ONE_CONNECTION = httpx.Limits(
+    max_connections=1, max_keepalive_connections=1, keepalive_expiry=_KEEPALIVE_SECONDS
+)
+
+_Transport = TypeVar("_Transport", httpx.HTTPTransport, httpx.AsyncHTTPTransport)
+
+
+class _Idle(Generic[_Transport]):
+    """The idle transports to one origin, last used first.
+
+    Taking and giving back are single operations on a deque, so that no lock is needed.
+    """
+
+    def __init__(self, kind: type[_Transport]) -> None:
+        self._kind: type[_Transport] = kind
+        self._transports: deque[tuple[float, _Transport]] = deque()
+
+    def take(self, url: httpx.URL) -> tuple[_Transport, bool]:
+        """An idle transport, or a new one; and whether it was used before."""
+        try:
+            return self._transports.pop()[1], True
+        except IndexError:
+            return self.new(url), False
+
+    def give_back(self, transport: _Transport) -> _Transport | None:
+        """Keep a transport for the next call; returns one that is to be closed, if any."""
+        now = time.monotonic()
+        self._transports.append((now, transport))
+        try:
+            since, oldest = self._transports.popleft()
+        except IndexError:  # another thread has taken it already
+            return None
+        if now - since > _KEEPALIVE_SECONDS or len(self._transports) >= _MAX_IDLE_PER_ORIGIN:
+            return oldest
+        self._transports.appendleft((since, oldest))
+        return None
+
+    def clear(self) -> list[_Transport]:
+        """Forget all; the caller closes them."""
+        kept = [transport for _, transport in self._transports]
+        self._transports.clear()
+        return kept
+
+    def new(self, url: httpx.URL) -> _Transport:
+        """A transport without a connection yet."""
+        address = proxy_for(url)
+        try:
+            proxy = None
+            if address is not None:
+                tls = _trust() if address.startswith("https:") else None
+                proxy = httpx.Proxy(address, ssl_context=tls)
+            return self._kind(verify=_trust(), limits=_ONE_CONNECTION, proxy=proxy, trust_env=False)
+        except (ImportError, ValueError, httpx.InvalidURL) as error:
+            raise ModelProviderError(
+                f"the proxy {without_user(address or '')!r} cannot be used: {error}. "
+                f"{url.scheme.upper()}_PROXY or ALL_PROXY names it; NO_PROXY={url.host} goes past "
+                "it"
+            ) from error
+
+
+class _FreeList(Generic[_Transport]):
+    """Idle transports by origin."""
+
+    def __init__(self, kind: type[_Transport]) -> None:
+        self._kind: type[_Transport] = kind
+        self._origins: dict[tuple[str, bytes], _Idle[_Transport]] = {}
+
+    def to(self, url: httpx.URL) -> _Idle[_Transport]:
+        """The transports to the URL's origin."""
+        origin = (url.scheme, url.netloc)
+        idle = self._origins.get(origin)
+        return idle if idle is not None else self._origins.setdefault(origin, _Idle(self._kind))
+
+    def clear(self) -> list[_Transport]:
+        """Forget all; the caller closes them."""
+        kept: list[_Transport] = []
+        for idle in tuple(self._origins.values()):
+            kept.extend(idle.clear())
+        return kept
+
+
+# What is in flight when a server closes an idle connection is here within a round trip. Whatever
+# ends later may have been worked on, and paid for: sending it again is the caller's to decide.
+_ROUND_TRIP_SECONDS = 1.0
+
+
+def _was_closed_idle(error: httpx.TransportError, started: float) -> bool:
+    """Whether the server closed the connection before it saw the request that met it there."""
+    if time.monotonic() - started > _ROUND_TRIP_SECONDS:
+        return False
+    if isinstance(error, httpx.RemoteProtocolError):
+        return "without sending a response" in str(error)  # else it sent something
+    return isinstance(error, (httpx.ReadError, httpx.WriteError))
+
+
+class _Connections(httpx.BaseTransport):
+    """Sends each request on an idle connection, or on a new one."""
+
+    def __init__(self) -> None:
+        self._free = _FreeList(httpx.HTTPTransport)
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        idle = self._free.to(request.url)
+        transport, used = idle.take(request.url)
+        started = time.monotonic()
+        try:
+            try:
+                response = transport.handle_request(request)
+            except httpx.TransportError as error:
+                if not (used and _was_closed_idle(error, started)):
+                    raise
+                transport.close()
+                transport = idle.new(request.url)
+                response = transport.handle_request(request)
+        except BaseException:
+            transport.close()
+            raise
+        stream = cast("httpx.SyncByteStream", response.stream)
+        response.stream = _Stream(stream, transport, idle)
+        return response
+
+    def close(self) -> None:
+        for transport in self._free.clear():
+            transport.close()
+
+
+class _Stream(httpx.SyncByteStream):
+    """A body that gives its transport back when it is closed."""
+
+    def __init__(
+        self,
+        stream: httpx.SyncByteStream,
+        transport: httpx.HTTPTransport,
+        idle: _Idle[httpx.HTTPTransport],
+    ) -> None:
+        self._stream = stream
+        self._transport: httpx.HTTPTransport | None = transport
+        self._idle = idle
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._stream)
+
+    def close(self) -> None:
+        transport, self._transport = self._transport, None
+        if transport is None:
+            return
+        try:
+            # Of a body that was not read to its end, this closes the connection.
+            self._stream.close()
+        except BaseException:
+            transport.close()
+            raise
+        expired = self._idle.give_back(transport)
+        if expired is not None:
+            expired.close()
+
+
+class _AsyncConnections(httpx.AsyncBaseTransport):
+    """`_Connections` for one event loop."""
+
+    def __init__(self) -> None:
+        self._free = _FreeList(httpx.AsyncHTTPTransport)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        idle = self._free.to(request.url)
+        transport, used = idle.take(request.url)
+        started = time.monotonic()
+        try:
+            try:
+                response = await transport.handle_async_request(request)
+            except httpx.TransportError as error:
+                if not (used and _was_closed_idle(error, started)):
+                    raise
+                await transport.aclose()
+                transport = idle.new(request.url)
+                response = await transport.handle_async_request(request)
+        except BaseException:
+            await transport.aclose()
+            raise
+        stream = cast("httpx.AsyncByteStream", response.stream)
+        response.stream = _AsyncStream(stream, transport, idle)
+        return response
+
+    async def aclose(self) -> None:
+        for transport in self._free.clear():
+            await transport.aclose()
+
+
+class _AsyncStream(httpx.AsyncByteStream):
+    """`_Stream` for an event loop."""
+
+    def __init__(
+        self,
+        stream: httpx.AsyncByteStream,
+        transport: httpx.AsyncHTTPTransport,
+        idle: _Idle[httpx.AsyncHTTPTransport],
+    ) -> None:
+        self._stream = stream
+        self._transport: httpx.AsyncHTTPTransport | None = transport
+        self._idle = idle
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._stream.__aiter__()
+
+    async def aclose(self) -> None:
+        transport, self._transport = self._transport, None
+        if transport is None:
+            return
+        try:
+            await self._stream.aclose()
+        except BaseException:
+            await transport.aclose()
+            raise
+        expired = self._idle.give_back(transport)
+        if expired is not None:
+            await expired.aclose()
+
+
+# --- where to, and whom to trust ----------------------------------------------------------------
+
+
+class LateURL(httpx.URL):
+    """A URL whose host and port are found out when a connection is made.
+
+    Args:
+        url: All the rest of it.
+        address: Asked for host and port.
+    """
+
+    def __init__(self, url: httpx.URL, address: Callable[[], tuple[str, int]]) -> None:
+        super().__init__(url)
+        self._address = address
+
+    @property
+    def raw_host(self) -> bytes:
+        """See `httpx.URL`."""
+        return self._address()[0].encode("ascii")
+
+    @property
+    def port(self) -> int:
+        """See `httpx.URL`."""
+        return self._address()[1]
+
+
+def proxy_for(url: httpx.URL) -> str | None:
+    """The proxy that the environment names for this URL (`HTTPS_PROXY`, `NO_PROXY`, ...)."""
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get(url.scheme) or proxies.get("all")
+    if not proxy or isinstance(url, LateURL):
+        return None
+    if urllib.request.proxy_bypass(url.netloc.decode("ascii")):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def without_user(url: str) -> str:
+    """A URL as a message may show it: user and query can hold a key."""
+    scheme, slashes, rest = url.partition("?")[0].partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{slashes}{host.rpartition('@')[2]}{slash}{path}"
+
+
+class _LateTrust(ssl.SSLContext):
+    """A client's TLS context that reads the trust store at its first handshake.
+
+    Reading it takes 18 ms, which a call over plain http, a replayed or a faked one need not pay.
+    """
+
+    def __init__(self, protocol: int, source: tuple[str | None, str | None]) -> None:
+        super().__init__()
+        self.source = source
+        self._lock = threading.Lock()
+        self._loaded = False
+        if sys.version_info >= (3, 13):
+            # What ssl.create_default_context adds from this version on.
+            self.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | ssl.VERIFY_X509_STRICT
+
+    def wrap_socket(self, *args: Any, **kwargs: Any) -> ssl.SSLSocket:
+        """See `ssl.SSLContext`."""
+        self._load()
+        return super().wrap_socket(*args, **kwargs)
+
+    def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
+        """See `ssl.SSLContext`."""
+        self._load()
+        return super().wrap_bio(*args, **kwargs)
+
+    def _load(self) -> None:
+        with self._lock:
+            if self._loaded:
+                return
+            # As httpx does (its create_ssl_context): the environment, else certifi's bundle.
+            file, directory = self.source
+            if file:
+                self._load_from("SSL_CERT_FILE", file, cafile=file)
+            elif directory:
+                self._load_from("SSL_CERT_DIR", directory, capath=directory)
+            else:
+                import certifi
+
+                self.load_verify_locations(cafile=certifi.where())
+            self._loaded = True
+
+    def _load_from(self, variable: str, path: str, **where: str) -> None:
+        try:
+            self.load_verify_locations(**where)
+        except OSError as error:
+            raise ModelProviderError(
+                f"{variable}={path!r} cannot be read as trusted certificates in PEM: {error}"
+            ) from error
+
+
+# --- one for the process, one for each event loop -----------------------------------------------
+
+
+class _NoCookies(httpx.Cookies):
+    def extract_cookies(self, response: httpx.Response) -> None:
+        """Keep none: one client serves all accounts, and reading them is a tenth of a call."""
+
+
+_NO_COOKIES = _NoCookies()
+
+
+class _Client(httpx.Client):
+    @property  # type: ignore[misc]  # nobody sets it
+    def cookies(self) -> httpx.Cookies:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return _NO_COOKIES
+
+
+class _AsyncClient(httpx.AsyncClient):
+    @property  # type: ignore[misc]  # nobody sets it
+    def cookies(self) -> httpx.Cookies:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return _NO_COOKIES
+
+
+_lock = threading.Lock()
+_client: httpx.Client | None = None
+_async_clients: RunVar[tuple[httpx.AsyncClient, AsyncGenerator[None]]] | None = None
+_tls: _LateTrust | None = None
+# A forked child must neither use nor close what it shares with its parent.
+_parents: list[object] = []
+
+
+def client() -> httpx.Client:
+    """The process's client."""
+    global _client
+    if _client is None:
+        with _lock:
+            if _client is None:
+                _client = _Client(transport=_Connections())
+    return _client
+
+
+async def async_client() -> httpx.AsyncClient:
+    """The running event loop's client: a connection cannot be used from another loop."""
+    held = _of_loops().get(None)
+    if held is None:
+        made = _AsyncClient(transport=_AsyncConnections())
+        closer = _close_with_loop(made)
+        await closer.__anext__()
+        _of_loops().set(held := (made, closer))
+    return held[0]
+
+
+def _of_loops() -> RunVar[tuple[httpx.AsyncClient, AsyncGenerator[None]]]:
+    global _async_clients
+    if _async_clients is None:
+        # httpx itself depends on anyio, and loads it at its first asynchronous request.
+        from anyio.lowlevel import RunVar
+
+        with _lock:
+            if _async_clients is None:
+                _async_clients = RunVar("ember_async_client")
+    return _async_clients
+
+
+async def _close_with_loop(client: httpx.AsyncClient) -> AsyncGenerator[None]:
+    # An event loop that ends closes the asynchronous generators that are still open in it: the
+    # one hook that every loop offers.
+    try:
+        yield
+    finally:
+        await client.aclose()
+
+
+def _trust() -> ssl.SSLContext:
+    global _tls
+    source = (os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+    tls = _tls
+    if tls is None or tls.source != source:
+        _tls = tls = _LateTrust(ssl.PROTOCOL_TLS_CLIENT, source)
+    return tls
+
+
+def _close() -> None:
+    if _client is not None:
+        _client.close()
+
+
+def _start_afresh() -> None:
+    global _client, _async_clients, _tls, _lock
+    _parents.extend((_client, _async_clients))
+    _client = _async_clients = _tls = None
+    _lock = threading.Lock()
+
+
+atexit.register(_close)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_afresh)

@@ -1,0 +1,1 @@
+"""The providers: wires, servers and the table of them."""

@@ -1,0 +1,140 @@
+"""A provider that is reached over HTTP: the way of a call, in both colours.
+
+A call is `parse(send(request))`. All that decides anything is pure and stands in the wire; here is
+the I/O, and the two colours differ in a few `await`s only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Generator, Mapping
+from typing import Any, cast
+
+from ember.exceptions import ProviderAPIError
+from ember.models import transport
+from ember.models.providers.base import BaseProvider
+from ember.models.providers.errors import reported_error
+from ember.models.providers.reading import loaded, text_of
+from ember.models.providers.streaming import StreamParser, told_so_far
+from ember.models.providers.wire import Call, Wire
+from ember.models.schemas import ChatResponse, Chunk
+
+__all__ = ["HTTPProvider", "StreamedCall", "parse"]
+
+
+class HTTPProvider(BaseProvider):
+    """A provider that speaks one of Ember's wires.
+
+    The key and the base URL are the environment's at the time of each call, so that a rotated key
+    is used at once.
+
+    Args:
+        wire: What is spoken, and where.
+    """
+
+    def __init__(self, wire: Wire) -> None:
+        self.wire = wire
+
+    @property
+    def api_key(self) -> str | None:  # type: ignore[override]  # looked up, where others store it
+        """The key that the environment holds now."""
+        return self.wire.key()
+
+    def complete(self, prompt: Any, model: str, **kwargs: Any) -> ChatResponse:
+        """Answer a prompt; see `models` for the parameters and the errors."""
+        call = self.wire.call(prompt, model, kwargs)
+        return parse(self.wire, call, transport.send(self.wire.request(call)))
+
+    async def acomplete(self, prompt: Any, model: str, **kwargs: Any) -> ChatResponse:
+        """`complete` without blocking the event loop."""
+        call = self.wire.call(prompt, model, kwargs)
+        return parse(self.wire, call, await transport.asend(self.wire.request(call)))
+
+    def stream(self, prompt: Any, model: str, **kwargs: Any) -> StreamedCall:
+        """Prepare an answer in pieces; nothing is sent before it runs."""
+        call = self.wire.call(prompt, model, kwargs, stream=True)
+        return StreamedCall(self.wire.request(call), StreamParser(self.wire, call))
+
+
+class StreamedCall:
+    """One streamed call.
+
+    Args:
+        request: What to send.
+        parser: What reads the answer.
+    """
+
+    def __init__(self, request: transport.Request, parser: StreamParser) -> None:
+        self._request = request
+        self._parser = parser
+
+    def run(self) -> Generator[Chunk]:
+        """Send the request and yield what the answer brings, as it arrives."""
+        parser = self._parser
+        try:
+            with transport.open(self._request, streamed=True) as body:
+                parser.start(body.status, body.headers)
+                for piece in body.pieces():
+                    yield from parser.feed(piece)
+            yield from parser.finish()
+        except ProviderAPIError as error:
+            parser.explain(error)
+            raise
+
+    async def arun(self) -> AsyncGenerator[Chunk]:
+        """`run` without blocking the event loop."""
+        parser = self._parser
+        try:
+            async with transport.aopen(self._request, streamed=True) as body:
+                parser.start(body.status, body.headers)
+                async for piece in body.pieces():
+                    for chunk in parser.feed(piece):
+                        yield chunk
+            for chunk in parser.finish():
+                yield chunk
+        except ProviderAPIError as error:
+            parser.explain(error)
+            raise
+
+    def response(self) -> ChatResponse:
+        """The answer as far as it was read."""
+        return self._parser.response()
+
+
+def parse(wire: Wire, call: Call, reply: transport.Reply) -> ChatResponse:
+    """The response that an answer means.
+
+    Raises:
+        ProviderAPIError: The provider reports an error, or the answer is not of this wire.
+    """
+    status, headers = reply.status, reply.headers
+    text = text_of(reply.content)
+    try:
+        body = loaded(text)
+    except ValueError:
+        body = text
+    if not 200 <= status < 300:
+        raise wire.error(call, status, headers, body)
+    if not isinstance(body, Mapping):
+        return _parse_as_stream(wire, call, reply, body)
+    item = cast("Mapping[str, Any]", body)
+    answer = wire.read(item)
+    if reported_error(item):
+        raise told_so_far(wire.error(call, status, headers, item), answer)
+    if answer is None:
+        raise wire.bad_response(call, status, headers, item)
+    return wire.response(call, answer, headers, item)
+
+
+def _parse_as_stream(wire: Wire, call: Call, reply: transport.Reply, body: object) -> ChatResponse:
+    """Some servers stream whether asked to or not, and Google may send an array."""
+    parser = StreamParser(wire, call)
+    parser.start(reply.status, reply.headers)
+    try:
+        for _ in (*parser.feed(reply.content), *parser.finish()):
+            pass
+    except ProviderAPIError as error:
+        parser.explain(error)
+        if error.error_type == "incomplete_stream" and not error.context["partial_text"]:
+            raise wire.bad_response(call, reply.status, reply.headers, body) from None
+        raise
+    return parser.response()

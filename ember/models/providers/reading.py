@@ -1,0 +1,107 @@
+"""Reading JSON that may hold anything, so that no shape of an answer is an accident; pure.
+
+Providers send null where an object is expected, an object where a list is, a number as a string.
+What these functions return always has the type that the reader needs, and is empty where the
+provider sent something else.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+__all__ = [
+    "count",
+    "dollars",
+    "entries",
+    "fields",
+    "index",
+    "items",
+    "loaded",
+    "string",
+    "text_of",
+]
+
+_NOTHING: Mapping[str, Any] = {}
+# No answer has as many tokens: what is beyond is no count.
+_MOST = 10**15
+_COMMA_AT_END = re.compile(r'("[^"\\]*(?:\\.[^"\\]*)*")|,(?=\s*[}\]])', re.DOTALL)
+
+
+def fields(value: object) -> Mapping[str, Any]:
+    """A JSON object's fields; none where it is something else."""
+    return cast("Mapping[str, Any]", value) if isinstance(value, dict) else _NOTHING
+
+
+def items(value: object) -> list[Any]:
+    """A JSON array's items; none where it is something else."""
+    return [*cast("Sequence[Any]", value)] if isinstance(value, list) else []
+
+
+def entries(value: object) -> list[Mapping[str, Any]]:
+    """The objects in a JSON array; an object without its array is one."""
+    if isinstance(value, dict):
+        return [cast("Mapping[str, Any]", value)]
+    return [cast("Mapping[str, Any]", item) for item in items(value) if isinstance(item, dict)]
+
+
+def string(value: object) -> str:
+    """A JSON string; "" where it is something else."""
+    return value if isinstance(value, str) else ""
+
+
+def count(value: object) -> int:
+    """A provider's count; whatever is not a number counts nothing."""
+    if isinstance(value, str) and value.isdecimal() and len(value) <= 15:
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _MOST:
+        return 0
+    return int(value)
+
+
+def index(value: object) -> int | None:
+    """The place that an item names for itself, or None where it names none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or abs(value) > _MOST:
+        return None
+    return None if math.isnan(value) else int(value)
+
+
+def dollars(value: object) -> float | None:
+    """A provider's own figure of a cost, or None where it is not an amount."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if abs(value) <= _MOST and math.isfinite(value) else None
+
+
+def text_of(content: bytes) -> str:
+    """A body as text; bytes that are not UTF-8 do not cost the rest of it."""
+    return content.decode("utf-8-sig", "replace")
+
+
+def loaded(text: str) -> object:
+    """The value of a JSON text.
+
+    What is wrong only in form is read all the same: control characters inside strings, numbers
+    too long for Python, and a comma after the last item (Google's errors were recorded with one).
+
+    Raises:
+        ValueError: It is not JSON.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return json.loads(
+            _COMMA_AT_END.sub(lambda found: found[1] or "", text), strict=False, parse_int=_whole
+        )
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _whole(digits: str) -> int | float:
+    # Python refuses to read numbers of more than 4300 digits.
+    return int(digits) if len(digits) < 4300 else float(digits)

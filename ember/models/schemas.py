@@ -1,0 +1,201 @@
+"""The values that go in and come out of a call: frozen, slotted, free of any provider's words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from decimal import Decimal
+from typing import Any, Literal
+
+__all__ = [
+    "ChatResponse",
+    "Chunk",
+    "FinishReason",
+    "ToolCall",
+    "UsageStats",
+]
+
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "error", "other"]
+
+_NOTHING: Mapping[str, Any] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class UsageStats:
+    """What a call used: tokens, and US dollars.
+
+    `usage.prompt_tokens` and `usage["prompt_tokens"]` are the same. Two usages add, and so does
+    `sum(...)`: tokens exactly, dollars as decimals, a cost that is unknown (`nan`) left out.
+
+    Args:
+        prompt_tokens: All input tokens, cached reads and cache writes included.
+        completion_tokens: All billed output tokens, reasoning included.
+        total_tokens: Input and output; by default their sum.
+        cached_tokens: Of the input, tokens read from the provider's prompt cache.
+        cache_write_tokens: Of the input, tokens written to the provider's prompt cache.
+        reasoning_tokens: Of the output, tokens spent on reasoning.
+        cost: US dollars; `nan` where no price is known.
+    """
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_tokens: int = -1
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost: float = math.nan
+
+    def __post_init__(self) -> None:
+        if self.total_tokens < 0:
+            object.__setattr__(self, "total_tokens", self.prompt_tokens + self.completion_tokens)
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in _USAGE_FIELDS:
+            raise KeyError(f"{name!r} is not a usage field; there are {', '.join(_USAGE_FIELDS)}")
+        return getattr(self, name)
+
+    def __eq__(self, other: object) -> bool:
+        # An unknown cost equals another unknown one, which nan by itself does not.
+        return isinstance(other, UsageStats) and self.as_dict() == other.as_dict()
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.as_dict().values()))
+
+    def keys(self) -> tuple[str, ...]:
+        """The names of the fields, so that `dict(usage)` works."""
+        return _USAGE_FIELDS
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_USAGE_FIELDS)
+
+    def __add__(self, other: UsageStats) -> UsageStats:
+        if not isinstance(other, UsageStats):  # pyright: ignore[reportUnnecessaryIsInstance] - callers without types
+            return NotImplemented
+        return UsageStats(
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.total_tokens + other.total_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.cache_write_tokens + other.cache_write_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+            _add_costs(self.cost, other.cost),
+        )
+
+    def __radd__(self, other: object) -> UsageStats:
+        # sum() starts from 0.
+        return self if other == 0 else NotImplemented
+
+    def priced(self, cost: float) -> UsageStats:
+        """The same usage at this cost in US dollars."""
+        return UsageStats(
+            self.prompt_tokens,
+            self.completion_tokens,
+            self.total_tokens,
+            self.cached_tokens,
+            self.cache_write_tokens,
+            self.reasoning_tokens,
+            cost,
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields as a dict that is valid JSON: an unknown cost is None."""
+        values = {name: getattr(self, name) for name in _USAGE_FIELDS}
+        if math.isnan(self.cost):
+            values["cost"] = None
+        return values
+
+
+_USAGE_FIELDS = tuple(f.name for f in fields(UsageStats))
+
+
+def _add_costs(a: float, b: float) -> float:
+    if math.isnan(a):
+        return b
+    if math.isnan(b):
+        return a
+    # A float's repr is the decimal that was meant: adding those keeps 0.1 + 0.2 at 0.3, and the
+    # order of a sum without effect.
+    return float(Decimal(repr(a)) + Decimal(repr(b)))
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A tool that the model asks to have called.
+
+    Args:
+        id: What the tool's result must refer to.
+        name: The tool's name.
+        arguments: The arguments as a dict; the provider's own text where that is not a JSON object.
+        signature: The provider's opaque token that must go back with the call, or None.
+    """
+
+    id: str
+    name: str
+    arguments: Any
+    signature: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChatResponse:
+    """One whole answer.
+
+    Args:
+        data: The text; "" where the model sent none (see `finish_reason`, `refusal`, `tool_calls`).
+        usage: Tokens and cost.
+        model: The model as the provider reported it.
+        provider: The provider's name in Ember, such as `openai`.
+        finish_reason: Why the answer ended, in one vocabulary; None where nobody said. The
+            provider's own word is in `raw`.
+        tool_calls: The tools that the model asks to have called.
+        reasoning: The model's reasoning as far as the provider shows it.
+        refusal: The model's or the provider's refusal in words.
+        request_id: The provider's id of this request, for its support.
+        headers: The response's HTTP headers, names in lower case: rate limits stand here.
+        message: The answer as a message, to append to the conversation as it is: it keeps what
+            the provider wants back (tool calls, signatures of reasoning).
+        raw: The provider's parsed body; for a stream, the list of its events.
+    """
+
+    data: str
+    usage: UsageStats = field(default_factory=UsageStats)
+    model: str = ""
+    provider: str = ""
+    finish_reason: FinishReason | None = None
+    tool_calls: Sequence[ToolCall] = ()
+    reasoning: str | None = None
+    refusal: str | None = None
+    request_id: str | None = None
+    headers: Mapping[str, str] = field(default_factory=lambda: _NOTHING, repr=False)
+    message: Mapping[str, Any] = field(default_factory=lambda: _NOTHING, repr=False)
+    raw: Any = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.message is _NOTHING:
+            object.__setattr__(self, "message", {"role": "assistant", "content": self.data})
+
+    @property
+    def text(self) -> str:
+        """The answer's text; the same string as `data`."""
+        return self.data
+
+    def __str__(self) -> str:
+        return self.data
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One piece of a streamed answer.
+
+    Args:
+        text: New text; "" in a piece that only carries reasoning.
+        reasoning: New reasoning text.
+        raw: The provider's event.
+    """
+
+    text: str
+    reasoning: str = ""
+    raw: Any = field(default=None, repr=False)
+
+    def __str__(self) -> str:
+        return self.text

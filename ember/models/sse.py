@@ -1,0 +1,210 @@
+"""Bytes of a streamed answer in, its events out; pure.
+
+Event streams are read by the rules of the HTML standard (section 9.2.6): lines end with CR, LF or
+CRLF and with nothing else, although U+2028 and U+0085 may stand raw inside a JSON string. What
+providers send beside the standard is read too: a JSON array in place of an event stream, a whole
+JSON object, raw JSON between two events, a last event that no blank line closes.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+__all__ = ["Event", "EventDecoder"]
+
+_BOM = b"\xef\xbb\xbf"
+_FIELDS = frozenset({b"data", b"event", b"id", b"retry"})
+_STRUCTURE = re.compile(rb'["\\{}\[\]]')
+# Enough of an answer that is no event stream to show what it was.
+_STRAY_LIMIT = 2000
+
+
+class Event(NamedTuple):
+    """One event: its name ("" where the stream gives none) and its data."""
+
+    name: str
+    data: str
+
+
+class EventDecoder:
+    """Turns the pieces of a streamed body, cut anywhere, into events.
+
+    After `finish`, `stray` holds the beginning of whatever was neither an event nor JSON.
+    """
+
+    def __init__(self) -> None:
+        self.stray = b""
+        self._buffer = b""
+        self._after_cr = False
+        self._started = False
+        self._json: _JsonObjects | None = None
+        self._raw: _JsonObjects | None = None
+        self._raw_name = ""
+        self._name = b""
+        self._data: list[bytes] = []
+
+    def feed(self, piece: bytes) -> list[Event]:
+        """The events that this piece completes, in order."""
+        if not piece:
+            return []
+        if not self._started:
+            self._buffer += piece
+            if not self._start():
+                return []
+            piece, self._buffer = self._buffer, b""
+        if self._json is not None:
+            return [Event("", text) for text in self._json.feed(piece)]
+        return self._feed_lines(piece)
+
+    def finish(self) -> list[Event]:
+        """The events that the end of the body completes."""
+        events: list[Event] = []
+        if not self._started:
+            self._started = True
+            self._after_cr = False
+            rest, self._buffer = self._buffer, b""
+            events += self._feed_lines(rest)
+        if self._json is not None:
+            self._add_stray(self._json.rest())
+            return events
+        if self._buffer:
+            line, self._buffer = self._buffer, b""
+            self._read_line(line, events)
+        self._dispatch(events)
+        if self._raw is not None:
+            self._add_stray(self._raw.rest())
+            self._raw = None
+        return events
+
+    def _start(self) -> bool:
+        """Decide what kind of body this is; False while its beginning could be either."""
+        head = self._buffer
+        if len(head) < len(_BOM) and _BOM.startswith(head):
+            return False
+        self._buffer = head = head.removeprefix(_BOM)
+        first = head.lstrip()[:1]
+        if not first:
+            return False
+        self._started = True
+        if first in b"[{":
+            self._json = _JsonObjects()
+        return True
+
+    def _feed_lines(self, piece: bytes) -> list[Event]:
+        if self._after_cr and piece.startswith(b"\n"):
+            piece = piece[1:]
+            if not piece:
+                self._after_cr = False
+                return []
+        self._after_cr = piece.endswith(b"\r")
+        if b"\r" in piece:
+            piece = piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        *lines, self._buffer = (self._buffer + piece).split(b"\n")
+        events: list[Event] = []
+        for line in lines:
+            self._read_line(line, events)
+        return events
+
+    def _read_line(self, line: bytes, events: list[Event]) -> None:
+        if self._raw is not None:
+            # Inside raw JSON a line is part of it, whatever it looks like.
+            self._read_raw(line, events)
+        elif line.startswith(b"data:"):
+            self._data.append(line[6:] if line[5:6] == b" " else line[5:])
+        elif not line:
+            self._dispatch(events)
+        elif line.startswith(b":"):
+            return
+        else:
+            name, _, value = line.partition(b":")
+            if name == b"event":
+                self._name = value.strip()
+            elif name == b"data":
+                self._data.append(value)
+            elif name not in _FIELDS:
+                # Google and old builds of llama.cpp put an error between the events as raw JSON,
+                # over several lines or behind `error:`.
+                self._dispatch(events)
+                named = name == b"error"
+                raw = value if named else line
+                if raw.lstrip()[:1] in (b"{", b"["):
+                    self._raw, self._raw_name = _JsonObjects(), "error" if named else ""
+                    self._read_raw(raw, events)
+                else:
+                    self._add_stray(line + b"\n")
+
+    def _read_raw(self, line: bytes, events: list[Event]) -> None:
+        assert self._raw is not None
+        events += [Event(self._raw_name, text) for text in self._raw.feed(line + b"\n")]
+        if self._raw.balanced:
+            self._raw = None
+
+    def _dispatch(self, events: list[Event]) -> None:
+        if self._data:
+            data = b"\n".join(self._data)
+            events.append(Event(_text(self._name), _text(data)))
+            self._data = []
+        self._name = b""
+
+    def _add_stray(self, more: bytes) -> None:
+        self.stray = (self.stray + more)[:_STRAY_LIMIT]
+
+
+class _JsonObjects:
+    """Cuts the outermost JSON objects out of a body such as `[{...}, {...}]`."""
+
+    def __init__(self) -> None:
+        self._buffer = b""
+        self._position = 0
+        self._start = -1
+        self._brackets = 0
+        self._depth = 0
+        self._in_string = False
+
+    @property
+    def balanced(self) -> bool:
+        """Whether nothing is open: the next byte would begin something new."""
+        return self._start < 0 and self._brackets <= 0
+
+    def feed(self, piece: bytes) -> list[str]:
+        self._buffer += piece
+        found: list[str] = []
+        while match := _STRUCTURE.search(self._buffer, self._position):
+            at, sign = match.start(), match.group()
+            if self._in_string:
+                if sign == b"\\":
+                    if at + 1 >= len(self._buffer):
+                        self._position = at
+                        break
+                    self._position = at + 2
+                    continue
+                if sign == b'"':
+                    self._in_string = False
+            elif self._start < 0:
+                if sign == b"{":
+                    self._start, self._depth = at, 1
+                elif sign in b"[]":
+                    self._brackets += 1 if sign == b"[" else -1
+            elif sign == b'"':
+                self._in_string = True
+            elif sign in b"{[":
+                self._depth += 1
+            elif sign in b"}]":
+                self._depth -= 1
+                if self._depth == 0:
+                    found.append(_text(self._buffer[self._start : at + 1]))
+                    self._buffer = self._buffer[at + 1 :]
+                    self._position, self._start = 0, -1
+                    continue
+            self._position = at + 1
+        else:
+            self._position = len(self._buffer)
+        return found
+
+    def rest(self) -> bytes:
+        return self._buffer[self._start :] if self._start >= 0 else b""
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "replace")

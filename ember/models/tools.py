@@ -1,0 +1,159 @@
+"""Tools, tool choices and response formats, in one form that every wire can translate; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+from ember.exceptions import ModelProviderError
+
+__all__ = ["Choice", "JsonFormat", "NativeTool", "Tool", "as_choice", "as_format", "as_tools"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function that the model may ask to have called.
+
+    Args:
+        name: Its name.
+        description: What it does, for the model to read.
+        parameters: The JSON schema of its arguments.
+        strict: Whether the arguments must keep to the schema; None leaves it to the provider.
+    """
+
+    name: str
+    description: str | None
+    parameters: Mapping[str, Any]
+    strict: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NativeTool:
+    """A tool in one provider's own words (web search, ...), for that provider as it is."""
+
+    value: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Whether the model must call a tool; `name` where it must be that one."""
+
+    mode: Literal["auto", "none", "required"]
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JsonFormat:
+    """A demand for JSON; by a schema, or any object where `schema` is None."""
+
+    schema: Mapping[str, Any] | None
+    name: str = "response"
+    strict: bool | None = None
+    description: str | None = None
+
+
+def as_tools(value: object) -> list[Tool | NativeTool]:
+    """The tools that a caller gave, in Ember's form, OpenAI's, Anthropic's or Google's.
+
+    Raises:
+        ModelProviderError: There is something that is no tool.
+    """
+    if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
+        raise ModelProviderError(f"tools= is a list of dicts, not {value!r}")
+    tools: list[Tool | NativeTool] = []
+    for item in cast("Sequence[object]", value):
+        if not isinstance(item, Mapping):
+            raise ModelProviderError(
+                f"a tool is a dict with 'name', 'description' and 'parameters', not {item!r}"
+            )
+        tools += _as_tool(cast("Mapping[str, Any]", item))
+    return tools
+
+
+def _as_tool(item: Mapping[str, Any]) -> list[Tool | NativeTool]:
+    if declarations := item.get("functionDeclarations"):
+        return [tool for declaration in declarations for tool in _as_tool(declaration)]
+    function: Mapping[str, Any] = item.get("function") or item
+    kind = item.get("type", "function")
+    if kind not in ("function", "custom") or "name" not in function:
+        return [NativeTool(item)]
+    for key in ("parameters", "input_schema", "parametersJsonSchema"):
+        if key in function:
+            break
+    else:
+        if kind == "custom":
+            return [NativeTool(item)]
+        key = "parameters"
+    known = {"type", "function", "name", "description", "strict", key}
+    if not set(item) | set(function) <= known:
+        # A key that not all providers have, such as cache_control, is that provider's own.
+        return [NativeTool(item)]
+    schema: Mapping[str, Any] = function.get(key) or _NO_ARGUMENTS
+    return [Tool(function["name"], function.get("description"), schema, function.get("strict"))]
+
+
+_NO_ARGUMENTS: Mapping[str, Any] = {"type": "object", "properties": {}}
+_MODES: Mapping[str, Literal["auto", "none", "required"]] = {
+    "auto": "auto",
+    "none": "none",
+    "required": "required",
+    "any": "required",  # Anthropic's word, and Google's
+}
+
+
+def as_choice(value: object) -> Choice | Mapping[str, Any]:
+    """What a caller gave as `tool_choice`: a mode, a tool's name, or a provider's own dict.
+
+    Raises:
+        ModelProviderError: It is none of these.
+    """
+    if isinstance(value, str):
+        mode = _MODES.get(value)
+        return Choice("required", value) if mode is None else Choice(mode)
+    if isinstance(value, Mapping):
+        item = cast("Mapping[str, Any]", value)
+        function: Mapping[str, Any] = item.get("function") or item
+        if item.get("type") in ("function", "tool") and isinstance(function.get("name"), str):
+            return Choice("required", function["name"])
+        return item
+    raise ModelProviderError(
+        f"tool_choice= is 'auto', 'none', 'required', a tool's name or a dict, not {value!r}"
+    )
+
+
+def as_format(value: object) -> JsonFormat | Mapping[str, Any]:
+    """What a caller gave as `response_format`.
+
+    A JSON schema, a class with `model_json_schema` (pydantic's), OpenAI's
+    `{"type": "json_schema", ...}` and `{"type": "json_object"}`, or a provider's own dict.
+
+    Raises:
+        ModelProviderError: It is none of these.
+    """
+    if callable(make := getattr(value, "model_json_schema", None)):
+        return JsonFormat(cast("Mapping[str, Any]", make()), getattr(value, "__name__", "response"))
+    if not isinstance(value, Mapping):
+        raise ModelProviderError(
+            f"response_format= is a JSON schema or {{'type': 'json_object'}}, not {value!r}"
+        )
+    item = cast("Mapping[str, Any]", value)
+    kind = item.get("type")
+    if kind == "json_object":
+        return JsonFormat(None)
+    if kind == "json_schema":
+        given: Mapping[str, Any] = item.get("json_schema") or item
+        return JsonFormat(
+            given.get("schema") or {},
+            given.get("name", "response"),
+            given.get("strict"),
+            given.get("description"),
+        )
+    if kind in ("object", "array") or "properties" in item or "$ref" in item or "anyOf" in item:
+        return JsonFormat(item, _title(item))
+    return item
+
+
+def _title(schema: Mapping[str, Any]) -> str:
+    title = "".join(c if c.isalnum() or c in "_-" else "_" for c in str(schema.get("title", "")))
+    return title[:64] or "response"

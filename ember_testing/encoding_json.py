@@ -1,0 +1,45 @@
+"""JSON and server-sent events as the providers write them; pure."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, cast
+
+from ember.models.schemas import ToolCall
+
+__all__ = ["arguments_object", "dumps", "event"]
+
+
+def dumps(value: object) -> bytes:
+    """Compact JSON in UTF-8; a lone surrogate, which UTF-8 cannot hold, as its escape."""
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, separators=(",", ":")).encode()
+
+
+def arguments_object(call: ToolCall, vendor: str) -> dict[str, Any]:
+    """A tool's arguments where the vendor sends an object.
+
+    Raises:
+        ValueError: They are none.
+    """
+    arguments: object = call.arguments
+    if not isinstance(arguments, dict):
+        raise ValueError(
+            f"the arguments {arguments!r} of {call.name!r}: {vendor} sends an object, so pass "
+            "a dict"
+        )
+    return cast("dict[str, Any]", arguments)
+
+
+def event(data: dict[str, Any], name: str | None = None, end: bytes = b"\n\n") -> bytes:
+    """One event of a stream.
+
+    Args:
+        data: Its JSON.
+        name: What stands in its `event:` line, or None for no such line.
+        end: The blank line behind it.
+    """
+    head = f"event: {name}\n".encode() if name else b""
+    return head + b"data: " + dumps(data) + end

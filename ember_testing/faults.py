@@ -1,0 +1,365 @@
+"""What a provider, or the way to it, can do instead of answering: in a fake or over a recording.
+
+A provider's errors have the status, the words and the headers that each provider really uses; a
+broken connection is the exception that httpx really raises. Everything is deterministic.
+
+    fake_model("gpt-4", rate_limit(retry_after=2), "Paris")
+
+    @pytest.mark.ember_replay(faults={3: rate_limit(retry_after=1), 5: cut(after_chunks=4)})
+
+Over a recording the numbers count the test's calls from 1, and a call that meets a fault leaves
+its recording to the next one like it: the retry gets it. The chunks that `after_chunks` counts are
+the pieces in which the body comes: in a fake the events of the stream. A body in one piece is
+broken in its middle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from ember.exceptions import ErrorType
+from ember_testing.answers import Answer, Failure
+from ember_testing.encoding import error, error_event
+from ember_testing.served import Broken, Served
+
+__all__ = [
+    "Damage",
+    "Failure",
+    "Fault",
+    "applied",
+    "authentication",
+    "context_length",
+    "cut",
+    "empty_body",
+    "garbage",
+    "not_found",
+    "overloaded",
+    "quota",
+    "rate_limit",
+    "refused",
+    "replaces_answer",
+    "reset",
+    "server_error",
+    "slow",
+    "stall",
+    "timeout",
+    "wrong_content_type",
+]
+
+# What an answer says that is about to be broken, where the test gives none.
+_ANSWER = "This answer does not come as it should."
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """What happens to an answer, or to the connection; made by the functions of this module.
+
+    Args:
+        kind: What.
+        error_type: What Ember calls it; None where the answer arrives all the same.
+        after_chunks: After how many pieces.
+        seconds: How long.
+        silent: Whether a cut looks like an end.
+        answer: The answer that is damaged, in a fake.
+    """
+
+    kind: Literal[
+        "timeout",
+        "connect_timeout",
+        "refused",
+        "reset",
+        "cut",
+        "stall",
+        "slow",
+        "garbage",
+        "wrong_content_type",
+        "empty_body",
+    ]
+    error_type: ErrorType | None
+    after_chunks: int = 0
+    seconds: float = 0.0
+    silent: bool = False
+    answer: str | Answer = _ANSWER
+
+
+Fault: TypeAlias = Failure | Damage
+
+
+# --- what a provider says ------------------------------------------------------------------------
+
+
+def rate_limit(retry_after: float | None = None, *, after_chunks: int | None = None) -> Failure:
+    """Too many requests: wait and try again.
+
+    Args:
+        retry_after: Seconds that the provider asks to wait: a header, or in Google's body.
+        after_chunks: Put it into a stream that began well, after so many pieces.
+    """
+    return Failure(
+        "rate_limit",
+        {"openai": 429},
+        {
+            "openai": ("rate_limit_exceeded", "tokens"),
+            "anthropic": (None, "rate_limit_error"),
+            "google": (None, "RESOURCE_EXHAUSTED"),
+        },
+        {"openai": "Rate limit reached (a fake)."},
+        _seconds("retry_after", retry_after),
+        _chunks(after_chunks),
+    )
+
+
+def quota() -> Failure:
+    """The account's money is used up: no retry helps."""
+    return Failure(
+        "quota",
+        {"openai": 429, "anthropic": 402, "google": 402},
+        {
+            "openai": ("insufficient_quota", "insufficient_quota"),
+            "anthropic": (None, "billing_error"),
+            "google": (None, "RESOURCE_EXHAUSTED"),
+        },
+        {
+            "openai": "You exceeded your current quota, please check your plan and billing "
+            "details (a fake)."
+        },
+    )
+
+
+def overloaded(retry_after: float | None = None, *, after_chunks: int | None = None) -> Failure:
+    """The provider has no capacity now.
+
+    Args:
+        retry_after: Seconds that the provider asks to wait.
+        after_chunks: Put it into a stream that began well, after so many pieces, as Anthropic does.
+    """
+    return Failure(
+        "overloaded",
+        {"openai": 503, "anthropic": 529},
+        {
+            "openai": ("server_is_overloaded", "service_unavailable_error"),
+            "anthropic": (None, "overloaded_error"),
+            "google": (None, "UNAVAILABLE"),
+        },
+        {"openai": "Overloaded (a fake)."},
+        _seconds("retry_after", retry_after),
+        _chunks(after_chunks),
+    )
+
+
+def server_error(*, after_chunks: int | None = None) -> Failure:
+    """The provider broke.
+
+    Args:
+        after_chunks: Put it into a stream that began well, after so many pieces.
+    """
+    return Failure(
+        "server",
+        {"openai": 500},
+        {
+            "openai": ("server_error", "server_error"),
+            "anthropic": (None, "api_error"),
+            "google": (None, "INTERNAL"),
+        },
+        {"openai": "The server had an error while processing your request (a fake)."},
+        None,
+        _chunks(after_chunks),
+    )
+
+
+def authentication() -> Failure:
+    """The key is wrong."""
+    return Failure(
+        "authentication",
+        {"openai": 401, "google": 400},
+        {
+            "openai": ("invalid_api_key", "invalid_request_error"),
+            "anthropic": (None, "authentication_error"),
+            "google": ("API_KEY_INVALID", "INVALID_ARGUMENT"),
+        },
+        {"openai": "Incorrect API key provided (a fake)."},
+    )
+
+
+def not_found() -> Failure:
+    """There is no such model."""
+    return Failure(
+        "not_found",
+        {"openai": 404},
+        {
+            "openai": ("model_not_found", "invalid_request_error"),
+            "anthropic": (None, "not_found_error"),
+            "google": (None, "NOT_FOUND"),
+        },
+        {"openai": "The model does not exist or you do not have access to it (a fake)."},
+    )
+
+
+def context_length() -> Failure:
+    """The prompt is too long for the model."""
+    return Failure(
+        "context_length",
+        {"openai": 400},
+        {
+            "openai": ("context_length_exceeded", "invalid_request_error"),
+            "anthropic": (None, "invalid_request_error"),
+            "google": (None, "INVALID_ARGUMENT"),
+        },
+        {
+            "openai": "This model's maximum context length is 8192 tokens. Please reduce the "
+            "length of the messages (a fake).",
+            "anthropic": "prompt is too long: 250000 tokens > 200000 maximum (a fake)",
+            "google": "The input token count (2000000) exceeds the maximum number of tokens "
+            "allowed (1048576) (a fake).",
+        },
+    )
+
+
+# --- what the network does -----------------------------------------------------------------------
+
+
+def timeout(*, connecting: bool = False) -> Damage:
+    """Nothing comes in time. The caller's timeout is not waited for: it is over at once.
+
+    Args:
+        connecting: No connection in time, rather than no answer.
+    """
+    return Damage("connect_timeout" if connecting else "timeout", "timeout")
+
+
+def refused() -> Damage:
+    """Nobody listens there."""
+    return Damage("refused", "connection")
+
+
+def reset() -> Damage:
+    """The connection breaks before a response has begun."""
+    return Damage("reset", "connection")
+
+
+def cut(after_chunks: int = 1, *, silent: bool = False, answer: str | Answer = _ANSWER) -> Damage:
+    """The answer breaks off.
+
+    Args:
+        after_chunks: After how many pieces of the body.
+        silent: End the body as if that were all, without the stream's end marker: what proxies do,
+            and what a careless reader takes for an answer.
+        answer: In a fake, what is cut.
+    """
+    return Damage("cut", "incomplete_stream", _chunks(after_chunks) or 0, 0.0, silent, answer)
+
+
+def stall(after_chunks: int = 1, *, answer: str | Answer = _ANSWER) -> Damage:
+    """The answer begins and nothing more comes, until the caller's timeout; that is over at once.
+
+    Args:
+        after_chunks: After how many pieces of the body.
+        answer: In a fake, what is stalled.
+    """
+    return Damage("stall", "timeout", _chunks(after_chunks) or 0, answer=answer)
+
+
+def slow(seconds: float = 0.05, *, answer: str | Answer = _ANSWER) -> Damage:
+    """The answer comes, slowly; it is really waited for.
+
+    Args:
+        seconds: Before each piece of the body.
+        answer: In a fake, what comes slowly.
+    """
+    return Damage("slow", None, 0, _seconds("seconds", seconds) or 0.0, answer=answer)
+
+
+def garbage() -> Damage:
+    """A success whose body is no JSON, and no text either."""
+    return Damage("garbage", "bad_response")
+
+
+def wrong_content_type() -> Damage:
+    """A success that is an HTML page: a proxy or a login page answered in the provider's place."""
+    return Damage("wrong_content_type", "bad_response")
+
+
+def empty_body() -> Damage:
+    """A success without a body."""
+    return Damage("empty_body", "bad_response")
+
+
+# --- applied, purely -----------------------------------------------------------------------------
+
+_BROKEN = {
+    "timeout": Broken("ReadTimeout", "The read operation timed out"),
+    "connect_timeout": Broken("ConnectTimeout", "timed out"),
+    "refused": Broken("ConnectError", "[Errno 111] Connection refused"),
+    "reset": Broken("ReadError", "[Errno 104] Connection reset by peer"),
+}
+_CUT = Broken(
+    "RemoteProtocolError",
+    "peer closed connection without sending complete message body (incomplete chunked read)",
+)
+_PAGE = b"<!DOCTYPE html><html><head><title>Sign in</title></head><body>Sign in</body></html>"
+_LENGTHS = frozenset({"content-length", "transfer-encoding"})
+
+
+def replaces_answer(fault: Fault) -> bool:
+    """Whether nothing is left of the answer that would have come."""
+    if isinstance(fault, Failure):
+        return fault.after_chunks is None
+    return fault.kind not in ("cut", "stall", "slow")
+
+
+def applied(fault: Fault, served: Served, wire: str) -> Served:
+    """What comes over the network when a fault hits a response.
+
+    Args:
+        fault: What happens.
+        served: The response, faked or recorded; unused where the fault replaces it.
+        wire: The wire in whose words a provider's error is said: `openai`, `openai-responses`,
+            `anthropic` or `google`.
+    """
+    if isinstance(fault, Failure):
+        streams = "event-stream" in dict(served.headers).get("content-type", "")
+        if fault.after_chunks is None or not streams:
+            return error(wire, fault)
+        kept = _first(served.pieces, fault.after_chunks)
+        return served._replace(
+            headers=_without_lengths(served), pieces=[*kept, error_event(wire, fault)], broken=None
+        )
+    if fault.kind in _BROKEN:
+        return Served(None, broken=_BROKEN[fault.kind])
+    if fault.kind == "slow":
+        return served._replace(pause=fault.seconds)
+    if fault.kind in ("cut", "stall"):
+        headers = _without_lengths(served) if fault.silent else served.headers
+        broken = None if fault.silent else _CUT if fault.kind == "cut" else _BROKEN["timeout"]
+        return served._replace(
+            headers=headers, pieces=_first(served.pieces, fault.after_chunks), broken=broken
+        )
+    if fault.kind == "wrong_content_type":
+        return Served(200, (("content-type", "text/html; charset=utf-8"),), (_PAGE,))
+    body = b"\x00\xff\xfe{]" * 8 if fault.kind == "garbage" else b""
+    return Served(200, (("content-type", "application/json"),), (body,) if body else ())
+
+
+def _first(pieces: Sequence[bytes], number: int) -> Sequence[bytes]:
+    """The pieces before the break; the last one of the body is never left whole."""
+    if number < len(pieces) or not pieces:
+        return pieces[:number]
+    return [*pieces[:-1], pieces[-1][: len(pieces[-1]) // 2]]
+
+
+def _without_lengths(served: Served) -> list[tuple[str, str]]:
+    return [pair for pair in served.headers if pair[0].lower() not in _LENGTHS]
+
+
+def _seconds(name: str, value: float | None) -> float | None:
+    if value is not None and not 0 <= value < float("inf"):
+        raise ValueError(f"{name}={value!r}: expected a number of seconds, 0 or more")
+    return value
+
+
+def _chunks(value: int | None) -> int | None:
+    if value is not None and value < 0:
+        raise ValueError(f"after_chunks={value!r}: expected a number of pieces, 0 or more")
+    return value

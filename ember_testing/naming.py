@@ -1,0 +1,54 @@
+"""Where a test's cassette lies: a name that every file system takes, one for each test. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import PurePosixPath
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9_.,=+@()\[\]{} -]")
+_RESERVED = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(?=\.|$)", re.IGNORECASE)  # on Windows
+_LONGEST = 120
+"""Characters of one name; file systems end at 255 bytes, and a journal's suffix comes on top."""
+
+
+def cassette_file(node_id: str) -> PurePosixPath:
+    """The cassette of a test: `<module's path>/<Class.>test[param].sqlite`.
+
+    Wherever the name had to be changed, and where upper-case letters outside a class's name would
+    be lost on a file system that ignores case, a digest of the whole name follows it.
+
+    Args:
+        node_id: As pytest gives it, such as `tests/test_a.py::TestB::test_c[1-x]`.
+    """
+    path, _, rest = node_id.partition("::")
+    test, bracket, parameters = rest.partition("[")
+    names = test.split("::")
+    name = ".".join(names) + bracket + parameters
+    keeps_case = (names[-1] + parameters) == (names[-1] + parameters).lower()
+    folders = [_safe(part) for part in path.removesuffix(".py").split("/")]
+    return PurePosixPath(*folders, _safe(name, keeps_case) + ".sqlite")
+
+
+def shared_file(name: str) -> PurePosixPath:
+    """The cassette that the marker's `cassette=NAME` asks for.
+
+    Raises:
+        ValueError: The name leads out of the cassette directory or no file system would take it.
+    """
+    parts = name.removesuffix(".sqlite").split("/")
+    if not all(part and _safe(part) == part for part in parts):
+        raise ValueError(
+            f"cassette={name!r}: use letters, digits and _ . - in a name relative to the cassette "
+            "directory, with / between folders"
+        )
+    return PurePosixPath(*parts[:-1], parts[-1] + ".sqlite")
+
+
+def _safe(name: str, keeps_case: bool = True) -> str:
+    safe = _RESERVED.sub(r"\1_", _UNSAFE.sub("_", name))[:_LONGEST]
+    if safe.strip(". ") != safe:
+        safe = safe.strip(". ") + "_"
+    if safe == name and keeps_case:
+        return safe
+    return f"{safe}-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"

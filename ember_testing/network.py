@@ -1,0 +1,183 @@
+"""Nothing leaves the process while a test replays or fakes, whichever library tries.
+
+An audit hook (PEP 578) sees what patched functions would miss: `from socket import getaddrinfo`
+made earlier, `_socket.socket`, asyncio's loops. It cannot be removed, so it is added with the first
+replay only and costs one look at a variable afterwards. Binding, Unix sockets, pipes and socket
+pairs (an event loop's own) are not its business, nor are connections that were open before.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import sys
+import threading
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from ember_testing.exceptions import NetworkBlocked, ReplayFailure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_CONNECTS = frozenset({"socket.connect", "socket.sendto", "socket.sendmsg"})
+_LOOKUPS = frozenset({"socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr"})
+
+
+class _Closed(NamedTuple):
+    allow_loopback: bool
+    fail: Callable[[ReplayFailure], ReplayFailure]
+    why: str
+    for_loopback: str
+    remedy: str
+
+
+_closed: _Closed | None = None
+_recording = False
+_fakes: dict[int, _Closed] = {}  # by the fake's id; the innermost is last
+_hooked = False
+_pairing = threading.local()
+_socketpair = socket.socketpair
+
+
+def close_network(
+    *, allow_loopback: bool, fail: Callable[[ReplayFailure], ReplayFailure], command: str
+) -> None:
+    """Stop every connection and name look-up from now on, in all threads.
+
+    Args:
+        allow_loopback: Let connections to this machine through.
+        fail: Is told of each attempt, so that swallowing the error does not hide it.
+        command: What to type to record instead.
+    """
+    global _closed, _recording
+    _recording = False
+    _closed = _Closed(
+        allow_loopback,
+        fail,
+        "this test replays",
+        "a server of the test's own needs @pytest.mark.ember_replay(allow_loopback=True)",
+        f"only httpx (and httpx2) is recorded; to record: {command}",
+    )
+    _hook()
+
+
+def open_network(*, recording: bool = False) -> None:
+    """Let everything through again.
+
+    Args:
+        recording: A cassette is being recorded: what no fake answers goes out, fakes or not.
+    """
+    global _closed, _recording
+    _closed, _recording = None, recording
+    _unhook()
+
+
+def close_for_fakes(
+    owner: object, *, allow_loopback: bool, fail: Callable[[ReplayFailure], ReplayFailure]
+) -> None:
+    """Stop every connection and name look-up while models are faked.
+
+    Args:
+        owner: The fake; a second call with it changes what the first one said.
+        allow_loopback: Let connections to this machine through.
+        fail: Is told of each attempt.
+    """
+    _fakes[id(owner)] = _Closed(
+        allow_loopback,
+        fail,
+        "models are faked here",
+        "a server of the test's own needs fake_model.allow_loopback = True",
+        "fake_model answers what httpx sends to a model; mock the rest, or fake the provider of "
+        "one's own that sends it",
+    )
+    _hook()
+
+
+def open_for_fakes(owner: object) -> None:
+    """Take back what `close_for_fakes` did for this fake."""
+    _fakes.pop(id(owner), None)
+    _unhook()
+
+
+def _hook() -> None:
+    global _hooked
+    if not _hooked:
+        sys.addaudithook(_audit)
+        _hooked = True
+    if sys.platform == "win32":
+        # There a socket pair is made of a connection to this machine; event loops need one.
+        socket.socketpair = _paired
+
+
+def _unhook() -> None:
+    if sys.platform == "win32" and _closed is None and not _fakes:
+        socket.socketpair = _socketpair
+
+
+def _in_force() -> _Closed | None:
+    replay = _closed
+    if _recording or not _fakes:
+        return replay
+    fake = next(reversed([*_fakes.values()]), None)
+    if fake is not None and replay is not None and replay.allow_loopback:
+        return fake._replace(allow_loopback=True)
+    return fake
+
+
+def _paired(*arguments: Any, **named: Any) -> tuple[socket.socket, socket.socket]:
+    _pairing.now = True
+    try:
+        return _socketpair(*arguments, **named)
+    finally:
+        _pairing.now = False
+
+
+def _audit(event: str, arguments: tuple[Any, ...]) -> None:
+    if not event.startswith("socket.") or (_closed is None and not _fakes):
+        return
+    closed = _in_force()
+    if closed is None:
+        return
+    if event in _CONNECTS:
+        _check_connection(closed, arguments[0], arguments[1])
+    elif event in _LOOKUPS:
+        _check_lookup(closed, arguments[0])
+
+
+def _check_connection(closed: _Closed, used: socket.socket, address: Any) -> None:
+    if used.family not in (socket.AF_INET, socket.AF_INET6) or not isinstance(address, tuple):
+        return  # a Unix socket, or a datagram on a socket that was let through when it connected
+    host, port = str(cast("object", address[0])), cast("object", address[1])
+    local = _is_loopback(host)
+    if local and (closed.allow_loopback or getattr(_pairing, "now", False)):
+        return
+    remedy = closed.for_loopback if local else closed.remedy
+    used.close()  # libraries close it after an OSError only, and this is none
+    raise closed.fail(
+        NetworkBlocked(f"connection to {host}:{port} blocked: {closed.why}; {remedy}")
+    )
+
+
+def _check_lookup(closed: _Closed, host: Any) -> None:
+    name = host.decode("ascii", "replace") if isinstance(host, bytes) else host
+    if name is None or name == "" or _is_address(name) or _is_loopback(name):
+        return  # answered without the network
+    if name == socket.gethostname():
+        return  # what servers ask for when they bind
+    raise closed.fail(
+        NetworkBlocked(f"name look-up of {name!r} blocked: {closed.why}; {closed.remedy}")
+    )
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return True
+
+
+def _is_loopback(host: str) -> bool:
+    if host in ("localhost", "localhost."):
+        return True
+    return _is_address(host) and ipaddress.ip_address(host.partition("%")[0]).is_loopback

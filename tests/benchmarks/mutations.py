@@ -1,0 +1,204 @@
+"""Twenty changes of the client, one at a time, each of which the fakes' tests must notice.
+
+    python tests/benchmarks/mutations.py [NUMBER ...]
+
+The tree is copied to a temporary folder and changed there; the tests are those that stand on
+`fake_model`, the faults and the strategies alone. Fails where a change goes unnoticed, or where the
+text that it changes is not there any more.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parent.parent.parent
+TESTS = ("test_fake_client", "test_fake_model", "test_faults", "test_strategies")
+
+
+class Change(NamedTuple):
+    """One mutation.
+
+    Attributes:
+        what: In words.
+        path: The file, below `ember/models`.
+        old: The text that is there once.
+        new: What takes its place.
+    """
+
+    what: str
+    path: str
+    old: str
+    new: str
+
+
+CHANGES = (
+    Change("routing: o1, o3, o4 belong to nobody", "routing.py", 'r"o[134](-|$)"', 'r"o[29](-|$)"'),
+    Change(
+        "routing: claude-3-opus is another model",
+        "routing.py",
+        '"claude-3-opus-20240229"',
+        '"claude-3-haiku-20240307"',
+    ),
+    Change(
+        "routing: the Responses API is forgotten",
+        "routing.py",
+        'return Route("openai-responses", model)',
+        'return Route("openai", model)',
+    ),
+    Change(
+        "price: cached reads cost nothing apart",
+        "pricing.py",
+        '"cache_read_tokens": usage.cached_tokens,',
+        '"cache_read_tokens": 0,',
+    ),
+    Change(
+        "price: cache writes cost nothing apart",
+        "pricing.py",
+        '"cache_write_tokens": usage.cache_write_tokens,',
+        '"cache_write_tokens": 0,',
+    ),
+    Change(
+        "price: input is charged as output",
+        "pricing.py",
+        '"input_tokens": usage.prompt_tokens,',
+        '"input_tokens": usage.completion_tokens,',
+    ),
+    Change(
+        "error: no money is a rate limit",
+        "providers/errors.py",
+        '"quota": "insufficient_quota ',
+        '"rate_limit": "insufficient_quota ',
+    ),
+    Change(
+        "error: Google's wrong key is a bad request",
+        "providers/errors.py",
+        '" api_key_invalid unauthorized',
+        '" unauthorized',
+    ),
+    Change(
+        "error: 402 is no lack of money",
+        "providers/errors.py",
+        '402: "quota"',
+        '402: "invalid_request"',
+    ),
+    Change(
+        "error: a wait in a header is not read",
+        "providers/errors.py",
+        'headers.get("retry-after"))',
+        'headers.get("retry-later"))',
+    ),
+    Change(
+        "error: Google's wait is not read",
+        "providers/errors.py",
+        'detail.get("retryDelay")',
+        'detail.get("delay")',
+    ),
+    Change(
+        "error: the context's length is not seen in words",
+        "providers/errors.py",
+        'r"|exceeds? the (available',
+        'r"|exceeding the (available',
+    ),
+    Change(
+        "usage: OpenAI's cached tokens",
+        "providers/openai_answers.py",
+        'cached = count(inputs.get("cached_tokens"))',
+        "cached = 0",
+    ),
+    Change(
+        "usage: Anthropic's input without its cache",
+        "providers/anthropic.py",
+        'count(usage.get("input_tokens")) + cached + written,',
+        'count(usage.get("input_tokens")),',
+    ),
+    Change(
+        "usage: Google's thoughts are not output",
+        "providers/google_answers.py",
+        'count(usage.get("candidatesTokenCount")) + thoughts',
+        'count(usage.get("candidatesTokenCount"))',
+    ),
+    Change(
+        "usage: the Responses API's reasoning",
+        "providers/responses.py",
+        'count(outputs.get("reasoning_tokens")),',
+        "0,",
+    ),
+    Change(
+        "stream: a cut is taken for an end",
+        "providers/streaming.py",
+        "        if self._reader.complete:\n            return",
+        "        if self._reader.started:\n            return",
+    ),
+    Change(
+        "stream: lines end at U+2028 too",
+        "sse.py",
+        '.split(b"\\n")',
+        '.replace(b"\\xe2\\x80\\xa8", b"\\n").split(b"\\n")',
+    ),
+    Change(
+        "answer: a refusal is kept back",
+        "providers/anthropic.py",
+        '"refusal": "content_filter",',
+        '"refusal": "stop",',
+    ),
+    Change(
+        "answer: tool calls are a plain stop",
+        "providers/google_answers.py",
+        'reason = "tool_calls"',
+        'reason = "stop"',
+    ),
+)
+
+
+def noticed(change: Change, folder: Path) -> str:
+    """The test that fails with this change; "" where none does."""
+    path = folder / "ember" / "models" / change.path
+    text = path.read_text(encoding="utf-8")
+    if text.count(change.old) != 1:
+        raise SystemExit(f"{change.path} holds {text.count(change.old)} times {change.old!r}")
+    path.write_text(text.replace(change.old, change.new), encoding="utf-8")
+    try:
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"),
+                *(f"tests/{name}.py" for name in TESTS),
+            ],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(folder)},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+    finally:
+        path.write_text(text, encoding="utf-8")
+    failed = re.search(r"^(?:FAILED|ERROR) tests/(\S+)", done.stdout, re.MULTILINE)
+    return failed[1] if failed else ""
+
+
+def main() -> None:
+    wanted = {int(text) for text in sys.argv[1:]} or set(range(1, len(CHANGES) + 1))
+    unnoticed = 0
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for name in ("ember", "ember_testing", "tests", "cassettes"):
+            shutil.copytree(ROOT / name, folder / name)
+        for name in ("conftest.py", "pyproject.toml", "README.md"):
+            shutil.copy(ROOT / name, folder / name)
+        for number, change in enumerate(CHANGES, 1):
+            if number in wanted:
+                by = noticed(change, folder)
+                unnoticed += not by
+                print(f"{number:>2}  {change.what:<48} {by or 'NOT NOTICED'}", flush=True)
+    sys.exit(1 if unnoticed else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,21 @@
+"""What the whole suite shares."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import settings
+
+# The long run, by hand: pytest --hypothesis-profile=long tests/test_strategies.py
+settings.register_profile("long", max_examples=100_000, deadline=None)
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys, addresses and prices of whoever runs the suite play no part in it."""
+    for name in list(os.environ):
+        if name.endswith(("_API_KEY", "_AUTH_TOKEN", "_BASE_URL")) or name.startswith("EMBER_COST"):
+            monkeypatch.delenv(name)
+    for name in ("EMBER_MODEL", "EMBER_MODEL_COSTS_JSON", "OPENAI_API_VERSION", "OLLAMA_HOST"):
+        monkeypatch.delenv(name, raising=False)

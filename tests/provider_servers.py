@@ -1,0 +1,69 @@
+"""The embedded model behind all three wires, for recording: never started by a replay.
+
+The OpenAI and Anthropic wires are llama.cpp's own; Gemini's comes from the gateway llm-rosetta.
+The ports are fixed because a recording keeps the URL.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Generator
+from pathlib import Path
+
+from ember.models.local import serve
+
+KEY = "sk-recording-0123456789abcdef"
+MODEL_PORT, GATEWAY_PORT = 18480, 18481
+MODEL_URL = f"http://127.0.0.1:{MODEL_PORT}"
+GATEWAY_URL = f"http://127.0.0.1:{GATEWAY_PORT}"
+
+
+@contextlib.contextmanager
+def provider_servers(folder: Path) -> Generator[None]:
+    """Run the model's server and the gateway inside the block."""
+    server = serve(KEY, MODEL_PORT)
+    gateway = _gateway(folder)
+    try:
+        _wait_for(f"{GATEWAY_URL}/health", gateway)
+        yield
+    finally:
+        gateway.terminate()
+        gateway.wait(10)
+        del server
+
+
+def _gateway(folder: Path) -> subprocess.Popen[bytes]:
+    from llm_rosetta.gateway.keystore import KeyStore
+
+    upstream = {
+        "type": "openai_chat",
+        "api_type": "openai_chat",
+        "api_key": KEY,
+        "base_url": f"{MODEL_URL}/v1",
+    }
+    config = {
+        "providers": {"llamacpp": upstream},
+        "models": {"smollm2-135m": {"provider": "llamacpp", "capabilities": ["text"]}},
+        "server": {"host": "127.0.0.1", "port": GATEWAY_PORT, "data_dir": str(folder)},
+    }
+    path = folder / "config.jsonc"
+    path.write_text(json.dumps(config))
+    KeyStore(folder / "keys.db").import_from_config([{"key": KEY, "label": "recording"}])
+    command = [sys.executable, "-m", "llm_rosetta.gateway", "--no-banner", "-c", str(path)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _wait_for(url: str, process: subprocess.Popen[bytes], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(urllib.error.URLError, ConnectionError):
+            urllib.request.urlopen(url, timeout=1).close()
+            return
+        time.sleep(0.1)
+    raise RuntimeError(f"{url} did not answer within {seconds} s")

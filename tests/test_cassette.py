@@ -1,0 +1,284 @@
+"""A cassette file on disk: its shape, its damage, its life among several writers."""
+
+# ruff: noqa: PT031 - what must fail is a `with` block of its own, its end included
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import httpx
+import pytest
+
+import ember_testing
+from ember_testing import CassetteError
+from tests.loopback import Loopback, serving
+
+
+def ask(server: Loopback | str, text: str) -> str:
+    """One call; the server's answer is its own question."""
+    url = server if isinstance(server, str) else server.url
+    with httpx.Client(verify=False) as client:  # no trust store: a client costs 1 ms, not 20
+        answer: str = client.post(f"{url}/v1", json={"q": text}).json()["echo"]["q"]
+    return answer
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cassette of twenty calls, made once."""
+    path = tmp_path_factory.mktemp("recording") / "c.sqlite"
+    with serving() as server, ember_testing.cassette(path, record="new"):
+        for i in range(20):
+            ask(server, f"question {i}")
+    return path
+
+
+@pytest.fixture
+def recorded(recording: Path, tmp_path: Path) -> Path:
+    """That cassette, for the test to spoil."""
+    return Path(shutil.copy(recording, tmp_path))
+
+
+def files(folder: Path) -> list[str]:
+    """The names of all that lies in a folder."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+def rows(path: Path, query: str) -> list[tuple[object, ...]]:
+    """What any SQLite client reads in the file."""
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute(query).fetchall()
+
+
+def test_the_file_declares_itself_and_reads_like_a_table(recorded: Path) -> None:
+    """Application id, schema version, small pages, typed columns, text bodies, a first view."""
+    assert rows(recorded, "pragma application_id") == [(0x454D4252,)]
+    assert rows(recorded, "pragma user_version") == [(2,)]
+    assert rows(recorded, "pragma page_size") == [(1024,)]
+    assert rows(recorded, "pragma journal_mode") == [("delete",)]
+    assert rows(recorded, "pragma integrity_check") == [("ok",)]
+    assert rows(recorded, "pragma foreign_key_check") == []
+    assert rows(
+        recorded,
+        "select n, method, status, outcome, request_body, response_body, pieces from calls "
+        "where id = 3",
+    ) == [(1, "POST", 200, "complete", '{"q":"question 2"}', '{"echo": {"q":"question 2"}}', 1)]
+    assert rows(recorded, 'select typeof(data), typeof("offset") from chunks limit 1') == [
+        ("blob", "real")
+    ]
+    assert rows(recorded, "select answer, status, outcome from transcript where id = 1") == [
+        ('{"echo": {"q":"question 0"}}', 200, "complete")
+    ]
+    assert files(recorded.parent) == ["c.sqlite"]
+
+
+def test_replaying_writes_nothing(recorded: Path) -> None:
+    """The file's bytes and time are the same after a replay, and nothing lies beside it."""
+    before = recorded.read_bytes(), recorded.stat().st_mtime_ns
+    with ember_testing.cassette(recorded):
+        assert ask("http://127.0.0.1:1", "question 7") == "question 7"
+    assert (recorded.read_bytes(), recorded.stat().st_mtime_ns) == before
+    assert files(recorded.parent) == ["c.sqlite"]
+
+
+def _truncate(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 2 // 3])
+
+
+def _scramble(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[:2048] + b"\xff" * (len(content) - 2048))
+
+
+def _foreign(path: Path) -> None:
+    path.unlink()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("create table bookmarks (url text)")
+        connection.commit()
+
+
+def _newer(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("pragma user_version = 99")
+
+
+DAMAGE = {
+    "truncated": (_truncate, "is damaged or no cassette"),
+    "scrambled": (_scramble, "is damaged or no cassette"),
+    "text": (lambda path: path.write_text("interactions: []\n" * 99), "is damaged or no cassette"),
+    "empty": (lambda path: path.write_bytes(b""), "is empty"),
+    "foreign": (_foreign, "another program"),
+    "newer": (_newer, "schema 99"),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "record"),
+    # An empty file holds nothing: "all" replaces it, as the error says; see the next test.
+    [
+        (kind, mode)
+        for kind in DAMAGE
+        for mode in (None, "new", "all")
+        if (kind, mode) != ("empty", "all")
+    ],
+)
+def test_a_file_that_is_no_good_is_a_clear_error_and_never_overwritten(
+    recorded: Path, kind: str, record: str | None
+) -> None:
+    """Each kind of bad file is named with a remedy, nothing is sent, no byte of it changes."""
+    spoil, words = DAMAGE[kind]
+    spoil(recorded)
+    before = recorded.read_bytes()
+    with (
+        serving() as server,
+        pytest.raises(CassetteError, match=words) as failure,
+        ember_testing.cassette(recorded, record=record),  # type: ignore[arg-type]  # parametrized
+    ):
+        for i in range(20):
+            ask(server, f"question {i}")
+    assert str(recorded) in str(failure.value)
+    assert not server.received
+    assert recorded.read_bytes() == before
+    assert files(recorded.parent) == ["c.sqlite"]
+
+
+def test_recording_anew_replaces_an_empty_file(tmp_path: Path) -> None:
+    """The remedy that the error for an empty file names works."""
+    path = tmp_path / "c.sqlite"
+    path.touch()
+    with serving() as server, ember_testing.cassette(path, record="all"):
+        ask(server, "a")
+    assert rows(path, "select count(*) from calls") == [(1,)]
+
+
+def test_a_cassette_that_is_not_there_is_no_error_until_it_is_asked(tmp_path: Path) -> None:
+    """Replaying makes no file, and the miss says that there is none."""
+    path = tmp_path / "missing" / "c.sqlite"
+    with ember_testing.cassette(path):
+        pass
+    with (
+        pytest.raises(ember_testing.CassetteMiss, match="there is no cassette"),
+        ember_testing.cassette(path),
+    ):
+        ask("http://127.0.0.1:1", "a")
+    assert not path.parent.exists()
+
+
+def test_a_folder_that_cannot_be_made_is_found_out_before_the_call(tmp_path: Path) -> None:
+    """Nothing is sent, and so nothing paid, when the answer could not be kept."""
+    (tmp_path / "file").touch()
+    with (
+        serving() as server,
+        pytest.raises(CassetteError, match="cannot create the cassette"),
+        ember_testing.cassette(tmp_path / "file" / "c.sqlite", record="new"),
+    ):
+        ask(server, "a")
+    assert not server.received
+
+
+def test_recording_new_adds_and_keeps_what_is_there(recorded: Path) -> None:
+    """`new` plays what is recorded, records the rest once, and both are there afterwards."""
+    with serving() as server, ember_testing.cassette(recorded, record="new") as cassette:
+        assert ask(server, "question 3") == "question 3"
+        assert ask(server, "another") == "another"
+    assert len(server.received) == 1
+    assert [call.n for call in cassette.played] == [1]
+    assert [call.json() for call in cassette.recorded] == [{"q": "another"}]
+    assert rows(recorded, "select count(*) from calls") == [(21,)]
+
+
+def test_recording_anew_swaps_the_file_only_at_the_end(recorded: Path) -> None:
+    """`all` sends everything; the old file stays until the block ends well."""
+    before = recorded.read_bytes()
+    with serving() as server, ember_testing.cassette(recorded, record="all"):
+        ask(server, "question 3")
+        assert recorded.read_bytes() == before
+    assert rows(recorded, "select request_body from calls") == [('{"q":"question 3"}',)]
+    assert files(recorded.parent) == ["c.sqlite"]
+
+    before = recorded.read_bytes()
+    with (
+        serving() as server,
+        pytest.raises(RuntimeError, match="the program's own"),
+        pytest.warns(ember_testing.RecordingWarning, match="1 new recordings dropped"),
+        ember_testing.cassette(recorded, record="all"),
+    ):
+        ask(server, "question 4")
+        raise RuntimeError("the program's own")
+    assert recorded.read_bytes() == before
+    assert files(recorded.parent) == ["c.sqlite"]
+
+
+def test_an_exception_in_a_program_keeps_what_was_paid_for(tmp_path: Path) -> None:
+    """Without pytest `new` keeps every finished call although the block ends in an error."""
+    path = tmp_path / "c.sqlite"
+    with (
+        serving() as server,
+        pytest.raises(ZeroDivisionError),
+        ember_testing.cassette(path, record="new"),
+    ):
+        ask(server, "a")
+        _ = 1 // 0
+    assert rows(path, "select count(*) from calls") == [(1,)]
+
+
+def test_a_recording_follows_a_file_that_is_exchanged_under_it(recorded: Path) -> None:
+    """What is recorded after the file was swapped goes into the file that is there now."""
+    with serving() as server, ember_testing.cassette(recorded, record="new") as outer:
+        assert ask(server, "question 1") == "question 1"
+        with ember_testing.cassette(recorded, record="all"):
+            ask(server, "swapped in")
+        ask(server, "afterwards")
+        assert len(outer.recorded) == 1
+    assert rows(recorded, "select request_body from calls order by id") == [
+        ('{"q":"swapped in"}',),
+        ('{"q":"afterwards"}',),
+    ]
+    assert files(recorded.parent) == ["c.sqlite"]
+
+
+WRITER = """
+import sys, httpx, ember_testing
+path, url, name, count, same = sys.argv[1:]
+with ember_testing.cassette(path, record="new") as cassette:
+    for i in range(int(count)):
+        text = str(i) if same == "same" else f"{name}-{i}"
+        httpx.post(url + "/v1", json={"q": text})
+    assert len(cassette.recorded) == int(count), cassette
+"""
+
+
+@pytest.mark.parametrize("questions", ["own", "same"])
+def test_four_processes_record_into_one_cassette(tmp_path: Path, questions: str) -> None:
+    """40 of 40 calls are kept, also when the processes ask the same and begin with no file."""
+    path = tmp_path / "shared.sqlite"
+    with serving() as server:
+        writers = [
+            subprocess.Popen(
+                [sys.executable, "-c", WRITER, str(path), server.url, str(i), "10", questions]
+            )
+            for i in range(4)
+        ]
+        codes = [writer.wait(60) for writer in writers]
+    # A process that begins after another has ended plays what that one has recorded.
+    if questions == "own":
+        assert codes == [0, 0, 0, 0]
+        assert rows(path, "select count(*), count(distinct request_body) from calls") == [(40, 40)]
+    else:
+        recorded = rows(path, "select count(*) from calls")[0][0]
+        assert recorded == len(server.received)
+    assert rows(path, "pragma integrity_check") == [("ok",)]
+    assert files(tmp_path) == ["shared.sqlite"]
+
+
+def test_a_copied_cassette_replays(recorded: Path, tmp_path: Path) -> None:
+    """One file is the whole cassette: it can be moved, committed, sent."""
+    copy = tmp_path / "elsewhere.sqlite"
+    shutil.copy(recorded, copy)
+    recorded.unlink()
+    with ember_testing.cassette(copy):
+        assert ask("http://127.0.0.1:1", "question 19") == "question 19"

@@ -1,0 +1,488 @@
+"""The command `ember-cassettes`, run as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from click.testing import CliRunner, Result
+
+import ember_testing
+from ember_testing.cli import main
+from tests.loopback import Received, Reply, serving
+
+COMMANDS = ("list", "show", "diff", "stats", "check", "prune", "import", "export", "textconv",
+            "git-setup", "drift")  # fmt: skip
+KEY = "sk-live-0123456789abcdefghijklmnop"
+
+
+def chat(request: Received, model: str = "gpt-4-0613", **more: Any) -> Reply:
+    """A chat completion that repeats the question."""
+    question = request.json()["messages"][-1]["content"]
+    message = {"role": "assistant", "content": f"About {question}."}
+    usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    body = {"id": "c1", "model": model, "choices": [choice], "usage": usage, **more}
+    return Reply(json.dumps(body).encode(), headers={"content-type": "application/json"})
+
+
+def ask(url: str, *questions: str) -> None:
+    """Calls to a chat model."""
+    with httpx.Client(verify=False) as client:
+        for question in questions:
+            messages = [
+                {"role": "system", "content": "Be brief."},
+                {"role": "user", "content": question},
+            ]
+            client.post(
+                f"{url}/v1/chat/completions",
+                json={"model": "gpt-4", "max_tokens": 20, "messages": messages},
+                headers={"authorization": f"Bearer {KEY}"},
+            )
+
+
+def record(path: Path, url: str, *questions: str) -> Path:
+    """A cassette of these questions."""
+    with ember_testing.cassette(path, record="all", record_errors=True):
+        ask(url, *questions)
+    return path
+
+
+def run(*arguments: str | Path, code: int = 0) -> Result:
+    """The command in this process, with the exit code that is expected."""
+    result = CliRunner().invoke(main, [str(each) for each in arguments])
+    assert result.exit_code == code, result.output + repr(result.exception)
+    return result
+
+
+def found(*arguments: str | Path, code: int = 0) -> Any:
+    """What the command prints with --json."""
+    return json.loads(run(*arguments, "--json", code=code).stdout)
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cassette of two calls, made once."""
+    with serving(chat) as server:
+        return record(
+            tmp_path_factory.mktemp("recording") / "a.sqlite", server.url, "Paris", "Rome"
+        )
+
+
+@pytest.fixture
+def cassette(recording: Path, tmp_path: Path) -> Path:
+    """That cassette in a folder of its own."""
+    return Path(shutil.copy(recording, tmp_path))
+
+
+def change(path: Path, statement: str, *values: object) -> None:
+    """Edit a cassette behind Ember's back."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(statement, values)
+        connection.commit()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_helps_with_an_example(command: str) -> None:
+    """`--help` of every command holds an example and offers JSON."""
+    text = run(command, "--help").stdout
+    assert "Example:" in text
+    assert f"ember-cassettes {command}" in text
+    assert "--json" in text
+
+
+def test_the_command_is_installed_and_lists_its_parts() -> None:
+    """`python -m ember_testing.cli --help`, in a process of its own, names all eleven."""
+    result = subprocess.run(
+        [sys.executable, "-m", "ember_testing.cli", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert all(f"\n  {command} " in result.stdout for command in COMMANDS)
+
+
+def test_list_tells_calls_models_and_cost(cassette: Path) -> None:
+    """One line a cassette; JSON has the sums."""
+    (line,) = found("list", cassette.parent)["cassettes"]
+    assert (line["calls"], line["models"]) == (2, ["openai/gpt-4-0613"])
+    assert line["cost"] == pytest.approx(2 * (10 * 30 + 5 * 60) / 1e6)
+    assert "a.sqlite" in run("list", cassette.parent).stdout
+
+
+def test_list_shows_what_is_damaged_and_left_behind(cassette: Path) -> None:
+    """A truncated file and the part of a killed recording are told, with exit code 1."""
+    (cassette.parent / "b.sqlite").write_bytes(cassette.read_bytes()[:3000])
+    (cassette.parent / "c.sqlite.123-abcd.part").touch()
+    told = found("list", cassette.parent, code=1)
+    assert "damaged" in told["cassettes"][1]["error"]
+    assert told["leftovers"] == [str(cassette.parent / "c.sqlite.123-abcd.part")]
+
+
+def test_show_reads_like_a_transcript(cassette: Path) -> None:
+    """Heading, roles and answer, and one call alone with --call."""
+    text = run("show", cassette).stdout
+    lines = text.splitlines()
+    assert lines[0].startswith("## 1  POST http://127.0.0.1:")
+    assert lines[0].endswith("/v1/chat/completions  200 complete")
+    assert "openai/gpt-4-0613, 10 + 5 tokens, $0.0006" in lines[1]
+    assert lines[2:6] == [
+        "system: Be brief.",
+        "user: Paris",
+        'with: model="gpt-4", max_tokens=20',
+        "assistant: About Paris.",
+    ]
+    assert "Paris" not in run("show", cassette, "--call", "2").stdout
+    assert run("show", cassette, "--call", "9", code=2).stderr.endswith("has no call 9\n")
+
+
+def test_textconv_is_the_same_for_two_recordings_of_the_same(tmp_path: Path) -> None:
+    """What git compares holds no time and no date; a damaged file is told and does not fail."""
+    with serving(chat) as server:
+        texts = [
+            run("textconv", record(tmp_path / f"{i}.sqlite", server.url, "Paris")).stdout
+            for i in range(2)
+        ]
+    assert texts[0] == texts[1]
+    assert "assistant: About Paris." in texts[0]
+    (tmp_path / "x.sqlite").write_text("no cassette")
+    assert "is damaged or no cassette" in run("textconv", tmp_path / "x.sqlite").stdout
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+def test_git_diff_shows_transcripts_as_git_setup_says(cassette: Path, tmp_path: Path) -> None:
+    """With the two printed lines done, `git diff` of a cassette speaks of roles and answers."""
+    lines = found("git-setup")
+    repository = tmp_path / "repository"
+    where = repository / "cassettes" / "deep"
+    where.mkdir(parents=True)
+
+    # The command runs in a process of git's own, wherever Ember is imported from here.
+    environment = {**os.environ, "PYTHONPATH": str(Path(ember_testing.__file__).parents[1])}
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-c", "user.name=t", "-c", "user.email=t@t", *arguments],
+            cwd=repository,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+
+    git("init", "-q")
+    (repository / ".gitattributes").write_text(lines[".gitattributes"] + "\n")
+    assert lines["command"].startswith('git config diff.ember-cassettes.textconv "ember-cassettes ')
+    command = f'"{sys.executable}" -m ember_testing.cli textconv'
+    git("config", "diff.ember-cassettes.textconv", command)
+    shutil.copy(cassette, where / "a.sqlite")
+    git("add", ".")
+    git("commit", "-q", "-m", "before")
+    with serving(lambda request: chat(request, "gpt-4-0999")) as server:
+        record(where / "a.sqlite", server.url, "Paris", "Oslo")
+    text = git("diff")
+    assert "-user: Rome" in text
+    assert "+user: Oslo" in text
+    assert "+assistant: About Oslo." in text
+
+
+def test_diff_pairs_calls_and_names_what_changed(cassette: Path, tmp_path: Path) -> None:
+    """Another answer, another question beside its nearest, and a new call; 0 for a copy."""
+    assert run("diff", cassette, shutil.copy(cassette, tmp_path / "copy.sqlite")).stdout == (
+        "the same\n"
+    )
+    with serving(lambda request: chat(request, "gpt-4-0999")) as server:
+        new = record(tmp_path / "new.sqlite", server.url, "Paris", "Romes", "Oslo")
+    first, second, third = found("diff", cassette, new, code=1)
+    assert (first["kind"], first["lines"]) == (
+        "changed",
+        ["model: old gpt-4-0613, new gpt-4-0999", *first["lines"][1:]],
+    )
+    assert second["lines"][0] == '! messages[1].content: old "Rome", new "Romes"'
+    assert (third["kind"], third["new"]) == ("added", 3)
+
+
+def test_stats_add_up_by_model(cassette: Path) -> None:
+    """Calls, tokens, money and age, a model and all."""
+    sums = found("stats", cassette.parent)
+    assert list(sums) == ["openai/gpt-4-0613", "all"]
+    total = sums["all"]
+    assert (total["calls"], total["prompt_tokens"], total["completion_tokens"]) == (2, 20, 10)
+    assert total["cost"] == pytest.approx(0.0012)
+    assert total["age_days"] == pytest.approx(0, abs=0.2)
+    assert "$0.0012" in run("stats", cassette).stdout
+
+
+def test_export_writes_a_line_a_call(cassette: Path, tmp_path: Path) -> None:
+    """JSON lines into a file, one array with --json."""
+    target = tmp_path / "calls.jsonl"
+    run("export", cassette, "-o", target)
+    calls = [json.loads(line) for line in target.read_text().splitlines()]
+    assert [call["text"] for call in calls] == ["About Paris.", "About Rome."]
+    assert calls[0]["cassette"] == str(cassette)
+    assert json.loads(calls[0]["body"])["model"] == "gpt-4"
+    assert len(found("export", cassette)) == 2
+
+
+PLANTED: dict[str, tuple[str, str]] = {
+    "OpenAI key": ("request_body", '{"q": "sk-proj-abcdefghijklmnopqrstuvwx"}'),
+    "Anthropic key": ("response_body", "sk-ant-api03-abcdefghijklmnopqrst"),
+    "Google key": ("url", "http://h/AIzaSyA1234567890abcdefghijklmnopqrstuv"),
+    "AWS access key": ("text", "AKIAIOSFODNN7EXAMPLE"),
+    "GitHub token": ("error_message", "ghp_abcdefghijklmnopqrstuvwxyz0123456789"),
+    "JSON web token": ("test", "t[eyJhbGciOiJI.eyJzdWIiOiIx.abcdefghijk]"),
+    "bearer token": ("response_headers", '[["x-echo", "Bearer abcdefghijklmnopqrst"]]'),
+    "private key": ("request_body", '{"q": "-----BEGIN RSA PRIVATE KEY-----"}'),
+    "header": ("request_headers", '[["x-api-key", "hunter2hunter2"]]'),
+    "query": ("url", "http://127.0.0.1/v1?key=hunter2hunter2"),
+    "field": ("response_body", '{"access_token": "hunter2hunter2"}'),
+    "environment": ("response_body", "the value is tr0ub4dor-and-3"),
+}
+
+
+@pytest.mark.parametrize("kind", PLANTED)
+def test_check_finds_a_planted_secret_of_each_kind(
+    cassette: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """By shape, by name and by the environment's values; the secret itself is not printed."""
+    monkeypatch.setenv("ACME_API_KEY", "tr0ub4dor-and-3")
+    assert run("check", cassette.parent).stdout == "1 cassettes checked, 0 findings\n"
+    column, value = PLANTED[kind]
+    change(cassette, f"update calls set {column} = ? where id = 2", value)
+    findings = found("check", cassette, code=1)[str(cassette)]
+    assert (2, column, "secret") in [
+        (each["call"], each["where"], each["kind"]) for each in findings
+    ]
+    text = run("check", cassette, code=1).stdout
+    for secret in ("hunter2hunter2", "tr0ub4dor-and-3", "abcdefghijklmnopqrst"):
+        assert secret not in text
+
+
+def test_check_finds_a_secret_in_a_compressed_piece_and_in_other_tables(
+    cassette: Path, tmp_path: Path
+) -> None:
+    """A piece as it came off the wire is decoded; what stands outside the calls is found too."""
+    import gzip
+
+    other = Path(shutil.copy(cassette, tmp_path / "other.sqlite"))
+    change(cassette, "update chunks set data = ?", gzip.compress(KEY.encode()))
+    change(cassette, "update calls set response_headers = ?", '[["content-encoding", "gzip"]]')
+    findings = found("check", cassette, code=1)[str(cassette)]
+    assert {each["where"] for each in findings if each["kind"] == "secret"} == {"chunks"}
+    change(other, "insert into cassette values ('note', ?)", KEY)
+    assert found("check", other, code=1)[str(other)][0]["where"] == "cassette"
+    run("check", other, "--allow", KEY)
+
+
+def test_check_finds_what_is_torn_edited_or_missing(cassette: Path) -> None:
+    """A lost piece, a request edited by hand, a view dropped, a file cut off, a part left over."""
+
+    def kinds(path: Path) -> set[tuple[str, str]]:
+        return {(each["kind"], each["where"]) for each in found("check", path, code=1)[str(path)]}
+
+    spoilt = {
+        "delete from chunks where call_id = 1": ("integrity", "chunks"),
+        "update calls set request_body = '{}' where id = 1": ("schema", "key"),
+        "drop view transcript": ("schema", "transcript"),
+        "alter table calls drop column reason": ("schema", "calls.reason"),
+        "drop table prices": ("schema", "prices.since"),
+    }
+    for number, (statement, finding) in enumerate(spoilt.items()):
+        path = Path(shutil.copy(cassette, cassette.with_name(f"{number}.sqlite")))
+        if "drop column" in statement and sqlite3.sqlite_version_info < (3, 35):
+            continue
+        if "drop column" in statement:
+            change(path, "drop view transcript")  # it uses the column
+        change(path, statement)
+        assert finding in kinds(path), statement
+    cassette.write_bytes(cassette.read_bytes()[:3000])
+    assert kinds(cassette) == {("integrity", "file")}
+    left = cassette.with_name("z.sqlite.1-ab.part")
+    left.touch()
+    (finding,) = found("check", cassette.parent, code=1)[str(left)]
+    assert finding["kind"] == "leftover"
+
+
+def test_a_folder_that_is_not_there_is_the_users_error(tmp_path: Path) -> None:
+    """Exit code 2, as for every wrong argument."""
+    run("check", tmp_path / "nowhere", code=2)
+    run("drift", tmp_path, code=2)  # no budget
+
+
+class TestPrune:
+    """`pytest --ember-report` says what was used, `prune` deletes the rest when told to."""
+
+    @pytest.fixture
+    def suite(
+        self, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+    ) -> Callable[..., Any]:
+        """Runs pytest on a test module and gives the report."""
+        monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+        monkeypatch.delenv("EMBER_RECORD", raising=False)
+
+        def suite(body: str, *arguments: str) -> Any:
+            pytester.makepyfile(test_it="import httpx, pytest\n" + body)
+            pytester.runpytest(
+                "-q", "-p", "no:cacheprovider", "-p", "ember_testing.plugin",
+                "--ember-report=report.json", *arguments,
+            )  # fmt: skip
+            return json.loads((pytester.path / "report.json").read_text())
+
+        return suite
+
+    BODY = """
+def ask(text):
+    with httpx.Client(verify=False) as client:
+        client.post({url!r}, json={{"q": text}})
+@pytest.mark.ember_replay
+def test_own(): [ask(text) for text in {own}]
+@pytest.mark.ember_replay(cassette="shared")
+def test_first(): ask("first")
+@pytest.mark.ember_replay(cassette="shared")
+def test_second(): [ask(text) for text in {shared}]
+"""
+
+    def test_what_no_test_uses_goes_and_the_rest_still_replays(
+        self, suite: Callable[..., Any], pytester: pytest.Pytester
+    ) -> None:
+        """A recording of an own cassette, one of a shared, and a file; nothing without --yes."""
+        folder = pytester.path / "cassettes"
+        with serving() as server:
+            whole = self.BODY.format(url=server.url, own=["a", "b"], shared=["c", "d"])
+            suite(whole, "--ember-record")
+            shutil.copy(folder / "shared.sqlite", folder / "gone.sqlite")
+        less = self.BODY.format(url=server.url, own=["b"], shared=["d"])
+        report = suite(less)
+        assert report["partial"] == []
+        assert report["totals"]["replayed"] == 3
+        arguments = ("prune", folder, "--report", pytester.path / "report.json")
+        told = {Path(each["path"]).name: each for each in found(*arguments, code=1)}
+        assert told["gone.sqlite"]["whole"]
+        assert told["test_own.sqlite"]["recordings"] == [1]
+        assert told["shared.sqlite"]["recordings"] == [2]
+        assert (folder / "gone.sqlite").exists()
+        assert "would be deleted" in run(*arguments, code=1).stdout
+        run(*arguments, "--yes")
+        assert not (folder / "gone.sqlite").exists()
+        assert run("check", folder).stdout.startswith("2 cassettes checked, 0")
+        assert suite(less, "-o", "ember_unused=fail")["exit_status"] == 0
+        assert "nothing to delete" in run(*arguments).stdout
+
+    def test_what_was_skipped_failed_or_deselected_stays(
+        self, suite: Callable[..., Any], pytester: pytest.Pytester
+    ) -> None:
+        """A test that did not pass keeps its cassette; a report of a part is refused."""
+        folder = pytester.path / "cassettes"
+        with serving() as server:
+            body = self.BODY.format(url=server.url, own=["a"], shared=["c"])
+            suite(body, "--ember-record")
+        arguments = ("prune", folder, "--report", pytester.path / "report.json", "--yes")
+        report = suite(body, "-k", "own")
+        assert report["partial"] == ["2 tests deselected"]
+        assert "part of the suite" in run(*arguments, code=2).stderr
+        suite(body, "test_it.py::test_own")
+        assert "arguments: " in run(*arguments, code=2).stderr
+        suite(body.replace("def test_own", "@pytest.mark.skip\ndef test_own").replace(
+            '): ask("first")', '): ask("first"); assert 0'))  # fmt: skip
+        told = {Path(each["path"]).name: each["kept"] for each in found(*arguments)}
+        assert set(told) == {"test_own.sqlite", "shared.sqlite"}
+        assert "test_own did not pass" in told["test_own.sqlite"]
+        assert len(list(folder.rglob("*.sqlite"))) == 2
+
+    def test_a_file_that_is_no_report_is_refused(self, cassette: Path, tmp_path: Path) -> None:
+        """Whatever else is given instead of a report deletes nothing."""
+        for text in ("{}", "[]", "no JSON"):
+            (tmp_path / "r.json").write_text(text)
+            told = run("prune", cassette, "--report", tmp_path / "r.json", "--yes", code=2)
+            assert "is no report of pytest --ember-report" in told.stderr
+        assert cassette.exists()
+
+
+class TestDrift:
+    """Recorded requests are sent again, to a server of the test's own."""
+
+    @pytest.fixture(autouse=True)
+    def _key(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("OPENAI_API_KEY", KEY)
+
+    def test_the_same_answers_are_no_drift(self, tmp_path: Path) -> None:
+        """The key of the environment takes the redacted one's place, and the text may vary."""
+        number = iter(range(99))
+
+        def answer(request: Received) -> Reply:
+            return chat(request, id=f"c{next(number)}", created=next(number))
+
+        with serving(answer) as server:
+            path = record(tmp_path / "a.sqlite", server.url, "Paris", "Rome")
+            told = found("drift", path, "--budget", "1")
+            assert [call["lines"] for call in told["cassettes"][str(path)]] == [[], []]
+            assert told["spent"] == pytest.approx(0.0012)
+            assert server.received[2].headers["authorization"] == f"Bearer {KEY}"
+            assert server.received[2].body == server.received[0].body
+
+    @pytest.mark.parametrize(
+        ("now", "lines"),
+        [
+            (lambda r: Reply(b'{"error": {}}', status=404), "status: recorded 200, now 404"),
+            (lambda r: chat(r, "gpt-5"), "model: recorded gpt-4-0613, now gpt-5"),
+            (lambda r: chat(r, usage={"prompt_tokens": 99, "completion_tokens": 5}),
+             "prompt_tokens: recorded 10, now 99"),
+            (lambda r: chat(r, created=1), "+ $.created number"),
+            (lambda r: chat(r, id=None), "- $.id string"),
+        ],
+        ids=["status", "model", "usage", "added", "type"],
+    )  # fmt: skip
+    def test_what_differs_is_named(
+        self, tmp_path: Path, now: Callable[[Received], Reply], lines: str
+    ) -> None:
+        """Status, model, usage and shape, with exit code 1."""
+        answers: list[Callable[[Received], Reply]] = [chat]
+        with serving(lambda request: answers[-1](request)) as server:
+            path = record(tmp_path / "a.sqlite", server.url, "Paris")
+            answers.append(now)
+            told = found("drift", path, "--budget", "1", code=1)
+            assert lines in told["cassettes"][str(path)][0]["lines"]
+
+    def test_the_budget_ends_it(self, tmp_path: Path) -> None:
+        """Nothing is sent that might not fit; exit code 3 says that not all was compared."""
+        with serving(chat) as server:
+            path = record(tmp_path / "a.sqlite", server.url, "Paris", "Rome")
+            # 40 tokens of input and 20 of output, at 30 and 60 dollars a million, are $0.0024.
+            told = found("drift", path, "--budget", "0.0028", code=3)
+            assert [call["sent"] for call in told["cassettes"][str(path)]] == [True, False]
+            assert len(server.received) == 3
+
+    def test_without_a_key_nothing_is_sent(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The variable to set is named."""
+        with serving(chat) as server:
+            path = record(tmp_path / "a.sqlite", server.url, "Paris")
+            monkeypatch.delenv("OPENAI_API_KEY")
+            assert "set OPENAI_API_KEY" in run("drift", path, "--budget", "1", code=3).stdout
+            assert len(server.received) == 1
+
+
+def test_the_part_of_a_killed_recording_is_told_by_the_next_run(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once a folder, with the file's name; a part that is being written now is not meant."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    pytester.makepyfile(test_it="import pytest\n@pytest.mark.ember_replay\ndef test_a(): pass")
+    folder = pytester.path / "cassettes" / "test_it"
+    folder.mkdir(parents=True)
+    old = folder / "test_a.sqlite.77-abcd.part"
+    old.touch()
+    os.utime(old, (1e9, 1e9))
+    result = pytester.runpytest("-q", "-p", "no:cacheprovider", "-p", "ember_testing.plugin")
+    result.stdout.fnmatch_lines([f"left by a recording that was killed, delete it: {old}"])

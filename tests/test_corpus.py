@@ -1,0 +1,270 @@
+"""Ember's reading of recorded traffic, compared with that of the providers' own SDKs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ember.exceptions import EmberError, ProviderAPIError
+from tests.corpus import Row, needs_corpus, player, references, rows, unparsed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ember.models.schemas import ChatResponse
+
+pytestmark = [
+    needs_corpus,
+    # Models of years ago, on servers that nobody prices.
+    pytest.mark.filterwarnings("ignore::ember.exceptions.UnknownPriceWarning"),
+]
+
+# Where Ember is right and the reference is wrong: the field, why, the rows.
+REASONS = {
+    ("cached", "Mistral's num_cached_tokens, for which the SDK has no field"): """
+        03be579160e74221 0fa3a8df8c37afbd 117a864188766e33 1cfdd41cb716382f 2140e3dc8ca54b83
+        27afa79a880376d8 397ec948ab6666dd 58c8b890161e4db0 58dcb309572816e0 595b6a0840e4ae98
+        5fe1cd378fcdf921 646207f0c50ea8eb 6e9ae0929c653b7c 7c770bc71e2c2b04 856d6f867c598602
+        88d6eea7353d1010 98987a6d34b3f37b b0f4d753553b325c b0f5db204cec183c bb0304d7d4675aee
+        c012ebb80feb0ed8 c0747e13139263d1 d91d50f97a605cc6 dd32b2a846d27ec5 e62ddce3ab3de5c0
+        f04c09cd5a4ab6bc f9be79c19aac5a48
+    """,
+    ("prompt completion", "Groq's x_groq.usage, for which the SDK has no field"): """
+        6224bb0aabb8b4a2 e7269339814a1f1c
+    """,
+    ("tool_calls", "Snowflake's function_call with an empty name is no call"): """
+        1c80f77d25c6ced2 412b7f14d99dad8d 6a02bfcd8b94f64e 92fa551da83b9d0d cc13ea993b7dd034
+        d23e5a9233f91dd3 ed8679f66c7d03b1 ee20b28343c49c99
+    """,
+    ("error", "an error object in a 200 answer is an error, not an empty answer"): """
+        37c11b514c3c5e0c
+    """,
+    ("error", "an echo of the request in a 200 answer is no answer"): """
+        877c7cc58d8dc709
+    """,
+    ("finish", "a prompt that was blocked (promptFeedback) has ended for that reason"): """
+        da80d185a705c113
+    """,
+}
+DEVIATIONS = {
+    (row, field): reason
+    for (fields, reason), ids in REASONS.items()
+    for row in ids.split()
+    for field in fields.split()
+}
+
+# The reference's words in Ember's vocabulary, by the tables of the providers' documentation.
+FINISH: dict[str, dict[str, str]] = {
+    "openai.chat": {
+        "stop": "stop",
+        "eos": "stop",
+        "length": "length",
+        "tool_calls": "tool_calls",
+        "function_call": "tool_calls",
+        "content_filter": "content_filter",
+    },
+    "openai.responses": {"completed": "stop", "queued": "other"},
+    "anthropic.messages": {
+        "end_turn": "stop",
+        "stop_sequence": "stop",
+        "max_tokens": "length",
+        "tool_use": "tool_calls",
+    },
+    "google.generate": {
+        "STOP": "stop",
+        "MAX_TOKENS": "length",
+        "SAFETY": "content_filter",
+        "MODEL_ARMOR": "content_filter",
+        "UNEXPECTED_TOOL_CALL": "error",
+    },
+}
+# What an error of a status may be; test_provider_errors.py knows each row's.
+ERRORS = {
+    400: "invalid_request authentication context_length content_filter quota not_found permission",
+    401: "authentication permission",
+    403: "permission",
+    404: "not_found",
+    429: "rate_limit quota",
+    500: "server",
+    503: "overloaded server",
+    529: "overloaded",
+    # Inside a stream of status 200.
+    200: "server rate_limit overloaded invalid_request content_filter unknown bad_response",
+}
+TOKENS = ("prompt", "completion", "cached", "cache_write", "reasoning")
+
+
+def expected(row: Row, reference: Row) -> dict[str, Any]:
+    """The reference's reading, in Ember's words."""
+    if error := reference["error"]:
+        return {"error": error["status"]}
+    word, calls = reference["finish_reason"], reference["n_tool_calls"]
+    finish = FINISH[row["wire"]][word] if word else None
+    if finish == "stop" and row["wire"] in ("openai.responses", "google.generate"):
+        # These two have no word of their own for these ends.
+        finish = "tool_calls" if calls else "content_filter" if reference.get("refusal") else "stop"
+    fields = {
+        "error": None,
+        "text": reference["text"],
+        "finish": finish,
+        "tool_calls": calls,
+        "refusal": reference.get("refusal") or None,
+        "model": reference["model"] or None,
+    }
+    return fields | {name: reference[f"{name}_tokens"] or 0 for name in TOKENS}
+
+
+def read(row: Row, result: ChatResponse | EmberError) -> dict[str, Any]:
+    """Ember's reading; an error is its status where its type is one that the status may have."""
+    if isinstance(result, EmberError):
+        assert isinstance(result, ProviderAPIError), repr(result)
+        status = result.context["status_code"]
+        possible = result.error_type in ERRORS.get(status, "").split()
+        return {"error": status if possible else f"{status} {result.error_type}"}
+    usage = result.usage
+    counted = (
+        usage.prompt_tokens,
+        usage.completion_tokens,
+        usage.cached_tokens,
+        usage.cache_write_tokens,
+        usage.reasoning_tokens,
+    )
+    return {
+        "error": None,
+        "text": result.text,
+        "finish": result.finish_reason,
+        "tool_calls": len(result.tool_calls),
+        "refusal": result.refusal if row["wire"].startswith("openai") else None,
+        "model": result.model,
+        **dict(zip(TOKENS, counted, strict=True)),
+    }
+
+
+class Score:
+    """How many readings agree, by wire and by field."""
+
+    def __init__(self) -> None:
+        self.compared: dict[str, Counter[str]] = defaultdict(Counter)
+        self.agree: dict[str, Counter[str]] = defaultdict(Counter)
+        self.rows: Counter[str] = Counter()
+        self.whole_rows: Counter[str] = Counter()
+        self.differences: dict[tuple[str, str], str] = {}
+
+    def add(self, row: Row, result: ChatResponse | EmberError) -> None:
+        """Compare one row."""
+        wire, ours = row["wire"], read(row, result)
+        theirs = expected(row, references()[row["id"]])
+        same = True
+        for name, value in theirs.items():
+            if name == "model" and value is None:
+                continue  # nobody reported one: Ember's is the one that was asked for
+            if ours["error"] and name != "error":
+                continue  # there is nothing else to compare
+            self.compared[wire][name] += 1
+            if ours.get(name) == value:
+                self.agree[wire][name] += 1
+            else:
+                same = False
+                what = (
+                    f"{wire} {row['provider']}: {ours.get(name)!r:.200}, reference {value!r:.200}"
+                )
+                self.differences[row["id"], name] = f"{what} ({result!r:.150})"
+        self.rows[wire] += 1
+        self.whole_rows[wire] += same
+
+    def report(self, title: str) -> str:
+        """The counts as lines of text."""
+        lines = [f"\n{title}: {self.whole_rows.total()} of {self.rows.total()} rows agree wholly"]
+        for wire, compared in self.compared.items():
+            counts = ", ".join(
+                f"{name} {self.agree[wire][name]}/{number}" for name, number in compared.items()
+            )
+            lines.append(f"  {wire} {self.whole_rows[wire]}/{self.rows[wire]}: {counts}")
+        listed = Counter(DEVIATIONS.get(place, "") for place in self.differences)
+        lines += [f"  deviates {number} times: {why}" for why, number in listed.items() if why]
+        lines += [
+            f"  NOT LISTED {row} {name}: {what}"
+            for (row, name), what in self.differences.items()
+            if (row, name) not in DEVIATIONS
+        ]
+        return "\n".join(lines) + "\n"
+
+
+def comparable() -> Iterable[Row]:
+    """The rows that the SDKs could read."""
+    return (row for row in rows().values() if row["id"] in references())
+
+
+def test_every_row_reads_as_the_sdks_read_it(capsys: pytest.CaptureFixture[str]) -> None:
+    """Text, finish, tools, refusal, model, tokens and errors equal the SDKs', or are listed."""
+    score = Score()
+    with player() as played:
+        for row in comparable():
+            score.add(row, played.play(row))
+    with capsys.disabled():
+        sys.stdout.write(score.report("plain and streamed"))
+    assert score.rows.total() > 4_000
+    assert score.differences.keys() == DEVIATIONS.keys()
+
+
+def test_awaited_calls_read_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every eighth row, read by acall and astream, equals the SDKs' reading too."""
+    score = Score()
+
+    async def play_all() -> None:
+        for row in list(comparable())[::8]:
+            score.add(row, await played.aplay(row))
+
+    with player() as played:
+        asyncio.run(play_all())
+    with capsys.disabled():
+        sys.stdout.write(score.report("awaited"))
+    assert score.rows.total() > 500
+    assert score.differences.keys() <= DEVIATIONS.keys()
+
+
+def plainly_there(body: str) -> dict[str, Any]:
+    """What Google's answers say, whole or as an array of chunks, found without any of Ember."""
+    chunks = json.loads(body)
+    chunks = chunks if isinstance(chunks, list) else [chunks]
+    candidates = [c for chunk in chunks for c in chunk.get("candidates", ())]
+    parts = [p for c in candidates for p in c.get("content", {}).get("parts", ())]
+    usage = chunks[-1]["usageMetadata"]
+    return {
+        "text": "".join(p.get("text", "") for p in parts if not p.get("thought")),
+        "tool_calls": sum("functionCall" in p for p in parts),
+        "prompt": usage["promptTokenCount"],
+        "completion": usage.get("candidatesTokenCount", 0) + usage.get("thoughtsTokenCount", 0),
+        "reasons": [c["finishReason"] for c in candidates if "finishReason" in c],
+    }
+
+
+def test_rows_that_the_sdks_cannot_read(capsys: pytest.CaptureFixture[str]) -> None:
+    """Google's arrays and integer enums are read; what is no answer at all is said to be none."""
+    agree = 0
+    with player() as played:
+        for row_id in unparsed():
+            row = rows()[row_id]
+            result = played.play(row)
+            if row["wire"] == "openai.chat":
+                assert isinstance(result, ProviderAPIError)
+                assert result.error_type == "bad_response"
+            else:
+                told = plainly_there(row["response_body"])
+                assert not isinstance(result, EmberError), (row_id, result)
+                calls = len(result.tool_calls)
+                assert (result.text, calls) == (told["text"], told["tool_calls"]), row_id
+                assert result.usage.prompt_tokens == told["prompt"], row_id
+                assert result.usage.completion_tokens == told["completion"], row_id
+                finish = {1: "stop", "STOP": "stop", 2: "length"}[told["reasons"][-1]]
+                finish = "tool_calls" if calls else finish
+                assert result.finish_reason == finish, row_id
+            agree += 1
+    with capsys.disabled():
+        sys.stdout.write(f"\nunreadable for the SDKs: {agree} of {len(unparsed())} read right\n")
+    assert agree == 70

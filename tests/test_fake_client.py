@@ -1,0 +1,162 @@
+"""The client seen through `fake_model`: whom it asks, what it counts, what that costs."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from ember.api import models
+from ember.api.exceptions import ModelProviderError, ProviderAPIError
+from ember.api.models import ModelRegistry
+from ember.api.models.schemas import ToolCall, UsageStats
+from ember_testing import Answer, FakeModel
+from ember_testing.faults import quota, rate_limit
+
+ROUTES = {
+    "gpt-4": ("openai", "gpt-4"),
+    "gpt-4-vision": ("openai", "gpt-4-vision-preview"),
+    "o3": ("openai", "o3"),
+    "o3-pro": ("openai-responses", "o3-pro"),
+    "claude-3-opus": ("anthropic", "claude-3-opus-20240229"),
+    "gemini-pro": ("google", "gemini-pro-latest"),
+    "openai/gpt-4": ("openai", "gpt-4"),
+    "groq/openai/gpt-oss-20b": ("groq", "openai/gpt-oss-20b"),
+    "openrouter/anthropic/claude-x": ("openrouter", "anthropic/claude-x"),
+    "mistral/mistral-small": ("mistral", "mistral-small"),
+    "azure/gpt-4": ("azure", "gpt-4"),
+    "xai/grok-4": ("xai", "grok-4"),
+}
+
+
+@pytest.mark.parametrize("model", ROUTES)
+@pytest.mark.filterwarnings("ignore::ember.exceptions.UnknownPriceWarning")
+def test_who_is_asked(model: str, fake_model: FakeModel) -> None:
+    """A name reaches the provider that it belongs to, under its id there, by its own pattern."""
+    provider, wire_id = ROUTES[model]
+    fake_model(model, "by its name")
+    fake_model(f"{provider}/*", "by its provider")
+    assert models(model, "hi").text == "by its name"
+    assert models(model, "hi").text == "by its provider"
+    assert [(c.provider, c.model) for c in fake_model.calls] == [(provider, wire_id)] * 2
+
+
+def test_a_provider_in_the_pattern_is_meant(fake_model: FakeModel) -> None:
+    """A pattern with a provider's prefix is not for the same model elsewhere."""
+    fake_model("openai/gpt-4", "OpenAI")
+    fake_model("azure/gpt-4", "Azure")
+    assert models("azure/gpt-4", "hi").text == "Azure"
+    assert models("gpt-4", "hi").text == "OpenAI"
+
+
+@pytest.mark.filterwarnings("ignore::ember.exceptions.UnknownPriceWarning")
+def test_a_server_of_ones_own(fake_model: FakeModel) -> None:
+    """A base URL of one's own is answered for the provider whose wire it speaks."""
+    fake_model("groq/llama-x", "behind a gateway")
+    fake_model("local/smollm2", "embedded")
+    answer = models("groq/llama-x", "hi", base_url="http://gateway.test/v1")
+    assert answer.text == "behind a gateway"
+    assert models("local/smollm2", "hi").text == "embedded"
+
+
+COSTS = [
+    ("gpt-4", UsageStats(1000, 500), 1000 * 30e-6 + 500 * 60e-6),
+    ("gpt-4o", UsageStats(1000, 100, cached_tokens=400),
+     600 * 2.5e-6 + 400 * 1.25e-6 + 100 * 10e-6),
+    ("claude-3-opus", UsageStats(1000, 100, cached_tokens=300, cache_write_tokens=200),
+     500 * 15e-6 + 300 * 1.5e-6 + 200 * 18.75e-6 + 100 * 75e-6),
+    ("gemini-2.5-flash", UsageStats(1000, 100, cached_tokens=400, reasoning_tokens=60),
+     600 * 0.3e-6 + 400 * 0.03e-6 + 100 * 2.5e-6),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("model", "usage", "dollars"), COSTS, ids=[row[0] for row in COSTS])
+def test_what_it_costs(
+    model: str, usage: UsageStats, dollars: float, fake_model: FakeModel
+) -> None:
+    """The published prices are charged, cached reads and writes at theirs, streamed or not."""
+    fake_model(model, "Paris", "Paris", usage=usage)
+    whole = models(model, "hi")
+    with models.stream(model, "hi") as stream:
+        assert "".join(chunk.text for chunk in stream) == "Paris"
+    for used in (whole.usage, stream.usage):
+        assert used.cost == pytest.approx(dollars, rel=1e-12)
+        assert used.priced(math.inf) == usage.priced(math.inf)
+
+
+def test_prices_of_the_environment(fake_model: FakeModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A price that the environment sets is dollars per million tokens, for that model only."""
+    monkeypatch.setenv("EMBER_COST_GPT4_INPUT", "1000")
+    monkeypatch.setenv("EMBER_COST_GPT4_OUTPUT", "2000")
+    fake_model("gpt-4*", *["Paris"] * 2, usage=UsageStats(10, 10))
+    assert models("gpt-4", "hi").usage.cost == pytest.approx(0.03)
+    assert models("gpt-4o", "hi").usage.cost < 0.001
+    monkeypatch.setenv("EMBER_COST_GPT4_INPUT", "a lot")
+    fake_model("gpt-4", "Paris")
+    with pytest.raises(ModelProviderError, match="EMBER_COST_GPT4_INPUT"):
+        models("gpt-4", "hi")
+
+
+def test_usage_adds_up(fake_model: FakeModel) -> None:
+    """A registry's summary is the sum of what was answered, and leaves out what failed."""
+    registry = ModelRegistry()
+    fake_model("gpt-4", "one", rate_limit(), quota(), "two", usage=UsageStats(10, 20))
+    for expected in (None, "rate_limit", "quota", None):
+        if expected is None:
+            registry.invoke_model("gpt-4", "hi")
+        else:
+            with pytest.raises(ProviderAPIError, match=expected):
+                registry.invoke_model("gpt-4", "hi")
+    summary = registry.get_usage_summary("gpt-4")
+    assert summary is not None
+    assert (summary.request_count, summary.total_usage.total_tokens) == (2, 60)
+    assert summary.cost_usd == pytest.approx(2 * (10 * 30e-6 + 20 * 60e-6))
+
+
+IMAGE = b"\x89PNG\r\n\x1a\n..."
+
+
+@pytest.mark.parametrize("model", ["gpt-4", "o3-pro", "claude-3-opus", "gemini-pro"])
+def test_a_call_in_embers_words(model: str, fake_model: FakeModel) -> None:
+    """Conversation, tool results and images of a call are Ember's own values on every wire."""
+    call = ToolCall("call_1", "weather", {"city": "Paris"})
+    fake_model(model, Answer("Looking.", tool_calls=[call]), lambda call: call.prompt)
+    conversation: list[dict[str, object]] = [
+        {"role": "user", "content": ["What is this?", IMAGE]},
+        {"role": "assistant", "content": "A picture."},
+        {"role": "user", "content": "And the weather?"},
+    ]
+    answer = models(model, conversation, system="Be brief.")
+    conversation += [dict(answer.message), {"role": "tool", "tool_call_id": answer.tool_calls[0].id,
+                                            "content": "sunny"}]  # fmt: skip
+    models(model, [*conversation, {"role": "user", "content": "Thanks"}], system="Be brief.")
+    first, second = fake_model.calls
+    assert (first.system, second.prompt) == ("Be brief.", "Thanks")
+    assert [message.role for message in first.messages] == ["user", "assistant", "user"]
+    assert [message.text for message in first.messages][1:] == ["A picture.", "And the weather?"]
+    assert [(image.mime_type, image.data) for image in first.images] == [("image/png", IMAGE)]
+    roles = [message.role for message in second.messages]
+    assert [role for role in roles if role == "tool"] == ["tool"]
+    assert roles[-1] == "user"
+
+
+def test_what_cannot_be_said_is_refused(fake_model: FakeModel) -> None:
+    """A reply that is none, and one that a provider cannot give, say what to pass."""
+    with pytest.raises(TypeError, match="needs an answer"):
+        fake_model("gpt-4")
+    with pytest.raises(TypeError, match="is no answer: pass text"):
+        fake_model("gpt-4", 7)  # type: ignore[arg-type]  # what must fail
+    with pytest.raises(ValueError, match="without a tool call"):
+        Answer(finish_reason="tool_calls")
+    with pytest.raises(ValueError, match="which is less"):
+        Answer("x", usage=UsageStats(1, 1, cached_tokens=2))
+    with pytest.raises(ValueError, match="leave the text out"):
+        Answer("Paris", chunks=["Lon", "don"])
+
+
+def test_a_stream_of_chosen_pieces(fake_model: FakeModel) -> None:
+    """A list is the pieces of a stream, and comes whole to a call that does not stream."""
+    fake_model("gpt-4", ["Par", "is"], ["Par", "is"])
+    with models.stream("gpt-4", "hi") as stream:
+        assert [chunk.text for chunk in stream if chunk.text] == ["Par", "is"]
+    assert models("gpt-4", "hi").text == "Paris"

@@ -1,0 +1,155 @@
+"""`fake_model`: answers in the providers' wire formats, and what is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import threading
+
+import pytest
+
+from ember.api import models
+from ember.api.exceptions import ProviderAPIError
+from ember.api.models import ModelRegistry
+from ember.api.models.schemas import ChatResponse, ToolCall, UsageStats
+from ember_testing import Answer, FakeModel, UnansweredCall, fake_model, faults
+
+MODELS = [
+    "gpt-4",
+    "o3-pro",
+    "claude-3-opus",
+    "gemini-pro",
+    "groq/openai/gpt-oss-20b",
+    "azure/gpt-4",
+]
+FAULTS = {
+    "rate_limit": faults.rate_limit,
+    "quota": faults.quota,
+    "overloaded": faults.overloaded,
+    "server": faults.server_error,
+    "authentication": faults.authentication,
+    "not_found": faults.not_found,
+    "context_length": faults.context_length,
+}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_everything_of_an_answer_is_read_back(model: str, fake_model: FakeModel) -> None:
+    """All that a fake says comes back through each wire, whole and streamed."""
+    usage = UsageStats(120, 40, cached_tokens=30, reasoning_tokens=5)
+    answer = Answer(
+        "Let me look.",
+        tool_calls=[ToolCall("toolu_1", "weather", {"city": "Paris"})],
+        reasoning="The user wants the weather.",
+        usage=usage,
+    )
+    fake_model("*", answer, answer)
+    whole = models(model, "What is the weather?")
+    with models.stream(model, "What is the weather?") as stream:
+        pieces = [chunk.text for chunk in stream if chunk.text]
+    assert pieces == ["Let", " me", " look."]
+    for response in (whole, stream.response):
+        assert response.text == "Let me look."
+        assert response.reasoning == "The user wants the weather."
+        assert [(c.id, c.name, c.arguments) for c in response.tool_calls] == [
+            ("toolu_1", "weather", {"city": "Paris"})
+        ]
+        assert response.finish_reason == "tool_calls"
+        assert response.usage.priced(math.inf) == usage.priced(math.inf)
+        assert response.usage.cost > 0
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("error_type", FAULTS)
+def test_a_fault_is_the_providers_own_error(
+    model: str, error_type: str, fake_model: FakeModel
+) -> None:
+    """A fault by name is read as that error on every wire, by Ember's ordinary error mapping."""
+    fake_model("*", FAULTS[error_type]())
+    with pytest.raises(ProviderAPIError) as caught:
+        models(model, "hi")
+    assert caught.value.error_type == error_type
+    assert caught.value.retryable == (error_type in ("rate_limit", "overloaded", "server"))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_retry_after_is_said_as_each_provider_says_it(model: str, fake_model: FakeModel) -> None:
+    """The wait of a rate limit arrives in seconds, from a header or from Google's body."""
+    fake_model("*", faults.rate_limit(retry_after=2.5))
+    with pytest.raises(ProviderAPIError) as caught:
+        models(model, "hi")
+    assert caught.value.retry_after == 2.5
+
+
+def test_answers_come_in_turn_and_functions_for_ever(fake_model: FakeModel) -> None:
+    """Answers are given once each in their order; a function as the last one answers the rest."""
+    fake_model("gpt-4", "one", ChatResponse("two", UsageStats(3, 4)), lambda call: call.prompt * 2)
+    answers = [models("gpt-4", "ab") for _ in range(4)]
+    assert [answer.text for answer in answers] == ["one", "two", "abab", "abab"]
+    assert answers[1].usage.total_tokens == 7
+
+
+def test_calls_are_remembered_as_the_model_saw_them(fake_model: FakeModel) -> None:
+    """Each call is kept with its model, prompt, system prompt, parameters and headers."""
+    fake_model("claude-*", lambda call: "ok")
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    models("claude-3-opus", [*turns, {"role": "user", "content": "c"}], system="S", max_tokens=7)
+    (call,) = fake_model.calls
+    assert (call.provider, call.model) == ("anthropic", "claude-3-opus-20240229")
+    assert (call.prompt, call.system) == ("c", "S")
+    assert call.params == {"max_tokens": 7}
+    assert call.headers["x-api-key"] == "fake-key"
+    assert not call.stream
+
+
+def test_async_threads_and_registries_made_before() -> None:
+    """Tasks, threads, and registries and bindings made before the fake are all answered."""
+    registry = ModelRegistry()
+    binding = models.instance("gpt-4", temperature=0)
+    texts: list[str] = []
+    with fake_model() as fake:
+        fake("gpt-4", lambda call: f"to {call.prompt}")
+
+        async def ask() -> list[ChatResponse]:
+            return await asyncio.gather(
+                *(registry.invoke_model_async("gpt-4", str(n)) for n in range(20))
+            )
+
+        assert [answer.text for answer in asyncio.run(ask())] == [f"to {n}" for n in range(20)]
+        threads = [
+            threading.Thread(target=lambda n=n: texts.append(binding(str(n)).text))
+            for n in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert sorted(texts) == [f"to {n}" for n in range(8)]
+
+
+def test_a_call_without_an_answer_cannot_be_swallowed() -> None:
+    """A call that nothing answers says what is set up, and fails even if the code catches all."""
+    told = r"openai/gpt-5.*there is 'claude-\*'"
+    with pytest.raises(UnansweredCall, match=told), fake_model() as fake:
+        fake("claude-*", lambda call: "ok")
+        with contextlib.suppress(BaseException):
+            models("gpt-5", "hi")
+
+
+def test_one_call_too_many_says_how_many_there_were() -> None:
+    """A call past the last answer says how many answers there were."""
+    with (
+        pytest.raises(UnansweredCall, match="call 2 of openai/gpt-4: 1 answers"),
+        fake_model() as f,
+    ):
+        f("gpt-4", "only one")
+        models("gpt-4", "hi")
+        models("gpt-4", "hi")
+
+
+def test_an_answer_that_nobody_asked_for_fails() -> None:
+    """An answer left over fails the block and names its model."""
+    with pytest.raises(AssertionError, match="gpt-4: 1 of 2 answers"), fake_model() as fake:
+        fake("gpt-4", "asked for", "not asked for")
+        models("gpt-4", "hi")

@@ -1,0 +1,210 @@
+"""Nothing leaves the process while a test replays, by whatever library."""
+
+# ruff: noqa: SIM117 - the tests are about `with` blocks and what happens at their ends
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import urllib.request
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from socket import create_connection, getaddrinfo  # imported before any guard, on purpose
+
+import httpx
+import pytest
+
+import ember_testing
+from ember_testing import NetworkBlocked
+from tests.loopback import Loopback, serving
+
+FAR = "192.0.2.1"  # reserved for documentation: never answers
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where the test's cassette would lie."""
+    return tmp_path / "c.sqlite"
+
+
+def by_urllib() -> None:
+    """The standard library's client."""
+    urllib.request.urlopen("http://example.com")
+
+
+def by_aiohttp() -> None:
+    """aiohttp, with a resolver of its own."""
+    aiohttp = pytest.importorskip("aiohttp")
+
+    async def get() -> None:
+        async with aiohttp.ClientSession() as session:
+            await session.get("http://example.com")
+
+    asyncio.run(get())
+
+
+def by_requests() -> None:
+    """requests, and urllib3 under it."""
+    requests = pytest.importorskip("requests")
+    requests.get("https://example.com", timeout=5)
+
+
+def by_urllib3() -> None:
+    """urllib3 with an address instead of a name."""
+    urllib3 = pytest.importorskip("urllib3")
+    urllib3.PoolManager(retries=False).request("GET", f"http://{FAR}/")
+
+
+def by_socket() -> None:
+    """A plain socket."""
+    with socket.socket() as plain:
+        plain.connect((FAR, 80))
+
+
+def by_connect_ex() -> None:
+    """The call that returns its error."""
+    with socket.socket() as plain:
+        plain.connect_ex((FAR, 80))
+
+
+def by_udp() -> None:
+    """A datagram, which needs no connection."""
+    with socket.socket(type=socket.SOCK_DGRAM) as plain:
+        plain.sendto(b"x", (FAR, 53))
+
+
+def by_ipv6() -> None:
+    """The other address family."""
+    with socket.socket(socket.AF_INET6) as plain:
+        plain.connect(("2001:db8::1", 80))
+
+
+def by_imported_function() -> None:
+    """A function that was imported long before."""
+    create_connection((FAR, 80))
+
+
+def by_name() -> None:
+    """A look-up by itself would already reach a name server."""
+    getaddrinfo("example.com", 443)
+
+
+def by_asyncio() -> None:
+    """Asyncio's own connections, as aiohttp makes them."""
+    asyncio.run(_open(FAR))
+
+
+def by_asyncio_name() -> None:
+    """Asyncio looks names up in a thread."""
+    asyncio.run(_open("example.com"))
+
+
+async def _open(host: str) -> None:
+    await asyncio.open_connection(host, 80)
+
+
+def in_a_thread() -> None:
+    """The guard is no matter of threads."""
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            by_socket()
+        except BaseException as failure:
+            failures.append(failure)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    raise failures[0]
+
+
+WAYS = [
+    by_urllib, by_aiohttp, by_requests, by_urllib3, by_socket, by_connect_ex, by_udp, by_ipv6,
+    by_imported_function, by_name, by_asyncio, by_asyncio_name, in_a_thread,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_out_is_blocked_with_the_reason(path: Path, way: Callable[[], None]) -> None:
+    """The error says that this is a replay, what was tried, and how to record."""
+    with pytest.raises(NetworkBlocked, match="blocked: this test replays") as blocked:
+        with ember_testing.cassette(path):
+            way()
+    assert 'record="new"' in str(blocked.value)
+
+
+def test_swallowing_the_error_does_not_help(path: Path) -> None:
+    """A library that catches everything does not make the block end well."""
+    with pytest.raises(NetworkBlocked), ember_testing.cassette(path):
+        with suppress(BaseException):
+            by_socket()
+
+
+def connect(server: Loopback) -> None:
+    """A raw connection to a server of this process."""
+    create_connection(("localhost", server.port)).close()
+
+
+def test_loopback_is_blocked_unless_allowed(path: Path) -> None:
+    """A server on this machine needs `allow_loopback=True`; the message says so."""
+    with serving() as server:
+        with pytest.raises(NetworkBlocked, match="allow_loopback=True"):
+            with ember_testing.cassette(path):
+                connect(server)
+        with ember_testing.cassette(path, allow_loopback=True):
+            connect(server)
+        with pytest.raises(NetworkBlocked):
+            with ember_testing.cassette(path, allow_loopback=True):
+                by_socket()
+
+
+def test_what_does_not_leave_the_process_works(path: Path, tmp_path: Path) -> None:
+    """Event loops, pipes, socket pairs, Unix sockets and listening are left alone."""
+
+    async def loop() -> str:
+        server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+        server.close()
+        return await asyncio.to_thread(str, "done")
+
+    with ember_testing.cassette(path):
+        assert asyncio.run(loop()) == "done"
+        left, right = socket.socketpair()
+        left.sendall(b"x")
+        assert right.recv(1) == b"x"
+        left.close()
+        right.close()
+        with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as sender:
+            listener.bind(str(tmp_path / "s"))
+            listener.listen()
+            sender.connect(str(tmp_path / "s"))
+        assert getaddrinfo("localhost", 80)
+        assert getaddrinfo("127.0.0.1", 80)
+
+
+def test_the_network_is_open_before_after_and_while_recording(path: Path) -> None:
+    """The guard ends with the replay; a recording needs the network."""
+    with serving() as server:
+        connect(server)
+        with ember_testing.cassette(path):
+            pass
+        connect(server)
+        with ember_testing.cassette(path, record="new"):
+            connect(server)
+        with ember_testing.cassette(path):
+            with ember_testing.cassette(path.with_name("inner.sqlite"), record="new"):
+                connect(server)
+
+
+def test_a_connection_made_by_httpx_below_the_seam_is_blocked(path: Path) -> None:
+    """A transport of one's own that opens connections is stopped like any other library."""
+
+    class Own(httpx.BaseTransport):
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            by_socket()
+            raise AssertionError("connected")
+
+    with pytest.raises(NetworkBlocked), ember_testing.cassette(path):
+        with httpx.Client(transport=Own()) as client:
+            client.get("https://example.com")

@@ -1,0 +1,49 @@
+"""The README's Python is run as it stands."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from ember_testing import FakeModel
+from tests.markdown import Block, python_blocks, run
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+@pytest.fixture
+def _clean_registries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block may register providers and metrics and set prices; the next test must not see it."""
+    prometheus_client = pytest.importorskip("prometheus_client", reason="in the extra dev")
+    for name in ("Counter", "Histogram"):
+        own = partial(
+            getattr(prometheus_client, name), registry=prometheus_client.CollectorRegistry()
+        )
+        monkeypatch.setattr(prometheus_client, name, own)
+    monkeypatch.setenv("EMBER_COST_LOUD_INPUT", "1")
+    monkeypatch.setenv("EMBER_COST_LOUD_OUTPUT", "1")
+
+
+@pytest.mark.filterwarnings("ignore::ember.exceptions.UnknownPriceWarning")
+@pytest.mark.usefixtures("_clean_registries")
+@pytest.mark.parametrize("block", python_blocks(README), ids=lambda block: f"line{block.line}")
+def test_block_runs(block: Block, fake_model: FakeModel) -> None:
+    """Every Python block of the README runs as it stands, in a namespace of its own, offline."""
+    takes_fakes = "(fake_model)" in block.code
+    if not takes_fakes:
+        fake_model("*", lambda call: f"Paris, or {call.prompt}")
+    names = run(block, README, {"__name__": "readme"})
+    for test in [value for name, value in names.items() if name.startswith("test_")]:
+        assert callable(test)
+        test(**({"fake_model": fake_model} if takes_fakes else {}))
+
+
+def test_shell_commands_are_two() -> None:
+    """The README opens with two shell commands: one shows the product, one passes the tests."""
+    first_screen = README.read_text(encoding="utf-8").partition("\n## ")[0]
+    commands = [part.partition("```")[0].strip() for part in first_screen.split("```sh\n")[1:]]
+    assert len(commands) == 2
+    assert commands[0].endswith("-m ember_testing")
+    assert commands[1].endswith("-m pytest")

@@ -1,0 +1,360 @@
+"""The registry: providers of one's own, instances, usage, cost and metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import math
+import os
+import threading
+from collections.abc import Generator
+from typing import Any, Optional
+
+import pytest
+import trio
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+from ember.api import models
+from ember.api.exceptions import ModelProviderError, ProviderAPIError, UnknownPriceWarning
+from ember.api.models import ModelRegistry
+from ember.api.models.providers import BaseProvider, register_provider
+from ember.api.models.schemas import ChatResponse, UsageStats
+from tests.loopback import Reply, serving
+from tests.ways import KEY, completion, events
+
+calls: list[tuple[Any, ...]] = []
+
+
+def azure_openai_call(*args: Any, **kwargs: Any) -> dict[str, Any]:
+    """What the design document calls and does not show."""
+    calls.append((*args, kwargs, threading.current_thread().name))
+    return {
+        "choices": [{"message": {"content": "Hello from Azure"}}],
+        "usage": {"prompt_tokens": 1000, "completion_tokens": 2000},
+    }
+
+
+# As the design document has it, but for its types' names, which a linter wants newer.
+class AzureOpenAIProvider(BaseProvider):
+    """Azure-hosted OpenAI models."""
+
+    def __init__(self, api_key: str):
+        super().__init__(api_key)
+        self.endpoint = os.getenv("AZURE_OPENAI_ENDPOINT")
+
+    def complete(self, prompt: str, model: str, **kwargs: Any) -> ChatResponse:
+        # Azure-specific API call
+        response = azure_openai_call(self.endpoint, prompt, model, **kwargs)
+        return ChatResponse(
+            data=response["choices"][0]["message"]["content"],
+            usage=UsageStats(
+                prompt_tokens=response["usage"]["prompt_tokens"],
+                completion_tokens=response["usage"]["completion_tokens"],
+            ),
+        )
+
+    def _get_api_key_from_env(self) -> Optional[str]:  # noqa: UP045 - as written
+        return os.getenv("AZURE_OPENAI_API_KEY")
+
+
+@pytest.fixture
+def azure(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The document's provider, registered under a name of this test's own; the name."""
+    monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", "https://azure.invalid")
+    monkeypatch.setenv("AZURE_OPENAI_API_KEY", KEY)
+    calls.clear()
+    register_provider("my-azure", AzureOpenAIProvider)
+    return "my-azure/gpt-4"
+
+
+# --- a provider of one's own --------------------------------------------------------------------
+
+
+def test_provider_of_ones_own(azure: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The document's provider answers; its key is found, and its cost filled in by the model."""
+    monkeypatch.setenv("EMBER_COST_GPT4_INPUT", "30.0")
+    monkeypatch.setenv("EMBER_COST_GPT4_OUTPUT", "60.0")
+    response = models(azure, "Hello from Azure", temperature=0.5)
+    assert calls[0][:4] == (
+        "https://azure.invalid",
+        "Hello from Azure",
+        "gpt-4",
+        {"temperature": 0.5},
+    )
+    assert response.text == response.data == "Hello from Azure"
+    assert (response.provider, response.model) == ("my-azure", "gpt-4")
+    assert response.usage.cost == 0.15
+    assert ModelRegistry().get_model(azure).api_key == KEY
+
+
+def test_provider_without_its_key(azure: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A missing key is a set-up error that names the class."""
+    monkeypatch.delenv("AZURE_OPENAI_API_KEY")
+    with pytest.raises(ModelProviderError, match="AzureOpenAIProvider found no API key"):
+        ModelRegistry().invoke_model(azure, "Hello")
+
+
+def test_synchronous_provider_serves_acall_from_a_thread(azure: str) -> None:
+    """`complete` alone is enough for `acall`, in both event loops, which go on meanwhile."""
+    response = asyncio.run(models.acall(azure, "Hello"))
+    assert response.text == "Hello from Azure"
+    assert trio.run(models.acall, azure, "Hello").text == "Hello from Azure"
+    main = threading.main_thread().name
+    assert main not in {thread for *_, thread in calls}
+
+
+def test_synchronous_provider_streams_one_chunk(azure: str) -> None:
+    """A provider that does not stream gives its whole answer as one chunk, in both colours."""
+    stream = models.stream(azure, "Hello")
+    assert [chunk.text for chunk in stream] == ["Hello from Azure"]
+    assert stream.response.usage.total_tokens == 3000
+
+    async def chunks() -> list[str]:
+        return [chunk.text async for chunk in models.astream(azure, "Hello")]
+
+    assert asyncio.run(chunks()) == ["Hello from Azure"]
+
+
+def test_asynchronous_provider_is_awaited() -> None:
+    """A provider's own `acomplete` is used in place of a thread."""
+
+    class Awaited(BaseProvider):
+        async def acomplete(self, prompt: str, model: str, **kwargs: Any) -> ChatResponse:
+            await asyncio.sleep(0)
+            return ChatResponse(threading.current_thread().name, UsageStats(1, 1, cost=0.0))
+
+        def complete(self, prompt: str, model: str, **kwargs: Any) -> ChatResponse:
+            raise NotImplementedError
+
+    register_provider("awaited", Awaited)
+    response = asyncio.run(models.acall("awaited/m", "Hi"))
+    assert response.text == threading.main_thread().name
+
+
+def test_second_registration_replaces_the_first() -> None:
+    """Cached instances go with the class they were made of; usage stays, others stay."""
+
+    def provider(answer: str) -> type[BaseProvider]:
+        class Provider(BaseProvider):
+            def complete(self, prompt: str, model: str, **kwargs: Any) -> ChatResponse:
+                return ChatResponse(answer, UsageStats(1, 1, cost=0.0))
+
+        return Provider
+
+    registry = ModelRegistry()
+    register_provider("replaced", provider("first"))
+    register_provider("untouched", provider("other"))
+    binding = models.instance("replaced/m")
+    untouched, openai = registry.get_model("untouched/m"), registry.get_model("gpt-4")
+    assert registry.invoke_model("replaced/m", "Hi").text == binding("Hi").text == "first"
+    register_provider("replaced", provider("second"))
+    assert registry.invoke_model("replaced/m", "Hi").text == binding("Hi").text == "second"
+    summary = registry.get_usage_summary("replaced/m")
+    assert summary is not None
+    assert summary.request_count == 2
+    assert registry.get_model("untouched/m") is untouched
+    assert registry.get_model("gpt-4") is openai
+
+
+def test_provider_may_call_the_registry_while_it_is_made() -> None:
+    """A provider that builds on another model finds the registry unlocked for its own thread."""
+
+    class Relay(BaseProvider):
+        def __init__(self, api_key: str | None = None) -> None:
+            super().__init__(api_key)
+            self.inner = models.instance("gpt-4")
+
+        def complete(self, prompt: str, model: str, **kwargs: Any) -> ChatResponse:
+            return ChatResponse(self.inner.model, UsageStats(1, 1, cost=0.0))
+
+    register_provider("relay", Relay)
+    answers: list[str] = []
+    thread = threading.Thread(
+        target=lambda: answers.append(models("relay/m", "Hi").text), daemon=True
+    )
+    thread.start()
+    thread.join(10)
+    assert answers == ["gpt-4"]
+
+
+def test_provider_that_returns_something_else() -> None:
+    """What is not a ChatResponse is shown, and is not lost."""
+
+    class Wrong(BaseProvider):
+        def complete(self, prompt: str, model: str, **kwargs: Any) -> Any:
+            return {"text": "hi"}
+
+    register_provider("wrong", Wrong)
+    with pytest.raises(ModelProviderError, match=r"must return a ChatResponse.*'text': 'hi'") as e:
+        models("wrong/m", "Hi")
+    assert e.value.context["response"] == {"text": "hi"}
+
+
+# --- usage --------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def provider(**more: Any) -> Generator[str]:
+    """A server with OpenAI's answers; its base URL."""
+    stream = Reply(pieces=events("Hello", "!"))
+    whole = Reply(json.dumps(completion(**more)).encode())
+    with serving(lambda received: stream if b'"stream"' in received.body else whole) as server:
+        yield f"{server.url}/v1"
+
+
+def test_summary_is_kept_by_the_name_that_was_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each registry counts for itself, by the caller's name for the model; None before a call."""
+    monkeypatch.setenv("EMBER_COST_GPT40613_INPUT", "30")
+    monkeypatch.setenv("EMBER_COST_GPT40613_OUTPUT", "60")
+    registry, other = ModelRegistry(), ModelRegistry()
+    with provider() as url:
+        for name in ("gpt-4", "gpt-4", "openai/gpt-4"):
+            registry.invoke_model(name, "Hi", base_url=url)
+    summary = registry.get_usage_summary("gpt-4")
+    assert summary is not None
+    assert summary.request_count == 2
+    assert summary.total_usage.total_tokens == 42
+    assert summary.cost_usd == summary.total_usage.cost == 0.00198
+    prefixed = registry.get_usage_summary("openai/gpt-4")
+    assert prefixed is not None
+    assert prefixed.request_count == 1
+    assert registry.get_usage_summary("gpt-4o") is other.get_usage_summary("gpt-4") is None
+
+
+def test_unknown_price_is_counted_and_left_out() -> None:
+    """Requests without a price are counted apart; a sum of nothing else is nan, not 0."""
+    registry = ModelRegistry()
+    with provider(model="gpt-of-tomorrow") as url, pytest.warns(UnknownPriceWarning):
+        registry.invoke_model("gpt-of-tomorrow", "Hi", base_url=url)
+    summary = registry.get_usage_summary("gpt-of-tomorrow")
+    assert summary is not None
+    assert (summary.request_count, summary.unpriced_requests) == (1, 1)
+    assert math.isnan(summary.cost_usd)
+    assert summary.total_usage.total_tokens == 21
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_malformed_price_loses_nothing_that_was_paid_for(
+    streamed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The call fails, naming the variable; its answer is in the error, its tokens are counted."""
+    monkeypatch.setenv("EMBER_COST_GPT4_INPUT", "cheap")
+    registry = ModelRegistry()
+    with provider(model="gpt-4") as url:
+        if streamed:
+            stream = registry.stream_model("gpt-4", "Hi", base_url=url)
+            monkeypatch.setenv("EMBER_COST_GPT40613_INPUT", "cheap")
+            with pytest.raises(ModelProviderError, match="cheap") as caught:
+                list(stream)
+            assert stream.response.text == stream.text == "Hello!"
+        else:
+            with pytest.raises(ModelProviderError, match="cheap") as caught:
+                registry.invoke_model("gpt-4", "Hi", base_url=url)
+    assert caught.value.context["response"].text == "Hello!"
+    summary = registry.get_usage_summary("gpt-4")
+    assert summary is not None
+    assert (summary.request_count, summary.total_usage.total_tokens) == (1, 21)
+
+
+def test_malformed_price_of_a_provider_of_ones_own(
+    azure: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same for a provider of one's own, plain and streamed."""
+    monkeypatch.setenv("EMBER_COST_GPT4_INPUT", "cheap")
+    registry = ModelRegistry()
+    with pytest.raises(ModelProviderError, match="cheap") as caught:
+        registry.invoke_model(azure, "Hi")
+    assert caught.value.context["response"].text == "Hello from Azure"
+    with pytest.raises(ModelProviderError, match="cheap"):
+        list(registry.stream_model(azure, "Hi"))
+    summary = registry.get_usage_summary(azure)
+    assert summary is not None
+    assert (summary.request_count, summary.total_usage.total_tokens) == (2, 6000)
+
+
+def test_stream_left_early_is_one_request() -> None:
+    """A stream that the caller leaves is counted once, with what the provider had counted."""
+    registry = ModelRegistry()
+    with provider() as url, registry.stream_model("gpt-4", "Hi", base_url=url) as stream:
+        assert next(stream).text == "Hello"
+    summary = registry.get_usage_summary("gpt-4")
+    assert summary is not None
+    assert (summary.request_count, summary.total_usage.total_tokens) == (1, 0)
+
+
+def test_abandoned_stream_is_one_request() -> None:
+    """A stream that is let go, without being closed, is counted too: it may be paid for."""
+    registry = ModelRegistry()
+    with provider() as url:
+        stream = registry.stream_model("gpt-4", "Hi", base_url=url)
+        next(stream)
+        assert registry.get_usage_summary("gpt-4") is None
+        del stream
+    summary = registry.get_usage_summary("gpt-4")
+    assert summary is not None
+    assert summary.request_count == 1
+
+
+def test_stream_tells_nothing_before_its_end() -> None:
+    """`.response` and `.usage` of a running stream are an error that says what to do."""
+    with provider() as url:
+        stream = models.stream("gpt-4", "Hi", base_url=url, api_key=KEY)
+        assert next(stream).text == stream.text == "Hello"
+        with pytest.raises(ModelProviderError, match="has not ended: iterate it to its end"):
+            _ = stream.usage
+        assert "".join(map(str, stream)) == "!"
+        assert stream.text == "Hello!"
+        assert stream.usage.total_tokens == 21
+
+
+# --- metrics ------------------------------------------------------------------------------------
+
+
+def test_metrics_of_the_design_document() -> None:
+    """The document's two metrics, and no others, are filled by calls and streams."""
+    collected = CollectorRegistry()
+    metrics = {
+        "model_invocations": Counter("llm_calls", "Total LLM calls", ["model"], registry=collected),
+        "invocation_duration": Histogram(
+            "llm_duration", "Call duration", ["model"], registry=collected
+        ),
+    }
+    registry = ModelRegistry(metrics=metrics)
+    with provider() as url:
+        registry.invoke_model("gpt-4", "Hello", base_url=url)
+        list(registry.stream_model("gpt-4", "Hello", base_url=url))
+        asyncio.run(registry.invoke_model_async("gpt-4", "Hello", base_url=url))
+        registry.stream_model("gpt-4", "never read", base_url=url)
+    labels = {"model": "gpt-4"}
+    assert collected.get_sample_value("llm_calls_total", labels) == 3
+    assert collected.get_sample_value("llm_duration_count", labels) == 3
+    assert (collected.get_sample_value("llm_duration_sum", labels) or 0) > 0
+
+
+def test_error_metrics() -> None:
+    """A failed call and a failed stream are counted with the kind of their error."""
+    collected = CollectorRegistry()
+    errors = Counter("errors", "errors", ["model", "error_type"], registry=collected)
+    registry = ModelRegistry(metrics={"model_errors": errors})
+    with serving(lambda received: Reply(b"{}", status=503)) as server:
+        with pytest.raises(ProviderAPIError):
+            registry.invoke_model("gpt-4", "Hi", base_url=server.url)
+        with pytest.raises(ProviderAPIError):
+            list(registry.stream_model("gpt-4", "Hi", base_url=server.url))
+        with pytest.raises(ModelProviderError):
+            registry.invoke_model("gpt-4", "", base_url=server.url)
+    found = {
+        sample.labels["error_type"]: sample.value
+        for metric in collected.collect()
+        for sample in metric.samples
+        if sample.name == "errors_total"
+    }
+    assert sum(found.values()) == 3
+    assert found["ModelProviderError"] == 1
+
+
+def test_metric_that_nothing_fills() -> None:
+    """A misspelt metric is refused, with the names that there are."""
+    with pytest.raises(ModelProviderError, match=r"model_invocation'.*model_invocations"):
+        ModelRegistry(metrics={"model_invocation": object()})

@@ -1,0 +1,146 @@
+"""What Ember sends to the servers that speak OpenAI's chat completions, each in its dialect."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ember.exceptions import ModelProviderError
+from tests.corpus import sent
+
+SCHEMA = {"type": "object", "properties": {}}
+# prefix, where it goes, the variable of its key, its name for max_tokens: from the vendors' own
+# packages (facts/openai-compatible.md).
+SERVERS = [
+    ("groq", "https://api.groq.com/openai/v1", "GROQ_API_KEY", "max_completion_tokens"),
+    ("mistral", "https://api.mistral.ai/v1", "MISTRAL_API_KEY", "max_tokens"),
+    ("openrouter", "https://openrouter.ai/api/v1", "OPENROUTER_API_KEY", "max_tokens"),
+    ("together", "https://api.together.xyz/v1", "TOGETHER_API_KEY", "max_tokens"),
+    ("fireworks", "https://api.fireworks.ai/inference/v1", "FIREWORKS_API_KEY", "max_tokens"),
+    ("deepseek", "https://api.deepseek.com", "DEEPSEEK_API_KEY", "max_tokens"),
+    ("xai", "https://api.x.ai/v1", "XAI_API_KEY", "max_tokens"),
+    ("cerebras", "https://api.cerebras.ai/v1", "CEREBRAS_API_KEY", "max_completion_tokens"),
+    ("perplexity", "https://api.perplexity.ai", "PERPLEXITY_API_KEY", "max_tokens"),
+    ("ollama", "http://localhost:11434/v1", "OLLAMA_API_KEY", "max_tokens"),
+    ("lmstudio", "http://localhost:1234/v1", "LM_API_TOKEN", "max_tokens"),
+    ("vllm", "http://localhost:8000/v1", "VLLM_API_KEY", "max_tokens"),
+    ("llamacpp", "http://127.0.0.1:8080/v1", None, "max_tokens"),
+]
+
+
+@pytest.mark.parametrize(("prefix", "base", "variable", "field"), SERVERS)
+def test_server(
+    prefix: str, base: str, variable: str | None, field: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A prefix leads to its server, with its variable's key and its name for max_tokens."""
+    if variable:
+        monkeypatch.setenv(variable, "sk-of-the-environment")
+    ours = sent(f"{prefix}/vendor/model:tag", api_key=None, max_tokens=7, temperature=0.5)
+    assert ours.url == f"{base}/chat/completions"
+    assert ours.headers.get("authorization") == (variable and "Bearer sk-of-the-environment")
+    assert ours.body == {
+        "model": "vendor/model:tag",
+        "messages": [{"role": "user", "content": "hi"}],
+        field: 7,
+        "temperature": 0.5,
+    }
+
+
+@pytest.mark.parametrize(
+    ("prefix", "variable"), [(s[0], s[2]) for s in SERVERS if s[1].startswith("https")]
+)
+def test_missing_key(prefix: str, variable: str) -> None:
+    """Without a key nothing is sent, and the message names the variable."""
+    with pytest.raises(ModelProviderError, match=variable):
+        sent(f"{prefix}/m", api_key=None)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "model", "url"),
+    [
+        ("OPENAI_BASE_URL", "https://x.test/v1/", "gpt-4", "https://x.test/v1"),
+        ("GROQ_BASE_URL", "https://x.test", "groq/m", "https://x.test/openai/v1"),
+        ("TOGETHER_BASE_URL", "https://x.test", "together/m", "https://x.test/v1"),
+        ("TOGETHER_BASE_URL", "https://x.test/v1", "together/m", "https://x.test/v1"),
+        ("CEREBRAS_BASE_URL", "https://x.test/", "cerebras/m", "https://x.test/v1"),
+        ("FIREWORKS_BASE_URL", "https://x.test/inf", "fireworks/m", "https://x.test/inf"),
+        ("PERPLEXITY_BASE_URL", "https://x.test", "perplexity/m", "https://x.test"),
+        ("VLLM_BASE_URL", "http://gpu:8000/v1", "vllm/m", "http://gpu:8000/v1"),
+        ("OLLAMA_BASE_URL", "http://gpu:1/v1", "ollama/m", "http://gpu:1/v1"),
+        ("OLLAMA_HOST", "gpu:11434", "ollama/m", "http://gpu:11434/v1"),
+        ("OLLAMA_HOST", "https://gpu:11434/", "ollama/m", "https://gpu:11434/v1"),
+    ],
+)
+def test_address_of_the_environment(
+    variable: str, value: str, model: str, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each vendor's variable means what it means to the vendor's package: host only, or all."""
+    monkeypatch.setenv(variable, value)
+    assert sent(model).url == f"{url}/chat/completions"
+
+
+def test_streams_ask_for_usage_where_that_is_allowed() -> None:
+    """Usage is asked for, except of Mistral, which refuses the field and sends it anyway."""
+    assert sent("groq/m", stream=True).body["stream_options"] == {"include_usage": True}
+    assert "stream_options" not in sent("mistral/m", stream=True).body
+    asked = {"include_usage": False}
+    assert sent("vllm/m", stream=True, stream_options=asked).body["stream_options"] == asked
+
+
+def test_mistral() -> None:
+    """Mistral's own names; what it would refuse with a 422 is left out."""
+    tool = {"name": "f", "parameters": SCHEMA, "strict": True}
+    body = sent("mistral/m", seed=3, tools=[tool], tool_choice="required", max_tokens=2).body
+    assert body["random_seed"] == 3
+    assert "seed" not in body
+    assert body["tool_choice"] == "any"
+    assert body["tools"] == [{"type": "function", "function": {"name": "f", "parameters": SCHEMA}}]
+
+
+def test_openrouter_effort() -> None:
+    """OpenRouter's reasoning effort stands in an object, beside what the caller puts there."""
+    body = sent("openrouter/m", reasoning={"exclude": True}, reasoning_effort="high").body
+    assert body["reasoning"] == {"exclude": True, "effort": "high"}
+
+
+def test_unknown_server_behind_openai() -> None:
+    """Any server by base_url is asked in common words; OpenAI's own models keep theirs."""
+    base = "https://llm.example.com/v1?team=a"
+    ours = sent("openai/qwen3", base_url=base, max_tokens=3, system="s", stream=True)
+    assert ours.url == "https://llm.example.com/v1/chat/completions?team=a"
+    assert ours.body["max_tokens"] == 3
+    assert ours.body["messages"][0] == {"role": "system", "content": "s"}
+    assert sent("gpt-5.5", base_url=base, max_tokens=3).body["max_completion_tokens"] == 3
+    regional = sent("gpt-4", base_url="https://eu.api.openai.com/v1", max_tokens=3)
+    assert regional.body["max_completion_tokens"] == 3
+
+
+def test_unknown_server_without_a_key() -> None:
+    """A server given by base_url may need no key."""
+    assert (
+        "authorization" not in sent("openai/m", base_url="http://x.test/v1", api_key=None).headers
+    )
+
+
+def thought() -> list[dict[str, Any]]:
+    """A conversation whose answer shows its reasoning, as DeepSeek sends and wants it."""
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    return [
+        {"role": "user", "content": "?"},
+        {"role": "assistant", "content": None, "reasoning_content": "hm", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c", "content": "1"},
+    ]
+
+
+@pytest.mark.parametrize("model", ["deepseek/m", "openrouter/m", "vllm/m", "openai/m"])
+def test_reasoning_goes_back_where_it_is_wanted(model: str) -> None:
+    """DeepSeek refuses a tool's result without the reasoning before it; others take it."""
+    base = {"base_url": "https://x.test"} if model.startswith("openai") else {}
+    assert sent(model, thought(), **base).body["messages"][1]["reasoning_content"] == "hm"
+
+
+@pytest.mark.parametrize("model", ["gpt-4o", "mistral/m"])
+def test_reasoning_stays_where_it_would_be_refused(model: str) -> None:
+    """OpenAI and Mistral refuse message fields that they do not know."""
+    assert "reasoning_content" not in sent(model, thought()).body["messages"][1]

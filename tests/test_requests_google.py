@@ -1,0 +1,203 @@
+"""What Ember sends to Google is what Google's own SDK sends for the same intent."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from typing import Any
+
+import pytest
+
+from ember.exceptions import ModelProviderError
+from tests.corpus import Sent, sent
+
+httpx2 = pytest.importorskip("httpx2", reason="the SDK's HTTP library is not installed")
+genai = pytest.importorskip("google.genai", reason="Google's SDK is a development dependency")
+
+PNG = b"\x89PNG\r\n\x1a\n0000"
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+TOOL = {"name": "weather", "description": "The weather.", "parameters": SCHEMA}
+DECLARATIONS = genai.types.Tool(
+    function_declarations=[
+        genai.types.FunctionDeclaration(
+            name="weather", description="The weather.", parameters_json_schema=SCHEMA
+        )
+    ]
+)
+MODEL = "gemini-3.8-flash"
+
+
+def by_sdk(contents: Any = "hi", stream: bool = False, model: str = MODEL, **config: Any) -> Sent:
+    """What the SDK sends for `generate_content`."""
+    requests: list[Any] = []
+
+    def answer(request: Any) -> Any:
+        requests.append(request)
+        return httpx2.Response(200, json={})
+
+    http_client = httpx2.Client(transport=httpx2.MockTransport(answer))
+    # Its default is v1, Ember's v1beta: what is in preview is served there only.
+    options = genai.types.HttpOptions(httpx_client=http_client, api_version="v1beta")
+    client = genai.Client(api_key="sk-of-a-test", http_options=options)
+    made = genai.types.GenerateContentConfig(**config)
+    if stream:
+        list(client.models.generate_content_stream(model=model, contents=contents, config=made))
+    else:
+        client.models.generate_content(model=model, contents=contents, config=made)
+    request = requests[0]
+    return Sent(str(request.url), dict(request.headers), json.loads(request.content))
+
+
+def camel(value: Any) -> Any:
+    """JSON in the names that Google documents; it takes those with underscores as well."""
+    if isinstance(value, dict):
+        return {re.sub("_([a-z])", lambda m: m[1].upper(), k): camel(v) for k, v in value.items()}
+    return [camel(item) for item in value] if isinstance(value, list) else value
+
+
+def same(ours: Sent, theirs: Sent) -> None:
+    """The same JSON at the same place with the same key."""
+    theirs = theirs._replace(body=camel(theirs.body))
+    # What has no meaning: a role of the system, an empty object, the order of the kinds of tools.
+    theirs.body.get("systemInstruction", {}).pop("role", None)
+    if not theirs.body["generationConfig"]:
+        del theirs.body["generationConfig"]
+    for body in (ours.body, theirs.body):
+        body.get("tools", []).sort(key=str)
+    assert ours.body == theirs.body
+    assert ours.url == theirs.url
+    assert ours.headers["x-goog-api-key"] == theirs.headers["x-goog-api-key"]
+
+
+PARAMETERS: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({}, {}),
+    ({"system": "Be brief."}, {"system_instruction": "Be brief."}),
+    (
+        {"temperature": 0.5, "top_p": 0.9, "top_k": 3, "max_tokens": 20, "stop": "END", "seed": 3,
+         "n": 2, "presence_penalty": 0.1, "frequency_penalty": 0.2},
+        {"temperature": 0.5, "top_p": 0.9, "top_k": 3, "max_output_tokens": 20,
+         "stop_sequences": ["END"], "seed": 3, "candidate_count": 2, "presence_penalty": 0.1,
+         "frequency_penalty": 0.2},
+    ),
+    ({"response_format": {"type": "json_object"}}, {"response_mime_type": "application/json"}),
+    ({"response_format": SCHEMA},
+     {"response_mime_type": "application/json", "response_json_schema": SCHEMA}),
+    ({"reasoning_effort": "low"}, {"thinking_config": {"thinking_level": "LOW"}}),
+    ({"tools": [TOOL]}, {"tools": [DECLARATIONS]}),
+    (
+        {"tools": [TOOL, {"googleSearch": {}}], "tool_choice": "weather"},
+        {"tools": [DECLARATIONS, genai.types.Tool(google_search={})],
+         "tool_config": {"function_calling_config": {
+             "mode": "ANY", "allowed_function_names": ["weather"]}}},
+    ),
+    ({"tools": [TOOL], "tool_choice": "none"},
+     {"tools": [DECLARATIONS],
+      "tool_config": {"function_calling_config": {"mode": "NONE"}}}),
+    ({"safetySettings": [{"category": "HARM_CATEGORY_HARASSMENT", "threshold": "BLOCK_NONE"}],
+      "mediaResolution": "MEDIA_RESOLUTION_LOW"},
+     {"safety_settings": [{"category": "HARM_CATEGORY_HARASSMENT", "threshold": "BLOCK_NONE"}],
+      "media_resolution": "MEDIA_RESOLUTION_LOW"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("ours", "theirs"), PARAMETERS)
+def test_parameters(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+    """Each parameter goes out as the SDK sends it."""
+    same(sent(MODEL, **ours), by_sdk(**theirs))
+
+
+def test_thinking_budget_of_the_older_models() -> None:
+    """Gemini 2.5 takes a number of tokens where later ones take a level."""
+    ours = sent("gemini-2.5-flash", reasoning_effort="none")
+    theirs = by_sdk(model="gemini-2.5-flash", thinking_config={"thinking_budget": 0})
+    same(ours, theirs)
+    with pytest.raises(ModelProviderError, match="'extreme'"):
+        sent("gemini-2.5-flash", reasoning_effort="extreme")
+
+
+def test_stream() -> None:
+    """A stream is asked for as events."""
+    same(sent(MODEL, stream=True), by_sdk(stream=True))
+
+
+@pytest.mark.parametrize("model", ["models/gemini-3.8-flash", "tunedModels/mine"])
+def test_names_of_models(model: str) -> None:
+    """A name with its kind in front is kept."""
+    same(sent(f"google/{model}"), by_sdk(model=model))
+
+
+def test_version_and_base_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The version is the variable's, unless the base URL says one."""
+    path = f"models/{MODEL}:generateContent"
+    assert sent(MODEL, base_url="https://x.test/v1").url == f"https://x.test/v1/{path}"
+    monkeypatch.setenv("GOOGLE_GENAI_API_VERSION", "v1alpha")
+    monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", "https://x.test/")
+    assert sent(MODEL).url == f"https://x.test/v1alpha/{path}"
+    monkeypatch.setenv("GEMINI_API_KEY", "second")
+    monkeypatch.setenv("GOOGLE_API_KEY", "first")
+    assert sent(MODEL, api_key=None).headers["x-goog-api-key"] == "first"
+
+
+def test_media() -> None:
+    """Images, PDFs and sound go out as inline data or by URI."""
+    pdf, mp3 = b"%PDF-1.7", b"ID3 mp3"
+    part = genai.types.Part
+    contents = [genai.types.Content(role="user", parts=[
+        part(text="What?"),
+        *[part(inline_data=genai.types.Blob(mime_type=kind, data=data))
+          for kind, data in (("image/png", PNG), ("application/pdf", pdf), ("audio/mpeg", mp3))],
+        part(file_data=genai.types.FileData(mime_type="image/jpeg",
+                                            file_uri="https://example.com/a.jpg")),
+    ])]  # fmt: skip
+    ours = sent(MODEL, ["What?", PNG, pdf, mp3, "https://example.com/a.jpg"])
+    same(ours, by_sdk(contents))
+    assert (
+        ours.body["contents"][0]["parts"][1]["inlineData"]["data"] == base64.b64encode(PNG).decode()
+    )
+
+
+def test_conversation_with_tools() -> None:
+    """Signatures go back on the parts they came with; one turn's results are one content."""
+    signature = base64.b64encode(b"signature").decode()
+    turn = {"role": "model", "parts": [
+        {"text": "hm", "thought": True},
+        {"text": "Let me see.", "thoughtSignature": signature},
+        {"functionCall": {"name": "weather", "args": {"city": "a"}, "id": "ember_r_0"},
+         "thoughtSignature": signature},
+        {"functionCall": {"name": "time", "args": {}, "id": "abc"}},
+    ]}  # fmt: skip
+    prompt = [
+        {"role": "user", "content": "Weather?"},
+        turn,
+        {"role": "tool", "tool_call_id": "ember_r_0", "content": {"sky": "grey"}},
+        {"role": "tool", "tool_call_id": "abc", "content": "12:00", "is_error": False},
+        {"role": "user", "content": "And?"},
+    ]
+    content, part = genai.types.Content, genai.types.Part
+    contents = [
+        content(role="user", parts=[part(text="Weather?")]),
+        content(role="model", parts=[
+            part(text="hm", thought=True),
+            part(text="Let me see.", thought_signature=b"signature"),
+            part(function_call={"name": "weather", "args": {"city": "a"}},
+                 thought_signature=b"signature"),
+            part(function_call={"name": "time", "args": {}, "id": "abc"}),
+        ]),
+        content(role="user", parts=[
+            part(function_response={"name": "weather", "response": {"sky": "grey"}}),
+            part(function_response={"name": "time", "response": {"result": "12:00"}, "id": "abc"}),
+        ]),
+        content(role="user", parts=[part(text="And?")]),
+    ]  # fmt: skip
+    same(sent(MODEL, prompt), by_sdk(contents))
+
+
+def test_error_of_a_tool() -> None:
+    """A tool's failure goes out under the key that Google documents for it."""
+    prompt = [
+        {"role": "user", "content": "?"},
+        {"role": "tool", "tool_call_id": "x", "name": "weather", "content": "no", "is_error": True},
+    ]
+    part = sent(MODEL, prompt).body["contents"][1]["parts"][0]["functionResponse"]
+    assert part["response"] == {"error": "no"}
