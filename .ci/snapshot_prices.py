@@ -1,4 +1,4 @@
-"""Write ember/models/prices.json from the `genai-prices` package, or check that it is up to date.
+"""Write ember/models/prices/ from the `genai-prices` package, or check that it is up to date.
 
     python .ci/snapshot_prices.py            write it
     python .ci/snapshot_prices.py --check    exit 1 if it is not what this script would write
@@ -22,8 +22,9 @@ from genai_prices import types
 from genai_prices.data import providers as all_providers
 from genai_prices.data_units import unit_data
 
-TARGET = Path(__file__).resolve().parent.parent / "ember" / "models" / "prices.json"
+TARGET = Path(__file__).resolve().parent.parent / "ember" / "models" / "prices"
 PINNED = "0.2.3"
+ABOUT_FILE = "about.json"
 
 # genai-prices' name of a provider -> Ember's. The twelve that sell their own prices; `moonshotai`,
 # whose models Azure sells too; and OpenRouter, for an answer that comes without its own figure.
@@ -74,7 +75,8 @@ UNKNOWN = {
 }
 
 ABOUT = (
-    "US dollars per unit (see units). Written by .ci/snapshot_prices.py: do not edit."
+    "US dollars per unit (see units), a file for each provider. Written by"
+    " .ci/snapshot_prices.py: do not edit."
     " match: a name; a* starts with a, *a ends with a, *a* contains a, /a/ is a regular expression;"
     " a list is any of them, {and: [...]} all of them. The first row that matches counts."
     " prices: one set, or [when, set] pairs: the last that holds counts, else the first."
@@ -207,8 +209,8 @@ def used(tables: dict[str, list[dict[str, Any]]]) -> set[str]:
     return names
 
 
-def snapshot(generated: str) -> str:
-    """The whole file: valid JSON, one model a line."""
+def snapshot(generated: str) -> dict[str, str]:
+    """The files by name: one a provider, with a model a line, and what holds for all of them."""
     chosen = [provider for provider in all_providers if provider.id in PROVIDERS]
     if missing := PROVIDERS.keys() - {provider.id for provider in chosen}:
         sys.exit(f"genai-prices has no {', '.join(sorted(missing))}")
@@ -231,19 +233,22 @@ def snapshot(generated: str) -> str:
         f"{compact(key)}:{compact(unit)}" for key, unit in units().items() if key in priced
     )
     lines.append('},\n"providers":{')
-    lines += joined(table(provider, tables[PROVIDERS[provider.id]]) for provider in chosen)
-    return "\n".join(["{", *lines, "}}", ""])
+    lines += joined(
+        f"{compact(PROVIDERS[provider.id])}:{compact(about(provider))}" for provider in chosen
+    )
+    files = {ABOUT_FILE: "\n".join(["{", *lines, "}}", ""])}
+    for name, found in tables.items():
+        files[f"{name}.json"] = "\n".join(["[", *joined(map(compact, found)), "]", ""])
+    return files
 
 
-def table(provider: types.Provider, found: list[dict[str, Any]]) -> str:
-    about = {
+def about(provider: types.Provider) -> dict[str, Any]:
+    return {
         "pricing_urls": provider.pricing_urls or [],
         # Names by which a model is known to be this provider's, where nobody says whose it is.
         "names": match(provider.model_match) if provider.model_match else [],
         "fallbacks": [PROVIDERS[name] for name in provider.fallback_model_providers or ()],
     }
-    models = "\n".join(joined(compact(entry) for entry in found))
-    return f'{compact(PROVIDERS[provider.id])}:{compact(about)[:-1]},"models":[\n{models}]}}'
 
 
 def joined(parts: Any) -> list[str]:
@@ -261,19 +266,27 @@ def main() -> int:
     arguments = parser.parse_args()
     if (installed := version("genai-prices")) != PINNED:
         sys.exit(f"genai-prices {installed} is installed, and {PINNED} is pinned in this script")
-    present = TARGET.read_text(encoding="ascii") if TARGET.exists() else ""
+    present = {path.name: path.read_text(encoding="ascii") for path in TARGET.glob("*")}
     # The date is that of the data: a second run that finds nothing new changes nothing.
-    dated = json.loads(present)["generated"] if present else ""
-    if present and present == snapshot(dated):
-        print(f"{TARGET.name}: up to date, {len(present):,} bytes, generated {dated}")
+    dated = json.loads(present[ABOUT_FILE])["generated"] if ABOUT_FILE in present else ""
+    if present == snapshot(dated):
+        print(f"{TARGET.name}: up to date, {size(present):,} bytes, generated {dated}")
         return 0
     if arguments.check:
         print(f"{TARGET.name} is not what .ci/snapshot_prices.py writes: run it", file=sys.stderr)
         return 1
-    text = snapshot(date.today().isoformat())
-    TARGET.write_text(text, encoding="ascii")
-    print(f"{TARGET.name}: written, {len(text):,} bytes")
+    files = snapshot(date.today().isoformat())
+    TARGET.mkdir(exist_ok=True)
+    for name in present.keys() - files.keys():
+        (TARGET / name).unlink()
+    for name, text in files.items():
+        (TARGET / name).write_text(text, encoding="ascii")
+    print(f"{TARGET.name}: written, {size(files):,} bytes")
     return 0
+
+
+def size(files: dict[str, str]) -> int:
+    return sum(map(len, files.values()))
 
 
 if __name__ == "__main__":

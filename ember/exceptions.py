@@ -14,7 +14,6 @@ for one of them is right for all.
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
@@ -122,6 +121,8 @@ class UnknownPriceWarning(UserWarning):
 
 
 def _pickles(value: object) -> bool:
+    import pickle  # late: whoever pickles an error has loaded it
+
     try:
         pickle.dumps(value)
     except (pickle.PicklingError, TypeError, AttributeError):

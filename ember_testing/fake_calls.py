@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, cast
 
 from ember.models.messages import (
@@ -128,7 +128,7 @@ def _with_role(turn: Any) -> Any:
 def _in_our_words(message: Message) -> Message:
     parts = [_media(part) for part in message.parts]
     results = bool(parts) and all(isinstance(part, ToolResult) for part in parts)
-    return replace(message, parts=parts, role="tool" if results else message.role)
+    return message._replace(parts=parts, role="tool" if results else message.role)
 
 
 def _media(part: Part) -> Part:

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import math
 import re
+import shutil
 import subprocess
 import sys
 import warnings
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 ROOT = Path(__file__).resolve().parent.parent
-SNAPSHOT = "ember/models/prices.json"
+PRICES = ROOT / "ember/models/prices"
 MILLION = UsageStats(1_000_000, 1_000_000)
 NOON = datetime(2026, 11, 22, 12, tzinfo=timezone.utc)
 SECOND = timedelta(seconds=1)
@@ -274,7 +275,7 @@ def test_the_whole_package_is_covered(genai: ModuleType) -> None:
     """Every row of genai-prices for our providers is in the snapshot, or refused for a reason."""
     from genai_prices.data import providers
 
-    held = json.loads((ROOT / SNAPSHOT).read_text())["providers"]
+    held = _tables()
     for provider in providers:
         names = [
             ours for ours, theirs in PROVIDERS.items() if theirs == provider.id and ours in held
@@ -286,7 +287,7 @@ def test_the_whole_package_is_covered(genai: ModuleType) -> None:
             )
             refused = sum(theirs == provider.id for theirs, _ in REFUSED)
             added = ours == "google"  # the alias `gemini-pro`
-            assert len(held[ours]["models"]) == len(provider.models) - tokenless - refused + added
+            assert len(held[ours]) == len(provider.models) - tokenless - refused + added
 
 
 @pytest.mark.parametrize(
@@ -448,12 +449,21 @@ def _usage(leaves: dict[str, int]) -> tuple[UsageStats, dict[str, int]]:
     }
 
 
+def _tables() -> dict[str, list[dict[str, Any]]]:
+    """The snapshot's rows by provider."""
+    return {
+        path.stem: json.loads(path.read_text())
+        for path in PRICES.iterdir()
+        if path.name != "about.json"
+    }
+
+
 @lru_cache(maxsize=1)
 def _additive_models() -> list[tuple[str, str]]:
     """A name of every row that asks no fee by the call: such a fee does not add up."""
     found = []
-    for provider, table in json.loads((ROOT / SNAPSHOT).read_text())["providers"].items():
-        for row in table["models"]:
+    for provider, table in _tables().items():
+        for row in table:
             name = row["match"][0] if isinstance(row["match"], list) else row["match"]
             is_plain = isinstance(name, str) and not name.startswith("/")
             if is_plain and "requests_kcount" not in json.dumps(row["prices"]):
@@ -680,7 +690,7 @@ def test_misspelt_variable(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_file_says_where_it_comes_from() -> None:
     """The snapshot is dated, sourced and licensed, and gives each provider's own pages."""
-    held = json.loads((ROOT / SNAPSHOT).read_text())
+    held = json.loads((PRICES / "about.json").read_text())
     assert datetime.fromisoformat(held["generated"])
     assert held["source"]["package"] == "genai-prices"
     assert held["source"]["licence"] == "MIT"
@@ -691,10 +701,10 @@ def test_the_file_says_where_it_comes_from() -> None:
 def test_prices_are_read_at_the_first_cost_only() -> None:
     """Importing costs nothing: no price is read, and genai-prices is never imported."""
     code = (
-        "import sys; from ember.models import pricing, schemas; "
-        "assert pricing._snapshot.cache_info().currsize == 0; "
+        "import sys; from ember.models import price_tables, pricing, schemas; "
+        "assert price_tables._table.cache_info().currsize == 0; "
         "pricing.cost('openai', 'gpt-4', schemas.UsageStats(1, 1)); "
-        "assert pricing._snapshot.cache_info().currsize == 1; "
+        "assert price_tables._table.cache_info().currsize == 1; "  # its own provider's
         "assert 'genai_prices' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
@@ -711,11 +721,18 @@ def test_the_file_is_what_the_script_writes(
     spec.loader.exec_module(script)
     monkeypatch.setattr(sys, "argv", ["snapshot_prices.py", "--check"])
     assert script.main() == 0
-    edited = tmp_path / "prices.json"
-    edited.write_text(script.TARGET.read_text().replace('"input_mtok":30,', '"input_mtok":3,', 1))
+    edited = tmp_path / "prices"
+    shutil.copytree(script.TARGET, edited)
+    openai = edited / "openai.json"
+    openai.write_text(openai.read_text().replace('"input_mtok":30,', '"input_mtok":3,', 1))
+    (edited / "defunct.json").write_text("[]")
     monkeypatch.setattr(script, "TARGET", edited)
     assert script.main() == 1
     monkeypatch.setattr(sys, "argv", ["snapshot_prices.py"])
     assert script.main() == 0
-    written, held = (json.loads(path.read_text()) for path in (edited, ROOT / SNAPSHOT))
-    assert {**written, "generated": ""} == {**held, "generated": ""}
+    written, held = (
+        {path.name: json.loads(path.read_text()) for path in folder.iterdir()}
+        for folder in (edited, PRICES)
+    )
+    written["about.json"]["generated"] = held["about.json"]["generated"]
+    assert written == held

@@ -13,7 +13,6 @@ import importlib.util
 import secrets
 import threading
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -57,7 +56,7 @@ class LocalChat(OpenAIChat):
 
     def request(self, call: Call) -> Request:
         """See `Wire.request`."""
-        return replace(super().request(call), address=_address)
+        return super().request(call)._replace(address=_address)
 
 
 def serve(key: str, port: int = 0) -> Any:

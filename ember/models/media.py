@@ -8,17 +8,15 @@ from __future__ import annotations
 import base64
 import io
 import mimetypes
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ember.exceptions import ModelProviderError
 
 __all__ = ["Media", "from_bytes", "from_image", "from_path", "from_url", "is_image"]
 
 
-@dataclass(frozen=True, slots=True)
-class Media:
+class Media(NamedTuple):
     """An image, PDF or sound: its bytes, or a URL where a provider can fetch them.
 
     Args:

@@ -11,9 +11,8 @@ import json
 import mimetypes
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 from ember.exceptions import ModelProviderError
 from ember.models.media import Media, from_bytes, from_image, from_path, from_url, is_image
@@ -33,15 +32,16 @@ _ROLES: Mapping[str, Role] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Text:
+_NOTHING: Mapping[str, Any] = {}
+
+
+class Text(NamedTuple):
     """A piece of text."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class ToolResult:
+class ToolResult(NamedTuple):
     """What a tool that the model asked for gave back."""
 
     id: str
@@ -62,8 +62,7 @@ class ToolResult:
             ) from error
 
 
-@dataclass(frozen=True, slots=True)
-class NativePart:
+class NativePart(NamedTuple):
     """A part in one provider's own words, for that provider as it is.
 
     Args:
@@ -82,8 +81,7 @@ Part: TypeAlias = "Text | Media | ToolCall | ToolResult | NativePart"
 Prompt: TypeAlias = str | bytes | Path | Mapping[str, Any] | Sequence[Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """One turn of a conversation.
 
     Args:
@@ -94,7 +92,7 @@ class Message:
 
     role: Role
     parts: Sequence[Part]
-    extra: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
+    extra: Mapping[str, Any] = _NOTHING
 
     @property
     def text(self) -> str:
@@ -108,9 +106,6 @@ class Message:
             foreign = isinstance(part, NativePart) and part.wire not in ("", wire)
             parts += part.meaning if isinstance(part, NativePart) and foreign else [part]
         return parts
-
-
-_NOTHING: Mapping[str, Any] = {}
 
 
 def as_messages(prompt: object) -> list[Message]:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, cast
 __all__ = ["REPORTED", "Charge", "Rates", "note", "noted", "pin", "pinned", "rates_from_text"]
 
 Rates = Mapping[str, Any]
-"""Prices by the names that `prices.json` uses."""
+"""Prices by the names that `prices/` uses."""
 
 REPORTED: Rates = {"reported": 1}
 """Stands for the provider's own figure, which a recorded answer still holds."""

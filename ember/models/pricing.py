@@ -5,7 +5,7 @@ A price is taken from what a replayed recording was charged at (`price_pins`), t
 1. the environment: `EMBER_COST_GPT4_INPUT` and `EMBER_COST_GPT4_OUTPUT`, then
    `EMBER_MODEL_COSTS_JSON`; for the model that the response reports, else for the one requested;
 2. the provider's own figure (OpenRouter sends one);
-3. `prices.json`, a dated snapshot of https://github.com/pydantic/genai-prices (MIT); a server on
+3. `prices/`, a dated snapshot of https://github.com/pydantic/genai-prices (MIT); a server on
    one's own machine costs nothing, since nobody bills it.
 
 The environment's prices are US dollars per million tokens. A variable's name holds the model's
@@ -26,27 +26,22 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import datetime
 from decimal import Context, Decimal, InvalidOperation
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from ember.exceptions import ModelProviderError, UnknownPriceWarning
 from ember.models import price_pins
+from ember.models.price_tables import Prices, Rate, Unit, standard_prices, units
 
 if TYPE_CHECKING:
     from ember.models.schemas import UsageStats
 
 __all__ = ["Billing", "cost"]
-
-_SAME_PRICES = {"openai-responses": "openai"}
-_OWN_MACHINE = frozenset({"local", "ollama", "lmstudio", "vllm", "llamacpp"})
 
 _JSON = "EMBER_MODEL_COSTS_JSON"
 _PREFIX = "EMBER_COST_"
@@ -63,26 +58,10 @@ _OVERRIDES = {
 # product of a price and a count.
 _EXACT = Context(prec=60)
 
-# A number; or [base, [above this many input tokens, the price of all tokens], ...].
-_Rate = Decimal | int | list[Any]
-_Prices = Mapping[str, _Rate]
-# What must hold (None, a date, a time of day), and the prices that then apply.
-_Conditional = tuple[str | None, _Prices]
+_NO_COUNTS: Mapping[str, int] = {}
 
 
-class _Found(NamedTuple):
-    prices: _Prices | list[_Conditional]
-    variants: Mapping[str, list[_Conditional]]
-
-
-class _Unit(NamedTuple):
-    usage_key: str
-    per: int
-    dimensions: frozenset[tuple[str, str]]
-
-
-@dataclass(frozen=True, slots=True)
-class Billing:
+class Billing(NamedTuple):
     """What a price needs besides the public counts.
 
     Args:
@@ -96,7 +75,7 @@ class Billing:
         reported: The provider's own figure in US dollars.
     """
 
-    counts: Mapping[str, int] = field(default_factory=dict[str, int])
+    counts: Mapping[str, int] = _NO_COUNTS
     tier: str | None = None
     reported: float | None = None
 
@@ -146,13 +125,13 @@ def cost(
 
 def _in_force(
     charge: price_pins.Charge, reported: float | None, at: datetime | None
-) -> _Prices | None:
+) -> Prices | None:
     """The prices of a call, by the precedence above; None where none is known."""
     provider, model, requested_model, tier = charge
     override = _override(provider, model)
     if not override and requested_model and requested_model != model:
         override = _override(provider, requested_model)
-    prices = _standard(provider.lower(), model, requested_model, tier, at)
+    prices = standard_prices(provider.lower(), model, requested_model, tier, at)
     if override and (prices is not None or {"input", "output"} <= override.keys()):
         return _overridden(prices or {}, override)
     if reported is not None and 0 <= reported < math.inf:
@@ -163,7 +142,7 @@ def _in_force(
 # Arithmetic.
 
 
-def _dollars(prices: _Prices, usage: UsageStats, parts: Mapping[str, int]) -> float:
+def _dollars(prices: Prices, usage: UsageStats, parts: Mapping[str, int]) -> float:
     counts = {
         "input_tokens": usage.prompt_tokens,
         "output_tokens": usage.completion_tokens,
@@ -186,7 +165,7 @@ def _dollars(prices: _Prices, usage: UsageStats, parts: Mapping[str, int]) -> fl
     return float(total)
 
 
-def _rate(rate: _Rate, input_tokens: int) -> Decimal | int:
+def _rate(rate: Rate, input_tokens: int) -> Decimal | int:
     if not isinstance(rate, list):
         return rate
     price: Decimal | int = rate[0]
@@ -197,18 +176,18 @@ def _rate(rate: _Rate, input_tokens: int) -> Decimal | int:
 
 
 @lru_cache(maxsize=256)
-def _order(keys: tuple[str, ...]) -> list[tuple[str, _Unit, list[str]]]:
+def _order(keys: tuple[str, ...]) -> list[tuple[str, Unit, list[str]]]:
     """The units of these prices, parts before their wholes, each with the parts inside it."""
-    units = _units()
-    ordered = sorted(keys, key=lambda key: (-len(units[key].dimensions), key))
+    unit = units()
+    ordered = sorted(keys, key=lambda key: (-len(unit[key].dimensions), key))
     return [
-        (key, units[key], [part for part in ordered if part != key and _is_in(part, key)])
+        (key, unit[key], [part for part in ordered if part != key and _is_in(part, key)])
         for key in ordered
     ]
 
 
 def _is_in(part: str, whole: str) -> bool:
-    return _units()[whole].dimensions <= _units()[part].dimensions
+    return units()[whole].dimensions <= units()[part].dimensions
 
 
 # The environment's prices.
@@ -225,7 +204,7 @@ def _override(provider: str, model: str) -> Mapping[str, Decimal]:
     return found
 
 
-def _overridden(prices: _Prices, override: Mapping[str, Decimal]) -> _Prices:
+def _overridden(prices: Prices, override: Mapping[str, Decimal]) -> Prices:
     replaced = dict(prices)
     for name, key in _OVERRIDES.items():
         if name in override:
@@ -301,98 +280,6 @@ def _malformed(variable: str, what: str) -> ModelProviderError:
         f"{variable}: {what}. Give US dollars per million tokens, such as {example}, or unset it.",
         {"variable": variable},
     )
-
-
-# The snapshot.
-
-
-def _standard(
-    provider: str, model: str, requested_model: str | None, tier: str | None, at: datetime | None
-) -> _Prices | None:
-    """The snapshot's prices of a call at a moment, or None where it has none."""
-    if provider in _OWN_MACHINE:
-        return {}
-    found = _find(provider, model) or (
-        _find(provider, requested_model) if requested_model else None
-    )
-    if found is None:
-        return None
-    prices = found.prices
-    variants = found.variants.get(tier.lower(), []) if tier else []
-    if not variants and not isinstance(prices, list):
-        return prices
-    moment = at or datetime.now(timezone.utc)
-    moment = moment.replace(tzinfo=moment.tzinfo or timezone.utc).astimezone(timezone.utc)
-    if isinstance(prices, list):
-        prices = next(
-            (each for when, each in reversed(prices) if _holds(when, moment)), prices[0][1]
-        )
-    for when, variant in reversed(variants):
-        if _holds(when, moment):
-            prices = {**prices, **variant}
-    return prices
-
-
-def _holds(when: str | None, moment: datetime) -> bool:
-    if when is None:
-        return True
-    if ":" not in when:
-        return moment.date().isoformat() >= when
-    start, end = when.split("-")
-    now = moment.strftime("%H:%M")
-    return start <= now < end if start <= end else now >= start or now < end
-
-
-# LiteLLM and OpenRouter write `gpt-5.2-20251211` for `gpt-5.2-2025-12-11`.
-_COMPACT_DATE = re.compile(r"-(20\d{2})(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(?=-|:|$)")
-
-
-@lru_cache(maxsize=4096)
-def _find(provider: str, model: str) -> _Found | None:
-    """The first row that matches: the provider's own, else of those whose models it sells."""
-    providers = _snapshot()["providers"]
-    name = model.lower().removeprefix("models/")  # as Google writes it
-    table = providers.get(_SAME_PRICES.get(provider, provider)) or next(
-        (table for table in providers.values() if _matches(table["names"], name)), None
-    )
-    if table is None:
-        return None
-    sellers = [table, *(providers[fallback] for fallback in table["fallbacks"])]
-    for spelling in dict.fromkeys((name, _COMPACT_DATE.sub(r"-\1-\2-\3", name))):
-        for seller in sellers:
-            for row in seller["models"]:
-                if _matches(row["match"], spelling):
-                    # The tiers are the owner's: nobody says that the seller has them too.
-                    return _Found(row["prices"], row.get("variants", {}) if seller is table else {})
-    return None
-
-
-def _matches(pattern: Any, name: str) -> bool:
-    """The small language of `prices.json`: see its "about"."""
-    if isinstance(pattern, list):
-        return any(_matches(part, name) for part in cast("list[object]", pattern))
-    if isinstance(pattern, dict):
-        return all(_matches(part, name) for part in cast("list[object]", pattern["and"]))
-    if pattern.startswith("/"):
-        return re.search(pattern[1:-1], name) is not None
-    text: str = pattern.strip("*")
-    if pattern.endswith("*"):
-        return text in name if pattern.startswith("*") else name.startswith(text)
-    return name.endswith(text) if pattern.startswith("*") else name == text
-
-
-@lru_cache(maxsize=1)
-def _snapshot() -> Any:
-    text = Path(__file__).with_name("prices.json").read_text(encoding="ascii")
-    return json.loads(text, parse_float=Decimal)
-
-
-@lru_cache(maxsize=1)
-def _units() -> Mapping[str, _Unit]:
-    return {
-        key: _Unit(usage_key, per, frozenset(dimensions.items()))
-        for key, (usage_key, per, dimensions) in _snapshot()["units"].items()
-    }
 
 
 # The unknown.

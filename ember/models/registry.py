@@ -7,10 +7,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Generator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from decimal import Decimal
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from ember.exceptions import ModelProviderError, ProviderAPIError
 from ember.models import pricing
@@ -26,8 +26,7 @@ from ember.models.streams import AsyncStream, Stream, StreamSource
 __all__ = ["ModelRegistry", "UsageSummary"]
 
 
-@dataclass(frozen=True, slots=True)
-class UsageSummary:
+class UsageSummary(NamedTuple):
     """What one model was used for through one registry.
 
     Args:

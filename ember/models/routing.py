@@ -9,7 +9,6 @@ Whatever is left needs a prefix. Prices play no part: a new model works before i
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -36,34 +35,41 @@ _WIRE_IDS: Mapping[tuple[str, str], str] = {
     ("google", "gemini-pro"): "gemini-pro-latest",
     ("openai", "gpt-4-vision"): "gpt-4-vision-preview",
 }
+# By the beginning of a name, or the whole of it.
 _FAMILIES = (
-    ("openai", re.compile(r"(gpt-(?!oss)|chatgpt-|ft:gpt-|ft:o[134]|codex-|computer-use-)")),
-    ("openai", re.compile(r"o[134](-|$)")),
-    ("anthropic", re.compile(r"claude")),
-    ("google", re.compile(r"(models/|tunedmodels/)?gemini|tunedmodels/")),
+    ("openai", ("gpt-", "chatgpt-", "ft:gpt-", "codex-", "computer-use-")),
+    ("openai", ("o1-", "o3-", "o4-", "ft:o1", "ft:o3", "ft:o4")),
+    ("anthropic", ("claude",)),
+    ("google", ("gemini", "models/gemini", "tunedmodels/")),
 )
-# Source: the `openai` 3.54.0 package, `types/shared/responses_model.py`.
-_RESPONSES_ONLY = re.compile(
-    r"(o1-pro|o3-pro|o3-deep-research|o4-mini-deep-research|computer-use-preview|gpt-5-pro"
-    r"|gpt-5\.5-pro|gpt-5-codex|gpt-5\.1-codex-max|gpt-daybreak-(blue|red)-latest|gpt-5\.6-cyber"
-    r"|gpt-6-cyber|gpt-rosalind-research|gpt-6-rosalind|gpt-6\.2-astra-law)(-\d{4}-\d\d-\d\d)?$"
-)
+_WHOLE = {"o1": "openai", "o3": "openai", "o4": "openai"}
+# With a date behind them or not. Source: the `openai` 3.54.0 package,
+# `types/shared/responses_model.py`.
+_RESPONSES_ONLY = frozenset(
+    {
+        "o1-pro", "o3-pro", "o3-deep-research", "o4-mini-deep-research", "computer-use-preview",
+        "gpt-5-pro", "gpt-5.5-pro", "gpt-5-codex", "gpt-5.1-codex-max", "gpt-daybreak-blue-latest",
+        "gpt-daybreak-red-latest", "gpt-5.6-cyber", "gpt-6-cyber", "gpt-rosalind-research",
+        "gpt-6-rosalind", "gpt-6.2-astra-law",
+    }
+)  # fmt: skip
+_DATE_AT_END = re.compile(r"-\d{4}-\d\d-\d\d$")
 # Families that several providers serve: which prefixes would do.
 _SERVED_BY = (
-    (re.compile(r"(openai/)?gpt-oss"), "groq together fireworks cerebras openrouter ollama"),
-    (re.compile(r"grok"), "xai openrouter azure"),
-    (re.compile(r"deepseek"), "deepseek together fireworks openrouter ollama azure"),
+    (r"(openai/)?gpt-oss", "groq together fireworks cerebras openrouter ollama"),
+    (r"grok", "xai openrouter azure"),
+    (r"deepseek", "deepseek together fireworks openrouter ollama azure"),
     (
-        re.compile(r"(open-)?mi[sx]tral|codestral|ministral|magistral|devstral|pixtral|voxtral"),
+        r"(open-)?mi[sx]tral|codestral|ministral|magistral|devstral|pixtral|voxtral",
         "mistral openrouter ollama azure",
     ),
-    (re.compile(r"sonar"), "perplexity openrouter"),
-    (re.compile(r"gemma"), "google ollama openrouter"),
+    (r"sonar", "perplexity openrouter"),
+    (r"gemma", "google ollama openrouter"),
     (
-        re.compile(r"(meta-llama/)?(meta-)?llama|qwen|kimi|glm|phi|command"),
+        r"(meta-llama/)?(meta-)?llama|qwen|kimi|glm|phi|command",
         "groq together fireworks cerebras openrouter ollama",
     ),
-    (re.compile(r"smollm"), "local ollama"),
+    (r"smollm", "local ollama"),
 )
 _KNOWN_NAMES = [
     "gpt-4",
@@ -105,10 +111,17 @@ def resolve(model: str) -> Route:
     if base.is_known(model):
         return Route(model.lower(), model)
     lowered = model.lower()
-    for provider, family in _FAMILIES:
-        if family.match(lowered):
-            return _on_wire(provider, model)
-    raise ModelProviderError(_unknown(model, lowered), {"model": model})
+    if (provider := _owner(lowered)) is None:
+        raise ModelProviderError(_unknown(model, lowered), {"model": model})
+    return _on_wire(provider, model)
+
+
+def _owner(lowered: str) -> str | None:
+    """The provider whose model this is beyond doubt."""
+    if lowered.startswith("gpt-oss"):
+        return None  # open weights, which many serve and OpenAI does not
+    owners = (owner for owner, beginnings in _FAMILIES if lowered.startswith(beginnings))
+    return _WHOLE.get(lowered) or next(owners, None)
 
 
 def _is_provider(name: str) -> bool:
@@ -119,16 +132,18 @@ def _on_wire(provider: str, model: str) -> Route:
     if base.is_known(provider):
         return Route(provider, model)  # the user's own provider knows its own names
     model = _WIRE_IDS.get((provider, model.lower()), model)
-    if provider == "openai" and _RESPONSES_ONLY.match(model.lower()):
+    if provider == "openai" and _DATE_AT_END.sub("", model.lower()) in _RESPONSES_ONLY:
         return Route("openai-responses", model)
     return Route(provider, model)
 
 
 def _unknown(model: str, lowered: str) -> str:
     for family, prefixes in _SERVED_BY:
-        if family.match(lowered):
+        if re.match(family, lowered):
             forms = ", ".join(f"{prefix}/{model}" for prefix in prefixes.split())
             return f"{model!r} is served by several providers: say which, as in {forms}"
+    import difflib  # late: few programs misspell a name
+
     left, slash, right = model.partition("/")
     providers = sorted({*WIRES, *base.known()})
     if slash and (near := difflib.get_close_matches(left.lower(), providers, 2, 0.7)):

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 __all__ = [
     "ChatResponse",
@@ -183,8 +183,7 @@ class ChatResponse:
         return self.data
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(NamedTuple):
     """One piece of a streamed answer.
 
     Args:
@@ -195,7 +194,7 @@ class Chunk:
 
     text: str
     reasoning: str = ""
-    raw: Any = field(default=None, repr=False)
+    raw: Any = None
 
     def __str__(self) -> str:
         return self.text

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 from ember.exceptions import ModelProviderError
 
 __all__ = ["Choice", "JsonFormat", "NativeTool", "Tool", "as_choice", "as_format", "as_tools"]
 
 
-@dataclass(frozen=True, slots=True)
-class Tool:
+class Tool(NamedTuple):
     """A function that the model may ask to have called.
 
     Args:
@@ -28,23 +26,20 @@ class Tool:
     strict: bool | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class NativeTool:
+class NativeTool(NamedTuple):
     """A tool in one provider's own words (web search, ...), for that provider as it is."""
 
     value: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """Whether the model must call a tool; `name` where it must be that one."""
 
     mode: Literal["auto", "none", "required"]
     name: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class JsonFormat:
+class JsonFormat(NamedTuple):
     """A demand for JSON; by a schema, or any object where `schema` is None."""
 
     schema: Mapping[str, Any] | None

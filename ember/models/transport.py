@@ -9,9 +9,8 @@ import functools
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 
@@ -23,8 +22,7 @@ __all__ = ["AsyncBody", "Body", "Reply", "Request", "Timeout", "aopen", "asend",
 _DEFAULT_HEADERS = {"accept": "*/*", "accept-encoding": "gzip, deflate", "user-agent": "ember"}
 
 
-@dataclass(frozen=True, slots=True)
-class Timeout:
+class Timeout(NamedTuple):
     """How long to wait, in seconds; None waits for ever.
 
     Args:
@@ -38,8 +36,7 @@ class Timeout:
     total: float | None = 600.0
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """One HTTP POST, ready to send.
 
     Args:
@@ -62,8 +59,7 @@ class Request:
     address: Callable[[], tuple[str, int]] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """The answer to a `Request`, read whole; header names are in lower case."""
 
     status: int

@@ -2,40 +2,68 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
-from ember.models.local import LocalChat
-from ember.models.providers.anthropic import AnthropicMessages
-from ember.models.providers.azure import AzureChat
-from ember.models.providers.google import GoogleGenerate
-from ember.models.providers.openai import OpenAIChat
-from ember.models.providers.responses import OpenAIResponses
 from ember.models.providers.servers import SERVERS, Server
 from ember.models.providers.wire import Wire
 
 __all__ = ["WIRES"]
 
 
-class OllamaChat(OpenAIChat):
-    """Ollama, whose own variable is `host:port` with or without a scheme."""
+class _Wires(Mapping[str, Wire]):
+    """The wires by the server's name; one is loaded when it is first asked for.
 
-    def base_url(self) -> str:
-        """See `Wire.base_url`."""
-        host = os.environ.get("OLLAMA_HOST", "").strip().rstrip("/")
-        if not host or os.environ.get("OLLAMA_BASE_URL"):
-            return super().base_url()
-        return f"{host if '://' in host else f'http://{host}'}/v1"
+    Most programs speak one of them, and would spend as long on loading the others as on a call.
+    """
+
+    def __init__(self) -> None:
+        self._made: dict[str, Wire] = {}
+
+    def __getitem__(self, name: str) -> Wire:
+        wire = self._made.get(name)
+        if wire is None:
+            # Of two threads that come at once, both get the one that was first.
+            wire = self._made.setdefault(name, _spoken_by(name)(SERVERS[name]))
+        return wire
+
+    def __contains__(self, name: object) -> bool:
+        return name in SERVERS
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(SERVERS)
+
+    def __len__(self) -> int:
+        return len(SERVERS)
 
 
-_OWN_WIRE: Mapping[str, Callable[[Server], Wire]] = {
-    "openai-responses": OpenAIResponses,
-    "anthropic": AnthropicMessages,
-    "google": GoogleGenerate,
-    "azure": AzureChat,
-    "ollama": OllamaChat,
-    "local": LocalChat,
-}
-WIRES: Mapping[str, Wire] = {
-    name: _OWN_WIRE.get(name, OpenAIChat)(server) for name, server in SERVERS.items()
-}
+def _spoken_by(name: str) -> Callable[[Server], Wire]:
+    if name == "openai-responses":
+        from ember.models.providers.responses import OpenAIResponses
+
+        return OpenAIResponses
+    if name == "anthropic":
+        from ember.models.providers.anthropic import AnthropicMessages
+
+        return AnthropicMessages
+    if name == "google":
+        from ember.models.providers.google import GoogleGenerate
+
+        return GoogleGenerate
+    if name == "azure":
+        from ember.models.providers.azure import AzureChat
+
+        return AzureChat
+    if name == "ollama":
+        from ember.models.providers.ollama import OllamaChat
+
+        return OllamaChat
+    if name == "local":
+        from ember.models.local import LocalChat
+
+        return LocalChat
+    from ember.models.providers.openai import OpenAIChat
+
+    return OpenAIChat
+
+
+WIRES: Mapping[str, Wire] = _Wires()

@@ -16,10 +16,10 @@ from typing import Any, cast
 
 from ember.exceptions import ErrorType, ProviderAPIError
 from ember.models.providers.error_bodies import ErrorBody, read_error
-from ember.models.providers.reading import entries, fields, items, string
+from ember.models.providers.reading import entries, fields, items, request_id, string
 from ember.models.providers.retired import retirement
 
-__all__ = ["api_error", "reported_error", "request_id", "without_keys"]
+__all__ = ["api_error", "without_keys"]
 
 _WORDS: Mapping[str, ErrorType] = {
     word: kind
@@ -110,12 +110,6 @@ _REMEDIES: Mapping[str, str] = {
     "request_too_large": "send less: smaller or fewer images",
     "quota": "the account's money or quota is used up: no retry will help",
 }
-
-
-def reported_error(body: object) -> bool:
-    """Whether a body that came with a success is an error all the same."""
-    item = fields(body)
-    return bool(item.get("error")) or item.get("type") == "error"
 
 
 def api_error(
@@ -226,14 +220,6 @@ def _retryable(
         return told == "true" and not context.get("partial_text")
     if status in _FINAL_STATUS and error_type not in _PASSING:
         return False
-    return None
-
-
-def request_id(headers: Mapping[str, str]) -> str | None:
-    """The id that the provider gave the request, in whichever header it does."""
-    for name in ("x-request-id", "request-id", "apim-request-id", "x-generation-id"):
-        if value := headers.get(name):
-            return value
     return None
 
 

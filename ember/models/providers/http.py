@@ -12,8 +12,7 @@ from typing import Any, cast
 from ember.exceptions import ProviderAPIError
 from ember.models import transport
 from ember.models.providers.base import BaseProvider
-from ember.models.providers.errors import reported_error
-from ember.models.providers.reading import loaded, text_of
+from ember.models.providers.reading import loaded, reported_error, text_of
 from ember.models.providers.streaming import StreamParser, told_so_far
 from ember.models.providers.wire import Call, Wire
 from ember.models.schemas import ChatResponse, Chunk

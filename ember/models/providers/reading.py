@@ -21,6 +21,8 @@ __all__ = [
     "index",
     "items",
     "loaded",
+    "reported_error",
+    "request_id",
     "string",
     "text_of",
 ]
@@ -74,6 +76,20 @@ def dollars(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     return float(value) if abs(value) <= _MOST and math.isfinite(value) else None
+
+
+def reported_error(body: object) -> bool:
+    """Whether a body that came with a success is an error all the same."""
+    item = fields(body)
+    return bool(item.get("error")) or item.get("type") == "error"
+
+
+def request_id(headers: Mapping[str, str]) -> str | None:
+    """The id that the provider gave the request, in whichever header it does."""
+    for name in ("x-request-id", "request-id", "apim-request-id", "x-generation-id"):
+        if value := headers.get(name):
+            return value
+    return None
 
 
 def text_of(content: bytes) -> str:

@@ -8,15 +8,14 @@ host only, `url_suffix` adds the path.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 __all__ = ["SELLERS", "SERVERS", "Server", "seller"]
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
+class Server(NamedTuple):
     """Where a wire is spoken, and what is different there.
 
     Args:

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from ember.exceptions import ProviderAPIError
-from ember.models.providers.errors import reported_error, request_id
-from ember.models.providers.reading import loaded, text_of
+from ember.models.providers.reading import loaded, reported_error, request_id, text_of
 from ember.models.providers.wire import Answer, Call, Wire
 from ember.models.schemas import ChatResponse, Chunk
 from ember.models.sse import EventDecoder

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 from ember.exceptions import ModelProviderError, ProviderAPIError
 from ember.models import pricing
+from ember.models.connections import without_user
 from ember.models.messages import Message, as_messages
-from ember.models.providers.errors import api_error, request_id, without_keys
+from ember.models.providers.reading import request_id
 from ember.models.providers.servers import Server, seller
 from ember.models.schemas import ChatResponse, Chunk, FinishReason, ToolCall, UsageStats
 from ember.models.transport import Request, Timeout
@@ -20,8 +20,7 @@ from ember.models.transport import Request, Timeout
 __all__ = ["Answer", "Call", "StreamReader", "Wire"]
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """One call as the caller meant it, before it is put into a provider's words.
 
     Args:
@@ -240,6 +239,8 @@ class Wire:
         self, call: Call, status: int, headers: Mapping[str, str], body: object, **facts: Any
     ) -> ProviderAPIError:
         """The error that the provider's answer means."""
+        from ember.models.providers.errors import api_error  # late: few programs meet one
+
         key_names = " or ".join((*self.server.key_vars[:1], "api_key="))
         return api_error(
             self.server.name, call.model, status, headers, body, _keys(call), key_names, facts
@@ -249,9 +250,11 @@ class Wire:
         self, call: Call, status: int, headers: Mapping[str, str], body: object, **facts: Any
     ) -> ProviderAPIError:
         """The error of an answer that is not of this wire."""
+        from ember.models.providers.errors import without_keys  # late: few programs meet one
+
         body = without_keys(body, _keys(call))
         shown = body if isinstance(body, str) else json.dumps(body, ensure_ascii=False)
-        address = _CREDENTIALS.sub("//", call.base_url.partition("?")[0])
+        address = without_user(call.base_url)
         return ProviderAPIError(
             f"{self.server.name} ({call.model}): the answer with status {status} is not what this "
             f"provider sends: {shown[:200]!r}; is base_url= right ({address})?",
@@ -269,7 +272,6 @@ class Wire:
 
 
 _NOTHING: Mapping[str, Any] = {}
-_CREDENTIALS = re.compile(r"//[^/@]*@")
 _KEY_HEADERS = frozenset({"authorization", "x-api-key", "api-key", "x-goog-api-key"})
 _DEFAULT_TIMEOUT = Timeout()
 
