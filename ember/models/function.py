@@ -6,9 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ember.models.messages import Prompt
 from ember.models.registry import ModelRegistry
-from ember.models.schemas import ChatResponse
+from ember.models.schemas import ChatResponse, Prompt
 from ember.models.streams import AsyncStream, Stream
 
 __all__ = ["ModelBinding", "Models", "default_registry"]
@@ -104,7 +103,7 @@ class ModelBinding:
         return _restored, (self.model, _public(self._defaults))
 
 
-_KEY_HEADER = re.compile(r"auth|key|token|secret|cookie|credential", re.IGNORECASE)
+_KEY_HEADER = "(?i)auth|key|token|secret|cookie|credential"
 
 
 def _public(defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,7 +111,7 @@ def _public(defaults: Mapping[str, Any]) -> dict[str, Any]:
     public = {name: value for name, value in defaults.items() if name != "api_key"}
     if headers := public.get("extra_headers"):
         public["extra_headers"] = {
-            name: value for name, value in headers.items() if not _KEY_HEADER.search(name)
+            name: value for name, value in headers.items() if not re.search(_KEY_HEADER, name)
         }
     return public
 

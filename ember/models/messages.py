@@ -18,7 +18,7 @@ from ember.exceptions import ModelProviderError
 from ember.models.media import Media, from_bytes, from_image, from_path, from_url, is_image
 from ember.models.schemas import ToolCall
 
-__all__ = ["Media", "Message", "NativePart", "Part", "Prompt", "Text", "ToolResult", "as_messages"]
+__all__ = ["Media", "Message", "NativePart", "Part", "Text", "ToolResult", "as_messages"]
 
 Role = Literal["system", "user", "assistant", "tool"]
 _ROLES: Mapping[str, Role] = {
@@ -77,8 +77,6 @@ class NativePart(NamedTuple):
 
 
 Part: TypeAlias = "Text | Media | ToolCall | ToolResult | NativePart"
-# What a caller may pass: text; one part; parts; messages.
-Prompt: TypeAlias = str | bytes | Path | Mapping[str, Any] | Sequence[Any]
 
 
 class Message(NamedTuple):
@@ -160,7 +158,7 @@ def _message(item: Mapping[str, Any]) -> Message:
     parts: list[Part] = []
     if isinstance(content, str):
         parts.append(Text(content))
-    elif isinstance(content, Sequence) and not isinstance(content, (bytes, bytearray)):
+    elif isinstance(content, Sequence) and not isinstance(content, (bytes, bytearray, ToolCall)):
         listed = cast("Sequence[object]", content)
         read = _output_item if any(map(_is_output_item, listed)) else _part
         parts += [read(part) for part in listed]

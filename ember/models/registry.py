@@ -8,20 +8,20 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Generator, Mapping
 from dataclasses import replace
-from decimal import Decimal
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ember.exceptions import ModelProviderError, ProviderAPIError
-from ember.models import pricing
-from ember.models.messages import Prompt
 from ember.models.providers import base
 from ember.models.providers.base import BaseProvider
 from ember.models.providers.compatible import WIRES
 from ember.models.providers.http import HTTPProvider
 from ember.models.routing import Route, resolve
-from ember.models.schemas import ChatResponse, Chunk, UsageStats
+from ember.models.schemas import ChatResponse, Chunk, Prompt, UsageStats
 from ember.models.streams import AsyncStream, Stream, StreamSource
+
+if TYPE_CHECKING:
+    from decimal import Decimal
 
 __all__ = ["ModelRegistry", "UsageSummary"]
 
@@ -169,7 +169,7 @@ class _Tally:
         self._lock = threading.Lock()
         self._requests = 0
         self._unpriced = 0
-        self._cost = Decimal(0)
+        self._cost: Decimal | int = 0
         self._tokens = [0] * 6
 
     def add(self, usage: UsageStats) -> None:
@@ -190,6 +190,8 @@ class _Tally:
             return UsageSummary(self._requests, usage, self._unpriced)
 
     def _fold(self) -> None:
+        from decimal import Decimal  # late: loaded with the prices
+
         waiting, tokens = self._waiting, self._tokens
         while waiting:
             usage = waiting.popleft()
@@ -236,6 +238,8 @@ class _Entry:
         provider = response.provider or self.model.partition("/")[0]
         usage, model = response.usage, response.model or self.wire_id
         if math.isnan(usage.cost) and usage.total_tokens:
+            from ember.models import pricing  # late: prices are read at the first cost
+
             try:
                 cost = pricing.cost(provider, model, usage, requested_model=self.wire_id)
             except ModelProviderError as error:

@@ -53,7 +53,7 @@ _RESPONSES_ONLY = frozenset(
         "gpt-6-rosalind", "gpt-6.2-astra-law",
     }
 )  # fmt: skip
-_DATE_AT_END = re.compile(r"-\d{4}-\d\d-\d\d$")
+_DATE_AT_END = r"-\d{4}-\d\d-\d\d$"
 # Families that several providers serve: which prefixes would do.
 _SERVED_BY = (
     (r"(openai/)?gpt-oss", "groq together fireworks cerebras openrouter ollama"),
@@ -132,7 +132,7 @@ def _on_wire(provider: str, model: str) -> Route:
     if base.is_known(provider):
         return Route(provider, model)  # the user's own provider knows its own names
     model = _WIRE_IDS.get((provider, model.lower()), model)
-    if provider == "openai" and _DATE_AT_END.sub("", model.lower()) in _RESPONSES_ONLY:
+    if provider == "openai" and re.sub(_DATE_AT_END, "", model.lower()) in _RESPONSES_ONLY:
         return Route("openai-responses", model)
     return Route(provider, model)
 

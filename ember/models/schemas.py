@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from decimal import Decimal
-from typing import Any, Literal, NamedTuple
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 __all__ = [
     "ChatResponse",
     "Chunk",
     "FinishReason",
+    "Prompt",
     "ToolCall",
     "UsageStats",
 ]
 
+# What a caller may pass: text; one part; parts; messages.
+Prompt: TypeAlias = str | bytes | Path | Mapping[str, Any] | Sequence[Any]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "error", "other"]
 
 _NOTHING: Mapping[str, Any] = {}
@@ -116,11 +119,12 @@ def _add_costs(a: float, b: float) -> float:
         return a
     # A float's repr is the decimal that was meant: adding those keeps 0.1 + 0.2 at 0.3, and the
     # order of a sum without effect.
+    from decimal import Decimal  # late: most programs never add costs up here
+
     return float(Decimal(repr(a)) + Decimal(repr(b)))
 
 
-@dataclass(frozen=True, slots=True)
-class ToolCall:
+class ToolCall(NamedTuple):
     """A tool that the model asks to have called.
 
     Args:

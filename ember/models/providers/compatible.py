@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from ember.models.providers.servers import SERVERS, Server
-from ember.models.providers.wire import Wire
+
+if TYPE_CHECKING:
+    from ember.models.providers.wire import Wire
 
 __all__ = ["WIRES"]
 
 
-class _Wires(Mapping[str, Wire]):
+class _Wires(Mapping[str, "Wire"]):
     """The wires by the server's name; one is loaded when it is first asked for.
 
     Most programs speak one of them, and would spend as long on loading the others as on a call.

@@ -7,15 +7,17 @@ the I/O, and the two colours differ in a few `await`s only.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Generator, Mapping
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from ember.exceptions import ProviderAPIError
 from ember.models import transport
 from ember.models.providers.base import BaseProvider
 from ember.models.providers.reading import loaded, reported_error, text_of
-from ember.models.providers.streaming import StreamParser, told_so_far
-from ember.models.providers.wire import Call, Wire
 from ember.models.schemas import ChatResponse, Chunk
+
+if TYPE_CHECKING:
+    from ember.models.providers.streaming import StreamParser
+    from ember.models.providers.wire import Call, Wire
 
 __all__ = ["HTTPProvider", "StreamedCall", "parse"]
 
@@ -50,6 +52,8 @@ class HTTPProvider(BaseProvider):
 
     def stream(self, prompt: Any, model: str, **kwargs: Any) -> StreamedCall:
         """Prepare an answer in pieces; nothing is sent before it runs."""
+        from ember.models.providers.streaming import StreamParser  # late: for streams only
+
         call = self.wire.call(prompt, model, kwargs, stream=True)
         return StreamedCall(self.wire.request(call), StreamParser(self.wire, call))
 
@@ -118,6 +122,8 @@ def parse(wire: Wire, call: Call, reply: transport.Reply) -> ChatResponse:
     item = cast("Mapping[str, Any]", body)
     answer = wire.read(item)
     if reported_error(item):
+        from ember.models.providers.streaming import told_so_far  # late: few programs meet one
+
         raise told_so_far(wire.error(call, status, headers, item), answer)
     if answer is None:
         raise wire.bad_response(call, status, headers, item)
@@ -126,6 +132,8 @@ def parse(wire: Wire, call: Call, reply: transport.Reply) -> ChatResponse:
 
 def _parse_as_stream(wire: Wire, call: Call, reply: transport.Reply, body: object) -> ChatResponse:
     """Some servers stream whether asked to or not, and Google may send an array."""
+    from ember.models.providers.streaming import StreamParser  # late: for streams only
+
     parser = StreamParser(wire, call)
     parser.start(reply.status, reply.headers)
     try:

@@ -28,9 +28,10 @@ __all__ = [
 ]
 
 _NOTHING: Mapping[str, Any] = {}
+_DECODER = json.JSONDecoder()
 # No answer has as many tokens: what is beyond is no count.
 _MOST = 10**15
-_COMMA_AT_END = re.compile(r'("[^"\\]*(?:\\.[^"\\]*)*")|,(?=\s*[}\]])', re.DOTALL)
+_COMMA_AT_END = r"""(?s)("[^"\\]*(?:\\.[^"\\]*)*")|,(?=\s*[}\]])"""
 
 
 def fields(value: object) -> Mapping[str, Any]:
@@ -94,7 +95,7 @@ def request_id(headers: Mapping[str, str]) -> str | None:
 
 def text_of(content: bytes) -> str:
     """A body as text; bytes that are not UTF-8 do not cost the rest of it."""
-    return content.decode("utf-8-sig", "replace")
+    return content.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace")
 
 
 def loaded(text: str) -> object:
@@ -107,12 +108,17 @@ def loaded(text: str) -> object:
         ValueError: It is not JSON.
     """
     try:
-        return json.loads(text)
+        value, end = _DECODER.raw_decode(text)
+        if end == len(text):
+            return value
+        return json.loads(text)  # blanks around it, or something that is not JSON
     except (ValueError, RecursionError):
         pass
     try:
         return json.loads(
-            _COMMA_AT_END.sub(lambda found: found[1] or "", text), strict=False, parse_int=_whole
+            re.sub(_COMMA_AT_END, lambda found: found[1] or "", text),
+            strict=False,
+            parse_int=_whole,
         )
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 __all__ = ["SELLERS", "SERVERS", "Server", "seller"]
 
@@ -176,10 +175,15 @@ _ROWS = (
 )
 SERVERS: Mapping[str, Server] = {server.name: server for server in _ROWS}
 
+
+def _host(url: str) -> str:
+    return url.partition("//")[2].partition("/")[0].partition("?")[0]
+
+
 _AZURE_HOSTS = (".openai.azure.com", ".services.ai.azure.com")
 # Who is at a host; the first of the table, as `openai-responses` is OpenAI.
 SELLERS: Mapping[str, str] = {
-    host: server.name for server in reversed(_ROWS) if (host := urlsplit(server.base_url).netloc)
+    host: server.name for server in reversed(_ROWS) if (host := _host(server.base_url))
 }
 
 
@@ -191,7 +195,7 @@ def seller(provider: str, base_url: str) -> str:
         provider: The provider's name as it was called, for an address that nobody knows.
         base_url: Where the call went.
     """
-    host = urlsplit(base_url).netloc
+    host = _host(base_url)
     if host.endswith(_AZURE_HOSTS):
         return "azure"
     known = SELLERS.get(host)

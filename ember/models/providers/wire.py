@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 from ember.exceptions import ModelProviderError, ProviderAPIError
-from ember.models import pricing
 from ember.models.connections import without_user
 from ember.models.messages import Message, as_messages
 from ember.models.providers.reading import request_id
 from ember.models.providers.servers import Server, seller
 from ember.models.schemas import ChatResponse, Chunk, FinishReason, ToolCall, UsageStats
 from ember.models.transport import Request, Timeout
+
+if TYPE_CHECKING:
+    from ember.models.pricing import Billing
 
 __all__ = ["Answer", "Call", "StreamReader", "Wire"]
 
@@ -44,23 +45,46 @@ class Call(NamedTuple):
     extra_headers: Mapping[str, str]
 
 
-@dataclass(slots=True)
 class Answer:
     """What a wire reads out of a provider's answer; the fields are those of `ChatResponse`.
 
-    `usage` is None where the provider did not count.
+    `usage` and `billing` are None where the provider did not count.
     """
 
-    text: str = ""
-    finish_reason: FinishReason | None = None
-    tool_calls: Sequence[ToolCall] = ()
-    reasoning: str | None = None
-    refusal: str | None = None
-    model: str = ""
-    request_id: str | None = None
-    usage: UsageStats | None = None
-    billing: pricing.Billing | None = None
-    message: Mapping[str, Any] | None = None
+    __slots__ = (
+        "billing",
+        "finish_reason",
+        "message",
+        "model",
+        "reasoning",
+        "refusal",
+        "request_id",
+        "text",
+        "tool_calls",
+        "usage",
+    )
+
+    def __init__(
+        self,
+        text: str = "",
+        finish_reason: FinishReason | None = None,
+        tool_calls: Sequence[ToolCall] = (),
+        reasoning: str | None = None,
+        refusal: str | None = None,
+        model: str = "",
+        request_id: str | None = None,
+        message: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.text = text
+        self.finish_reason = finish_reason
+        self.tool_calls = tool_calls
+        self.reasoning = reasoning
+        self.refusal = refusal
+        self.model = model
+        self.request_id = request_id
+        self.message = message
+        self.usage: UsageStats | None = None
+        self.billing: Billing | None = None
 
 
 class StreamReader(Protocol):
@@ -201,6 +225,8 @@ class Wire:
         self, call: Call, answer: Answer, headers: Mapping[str, str], raw: object
     ) -> ChatResponse:
         """The answer as the caller gets it, with its cost."""
+        from ember.models import pricing  # late: prices are read at the first cost
+
         name, model = self.server.name, answer.model or call.model
         usage = answer.usage or UsageStats()
         failure: ModelProviderError | None = None
@@ -274,6 +300,7 @@ class Wire:
 _NOTHING: Mapping[str, Any] = {}
 _KEY_HEADERS = frozenset({"authorization", "x-api-key", "api-key", "x-goog-api-key"})
 _DEFAULT_TIMEOUT = Timeout()
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 def _keys(call: Call) -> list[str]:
@@ -326,12 +353,11 @@ def _check_headers(headers: Mapping[str, str], provider: str) -> None:
 
 def _json(body: Mapping[str, Any], provider: str) -> bytes:
     try:
-        text = json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-        return text.encode()
+        return _ENCODER.encode(body).encode()
     except (TypeError, ValueError) as error:
         for name, value in body.items():
             try:
-                json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+                _ENCODER.encode(value).encode()
             except (TypeError, ValueError):
                 raise ModelProviderError(
                     f"{provider}: {name!r} cannot be sent as JSON: {error}",
