@@ -73,7 +73,7 @@ def test_every_priced_row(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each recorded answer that the reference prices costs the same here, or is listed with why."""
-    monkeypatch.setattr("ember.models.pricing.datetime", _Noon)
+    monkeypatch.setattr("ember.models.price_tables.datetime", _Noon)
     agree: Counter[str] = Counter()
     priced: Counter[str] = Counter()
     deviating: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""The connections of this process: one `httpx.Client`, and one `httpx.AsyncClient` an event loop.
+"""The connections of this process: one `Client`, and one `AsyncClient` an event loop.
 
 Each client sends on a free list of one-connection transports: httpx's own pool scans all its
 connections at every request, which makes a call dearer the more of them run at once. A connection
@@ -349,56 +349,56 @@ class _LateTrust(ssl.SSLContext):
 # --- one for the process, one for each event loop -----------------------------------------------
 
 
-class _NoCookies(httpx.Cookies):
-    def extract_cookies(self, response: httpx.Response) -> None:
-        """Keep none: one client serves all accounts, and reading them is a tenth of a call."""
+class Client(httpx.Client):
+    """httpx's client, for calls that want neither redirects nor cookies nor its idea of auth."""
+
+    def exchange(self, request: httpx.Request) -> httpx.Response:
+        """Send a request as it is; the response's stream is to be read and closed.
+
+        `Client.send` would do so too, for a tenth of what the whole call costs. Like it, this asks
+        for the transport by the one method that mocks of a client replace.
+        """
+        return self._transport_for_url(request.url).handle_request(request)
 
 
-_NO_COOKIES = _NoCookies()
+class AsyncClient(httpx.AsyncClient):
+    """`Client` for an event loop."""
 
-
-class _Client(httpx.Client):
-    @property  # type: ignore[misc]  # nobody sets it
-    def cookies(self) -> httpx.Cookies:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return _NO_COOKIES
-
-
-class _AsyncClient(httpx.AsyncClient):
-    @property  # type: ignore[misc]  # nobody sets it
-    def cookies(self) -> httpx.Cookies:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return _NO_COOKIES
+    async def exchange(self, request: httpx.Request) -> httpx.Response:
+        """See `Client.exchange`."""
+        return await self._transport_for_url(request.url).handle_async_request(request)
 
 
 _lock = threading.Lock()
-_client: httpx.Client | None = None
-_async_clients: RunVar[tuple[httpx.AsyncClient, AsyncGenerator[None]]] | None = None
+_client: Client | None = None
+_async_clients: RunVar[tuple[AsyncClient, AsyncGenerator[None]]] | None = None
 _tls: _LateTrust | None = None
 # A forked child must neither use nor close what it shares with its parent.
 _parents: list[object] = []
 
 
-def client() -> httpx.Client:
+def client() -> Client:
     """The process's client."""
     global _client
     if _client is None:
         with _lock:
             if _client is None:
-                _client = _Client(transport=_Connections())
+                _client = Client(transport=_Connections())
     return _client
 
 
-async def async_client() -> httpx.AsyncClient:
+async def async_client() -> AsyncClient:
     """The running event loop's client: a connection cannot be used from another loop."""
     held = _of_loops().get(None)
     if held is None:
-        made = _AsyncClient(transport=_AsyncConnections())
+        made = AsyncClient(transport=_AsyncConnections())
         closer = _close_with_loop(made)
         await closer.__anext__()
         _of_loops().set(held := (made, closer))
     return held[0]
 
 
-def _of_loops() -> RunVar[tuple[httpx.AsyncClient, AsyncGenerator[None]]]:
+def _of_loops() -> RunVar[tuple[AsyncClient, AsyncGenerator[None]]]:
     global _async_clients
     if _async_clients is None:
         # httpx itself depends on anyio, and loads it at its first asynchronous request.
@@ -410,7 +410,7 @@ def _of_loops() -> RunVar[tuple[httpx.AsyncClient, AsyncGenerator[None]]]:
     return _async_clients
 
 
-async def _close_with_loop(client: httpx.AsyncClient) -> AsyncGenerator[None]:
+async def _close_with_loop(client: AsyncClient) -> AsyncGenerator[None]:
     # An event loop that ends closes the asynchronous generators that are still open in it: the
     # one hook that every loop offers.
     try:

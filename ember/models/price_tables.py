@@ -111,7 +111,7 @@ def _row(sellers: list[str], name: str) -> _Found | None:
         for row in _table(seller):
             if _matches(row["match"], name):
                 # The tiers are the owner's: nobody says that the seller has them too.
-                variants = row.get("variants", {}) if seller == sellers[0] else {}
+                variants: Any = row.get("variants", {}) if seller == sellers[0] else {}
                 return _Found(row["prices"], variants)
     return None
 

@@ -29,7 +29,6 @@ import os
 import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from datetime import datetime
 from decimal import Context, Decimal, InvalidOperation
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -39,6 +38,8 @@ from ember.models import price_pins
 from ember.models.price_tables import Prices, Rate, Unit, standard_prices, units
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from ember.models.schemas import UsageStats
 
 __all__ = ["Billing", "cost"]
@@ -59,6 +60,7 @@ _OVERRIDES = {
 _EXACT = Context(prec=60)
 
 _NO_COUNTS: Mapping[str, int] = {}
+_NO_COSTS: Mapping[str, Mapping[str, Decimal]] = {}
 
 
 class Billing(NamedTuple):
@@ -128,9 +130,7 @@ def _in_force(
 ) -> Prices | None:
     """The prices of a call, by the precedence above; None where none is known."""
     provider, model, requested_model, tier = charge
-    override = _override(provider, model)
-    if not override and requested_model and requested_model != model:
-        override = _override(provider, requested_model)
+    override = _override(provider, model, requested_model)
     prices = standard_prices(provider.lower(), model, requested_model, tier, at)
     if override and (prices is not None or {"input", "output"} <= override.keys()):
         return _overridden(prices or {}, override)
@@ -193,15 +193,20 @@ def _is_in(part: str, whole: str) -> bool:
 # The environment's prices.
 
 
-def _override(provider: str, model: str) -> Mapping[str, Decimal]:
-    found: Mapping[str, Decimal] = {}
-    if text := os.environ.get(_JSON, "").strip():
-        table = _costs_json(text)
-        found = table.get(_plain(provider + model)) or table.get(_plain(model)) or {}
-    for name, side in _variables(model):
-        if text := os.environ.get(name, "").strip():
-            found = {**found, side: _dollars_per_million(text, name)}
-    return found
+def _override(provider: str, reported: str, requested: str | None) -> Mapping[str, Decimal]:
+    """The environment's prices of the model that the response reports, else of the requested."""
+    text = os.environ.get(_JSON, "").strip()
+    table = _costs_json(text) if text else _NO_COSTS
+    for model in dict.fromkeys((reported, requested or reported)):
+        found: Mapping[str, Decimal] = (
+            table.get(_plain(provider + model)) or table.get(_plain(model)) or {}
+        )
+        for name, side in _variables(model):
+            if text := os.environ.get(name, "").strip():
+                found = {**found, side: _dollars_per_million(text, name)}
+        if found:
+            return found
+    return {}
 
 
 def _overridden(prices: Prices, override: Mapping[str, Decimal]) -> Prices:

@@ -103,7 +103,13 @@ class EventDecoder:
         *lines, self._buffer = (self._buffer + piece).split(b"\n")
         events: list[Event] = []
         for line in lines:
-            self._read_line(line, events)
+            # Nearly all lines are these two: they are not worth a call each.
+            if self._raw is None and line.startswith(b"data: "):
+                self._data.append(line[6:])
+            elif self._raw is None and not line:
+                self._dispatch(events)
+            else:
+                self._read_line(line, events)
         return events
 
     def _read_line(self, line: bytes, events: list[Event]) -> None:
@@ -142,9 +148,9 @@ class EventDecoder:
 
     def _dispatch(self, events: list[Event]) -> None:
         if self._data:
-            data = b"\n".join(self._data)
-            events.append(Event(_text(self._name), _text(data)))
-            self._data = []
+            name = _text(self._name) if self._name else ""
+            events.append(Event(name, _text(b"\n".join(self._data))))
+            self._data.clear()
         self._name = b""
 
     def _add_stray(self, more: bytes) -> None:

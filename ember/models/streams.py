@@ -74,14 +74,6 @@ class _Streamed:
         """What the answer used; see `response`."""
         return self.response.usage
 
-    def _begin(self) -> None:
-        if self._ended is None:
-            self._ended = self._observe()
-
-    def _taken(self, chunk: Chunk) -> Chunk:
-        self._pieces.append(chunk.text)
-        return chunk
-
     def _end(self, error: BaseException | None = None) -> None:
         if self._response is not None:
             return
@@ -117,15 +109,18 @@ class Stream(_Streamed):
         return self
 
     def __next__(self) -> Chunk:
-        self._begin()
+        if self._ended is None:
+            self._ended = self._observe()
         try:
-            return self._taken(next(self._chunks))
+            chunk = next(self._chunks)
         except StopIteration:
             self._end()
             raise
         except BaseException as error:
             self._end(error)
             raise
+        self._pieces.append(chunk.text)
+        return chunk
 
     def close(self) -> None:
         """Stop here and close the connection."""
@@ -169,15 +164,18 @@ class AsyncStream(_Streamed):
         return self
 
     async def __anext__(self) -> Chunk:
-        self._begin()
+        if self._ended is None:
+            self._ended = self._observe()
         try:
-            return self._taken(await self._chunks.__anext__())
+            chunk = await self._chunks.__anext__()
         except StopAsyncIteration:
             self._end()
             raise
         except BaseException as error:
             self._end(error)
             raise
+        self._pieces.append(chunk.text)
+        return chunk
 
     async def close(self) -> None:
         """Stop here and close the connection."""

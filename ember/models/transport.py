@@ -10,7 +10,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import httpx
 
@@ -75,33 +75,44 @@ def send(request: Request) -> Reply:
         ModelProviderError: The URL, a header or the proxy's address is not valid.
     """
     deadline = _deadline(request)
-    with open(request) as body:
-        pieces: list[bytes] = []
-        for piece in body.pieces():
-            pieces.append(piece)
-            _check(deadline, request)
-        return Reply(body.status, body.headers, b"".join(pieces))
+    with _Mapped(request):
+        response = client().exchange(_httpx_request(request))
+        try:
+            pieces: list[bytes] = []
+            for piece in _pieces(response):
+                pieces.append(piece)
+                _check(deadline, request)
+        finally:
+            response.close()
+        return Reply(response.status_code, _headers(response), b"".join(pieces))
 
 
 async def asend(request: Request) -> Reply:
     """`send` without blocking the event loop."""
     deadline = _deadline(request)
-    async with aopen(request) as body:
-        pieces: list[bytes] = []
-        async for piece in body.pieces():
-            pieces.append(piece)
-            _check(deadline, request)
-        return Reply(body.status, body.headers, b"".join(pieces))
+    with _Mapped(request):
+        response = await (await async_client()).exchange(_httpx_request(request))
+        try:
+            pieces: list[bytes] = []
+            # Kept until the connection is closed: let go before, it would be closed by the event
+            # loop, at a time of its own.
+            arriving = _apieces(response)
+            async for piece in arriving:
+                pieces.append(piece)
+                _check(deadline, request)
+        finally:
+            await response.aclose()
+        return Reply(response.status_code, _headers(response), b"".join(pieces))
 
 
-def open(request: Request, streamed: bool = False) -> Body:
+def open(request: Request) -> Body:
     """A block that sends a request; its answer can be read inside, piece by piece as it arrives."""
-    return Body(request, streamed)
+    return Body(request)
 
 
-def aopen(request: Request, streamed: bool = False) -> AsyncBody:
+def aopen(request: Request) -> AsyncBody:
     """`open` without blocking the event loop."""
-    return AsyncBody(request, streamed)
+    return AsyncBody(request)
 
 
 class _OpenResponse:
@@ -110,15 +121,15 @@ class _OpenResponse:
     status: int
     headers: Mapping[str, str]
 
-    def __init__(self, request: Request, streamed: bool) -> None:
+    def __init__(self, request: Request) -> None:
         self._request = request
         self._sending = _Mapped(request)
-        self._reading = _Mapped(request, streamed)
+        self._reading = _Mapped(request, streamed=True)
 
     def _begin(self, response: httpx.Response) -> None:
         self._response = response
         self.status = response.status_code
-        self.headers = dict(response.headers.items())
+        self.headers = _headers(response)
 
 
 class Body(_OpenResponse):
@@ -126,13 +137,13 @@ class Body(_OpenResponse):
 
     def __enter__(self) -> Body:
         with self._sending:
-            self._begin(client().send(_httpx_request(self._request), stream=True))
+            self._begin(client().exchange(_httpx_request(self._request)))
         return self
 
     def pieces(self) -> Iterator[bytes]:
         """The body as it arrives, content encoding removed."""
         with self._reading:
-            yield from self._response.iter_bytes()
+            yield from _pieces(self._response)
 
     def __exit__(
         self,
@@ -152,11 +163,9 @@ class AsyncBody(_OpenResponse):
 
     async def __aenter__(self) -> AsyncBody:
         with self._sending:
-            send = (await async_client()).send
-            self._begin(await send(_httpx_request(self._request), stream=True))
-        # Kept until the connection is closed: let go before, it would be closed by the event
-        # loop, at a time of its own.
-        self._pieces = self._response.aiter_bytes()
+            exchange = (await async_client()).exchange
+            self._begin(await exchange(_httpx_request(self._request)))
+        self._arriving = _apieces(self._response)  # kept, as in asend
         return self
 
     def pieces(self) -> AsyncIterator[bytes]:
@@ -168,7 +177,7 @@ class AsyncBody(_OpenResponse):
 
     async def __anext__(self) -> bytes:
         with self._reading:
-            return await self._pieces.__anext__()
+            return await self._arriving.__anext__()
 
     async def __aexit__(
         self,
@@ -180,25 +189,41 @@ class AsyncBody(_OpenResponse):
             await self._response.aclose()
 
 
+def _pieces(response: httpx.Response) -> Iterator[bytes]:
+    """The body as it arrives; one that is not encoded needs none of httpx's decoders."""
+    if "content-encoding" in response.headers:
+        return response.iter_bytes()
+    return iter(cast("httpx.SyncByteStream", response.stream))
+
+
+def _apieces(response: httpx.Response) -> AsyncIterator[bytes]:
+    if "content-encoding" in response.headers:
+        return response.aiter_bytes()
+    return aiter(cast("httpx.AsyncByteStream", response.stream))
+
+
+def _headers(response: httpx.Response) -> Mapping[str, str]:
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in response.headers.raw:
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
+
+
 def _httpx_request(request: Request) -> httpx.Request:
-    timeout = request.timeout
-    waits = [seconds for seconds in (timeout.read, timeout.total) if seconds is not None]
-    read = min(waits, default=None)
-    url = _parsed(request.url)
+    url, host = _parsed(request.url)
     made = httpx.Request(
         "POST",
         url,
         headers={
-            "host": url.netloc.decode("ascii"),
+            "host": host,
             **_DEFAULT_HEADERS,
             **request.headers,
             "content-length": str(len(request.content)),
         },
         # With content= httpx would build the headers a second time.
         stream=httpx.ByteStream(request.content),
-        extensions={
-            "timeout": {"connect": timeout.connect, "read": read, "write": read, "pool": read}
-        },
+        extensions={"timeout": _by_phase(request.timeout)},
     )
     made.read()  # for hooks and mocks that look at request.content
     if request.address is not None:
@@ -206,13 +231,21 @@ def _httpx_request(request: Request) -> httpx.Request:
     return made
 
 
+@functools.lru_cache(maxsize=100)
+def _by_phase(timeout: Timeout) -> dict[str, float | None]:
+    """A timeout in httpx's words."""
+    waits = [seconds for seconds in (timeout.read, timeout.total) if seconds is not None]
+    read = min(waits, default=None)
+    return {"connect": timeout.connect, "read": read, "write": read, "pool": read}
+
+
 @functools.lru_cache(maxsize=1000)
-def _parsed(url: str) -> httpx.URL:
-    # Parsing one takes a tenth of a call, and a program calls few.
+def _parsed(url: str) -> tuple[httpx.URL, str]:
+    """A URL, and its host header; parsing one takes a tenth of a call, and a program calls few."""
     parsed = httpx.URL(url)
     if not parsed.host:
         raise httpx.InvalidURL("it names no host")
-    return parsed
+    return parsed, parsed.netloc.decode("ascii")
 
 
 def _deadline(request: Request) -> float | None:
@@ -300,7 +333,7 @@ def _api_error(error: httpx.HTTPError, request: Request, streamed: bool) -> Prov
             error_type = "incomplete_stream"
     # Under trio only a cause has words.
     detail = next((f" ({cause})" for cause in _causes(error) if str(cause)), "")
-    proxy = proxy_for(_parsed(request.url)) if phase == "connect" else None
+    proxy = proxy_for(_parsed(request.url)[0]) if phase == "connect" else None
     through = f" through the proxy {without_user(proxy)}" if proxy else ""
     remedy, retryable = _remedy(error, error_type, phase, bool(proxy))
     return ProviderAPIError(

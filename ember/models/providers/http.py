@@ -74,7 +74,7 @@ class StreamedCall:
         """Send the request and yield what the answer brings, as it arrives."""
         parser = self._parser
         try:
-            with transport.open(self._request, streamed=True) as body:
+            with transport.open(self._request) as body:
                 parser.start(body.status, body.headers)
                 for piece in body.pieces():
                     yield from parser.feed(piece)
@@ -87,7 +87,7 @@ class StreamedCall:
         """`run` without blocking the event loop."""
         parser = self._parser
         try:
-            async with transport.aopen(self._request, streamed=True) as body:
+            async with transport.aopen(self._request) as body:
                 parser.start(body.status, body.headers)
                 async for piece in body.pieces():
                     for chunk in parser.feed(piece):

@@ -102,7 +102,10 @@ class OpenAIChat(Wire):
 
 def _messages(message: Message, system: str, thoughts: bool) -> list[dict[str, Any]]:
     """A message in OpenAI's words; results of tools are messages of their own there."""
+    role = system if message.role == "system" else message.role
     parts = message.spoken("chat")
+    if len(parts) == 1 and isinstance(parts[0], Text) and not message.extra:
+        return [{"role": role, "content": parts[0].text}]  # as nearly all are
     results = [part for part in parts if isinstance(part, ToolResult)]
     calls = [part for part in parts if isinstance(part, ToolCall)]
     rest = [part for part in parts if not isinstance(part, (ToolResult, ToolCall))]
@@ -112,7 +115,6 @@ def _messages(message: Message, system: str, thoughts: bool) -> list[dict[str, A
     extra = {k: v for k, v in message.extra.items() if thoughts or k not in THOUGHTS}
     if not rest and not calls and (results or not extra):
         return out
-    role = system if message.role == "system" else message.role
     made: dict[str, Any] = {"role": role, "content": _parts(rest), **extra}
     if calls:
         made["tool_calls"] = [

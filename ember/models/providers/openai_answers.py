@@ -83,23 +83,32 @@ class ChatStreamReader:
         """See `StreamReader.read`."""
         self._model = string(event.get("model")) or self._model
         self._id = string(event.get("id")) or self._id
-        usage = _usage_of(event)
-        # The last one counts, but a chunk full of zeros says nothing about what was counted.
-        if usage and (not self._usage or _tokens(usage)):
-            self._usage, self._counted_in = usage, event
-        if stopped := string(fields(event.get("x_groq")).get("error")):
-            self.failure = {"error": {"message": stopped}}
-        self.started = self.started or "choices" in event or bool(usage)
+        if event.get("usage") or "x_groq" in event:
+            self._count(event)
         said: Chunk | None = None
-        for part in entries(event.get("choices")):
+        if "choices" not in event:
+            return said
+        self.started = True
+        for part in entries(event["choices"]):
             place = _place(part)
-            choice = self._choices.setdefault(place, _Choice())
+            choice = self._choices.get(place)
+            if choice is None:
+                choice = self._choices[place] = _Choice()
             text, reasoning = choice.add(part)
             if place == 0:
                 self.complete = self.complete or choice.ended
                 if text or reasoning:
                     said = Chunk(text, reasoning, event)
         return said
+
+    def _count(self, event: Mapping[str, Any]) -> None:
+        usage = _usage_of(event)
+        # The last one counts, but a chunk full of zeros says nothing about what was counted.
+        if usage and (not self._usage or _tokens(usage)):
+            self._usage, self._counted_in = usage, event
+        if stopped := string(fields(event.get("x_groq")).get("error")):
+            self.failure = {"error": {"message": stopped}}
+        self.started = self.started or bool(usage)
 
     def answer(self) -> Answer:
         """See `StreamReader.answer`."""
@@ -125,6 +134,13 @@ class _Choice:
 
     def add(self, part: Mapping[str, Any]) -> tuple[str, str]:
         """Take what a chunk says of this choice; returns its text and its reasoning."""
+        said = fields(part.get("delta"))
+        if len(said) == 1 and not part.get("finish_reason"):
+            # Nearly all chunks add to the text and say nothing else.
+            text = said.get("content")
+            if isinstance(text, str):
+                self._text.append(text)
+                return text, ""
         if word := _finish(part.get("finish_reason")):
             self.ended, self._finish = True, word
         delta = fields(part.get("delta"))
@@ -229,7 +245,8 @@ def _finish(word: object) -> FinishReason | None:
 
 def _place(choice: Mapping[str, Any]) -> int:
     # A number below 0 is no place: whatever carries it belongs to the one answer there is.
-    return max(0, index(choice.get("index")) or 0)
+    place = choice.get("index")
+    return 0 if place == 0 else max(0, index(place) or 0)
 
 
 def _content(content: object) -> tuple[str, str]:
@@ -303,7 +320,7 @@ def _count(answer: Answer, usage: Mapping[str, Any], body: Mapping[str, Any]) ->
     total = count(usage.get("total_tokens"))
     cached = count(inputs.get("cached_tokens"))
     if not cached:
-        cached = max(count(usage.get(key)) for key in _CACHED)
+        cached = max((count(usage[key]) for key in _CACHED if key in usage), default=0)
     written = count(inputs.get("cache_write_tokens"))
     written = written or count(usage.get("cache_creation_input_tokens"))
     reasoning = count(outputs.get("reasoning_tokens")) or count(usage.get("reasoning_tokens"))

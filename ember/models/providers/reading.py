@@ -39,9 +39,9 @@ def fields(value: object) -> Mapping[str, Any]:
     return cast("Mapping[str, Any]", value) if isinstance(value, dict) else _NOTHING
 
 
-def items(value: object) -> list[Any]:
+def items(value: object) -> Sequence[Any]:
     """A JSON array's items; none where it is something else."""
-    return [*cast("Sequence[Any]", value)] if isinstance(value, list) else []
+    return cast("Sequence[Any]", value) if isinstance(value, list) else ()
 
 
 def entries(value: object) -> list[Mapping[str, Any]]:
@@ -79,10 +79,9 @@ def dollars(value: object) -> float | None:
     return float(value) if abs(value) <= _MOST and math.isfinite(value) else None
 
 
-def reported_error(body: object) -> bool:
+def reported_error(body: Mapping[str, Any]) -> bool:
     """Whether a body that came with a success is an error all the same."""
-    item = fields(body)
-    return bool(item.get("error")) or item.get("type") == "error"
+    return bool(body.get("error")) or body.get("type") == "error"
 
 
 def request_id(headers: Mapping[str, str]) -> str | None:

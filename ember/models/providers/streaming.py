@@ -96,13 +96,14 @@ class StreamParser:
         told_so_far(error, self._reader.answer())
 
     def _read(self, name: str, data: str, at_end: bool = False) -> Chunk | None:
-        if data.strip() == "[DONE]":
-            self._reader.complete = self._reader.complete or self._reader.ends_with_done
-            return None
         try:
             event = loaded(data)
         except ValueError:
-            if at_end or not data.strip():
+            bare = data.strip()
+            if bare == "[DONE]":
+                self._reader.complete = self._reader.complete or self._reader.ends_with_done
+                return None
+            if at_end or not bare:
                 return None  # the last event was cut off: the missing end marker will tell
             raise self._misread(data) from None
         self._events.append(event)

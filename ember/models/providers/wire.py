@@ -76,7 +76,7 @@ class Answer:
         message: Mapping[str, Any] | None = None,
     ) -> None:
         self.text = text
-        self.finish_reason = finish_reason
+        self.finish_reason: FinishReason | None = finish_reason
         self.tool_calls = tool_calls
         self.reasoning = reasoning
         self.refusal = refusal
