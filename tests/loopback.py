@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import quote
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,8 @@ class Loopback:
     """
 
     def __init__(self, server: _Server, received: list[Received]) -> None:
-        scheme = "https" if server.tls else "http"
-        self.port: int = server.server_address[1]
-        self.url = f"{scheme}://127.0.0.1:{self.port}"
+        self.port = server.server_port
+        self.url = server.url
         self.received = received
         self._server = server
 
@@ -101,12 +101,20 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 2048
     tls: ssl.SSLContext | None = None
 
-    def __init__(self, handler: type[BaseHTTPRequestHandler], tls: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, host: str, handler: type[BaseHTTPRequestHandler], tls: ssl.SSLContext | None
+    ) -> None:
         self.accepted = self.ended = 0
         self.tls = tls
         self._lock = threading.Lock()
         self._connections: set[socket.socket] = set()
-        super().__init__(("127.0.0.1", 0), handler)
+        if "/" in host:
+            self.address_family = socket.AF_UNIX
+        elif ":" in host:
+            self.address_family = socket.AF_INET6
+        # http.server's types know TCP only.
+        address: Any = host if "/" in host else (host, 0)
+        super().__init__(address, handler)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         with self._lock:
@@ -133,26 +141,36 @@ class _Server(ThreadingHTTPServer):
         # HTTPServer's own asks the name service for this machine's name.
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
-        self.server_address = self.socket.getsockname()
-        self.server_name, self.server_port = "127.0.0.1", self.server_address[1]
+        address: Any = self.socket.getsockname()
+        self.server_address = address
+        scheme = "https" if self.tls else "http"
+        if isinstance(address, str):
+            self.server_port = 0
+            self.url = f"{scheme}+unix://{quote(address, safe='')}"
+        else:
+            host, self.server_port = address[:2]
+            self.url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.server_port}"
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that has gone away is what some tests are about."""
 
 
 @contextmanager
-def serving(answer: Answer = echo, tls: ssl.SSLContext | None = None) -> Generator[Loopback]:
+def serving(
+    answer: Answer = echo, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1"
+) -> Generator[Loopback]:
     """Run a server in a thread of its own until the block ends.
 
     Args:
         answer: Gets each request, gives the reply.
         tls: With it, the server speaks https.
+        host: This machine's address to listen at, or the path of a Unix socket.
     """
     received: list[Received] = []
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
+        disable_nagle_algorithm = "/" not in host  # a Unix socket has none
 
         def log_message(self, format: str, *args: object) -> None:
             """Silent."""
@@ -198,7 +216,7 @@ def serving(answer: Answer = echo, tls: ssl.SSLContext | None = None) -> Generat
             if reply.cut:
                 self.close_connection = True
 
-    server = _Server(Handler, tls)
+    server = _Server(host, Handler, tls)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:

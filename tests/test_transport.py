@@ -7,9 +7,11 @@ import json
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
+from pathlib import Path
 from typing import Any, NoReturn
 
 import httpx
@@ -196,7 +198,7 @@ def test_what_breaks_later_is_not_sent_again(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_idle_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """After a burst, only so many idle connections are kept."""
-    monkeypatch.setattr(connections, "_MAX_IDLE_PER_ORIGIN", 2)
+    monkeypatch.setenv("EMBER_MAX_IDLE_CONNECTIONS", "2")
     gate = threading.Barrier(6)
 
     def together(received: Received) -> Reply:
@@ -211,6 +213,7 @@ def test_idle_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_idle_connections_expire(monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that has been idle for too long is closed when another comes back."""
+    monkeypatch.setenv("EMBER_KEEPALIVE_SECONDS", "0.2")
     gate = threading.Barrier(3)
 
     def together(received: Received) -> Reply:
@@ -221,10 +224,46 @@ def test_idle_connections_expire(monkeypatch: pytest.MonkeyPatch) -> None:
         list(pool.map(lambda _: call(server.url), range(3)))
         assert server.settles_at(3)
         gate = threading.Barrier(1)
-        monkeypatch.setattr(connections, "_KEEPALIVE_SECONDS", -1.0)
+        time.sleep(0.3)
         call(server.url)
         call(server.url)
         assert server.settles_at(1)
+
+
+@pytest.mark.parametrize("text", ["soon", "-1", "nan"])
+@pytest.mark.parametrize("variable", ["EMBER_KEEPALIVE_SECONDS", "EMBER_MAX_IDLE_CONNECTIONS"])
+def test_malformed_keep_alive_limits(
+    variable: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limit that is no number is refused by name, before anything is sent."""
+    monkeypatch.setenv(variable, text)
+    with serving() as server:
+        with pytest.raises(ModelProviderError, match=f"{variable}='{text}' is not a number"):
+            call(server.url)
+        assert not server.received
+
+
+# --- to wherever it is --------------------------------------------------------------------------
+
+
+@every_way
+def test_unix_socket(way: Callable[..., str], tmp_path: Path) -> None:
+    """A base URL can name a Unix socket, on which calls in a row share a connection."""
+    with serving(answering, host=str(tmp_path / "model server")) as server:
+        assert way(server.url) == way(server.url)
+        assert server.received[0].path == "/v1/chat/completions"
+        assert server.received[0].headers["host"] == "localhost"
+        server.drop_idle()
+    with pytest.raises(ProviderAPIError, match=r"could not connect at http\+unix://.*server up"):
+        way(server.url)
+
+
+@every_way
+def test_ipv6(way: Callable[..., str]) -> None:
+    """A base URL can name an IPv6 address."""
+    with serving(answering, host="::1") as server:
+        assert way(server.url)
+        assert server.received[0].headers["host"] == f"[::1]:{server.port}"
 
 
 # --- never left behind --------------------------------------------------------------------------

@@ -11,6 +11,7 @@ what goes out on a connection, or respx's `httpx` mocker for a whole client.
 from __future__ import annotations
 
 import atexit
+import math
 import os
 import ssl
 import sys
@@ -19,7 +20,7 @@ import time
 import urllib.request
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
 import httpx
 
@@ -28,17 +29,41 @@ from ember.exceptions import ModelProviderError
 if TYPE_CHECKING:
     from anyio.lowlevel import RunVar
 
-__all__ = ["LateURL", "async_client", "client", "proxy_for", "without_user"]
+__all__ = ["UNIX_SOCKET", "LateURL", "async_client", "client", "proxy_for", "without_user"]
 
-# Most load balancers close an idle connection after 60 s or more; httpx's default of 5 s would
-# make every call of a quiet program open a new one.
-_KEEPALIVE_SECONDS = 30.0
-_MAX_IDLE_PER_ORIGIN = 100
-_ONE_CONNECTION = httpx.Limits(
-    max_connections=1, max_keepalive_connections=1, keepalive_expiry=_KEEPALIVE_SECONDS
-)
+# The request extension that names a Unix socket.
+UNIX_SOCKET = "ember_unix_socket"
 
 _Transport = TypeVar("_Transport", httpx.HTTPTransport, httpx.AsyncHTTPTransport)
+
+
+class _Keep(NamedTuple):
+    """How long an idle connection is kept, and how many to one origin."""
+
+    seconds: float
+    at_most: float
+
+
+def _kept_alive() -> _Keep:
+    # Most load balancers close an idle connection after 60 s or more; httpx's default of 5 s would
+    # make every call of a quiet program open a new one.
+    return _Keep(
+        _setting("EMBER_KEEPALIVE_SECONDS", 30.0), _setting("EMBER_MAX_IDLE_CONNECTIONS", 100.0)
+    )
+
+
+def _setting(variable: str, default: float) -> float:
+    text = os.environ.get(variable, "").strip()
+    try:
+        value = float(text) if text else default
+    except ValueError:
+        value = math.nan
+    if not value >= 0:
+        raise ModelProviderError(
+            f"{variable}={text!r} is not a number of 0 or more, such as {default:g}",
+            {"variable": variable},
+        )
+    return value
 
 
 class _Idle(Generic[_Transport]):
@@ -49,14 +74,15 @@ class _Idle(Generic[_Transport]):
 
     def __init__(self, kind: type[_Transport]) -> None:
         self._kind: type[_Transport] = kind
+        self._keep = _kept_alive()
         self._transports: deque[tuple[float, _Transport]] = deque()
 
-    def take(self, url: httpx.URL) -> tuple[_Transport, bool]:
+    def take(self, request: httpx.Request) -> tuple[_Transport, bool]:
         """An idle transport, or a new one; and whether it was used before."""
         try:
             return self._transports.pop()[1], True
         except IndexError:
-            return self.new(url), False
+            return self.new(request), False
 
     def give_back(self, transport: _Transport) -> _Transport | None:
         """Keep a transport for the next call; returns one that is to be closed, if any."""
@@ -66,7 +92,7 @@ class _Idle(Generic[_Transport]):
             since, oldest = self._transports.popleft()
         except IndexError:  # another thread has taken it already
             return None
-        if now - since > _KEEPALIVE_SECONDS or len(self._transports) >= _MAX_IDLE_PER_ORIGIN:
+        if now - since > self._keep.seconds or len(self._transports) >= self._keep.at_most:
             return oldest
         self._transports.appendleft((since, oldest))
         return None
@@ -77,15 +103,26 @@ class _Idle(Generic[_Transport]):
         self._transports.clear()
         return kept
 
-    def new(self, url: httpx.URL) -> _Transport:
+    def new(self, request: httpx.Request) -> _Transport:
         """A transport without a connection yet."""
-        address = proxy_for(url)
+        url, unix_socket = request.url, request.extensions.get(UNIX_SOCKET)
+        address = None if unix_socket else proxy_for(url)
         try:
             proxy = None
             if address is not None:
                 tls = _trust() if address.startswith("https:") else None
                 proxy = httpx.Proxy(address, ssl_context=tls)
-            return self._kind(verify=_trust(), limits=_ONE_CONNECTION, proxy=proxy, trust_env=False)
+            return self._kind(
+                verify=_trust(),
+                limits=httpx.Limits(
+                    max_connections=1,
+                    max_keepalive_connections=1,
+                    keepalive_expiry=self._keep.seconds,
+                ),
+                proxy=proxy,
+                uds=unix_socket,
+                trust_env=False,
+            )
         except (ImportError, ValueError, httpx.InvalidURL) as error:
             raise ModelProviderError(
                 f"the proxy {without_user(address or '')!r} cannot be used: {error}. "
@@ -99,13 +136,16 @@ class _FreeList(Generic[_Transport]):
 
     def __init__(self, kind: type[_Transport]) -> None:
         self._kind: type[_Transport] = kind
-        self._origins: dict[tuple[str, bytes], _Idle[_Transport]] = {}
+        self._origins: dict[object, _Idle[_Transport]] = {}
 
-    def to(self, url: httpx.URL) -> _Idle[_Transport]:
-        """The transports to the URL's origin."""
-        origin = (url.scheme, url.netloc)
+    def to(self, request: httpx.Request) -> _Idle[_Transport]:
+        """The transports to where a request goes."""
+        url = request.url
+        origin = request.extensions.get(UNIX_SOCKET) or (url.scheme, url.netloc)
         idle = self._origins.get(origin)
-        return idle if idle is not None else self._origins.setdefault(origin, _Idle(self._kind))
+        if idle is None:
+            idle = self._origins.setdefault(origin, _Idle(self._kind))
+        return idle
 
     def clear(self) -> list[_Transport]:
         """Forget all; the caller closes them."""
@@ -136,8 +176,8 @@ class _Connections(httpx.BaseTransport):
         self._free = _FreeList(httpx.HTTPTransport)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        idle = self._free.to(request.url)
-        transport, used = idle.take(request.url)
+        idle = self._free.to(request)
+        transport, used = idle.take(request)
         started = time.monotonic()
         try:
             try:
@@ -146,7 +186,7 @@ class _Connections(httpx.BaseTransport):
                 if not (used and _was_closed_idle(error, started)):
                     raise
                 transport.close()
-                transport = idle.new(request.url)
+                transport = idle.new(request)
                 response = transport.handle_request(request)
         except BaseException:
             transport.close()
@@ -198,8 +238,8 @@ class _AsyncConnections(httpx.AsyncBaseTransport):
         self._free = _FreeList(httpx.AsyncHTTPTransport)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        idle = self._free.to(request.url)
-        transport, used = idle.take(request.url)
+        idle = self._free.to(request)
+        transport, used = idle.take(request)
         started = time.monotonic()
         try:
             try:
@@ -208,7 +248,7 @@ class _AsyncConnections(httpx.AsyncBaseTransport):
                 if not (used and _was_closed_idle(error, started)):
                     raise
                 await transport.aclose()
-                transport = idle.new(request.url)
+                transport = idle.new(request)
                 response = await transport.handle_async_request(request)
         except BaseException:
             await transport.aclose()

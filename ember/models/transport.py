@@ -11,11 +11,19 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, NamedTuple, cast
+from urllib.parse import unquote
 
 import httpx
 
 from ember.exceptions import ErrorType, ModelProviderError, ProviderAPIError
-from ember.models.connections import LateURL, async_client, client, proxy_for, without_user
+from ember.models.connections import (
+    UNIX_SOCKET,
+    LateURL,
+    async_client,
+    client,
+    proxy_for,
+    without_user,
+)
 
 __all__ = ["AsyncBody", "Body", "Reply", "Request", "Timeout", "aopen", "asend", "open", "send"]
 
@@ -211,7 +219,10 @@ def _headers(response: httpx.Response) -> Mapping[str, str]:
 
 
 def _httpx_request(request: Request) -> httpx.Request:
-    url, host = _parsed(request.url)
+    url, host, unix_socket = _parsed(request.url)
+    extensions: dict[str, Any] = {"timeout": _by_phase(request.timeout)}
+    if unix_socket:
+        extensions[UNIX_SOCKET] = unix_socket
     made = httpx.Request(
         "POST",
         url,
@@ -223,7 +234,7 @@ def _httpx_request(request: Request) -> httpx.Request:
         },
         # With content= httpx would build the headers a second time.
         stream=httpx.ByteStream(request.content),
-        extensions={"timeout": _by_phase(request.timeout)},
+        extensions=extensions,
     )
     made.read()  # for hooks and mocks that look at request.content
     if request.address is not None:
@@ -240,12 +251,16 @@ def _by_phase(timeout: Timeout) -> dict[str, float | None]:
 
 
 @functools.lru_cache(maxsize=1000)
-def _parsed(url: str) -> tuple[httpx.URL, str]:
-    """A URL, and its host header; parsing one takes a tenth of a call, and a program calls few."""
+def _parsed(url: str) -> tuple[httpx.URL, str, str | None]:
+    """A URL, its host header and its Unix socket; parsing one takes a tenth of a call."""
+    unix_socket = None
+    if url.startswith("http+unix://"):  # a socket's path, percent-encoded, in the host's place
+        quoted, slash, path = url.removeprefix("http+unix://").partition("/")
+        unix_socket, url = unquote(quoted), f"http://localhost{slash}{path}"
     parsed = httpx.URL(url)
-    if not parsed.host:
+    if not parsed.host or unix_socket == "":
         raise httpx.InvalidURL("it names no host")
-    return parsed, parsed.netloc.decode("ascii")
+    return parsed, parsed.netloc.decode("ascii"), unix_socket
 
 
 def _deadline(request: Request) -> float | None:
@@ -317,7 +332,8 @@ def _setup_error(error: Exception, request: Request) -> ModelProviderError:
         error.request = httpx.Request("POST", where)
     return ModelProviderError(
         f"{request.provider}: cannot send to {where!r}: {why}. Check base_url= (it begins with "
-        "http:// or https://), the key and extra_headers= (no blanks at the ends, no line breaks)",
+        "http:// or https://, or http+unix:// for a socket), the key and extra_headers= (no "
+        "blanks at the ends, no line breaks)",
         {"provider": request.provider, "model": request.model},
     )
 
