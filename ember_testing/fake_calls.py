@@ -7,14 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from ember.models.messages import (
-    Media,
-    Message,
-    NativePart,
-    Part,
-    ToolResult,
-    as_messages,
-)
+from ember.models.media import Media
+from ember.models.messages import Message, as_messages
+from ember.models.parts import NativePart, Part, ToolResult
 from ember_testing.traffic import Asked
 
 __all__ = ["FakeCall", "call_of_custom", "call_of_request"]

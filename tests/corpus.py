@@ -164,13 +164,15 @@ def sent(model: str, prompt: Any = "hi", stream: bool = False, **params: Any) ->
     return Sent(str(request.url), dict(request.headers), json.loads(request.content))
 
 
-def ask(model: str, stream: bool = False, **params: Any) -> ChatResponse | EmberError:
+def ask(
+    model: str, stream: bool = False, prompt: Any = "hi", **params: Any
+) -> ChatResponse | EmberError:
     """Call a model by the public function: its response, or the error that it raises."""
     params.setdefault("api_key", "sk-of-a-test")
     try:
         if not stream:
-            return models(model, "hi", **params)
-        streamed = models.stream(model, "hi", **params)
+            return models(model, prompt, **params)
+        streamed = models.stream(model, prompt, **params)
         pieces = [chunk.text for chunk in streamed]
     except EmberError as error:
         return error

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ember.exceptions import EmberError, ProviderAPIError
-from tests.corpus import Row, needs_corpus, player, references, rows, unparsed
+from tests.corpus import Row, ask, needs_corpus, player, references, rows, target, unparsed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -268,3 +268,86 @@ def test_rows_that_the_sdks_cannot_read(capsys: pytest.CaptureFixture[str]) -> N
     with capsys.disabled():
         sys.stdout.write(f"\nunreadable for the SDKs: {agree} of {len(unparsed())} read right\n")
     assert agree == 70
+
+
+TURNS = {"openai.chat": "messages", "openai.responses": "input", "anthropic.messages": "messages",
+         "google.generate": "contents"}  # fmt: skip
+# What has no meaning: null, [], "no error", the place of a call in its list, a tool's name beside
+# the id of its call, what a Responses result says of itself.
+NOTHING = ("content", None), ("content", []), ("is_error", False), ("tool_calls", [])
+NAMELESS = {"tool": ("name",), "function_call_output": ("id", "status"),
+            "custom_tool_call_output": ("id", "status")}  # fmt: skip
+
+# What was wrong as it was sent: the recording's answer is an error, or it goes out repaired.
+NOT_AS_RECORDED = {
+    "18748da942d32c9a": "no such role",
+    "9b6c0dffcff86af8": "no such role",
+    "b34d56a0c6654d4e": "no such role",
+    "270cfd6bdf1e5ded": "a call without arguments, which are {}",
+    "5ebd277b8dbcbca6": "a call without arguments, which are {}",
+}
+
+
+def meaning(value: Any) -> Any:
+    """A turn without what has no meaning, in the shortest form that the wire has for it."""
+    if isinstance(value, list):
+        return [meaning(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    kind = value.get("type") if value.get("role") is None else value["role"]
+    extra = NAMELESS.get(str(kind), ()) + (("index",) if "function" in value else ())
+    made = {
+        name: meaning(item)
+        for name, item in value.items()
+        if item is not None and name not in extra and (name, item) not in NOTHING
+    }
+    if made.get("role") == "developer":
+        made["role"] = "system"  # one word or the other, by the model
+    if made.get("type") == "message" and "id" not in made:
+        del made["type"]
+    for call in ("functionCall", "functionResponse"):
+        if call in made:
+            made[call].pop("id", None)  # Google links them by name
+    content = made.get("content")
+    alone = isinstance(content, list) and len(content) == 1 and isinstance(content[0], dict)
+    if alone and content[0].keys() == {"type", "text"}:
+        made["content"] = content[0]["text"]
+    return made
+
+
+def test_recorded_conversations_go_out_as_they_were_recorded(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Turns of every kind that others sent to a provider reach it unchanged through Ember."""
+    compared: Counter[str] = Counter()
+    differences: dict[str, str] = {}
+    with player() as played:
+        for row in rows().values():
+            wire = row["wire"]
+            try:
+                turns = json.loads(row["request_body"])[TURNS[wire]]
+            except (ValueError, TypeError, KeyError):
+                continue
+            model, base_url = target(row)
+            played.requests.clear()
+            result = ask(model, prompt=turns, base_url=base_url)
+            compared[wire] += 1
+            if not played.requests:
+                differences[row["id"]] = str(result)
+                continue
+            ours = meaning(json.loads(played.requests[0].content)[TURNS[wire]])
+            theirs = meaning(turns)
+            ours, theirs = (
+                [{"role": "user", "content": t}] if isinstance(t, str) else t
+                for t in (ours, theirs)
+            )
+            if wire == "openai.responses" and theirs[0].get("role") == "system":
+                del theirs[: len(theirs) - len(ours)]  # it is in `instructions`
+            if ours != theirs:
+                unequal = [(o, t) for o, t in zip(ours, theirs, strict=False) if o != t]
+                differences[row["id"]] = f"{unequal[:1] or [ours[-1], theirs[-1]]!r:.600}"
+    with capsys.disabled():
+        sys.stdout.write(f"\nconversations as recorded: {compared.total()} {dict(compared)}\n")
+        sys.stdout.writelines(f"  {row} {what}\n" for row, what in differences.items())
+    assert compared.total() > 4_000
+    assert differences.keys() == NOT_AS_RECORDED.keys()

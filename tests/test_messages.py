@@ -150,11 +150,216 @@ def test_empty_answer_in_a_conversation_is_left_out(model: str) -> None:
     assert len(body.get("messages") or body.get("contents") or body["input"]) == 2
 
 
+def reply(model: str, answer: dict[str, Any], **params: Any) -> ChatResponse:
+    """What Ember makes of an answer of this body."""
+    with player() as played:
+        played.load({"status": 200, "response_headers": {}, "response_body": json.dumps(answer)})
+        response = ask(model, **params)
+    assert isinstance(response, ChatResponse)
+    return response
+
+
+def chat_answer(call: dict[str, Any]) -> dict[str, Any]:
+    """A chat completion that asks for one tool."""
+    message = {"role": "assistant", "content": None, "tool_calls": [call]}
+    choice = {"index": 0, "finish_reason": "tool_calls", "message": message}
+    return {"id": "x", "model": "m", "choices": [choice]}
+
+
+CUSTOM = {"id": "call_1", "type": "custom", "custom": {"name": "code", "input": "print(1)"}}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_custom_tools_of_chat_go_back(stream: bool) -> None:
+    """A call of a custom tool, whose input is free text, goes back as it came."""
+    with player() as played:
+        answer: Any = chat_answer(CUSTOM)
+        if stream:
+            (choice,) = answer["choices"]
+            choice["delta"] = choice.pop("message")
+            choice["delta"]["tool_calls"] = [CUSTOM | {"index": 0}]
+        body = f"data: {json.dumps(answer)}\n\ndata: [DONE]\n\n" if stream else json.dumps(answer)
+        played.load({"status": 200, "response_headers": {}, "response_body": body})
+        response = ask("gpt-5.5", stream)
+    assert isinstance(response, ChatResponse)
+    (call,) = response.tool_calls
+    assert (call.name, call.arguments) == ("code", "print(1)")
+    prompt = [response.message, {"role": "tool", "tool_call_id": call.id, "content": "1"}]
+    asked, result = sent("gpt-5.5", prompt).body["messages"]
+    assert asked["tool_calls"] == [CUSTOM]
+    assert result == {"role": "tool", "tool_call_id": "call_1", "content": "1"}
+
+
+def test_custom_tools_of_responses_go_back() -> None:
+    """The result of a custom tool has an item of its own there; elsewhere the call is not lost."""
+    item = {"type": "custom_tool_call", "id": "ctc_1", "call_id": "call_1", "name": "code",
+            "input": "print(1)"}  # fmt: skip
+    response = reply("openai-responses/gpt-5.5", {"object": "response", "output": [item]})
+    prompt = [response.message, {"role": "tool", "tool_call_id": "call_1", "content": "1"}]
+    assert sent("openai-responses/gpt-5.5", prompt).body["input"] == [
+        item,
+        {"type": "custom_tool_call_output", "call_id": "call_1", "output": "1"},
+    ]
+    asked, _ = sent("gpt-5.5", prompt).body["messages"]
+    assert asked["tool_calls"][0]["id"] == "call_1"
+
+
+def test_signatures_of_googles_compatible_endpoint_go_back() -> None:
+    """Gemini behind chat completions signs its calls, refuses them without; OpenAI gets none."""
+    extra = {"google": {"thought_signature": "c2ln"}}
+    function = {"name": "weather", "arguments": "{}"}
+    call = {"id": "c", "type": "function", "function": function, "extra_content": extra}
+    base = {"base_url": "https://generativelanguage.googleapis.com/v1beta/openai"}
+    response = reply("openai/gemini-3.8-flash", chat_answer(call), **base)
+    assert sent("openai/gemini-3.8-flash", [response.message], **base).body["messages"][0][
+        "tool_calls"
+    ] == [call]
+    assert "c2ln" not in json.dumps(sent("gpt-4o", [response.message]).body)
+
+
+def test_searches_and_callers_of_anthropic_go_back() -> None:
+    """Citations of a search and a call's caller go back on Anthropic's wire, and on no other."""
+    cited = {"type": "text", "text": "Ulm.", "citations": [{"encrypted_index": "e"}]}
+    use = {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {},
+           "caller": {"type": "direct"}}  # fmt: skip
+    response = reply("claude-opus-5", {"type": "message", "content": [cited, use]})
+    prompt = [response.message, {"role": "tool", "tool_call_id": "toolu_1", "content": "grey"}]
+    asked, result = sent("claude-opus-5", prompt).body["messages"]
+    assert asked["content"] == [cited, use]
+    assert result["content"][0]["tool_use_id"] == "toolu_1"
+    asked, result = sent("gpt-4o", prompt).body["messages"]
+    assert asked["content"] == "Ulm."
+    assert asked["tool_calls"][0]["function"] == {"name": "weather", "arguments": "{}"}
+
+
+def test_refusals_and_requests_for_approval_go_back() -> None:
+    """An answer that is nothing but one of these can stay in the conversation, on any wire."""
+    approval = {"type": "mcp_approval_request", "id": "m", "name": "x", "arguments": "{}"}
+    response = reply("openai-responses/gpt-5.5", {"object": "response", "output": [approval]})
+    prompt = [response.message, {"role": "user", "content": "n"}]
+    assert sent("openai-responses/gpt-5.5", prompt).body["input"][0] == approval
+    assert len(sent("claude-opus-5", prompt).body["messages"]) == 1
+    message = {"type": "message", "content": [{"type": "refusal", "refusal": "No."}]}
+    response = reply("openai-responses/gpt-5.5", {"object": "response", "output": [message]})
+    for model in ("claude-opus-5", "gpt-4o"):
+        said = sent(model, [response.message, *prompt[1:]]).body["messages"][0]
+        assert said == {"role": "assistant", "content": "No."}
+
+
+def test_tool_result_in_parts_is_not_json_about_parts() -> None:
+    """A result in text parts, as Anthropic and OpenAI write it, is their text on every wire."""
+    parts = [{"type": "text", "text": "grey, "}, {"type": "text", "text": "12 degrees"}]
+    prompt = [{"role": "tool", "tool_call_id": "c", "content": parts}]
+    assert sent("gpt-4o", prompt).body["messages"][0]["content"] == parts
+    assert sent("o3-pro", prompt).body["input"][0]["output"] == "grey, 12 degrees"
+    block = sent("claude-opus-5", prompt).body["messages"][0]["content"][0]
+    assert block["content"] == parts
+    part = sent("gemini-3.8-flash", prompt).body["contents"][0]["parts"][0]
+    assert part["functionResponse"]["response"] == {"result": "grey, 12 degrees"}
+    data = [{"type": "text"}, {"sky": "grey"}]
+    prompt = [{"role": "tool", "tool_call_id": "c", "content": data}]
+    assert json.loads(sent("gpt-4o", prompt).body["messages"][0]["content"]) == data
+
+
+def test_arguments_go_back_letter_by_letter() -> None:
+    """What the model wrote as arguments is not written anew: its numbers and blanks stay."""
+    function = {"name": "f", "arguments": '{"a":1e2,"b": 1.10}'}
+    call = {"id": "c", "type": "function", "function": function}
+    message = reply("gpt-4o", chat_answer(call)).message
+    (turn,) = sent("gpt-4o", [message]).body["messages"]
+    assert turn["tool_calls"] == [call]
+    (block,) = sent("claude-opus-5", [message]).body["messages"][0]["content"]
+    assert block["input"] == {"a": 100.0, "b": 1.1}
+
+
+def test_items_of_the_responses_api_are_a_prompt() -> None:
+    """A list as that API takes it goes there as it is, and means the same to any other wire."""
+    items: list[dict[str, Any]] = [
+        {"role": "user", "content": "Weather?"},
+        {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "x"},
+        {"type": "message", "id": "m", "role": "assistant", "phase": "commentary",
+         "content": [{"type": "output_text", "text": "Let me see."}]},
+        {"type": "function_call", "call_id": "c1", "name": "f", "arguments": '{"city":"Ulm"}'},
+        {"type": "function_call", "call_id": "c2", "name": "f", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "c1", "output": "grey"},
+        {"type": "function_call_output", "call_id": "c2",
+         "output": [{"type": "input_image", "image_url": "https://example.com/a.png"}]},
+        {"role": "assistant", "content": "Grey.", "phase": "final_answer"},
+        {"type": "item_reference", "id": "i"},
+    ]  # fmt: skip
+    assert sent("o3-pro", items).body["input"] == items
+    assert sent("o3-pro", items[5:6]).body["input"] == items[5:6]
+    user, asked, results, grey = sent("claude-opus-5", items).body["messages"]
+    assert (user["content"], grey["content"]) == ("Weather?", "Grey.")
+    kinds = [block["type"] for block in asked["content"]]
+    assert kinds == ["text", "tool_use", "tool_use"]
+    assert asked["content"][1]["input"] == {"city": "Ulm"}
+    assert [block["tool_use_id"] for block in results["content"]] == ["c1", "c2"]
+    roles = [turn["role"] for turn in sent("gpt-4o", items).body["messages"]]
+    assert roles == ["user", "assistant", "tool", "tool", "assistant"]
+    assert sent("gemini-3.8-flash", items).body["contents"][2]["parts"][0] == {
+        "functionResponse": {"name": "f", "response": {"result": "grey"}, "id": "c1"}
+    }
+
+
+def test_parts_with_keys_of_their_own_go_out_as_they_are() -> None:
+    """A marker for the cache on an image, and media beside a function's response, are not lost."""
+    marked = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"},
+              "cache_control": {"type": "ephemeral"}}  # fmt: skip
+    body = sent("openrouter/m", [{"role": "user", "content": ["?", marked]}]).body
+    assert body["messages"][0]["content"][1] == marked
+    response: dict[str, Any] = {"name": "f", "response": {}, "parts": [{"inlineData": {}}]}
+    turn = {"role": "user", "parts": [{"functionResponse": response}]}
+    assert sent("gemini-3.8-flash", [turn]).body["contents"] == [turn]
+    del response["parts"]
+    assert sent("gemini-3.8-flash", [turn]).body["contents"] == [turn]
+
+
+def test_system_message_within_a_conversation() -> None:
+    """It keeps its place with the Claude models that take one there, and leads with the others."""
+    turns = [{"role": role, "content": role} for role in ("system", "user", "assistant", "user")]
+    prompt = [*turns, {"role": "system", "content": "From now on in French."}]
+    body = sent("claude-opus-4-8", prompt).body
+    assert body["system"] == "system"
+    assert body["messages"] == prompt[1:]
+    body = sent("claude-opus-5-5", prompt).body
+    assert [block["text"] for block in body["system"]] == ["system", "From now on in French."]
+    assert body["messages"] == prompt[1:-1]
+
+
+def test_words_beside_a_result_follow_it() -> None:
+    """A user's words in the turn that brings a result, as Anthropic has it, come after it."""
+    turn = [{"type": "tool_result", "tool_use_id": "c", "content": "grey"},
+            {"type": "text", "text": "And Köln?"}]  # fmt: skip
+    prompt = [{"role": "user", "content": turn}]
+    result, words = sent("o3-pro", prompt).body["input"]
+    assert result["type"] == "function_call_output"
+    assert words == {"role": "user", "content": "And Köln?"}
+
+
+def test_empty_text_is_left_out_where_it_would_be_refused() -> None:
+    """An empty system message or an empty text beside calls is no block of Anthropic's."""
+    call = {"id": "c", "name": "weather", "arguments": {}}
+    turns = [{"role": "user", "content": "?"},
+             {"role": "assistant", "content": "", "tool_calls": [call]}]  # fmt: skip
+    body = sent("claude-opus-5", turns, system="").body
+    assert "system" not in body
+    (block,) = body["messages"][1]["content"]
+    assert block["type"] == "tool_use"
+
+
 def test_a_dict_is_one_part_and_text_urls_stay_text() -> None:
     """A single part needs no list; a URL that is no image is text."""
     image = {"type": "image_url", "image_url": {"url": "https://example.com/a"}}
     assert sent("gpt-4o", image).body["messages"][0]["content"] == [image]
-    for text in ("https://example.com/page", "see https://example.com/a.png", "data: none"):
+    for text in (
+        "https://example.com/page",
+        "see https://example.com/a.png",
+        "data: none",
+        "data: 1, 2, 3",
+        "data:\n1,2",
+        "data:,",
+    ):
         assert sent("gpt-4o", [text]).body["messages"][0]["content"] == text
 
 
@@ -173,6 +378,19 @@ def test_a_dict_is_one_part_and_text_urls_stay_text() -> None:
         ([{"role": "user"}], "no content"),
         ([{"role": "tool", "content": "x"}], "tool_call_id"),
         ([{"role": "assistant", "tool_calls": [7]}], "not a tool call"),
+        ([{"role": "assistant", "tool_calls": 7}], "its 'tool_calls' must be a Sequence, not 7"),
+        ([{"role": "assistant", "tool_calls": [{"function": 7}]}], "not a tool call"),
+        ([{"type": "text"}], "its 'text' must be a str, not None"),
+        ([{"type": "text", "text": 7}], "its 'text' must be a str, not 7"),
+        ([{"type": "image_url", "image_url": 7}], "'image_url' must be a Mapping, not 7"),
+        ([{"type": "image_url", "image_url": {"uri": "x"}}], "its 'url' must be a str"),
+        ([{"type": "tool_use", "name": "f"}], "its 'id' must be a str"),
+        ([{"type": "tool_result", "content": "x"}], "its 'tool_use_id' must be a str"),
+        ([{"functionCall": 7}], "its 'functionCall' must be a Mapping"),
+        ([{"functionCall": {"args": {}}}], "its 'name' must be a str"),
+        ([{"functionResponse": {"name": "f"}}], "its 'response' must be a Mapping"),
+        ([{"role": "assistant", "content": [{"type": "function_call"}]}], "its 'name' must be"),
+        ([{"role": "assistant", "content": [{"type": "message", "content": 7}]}], "'content' must"),
         ([b"????"], "begin with"),
         (["data:image/png;base64,%%%"], "data URL"),
         (["data:image/png,abc"], "not base64"),

@@ -7,18 +7,29 @@ another.
 
 from __future__ import annotations
 
-import json
-import mimetypes
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias, cast
+from typing import Any, Literal, NamedTuple, cast
 
 from ember.exceptions import ModelProviderError
-from ember.models.media import Media, from_bytes, from_image, from_path, from_url, is_image
+from ember.models.media import is_image
+from ember.models.parts import (
+    NativePart,
+    Part,
+    Text,
+    ToolResult,
+    as_mapping,
+    is_output_item,
+    needed,
+    output_item,
+    part_of,
+    shown,
+    tool_call,
+)
 from ember.models.schemas import ToolCall
 
-__all__ = ["Media", "Message", "NativePart", "Part", "Text", "ToolResult", "as_messages"]
+__all__ = ["Message", "as_messages"]
 
 Role = Literal["system", "user", "assistant", "tool"]
 _ROLES: Mapping[str, Role] = {
@@ -32,51 +43,7 @@ _ROLES: Mapping[str, Role] = {
 }
 
 
-_NOTHING: Mapping[str, Any] = {}
-
-
-class Text(NamedTuple):
-    """A piece of text."""
-
-    text: str
-
-
-class ToolResult(NamedTuple):
-    """What a tool that the model asked for gave back."""
-
-    id: str
-    name: str
-    content: Any
-    is_error: bool = False
-
-    @property
-    def text(self) -> str:
-        """The content as text: JSON where it is not text already."""
-        if isinstance(self.content, str):
-            return self.content
-        try:
-            return json.dumps(self.content, ensure_ascii=False)
-        except (TypeError, ValueError) as error:
-            raise ModelProviderError(
-                f"the result of the tool call {self.id!r} cannot be sent as JSON: {error}"
-            ) from error
-
-
-class NativePart(NamedTuple):
-    """A part in one provider's own words, for that provider as it is.
-
-    Args:
-        value: The part.
-        wire: The wire whose words these are; "" where only the caller knows.
-        meaning: What it says to any other wire: nothing, for reasoning.
-    """
-
-    value: Mapping[str, Any]
-    wire: str = ""
-    meaning: Sequence[Part] = ()
-
-
-Part: TypeAlias = "Text | Media | ToolCall | ToolResult | NativePart"
+_NO_EXTRA: Mapping[str, Any] = {}
 
 
 class Message(NamedTuple):
@@ -90,7 +57,7 @@ class Message(NamedTuple):
 
     role: Role
     parts: Sequence[Part]
-    extra: Mapping[str, Any] = _NOTHING
+    extra: Mapping[str, Any] = _NO_EXTRA
 
     @property
     def text(self) -> str:
@@ -120,23 +87,22 @@ def as_messages(prompt: object) -> list[Message]:
         prompt = [prompt]
     if not isinstance(prompt, Sequence):
         raise ModelProviderError(
-            f"a prompt cannot be {_shown(prompt)}: pass a string, a list of parts "
+            f"a prompt cannot be {shown(prompt)}: pass a string, a list of parts "
             "(text and images) or a list of messages ({'role': ..., 'content': ...})"
         )
     items = cast("Sequence[object]", prompt)
     if not items:
         raise ModelProviderError("the prompt is empty ([]): pass text, parts or messages")
-    spoken = [isinstance(item, Mapping) and "role" in item for item in items]
+    spoken = ["role" in as_mapping(item) or _is_item(item) for item in items]
     if all(spoken):
-        messages = [_message(cast("Mapping[str, Any]", item)) for item in items]
-        return _named_results(messages)
+        return _named_results(_turns(cast("Sequence[Mapping[str, Any]]", items)))
     if any(spoken):
         at = spoken.index(False)
         raise ModelProviderError(
-            f"the prompt mixes messages and parts: item {at} is {_shown(items[at])}, which has "
+            f"the prompt mixes messages and parts: item {at} is {shown(items[at])}, which has "
             "no 'role'; make it {'role': 'user', 'content': ...}"
         )
-    parts = [_part(item) for item in items]
+    parts = [part_of(item) for item in items]
     if all(isinstance(part, Text) and not part.text.strip() for part in parts):
         raise ModelProviderError(f"the prompt is empty ({items!r}): pass the text to answer")
     return [Message("user", parts)]
@@ -146,12 +112,33 @@ def _is_one_part(prompt: object) -> bool:
     return isinstance(prompt, (Mapping, bytes, bytearray, Path)) or is_image(prompt)
 
 
+def _turns(items: Sequence[Mapping[str, Any]]) -> list[Message]:
+    """The messages; what the Responses API has as items of one answer is one of them."""
+    turns: list[Message] = []
+    answer: list[Part] | None = None
+    for item in items:
+        if not _is_item(item):
+            answer = None
+            turns.append(_message(item))
+        elif is_output_item(item):
+            if answer is None:
+                answer = []
+                turns.append(Message("assistant", answer))
+            answer.append(output_item(item))
+        else:
+            answer = None
+            turns.append(_input_item(item))
+    return turns
+
+
 def _message(item: Mapping[str, Any]) -> Message:
     name = item["role"]
     role = _ROLES.get(name) if isinstance(name, str) else None
     if role is None:
         raise ModelProviderError(f"{name!r} is not a message's role; there are {', '.join(_ROLES)}")
     extra = {k: v for k, v in item.items() if k not in ("role", "content", "parts", "tool_calls")}
+    if extra.get("type") == "message":  # in the Responses API's words: it says nothing
+        del extra["type"]
     content = item.get("content", item.get("parts"))
     if role == "tool":
         return Message("tool", (_result_message(item, content, extra),), extra)
@@ -160,11 +147,12 @@ def _message(item: Mapping[str, Any]) -> Message:
         parts.append(Text(content))
     elif isinstance(content, Sequence) and not isinstance(content, (bytes, bytearray, ToolCall)):
         listed = cast("Sequence[object]", content)
-        read = _output_item if any(map(_is_output_item, listed)) else _part
+        read = output_item if any(map(is_output_item, listed)) else part_of
         parts += [read(part) for part in listed]
     elif content is not None:
-        parts.append(_part(content))
-    parts += [_tool_call(call) for call in item.get("tool_calls") or ()]
+        parts.append(part_of(content))
+    if item.get("tool_calls"):
+        parts += [tool_call(call) for call in needed(item, "tool_calls", Sequence)]
     if not parts and not extra and role != "assistant":
         # An assistant's may be empty (a blocked answer, say): it is left out of the request.
         raise ModelProviderError(f"the message {dict(item)!r} has no content")
@@ -199,127 +187,25 @@ def _named_results(messages: list[Message]) -> list[Message]:
     return named
 
 
-def _tool_call(call: object) -> ToolCall:
-    if isinstance(call, ToolCall):
-        return call
-    item = _mapping(call)
-    function: Mapping[str, Any] = item.get("function") or item
-    if "name" not in function:
-        raise ModelProviderError(
-            f"{_shown(call)} is not a tool call: pass the ToolCall of a response, or a dict with "
-            "'id', 'name' and 'arguments'"
-        )
-    arguments = function.get("arguments", function.get("input", {}))
-    return ToolCall(item.get("id") or "", function["name"], json_or_text(arguments))
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else _NOTHING
-
-
-def json_or_text(arguments: object) -> Any:
-    """A tool's arguments as a dict, or the model's own text where that is not a JSON object."""
-    if not isinstance(arguments, str):
-        return arguments
-    try:
-        value: Any = json.loads(arguments or "{}")
-    except (ValueError, RecursionError):
-        return arguments
-    return cast("dict[str, Any]", value) if isinstance(value, dict) else arguments
-
-
-def _part(item: object) -> Part:
-    if isinstance(item, (Text, Media, ToolCall, ToolResult, NativePart)):
-        return item
-    if isinstance(item, str):
-        return _from_string(item)
-    if isinstance(item, (bytes, bytearray)):
-        return from_bytes(bytes(item))
-    if isinstance(item, Path):
-        return from_path(item)
-    if isinstance(item, Mapping):
-        return _from_mapping(cast("Mapping[str, Any]", item))
-    if is_image(item):
-        return from_image(item)
-    raise ModelProviderError(
-        f"a prompt's part cannot be {_shown(item)}: pass text, bytes, a Path, a URL, an image or "
-        "a dict in the provider's own words"
-    )
-
-
-def _from_string(item: str) -> Part:
-    """Text, unless the whole string is one URL of a file that is not text."""
-    if item.startswith("data:") and "," in item[:200]:
-        return from_url(item)
-    if item.startswith(("https://", "http://")) and not any(c.isspace() for c in item):
-        mime_type = mimetypes.guess_type(item.partition("?")[0])[0] or ""
-        if mime_type.startswith(("image/", "audio/", "video/")) or mime_type == "application/pdf":
-            return Media(mime_type, url=item)
-    return Text(item)
-
-
-def _from_mapping(item: Mapping[str, Any]) -> Part:
-    """A part in a provider's words: what has a name in all of them is translated."""
-    kind = item.get("type")
-    if kind in ("text", "input_text", "output_text") and set(item) <= {
-        "type",
-        "text",
-        "annotations",
-        "citations",
-        "logprobs",
-    }:
-        return Text(item["text"])
-    if kind is None and set(item) <= {"text"} and isinstance(item.get("text"), str):
-        return Text(item["text"])
-    if kind in ("image_url", "input_image") and (image := item.get("image_url")):
-        # An object in chat completions, a plain string in the Responses API.
-        given: Mapping[str, Any] = {"url": image, **item} if isinstance(image, str) else image
-        return from_url(given["url"], given.get("detail"))
-    if kind == "tool_use":
-        return ToolCall(item["id"], item["name"], item.get("input", {}))
-    if kind == "tool_result":
-        is_error = bool(item.get("is_error", False))
-        return ToolResult(item["tool_use_id"], "", item.get("content", ""), is_error)
-    if kind in ("thinking", "reasoning") and not isinstance(item.get("thinking"), str):
-        return NativePart(item, "chat")  # Mistral's: a list of parts
-    if isinstance(kind, str) and _ANTHROPIC_ONLY.fullmatch(kind):
-        return NativePart(item, "anthropic")
-    if call := item.get("functionCall"):
-        signature = item.get("thoughtSignature")
-        return ToolCall(call.get("id") or "", call["name"], call.get("args", {}), signature)
-    if result := item.get("functionResponse"):
-        return ToolResult(result.get("id") or result["name"], result["name"], result["response"])
-    if not item.keys().isdisjoint(_GOOGLE_ONLY):
-        text = item.get("text")
-        said = isinstance(text, str) and not item.get("thought")
-        return NativePart(item, "google", (Text(str(text)),) if said else ())
-    return NativePart(item)
-
-
-# What these wires put into an answer beside text and calls of the caller's tools.
-_ANTHROPIC_ONLY = re.compile(
-    r"(redacted_)?thinking|(server|mcp)_tool_use|.*_tool_result|compaction"
+_INPUT_ITEM = re.compile(
+    r".*_output|item_reference|mcp_approval_response|compaction|additional_tools"
 )
-_GOOGLE_ONLY = ("thought", "thoughtSignature", "executableCode", "codeExecutionResult")
 
 
-def _is_output_item(item: object) -> bool:
-    """Whether this is an item of a Responses answer, which come as the content of its message."""
-    kind = _mapping(item).get("type")
-    return kind in ("message", "reasoning") or (isinstance(kind, str) and kind.endswith("_call"))
+def _is_item(item: object) -> bool:
+    """Whether this is an item of the Responses API that stands beside the messages."""
+    fields = as_mapping(item)
+    kind = fields.get("type")
+    if not isinstance(kind, str):
+        return False
+    if kind in ("message", "reasoning"):
+        said = isinstance(fields.get("content"), str)
+        return fields.get("role", "assistant") == "assistant" and not said
+    return is_output_item(item) or _INPUT_ITEM.fullmatch(kind) is not None
 
 
-def _output_item(item: object) -> Part:
-    fields = _mapping(item)
-    kind, meaning = fields.get("type"), []
-    if kind == "message":
-        meaning = [_part(part) for part in fields.get("content") or ()]
-    elif kind == "function_call":
-        call_id, arguments = fields.get("call_id") or "", json_or_text(fields.get("arguments"))
-        meaning = [ToolCall(call_id, fields["name"], arguments)]
-    return NativePart(fields, "openai-responses", meaning)
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
+def _input_item(item: Mapping[str, Any]) -> Message:
+    if item["type"] in ("function_call_output", "custom_tool_call_output"):
+        result = ToolResult(needed(item, "call_id", str), "", item.get("output", ""))
+        return Message("tool", (result,))
+    return Message("user", (NativePart(item, "openai-responses"),))

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ember.exceptions import ModelProviderError
-from ember.models.messages import Message, NativePart, Part, Text, ToolResult, json_or_text
+from ember.models.messages import Message
+from ember.models.parts import NativePart, Part, Text, ToolResult, json_or_text
 from ember.models.pricing import Billing
 from ember.models.providers.reading import count, dollars, entries, fields, index, string
 from ember.models.providers.wire import Answer, Call, Wire
@@ -33,6 +34,8 @@ _FINISH: Mapping[str, FinishReason] = {
 # that leaves no room for max_tokens. A longer answer says finish_reason "length".
 _MAX_TOKENS, _OLD_MAX_TOKENS = 16_000, 4096
 _NEW = re.compile(r"claude-(?!instant|\d)(?!(opus|sonnet)-4(-[01])?(-\d{8})?$)")
+# A system message within the conversation is taken by these; for the others it goes to the front.
+_SYSTEM_IN_PLACE = re.compile(r"claude-(opus-4-8|opus-5(?!-5)|fable-5|mythos-5)")
 # From this version on any sampling parameter is refused, the older one takes them where the model
 # does ("Migrating to API version 2026-10-21").
 _VERSION, _SAMPLING_VERSION = "2026-10-21", "2023-06-01"
@@ -54,14 +57,20 @@ class AnthropicMessages(Wire):
 
     def body(self, call: Call) -> dict[str, Any]:
         """See `Wire.body`."""
-        system = [p for m in call.messages if m.role == "system" for p in m.spoken("anthropic")]
+        in_place = _SYSTEM_IN_PLACE.match(call.model) is not None
+        system: list[Part] = []
+        turns: list[Message] = []
+        for message in call.messages:
+            if message.role == "system" and not (turns and in_place):
+                system += message.spoken("anthropic")
+            else:
+                turns.append(message)
         body: dict[str, Any] = {
             "model": call.model,
-            "messages": _messages(call.messages),
+            "messages": _messages(turns),
             "max_tokens": _MAX_TOKENS if _NEW.match(call.model) else _OLD_MAX_TOKENS,
         }
-        if system:
-            blocks = _blocks(system)
+        if blocks := _blocks(system):
             alone = len(blocks) == 1 and set(blocks[0]) == {"type", "text"}
             body["system"] = blocks[0]["text"] if alone else blocks
         for name, value in call.params.items():
@@ -216,14 +225,14 @@ def _messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
     results_of: list[Mapping[str, Any]] | None = None
     for message in messages:
         blocks = _blocks(message.spoken("anthropic"))
-        if message.role == "system" or not blocks:
+        if not blocks:
             continue
         if message.role == "tool" and results_of is not None:
             results_of += blocks  # the results of one turn's calls go together
             continue
         results_of = blocks if message.role == "tool" else None
         alone = len(blocks) == 1 and set(blocks[0]) == {"type", "text"}
-        role = "assistant" if message.role == "assistant" else "user"
+        role = "user" if message.role == "tool" else message.role
         made.append({"role": role, "content": blocks[0]["text"] if alone else blocks})
     return made
 
@@ -236,7 +245,7 @@ def _block(part: Part) -> Mapping[str, Any]:
     if isinstance(part, Text):
         return {"type": "text", "text": part.text}
     if isinstance(part, ToolCall):
-        arguments = fields(part.arguments)
+        arguments = fields(json_or_text(part.arguments))
         return {"type": "tool_use", "id": part.id, "name": part.name, "input": arguments}
     if isinstance(part, ToolResult):
         native = isinstance(part.content, list)

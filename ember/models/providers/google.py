@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ember.exceptions import ModelProviderError
-from ember.models.messages import Message, NativePart, Part, Text, ToolResult
+from ember.models.messages import Message
+from ember.models.parts import NativePart, Part, Text, ToolResult, json_or_text
 from ember.models.providers.google_answers import MADE_UP, ContentStreamReader
 from ember.models.providers.reading import fields
 from ember.models.providers.wire import Answer, Call, Wire
@@ -128,7 +129,7 @@ def _part(part: Part) -> Mapping[str, Any]:
     if isinstance(part, Text):
         return {"text": part.text}
     if isinstance(part, ToolCall):
-        call: dict[str, Any] = {"name": part.name, "args": fields(part.arguments)}
+        call: dict[str, Any] = {"name": part.name, "args": fields(json_or_text(part.arguments))}
         if part.id and not part.id.startswith(_NOT_GOOGLES):
             call["id"] = part.id
         made: dict[str, Any] = {"functionCall": call}
@@ -136,9 +137,11 @@ def _part(part: Part) -> Mapping[str, Any]:
             made["thoughtSignature"] = part.signature
         return made
     if isinstance(part, ToolResult):
-        # A response must be an object; these two keys are Google's for what is none.
-        wrapped = {"error" if part.is_error else "result": part.content}
-        result = wrapped if part.is_error else fields(part.content) or wrapped
+        result = part.content
+        if part.is_error or not isinstance(result, Mapping):
+            # A response must be an object; these two keys are Google's for what is none.
+            said = part.text if part.text_parts else result
+            result = {"error" if part.is_error else "result": said}
         response: dict[str, Any] = {"name": part.name, "response": result}
         if part.id and part.id != part.name and not part.id.startswith(_NOT_GOOGLES):
             response["id"] = part.id

@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ember.exceptions import ModelProviderError
-from ember.models.messages import Media, Message, NativePart, Part, Text, ToolResult
+from ember.models.media import Media
+from ember.models.messages import Message
+from ember.models.parts import NativePart, Part, Text, ToolResult
 from ember.models.providers.openai_answers import (
     THOUGHTS,
     ChatStreamReader,
@@ -107,25 +109,37 @@ def _messages(message: Message, system: str, thoughts: bool) -> list[dict[str, A
     if len(parts) == 1 and isinstance(parts[0], Text) and not message.extra:
         return [{"role": role, "content": parts[0].text}]  # as nearly all are
     results = [part for part in parts if isinstance(part, ToolResult)]
-    calls = [part for part in parts if isinstance(part, ToolCall)]
-    rest = [part for part in parts if not isinstance(part, (ToolResult, ToolCall))]
+    calls = [_call(part, thoughts) for part in parts if _is_call(part)]
+    rest = [part for part in parts if not isinstance(part, ToolResult) and not _is_call(part)]
     out: list[dict[str, Any]] = [
-        {"role": "tool", "tool_call_id": r.id, "content": r.text} for r in results
+        {"role": "tool", "tool_call_id": r.id, "content": _result(r)} for r in results
     ]
     extra = {k: v for k, v in message.extra.items() if thoughts or k not in THOUGHTS}
     if not rest and not calls and (results or not extra):
         return out
     made: dict[str, Any] = {"role": role, "content": _parts(rest), **extra}
     if calls:
-        made["tool_calls"] = [
-            {
-                "id": call.id,
-                "type": "function",
-                "function": {"name": call.name, "arguments": arguments_text(call.arguments)},
-            }
-            for call in calls
-        ]
+        made["tool_calls"] = calls
     return [*out, made]
+
+
+def _result(result: ToolResult) -> Any:
+    parts = result.text_parts
+    return parts if parts and all(part["type"] == "text" for part in parts) else result.text
+
+
+def _is_call(part: Part) -> bool:
+    if isinstance(part, NativePart):
+        return part.wire == "chat" and not part.value.keys().isdisjoint(("function", "custom"))
+    return isinstance(part, ToolCall)
+
+
+def _call(part: Part, thoughts: bool) -> Mapping[str, Any]:
+    if isinstance(part, NativePart):
+        return {k: v for k, v in part.value.items() if thoughts or k != "extra_content"}
+    assert isinstance(part, ToolCall)
+    function = {"name": part.name, "arguments": arguments_text(part.arguments)}
+    return {"id": part.id, "type": "function", "function": function}
 
 
 def _parts(parts: Sequence[Part]) -> Any:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, cast
 
-from ember.models.messages import json_or_text
+from ember.models.parts import json_or_text
 from ember.models.pricing import Billing
 from ember.models.providers.reading import count, dollars, entries, fields, index, items, string
 from ember.models.providers.wire import Answer
@@ -186,6 +186,8 @@ class _Choice:
             self._calls.append(call)
         call.id = call_id or call.id
         call.name = name or call.name
+        call.custom = call.custom or part.get("type") == "custom"
+        call.extra = fields(part.get("extra_content")) or call.extra
         call.arguments += arguments_text(function.get("arguments", function.get("input")))
 
     def answer(self, model: str, answer_id: str) -> Answer:
@@ -195,14 +197,7 @@ class _Choice:
         text = "".join(self._text)
         message: dict[str, Any] = {"role": "assistant", "content": text or None}
         if calls:
-            message["tool_calls"] = [
-                {
-                    "id": call.id,
-                    "type": "function",
-                    "function": {"name": call.name, "arguments": call.arguments},
-                }
-                for call in calls
-            ]
+            message["tool_calls"] = [call.echo() for call in calls]
         return Answer(
             text,
             self._finish,
@@ -218,13 +213,22 @@ class _Choice:
 class _Call:
     """A tool call whose arguments arrive in pieces."""
 
-    __slots__ = ("arguments", "id", "index", "name")
+    __slots__ = ("arguments", "custom", "extra", "id", "index", "name")
 
     def __init__(self, place: int) -> None:
         self.index = place
         self.id = ""
         self.name = ""
         self.arguments = ""
+        self.custom = False
+        self.extra: Mapping[str, Any] = {}
+
+    def echo(self) -> dict[str, Any]:
+        """The call as it goes back with the conversation."""
+        kind, key = ("custom", "input") if self.custom else ("function", "arguments")
+        call = {"id": self.id, "type": kind, kind: {"name": self.name, key: self.arguments}}
+        # Google's compatible endpoint keeps the signature of its thoughts here.
+        return {**call, "extra_content": self.extra} if self.extra else call
 
 
 def arguments_text(arguments: object) -> str:

@@ -5,11 +5,12 @@ Source: the `openai` 3.54.0 package (`types/responses/`), read on 2026-11-22.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ember.exceptions import ModelProviderError
-from ember.models.messages import Message, NativePart, Part, Text, ToolResult, json_or_text
+from ember.models.messages import Message
+from ember.models.parts import NativePart, Part, Text, ToolResult, json_or_text
 from ember.models.pricing import Billing
 from ember.models.providers.openai_answers import arguments_text
 from ember.models.providers.reading import count, dollars, entries, fields, string
@@ -41,7 +42,8 @@ class OpenAIResponses(Wire):
         turns = list(call.messages)
         if turns[0].role == "system" and len(turns) > 1:
             body["instructions"] = turns.pop(0).text
-        items = [item for message in turns for item in _items(message)]
+        custom = {call_id for message in turns for call_id in _custom_calls(message)}
+        items = [item for message in turns for item in _items(message, custom)]
         body["input"] = items
         if len(items) == 1 and items[0].get("role") == "user":
             content = items[0]["content"]
@@ -127,7 +129,13 @@ class ResponseStreamReader:
 # --- requests ----------------------------------------------------------------------------------
 
 
-def _items(message: Message) -> list[Mapping[str, Any]]:
+def _custom_calls(message: Message) -> list[str]:
+    """The ids of the calls whose input is free text: their results have a name of their own."""
+    values = [part.value for part in message.parts if isinstance(part, NativePart)]
+    return [string(v.get("call_id")) for v in values if v.get("type") == "custom_tool_call"]
+
+
+def _items(message: Message, custom: Collection[str]) -> list[Mapping[str, Any]]:
     """A message in this API's words: calls and results of tools are items of their own."""
     items: list[Mapping[str, Any]] = []
     parts: list[Mapping[str, Any]] = []
@@ -142,7 +150,9 @@ def _items(message: Message) -> list[Mapping[str, Any]]:
                 }
             )
         elif isinstance(part, ToolResult):
-            items.append({"type": "function_call_output", "call_id": part.id, "output": part.text})
+            kind = "custom_tool_call_output" if part.id in custom else "function_call_output"
+            output = part.content if _are_parts(part.content) else part.text
+            items.append({"type": kind, "call_id": part.id, "output": output})
         elif isinstance(part, NativePart) and part.wire:
             items.append(part.value)  # an item of an earlier answer
         else:
@@ -151,8 +161,17 @@ def _items(message: Message) -> list[Mapping[str, Any]]:
         role = "developer" if message.role == "system" else message.role
         texts = [part["text"] for part in parts if "text" in part]
         alone = len(parts) == 1 and len(texts) == 1
-        items.insert(0, {"role": role, "content": texts[0] if alone else parts})
+        said: dict[str, Any] = {"role": role, "content": texts[0] if alone else parts}
+        if "phase" in message.extra:  # commentary, or the answer: wanted back
+            said["phase"] = message.extra["phase"]
+        # An assistant speaks before it calls; a user's words follow the results that they are with.
+        items.insert(0 if role == "assistant" else len(items), said)
     return items
+
+
+def _are_parts(content: object) -> bool:
+    kinds = [part.get("type") for part in entries(content)]
+    return bool(kinds) and set(kinds) <= {"input_text", "input_image", "input_file"}
 
 
 def _part(part: Part, role: str) -> Mapping[str, Any]:
