@@ -66,6 +66,7 @@ PARAMETERS: list[tuple[dict[str, Any], dict[str, Any]]] = [
      {"output_config": {"format": {"type": "json_schema", "schema": SCHEMA}, "effort": "high"}}),
     ({"thinking": {"type": "adaptive"}, "metadata": {"user_id": "u"}},
      {"thinking": {"type": "adaptive"}, "metadata": {"user_id": "u"}}),
+    ({"reasoning_effort": "none"}, {"thinking": {"type": "disabled"}}),
     ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]},
      {"tools": [{"type": "web_search_20250305", "name": "web_search"}]}),
 ]  # fmt: skip
@@ -91,6 +92,14 @@ def test_stream() -> None:
 def test_default_of_max_tokens(model: str, limit: int) -> None:
     """max_tokens, which the API demands, is what the model can write without being streamed."""
     assert sent(model).body["max_tokens"] == limit
+
+
+def test_thinking_has_room_beside_the_answer() -> None:
+    """A budget, which counts against max_tokens and must be less, is added to the default."""
+    thinking = {"type": "enabled", "budget_tokens": 20_000}
+    assert sent("claude-sonnet-4-5", thinking=thinking).body["max_tokens"] == 36_000
+    given = sent("claude-sonnet-4-5", thinking=thinking, max_tokens=30_000)
+    assert given.body["max_tokens"] == 30_000
 
 
 def test_headers(monkeypatch: pytest.MonkeyPatch) -> None:

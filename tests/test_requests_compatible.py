@@ -64,12 +64,16 @@ def test_missing_key(prefix: str, variable: str) -> None:
         ("TOGETHER_BASE_URL", "https://x.test", "together/m", "https://x.test/v1"),
         ("TOGETHER_BASE_URL", "https://x.test/v1", "together/m", "https://x.test/v1"),
         ("CEREBRAS_BASE_URL", "https://x.test/", "cerebras/m", "https://x.test/v1"),
-        ("FIREWORKS_BASE_URL", "https://x.test/inf", "fireworks/m", "https://x.test/inf"),
+        ("FIREWORKS_BASE_URL", "https://x.test/inf", "fireworks/m", "https://x.test/inf/v1"),
+        ("FIREWORKS_BASE_URL", "https://x.test/inf/v1", "fireworks/m", "https://x.test/inf/v1"),
         ("PERPLEXITY_BASE_URL", "https://x.test", "perplexity/m", "https://x.test"),
         ("VLLM_BASE_URL", "http://gpu:8000/v1", "vllm/m", "http://gpu:8000/v1"),
         ("OLLAMA_BASE_URL", "http://gpu:1/v1", "ollama/m", "http://gpu:1/v1"),
         ("OLLAMA_HOST", "gpu:11434", "ollama/m", "http://gpu:11434/v1"),
         ("OLLAMA_HOST", "https://gpu:11434/", "ollama/m", "https://gpu:11434/v1"),
+        ("OLLAMA_HOST", "https://gpu", "ollama/m", "https://gpu/v1"),
+        ("OLLAMA_HOST", "gpu", "ollama/m", "http://gpu:11434/v1"),
+        ("OLLAMA_HOST", ":8080", "ollama/m", "http://127.0.0.1:8080/v1"),
     ],
 )
 def test_address_of_the_environment(
@@ -90,7 +94,7 @@ def test_streams_ask_for_usage_where_that_is_allowed() -> None:
 
 def test_mistral() -> None:
     """Mistral's own names; what it would refuse with a 422 is left out."""
-    tool = {"name": "f", "parameters": SCHEMA, "strict": True}
+    tool = {"name": "f", "parameters": {"$schema": "https://x.test", **SCHEMA}, "strict": True}
     body = sent("mistral/m", seed=3, tools=[tool], tool_choice="required", max_tokens=2).body
     assert body["random_seed"] == 3
     assert "seed" not in body
@@ -100,8 +104,18 @@ def test_mistral() -> None:
 
 def test_openrouter_effort() -> None:
     """OpenRouter's reasoning effort stands in an object, beside what the caller puts there."""
-    body = sent("openrouter/m", reasoning={"exclude": True}, reasoning_effort="high").body
-    assert body["reasoning"] == {"exclude": True, "effort": "high"}
+    for arguments in (
+        {"reasoning": {"exclude": True}, "reasoning_effort": "high"},
+        {"reasoning_effort": "high", "reasoning": {"exclude": True}},
+    ):
+        body = sent("openrouter/m", **arguments).body
+        assert body["reasoning"] == {"exclude": True, "effort": "high"}
+
+
+def test_deepseek_without_reasoning() -> None:
+    """DeepSeek has a switch of its own for no reasoning; an effort is an effort."""
+    assert sent("deepseek/m", reasoning_effort="none").body["thinking"] == {"type": "disabled"}
+    assert sent("deepseek/m", reasoning_effort="low").body["reasoning_effort"] == "low"
 
 
 def test_unknown_server_behind_openai() -> None:

@@ -116,6 +116,28 @@ def test_thinking_budget_of_the_older_models() -> None:
         sent("gemini-2.5-flash", reasoning_effort="extreme")
 
 
+def test_thinking_config_beside_the_effort() -> None:
+    """Both are merged in either order, and the caller's dict stays as it is."""
+    given = {"includeThoughts": True}
+    for arguments in (
+        {"thinkingConfig": given, "reasoning_effort": "low"},
+        {"reasoning_effort": "low", "thinkingConfig": given},
+    ):
+        config = sent(MODEL, **arguments).body["generationConfig"]
+        assert config == {"thinkingConfig": {"includeThoughts": True, "thinkingLevel": "LOW"}}
+    assert given == {"includeThoughts": True}
+
+
+def test_declarations_in_googles_own_words() -> None:
+    """What Google's own form of tools says goes out as it is, whatever the spelling of its keys."""
+    declaration = {"name": "f", "parameters": {"type": "OBJECT"}}
+    snake = {"function_declarations": [{"name": "f", "parameters_json_schema": SCHEMA}]}
+    for tool in ({"functionDeclarations": [declaration], "googleSearch": {}}, snake):
+        assert sent(MODEL, tools=[tool]).body["tools"] == [tool]
+    tools = sent("gpt-4o", tools=[snake]).body["tools"]
+    assert tools == [{"type": "function", "function": {"name": "f", "parameters": SCHEMA}}]
+
+
 def test_stream() -> None:
     """A stream is asked for as events."""
     same(sent(MODEL, stream=True), by_sdk(stream=True))

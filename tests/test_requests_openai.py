@@ -305,12 +305,14 @@ def test_organisation_and_project(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_ORG_ID", "org-1")
     monkeypatch.setenv("OPENAI_PROJECT_ID", "proj-1")
     ours, theirs = sent("gpt-4"), by_sdk("chat", model="gpt-4", messages=USER)
+    azure = sent("azure/my-gpt", base_url="https://r.openai.azure.com")
     for header in ("openai-organization", "openai-project"):
-        assert ours.headers[header] == theirs.headers[header]
+        assert ours.headers[header] == azure.headers[header] == theirs.headers[header]
 
 
 def test_class_with_a_schema() -> None:
     """A pydantic model as response_format is its schema under its name."""
-    model = SimpleNamespace(model_json_schema=lambda: SCHEMA, __name__="City")
-    body = sent("gpt-4o", response_format=model).body
-    assert body["response_format"]["json_schema"] == {"name": "City", "schema": SCHEMA}
+    for name, sent_as in (("City", "City"), ("Box[City]", "Box_City_"), ("Größe", "Gr__e")):
+        model = SimpleNamespace(model_json_schema=lambda: SCHEMA, __name__=name)
+        body = sent("gpt-4o", response_format=model).body
+        assert body["response_format"]["json_schema"] == {"name": sent_as, "schema": SCHEMA}

@@ -33,6 +33,21 @@ class Media(NamedTuple):
     name: str | None = None
     detail: str | None = None
 
+    def must_be_image(self, wire: str) -> None:
+        """Refuse what is none, for a wire that has no other word for it.
+
+        Args:
+            wire: The wire's name for the message.
+
+        Raises:
+            ModelProviderError: It is known to be something else.
+        """
+        if self.mime_type and not self.mime_type.startswith("image/"):
+            raise ModelProviderError(
+                f"{wire} cannot take {self.name or self.url or 'bytes'} of type {self.mime_type}: "
+                "pass its text, an image or a PDF, or a dict in the provider's own words"
+            )
+
     @property
     def base64(self) -> str:
         """The bytes as base64 text."""

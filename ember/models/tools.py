@@ -48,8 +48,12 @@ class JsonFormat(NamedTuple):
     description: str | None = None
 
 
-def as_tools(value: object) -> list[Tool | NativeTool]:
+def as_tools(value: object, wire: str = "") -> list[Tool | NativeTool]:
     """The tools that a caller gave, in Ember's form, OpenAI's, Anthropic's or Google's.
+
+    Args:
+        value: The caller's list.
+        wire: The wire that they are for: "google" takes Google's declarations as they are.
 
     Raises:
         ModelProviderError: There is something that is no tool.
@@ -58,34 +62,50 @@ def as_tools(value: object) -> list[Tool | NativeTool]:
         raise ModelProviderError(f"tools= is a list of dicts, not {value!r}")
     tools: list[Tool | NativeTool] = []
     for item in cast("Sequence[object]", value):
-        if not isinstance(item, Mapping):
-            raise ModelProviderError(
-                f"a tool is a dict with 'name', 'description' and 'parameters', not {item!r}"
-            )
-        tools += _as_tool(cast("Mapping[str, Any]", item))
+        tool = _mapping(item)
+        declared = next((tool[key] for key in _DECLARATIONS if key in tool), None)
+        if declared is not None and wire == "google":
+            tools.append(NativeTool(tool))
+        elif isinstance(declared, Sequence):
+            tools += [_as_tool(_mapping(each)) for each in cast("Sequence[object]", declared)]
+        else:
+            tools.append(_as_tool(tool))
     return tools
 
 
-def _as_tool(item: Mapping[str, Any]) -> list[Tool | NativeTool]:
-    if declarations := item.get("functionDeclarations"):
-        return [tool for declaration in declarations for tool in _as_tool(declaration)]
-    function: Mapping[str, Any] = item.get("function") or item
+_DECLARATIONS = ("functionDeclarations", "function_declarations")
+_SCHEMAS = ("parameters", "input_schema", "parametersJsonSchema", "parameters_json_schema")
+
+
+def _mapping(item: object) -> Mapping[str, Any]:
+    if isinstance(item, Mapping):
+        return cast("Mapping[str, Any]", item)
+    raise ModelProviderError(
+        f"a tool is a dict with 'name', 'description' and 'parameters', not {item!r}"
+    )
+
+
+def _as_tool(item: Mapping[str, Any]) -> Tool | NativeTool:
+    function = _mapping(item.get("function") or item)
     kind = item.get("type", "function")
     if kind not in ("function", "custom") or "name" not in function:
-        return [NativeTool(item)]
-    for key in ("parameters", "input_schema", "parametersJsonSchema"):
-        if key in function:
-            break
-    else:
+        return NativeTool(item)
+    key = next((name for name in _SCHEMAS if name in function), None)
+    if key is None:
         if kind == "custom":
-            return [NativeTool(item)]
+            return NativeTool(item)
         key = "parameters"
     known = {"type", "function", "name", "description", "strict", key}
     if not set(item) | set(function) <= known:
         # A key that not all providers have, such as cache_control, is that provider's own.
-        return [NativeTool(item)]
-    schema: Mapping[str, Any] = function.get(key) or _NO_ARGUMENTS
-    return [Tool(function["name"], function.get("description"), schema, function.get("strict"))]
+        return NativeTool(item)
+    schema = function.get(key) or _NO_ARGUMENTS
+    if not isinstance(schema, Mapping):
+        raise ModelProviderError(
+            f"the tool {function['name']!r} needs a JSON schema as its {key!r}, not {schema!r}"
+        )
+    parameters = cast("Mapping[str, Any]", schema)
+    return Tool(function["name"], function.get("description"), parameters, function.get("strict"))
 
 
 _NO_ARGUMENTS: Mapping[str, Any] = {"type": "object", "properties": {}}
@@ -127,7 +147,8 @@ def as_format(value: object) -> JsonFormat | Mapping[str, Any]:
         ModelProviderError: It is none of these.
     """
     if callable(make := getattr(value, "model_json_schema", None)):
-        return JsonFormat(cast("Mapping[str, Any]", make()), getattr(value, "__name__", "response"))
+        schema = cast("Mapping[str, Any]", make())
+        return JsonFormat(schema, _name(getattr(value, "__name__", "")))  # "Box[int]" is no name
     if not isinstance(value, Mapping):
         raise ModelProviderError(
             f"response_format= is a JSON schema or {{'type': 'json_object'}}, not {value!r}"
@@ -137,7 +158,12 @@ def as_format(value: object) -> JsonFormat | Mapping[str, Any]:
     if kind == "json_object":
         return JsonFormat(None)
     if kind == "json_schema":
-        given: Mapping[str, Any] = item.get("json_schema") or item
+        given = item.get("json_schema") or item
+        if not isinstance(given, Mapping):
+            raise ModelProviderError(
+                f"response_format= holds a 'json_schema' that is no dict: {given!r}"
+            )
+        given = cast("Mapping[str, Any]", given)
         return JsonFormat(
             given.get("schema") or {},
             given.get("name", "response"),
@@ -145,10 +171,11 @@ def as_format(value: object) -> JsonFormat | Mapping[str, Any]:
             given.get("description"),
         )
     if kind in ("object", "array") or "properties" in item or "$ref" in item or "anyOf" in item:
-        return JsonFormat(item, _title(item))
+        return JsonFormat(item, _name(str(item.get("title", ""))))
     return item
 
 
-def _title(schema: Mapping[str, Any]) -> str:
-    title = "".join(c if c.isalnum() or c in "_-" else "_" for c in str(schema.get("title", "")))
-    return title[:64] or "response"
+def _name(title: str) -> str:
+    """A format's name as OpenAI takes one: 64 signs of these."""
+    plain = "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "_" for c in title)
+    return plain[:64] or "response"

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ember.exceptions import ModelProviderError
+from ember.models.arguments import as_object, as_stops
 from ember.models.messages import Message
 from ember.models.parts import NativePart, Part, Text, ToolResult, json_or_text
 from ember.models.pricing import Billing
@@ -70,6 +71,8 @@ class AnthropicMessages(Wire):
             "messages": _messages(turns),
             "max_tokens": _MAX_TOKENS if _NEW.match(call.model) else _OLD_MAX_TOKENS,
         }
+        # A budget of thinking counts against max_tokens, and must be less.
+        body["max_tokens"] += count(fields(call.params.get("thinking")).get("budget_tokens"))
         if blocks := _blocks(system):
             alone = len(blocks) == 1 and set(blocks[0]) == {"type", "text"}
             body["system"] = blocks[0]["text"] if alone else blocks
@@ -262,6 +265,8 @@ def _block(part: Part) -> Mapping[str, Any]:
     if part.mime_type.startswith(("audio/", "video/")):
         raise ModelProviderError(f"anthropic takes no {part.mime_type}: pass text, images or PDFs")
     kind = "document" if part.mime_type == "application/pdf" else "image"
+    if kind == "image":
+        part.must_be_image("anthropic")
     if part.data is None:
         return {"type": kind, "source": {"type": "url", "url": part.url}}
     source = {"type": "base64", "media_type": part.mime_type, "data": part.base64}
@@ -270,7 +275,7 @@ def _block(part: Part) -> Mapping[str, Any]:
 
 def _add(body: dict[str, Any], name: str, value: Any) -> None:
     if name == "stop":
-        body["stop_sequences"] = [value] if isinstance(value, str) else list(value)
+        body["stop_sequences"] = as_stops(value)
     elif name == "tools":
         body["tools"] = [_tool(tool) for tool in as_tools(value)]
     elif name == "tool_choice":
@@ -283,6 +288,8 @@ def _add(body: dict[str, Any], name: str, value: Any) -> None:
     elif name == "response_format":
         output = body.setdefault("output_config", {})
         output["format"] = _format(as_format(value))
+    elif name == "reasoning_effort" and value == "none":
+        body.setdefault("thinking", {"type": "disabled"})
     elif name == "reasoning_effort":
         body.setdefault("output_config", {})["effort"] = value
     elif name == "seed":
@@ -291,7 +298,7 @@ def _add(body: dict[str, Any], name: str, value: Any) -> None:
             {"provider": "anthropic", "param": "seed"},
         )
     elif name == "output_config":
-        body["output_config"] = {**body.get("output_config", {}), **value}
+        body["output_config"] = {**body.get("output_config", {}), **as_object(name, value)}
     else:
         body[name] = value
 

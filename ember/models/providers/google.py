@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ember.exceptions import ModelProviderError
+from ember.models.arguments import as_object, as_stops
 from ember.models.messages import Message
 from ember.models.parts import NativePart, Part, Text, ToolResult, json_or_text
 from ember.models.providers.google_answers import MADE_UP, ContentStreamReader
@@ -57,6 +58,7 @@ _CONFIG_FIELDS = frozenset(
     ]
 )
 _VERSION_AT_END = re.compile(r"/v\d+(alpha|beta)?\d*$")
+_LEVELS = ["minimal", "low", "medium", "high", "xhigh"]
 _BUDGETS = {"none": 0, "minimal": 1024, "low": 1024, "medium": 8192, "high": 24576}
 
 
@@ -84,7 +86,8 @@ class GoogleGenerate(Wire):
         for name, value in call.params.items():
             _add(body, config, call.model, name, value)
         if config:
-            body["generationConfig"] = {**config, **body.get("generationConfig", {})}
+            given = as_object("generationConfig", body.get("generationConfig", {}))
+            body["generationConfig"] = {**config, **given}
         return body
 
     def read(self, body: Mapping[str, Any]) -> Answer | None:
@@ -160,7 +163,7 @@ def _add(body: dict[str, Any], config: dict[str, Any], model: str, name: str, va
     if name in _CONFIG:
         config[_CONFIG[name]] = value
     elif name == "stop":
-        config["stopSequences"] = [value] if isinstance(value, str) else list(value)
+        config["stopSequences"] = as_stops(value)
     elif name == "tools":
         body["tools"] = _tools(value)
     elif name == "tool_choice":
@@ -168,25 +171,33 @@ def _add(body: dict[str, Any], config: dict[str, Any], model: str, name: str, va
     elif name == "response_format":
         config.update(_format(as_format(value)))
     elif name == "reasoning_effort":
-        thinking = config.setdefault("thinkingConfig", {})
-        if "2.5" in model:
-            if value not in _BUDGETS:
-                raise ModelProviderError(
-                    f"{model} takes reasoning_effort {', '.join(_BUDGETS)}, not {value!r}"
-                )
-            thinking["thinkingBudget"] = _BUDGETS[value]
-        else:
-            thinking["thinkingLevel"] = str(value).upper()
+        config["thinkingConfig"] = {**config.get("thinkingConfig", {}), **_thinking(model, value)}
+    elif name == "thinkingConfig":
+        config[name] = {**config.get(name, {}), **as_object(name, value)}
     elif name in _CONFIG_FIELDS:
         config[name] = value
     else:
         body[name] = value
 
 
+def _thinking(model: str, effort: object) -> dict[str, Any]:
+    """The effort as the model's generation has it: a number of tokens, or a level."""
+    words = [*_BUDGETS] if "2.5" in model else _LEVELS
+    if effort not in words:
+        raise ModelProviderError(
+            f"{model} takes reasoning_effort {', '.join(words)}, not {effort!r}; what else it "
+            "takes goes into thinkingConfig= as it is",
+            {"provider": "google", "param": "reasoning_effort"},
+        )
+    if "2.5" in model:
+        return {"thinkingBudget": _BUDGETS[str(effort)]}
+    return {"thinkingLevel": str(effort).upper()}
+
+
 def _tools(value: object) -> list[Mapping[str, Any]]:
     declarations: list[Mapping[str, Any]] = []
     native: list[Mapping[str, Any]] = []
-    for tool in as_tools(value):
+    for tool in as_tools(value, "google"):
         if isinstance(tool, NativeTool):
             native.append(tool.value)
             continue

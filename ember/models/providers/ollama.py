@@ -17,4 +17,10 @@ class OllamaChat(OpenAIChat):
         host = os.environ.get("OLLAMA_HOST", "").strip().rstrip("/")
         if not host or os.environ.get("OLLAMA_BASE_URL"):
             return super().base_url()
-        return f"{host if '://' in host else f'http://{host}'}/v1"
+        if "://" in host:
+            return f"{host}/v1"
+        # As ollama's own client completes it (`envconfig/config.go`).
+        name, mark, port = host.rpartition(":")
+        if not mark or not port.isdecimal():
+            name, port = host, "11434"
+        return f"http://{name or '127.0.0.1'}:{port}/v1"

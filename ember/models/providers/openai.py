@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ember.exceptions import ModelProviderError
+from ember.models.arguments import as_object
 from ember.models.media import Media
 from ember.models.messages import Message
 from ember.models.parts import NativePart, Part, Text, ToolResult
@@ -74,8 +75,12 @@ class OpenAIChat(Wire):
             body[self.server.seed] = value
         elif name == "tools":
             body["tools"] = [_tool(tool, self.server.strict_tools) for tool in as_tools(value)]
+        elif name == "reasoning_effort" and value == "none" and self.server.thinking_switch:
+            body.setdefault("thinking", {"type": "disabled"})
         elif name == "reasoning_effort" and self.server.nested_effort:
             body["reasoning"] = {**body.get("reasoning", {}), "effort": value}
+        elif name == "reasoning" and self.server.nested_effort:
+            body[name] = {**body.get(name, {}), **as_object(name, value)}
         elif name == "tool_choice":
             body["tool_choice"] = self._choice(as_choice(value))
         elif name == "response_format":
@@ -175,6 +180,7 @@ def _part_body(part: Part) -> Mapping[str, Any]:
             )
         file = {"filename": part.name or "document.pdf", "file_data": part.data_url}
         return {"type": "file", "file": file}
+    part.must_be_image("chat completions")
     image = {"url": part.data_url}
     if part.detail is not None:
         image["detail"] = part.detail
@@ -188,7 +194,11 @@ def _tool(tool: Tool | NativeTool, strict: bool) -> Mapping[str, Any]:
     if tool.description is not None:
         function["description"] = tool.description
     function["parameters"] = tool.parameters
-    if tool.strict is not None and strict:
+    if not strict:
+        # Mistral refuses what a schema says of itself, too.
+        about = ("$schema", "$id")
+        function["parameters"] = {k: v for k, v in tool.parameters.items() if k not in about}
+    elif tool.strict is not None:
         function["strict"] = tool.strict
     return {"type": "function", "function": function}
 

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from ember.exceptions import ModelProviderError
+from ember.models.arguments import as_object
 from ember.models.messages import Message
 from ember.models.parts import NativePart, Part, Text, ToolResult, json_or_text
 from ember.models.pricing import Billing
@@ -190,6 +191,7 @@ def _part(part: Part, role: str) -> Mapping[str, Any]:
             return {"type": "input_file", "file_url": part.url}
         name = part.name or "document.pdf"
         return {"type": "input_file", "filename": name, "file_data": part.data_url}
+    part.must_be_image("the Responses API")
     image: dict[str, Any] = {"type": "input_image", "image_url": part.data_url}
     if part.detail is not None:
         image["detail"] = part.detail
@@ -216,7 +218,7 @@ def _add(body: dict[str, Any], name: str, value: Any) -> None:
     elif name == "verbosity":
         body["text"] = {**body.get("text", {}), "verbosity": value}
     elif name in ("reasoning", "text"):
-        body[name] = {**body.get(name, {}), **value}
+        body[name] = {**body.get(name, {}), **as_object(name, value)}
     else:
         body[name] = value
 

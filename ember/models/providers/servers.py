@@ -30,8 +30,9 @@ class Server(NamedTuple):
         stream_usage: Whether a stream must be asked for its usage, with `stream_options`.
         seed: The field for the seed.
         required_tool: The word for "call some tool".
-        strict_tools: Whether a tool may say `strict`.
+        strict_tools: Whether a tool may say `strict`, and its schema what it is.
         nested_effort: Whether the reasoning effort stands in `reasoning.effort`.
+        thinking_switch: Whether reasoning is switched off by `thinking`, and not by an effort.
         thoughts_back: Whether reasoning is taken back with the conversation.
         header_vars: Headers that the environment may set: name, variable.
     """
@@ -50,6 +51,7 @@ class Server(NamedTuple):
     required_tool: str = "required"
     strict_tools: bool = True
     nested_effort: bool = False
+    thinking_switch: bool = False
     thoughts_back: bool = True
     header_vars: tuple[tuple[str, str], ...] = ()
 
@@ -100,6 +102,7 @@ _ROWS = (
         token_var="AZURE_OPENAI_AD_TOKEN",
         max_tokens="max_completion_tokens",
         thoughts_back=False,
+        header_vars=_OPENAI_HEADERS,
     ),
     Server(
         "groq",
@@ -138,8 +141,9 @@ _ROWS = (
         "https://api.fireworks.ai/inference/v1",
         ("FIREWORKS_API_KEY",),
         ("FIREWORKS_BASE_URL",),
+        "/v1",
     ),
-    Server("deepseek", "https://api.deepseek.com", ("DEEPSEEK_API_KEY",)),
+    Server("deepseek", "https://api.deepseek.com", ("DEEPSEEK_API_KEY",), thinking_switch=True),
     Server("xai", "https://api.x.ai/v1", ("XAI_API_KEY",), strict_tools=False),
     Server(
         "cerebras",

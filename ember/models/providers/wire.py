@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 from ember.exceptions import ModelProviderError, ProviderAPIError
+from ember.models.arguments import as_address, as_headers, as_key
 from ember.models.connections import without_user
 from ember.models.messages import Message, as_messages
 from ember.models.providers.reading import request_id
@@ -161,8 +162,8 @@ class Wire:
             ModelProviderError: The key is missing, or an argument cannot be.
         """
         params = dict(kwargs)
-        given_url = params.pop("base_url", None)
-        key = params.pop("api_key", None) or self.key()
+        given_url = as_address(params.pop("base_url", None))
+        key = as_key(params.pop("api_key", None)) or self.key()
         if key is None and self.server.key_required and given_url is None:
             raise ModelProviderError(
                 f"no API key for {self.server.name}: set the environment variable "
@@ -170,7 +171,7 @@ class Wire:
                 {"provider": self.server.name, "model": model},
             )
         timeout = _timeout(params.pop("timeout")) if "timeout" in params else _DEFAULT_TIMEOUT
-        extra_headers = params.pop("extra_headers", None) or _NOTHING
+        extra_headers = as_headers(params.pop("extra_headers", None) or _NOTHING)
         system = params.pop("system", None)
         messages = as_messages(prompt)
         if system is not None:
@@ -340,8 +341,6 @@ def _seconds(value: object) -> float | None:
 
 def _check_headers(headers: Mapping[str, str], provider: str) -> None:
     for name, value in headers.items():
-        if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers without types
-            raise ModelProviderError(f"the header {name!r} must be a string, not {value!r}")
         if not value.isascii() or not value.isprintable() or not name.isascii():
             # The value may be a key: the message does not show it.
             raise ModelProviderError(
