@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import pickle
 import pydoc
@@ -270,8 +271,9 @@ PLANTED = {
 }
 
 
-def test_type_checker_finds_planted_mistakes(tmp_path: Path) -> None:
-    """The strict mypy finds each mistake that a user may make with the public names."""
+@pytest.fixture
+def planted(tmp_path: Path) -> Path:
+    """A program in which each line from the fifth on has a mistake."""
     program = tmp_path / "planted.py"
     program.write_text(
         "from ember.api import models\n"
@@ -279,9 +281,14 @@ def test_type_checker_finds_planted_mistakes(tmp_path: Path) -> None:
         "from ember.api.models.providers import register_provider\n"
         "from ember.api.models.schemas import UsageStats\n" + "\n".join(PLANTED) + "\n"
     )
+    return program
+
+
+def test_mypy_finds_planted_mistakes(planted: Path, tmp_path: Path) -> None:
+    """The strict mypy finds each mistake that a user may make with the public names."""
     found = subprocess.run(
         [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "--hide-error-context",
-         "--cache-dir", str(tmp_path / "cache"), str(program)],
+         "--cache-dir", str(tmp_path / "cache"), str(planted)],
         capture_output=True, text=True, cwd=ROOT, env=os.environ | {"MYPYPATH": str(ROOT)},
         check=False,
     )  # fmt: skip
@@ -289,3 +296,19 @@ def test_type_checker_finds_planted_mistakes(tmp_path: Path) -> None:
     for number, (code, kind) in enumerate(PLANTED.items(), 5):
         here = [line for line in lines if f"planted.py:{number}: " in line]
         assert [line for line in here if line.endswith(f"[{kind}]")], (code, here)
+
+
+def test_pyright_finds_planted_mistakes_and_none_else(planted: Path, tmp_path: Path) -> None:
+    """The strict pyright finds each of them too, and nothing in the uses that the README shows."""
+    uses = ROOT / "tests/typing/api.py"
+    config = {"typeCheckingMode": "strict", "include": [str(planted), str(uses)],
+              "extraPaths": [str(ROOT)], "reportUnusedExpression": False}  # fmt: skip
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps(config))
+    found = subprocess.run(
+        [sys.executable, "-m", "pyright", "--outputjson", "--project", str(tmp_path),
+         "--pythonpath", sys.executable],
+        capture_output=True, text=True, cwd=tmp_path, check=False,
+    )  # fmt: skip
+    report = json.loads(found.stdout)["generalDiagnostics"]
+    errors = {(item["file"], item["range"]["start"]["line"] + 1) for item in report}
+    assert errors == {(str(planted), number) for number in range(5, 5 + len(PLANTED))}
