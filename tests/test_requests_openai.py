@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from ember.api import models
 from ember.exceptions import ModelProviderError
 from ember.models.schemas import ToolCall
+from ember_testing import Answer, FakeModel
 from tests.corpus import Sent, sent
 
 httpx2 = pytest.importorskip("httpx2", reason="the SDK's HTTP library is not installed")
@@ -258,6 +260,50 @@ def test_responses_conversation() -> None:
     ]
     theirs = by_sdk("responses", model="gpt-5.5", input=expected)
     same(sent("openai-responses/gpt-5.5", prompt), theirs)
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments", "responses"),
+    [
+        ("gpt-6-luna", {"tools": [TOOL]}, True),
+        ("gpt-6.1-sol", {"tools": [TOOL], "reasoning_effort": "low"}, True),
+        ("openai/gpt-5.6-terra", {"tools": [TOOL]}, True),
+        ("gpt-6-luna", {"tools": [TOOL], "base_url": "https://eu.api.openai.com/v1"}, True),
+        ("gpt-6-luna", {"tools": [TOOL], "base_url": "https://x.test/v1"}, False),
+        ("gpt-6-luna", {"tools": [TOOL], "reasoning_effort": "none"}, False),
+        ("gpt-6-luna", {"reasoning_effort": "low"}, False),
+        ("gpt-5.4", {"tools": [TOOL], "reasoning_effort": "low"}, True),
+        ("gpt-5.4", {"tools": [TOOL]}, False),
+        ("gpt-5", {"tools": [TOOL], "reasoning_effort": "low"}, False),
+        ("gpt-4o", {"tools": [TOOL]}, False),
+    ],
+)
+def test_tools_of_models_that_reason(
+    model: str, arguments: dict[str, Any], responses: bool
+) -> None:
+    """Where chat completions refuse tools beside reasoning, the Responses API is asked."""
+    for stream in (False, True):
+        ours = sent(model, stream=stream, **arguments)
+        assert ours.url.endswith("/responses" if responses else "/chat/completions")
+        assert ("input" in ours.body) is responses
+
+
+def test_a_tool_loop_over_the_responses_api(fake_model: FakeModel) -> None:
+    """A model of OpenAI's that reasons calls its tool and gets the result, named as usual."""
+    call = ToolCall("call_1", "weather", {"city": "Ulm"})
+    fake_model("gpt-6-luna", Answer("", tool_calls=[call]), "Grey.")
+    turns: list[Any] = [{"role": "user", "content": "Weather in Ulm?"}]
+    answer = models("gpt-6-luna", turns, tools=[TOOL])
+    assert [*answer.tool_calls] == [call]
+    turns += [answer.message, {"role": "tool", "tool_call_id": call.id, "content": "grey"}]
+    with models.stream("gpt-6-luna", turns, tools=[TOOL]) as stream:
+        assert "".join(chunk.text for chunk in stream) == "Grey."
+    items = fake_model.calls[1].body["input"]
+    assert [item.get("type", item.get("role")) for item in items] == [
+        "user",
+        "function_call",
+        "function_call_output",
+    ]
 
 
 @pytest.mark.parametrize("name", ["stop", "seed"])

@@ -42,20 +42,23 @@ class HTTPProvider(BaseProvider):
 
     def complete(self, prompt: Any, model: str, **kwargs: Any) -> ChatResponse:
         """Answer a prompt; see `models` for the parameters and the errors."""
-        call = self.wire.call(prompt, model, kwargs)
-        return parse(self.wire, call, transport.send(self.wire.request(call)))
+        wire = self.wire.for_call(model, kwargs)
+        call = wire.call(prompt, model, kwargs)
+        return parse(wire, call, transport.send(wire.request(call)))
 
     async def acomplete(self, prompt: Any, model: str, **kwargs: Any) -> ChatResponse:
         """`complete` without blocking the event loop."""
-        call = self.wire.call(prompt, model, kwargs)
-        return parse(self.wire, call, await transport.asend(self.wire.request(call)))
+        wire = self.wire.for_call(model, kwargs)
+        call = wire.call(prompt, model, kwargs)
+        return parse(wire, call, await transport.asend(wire.request(call)))
 
     def stream(self, prompt: Any, model: str, **kwargs: Any) -> StreamedCall:
         """Prepare an answer in pieces; nothing is sent before it runs."""
         from ember.models.providers.streaming import StreamParser  # late: for streams only
 
-        call = self.wire.call(prompt, model, kwargs, stream=True)
-        return StreamedCall(self.wire.request(call), StreamParser(self.wire, call))
+        wire = self.wire.for_call(model, kwargs)
+        call = wire.call(prompt, model, kwargs, stream=True)
+        return StreamedCall(wire.request(call), StreamParser(wire, call))
 
 
 class StreamedCall:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ember.exceptions import ModelProviderError
-from ember.models.arguments import as_object
+from ember.models.arguments import as_address, as_object
 from ember.models.media import Media
 from ember.models.messages import Message
 from ember.models.parts import NativePart, Part, Text, ToolResult
@@ -21,6 +21,7 @@ from ember.models.providers.openai_answers import (
     arguments_text,
     read_chat,
 )
+from ember.models.providers.servers import SERVERS
 from ember.models.providers.wire import Answer, Call, Wire
 from ember.models.schemas import ToolCall
 from ember.models.tools import Choice, JsonFormat, NativeTool, Tool, as_choice, as_format, as_tools
@@ -31,11 +32,28 @@ __all__ = ["OpenAIChat"]
 # `max_tokens`.
 _THINKS = re.compile(r"(ft:)?(o[134]|gpt-5|gpt-6)([-.:]|$)")
 _OPENAI_HOST = re.compile(r"https://([a-z]+\.)?api\.openai\.com(/|$)")
+_TOOLS_ELSEWHERE = re.compile(r"(ft:)?gpt-(5\.6|6)([-.:]|$)")
+_TOOLS_OR_EFFORT = re.compile(r"(ft:)?gpt-(5\.[456]|6)([-.:]|$)")
 _AUDIO_FORMATS = {"audio/wav": "wav", "audio/x-wav": "wav", "audio/mpeg": "mp3"}
 
 
 class OpenAIChat(Wire):
     """Chat completions, spoken to OpenAI or to a server that is compatible with it."""
+
+    def for_call(self, model: str, params: Mapping[str, Any]) -> Wire:
+        """See `Wire.for_call`: OpenAI's models that reason call tools on the Responses API only."""
+        if self.server.name != "openai" or not params.get("tools"):
+            return self
+        effort, base = params.get("reasoning_effort"), as_address(params.get("base_url"))
+        # Chat completions answer 400 ("Function tools with reasoning_effort are not supported"):
+        # for the older two where an effort is asked for, for the newer ones without it too.
+        needed = _TOOLS_ELSEWHERE if effort is None else _TOOLS_OR_EFFORT
+        at_openai = _OPENAI_HOST.match(base or self.base_url())
+        if effort == "none" or not at_openai or not needed.match(model):
+            return self
+        from ember.models.providers.responses import OpenAIResponses  # late: for these calls only
+
+        return OpenAIResponses(SERVERS["openai-responses"])
 
     def url(self, call: Call) -> str:
         """See `Wire.url`."""

@@ -151,6 +151,10 @@ class Wire:
         """A reader for one stream's events."""
         raise NotImplementedError
 
+    def for_call(self, model: str, params: Mapping[str, Any]) -> Wire:
+        """The wire that serves a call with these parameters: this one, mostly."""
+        return self
+
     # --- the same for all ---
 
     def call(
