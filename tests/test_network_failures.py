@@ -454,6 +454,17 @@ def test_total_timeout(way: Way) -> None:
     assert "0.1 s" in str(error)
 
 
+@every_way
+@pytest.mark.parametrize("seconds", [float("inf"), 1e12, 10**400])
+def test_timeout_that_nobody_will_meet(way: Way, seconds: float) -> None:
+    """More seconds than a socket can count are no limit, and no OverflowError."""
+    answer = Reply(json.dumps(completion()).encode())
+    stream = Reply(pieces=events("Hello!"))
+    with serving(lambda received: stream if b'"stream"' in received.body else answer) as server:
+        assert way(server.url, timeout=seconds) == "Hello!"
+        assert way(server.url, timeout={"connect": seconds, "read": seconds}) == "Hello!"
+
+
 @plain_ways
 def test_timeout_in_seconds(way: Way) -> None:
     """One number bounds the whole call."""

@@ -335,12 +335,16 @@ def _timeout(value: object) -> Timeout:
     return Timeout(wait, wait, wait)
 
 
+# Seconds; a socket cannot count to much more, and nobody waits to see the difference.
+_LONGEST_WAIT = 10**9
+
+
 def _seconds(value: object) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
         raise ModelProviderError(f"timeout= is a number of seconds above 0, not {value!r}")
-    return float(value)
+    return float(value) if value <= _LONGEST_WAIT else None
 
 
 def _check_headers(headers: Mapping[str, str], provider: str) -> None:
