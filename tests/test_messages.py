@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ember.exceptions import ModelProviderError
 from ember.models.schemas import ChatResponse
@@ -377,6 +380,8 @@ def test_a_dict_is_one_part_and_text_urls_stay_text() -> None:
         ([{"role": "user", "content": "x"}, "y"], "item 1 is 'y'"),
         ([{"role": "user"}], "no content"),
         ([{"role": "tool", "content": "x"}], "tool_call_id"),
+        ([{"role": "tool", "tool_call_id": ["c"], "content": "x"}], "which call it answers"),
+        ([{"role": "assistant", "tool_calls": [{"id": 7, "name": "f"}]}], "'id' must be a str"),
         ([{"role": "assistant", "tool_calls": [7]}], "not a tool call"),
         ([{"role": "assistant", "tool_calls": 7}], "its 'tool_calls' must be a Sequence, not 7"),
         ([{"role": "assistant", "tool_calls": [{"function": 7}]}], "not a tool call"),
@@ -403,6 +408,101 @@ def test_prompt_that_cannot_be(prompt: Any, says: str) -> None:
     """A prompt that means nothing is refused before the network, with what is wrong in words."""
     with pytest.raises(ModelProviderError, match=says):
         sent("gpt-4o", prompt)
+
+
+ROLES = st.sampled_from(["user", "assistant", "tool", "system", "model", "king"])
+KINDS = st.sampled_from(
+    [
+        "text",
+        "image_url",
+        "tool_use",
+        "tool_result",
+        "function_call",
+        "function_call_output",
+        "custom_tool_call",
+        "message",
+        "reasoning",
+        "thinking",
+        "refusal",
+        "compaction",
+        "document",
+    ]
+)
+KEYS = st.sampled_from(
+    [
+        "content",
+        "text",
+        "tool_calls",
+        "id",
+        "name",
+        "arguments",
+        "function",
+        "custom",
+        "functionCall",
+        "functionResponse",
+        "parts",
+        "response",
+        "image_url",
+        "url",
+        "tool_use_id",
+        "tool_call_id",
+        "call_id",
+        "output",
+        "citations",
+        "extra_content",
+        "input",
+    ]
+)
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.sampled_from(["", "x", "data:", b"x"]),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.builds(
+            lambda more, named: more | named,
+            st.dictionaries(KEYS, inner, max_size=4),
+            st.fixed_dictionaries({}, optional={"role": ROLES, "type": KINDS}),
+        )
+    ),
+    max_leaves=12,
+)
+PARAMETERS = st.dictionaries(
+    st.sampled_from(
+        [
+            "system",
+            "stop",
+            "tools",
+            "tool_choice",
+            "response_format",
+            "reasoning_effort",
+            "reasoning",
+            "text",
+            "thinking",
+            "output_config",
+            "generationConfig",
+            "thinkingConfig",
+            "timeout",
+            "base_url",
+            "extra_headers",
+            "api_key",
+            "parallel_tool_calls",
+        ]
+    ),
+    ANYTHING,
+    max_size=3,
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    prompt=ANYTHING | st.just("hi"), params=PARAMETERS, model=st.sampled_from([*MODELS.values()])
+)
+def test_whatever_is_passed_is_sent_or_refused(
+    prompt: Any, params: dict[str, Any], model: str
+) -> None:
+    """No prompt and no argument, however malformed, ends in another error than Ember's own."""
+    base_url = params.pop("base_url", "https://x.test/v1")
+    with contextlib.suppress(ModelProviderError):
+        sent(model, prompt, base_url=base_url, **params)
 
 
 def test_tool_result_that_is_no_json() -> None:

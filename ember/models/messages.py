@@ -162,7 +162,7 @@ def _message(item: Mapping[str, Any]) -> Message:
 def _result_message(item: Mapping[str, Any], content: object, extra: dict[str, Any]) -> ToolResult:
     result_id = extra.pop("tool_call_id", None) or extra.pop("id", None)
     name = extra.pop("name", "")
-    if not result_id and not name:
+    if not isinstance(result_id or name or None, str):
         raise ModelProviderError(
             f"the tool message {dict(item)!r} does not say which call it answers: add "
             "'tool_call_id': the id of the ToolCall"

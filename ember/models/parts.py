@@ -162,11 +162,11 @@ def _from_mapping(item: Mapping[str, Any]) -> Part:
     if item.get("functionCall"):
         asked = needed(item, "functionCall", Mapping)
         name, signature = needed(asked, "name", str), item.get("thoughtSignature")
-        return ToolCall(asked.get("id") or "", name, asked.get("args", {}), signature)
+        return ToolCall(_id(asked), name, asked.get("args", {}), signature)
     if item.get("functionResponse"):
         result = needed(item, "functionResponse", Mapping)
         name = needed(result, "name", str)
-        given = ToolResult(result.get("id") or name, name, needed(result, "response", Mapping))
+        given = ToolResult(_id(result) or name, name, needed(result, "response", Mapping))
         # Beside the response there may be media, and the call's id.
         whole = set(item) == {"functionResponse"} and set(result) <= {"id", "name", "response"}
         return given if whole else NativePart(item, "google", (given,))
@@ -202,7 +202,7 @@ def tool_call(call: object) -> ToolCall | NativePart:
         )
     # Text stays as it came, so that it goes back letter by letter where text is wanted.
     arguments: object = function.get("arguments", function.get("input")) or {}
-    meant = ToolCall(item.get("id") or "", function["name"], arguments)
+    meant = ToolCall(_id(item), function["name"], arguments)
     # A custom tool's input is no JSON; Google's compatible endpoint wants its signature back.
     own = item.get("type") == "custom" or "extra_content" in item
     return NativePart(item, "chat", (meant,)) if own else meant
@@ -226,6 +226,11 @@ def needed(item: Mapping[str, Any], key: str, kind: type) -> Any:
             f"not {shown(value)}"
         )
     return value
+
+
+def _id(item: Mapping[str, Any], key: str = "id") -> str:
+    """The id of a call, which not every call has."""
+    return needed(item, key, str) if item.get(key) else ""
 
 
 def json_or_text(arguments: object) -> Any:
@@ -262,7 +267,7 @@ def output_item(item: object) -> Part:
     elif kind in ("function_call", "custom_tool_call"):
         arguments: object = fields.get("arguments", fields.get("input")) or {}
         name = needed(fields, "name", str)
-        meaning += [ToolCall(fields.get("call_id") or "", name, arguments)]
+        meaning += [ToolCall(_id(fields, "call_id"), name, arguments)]
     return NativePart(fields, "openai-responses", meaning)
 
 

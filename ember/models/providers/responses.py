@@ -47,7 +47,7 @@ class OpenAIResponses(Wire):
         items = [item for message in turns for item in _items(message, custom)]
         body["input"] = items
         if len(items) == 1 and items[0].get("role") == "user":
-            content = items[0]["content"]
+            content = items[0].get("content")
             body["input"] = content if isinstance(content, str) else items
         for name, value in call.params.items():
             _add(body, name, value)
