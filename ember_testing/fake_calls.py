@@ -9,7 +9,8 @@ from typing import Any, cast
 
 from ember.models.media import Media
 from ember.models.messages import Message, as_messages
-from ember.models.parts import NativePart, Part, ToolResult
+from ember.models.parts import NativePart, Part, ToolResult, json_or_text
+from ember.models.schemas import ToolCall
 from ember_testing.traffic import Asked
 
 __all__ = ["FakeCall", "call_of_custom", "call_of_request"]
@@ -121,13 +122,15 @@ def _with_role(turn: Any) -> Any:
 
 
 def _in_our_words(message: Message) -> Message:
-    parts = [_media(part) for part in message.parts]
+    parts = [_part(part) for part in message.parts]
     results = bool(parts) and all(isinstance(part, ToolResult) for part in parts)
     return message._replace(parts=parts, role="tool" if results else message.role)
 
 
-def _media(part: Part) -> Part:
-    """What Anthropic's and Google's images are in Ember."""
+def _part(part: Part) -> Part:
+    """What arguments in JSON, and Anthropic's and Google's images, are in Ember."""
+    if isinstance(part, ToolCall):
+        return part._replace(arguments=json_or_text(part.arguments))
     if not isinstance(part, NativePart):
         return part
     value = part.value
