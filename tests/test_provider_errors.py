@@ -985,6 +985,41 @@ def test_retirement_is_not_claimed_of_others(played: Player) -> None:
     assert "2026" not in str(error)
 
 
+@pytest.mark.parametrize(
+    ("base_url", "status", "body", "kind"),
+    [
+        (
+            "https://api.x.ai/v1",
+            400,
+            {"code": "Invalid argument", "error": "Incorrect API key provided: sk***YA."},
+            "authentication",
+        ),
+        (
+            "https://api.together.xyz/v1",
+            403,
+            openai("The input exceeds the context length of the model", INVALID, None),
+            "context_length",
+        ),
+        (
+            "https://r.openai.azure.com/openai/v1",
+            404,
+            openai("The API deployment does not exist.", None, "DeploymentNotFound"),
+            "not_found",
+        ),
+    ],
+)
+def test_vendor_is_known_by_its_address(
+    played: Player, base_url: str, status: int, body: object, kind: str
+) -> None:
+    """What is peculiar to a vendor's errors holds for openai/ with that vendor's base_url too."""
+    played.load({"status": status, "response_headers": {}, "response_body": json.dumps(body)})
+    error = ask("openai/gpt-4", base_url=base_url, api_key=KEY)
+    assert isinstance(error, ProviderAPIError)
+    assert error.error_type == kind
+    assert error.context["provider"] == "openai"
+    assert "2026" not in str(error)  # OpenAI shut its gpt-4 down, none of these did
+
+
 def test_long_message_is_cut(played: Player) -> None:
     """An error that repeats a whole request does not fill the message; the body keeps it."""
     error = failed(played, 400, openai("x" * 50_000, INVALID, None))

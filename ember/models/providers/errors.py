@@ -121,6 +121,7 @@ def api_error(
     keys: Collection[str] = (),
     key_names: str = "api_key=",
     facts: Mapping[str, Any] | None = None,
+    vendor: str | None = None,
 ) -> ProviderAPIError:
     """The error that a provider's answer means.
 
@@ -133,18 +134,21 @@ def api_error(
         keys: The keys that were sent, to be kept out of the error.
         key_names: Where the key comes from, for the remedy.
         facts: More for the error's context (`in_stream`, `partial_text`, ...).
+        vendor: Whose server it is, where another name stands for its address (`openai/` with
+            `base_url=`); the provider by default.
     """
     body = without_keys(body, keys)
     error = read_error(body)
     effective = error.status if status < 400 and error.status else status
-    error_type = _classify(provider, effective, error)
+    vendor = vendor or provider
+    error_type = _classify(vendor, effective, error)
     # A success may carry a retry-after as well (Anthropic's do): it means nothing there.
     retry_after = _retry_after(headers if status >= 400 else {}, error, error_type)
     sentence = error.message or f"HTTP status {status} without a word"
     if len(sentence) > _LONGEST:
         sentence = f"{sentence[:_LONGEST]}..."
     remedy = _REMEDIES.get(error_type, "").format(key=key_names)
-    if error_type == "not_found" and (note := retirement(provider, model)):
+    if error_type == "not_found" and (note := retirement(vendor, model)):
         remedy = note
     parts = [f"{provider} ({model}): {sentence}", f"[{_label(status, error_type, error)}]"]
     context: dict[str, Any] = {
@@ -174,10 +178,10 @@ def _label(status: int, error_type: str, error: ErrorBody) -> str:
     return f"{error_type}, {where}{code}"
 
 
-def _classify(provider: str, status: int, error: ErrorBody) -> ErrorType:
+def _classify(vendor: str, status: int, error: ErrorBody) -> ErrorType:
     if status == 429 and _daily_quota(error):
         return "quota"
-    if provider == "xai" and error.message.startswith("Incorrect API key"):
+    if vendor == "xai" and error.message.startswith("Incorrect API key"):
         return "authentication"  # xAI answers a wrong key with 400, and says so in words only
     for word in error.words:
         if kind := _WORDS.get(word):
@@ -189,7 +193,7 @@ def _classify(provider: str, status: int, error: ErrorBody) -> ErrorType:
                 continue  # Groq: larger than a minute's tokens, and no wait makes it smaller
             return kind
     kind = _STATUS.get(status)
-    if status in (400, 422) or (status == 403 and provider == "together"):
+    if status in (400, 422) or (status == 403 and vendor == "together"):
         # Together answers a prompt that is too long with 403 (its docs, "Error codes").
         if _CONTEXT_LENGTH.search(error.message):
             return "context_length"

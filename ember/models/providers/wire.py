@@ -273,9 +273,9 @@ class Wire:
         from ember.models.providers.errors import api_error  # late: few programs meet one
 
         key_names = " or ".join((*self.server.key_vars[:1], "api_key="))
-        return api_error(
-            self.server.name, call.model, status, headers, body, _keys(call), key_names, facts
-        )
+        name, keys = self.server.name, _keys(call)
+        vendor = seller(name, call.base_url)
+        return api_error(name, call.model, status, headers, body, keys, key_names, facts, vendor)
 
     def bad_response(
         self, call: Call, status: int, headers: Mapping[str, str], body: object, **facts: Any
