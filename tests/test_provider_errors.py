@@ -808,6 +808,109 @@ TABLE: list[tuple[str, int, object, str, bool, float | None]] = [
         False,
         None,
     ),
+    (
+        "xai/grok-4",
+        400,
+        {
+            "code": "invalid-argument",
+            "error": "This model's maximum prompt length is 500000 but the request contains "
+            "637815 tokens.",
+        },
+        "context_length",
+        False,
+        None,
+    ),
+    (
+        GOOGLE,
+        400,
+        google(
+            400,
+            "INVALID_ARGUMENT",
+            "Unable to submit request because the input token count is 1200000 but model only "
+            "supports up to 1048576.",
+        ),
+        "context_length",
+        False,
+        None,
+    ),
+    (
+        OPENAI,
+        422,
+        {
+            "error": "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 8193. "
+            "Given: 9000 `inputs` tokens and 100 `max_new_tokens`",
+            "error_type": "validation",
+        },
+        "context_length",
+        False,
+        None,
+    ),
+    (
+        OPENAI,
+        400,
+        openai(
+            "prompt token count of 391491 exceeds the limit of 128000",
+            None,
+            "model_max_prompt_tokens_exceeded",
+        ),
+        "context_length",
+        False,
+        None,
+    ),
+    (OPENAI, 400, openai("Unknown model: x", None, "unknown_model"), "not_found", False, None),
+    (
+        OPENAI,
+        429,
+        openai(
+            "Rate limit of 10 per 60s exceeded for UserByModelByMinute. Please wait 42 seconds "
+            "before retrying.",
+            None,
+            "RateLimitReached",
+        ),
+        "rate_limit",
+        True,
+        42,
+    ),
+    (
+        "openrouter/a/b",
+        429,
+        {
+            "error": {
+                "code": 429,
+                "message": "Provider returned error",
+                "metadata": {
+                    "raw": "a/b is temporarily rate-limited upstream. Please retry shortly",
+                    "retry_after_seconds": 11,
+                    "retry_after_seconds_raw": 10.918,
+                },
+            }
+        },
+        "rate_limit",
+        True,
+        10.918,
+    ),
+    (
+        "openrouter/a/b",
+        503,
+        {"error": {"code": 503, "message": "x", "metadata": {"headers": {"Retry-After": "13"}}}},
+        "overloaded",
+        True,
+        13,
+    ),
+    (
+        "openai-responses/gpt-5.5",
+        429,
+        {
+            "error": {
+                "type": "usage_limit_reached",
+                "message": "The usage limit has been reached",
+                "resets_in_seconds": 3600,
+            }
+        },
+        "quota",
+        False,
+        3600,
+    ),
     (OPENAI, 429, '"Too many requests"', "rate_limit", True, None),
     (
         OPENAI,

@@ -30,6 +30,7 @@ class ErrorBody:
         status: The HTTP status that it names, or None.
         words: All its structured words, the most telling first.
         details: Google's list of details.
+        wait: What it says of how long to wait, in the form of a `retry-after`, or None.
     """
 
     message: str = ""
@@ -40,6 +41,7 @@ class ErrorBody:
     status: int | None = None
     words: list[str] = field(default_factory=list[str])
     details: list[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])
+    wait: str | None = None
 
 
 def read_error(body: object) -> ErrorBody:
@@ -90,6 +92,12 @@ def _from_fields(error: Mapping[str, Any], top: Mapping[str, Any]) -> ErrorBody:
         sentence = f"{sentence}: {told.message}" if told.message else sentence
         words += told.words
     param = error.get("param")
+    waits = (
+        metadata.get("retry_after_seconds_raw"),  # OpenRouter
+        metadata.get("retry_after_seconds"),
+        fields(metadata.get("headers")).get("Retry-After"),
+        error.get("resets_in_seconds"),  # ChatGPT's plans
+    )
     return ErrorBody(
         sentence,
         None if code is None else str(code),
@@ -100,6 +108,7 @@ def _from_fields(error: Mapping[str, Any], top: Mapping[str, Any]) -> ErrorBody:
         _status(code, kind, error.get("status_code"), top.get("status_code")),
         [str(word).lower() for word in words if word not in (None, "")],
         details,
+        next((str(wait) for wait in waits if wait), None),
     )
 
 

@@ -30,9 +30,9 @@ _WORDS: Mapping[str, ErrorType] = {
             " api_key_invalid unauthorized invalid_authentication",
             "permission": "permission_error permission_denied organization_on_hold",
             "not_found": "model_not_found not_found_error not_found deploymentnotfound"
-            " notfounderror model_not_available",
+            " notfounderror model_not_available unknown_model",
             "context_length": "context_length_exceeded exceed_context_size_error"
-            " token_limit_exceeded",
+            " token_limit_exceeded model_max_prompt_tokens_exceeded",
             "request_too_large": "request_too_large payload_too_large"
             " request_body_too_large_after_decoding",
             "content_filter": "content_filter content_policy_violation invalid_prompt refusal"
@@ -43,7 +43,8 @@ _WORDS: Mapping[str, ErrorType] = {
             "quota": "insufficient_quota billing_hard_limit_reached credit_balance_exhausted"
             " organization_spend_limit_exceeded project_spend_limit_exceeded"
             " organization_usage_limit_exceeded billing_error payment_required"
-            " enforced_spend_limit_reached contract_spend_limit_reached billing_not_active",
+            " enforced_spend_limit_reached contract_spend_limit_reached billing_not_active"
+            " usage_limit_reached",
             "overloaded": "overloaded_error overloaded server_is_overloaded"
             " service_unavailable_error service_unavailable unavailable unavailable_error"
             " provider_overloaded provider_unavailable capacity_exceeded",
@@ -77,6 +78,8 @@ _CONTEXT_LENGTH = re.compile(
     r"maximum context length|reduce the length of the messages|context length exceeded"
     r"|exceeds? the (available context size|maximum number of tokens allowed"
     r"|model's (maximum )?context|context (window|length|limit))"
+    r"|input token count|maximum prompt length is"
+    r"|`inputs` (tokens \+ `max_new_tokens` must be|must have less than)"
     r"|input tokens exceed the configured limit|is longer than the model's context length"
     r"|prompt is too long|input is too long|current length is .* while limit is"
     r"|exceed context limit|exceeds? .*maximum context",
@@ -94,8 +97,8 @@ _QUOTA = re.compile(
     re.IGNORECASE,
 )
 _WAIT = re.compile(
-    r"(?:try again|retry) (?:in|after) ((?:[\d.]+\s*(?:ms|milliseconds?|s|seconds?|m|minutes?|h"
-    r"|hours?)\s*)+)",
+    r"(?:(?:try again|retry) (?:in|after)|wait(?: for)?) "
+    r"((?:[\d.]+\s*(?:ms|milliseconds?|s|seconds?|m|minutes?|h|hours?)\s*)+)",
     re.IGNORECASE,
 )
 _DURATION = re.compile(r"([\d.]+)\s*(ms|milli|s|m|h)", re.IGNORECASE)
@@ -236,6 +239,7 @@ def _waits(headers: Mapping[str, str], error: ErrorBody, error_type: str) -> Ite
     milliseconds = _number(headers.get("retry-after-ms"))
     yield None if milliseconds is None else milliseconds / 1000
     yield _seconds_or_date(headers.get("retry-after"))
+    yield _seconds_or_date(error.wait)
     for detail in error.details:
         yield _duration(string(detail.get("retryDelay")))  # Google's RetryInfo
     if error_type in ("rate_limit", "quota", "overloaded") and (
