@@ -911,6 +911,23 @@ TABLE: list[tuple[str, int, object, str, bool, float | None]] = [
         False,
         3600,
     ),
+    (
+        OPENAI,
+        429,
+        f"event: error\ndata: {json.dumps(openai('x', None, 'insufficient_quota'))}\n\n",
+        "quota",
+        False,
+        None,
+    ),
+    (
+        GOOGLE,
+        400,
+        f"[{json.dumps(google(400, 'INVALID_ARGUMENT', 'x', INFO), indent=2)}\n,",
+        "authentication",
+        False,
+        None,
+    ),
+    (OPENAI, 400, "[rate limit] is no field", "invalid_request", False, None),
     (OPENAI, 429, '"Too many requests"', "rate_limit", True, None),
     (
         OPENAI,
@@ -1121,6 +1138,23 @@ def test_vendor_is_known_by_its_address(
     assert error.error_type == kind
     assert error.context["provider"] == "openai"
     assert "2026" not in str(error)  # OpenAI shut its gpt-4 down, none of these did
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_words_in_an_unknown_place_are_shown(played: Player, stream: bool) -> None:
+    """A body whose sentence stands where nobody looks for one is shown as it is."""
+    error = failed(played, 403, {"Reason": "é: not on the list"}, stream=stream)
+    assert '{"Reason": "é: not on the list"}' in str(error)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_redirect_shows_where_to(played: Player, stream: bool) -> None:
+    """A redirect, which is not followed with a key in hand, says where to and what to look at."""
+    headers = {"location": "https://elsewhere.example/v1"}
+    text = str(failed(played, 308, "", headers=headers, stream=stream))
+    assert "status 308" in text
+    assert "https://elsewhere.example/v1" in text
+    assert "base_url=" in text
 
 
 def test_long_message_is_cut(played: Player) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ember.models.providers.reading import count, entries, fields, items, loaded, string
+from ember.models.sse import EventDecoder
 
 __all__ = ["ErrorBody", "read_error"]
 
@@ -49,7 +50,8 @@ def read_error(body: object) -> ErrorBody:
     if wrapped := items(body):
         body = wrapped[0]
     if isinstance(body, str):
-        return ErrorBody(_plain(body))
+        told = _first_object(body)
+        return read_error(told) if told else ErrorBody(_plain(body))
     top = fields(body)
     if isinstance(page := top.get("html-message"), str):
         return read_error(_json_or_text(page))  # Portkey wraps the upstream's JSON in a string
@@ -128,6 +130,16 @@ def _sentence(value: object) -> str:
         what = next((w for k in ("msg", "message", "detail") if (w := _sentence(item.get(k)))), "")
         said.append(f"{where}: {what}" if where else what)
     return "; ".join(filter(None, said)) or (json.dumps(value) if value else "")
+
+
+def _first_object(text: str) -> Mapping[str, Any]:
+    """What an error says that came as an event, or as an array that was broken off (Google)."""
+    if text.lstrip().startswith(("data:", "event:", "[")):
+        decoder = EventDecoder()
+        for event in (*decoder.feed(text.encode()), *decoder.finish()):
+            if told := fields(_json_or_text(event.data)):
+                return told
+    return {}
 
 
 def _plain(text: str) -> str:

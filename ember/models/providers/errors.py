@@ -8,6 +8,7 @@ repeats what the caller wrote.
 from __future__ import annotations
 
 import email.utils
+import json
 import math
 import re
 import time
@@ -147,10 +148,13 @@ def api_error(
     error_type = _classify(vendor, effective, error)
     # A success may carry a retry-after as well (Anthropic's do): it means nothing there.
     retry_after = _retry_after(headers if status >= 400 else {}, error, error_type)
-    sentence = error.message or f"HTTP status {status} without a word"
+    sentence = error.message or (json.dumps(body, ensure_ascii=False) if body else "")
+    sentence = sentence or f"HTTP status {status} without a word"
     if len(sentence) > _LONGEST:
         sentence = f"{sentence[:_LONGEST]}..."
     remedy = _REMEDIES.get(error_type, "").format(key=key_names)
+    if 300 <= status < 400:
+        remedy = f"it redirects to {headers.get('location', 'nowhere')!r}: is base_url= right?"
     if error_type == "not_found" and (note := retirement(vendor, model)):
         remedy = note
     parts = [f"{provider} ({model}): {sentence}", f"[{_label(status, error_type, error)}]"]
@@ -176,7 +180,7 @@ def api_error(
 
 
 def _label(status: int, error_type: str, error: ErrorBody) -> str:
-    where = "in a 200 answer" if status < 400 else f"status {status}"
+    where = f"in a {status} answer" if status < 300 else f"status {status}"
     code = f", code {error.code}" if error.code and error.code != str(status) else ""
     return f"{error_type}, {where}{code}"
 
