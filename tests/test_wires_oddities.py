@@ -220,12 +220,23 @@ def test_finish_that_says_nothing(played: Player, word: str | None) -> None:
 
 @pytest.mark.parametrize(
     ("word", "finish"),
-    [("eos", "stop"), ("model_length", "length"), ("function_call", "tool_calls"),
-     ("error", "error"), ("STOP", "stop"), ("unheard_of", "other")],
+    [("eos", "stop"), ("eos_token", "stop"), ("model_length", "length"),
+     ("model_context_window_exceeded", "length"), ("function_call", "tool_calls"),
+     ("sensitive", "content_filter"), ("error", "error"), ("network_error", "error"),
+     ("STOP", "stop"), ("unheard_of", "other")],
 )  # fmt: skip
 def test_words_for_the_end(played: Player, word: str, finish: str) -> None:
     """Each server's word is one of Ember's; one that nobody knows is `other`."""
     assert answer(played, "openai/m", chat({"content": "a"}, word)).finish_reason == finish
+
+
+def test_no_choice_at_all(played: Player) -> None:
+    """A completion without any choice is an empty answer, and what it used is counted."""
+    body = {"object": "chat.completion", "choices": [], "model": "m-1", "usage": used(9, 4)}
+    got = answer(played, "openai/m", body)
+    assert (got.text, got.finish_reason, got.model) == ("", None, "m-1")
+    assert got.usage.total_tokens == 13
+    assert result(played, "openai/m", json.dumps({"choices": []})).error_type == "bad_response"
 
 
 def test_refusal_and_reasoning(played: Player) -> None:
@@ -284,6 +295,8 @@ def test_usage_of_groq(played: Player) -> None:
         ({"num_cached_tokens": 3}, 3, 0),
         ({"prompt_cache_hit_tokens": 3, "prompt_cache_miss_tokens": 6}, 3, 0),
         ({"cache_read_input_tokens": 3, "cache_creation_input_tokens": 2}, 3, 2),
+        ({"prompt_tokens_details": {"cached_tokens": 3, "cache_creation_input_tokens": 2}}, 3, 2),
+        ({"prompt_tokens_details": {"cached_tokens": 0}, "cached_tokens": 3}, 3, 0),
         (
             {"prompt_tokens_details": {"cached_tokens": 161}},
             161,

@@ -8,7 +8,7 @@ sent it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from ember.models.parts import json_or_text
@@ -22,16 +22,20 @@ __all__ = ["THOUGHTS", "ChatStreamReader", "arguments_text", "read_chat"]
 _FINISH: Mapping[str, FinishReason] = {
     "stop": "stop",
     "eos": "stop",  # Together
+    "eos_token": "stop",  # Hugging Face
     "stop_sequence": "stop",
     "end_turn": "stop",
     "length": "length",
     "max_tokens": "length",
     "model_length": "length",  # Mistral
+    "model_context_window_exceeded": "length",  # Z.ai
     "tool_calls": "tool_calls",
     "function_call": "tool_calls",
     "tool_use": "tool_calls",
     "content_filter": "content_filter",
+    "sensitive": "content_filter",  # Z.ai
     "error": "error",
+    "network_error": "error",  # Z.ai
 }
 # Beside content and tool_calls, what some servers want to see again in the next turn.
 THOUGHTS = ("reasoning_content", "reasoning_details")
@@ -40,10 +44,11 @@ THOUGHTS = ("reasoning_content", "reasoning_details")
 def read_chat(body: Mapping[str, Any]) -> Answer | None:
     """A whole answer; None where the body is no chat completion."""
     choices = entries(body.get("choices"))
-    if not choices:
+    if not choices and not (body.get("object") == "chat.completion" and body.get("usage")):
         return None
-    # With n > 1 the first choice is the answer; the others are in `raw`.
-    choice = min(choices, key=_place)
+    # With n > 1 the first choice is the answer; the others are in `raw`. Without any, the answer
+    # is empty, and paid for.
+    choice = min(choices, key=_place, default=_NOTHING)
     message = fields(choice.get("message"))
     text, thoughts = _content(message.get("content", choice.get("text")))
     calls = _tool_calls(message)
@@ -308,12 +313,15 @@ def _tokens(usage: Mapping[str, Any]) -> int:
     return count(usage.get("prompt_tokens")) + count(usage.get("completion_tokens"))
 
 
+_NOTHING: Mapping[str, Any] = {}
+# In the details of the prompt, or beside it.
 _CACHED = (
-    "cached_tokens",  # Together, Hugging Face
+    "cached_tokens",  # Together and Hugging Face have it beside
     "num_cached_tokens",  # Mistral
     "prompt_cache_hit_tokens",  # DeepSeek
     "cache_read_input_tokens",  # Databricks, Vercel
 )
+_WRITTEN = ("cache_write_tokens", "cache_creation_input_tokens")  # OpenAI, OpenRouter; the others
 
 
 def _count(answer: Answer, usage: Mapping[str, Any], body: Mapping[str, Any]) -> None:
@@ -322,11 +330,8 @@ def _count(answer: Answer, usage: Mapping[str, Any], body: Mapping[str, Any]) ->
     outputs = fields(usage.get("completion_tokens_details"))
     prompt, completion = count(usage.get("prompt_tokens")), count(usage.get("completion_tokens"))
     total = count(usage.get("total_tokens"))
-    cached = count(inputs.get("cached_tokens"))
-    if not cached:
-        cached = max((count(usage[key]) for key in _CACHED if key in usage), default=0)
-    written = count(inputs.get("cache_write_tokens"))
-    written = written or count(usage.get("cache_creation_input_tokens"))
+    cached = _first_count(_CACHED, inputs, usage)
+    written = _first_count(_WRITTEN, inputs, usage)
     reasoning = count(outputs.get("reasoning_tokens")) or count(usage.get("reasoning_tokens"))
     if reasoning and total == prompt + completion + reasoning:
         completion += reasoning  # xAI counts it beside the completion
@@ -347,3 +352,9 @@ def _count(answer: Answer, usage: Mapping[str, Any], body: Mapping[str, Any]) ->
         tier=string(body.get("service_tier")) or None,
         reported=reported,
     )
+
+
+def _first_count(names: Sequence[str], *places: Mapping[str, Any]) -> int:
+    """What the first place counts under any of the names that counts anything."""
+    counts = (max(count(place.get(name)) for name in names) for place in places)
+    return next(filter(None, counts), 0)
