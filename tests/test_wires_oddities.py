@@ -287,6 +287,13 @@ def test_usage_of_groq(played: Player) -> None:
     assert got.usage.total_tokens == 13
 
 
+def test_cost_of_perplexity(played: Player) -> None:
+    """What Perplexity says it charged, its fee for the search included, is the cost."""
+    cost = {"input_tokens_cost": 0.001, "request_cost": 0.005, "total_cost": 0.006}
+    body = chat({"content": "a"}, usage=used(9, 4, cost=cost))
+    assert answer(played, "perplexity/sonar", body).usage.cost == 0.006
+
+
 @pytest.mark.parametrize(
     ("usage", "cached", "written"),
     [

@@ -338,7 +338,8 @@ def _count(answer: Answer, usage: Mapping[str, Any], body: Mapping[str, Any]) ->
     answer.usage = UsageStats(
         prompt, completion, total or prompt + completion, cached, written, reasoning
     )
-    reported = dollars(usage.get("cost"))
+    cost = usage.get("cost")
+    reported = dollars(fields(cost).get("total_cost", cost))  # Perplexity itemizes it
     if reported is not None and usage.get("is_byok") is True:
         # With a key of one's own the seller bills beside OpenRouter.
         upstream = fields(usage.get("cost_details")).get("upstream_inference_cost")
