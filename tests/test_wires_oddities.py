@@ -130,6 +130,26 @@ def test_calls_without_id_or_index(played: Player) -> None:
     assert [c.name for c in got.tool_calls] == ["f", "g"]
 
 
+@pytest.mark.parametrize("function", [{"name": "f"}, {"name": "f", "arguments": ""},
+                                      {"name": "f", "arguments": None}])  # fmt: skip
+def test_call_without_arguments(played: Player, function: dict[str, Any]) -> None:
+    """A call of a tool that takes nothing has an empty dict, whole and streamed, on every wire."""
+    call = {"id": "c1", "type": "function", "function": function}
+    whole = answer(played, "openai/m", chat({"content": None, "tool_calls": [call]}, "tool_calls"))
+    chunk = {"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0, **call}]}}]}
+    streamed = answer(played, "openai/m", chunk, said("", "tool_calls"), end=DONE)
+    item = {"type": "function_call", "call_id": "c1", **function}
+    response = {"object": "response", "status": "completed", "output": [item]}
+    block = {"type": "tool_use", "id": "c1", "name": "f"}
+    message = {"type": "message", "content": [block], "stop_reason": "tool_use"}
+    others = (
+        answer(played, "openai-responses/m", response),
+        answer(played, "anthropic/m", message),
+    )
+    for got in (whole, streamed, *others):
+        assert [(c.id, c.name, c.arguments) for c in got.tool_calls] == [("c1", "f", {})]
+
+
 def test_custom_tool(played: Player) -> None:
     """A custom tool's input is text, whole and streamed."""
     custom = {"id": "c", "type": "custom", "custom": {"name": "sql", "input": "SELECT 1"}}

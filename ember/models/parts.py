@@ -235,6 +235,8 @@ def _id(item: Mapping[str, Any], key: str = "id") -> str:
 
 def json_or_text(arguments: object) -> Any:
     """A tool's arguments as a dict, or the model's own text where that is not a JSON object."""
+    if arguments is None:
+        return {}  # a tool that takes none
     if not isinstance(arguments, str):
         return arguments
     try:
