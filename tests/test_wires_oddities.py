@@ -222,6 +222,12 @@ def test_several_choices_in_any_order(played: Player) -> None:
     assert (got.text, got.finish_reason) == ("yes", "stop")
 
 
+def test_one_choice_twice_in_a_chunk(played: Player) -> None:
+    """Two pieces of the same choice in one chunk are both yielded."""
+    double = {"choices": [{"delta": {"content": "a"}}, {"delta": {"content": "b"}}]}
+    assert answer(played, "openai/m", double, said("c", "stop"), end=DONE).text == "abc"
+
+
 def test_finish_before_text_and_twice(played: Player) -> None:
     """Text after a finish reason counts, and a second finish reason changes nothing."""
     got = answer(played, "openai/m", said("a", "stop"), said("b"), said("", "stop"), said(""))

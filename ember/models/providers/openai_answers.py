@@ -90,21 +90,20 @@ class ChatStreamReader:
         self._id = string(event.get("id")) or self._id
         if event.get("usage") or "x_groq" in event:
             self._count(event)
-        said: Chunk | None = None
         if "choices" not in event:
-            return said
+            return None
         self.started = True
+        text = reasoning = ""
         for part in entries(event["choices"]):
             place = _place(part)
             choice = self._choices.get(place)
             if choice is None:
                 choice = self._choices[place] = _Choice()
-            text, reasoning = choice.add(part)
+            more, thoughts = choice.add(part)
             if place == 0:
                 self.complete = self.complete or choice.ended
-                if text or reasoning:
-                    said = Chunk(text, reasoning, event)
-        return said
+                text, reasoning = text + more, reasoning + thoughts
+        return Chunk(text, reasoning, event) if text or reasoning else None
 
     def _count(self, event: Mapping[str, Any]) -> None:
         usage = _usage_of(event)
