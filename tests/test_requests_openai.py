@@ -336,6 +336,16 @@ def test_azure_without_a_version(monkeypatch: pytest.MonkeyPatch) -> None:
         assert ours.body == {"model": "my-gpt", "messages": USER}
 
 
+def test_azure_with_a_deployments_own_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A base URL that names a deployment is used as it is, with the version that is known."""
+    monkeypatch.delenv("OPENAI_API_VERSION", raising=False)
+    base = "https://r.openai.azure.com/openai/deployments/d"
+    assert sent("azure/m", base_url=base).url == f"{base}/chat/completions"
+    for version in ("?api-version=2024-10-21", "/?api-version=2024-10-21"):
+        ours = sent("azure/m", base_url=base + version)
+        assert ours.url == f"{base}/chat/completions?api-version=2024-10-21"
+
+
 def test_azure_token_and_mistral(monkeypatch: pytest.MonkeyPatch) -> None:
     """An Entra token is a bearer; a Mistral deployment gets the field that it knows."""
     monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", "https://r.openai.azure.com")

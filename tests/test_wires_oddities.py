@@ -577,6 +577,13 @@ def test_responses_text_that_no_delta_brought(played: Player) -> None:
     assert got.text == "x"
 
 
+def test_responses_that_only_kept_the_line_open(played: Player) -> None:
+    """A stream that broke off after its keepalives may be asked for again."""
+    body = 'event: keepalive\ndata: {"type":"keepalive","sequence_number":1}\n\n'
+    error = result(played, "openai-responses/m", body, True)
+    assert (error.error_type, error.retryable) == ("incomplete_stream", True)
+
+
 @pytest.mark.parametrize(
     ("reason", "finish"),
     [("max_output_tokens", "length"), ("content_filter", "content_filter"), ("steered", "other")],

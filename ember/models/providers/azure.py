@@ -27,12 +27,13 @@ class AzureChat(OpenAIChat):
         base, _, query = call.base_url.partition("?")
         base = base.rstrip("/")
         version = query or _query(os.environ.get("OPENAI_API_VERSION", "").strip())
-        if base.endswith("/v1") or not version:
+        named = "/deployments/" in base  # the deployment's own address
+        if base.endswith("/v1") or not (version or named):
             base = base if base.endswith("/v1") else f"{base.removesuffix('/openai')}/openai/v1"
             return f"{base}/chat/completions"
-        if "/deployments/" not in base:
+        if not named:
             base = f"{base.removesuffix('/openai')}/openai/deployments/{call.model}"
-        return f"{base}/chat/completions?{version}"
+        return f"{base}/chat/completions{'?' if version else ''}{version}"
 
     def max_tokens(self, call: Call) -> str:
         """See `OpenAIChat.max_tokens`; a deployment's name is all that there is to go by."""

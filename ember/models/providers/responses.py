@@ -86,7 +86,8 @@ class ResponseStreamReader:
         kind = string(event.get("type")) or name
         delta = string(event.get("delta"))
         response = event if event.get("object") == "response" else fields(event.get("response"))
-        self.started = self.started or kind.startswith("response.") or bool(response)
+        ours = kind.startswith(("response.", "keepalive"))
+        self.started = self.started or ours or bool(response)
         if kind == "response.output_text.delta":
             self._text.append(delta)
             return Chunk(delta, "", event) if delta else None
