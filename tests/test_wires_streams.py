@@ -266,6 +266,12 @@ PRETTY = """{
          '"message":"Overloaded"}}', "overloaded"),
         ("anthropic", 'data: {"type":"error","error":{"type":"api_error","message":"x"}}',
          "server"),
+        ("anthropic", 'data: {"type":"error","error":{"type":"invalid_request_error",'
+         '"message":"prompt is too long: 210000 tokens > 200000 maximum"}}', "context_length"),
+        ("openai", 'data: {"error":{"message":"Your credit balance is too low","type":'
+         '"invalid_request_error","code":null}}', "quota"),
+        ("openai", 'data: {"error":{"message":"rate limit","type":"invalid_request_error"}}',
+         "invalid_request"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("first", [False, True])

@@ -72,6 +72,7 @@ _STATUS: Mapping[int, ErrorType] = {
     504: "timeout",
     529: "overloaded",  # Anthropic
 }
+_BAD_REQUEST = frozenset({"invalid_request_error", "invalid_argument", "badrequesterror"})
 _PASSING = frozenset({"overloaded", "server", "timeout", "rate_limit"})
 _FINAL_STATUS = frozenset({400, 401, 402, 403, 404, 413, 422})
 
@@ -143,7 +144,7 @@ def api_error(
     """
     body = without_keys(body, keys)
     error = read_error(body)
-    effective = error.status if status < 400 and error.status else status
+    effective = status if status >= 400 else error.status or _status_meant(error) or status
     vendor = vendor or provider
     error_type = _classify(vendor, effective, error)
     # A success may carry a retry-after as well (Anthropic's do): it means nothing there.
@@ -210,9 +211,12 @@ def _classify(vendor: str, status: int, error: ErrorBody) -> ErrorType:
             return "quota"
     if kind is None:
         kind = "server" if status >= 500 else "invalid_request" if status >= 400 else "unknown"
-        if kind == "unknown" and "invalid_request_error" in error.words:
-            kind = "invalid_request"
     return kind
+
+
+def _status_meant(error: ErrorBody) -> int | None:
+    """What the status would have been, had the error not come inside a success."""
+    return 400 if _BAD_REQUEST.intersection(error.words) else None
 
 
 def _daily_quota(error: ErrorBody) -> bool:
