@@ -40,7 +40,7 @@ _WORDS: Mapping[str, ErrorType] = {
             " responsibleaipolicyviolation image_content_policy_violation bio_policy"
             " misalignment_policy_violation",
             "rate_limit": "rate_limit_exceeded rate_limit_error rate_limited slow_down"
-            " too_many_requests ramp_limit_exceeded token_quota_reached",
+            " too_many_requests ramp_limit_exceeded token_quota_reached ratelimitreached",
             "quota": "insufficient_quota billing_hard_limit_reached credit_balance_exhausted"
             " organization_spend_limit_exceeded project_spend_limit_exceeded"
             " organization_usage_limit_exceeded billing_error payment_required"
@@ -72,7 +72,9 @@ _STATUS: Mapping[int, ErrorType] = {
     504: "timeout",
     529: "overloaded",  # Anthropic
 }
-_BAD_REQUEST = frozenset({"invalid_request_error", "invalid_argument", "badrequesterror"})
+_BAD_REQUEST = frozenset(
+    {"invalid_request_error", "invalid_request", "invalid_argument", "badrequesterror"}
+)
 _PASSING = frozenset({"overloaded", "server", "timeout", "rate_limit"})
 _FINAL_STATUS = frozenset({400, 401, 402, 403, 404, 413, 422})
 

@@ -81,7 +81,7 @@ def dollars(value: object) -> float | None:
 
 def reported_error(body: Mapping[str, Any]) -> bool:
     """Whether a body that came with a success is an error all the same."""
-    return bool(body.get("error")) or body.get("type") == "error"
+    return bool(body.get("error")) or "error" in (body.get("type"), body.get("object"))
 
 
 def request_id(headers: Mapping[str, str]) -> str | None:

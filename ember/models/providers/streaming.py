@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from ember.exceptions import ProviderAPIError
-from ember.models.providers.reading import loaded, reported_error, request_id, text_of
+from ember.models.providers.reading import items, loaded, reported_error, request_id, text_of
 from ember.models.providers.wire import Answer, Call, Wire
 from ember.models.schemas import ChatResponse, Chunk
 from ember.models.sse import EventDecoder
@@ -107,6 +107,8 @@ class StreamParser:
                 return None  # the last event was cut off: the missing end marker will tell
             raise self._misread(data) from None
         self._events.append(event)
+        if len(wrapped := items(event)) == 1:
+            event = wrapped[0]  # Google wraps an error in a list at times
         if not isinstance(event, dict):
             return None
         item = cast("Mapping[str, Any]", event)
