@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ember.api import models
 from ember.exceptions import EmberError, ProviderAPIError
-from tests.corpus import Player, ask, player
+from tests.corpus import Player, ask, needs_corpus, player, rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -191,6 +191,27 @@ def test_mutated_streams(wire: str, data: st.DataObject, played: Player) -> None
     events = data.draw(mutated(EVENTS[wire]))
     body = "".join(f"data: {json.dumps(event)}\n\n" for event in events)
     answered(played, wire, body, True)
+
+
+@needs_corpus
+@given(data=st.data())
+@settings(many, max_examples=400)
+def test_mutated_recordings(data: st.DataObject, played: Player) -> None:
+    """The same for what providers really sent: an answer, or an event in the midst of others."""
+    row = data.draw(st.sampled_from(list(rows().values())))
+    lines = row["response_body"].split("\n")
+    events = [place for place, line in enumerate(lines) if line.startswith("data: {")]
+    try:
+        if events:
+            place = data.draw(st.sampled_from(events))
+            event = data.draw(mutated(json.loads(lines[place].removeprefix("data: "))))
+            lines[place] = f"data: {json.dumps(event)}"
+            body = "\n".join(lines)
+        else:
+            body = json.dumps(data.draw(mutated(json.loads(row["response_body"]))))
+    except ValueError:  # pages, plain text, and Google's comma
+        body = row["response_body"][: data.draw(st.integers(0, 100))]
+    played.play({**row, "stream": data.draw(st.booleans())}, body.encode())
 
 
 @pytest.mark.parametrize("wire", EVENTS)

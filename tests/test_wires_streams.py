@@ -16,7 +16,7 @@ from ember.models.providers.streaming import StreamParser
 from tests.corpus import needs_corpus, player, rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from ember.models.schemas import ChatResponse
     from tests.corpus import Row
@@ -94,6 +94,35 @@ def test_recut_recording_reads_the_same(kind: str, places: list[int]) -> None:
     body = row["response_body"].encode()
     whole = read(wire_of(row), [body], row["status"])
     assert read(wire_of(row), cut(body, places), row["status"]) == whole
+
+
+REFRAMED: dict[str, Callable[[bytes], bytes]] = {
+    "CRLF": lambda body: body.replace(b"\n", b"\r\n"),
+    "CR": lambda body: body.replace(b"\n", b"\r"),
+    "BOM": lambda body: b"\xef\xbb\xbf" + body,
+    "blank lines first": lambda body: b"\n\r\n\n" + body,
+    "comments": lambda body: body.replace(b"\n\n", b"\n\n: keep-alive\n:\n\n"),
+    "id and retry": lambda body: body.replace(b"\ndata:", b"\nid: 5\nretry: 10\ndata:"),
+    "data without a space": lambda body: body.replace(b"\ndata: ", b"\ndata:"),
+    "empty data": lambda body: body.replace(b"\n\n", b"\n\ndata:\n\n"),
+    "an end without a blank line": lambda body: body.rstrip(b"\n"),
+    "cut in sevens": lambda body: body,
+}
+
+
+@needs_corpus
+@pytest.mark.parametrize("frame", REFRAMED.values(), ids=REFRAMED)
+def test_every_recorded_stream_in_another_framing(frame: Callable[[bytes], bytes]) -> None:
+    """Whatever is changed in the framing of a recorded stream, it comes to the same answer."""
+    compared = 0
+    for row in rows().values():
+        if row["sse"] and row["status"] == 200 and row["response_body"]:
+            body = row["response_body"].encode().replace(b"\r\n", b"\n")
+            same = frame(body)
+            pieces = cut(same, list(range(0, len(same), 7 if same is body else 4096)))
+            assert read(wire_of(row), pieces) == read(wire_of(row), [body]), row["id"]
+            compared += 1
+    assert compared > 500
 
 
 @needs_corpus
