@@ -123,11 +123,21 @@ def test_pieces_of_tool_calls(played: Player, chunks: list[list[Any]]) -> None:
     assert found == [("a", "f", {"x": 1}), ("b", "g", {})]
 
 
-def test_calls_without_id_or_index(played: Player) -> None:
-    """Two calls that have a name only are two."""
-    got = answer(played, "openai/m", calls(tool(name="f", arguments="{}")),
-                 calls(tool(name="g", arguments="{}")), end=DONE)  # fmt: skip
-    assert [c.name for c in got.tool_calls] == ["f", "g"]
+@pytest.mark.parametrize("index", [None, 0])
+@pytest.mark.parametrize("second", ["f", "g"])
+def test_calls_without_id_or_index(played: Player, index: int | None, second: str) -> None:
+    """Two calls that have a name only are two, without an index and all numbered 0."""
+    got = answer(played, "openai/m", calls(tool(index, id="", name="f", arguments="{}")),
+                 calls(tool(index, id="", name=second, arguments='{"x":1}')), end=DONE)  # fmt: skip
+    assert [(c.name, c.arguments) for c in got.tool_calls] == [("f", {}), (second, {"x": 1})]
+
+
+def test_name_repeated_in_each_piece(played: Player) -> None:
+    """Pieces of one call that repeat its name, and no id, are one call."""
+    pieces = ('{"x"', ":1}", "")
+    events = [calls(tool(0, name="f", arguments=piece)) for piece in pieces]
+    got = answer(played, "openai/m", *events, end=DONE)
+    assert [(c.name, c.arguments) for c in got.tool_calls] == [("f", {"x": 1})]
 
 
 @pytest.mark.parametrize("function", [{"name": "f"}, {"name": "f", "arguments": ""},

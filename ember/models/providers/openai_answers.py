@@ -176,10 +176,14 @@ class _Choice:
         function = _function(part)
         name = string(function.get("name"))
         place = index(part.get("index"))
+        arguments = arguments_text(function.get("arguments", function.get("input")))
         if place is not None:
             call = self._by_index.get(place)
-            # Google's compatible endpoint numbers all calls 0: another id begins another call.
+            # Google's compatible endpoint numbers all calls 0: another id begins another call, and
+            # where it gives none, a name and arguments after those of a whole call do.
             new = call is None or bool(name and call_id and call.id and call_id != call.id)
+            if call is not None and name and arguments and not call_id and not call.id:
+                new = bool(call.arguments) and isinstance(json_or_text(call.arguments), dict)
         else:
             # Mistral sends no index. A call's own pieces repeat its id, or neither id nor name.
             call = self._calls[-1] if self._calls else None
@@ -192,7 +196,7 @@ class _Choice:
         call.name = name or call.name
         call.custom = call.custom or part.get("type") == "custom"
         call.extra = fields(part.get("extra_content")) or call.extra
-        call.arguments += arguments_text(function.get("arguments", function.get("input")))
+        call.arguments += arguments
 
     def answer(self, model: str, answer_id: str) -> Answer:
         """All that was read so far."""
