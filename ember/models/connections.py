@@ -13,18 +13,17 @@ from __future__ import annotations
 import atexit
 import math
 import os
-import ssl
-import sys
 import threading
 import time
 import urllib.request
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar, cast
 
 import httpx
 
 from ember.exceptions import ModelProviderError
+from ember.models.trust import trusted
 
 if TYPE_CHECKING:
     from anyio.lowlevel import RunVar
@@ -110,10 +109,10 @@ class _Idle(Generic[_Transport]):
         try:
             proxy = None
             if address is not None:
-                tls = _trust() if address.startswith("https:") else None
+                tls = trusted() if address.startswith("https:") else None
                 proxy = httpx.Proxy(address, ssl_context=tls)
             return self._kind(
-                verify=_trust(),
+                verify=trusted(),
                 limits=httpx.Limits(
                     max_connections=1,
                     max_keepalive_connections=1,
@@ -292,7 +291,7 @@ class _AsyncStream(httpx.AsyncByteStream):
             await expired.aclose()
 
 
-# --- where to, and whom to trust ----------------------------------------------------------------
+# --- where to -----------------------------------------------------------------------------------
 
 
 class LateURL(httpx.URL):
@@ -336,56 +335,6 @@ def without_user(url: str) -> str:
     return f"{scheme}{slashes}{host.rpartition('@')[2]}{slash}{path}"
 
 
-class _LateTrust(ssl.SSLContext):
-    """A client's TLS context that reads the trust store at its first handshake.
-
-    Reading it takes 18 ms, which a call over plain http, a replayed or a faked one need not pay.
-    """
-
-    def __init__(self, protocol: int, source: tuple[str | None, str | None]) -> None:
-        super().__init__()
-        self.source = source
-        self._lock = threading.Lock()
-        self._loaded = False
-        if sys.version_info >= (3, 13):
-            # What ssl.create_default_context adds from this version on.
-            self.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | ssl.VERIFY_X509_STRICT
-
-    def wrap_socket(self, *args: Any, **kwargs: Any) -> ssl.SSLSocket:
-        """See `ssl.SSLContext`."""
-        self._load()
-        return super().wrap_socket(*args, **kwargs)
-
-    def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
-        """See `ssl.SSLContext`."""
-        self._load()
-        return super().wrap_bio(*args, **kwargs)
-
-    def _load(self) -> None:
-        with self._lock:
-            if self._loaded:
-                return
-            # As httpx does (its create_ssl_context): the environment, else certifi's bundle.
-            file, directory = self.source
-            if file:
-                self._load_from("SSL_CERT_FILE", file, cafile=file)
-            elif directory:
-                self._load_from("SSL_CERT_DIR", directory, capath=directory)
-            else:
-                import certifi
-
-                self.load_verify_locations(cafile=certifi.where())
-            self._loaded = True
-
-    def _load_from(self, variable: str, path: str, **where: str) -> None:
-        try:
-            self.load_verify_locations(**where)
-        except OSError as error:
-            raise ModelProviderError(
-                f"{variable}={path!r} cannot be read as trusted certificates in PEM: {error}"
-            ) from error
-
-
 # --- one for the process, one for each event loop -----------------------------------------------
 
 
@@ -412,7 +361,6 @@ class AsyncClient(httpx.AsyncClient):
 _lock = threading.Lock()
 _client: Client | None = None
 _async_clients: RunVar[tuple[AsyncClient, AsyncGenerator[None]]] | None = None
-_tls: _LateTrust | None = None
 # A forked child must neither use nor close what it shares with its parent.
 _parents: list[object] = []
 
@@ -459,24 +407,15 @@ async def _close_with_loop(client: AsyncClient) -> AsyncGenerator[None]:
         await client.aclose()
 
 
-def _trust() -> ssl.SSLContext:
-    global _tls
-    source = (os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
-    tls = _tls
-    if tls is None or tls.source != source:
-        _tls = tls = _LateTrust(ssl.PROTOCOL_TLS_CLIENT, source)
-    return tls
-
-
 def _close() -> None:
     if _client is not None:
         _client.close()
 
 
 def _start_afresh() -> None:
-    global _client, _async_clients, _tls, _lock
+    global _client, _async_clients, _lock
     _parents.extend((_client, _async_clients))
-    _client = _async_clients = _tls = None
+    _client = _async_clients = None
     _lock = threading.Lock()
 
 

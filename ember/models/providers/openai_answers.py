@@ -360,5 +360,7 @@ def _count(answer: Answer, usage: Mapping[str, Any], body: Mapping[str, Any]) ->
 
 def _first_count(names: Sequence[str], *places: Mapping[str, Any]) -> int:
     """What the first place counts under any of the names that counts anything."""
-    counts = (max(count(place.get(name)) for name in names) for place in places)
-    return next(filter(None, counts), 0)
+    for place in places:
+        if counted := max((count(place[name]) for name in names if name in place), default=0):
+            return counted
+    return 0
