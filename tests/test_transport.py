@@ -21,7 +21,7 @@ import trio
 
 from ember.api import models
 from ember.api.exceptions import ModelProviderError, ProviderAPIError
-from ember.models import connections, transport
+from ember.models import connections, transport, trust
 from tests.loopback import Loopback, Received, Reply, receive, reset, scripted, serving
 from tests.ways import (
     ALL,
@@ -559,7 +559,7 @@ def test_plain_http_reads_no_trust_store(monkeypatch: pytest.MonkeyPatch) -> Non
     def load(*args: object, **kwargs: object) -> NoReturn:
         raise AssertionError("loaded")
 
-    monkeypatch.setattr(connections, "_tls", None)
+    monkeypatch.setattr(trust, "_tls", None)
     monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", load)
     with serving(answering) as server:
         assert call(server.url) == "Hello!"

@@ -104,6 +104,7 @@ class _Idle(Generic[_Transport]):
 
     def new(self, request: httpx.Request) -> _Transport:
         """A transport without a connection yet."""
+        self._keep = _kept_alive()
         url, unix_socket = request.url, request.extensions.get(UNIX_SOCKET)
         address = None if unix_socket else proxy_for(url)
         try:
