@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ember.api import models
 from ember.exceptions import ModelProviderError
 from ember.models.schemas import ChatResponse
 from tests.corpus import ask, player, sent
@@ -568,3 +569,11 @@ def test_argument_that_one_wire_cannot_take(
     """What Ember takes apart for one wire is looked at before, and not a TypeError."""
     with pytest.raises(ModelProviderError, match=says):
         sent(model, **arguments)
+
+
+def test_stream_is_no_parameter() -> None:
+    """`stream=True` in a call that is read whole would lose its usage: it is refused in words."""
+    with pytest.raises(ModelProviderError, match=r"models\.stream\(\)"):
+        models("gpt-4o", "hi", stream=True, api_key="k")
+    with pytest.raises(ModelProviderError, match="and models"):
+        models.stream("gpt-4o", "hi", stream=False, api_key="k")

@@ -168,6 +168,11 @@ class Wire:
         params = dict(kwargs)
         given_url = as_address(params.pop("base_url", None))
         key = as_key(params.pop("api_key", None)) or self.key()
+        if bool(params.pop("stream", stream)) is not stream:
+            raise ModelProviderError(
+                "stream= is no parameter: models.stream() and models.astream() stream, and "
+                "models() and models.acall() do not"
+            )
         if key is None and self.server.key_required and given_url is None:
             raise ModelProviderError(
                 f"no API key for {self.server.name}: set the environment variable "
