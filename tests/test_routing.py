@@ -60,6 +60,7 @@ def test_route(name: str, provider: str, model: str) -> None:
         ("opneai/gpt-4", "'openai/gpt-4'"),
         ("clade-opus-5-5", "'claude-opus-5-5'"),
         ("o5", "provider/o5"),
+        ("foo/bar", "the model 'foo/bar'. Any model works with a prefix"),
         ("", "''"),
         ("openai/", "names a provider and no model"),
     ],

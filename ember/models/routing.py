@@ -151,7 +151,7 @@ def _unknown(model: str, lowered: str) -> str:
             f"there is no provider {left!r}: did you mean {_either(f'{n}/{right}' for n in near)}?"
         )
     near = difflib.get_close_matches(lowered, [*_KNOWN_NAMES, *providers], 3, 0.6)
-    meant = f"; did you mean {_either(near)}?" if near else ""
+    meant = f"; did you mean {_either(near)}?" if near else "."
     return (
         f"no provider is known for the model {model!r}{meant} Any model works with a prefix: "
         f"provider/{model}, where provider is one of {', '.join(providers)}"
