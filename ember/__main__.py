@@ -12,6 +12,7 @@ import os
 import stat
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,33 +38,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         started = time.perf_counter()
         response = _answer(options)
-        print(_summary(response, time.perf_counter() - started), file=sys.stderr)
+        _note(_summary(response, time.perf_counter() - started))
     except EmberError as error:
-        sys.stdout.flush()
-        print(f"ember: {' '.join(str(error).split())}", file=sys.stderr)
+        _note(f"ember: {error}")
         return 2 if isinstance(error, ModelProviderError) else 1
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        # The reader had enough. Python would complain once more when it flushes at exit.
+    except OSError as error:
+        # The answer could not be written. Python would complain once more as it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        if isinstance(error, BrokenPipeError):
+            return 0  # the reader had enough
+        _note(f"ember: the answer could not be written: {error}")
+        return 1
     return 0
+
+
+def _note(text: str) -> None:
+    if sys.stderr is not None:  # closed by the caller: print() would take stdout instead
+        print(" ".join(text.split()), file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m ember",
         description="Ask a language model.",
-        epilog="examples: python -m ember 'Name three primary colors.'   "
-        "python -m ember -m gpt-4 --stream -p temperature=0.2 < question.txt",
+        epilog="examples:\n  python -m ember 'Name three primary colors.'\n"
+        "  python -m ember -m gpt-4 --stream -p temperature=0.2 < question.txt",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("prompt", nargs="?", help="the prompt; text piped in is added to it")
     parser.add_argument(
         "-m",
         "--model",
-        default=os.environ.get("EMBER_MODEL") or _EMBEDDED,
-        help="a model's name, or provider/model (default: EMBER_MODEL, else %(default)s)",
+        help=f"a model's name, or provider/model (default: EMBER_MODEL, else {_EMBEDDED})",
     )
     parser.add_argument("--stream", action="store_true", help="print the answer as it arrives")
     parser.add_argument("--system", help="the system prompt")
@@ -83,14 +91,17 @@ def _answer(options: argparse.Namespace) -> ChatResponse:
     if options.system is not None:
         params["system"] = options.system
     prompt = _prompt(options.prompt)
+    model = options.model
+    if model is None:
+        model = os.environ.get("EMBER_MODEL") or _EMBEDDED
     if not options.stream:
-        response = models(options.model, prompt, **params)
-        print(response.text)
+        response = models(model, prompt, **params)
+        print(response.text, flush=True)
         return response
-    with models.stream(options.model, prompt, **params) as stream:
+    with models.stream(model, prompt, **params) as stream:
         for chunk in stream:
             print(chunk.text, end="", flush=True)
-    print()
+    print(flush=True)
     return stream.response
 
 
@@ -98,6 +109,9 @@ def _param(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise ModelProviderError(f"-p takes NAME=VALUE, such as temperature=0.2, not {text!r}")
+    if name in ("model", "prompt"):
+        way = "with -m" if name == "model" else "as an argument, or piped in"
+        raise ModelProviderError(f"-p {text}: the {name} is given {way}")
     try:
         return name, json.loads(value)
     except ValueError:
@@ -105,10 +119,22 @@ def _param(text: str) -> tuple[str, Any]:
 
 
 def _prompt(given: str | None) -> str:
-    piped = sys.stdin.read() if _is_piped() else ""
-    if given is None and not piped.strip():
+    piped = _piped().strip()
+    if given is None and not piped:
         raise ModelProviderError("there is no prompt: pass it as an argument, or pipe it in")
-    return "\n\n".join(text for text in (given, piped.strip()) if text)
+    return "\n\n".join(text for text in (given, piped) if text)
+
+
+def _piped() -> str:
+    if not _is_piped():
+        return ""
+    try:
+        # Decoded here: in the C locale sys.stdin lets what is no text through, as surrogates.
+        return sys.stdin.buffer.read().decode(sys.stdin.encoding)
+    except UnicodeDecodeError as error:
+        raise ModelProviderError(
+            f"what is piped in is not text: {error}; convert it first, as with iconv"
+        ) from error
 
 
 def _is_piped() -> bool:
@@ -129,5 +155,13 @@ def _summary(response: ChatResponse, seconds: float) -> str:
     )
 
 
+def _one_line(message: Warning | str, *_: object, **__: object) -> str:
+    return f"ember: {message}\n"
+
+
 if __name__ == "__main__":
+    warnings.formatwarning = _one_line
+    if reconfigure := getattr(sys.stdout, "reconfigure", None):
+        # A character that the terminal's encoding lacks must not cost the answer.
+        reconfigure(errors="backslashreplace")
     sys.exit(main())

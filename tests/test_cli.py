@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from pathlib import Path
 
 import pytest
 
 from ember.__main__ import main
 from ember_testing import FakeModel
 from ember_testing.faults import overloaded, rate_limit
+from tests.loopback import Reply, serving
+from tests.ways import completion
 
 Captured = pytest.CaptureFixture[str]
 
@@ -91,6 +95,10 @@ def test_provider_failure_is_one_line_and_code_1(
         (["hi", "-m", "gpt-4"], "OPENAI_API_KEY"),
         (["hi", "-m", "no-such-model"], "'no-such-model'"),
         (["hi", "-m", "gpt-4", "-p", "temperature"], "'temperature'"),
+        (["hi", "-p", "model=gpt-4"], "the model is given with -m"),
+        (["hi", "-p", "prompt=hello"], "the prompt is given as an argument"),
+        (["hi", "-m", "gpt-4", "-p", "api_key=k", "-p", "extra_headers=x"], "extra_headers="),
+        (["hi", "-m", ""], "not ''"),
         ([], "there is no prompt"),
         (["  ", "-m", "gpt-4", "-p", "api_key=k"], "the prompt is empty"),
         (["hi", "-m", "gpt-4", "-p", "api_key=k", "-p", "timeout=-1"], "-1"),
@@ -130,3 +138,128 @@ def test_embedded_model_answers_piped_text() -> None:
     assert process.stdout.strip()
     assert "$0.000000" in process.stderr
     assert "local/smollm2-135m]" in process.stderr
+
+
+# --- what the terminal, the pipe or the disk does -------------------------------------------------
+
+
+@pytest.fixture
+def answered() -> Generator[list[str]]:
+    """A command that is answered "héllo ✓" by a server on this machine."""
+    body = json.dumps(completion("héllo ✓"), ensure_ascii=False).encode()
+    with serving(lambda received: Reply(body)) as server:
+        yield [sys.executable, "-m", "ember", "hi", "-m", "openai/gpt-4", "-p", "api_key=k",
+               "-p", f"base_url={server.url}"]  # fmt: skip
+
+
+def test_encoding_that_lacks_a_character_does_not_cost_the_answer(answered: list[str]) -> None:
+    """What a terminal's encoding cannot show is escaped; the rest of the answer is there."""
+    process = subprocess.run(
+        answered,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        timeout=60,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.split() == [rb"h\xe9llo", rb"\u2713"]
+
+
+@pytest.mark.parametrize("stream", [[], ["--stream"]])
+def test_reader_that_had_enough(answered: list[str], stream: list[str]) -> None:
+    """A closed pipe (`| head -1`) ends the command without a word, although Python buffers."""
+    process = subprocess.Popen(
+        [*answered, *stream],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    with process.stderr as stderr:
+        told = stderr.read()
+    assert (process.wait(60), told) == (0, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is full")
+def test_answer_that_cannot_be_written(answered: list[str]) -> None:
+    """A full disk is said in one line, with code 1, and no traceback."""
+    with Path("/dev/full").open("w") as full:
+        process = subprocess.run(
+            answered,
+            stdin=subprocess.DEVNULL,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert process.returncode == 1
+    assert process.stderr.startswith("ember: the answer could not be written: ")
+    assert process.stderr.count("\n") == 1
+
+
+def test_unknown_price_is_one_line() -> None:
+    """A warning is one line for the command's user, without the line of code it came from."""
+    body = json.dumps(completion("Hello!", model="no-price")).encode()
+    with serving(lambda received: Reply(body)) as server:
+        process = subprocess.run(
+            [sys.executable, "-m", "ember", "hi", "-m", "openai/no-price", "-p", "api_key=k",
+             "-p", f"base_url={server.url}"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    warned, figures = process.stderr.splitlines()
+    assert warned.startswith("ember: No price is known for ")
+    assert "unknown cost" in figures
+
+
+@pytest.mark.parametrize("locale", ["C", "utf-8:strict"])
+def test_piped_bytes_that_are_no_text(locale: str) -> None:
+    """What is not text is refused with the byte that is wrong, whatever the locale lets through."""
+    process = subprocess.run(
+        [sys.executable, "-m", "ember", "-m", "gpt-4", "-p", "api_key=k"],
+        input=b"caf\xe9 noir",
+        capture_output=True,
+        env=os.environ | ({"LC_ALL": "C"} if locale == "C" else {"PYTHONIOENCODING": locale}),
+        timeout=60,
+        check=False,
+    )
+    assert process.returncode == 2
+    assert process.stderr.startswith(b"ember: what is piped in is not text: ")
+    assert b"0xe9" in process.stderr
+    assert process.stderr.count(b"\n") == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell of POSIX closes the streams")
+@pytest.mark.parametrize("closed", [">&-", "2>&-"])
+def test_closed_streams(closed: str) -> None:
+    """With stdout or stderr closed an error keeps its code and never lands in the answer."""
+    process = subprocess.run(
+        ["sh", "-c", f'"$0" -m ember hi -m no-such-model {closed}', sys.executable],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert process.returncode == 2
+    assert process.stdout == ""
+    assert "Traceback" not in process.stderr
+
+
+def test_help_names_the_embedded_model_as_the_last_resort(
+    monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    """The help says the same whatever EMBER_MODEL is."""
+    monkeypatch.setenv("EMBER_MODEL", "gpt-4")
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    assert "EMBER_MODEL, else local/smollm2" in " ".join(capsys.readouterr().out.split())
