@@ -12,10 +12,10 @@ reply. Every strategy is built from smaller ones and shrinks to the least: one w
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 from hypothesis import strategies as st
 from hypothesis.errors import InvalidArgument
@@ -43,6 +43,7 @@ __all__ = [
     "wires",
 ]
 
+_T = TypeVar("_T")
 _MODELS: Mapping[str, Sequence[str]] = {
     "openai": ("gpt-4", "gpt-4o-mini", "gpt-4.1", "o3", "groq/openai/gpt-oss-20b", "mistral/tiny"),
     "openai-responses": ("o3-pro", "gpt-5-codex"),
@@ -85,7 +86,7 @@ def model_names(*, wires: SearchStrategy[str] | None = None) -> SearchStrategy[s
     Args:
         wires: Whose; by default of all.
     """
-    return _wires(wires).flatmap(lambda wire: st.sampled_from(_MODELS[_known(wire)]))
+    return _of_each(wires, lambda wire: st.sampled_from(_MODELS[wire]))
 
 
 def prompts(*, max_size: int = 80) -> SearchStrategy[str]:
@@ -162,9 +163,7 @@ def parameters(*, wires: SearchStrategy[str] | None = None) -> SearchStrategy[di
     }
     if wires is None:
         return st.fixed_dictionaries({}, optional=common)
-    return wires.flatmap(
-        lambda wire: st.fixed_dictionaries({}, optional={**common, **own[_known(wire)]})
-    )
+    return _of_each(wires, lambda wire: st.fixed_dictionaries({}, optional={**common, **own[wire]}))
 
 
 def usages(
@@ -184,13 +183,15 @@ def usages(
     tokens = st.integers(0, max_tokens)
 
     def of(wire: str) -> SearchStrategy[UsageStats]:
-        written = st.just(0) if wire == "google" else tokens
-        return st.builds(_usage, tokens, tokens, written, tokens, tokens)
+        # Drawn for every wire, so that a failing example can shrink from one wire to another.
+        written = tokens.map(lambda _: 0) if wire == "google" else tokens
+        # The plainest counts come last: what a failure needs of tokens is shrunk into those.
+        return st.builds(_usage, tokens, written, tokens, tokens, tokens)
 
-    return of("google") if wires is None else wires.flatmap(lambda wire: of(_known(wire)))
+    return of("google") if wires is None else _of_each(wires, of)
 
 
-def _usage(fresh: int, cached: int, written: int, said: int, thought: int) -> UsageStats:
+def _usage(cached: int, written: int, thought: int, fresh: int, said: int) -> UsageStats:
     return UsageStats(
         # At least one, as every provider counts: an answer without usage is another thing.
         1 + fresh + cached + written,
@@ -244,9 +245,7 @@ def answers(
     given = usages
     if wires is None:
         return _answers("anthropic", _usages("google") if given is None else given)
-    return wires.flatmap(
-        lambda wire: _answers(_known(wire), _usages(wire) if given is None else given)
-    )
+    return _of_each(wires, lambda wire: _answers(wire, _usages(wire) if given is None else given))
 
 
 def _usages(wire: str) -> SearchStrategy[UsageStats]:
@@ -312,7 +311,7 @@ def _sent(
     write = encoding.streamed if stream else encoding.whole
 
     def of(wire: str) -> SearchStrategy[Sent]:
-        names = st.sampled_from(_MODELS[_known(wire)])
+        names = st.sampled_from(_MODELS[wire])
         return st.builds(
             sent, st.just(wire), names, _answers(wire, _usages(wire)) if said is None else said
         )
@@ -323,7 +322,7 @@ def _sent(
         served = write(wire, model.rpartition("/")[2], answer, answer.usage, 1)
         return Sent(wire, model, stream, served, answer)
 
-    return _wires(wires).flatmap(of)
+    return _of_each(wires, of)
 
 
 def _recut(sent: Sent) -> SearchStrategy[Sent]:
@@ -399,6 +398,21 @@ def from_cassette(
 
 def _wires(given: SearchStrategy[str] | None) -> SearchStrategy[str]:
     return st.sampled_from(encoding.WIRES) if given is None else given
+
+
+def _of_each(
+    wires: SearchStrategy[str] | None, of: Callable[[str], SearchStrategy[_T]]
+) -> SearchStrategy[_T]:
+    """What a wire has, for the wires that are drawn."""
+    # One strategy a wire, not one an example: to make and check it costs ten times the drawing.
+    made: dict[str, SearchStrategy[_T]] = {}
+
+    def once(wire: str) -> SearchStrategy[_T]:
+        if wire not in made:
+            made[wire] = of(_known(wire))
+        return made[wire]
+
+    return _wires(wires).flatmap(once)
 
 
 def _prompts(given: SearchStrategy[str] | None) -> SearchStrategy[str]:

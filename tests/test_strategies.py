@@ -11,14 +11,14 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from hypothesis import HealthCheck, find, given, settings
+from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import InvalidArgument
 
 from ember.api import models
 from ember.api.exceptions import EmberError, ProviderAPIError
 from ember.api.models.schemas import ChatResponse, UsageStats
-from ember_testing import FakeModel, fake_model, strategies
+from ember_testing import Answer, FakeModel, fake_model, strategies
 from ember_testing.served import Sent
 
 pytestmark = pytest.mark.filterwarnings("ignore::ember.exceptions.UnknownPriceWarning")
@@ -221,13 +221,41 @@ def test_impossible_arguments_raise(make: Callable[[], Any]) -> None:
         make()
 
 
+def least(strategy: st.SearchStrategy[Any], condition: Callable[[Any], bool]) -> Any:
+    """The smallest example, found anew; without the search for what plays no part in a failure."""
+    phases = [Phase.generate, Phase.shrink]
+    return find(strategy, condition, settings=settings(unhurried, database=None, phases=phases))
+
+
 def test_they_shrink_to_the_least() -> None:
     """The smallest examples are the plainest: one short word, no cut, no turn before."""
-    assert len(find(strategies.prompts(), lambda _: True)) == 1
-    assert len(find(strategies.messages(), lambda _: True)) == 1
-    assert find(strategies.usages(), lambda _: True) == UsageStats(1, 1)
-    assert find(strategies.parameters(), lambda _: True) == {}
-    sent = find(strategies.streams(), lambda sent: len(sent.means.text) > 1)
+    assert len(least(strategies.prompts(), lambda _: True)) == 1
+    assert len(least(strategies.messages(), lambda _: True)) == 1
+    assert least(strategies.usages(), lambda _: True) == UsageStats(1, 1)
+    assert least(strategies.parameters(), lambda _: True) == {}
+    # What is needed of tokens is plain output, and neither cached nor thought.
+    assert least(strategies.usages(), lambda u: u.total_tokens > 1000) == UsageStats(1, 1000)
+
+
+def test_streams_shrink_to_the_first_wire() -> None:
+    """What fails on every wire is shown on OpenAI's, uncut, with no more than the failure needs."""
+    sent = least(strategies.streams(), lambda sent: len(sent.means.text) > 1)
     assert sent.wire == "openai"
     assert sent.means.text == "00"
+    assert sent.means.usage == UsageStats(1, 1)
+    assert (sent.means.reasoning, sent.means.refusal, sent.means.reason) == (None, None, "stop")
     assert len(sent.served.pieces) == 1
+
+
+def test_a_strategy_is_made_once_for_a_wire() -> None:
+    """Examples of a wire come from one strategy: making one for each took a minute of shrinking."""
+    with mock.patch.object(strategies, "tool_calls", wraps=strategies.tool_calls) as made:
+
+        @settings(unhurried, max_examples=50)
+        @given(strategies.streams(), strategies.answers(wires=strategies.wires()))
+        def each(sent: Sent, answer: Answer) -> None:
+            assert sent.means
+            assert answer.usage
+
+        each()
+    assert 0 < made.call_count <= 2 * 4  # two strategies, four wires
