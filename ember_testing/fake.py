@@ -24,8 +24,8 @@ from ember_testing.answers import as_answer, plausible_usage
 from ember_testing.clock import now
 from ember_testing.exceptions import ReplayFailure
 from ember_testing.fake_calls import FakeCall, call_of_custom, call_of_request
-from ember_testing.fake_replies import Given, Replies, Reply, SetUp, next_of
-from ember_testing.faults import Damage, Failure, Fault, applied, replaces_answer
+from ember_testing.fake_replies import Given, Replies, Reply, SetUp, next_of, served_of
+from ember_testing.faults import Damage, Failure, Fault, replaces_answer
 from ember_testing.served import Sent, Served
 from ember_testing.serving import respond
 from ember_testing.traffic import Asked, read_exchange, read_request
@@ -179,7 +179,7 @@ class FakeModel:
         setup, given, number = self._next(setups, call)
         wire = encoding.wire_of(asked.provider)
         try:
-            served, fault = _served(wire, asked.model, call, setup, given, number)
+            served, fault = served_of(wire, call, setup, given, number)
         except (TypeError, ValueError) as error:
             raise self._fail(UnansweredCall(f"fake_model({setup.pattern!r}): {error}")) from error
         partial = ""
@@ -271,26 +271,6 @@ class FakeModel:
                 _router.stop(clear=False)
 
 
-def _served(
-    wire: str, model: str, call: FakeCall, setup: SetUp, given: Given, number: int
-) -> tuple[Served, Fault | None]:
-    """The response that a reply is on the wire, and the fault in it."""
-    if isinstance(given, Sent):
-        return given.served, None
-    fault = given if isinstance(given, (Failure, Damage)) else None
-    served = Served(200)
-    if fault is None or not replaces_answer(fault):
-        said = _INTERRUPTED if isinstance(given, Failure) else given
-        answer = as_answer(said.answer if isinstance(said, Damage) else said)
-        usage = answer.usage or setup.usage or plausible_usage(call.prompt, answer)
-        write = encoding.streamed if call.stream else encoding.whole
-        served = write(wire, model, answer, usage, number)
-    return (served if fault is None else applied(fault, served, wire)), fault
-
-
-# What a stream says before a provider's error breaks it off.
-_INTERRUPTED = "This answer does not come to its end."
-
 # --- one router for all fakes of the process -----------------------------------------------------
 
 _change = threading.RLock()
@@ -340,17 +320,29 @@ _router.route().mock(side_effect=_route)
 
 
 @contextmanager
-def fake_model(*, allow_loopback: bool = False) -> Generator[FakeModel]:
+def fake_model(
+    model: str | None = None,
+    *replies: Reply,
+    usage: UsageStats | None = None,
+    allow_loopback: bool = False,
+) -> Generator[FakeModel]:
     """Fake the models inside the block, in all threads and event loops; see `FakeModel`.
+
+    with fake_model("gpt-4", "Paris") as fake:
+        fake("claude-*", rate_limit(retry_after=2), "Rome")
 
     Keys need not be set: every provider gets one for the time being. What is no call of a model
     passes through: to an application that a client of its own calls in this process, and nowhere
     else, for the network is closed.
 
     Args:
+        model: The first model to answer for, as `FakeModel` takes it; others are set up inside.
+        *replies: Its answers.
+        usage: What each of them used.
         allow_loopback: Let connections to this machine through: a database's, a test server's.
 
     Raises:
+        TypeError: There are no replies for the model, or one that is none.
         UnansweredCall: A call had no answer; again at the end if the code under test swallowed it.
         NetworkBlocked: Something would have left the process; likewise.
         AssertionError: An answer was set up that nobody asked for.
@@ -359,6 +351,10 @@ def fake_model(*, allow_loopback: bool = False) -> Generator[FakeModel]:
     with mock.patch.dict("os.environ", _keys()):
         fake._begin()  # pyright: ignore[reportPrivateUsage] - of this module
         try:
+            if model is not None:
+                fake(model, *replies, usage=usage)
+            elif usage is not None:
+                raise TypeError(f"{usage!r} belongs to answers: name their model before it")
             yield fake
         except Exception as error:
             # What a swallowed failure led to explains less than the failure itself.

@@ -1,4 +1,4 @@
-"""The replies that were set up for models, and which of them is next."""
+"""The replies that were set up for models, which of them is next, and what it is on the wire."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ember.models.providers import base
 from ember.models.providers.compatible import WIRES
 from ember.models.routing import resolve
 from ember.models.schemas import ChatResponse, UsageStats
-from ember_testing.answers import Answer
-from ember_testing.encoding import wire_of
+from ember_testing import encoding
+from ember_testing.answers import Answer, Failure, as_answer, plausible_usage
 from ember_testing.fake_calls import FakeCall
-from ember_testing.faults import Fault
-from ember_testing.served import Sent
+from ember_testing.faults import Damage, Fault, applied, replaces_answer
+from ember_testing.served import Sent, Served
 
-__all__ = ["Given", "Replies", "Reply", "SetUp", "next_of"]
+__all__ = ["Given", "Replies", "Reply", "SetUp", "next_of", "served_of"]
 
 Given: TypeAlias = str | Sequence[str] | Answer | ChatResponse | Fault | Sent
 Reply: TypeAlias = Given | Callable[[FakeCall], Given]
@@ -62,7 +62,11 @@ class SetUp:
         names = {model, f"{provider}/{model}"} if self.provider is None else {f"{provider}/{model}"}
         if provider == "openai-responses":
             names.add(f"openai/{model}")
-        if guessed and self.provider and wire_of(self.provider) == wire_of(provider):
+        if (
+            guessed
+            and self.provider
+            and encoding.wire_of(self.provider) == encoding.wire_of(provider)
+        ):
             names.add(f"{self.provider}/{model}")
         return any(own.fullmatch(name.lower()) for own in self._names for name in names)
 
@@ -125,3 +129,36 @@ def next_of(setups: Sequence[SetUp]) -> tuple[SetUp, Reply] | None:
         if each.waiting:
             return each, each.waiting.popleft()
     return None
+
+
+# What a stream says before a provider's error breaks it off.
+_INTERRUPTED = "This answer does not come to its end."
+
+
+def served_of(
+    wire: str, call: FakeCall, setup: SetUp, given: Given, number: int
+) -> tuple[Served, Fault | None]:
+    """The response that a reply is on the wire, and the fault in it.
+
+    Args:
+        wire: `openai`, `openai-responses`, `anthropic` or `google`.
+        call: The call that it answers.
+        setup: What it was set up with.
+        given: The reply, no function any more.
+        number: Of the call, for the ids.
+
+    Raises:
+        TypeError: It is no reply.
+        ValueError: The wire cannot say it.
+    """
+    if isinstance(given, Sent):
+        return given.served, None
+    fault = given if isinstance(given, (Failure, Damage)) else None
+    served = Served(200)
+    if fault is None or not replaces_answer(fault):
+        said = _INTERRUPTED if isinstance(given, Failure) else given
+        answer = as_answer(said.answer if isinstance(said, Damage) else said)
+        usage = answer.usage or setup.usage or plausible_usage(call.prompt, answer)
+        write = encoding.streamed if call.stream else encoding.whole
+        served = write(wire, call.model, answer, usage, number)
+    return (served if fault is None else applied(fault, served, wire)), fault

@@ -128,6 +128,19 @@ def test_async_threads_and_registries_made_before() -> None:
     assert sorted(texts) == [f"to {n}" for n in range(8)]
 
 
+def test_the_context_manager_takes_what_the_fixture_takes() -> None:
+    """The block's first model, answers and usage are given as to the fixture; mistakes are told."""
+    with fake_model("gpt-4", "Paris", ["Ro", "me"], usage=UsageStats(1000, 500)) as fake:
+        fake("claude-*", "Oslo")
+        answers = [models(model, "hi") for model in ("gpt-4", "gpt-4", "claude-3-opus")]
+    assert [answer.text for answer in answers] == ["Paris", "Rome", "Oslo"]
+    assert answers[0].usage.cost == pytest.approx(0.06)
+    with pytest.raises(TypeError, match="needs an answer"), fake_model("gpt-4"):
+        pass
+    with pytest.raises(TypeError, match="name their model"), fake_model(usage=UsageStats(1, 1)):
+        pass
+
+
 def test_a_call_without_an_answer_cannot_be_swallowed() -> None:
     """A call that nothing answers says what is set up, and fails even if the code catches all."""
     told = r"openai/gpt-5.*there is 'claude-\*'"
