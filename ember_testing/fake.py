@@ -29,7 +29,7 @@ from ember_testing.faults import Damage, Failure, Fault, replaces_answer
 from ember_testing.served import Sent, Served
 from ember_testing.serving import respond
 from ember_testing.traffic import Asked, read_exchange, read_request
-from ember_testing.verdict import Attempt, Verdict, judged
+from ember_testing.verdict import Attempt, Verdict, judged, key_of
 
 __all__ = ["FakeCall", "FakeModel", "Reply", "UnansweredCall", "fake_model"]
 
@@ -187,7 +187,7 @@ class FakeModel:
             came = b"".join(served.pieces)
             read = read_exchange("POST", url, body, 200, dict(served.headers), came)
             partial = (read.text if read is not None else None) or ""
-        self._tried((url, body), call, at, fault, partial)
+        self._tried(key_of(asked, url), call, at, fault, partial)
         return served
 
     def _answer_custom(

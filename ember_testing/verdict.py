@@ -6,22 +6,22 @@ half an answer is the caller's doing. The fake has seen every attempt and knows 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
+from urllib.parse import urlsplit
 
 from ember.exceptions import ErrorType
+from ember_testing.traffic import Asked
 
-__all__ = ["Attempt", "Verdict", "judged"]
+__all__ = ["Attempt", "Verdict", "judged", "key_of"]
 
 # What a retry may come early by: clocks and timers are not exact.
 _TOLERANCE = 0.02
-# A retry of something that passes, without a hint when: sooner than this helps nobody.
+# A retry without a hint when: sooner than this helps nobody.
 _BREATH = 0.1
 _MOST_ATTEMPTS = 10
-_PASSING: frozenset[ErrorType | None] = frozenset(
-    {"rate_limit", "overloaded", "server", "timeout", "connection", "incomplete_stream"}
-)
 _FINAL: frozenset[ErrorType | None] = frozenset(
     {"quota", "authentication", "permission", "not_found", "invalid_request", "context_length"}
 )
@@ -73,6 +73,17 @@ class Verdict:
         return "\n".join(self.complaints) or f"nothing to complain of in {self.attempts} calls"
 
 
+def key_of(asked: Asked, url: str) -> object:
+    """What two requests have in common of which one repeats the other; streamed or not is one.
+
+    Args:
+        asked: What the request asks for.
+        url: Where it goes.
+    """
+    said = {name: asked.body[name] for name in asked.body.keys() - {"stream", "stream_options"}}
+    return urlsplit(url).netloc, asked.provider, asked.model, json.dumps(said, sort_keys=True)
+
+
 def judged(attempts: Sequence[Attempt], result: object = None) -> Verdict:
     """The verdict on a sequence of attempts.
 
@@ -112,7 +123,7 @@ def _of_retry(before: tuple[int, Attempt], number: int, wait: float) -> str | No
             f"{again} after {wait:.3f} s, but that was told to wait {failed.retry_after:g} s: use "
             "the error's retry_after"
         )
-    if failed.retry_after is None and failed.fault in _PASSING and wait < _BREATH:
+    if failed.retry_after is None and wait < _BREATH:
         return (
             f"{again} after {wait:.3f} s, which failed with {failed.fault}: wait before a retry, "
             "longer each time"
@@ -121,12 +132,25 @@ def _of_retry(before: tuple[int, Attempt], number: int, wait: float) -> str | No
 
 
 def _of_result(last: Iterable[tuple[int, Attempt]], result: object) -> Iterator[str]:
-    said = result if isinstance(result, str) else "" if result is None else str(result)
+    said = _text(result)
     for place, attempt in last:
         # The last attempt of a call: no retry brought the whole answer.
-        if attempt.partial.strip() and attempt.partial in said:
+        # Inside an object's own words a line's end is written as its escape.
+        escaped = repr(attempt.partial)[1:-1]
+        if attempt.partial.strip() and (attempt.partial in said or escaped in said):
             yield (
                 f"call {place} of {attempt.name} broke off ({attempt.fault}) after "
                 f"{attempt.partial!r}, and the code under test took that for the answer: let the "
                 "error through, or ask again"
             )
+
+
+def _text(result: object) -> str:
+    """All that a result says: the pieces of a list are one text."""
+    if result is None or isinstance(result, str):
+        return result or ""
+    if isinstance(result, Mapping):
+        return "\n".join(map(_text, cast("Mapping[object, object]", result).values()))
+    if isinstance(result, (list, tuple)):
+        return "".join(map(_text, cast("Sequence[object]", result)))
+    return str(result)

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from ember.api import models
 from ember.api.exceptions import ProviderAPIError
+from ember.api.models.schemas import ChatResponse
 from ember_testing import FakeModel, no_sleep
 from ember_testing.faults import (
     Fault,
     authentication,
     context_length,
     cut,
+    empty_body,
+    garbage,
     overloaded,
     quota,
     rate_limit,
@@ -135,6 +140,46 @@ def test_a_cut_that_was_asked_for_again_is_right(fake_model: FakeModel) -> None:
             time.sleep(1)
             result = "".join(chunk.text for chunk in models.stream("gpt-4", "hi"))
     assert fake_model.verdict(result).ok
+
+
+@pytest.mark.parametrize("wire", ["gpt-4", "o3-pro", "claude-3-opus", "gemini-pro"])
+def test_a_retry_that_does_not_stream(wire: str, fake_model: FakeModel) -> None:
+    """Asking again without a stream is a retry of the stream, and is to wait as one."""
+    fake_model(wire, rate_limit(retry_after=3), "Paris")
+    with pytest.raises(ProviderAPIError), models.stream(wire, "hi") as stream:
+        list(stream)
+    models(wire, "hi")
+    assert "told to wait 3 s" in str(fake_model.verdict())
+
+
+def test_no_error_is_asked_again_without_a_pause(fake_model: FakeModel) -> None:
+    """A loop around answers that are no answers is a storm as well."""
+    fake_model("gpt-4", garbage(), empty_body(), "Paris")
+    naive("Hello")
+    assert str(fake_model.verdict()).count("bad_response: wait before a retry") == 2
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        lambda pieces: pieces,
+        lambda pieces: {"answer": "".join(pieces), "ok": True},
+        lambda pieces: ChatResponse("".join(pieces)),
+        lambda pieces: [{"said": "".join(pieces)}],
+        lambda pieces: SimpleNamespace(answer="".join(pieces)),
+    ],
+    ids=["pieces", "dict", "response", "nested", "object"],
+)
+def test_half_an_answer_is_found_inside_a_result(
+    kept: Callable[[list[str]], object], fake_model: FakeModel
+) -> None:
+    """Half an answer is found in pieces, inside of containers and in objects, line ends and all."""
+    fake_model("gpt-4", cut(after_chunks=4, answer="Paris\nis 'the' capital"))
+    pieces: list[str] = []
+    with contextlib.suppress(ProviderAPIError), models.stream("gpt-4", "hi") as stream:
+        for chunk in stream:
+            pieces.append(chunk.text)
+    assert "took that for the answer" in str(fake_model.verdict(kept(pieces)))
 
 
 @pytest.mark.parametrize("patient", [True, False])
