@@ -475,7 +475,7 @@ def _leaves(most: int) -> st.SearchStrategy[dict[str, int]]:
     return st.fixed_dictionaries({kind: st.integers(0, most) for kind in KINDS})
 
 
-@settings(max_examples=10_000, deadline=None, database=None)
+@settings(max_examples=5_000, deadline=None, database=None)  # of two usages each
 @given(
     target=st.sampled_from(_additive_models()),
     tier=st.sampled_from([None, "batch", "flex", "priority", "fast"]),
