@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import math
 import os
 import threading
-from collections.abc import Generator
 from typing import Any, Optional
 
 import pytest
@@ -20,8 +17,9 @@ from ember.api.exceptions import ModelProviderError, ProviderAPIError, UnknownPr
 from ember.api.models import ModelRegistry
 from ember.api.models.providers import BaseProvider, register_provider
 from ember.api.models.schemas import ChatResponse, UsageStats
-from tests.loopback import Reply, serving
-from tests.ways import KEY, completion, events
+from ember_testing import Answer, FakeModel
+from ember_testing.faults import overloaded, rate_limit
+from tests.ways import KEY
 
 calls: list[tuple[Any, ...]] = []
 
@@ -194,23 +192,19 @@ def test_provider_that_returns_something_else() -> None:
 # --- usage --------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def provider(**more: Any) -> Generator[str]:
-    """A server with OpenAI's answers; its base URL."""
-    stream = Reply(pieces=events("Hello", "!"))
-    whole = Reply(json.dumps(completion(**more)).encode())
-    with serving(lambda received: stream if b'"stream"' in received.body else whole) as server:
-        yield f"{server.url}/v1"
+ANSWER = Answer(chunks=["Hello", "!"], usage=UsageStats(9, 12), model="gpt-4-0613")
 
 
-def test_summary_is_kept_by_the_name_that_was_called(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_summary_is_kept_by_the_name_that_was_called(
+    fake_model: FakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each registry counts for itself, by the caller's name for the model; None before a call."""
     monkeypatch.setenv("EMBER_COST_GPT40613_INPUT", "30")
     monkeypatch.setenv("EMBER_COST_GPT40613_OUTPUT", "60")
     registry, other = ModelRegistry(), ModelRegistry()
-    with provider() as url:
-        for name in ("gpt-4", "gpt-4", "openai/gpt-4"):
-            registry.invoke_model(name, "Hi", base_url=url)
+    fake_model("gpt-4", ANSWER, ANSWER, ANSWER)
+    for name in ("gpt-4", "gpt-4", "openai/gpt-4"):
+        registry.invoke_model(name, "Hi")
     summary = registry.get_usage_summary("gpt-4")
     assert summary is not None
     assert summary.request_count == 2
@@ -222,11 +216,12 @@ def test_summary_is_kept_by_the_name_that_was_called(monkeypatch: pytest.MonkeyP
     assert registry.get_usage_summary("gpt-4o") is other.get_usage_summary("gpt-4") is None
 
 
-def test_unknown_price_is_counted_and_left_out() -> None:
+def test_unknown_price_is_counted_and_left_out(fake_model: FakeModel) -> None:
     """Requests without a price are counted apart; a sum of nothing else is nan, not 0."""
     registry = ModelRegistry()
-    with provider(model="gpt-of-tomorrow") as url, pytest.warns(UnknownPriceWarning):
-        registry.invoke_model("gpt-of-tomorrow", "Hi", base_url=url)
+    fake_model("gpt-of-tomorrow", "Hello!", usage=UsageStats(9, 12))
+    with pytest.warns(UnknownPriceWarning):
+        registry.invoke_model("gpt-of-tomorrow", "Hi")
     summary = registry.get_usage_summary("gpt-of-tomorrow")
     assert summary is not None
     assert (summary.request_count, summary.unpriced_requests) == (1, 1)
@@ -236,21 +231,20 @@ def test_unknown_price_is_counted_and_left_out() -> None:
 
 @pytest.mark.parametrize("streamed", [False, True])
 def test_malformed_price_loses_nothing_that_was_paid_for(
-    streamed: bool, monkeypatch: pytest.MonkeyPatch
+    streamed: bool, fake_model: FakeModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The call fails, naming the variable; its answer is in the error, its tokens are counted."""
     monkeypatch.setenv("EMBER_COST_GPT4_INPUT", "cheap")
     registry = ModelRegistry()
-    with provider(model="gpt-4") as url:
-        if streamed:
-            stream = registry.stream_model("gpt-4", "Hi", base_url=url)
-            monkeypatch.setenv("EMBER_COST_GPT40613_INPUT", "cheap")
-            with pytest.raises(ModelProviderError, match="cheap") as caught:
-                list(stream)
-            assert stream.response.text == stream.text == "Hello!"
-        else:
-            with pytest.raises(ModelProviderError, match="cheap") as caught:
-                registry.invoke_model("gpt-4", "Hi", base_url=url)
+    fake_model("gpt-4", "Hello!", usage=UsageStats(9, 12))
+    if streamed:
+        stream = registry.stream_model("gpt-4", "Hi")
+        with pytest.raises(ModelProviderError, match="cheap") as caught:
+            list(stream)
+        assert stream.response.text == stream.text == "Hello!"
+    else:
+        with pytest.raises(ModelProviderError, match="cheap") as caught:
+            registry.invoke_model("gpt-4", "Hi")
     assert caught.value.context["response"].text == "Hello!"
     summary = registry.get_usage_summary("gpt-4")
     assert summary is not None
@@ -273,45 +267,46 @@ def test_malformed_price_of_a_provider_of_ones_own(
     assert (summary.request_count, summary.total_usage.total_tokens) == (2, 6000)
 
 
-def test_stream_left_early_is_one_request() -> None:
+def test_stream_left_early_is_one_request(fake_model: FakeModel) -> None:
     """A stream that the caller leaves is counted once, with what the provider had counted."""
     registry = ModelRegistry()
-    with provider() as url, registry.stream_model("gpt-4", "Hi", base_url=url) as stream:
+    fake_model("gpt-4", ANSWER)
+    with registry.stream_model("gpt-4", "Hi") as stream:
         assert next(stream).text == "Hello"
     summary = registry.get_usage_summary("gpt-4")
     assert summary is not None
     assert (summary.request_count, summary.total_usage.total_tokens) == (1, 0)
 
 
-def test_abandoned_stream_is_one_request() -> None:
+def test_abandoned_stream_is_one_request(fake_model: FakeModel) -> None:
     """A stream that is let go, without being closed, is counted too: it may be paid for."""
     registry = ModelRegistry()
-    with provider() as url:
-        stream = registry.stream_model("gpt-4", "Hi", base_url=url)
-        next(stream)
-        assert registry.get_usage_summary("gpt-4") is None
-        del stream
+    fake_model("gpt-4", ANSWER)
+    stream = registry.stream_model("gpt-4", "Hi")
+    next(stream)
+    assert registry.get_usage_summary("gpt-4") is None
+    del stream
     summary = registry.get_usage_summary("gpt-4")
     assert summary is not None
     assert summary.request_count == 1
 
 
-def test_stream_tells_nothing_before_its_end() -> None:
+def test_stream_tells_nothing_before_its_end(fake_model: FakeModel) -> None:
     """`.response` and `.usage` of a running stream are an error that says what to do."""
-    with provider() as url:
-        stream = models.stream("gpt-4", "Hi", base_url=url, api_key=KEY)
-        assert next(stream).text == stream.text == "Hello"
-        with pytest.raises(ModelProviderError, match="has not ended: iterate it to its end"):
-            _ = stream.usage
-        assert "".join(map(str, stream)) == "!"
-        assert stream.text == "Hello!"
-        assert stream.usage.total_tokens == 21
+    fake_model("gpt-4", ANSWER)
+    stream = models.stream("gpt-4", "Hi")
+    assert next(stream).text == stream.text == "Hello"
+    with pytest.raises(ModelProviderError, match="has not ended: iterate it to its end"):
+        _ = stream.usage
+    assert "".join(map(str, stream)) == "!"
+    assert stream.text == "Hello!"
+    assert stream.usage.total_tokens == 21
 
 
 # --- metrics ------------------------------------------------------------------------------------
 
 
-def test_metrics_of_the_design_document() -> None:
+def test_metrics_of_the_design_document(fake_model: FakeModel) -> None:
     """The document's two metrics, and no others, are filled by calls and streams."""
     collected = CollectorRegistry()
     metrics = {
@@ -321,37 +316,36 @@ def test_metrics_of_the_design_document() -> None:
         ),
     }
     registry = ModelRegistry(metrics=metrics)
-    with provider() as url:
-        registry.invoke_model("gpt-4", "Hello", base_url=url)
-        list(registry.stream_model("gpt-4", "Hello", base_url=url))
-        asyncio.run(registry.invoke_model_async("gpt-4", "Hello", base_url=url))
-        registry.stream_model("gpt-4", "never read", base_url=url)
+    fake_model("gpt-4", ANSWER, ANSWER, ANSWER)
+    registry.invoke_model("gpt-4", "Hello")
+    list(registry.stream_model("gpt-4", "Hello"))
+    asyncio.run(registry.invoke_model_async("gpt-4", "Hello"))
+    registry.stream_model("gpt-4", "never read")
     labels = {"model": "gpt-4"}
     assert collected.get_sample_value("llm_calls_total", labels) == 3
     assert collected.get_sample_value("llm_duration_count", labels) == 3
     assert (collected.get_sample_value("llm_duration_sum", labels) or 0) > 0
 
 
-def test_error_metrics() -> None:
+def test_error_metrics(fake_model: FakeModel) -> None:
     """A failed call and a failed stream are counted with the kind of their error."""
     collected = CollectorRegistry()
     errors = Counter("errors", "errors", ["model", "error_type"], registry=collected)
     registry = ModelRegistry(metrics={"model_errors": errors})
-    with serving(lambda received: Reply(b"{}", status=503)) as server:
-        with pytest.raises(ProviderAPIError):
-            registry.invoke_model("gpt-4", "Hi", base_url=server.url)
-        with pytest.raises(ProviderAPIError):
-            list(registry.stream_model("gpt-4", "Hi", base_url=server.url))
-        with pytest.raises(ModelProviderError):
-            registry.invoke_model("gpt-4", "", base_url=server.url)
+    fake_model("gpt-4", overloaded(), rate_limit())
+    with pytest.raises(ProviderAPIError):
+        registry.invoke_model("gpt-4", "Hi")
+    with pytest.raises(ProviderAPIError):
+        list(registry.stream_model("gpt-4", "Hi"))
+    with pytest.raises(ModelProviderError):
+        registry.invoke_model("gpt-4", "")
     found = {
         sample.labels["error_type"]: sample.value
         for metric in collected.collect()
         for sample in metric.samples
         if sample.name == "errors_total"
     }
-    assert sum(found.values()) == 3
-    assert found["ModelProviderError"] == 1
+    assert found == {"overloaded": 1, "rate_limit": 1, "ModelProviderError": 1}
 
 
 def test_metric_that_nothing_fills() -> None:
