@@ -3,8 +3,8 @@
     python tests/benchmarks/mutations.py [NUMBER ...]
 
 The tree is copied to a temporary folder and changed there; the tests are those that stand on
-`fake_model`, the faults and the strategies alone. Fails where a change goes unnoticed, or where the
-text that it changes is not there any more.
+`fake_model`, the faults and the strategies alone. Fails where a change goes unnoticed, where the
+text that it changes is not there any more, and where a test fails without any change.
 """
 
 from __future__ import annotations
@@ -165,20 +165,25 @@ def noticed(change: Change, folder: Path) -> str:
         raise SystemExit(f"{change.path} holds {text.count(change.old)} times {change.old!r}")
     path.write_text(text.replace(change.old, change.new), encoding="utf-8")
     try:
-        done = subprocess.run(
-            [
-                *(sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"),
-                *(f"tests/{name}.py" for name in TESTS),
-            ],
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(folder)},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-        )
+        return failing(folder)
     finally:
         path.write_text(text, encoding="utf-8")
+
+
+def failing(folder: Path) -> str:
+    """The first test that fails; "" where none does."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "-q", "-x", "-n0", "-p", "no:cacheprovider"),
+            *(f"tests/{name}.py" for name in TESTS),
+        ],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
     failed = re.search(r"^(?:FAILED|ERROR) tests/(\S+)", done.stdout, re.MULTILINE)
     return failed[1] if failed else ""
 
@@ -192,6 +197,8 @@ def main() -> None:
             shutil.copytree(ROOT / name, folder / name)
         for name in ("conftest.py", "pyproject.toml", "README.md"):
             shutil.copy(ROOT / name, folder / name)
+        if by := failing(folder):
+            raise SystemExit(f"{by} fails without any change")
         for number, change in enumerate(CHANGES, 1):
             if number in wanted:
                 by = noticed(change, folder)
