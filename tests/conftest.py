@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import pytest
 from hypothesis import settings
@@ -19,3 +20,24 @@ def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
     for name in ("EMBER_MODEL", "EMBER_MODEL_COSTS_JSON", "OPENAI_API_VERSION", "OLLAMA_HOST"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def figures(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Shows what a test measured at the end of the run, from whichever process."""
+    return lambda text: record_property("figures", text)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what the tests measured."""
+    said = [
+        value
+        for outcome in ("passed", "failed")
+        for report in terminalreporter.stats.get(outcome, ())
+        for name, value in report.user_properties
+        if name == "figures"
+    ]
+    if said:
+        terminalreporter.section("figures")
+        for text in said:
+            terminalreporter.write_line(str(text))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from ember.exceptions import EmberError, ProviderAPIError
 from tests.corpus import Row, ask, needs_corpus, player, references, rows, target, unparsed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from ember.models.schemas import ChatResponse
 
@@ -179,7 +178,7 @@ class Score:
 
     def report(self, title: str) -> str:
         """The counts as lines of text."""
-        lines = [f"\n{title}: {self.whole_rows.total()} of {self.rows.total()} rows agree wholly"]
+        lines = [f"{title}: {self.whole_rows.total()} of {self.rows.total()} rows agree wholly"]
         for wire, compared in self.compared.items():
             counts = ", ".join(
                 f"{name} {self.agree[wire][name]}/{number}" for name, number in compared.items()
@@ -192,7 +191,7 @@ class Score:
             for (row, name), what in self.differences.items()
             if (row, name) not in DEVIATIONS
         ]
-        return "\n".join(lines) + "\n"
+        return "\n".join(lines)
 
 
 def comparable() -> Iterable[Row]:
@@ -200,19 +199,18 @@ def comparable() -> Iterable[Row]:
     return (row for row in rows().values() if row["id"] in references())
 
 
-def test_every_row_reads_as_the_sdks_read_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_row_reads_as_the_sdks_read_it(figures: Callable[[str], None]) -> None:
     """Text, finish, tools, refusal, model, tokens and errors equal the SDKs', or are listed."""
     score = Score()
     with player() as played:
         for row in comparable():
             score.add(row, played.play(row))
-    with capsys.disabled():
-        sys.stdout.write(score.report("plain and streamed"))
+    figures(score.report("plain and streamed"))
     assert score.rows.total() > 4_000
     assert score.differences.keys() == DEVIATIONS.keys()
 
 
-def test_awaited_calls_read_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+def test_awaited_calls_read_the_same(figures: Callable[[str], None]) -> None:
     """Every eighth row, read by acall and astream, equals the SDKs' reading too."""
     score = Score()
 
@@ -222,8 +220,7 @@ def test_awaited_calls_read_the_same(capsys: pytest.CaptureFixture[str]) -> None
 
     with player() as played:
         asyncio.run(play_all())
-    with capsys.disabled():
-        sys.stdout.write(score.report("awaited"))
+    figures(score.report("awaited"))
     assert score.rows.total() > 500
     assert score.differences.keys() <= DEVIATIONS.keys()
 
@@ -244,7 +241,7 @@ def plainly_there(body: str) -> dict[str, Any]:
     }
 
 
-def test_rows_that_the_sdks_cannot_read(capsys: pytest.CaptureFixture[str]) -> None:
+def test_rows_that_the_sdks_cannot_read(figures: Callable[[str], None]) -> None:
     """Google's arrays and integer enums are read; what is no answer at all is said to be none."""
     agree = 0
     with player() as played:
@@ -265,8 +262,7 @@ def test_rows_that_the_sdks_cannot_read(capsys: pytest.CaptureFixture[str]) -> N
                 finish = "tool_calls" if calls else finish
                 assert result.finish_reason == finish, row_id
             agree += 1
-    with capsys.disabled():
-        sys.stdout.write(f"\nunreadable for the SDKs: {agree} of {len(unparsed())} read right\n")
+    figures(f"unreadable for the SDKs: {agree} of {len(unparsed())} read right")
     assert agree == 70
 
 
@@ -316,7 +312,7 @@ def meaning(value: Any) -> Any:
 
 
 def test_recorded_conversations_go_out_as_they_were_recorded(
-    capsys: pytest.CaptureFixture[str],
+    figures: Callable[[str], None],
 ) -> None:
     """Turns of every kind that others sent to a provider reach it unchanged through Ember."""
     compared: Counter[str] = Counter()
@@ -346,8 +342,7 @@ def test_recorded_conversations_go_out_as_they_were_recorded(
             if ours != theirs:
                 unequal = [(o, t) for o, t in zip(ours, theirs, strict=False) if o != t]
                 differences[row["id"]] = f"{unequal[:1] or [ours[-1], theirs[-1]]!r:.600}"
-    with capsys.disabled():
-        sys.stdout.write(f"\nconversations as recorded: {compared.total()} {dict(compared)}\n")
-        sys.stdout.writelines(f"  {row} {what}\n" for row, what in differences.items())
+    lines = [f"conversations as recorded: {compared.total()} {dict(compared)}"]
+    figures("\n".join([*lines, *(f"  {row} {what}" for row, what in differences.items())]))
     assert compared.total() > 4_000
     assert differences.keys() == NOT_AS_RECORDED.keys()

@@ -24,6 +24,7 @@ from ember.models.pricing import Billing, cost
 from ember.models.schemas import UsageStats
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import ModuleType
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -227,7 +228,7 @@ def test_names_are_matched_as_genai_prices_matches_them(provider: str, genai: Mo
 
 @pytest.mark.parametrize("provider", sorted(PROVIDERS.keys() - {"openai-responses"}))
 def test_equals_genai_prices(
-    provider: str, genai: ModuleType, capsys: pytest.CaptureFixture[str]
+    provider: str, genai: ModuleType, figures: Callable[[str], None]
 ) -> None:
     """Every model of the provider costs exactly what genai-prices says, over a grid of usages."""
     from genai_prices.data_snapshot import get_snapshot
@@ -262,8 +263,7 @@ def test_equals_genai_prices(
                     )
                     assert found == float(expected), (name, usage, counts, tier, moment)
                     compared += 1
-    with capsys.disabled():
-        sys.stdout.write(f"\n{provider}: {models} models, {compared} costs equal genai-prices'")
+    figures(f"{provider}: {models} models, {compared} costs equal genai-prices'")
     assert models
     for name in refused:
         if (theirs, name) != ("google", "gemini-pro"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections import Counter
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from ember.exceptions import EmberError
 from tests.corpus import needs_corpus, player, references, rows
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import tzinfo
 
 pytestmark = [
@@ -69,9 +69,7 @@ REASONS = {
 DEVIATIONS = {row: reason for reason, rows in REASONS.items() for row in rows.split()}
 
 
-def test_every_priced_row(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_priced_row(figures: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
     """Each recorded answer that the reference prices costs the same here, or is listed with why."""
     monkeypatch.setattr("ember.models.price_tables.datetime", _Noon)
     agree: Counter[str] = Counter()
@@ -92,12 +90,13 @@ def test_every_priced_row(
                 model = reference["model"]
                 deviating[row] = f"{provider} {model}: {found!r}, reference {expected!r}"
     lines = [f"{name} {agree[name]} of {count}" for name, count in sorted(priced.items())]
-    with capsys.disabled():
-        sys.stdout.write(
-            f"\ncosts: {agree.total()} of {priced.total()} priced rows agree: {', '.join(lines)}\n"
+    figures(
+        f"costs: {agree.total()} of {priced.total()} priced rows agree: {', '.join(lines)}\n"
+        + "\n".join(
+            f"  {row} {what} ({DEVIATIONS.get(row, 'NOT LISTED')})"
+            for row, what in deviating.items()
         )
-        for row, what in deviating.items():
-            sys.stdout.write(f"  {row} {what} ({DEVIATIONS.get(row, 'NOT LISTED')})\n")
+    )
     assert priced.total() > 3_700
     assert deviating.keys() == DEVIATIONS.keys()
 

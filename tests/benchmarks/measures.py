@@ -1,6 +1,6 @@
 """What is measured of a client; each measure prints one number, from a process of its own.
 
-    python measures.py NAME CLIENT
+python measures.py NAME CLIENT
 """
 
 from __future__ import annotations

@@ -51,21 +51,19 @@ def _panel(left: int, title: str, lines: list[Line], low: float, high: float) ->
         )
     bottom = _TOP + _HEIGHT
     for n, _ in lines[0].points:
-        out.append(
-            f'<text x="{x(n):.1f}" y="{bottom + 16}" text-anchor="middle">{n:,}</text>'
-        )
+        out.append(f'<text x="{x(n):.1f}" y="{bottom + 16}" text-anchor="middle">{n:,}</text>')
     out.append(f'<text x="{left}" y="{bottom + 34}">{title}</text>')
     labels: list[float] = []
-    for line, colour in sorted(zip(lines, _COLOURS, strict=False), key=lambda p: p[0].points[-1][1]):
+    for line, colour in sorted(
+        zip(lines, _COLOURS, strict=False), key=lambda p: p[0].points[-1][1]
+    ):
         points = " ".join(f"{x(n):.1f},{y(value):.1f}" for n, value in line.points)
         out.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>')
         at = y(line.points[-1][1]) + 4
         if labels and labels[-1] - at < 13:
             at = labels[-1] - 13  # names do not overlap
         labels.append(at)
-        out.append(
-            f'<text x="{x(most) + 6:.1f}" y="{at:.1f}" fill="{colour}">{line.name}</text>'
-        )
+        out.append(f'<text x="{x(most) + 6:.1f}" y="{at:.1f}" fill="{colour}">{line.name}</text>')
     return out
 
 
