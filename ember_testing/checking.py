@@ -178,7 +178,8 @@ def _secrets(
     content: bytes, redaction: Redaction, allowed: frozenset[str]
 ) -> Iterator[tuple[str, bytes]]:
     for value in sorted(redaction.values):
-        if Redaction(frozenset([value])).holds_secret(content):
+        known = Redaction(frozenset([value]))
+        if known.holds_secret(content) or known.holds_encoded(content):
             yield "a credential of this environment", value.encode("utf-8", "surrogatepass")
     for match in _PATTERN.finditer(content):
         name = _NAMES[int(str(match.lastgroup)[1:])]

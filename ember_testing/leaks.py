@@ -15,12 +15,24 @@ def first_leak(file: CassetteRows, numbers: Sequence[int], redaction: Redaction)
     """What is wrong with the first of these calls that holds a known value; None if none does."""
     for number in numbers:
         row = file.rows([number])[0]
+        text = as_bytes(row.pop("text") or "")
         contents = [as_bytes(value) for value in row.values() if isinstance(value, (str, bytes))]
         contents.append(b"".join(data for _, data in file.chunks(number)))
+        call = f"call {number} ({row['method']} {row['url']})"
         if any(redaction.holds_secret(content) for content in contents):
             return (
-                f"call {number} ({row['method']} {row['url']}) would hold a credential that became "
-                "known after it; set it in the environment before the test's first call"
+                f"{call} would hold a credential that became known after it; set it in the "
+                "environment before the test's first call"
+            )
+        if any(redaction.holds_encoded(content) for content in contents):
+            return (
+                f"{call} would hold a credential inside of base64, where it is not replaced; keep "
+                "it out of what is sent"
+            )
+        if redaction.holds_secret(text):  # in no piece of it, but in what they say together
+            return (
+                f"{call} would hold a credential that the answer spells out over several events; "
+                "keep it out of the prompt"
             )
     return None
 

@@ -12,12 +12,13 @@ a string: a tool schema's property called `api_key` is an object and stays as it
 
 from __future__ import annotations
 
-import json
+import base64
+import binascii
 import re
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
-from urllib.parse import quote, quote_plus, unquote_plus
+from urllib.parse import unquote_plus
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -33,6 +34,7 @@ _ENVIRONMENT = re.compile(
     r"(?:_|$)|(?:APIKEY|TOKEN|SECRET|PASSWORD)(?:_|$)",
     re.IGNORECASE,
 )
+_HOLDS_THE_VALUE = re.compile(r"(?:API_?KEY|ACCESS_KEY|TOKEN|SECRET|PASSWORD)$", re.IGNORECASE)
 # Words as they stand between the hyphens and underscores of a header or a query parameter.
 # "tokens" is not among them: x-ratelimit-remaining-tokens is a figure that programs read.
 _NAME_WORDS = frozenset(
@@ -62,7 +64,7 @@ _HARMLESS = re.compile(
 # The names whose value is a credential for certain, and is looked for everywhere else too.
 _CERTAIN = re.compile(
     r"^(?:proxy-)?authorization$|(?:^|[-_])(?:api[-_]?key|access[-_]?token|auth[-_]?token|"
-    r"security[-_]token|secret|password|subscription-key)$|^(?:key|token|sig)$|-authorization$",
+    r"security[-_]token|secret|password|subscription-key)$|^(?:key|token|sig)$|-auth(?:orization)?$",
     re.IGNORECASE,
 )
 _FIELDS = [
@@ -104,6 +106,8 @@ _JSON_FIELD = re.compile(
 _FORM_FIELDS = frozenset(name.lower() for name in _FIELDS) | {"password", "assertion"}
 _SCHEME = re.compile(r"^(?:bearer|basic|token|apikey|digest)\s+", re.IGNORECASE)
 _USERINFO = re.compile(r"(?<=//)([^/@?#]*)@")
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
+_NEVER_ESCAPED = re.compile("[A-Za-z0-9._~-]+")
 
 
 @lru_cache(maxsize=512)
@@ -124,14 +128,18 @@ def _credential_variables(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _could_be_secret(value: str) -> bool:
-    # A path ($XAUTHORITY, $SSH_AUTH_SOCK), a sentence or an address would be torn out of bodies
-    # in which it stands for itself.
+    # A sentence or an address would be torn out of bodies in which it stands for itself.
     return (
         len(value) >= SHORTEST_SECRET
         and value != REDACTED  # a recording that is sent again, or imported
-        and not value.startswith(("/", "~", "http://", "https://"))
+        and not value.startswith(("http://", "https://"))
         and len(value.split()) == 1
     )
+
+
+def _is_path(name: str, value: str) -> bool:
+    # $SSH_AUTH_SOCK, $SSL_KEY_FILE. A key in base64 may begin with a slash as well.
+    return value.startswith(("/", "~")) and not _HOLDS_THE_VALUE.search(name)
 
 
 def secrets_of_environment(
@@ -144,8 +152,12 @@ def secrets_of_environment(
         names: Its names, should the caller have them: os.environ decodes each anew.
     """
     # By name first: os.environ decodes a value each time it is asked for it.
-    found = [environment[name] for name in _credential_variables(names or tuple(environment))]
-    return frozenset(value for value in found if _could_be_secret(value))
+    found = [
+        (name, environment[name]) for name in _credential_variables(names or tuple(environment))
+    ]
+    return frozenset(
+        value for name, value in found if _could_be_secret(value) and not _is_path(name, value)
+    )
 
 
 def secrets_of_request(url: str, headers: Iterable[tuple[str, str]]) -> frozenset[str]:
@@ -155,10 +167,24 @@ def secrets_of_request(url: str, headers: Iterable[tuple[str, str]]) -> frozense
         url: The whole URL, its query string and user part included.
         headers: Name and value pairs.
     """
-    found = [_SCHEME.sub("", value) for name, value in headers if _is_certain_name(name)]
+    sent = [value for name, value in headers if _is_certain_name(name)]
+    found = [_SCHEME.sub("", value) for value in sent]
+    found += [password for value in sent if (password := _password_of_basic(value))]
     if "?" in url or "@" in url:
         found += _secrets_of_url(url)
     return frozenset(value for value in found if _could_be_secret(value))
+
+
+def _password_of_basic(value: str) -> str:
+    """The password in a header of Basic authorization; "" where it is none."""
+    scheme, _, rest = value.partition(" ")
+    if scheme.lower() != "basic":
+        return ""
+    try:
+        plain = base64.b64decode(rest.strip(), validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        return ""
+    return plain.partition(":")[2]
 
 
 @lru_cache(maxsize=256)
@@ -172,15 +198,46 @@ def _secrets_of_url(url: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _spellings(value: str) -> set[str]:
-    """How a value may stand in a URL, in a form, in JSON."""
-    return {
-        value,
-        quote(value, safe=""),
-        quote_plus(value),
-        json.dumps(value)[1:-1],
-        json.dumps(value)[1:-1].replace("/", "\\/"),
-    }
+def _spelled(character: str) -> bytes:
+    """A pattern for a character in a URL, in a form, in JSON, and in JSON inside of JSON."""
+    content = character.encode("utf-8", "surrogatepass")
+    if _NEVER_ESCAPED.fullmatch(character):
+        return re.escape(content)
+    in_url = b"".join(b"%%%02x" % byte for byte in content)
+    # Which characters are written as \uXXXX differs from server to server.
+    units = character.encode("utf-16-be", "surrogatepass").hex()
+    in_json = rb"".join(
+        rb"\\+u" + units[start : start + 4].encode() for start in range(0, len(units), 4)
+    )
+    return rb"(?:\\*%b|(?i:%b|%b))" % (re.escape(content), in_url, in_json)
+
+
+@lru_cache(maxsize=64)
+def _search(values: frozenset[str]) -> tuple[tuple[bytes, ...], re.Pattern[bytes]]:
+    """What tells that one of these values may stand somewhere, and what finds it.
+
+    Returns:
+        The longest part of each value that no spelling changes, which is looked for faster than a
+        pattern; and the pattern.
+    """
+    # The longest first: one key may begin with another.
+    ordered = sorted(values, key=lambda value: (-len(value), value))
+    fragments = {max(_NEVER_ESCAPED.findall(value), key=len, default="") for value in ordered}
+    patterns = (b"".join(map(_spelled, value)) for value in ordered)
+    return tuple(each.encode() for each in sorted(fragments)), re.compile(b"|".join(patterns))
+
+
+@lru_cache(maxsize=64)
+def _in_base64(value: str) -> frozenset[bytes]:
+    """A value as it stands inside of a longer text in base64, at any place of it."""
+    content = value.encode("utf-8", "surrogatepass")
+    found: set[bytes] = set()
+    for before in range(3):
+        text = base64.b64encode(bytes(before) + content)
+        # Without the characters at both ends that neighbouring bytes have a part in.
+        inner = text[-(-8 * before // 6) : 8 * (before + len(content)) // 6]
+        found |= {inner, inner.translate(_URL_SAFE)}
+    return frozenset(found)
 
 
 def _may_hold_field(body: bytes) -> bool:
@@ -211,18 +268,13 @@ class Redaction:
     """
 
     values: frozenset[str] = frozenset()
-    _needles: tuple[bytes, ...] = field(init=False, repr=False)
+    _fragments: tuple[bytes, ...] = field(init=False, repr=False)
     _pattern: re.Pattern[bytes] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        spellings = {form for value in self.values for form in _spellings(value)}
-        # The longest first: one key may begin with another.
-        needles = tuple(
-            form.encode("utf-8", "surrogatepass")
-            for form in sorted(spellings, key=lambda form: (-len(form), form))
-        )
-        object.__setattr__(self, "_needles", needles)
-        object.__setattr__(self, "_pattern", re.compile(b"|".join(map(re.escape, needles))))
+        fragments, pattern = _search(self.values)
+        object.__setattr__(self, "_fragments", fragments)
+        object.__setattr__(self, "_pattern", pattern)
 
     def __repr__(self) -> str:
         return f"Redaction({len(self.values)} values)"  # the values themselves are the secret
@@ -233,11 +285,18 @@ class Redaction:
         return self if more == self.values else Redaction(more)
 
     def holds_secret(self, content: bytes) -> bool:
-        """Whether a known value stands in these bytes, in any spelling."""
-        for needle in self._needles:  # noqa: SIM110 - a generator costs more than the search
-            if needle in content:
-                return True
+        """Whether a known value stands in these bytes, in any spelling that is replaced."""
+        for fragment in self._fragments:  # not `any`: a generator costs more than the search
+            if fragment in content:
+                return bool(self._pattern.search(content))
         return False
+
+    def holds_encoded(self, content: bytes) -> bool:
+        """Whether a known value stands in these bytes inside of base64, where it is not replaced.
+
+        It takes as long as all the rest, and is asked once, before a cassette is given its place.
+        """
+        return any(inner in content for value in self.values for inner in _in_base64(value))
 
     def request_body(self, body: bytes, content_type: str = "") -> bytes:
         """A request body with each credential replaced by one fixed word.
@@ -275,13 +334,20 @@ class Redaction:
         """A URL without the credentials of its query string and user part, and without values."""
         return (
             self.text(_url_without_credentials(url))
-            if self._needles
+            if self.values
             else (_url_without_credentials(url))
         )
 
     def headers(self, headers: Iterable[tuple[str, str]]) -> Headers:
         """Header pairs in their order, credentials replaced by one fixed word."""
-        pairs = [(name, REDACTED if is_credential_name(name) else value) for name, value in headers]
+        pairs = [
+            (name, REDACTED)
+            if is_credential_name(name)
+            else (name, _url_without_credentials(value))
+            if "?" in value and name.lower() == "location"
+            else (name, value)
+            for name, value in headers
+        ]
         every = "\n".join([value for _, value in pairs])
         if not self.holds_secret(every.encode("utf-8", "surrogatepass")):
             return tuple(pairs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -247,6 +248,7 @@ PLANTED: dict[str, tuple[str, str]] = {
     "query": ("url", "http://127.0.0.1/v1?key=hunter2hunter2"),
     "field": ("response_body", '{"access_token": "hunter2hunter2"}'),
     "environment": ("response_body", "the value is tr0ub4dor-and-3"),
+    "base64": ("response_body", base64.b64encode(b"me:tr0ub4dor-and-3").decode()),
 }
 
 

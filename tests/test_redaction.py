@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 from itertools import pairwise
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given, settings
@@ -59,6 +62,7 @@ def test_what_is_no_credential_is_left_alone(name: str, value: str) -> None:
         ("https://a.com/v1", [("api-key", KEY)]),
         ("https://a.com/v1", [("x-goog-api-key", KEY)]),
         ("https://a.com/v1", [("cf-aig-authorization", KEY)]),
+        ("https://a.com/v1", [("Helicone-Auth", f"Bearer {KEY}")]),
         (f"https://a.com/v1?alt=sse&key={KEY}", []),
         (f"https://user:{KEY}@a.com/v1", []),
     ],
@@ -102,6 +106,71 @@ def test_a_known_key_is_replaced_wherever_it_stands() -> None:
     )
     assert redaction.text(f"connecting with {KEY} failed") == f"connecting with {REDACTED} failed"
     assert KEY not in repr(redaction)
+
+
+AWKWARD = "/aB+c=d&e<f>g'h\"i\\jK1é"
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        AWKWARD,
+        quote(AWKWARD),
+        quote(AWKWARD, safe=""),
+        re.sub("%..", lambda match: match.group().lower(), quote(AWKWARD, safe="")),
+        json.dumps(AWKWARD)[1:-1],
+        json.dumps(AWKWARD, ensure_ascii=False)[1:-1],
+        json.dumps(AWKWARD)[1:-1].replace("/", "\\/"),
+        json.dumps(json.dumps(AWKWARD))[3:-3],  # the arguments of a tool call
+        re.sub("[<>&'=]", lambda match: f"\\u{ord(match.group()):04x}", json.dumps(AWKWARD)[1:-1]),
+        re.sub("[^a-zA-Z0-9/=]", lambda match: f"\\u{ord(match.group()):04X}", AWKWARD),
+    ],
+    ids=["plain", "path", "query", "lower", "ascii", "utf-8", "slash", "nested", "gson", ".net"],
+)
+def test_a_key_is_found_however_it_is_escaped(spelled: str) -> None:
+    """URLs, JSON of any server's habits, JSON inside of JSON: the key goes, the rest stays."""
+    redaction = Redaction(frozenset({AWKWARD}))
+    body = f'{{"a": "before {spelled} after"}}'.encode()
+    assert redaction.holds_secret(body)
+    assert redaction.request_body(body) == b'{"a": "before REDACTED after"}'
+    kept = redaction.response_body(body)
+    assert len(kept) == len(body)
+    assert re.fullmatch(rb'\{"a": "before REDACTED\** after"\}', kept)
+
+
+@settings(deadline=None)
+@given(before=st.binary(max_size=9), after=st.binary(max_size=9), secret=st.text(min_size=8))
+def test_a_key_inside_of_base64_is_seen(before: bytes, after: bytes, secret: str) -> None:
+    """As in `Basic` authorization, wherever in the encoded text it begins, in both alphabets."""
+    redaction = Redaction(frozenset({secret}))
+    whole = before + secret.encode() + after
+    assert redaction.holds_encoded(b"sent " + base64.b64encode(whole))
+    assert redaction.holds_encoded(b"sent " + base64.urlsafe_b64encode(whole))
+    assert not known.holds_encoded(base64.b64encode(b"nothing of the kind, at some length"))
+
+
+def test_a_key_that_begins_with_a_slash_is_no_path() -> None:
+    """A key in base64 may begin so; the value of a name that asks for a file is left alone."""
+    value = "/AbCdEf123456+/xyz=="
+    assert secrets_of_environment({"GATEWAY_API_KEY": value}) == {value}
+    assert secrets_of_request("https://a.com", [("x-api-key", value)]) == {value}
+    assert not secrets_of_environment({"SSL_KEY_FILE": value, "SSH_AUTH_SOCK": value})
+
+
+def test_the_password_of_basic_authorization_is_known() -> None:
+    """A server that refuses it may well say it, in plain."""
+    credentials = base64.b64encode(f"me:{KEY}".encode()).decode()
+    found = secrets_of_request("https://a.com", [("authorization", f"Basic {credentials}")])
+    assert found == {credentials, KEY}
+    assert secrets_of_request("https://a.com", [("authorization", "Basic not-base64")]) == {
+        "not-base64"
+    }
+
+
+def test_a_redirects_address_loses_its_credentials() -> None:
+    """A signed URL in `location`; the signature is no key that anybody knew."""
+    pairs = [("Location", "https://a.com/file?part=1&sig=abc")]
+    assert Redaction().headers(pairs) == (("Location", "https://a.com/file?part=1&sig=REDACTED"),)
 
 
 @settings(max_examples=100, deadline=None)
