@@ -8,10 +8,10 @@ right when it outlives the test: it refuses and trusts what an ordinary one does
 
 from __future__ import annotations
 
+import os
 import ssl
 import threading
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class LateTrust(ssl.SSLContext):
             OSError: The file cannot be read.
         """
         if cafile is not None:
-            Path(cafile).open("rb").close()
+            os.close(os.open(cafile, os.O_RDONLY))
         context = cls(ssl.PROTOCOL_TLS_CLIENT)
         template = _template()
         for name in _COPIED:

@@ -12,7 +12,7 @@ import hashlib
 import heapq
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -36,6 +36,7 @@ def _number(text: str) -> int | float:
 
 
 _DECODER = json.JSONDecoder(parse_float=_number)
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 Json: TypeAlias = "dict[str, Json] | list[Json] | str | float | bool | None"
 Path = tuple[str, ...]
@@ -62,6 +63,7 @@ class Rules:
         match_on: Any of method, scheme, host, port, path, query, url, body and `header:NAME`.
         ignore: JSON paths of the body that vary from run to run: `metadata.run_id`,
             `messages.*.id`, `$.input[0].created`.
+        compares_headers: Whether a header takes part.
 
     Raises:
         ValueError: An entry of `match_on` is none of these, or nothing is compared.
@@ -69,6 +71,7 @@ class Rules:
 
     match_on: tuple[str, ...] = DEFAULT_MATCH_ON
     ignore: tuple[str, ...] = ()
+    compares_headers: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for part in self.match_on:
@@ -78,11 +81,8 @@ class Rules:
                 )
         if not self.match_on:
             raise ValueError("match_on=(): compare at least one part of the request")
-
-    @property
-    def compares_headers(self) -> bool:
-        """Whether a header takes part."""
-        return any(part.startswith("header:") for part in self.match_on)
+        headers = any(part.startswith("header:") for part in self.match_on)
+        object.__setattr__(self, "compares_headers", headers)
 
     @property
     def text(self) -> str:
@@ -135,7 +135,7 @@ def canonical_body(request: Request, ignore: tuple[str, ...] = ()) -> str:
     if found:
         for path in ignore:
             _drop(value, _split(path))
-        return json.dumps(value, sort_keys=True, separators=(",", ":"))
+        return _ENCODER.encode(value)
     if boundary := _BOUNDARY.search(request.header("content-type")):
         body = body.replace(boundary.group(1).encode(), b"boundary")
     return body.decode("utf-8", "backslashreplace")

@@ -73,6 +73,7 @@ class Session:
         self.played = Calls(self._rows)
         self.recorded = Calls(self._rows)
         self._rules = self.settings.rules()
+        self.rules_text = self._rules.text  # as they are stored beside a key
         self._lookup = Lookup(self._rules, repeats_last=self.settings.repeats == "last")
         self._run = run
         self._redaction = Redaction(secrets_of_environment(os.environ))
@@ -268,11 +269,6 @@ class Session:
             self._budget.settle(take.reservation, found[-1][1].columns["cost_usd"])
 
     @property
-    def rules_text(self) -> str:
-        """The rules that make the keys, as they are stored."""
-        return self._rules.text
-
-    @property
     def redaction(self) -> Redaction:
         """What is known to be secret by now."""
         return self._redaction
@@ -300,8 +296,9 @@ class Session:
         with self._lock:
             for take in list(self._takes):
                 take.finish("closed")
-            self._learn()
-            if passed and not self.record:
+            if self.record:  # what was learnt late may stand in what was written before
+                self._learn()
+            elif passed:
                 self._broken += self.settings.unmet_faults(self._calls)
             file, self._file = self._file, None
             if file is None:

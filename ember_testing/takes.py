@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _KEPT_ENCODINGS = ("", "identity")
 _NOT_YET_READ: dict[str, Any] = dict.fromkeys(COLUMNS)
+_to_json = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def decoded(headers: Headers, body: bytes) -> bytes:
@@ -140,12 +141,12 @@ class Take:
             "rules": self._session.rules_text,
             "method": request.method,
             "url": request.url,
-            "request_headers": json.dumps(request.headers, ensure_ascii=False),
+            "request_headers": _to_json(request.headers),
             "request_body": as_text(request.body),
             "status": self._status,
             "http_version": self._http_version or None,
             "reason": self._reason or None,
-            "response_headers": json.dumps(headers, ensure_ascii=False) if headers else None,
+            "response_headers": _to_json(headers) if headers else None,
             "response_body": as_text(body) if self._status is not None else None,
             "outcome": outcome,
             "error_type": type(error).__name__ if error else None,
