@@ -180,6 +180,33 @@ def test_one():
     assert questions(path) == ['{"q":"a"}', '{"q":"c"}']
 
 
+def test_an_expected_failure_is_recorded_and_fails_the_same_in_a_replay(
+    run: Run, pytester: pytest.Pytester
+) -> None:
+    """A test marked xfail has come out as it should; a strict one that passes has not."""
+    body = """
+@pytest.mark.ember_replay
+@pytest.mark.xfail
+def test_one(): assert ask('x').json() == 'a known bug'
+@pytest.mark.ember_replay
+def test_two():
+    ask('x')
+    pytest.xfail('a known bug')
+@pytest.mark.ember_replay
+@pytest.mark.xfail
+def test_three(): ask('x')
+@pytest.mark.ember_replay
+@pytest.mark.xfail(strict=True)
+def test_four(): ask('x')
+"""
+    run(body, "--ember-record").assert_outcomes(xfailed=2, xpassed=1, failed=1)
+    made = [f"test_it/test_{name}.sqlite" for name in ("one", "three", "two")]
+    assert cassettes(pytester) == made
+    run(body, "--deselect", "test_it.py::test_four").assert_outcomes(
+        xfailed=2, xpassed=1, deselected=1
+    )
+
+
 def test_a_failing_fixture_drops_the_recording(run: Run, pytester: pytest.Pytester) -> None:
     """A test counts as passed when set-up, call and teardown have passed."""
     fixture = """
