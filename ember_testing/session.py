@@ -155,6 +155,8 @@ class Session:
             raise
 
     def _take(self, request: matching.Request, key: str, n: int, url: str, body: bytes) -> Take:
+        if self._broken:  # what cannot be kept is not to be paid for again and again
+            raise CassetteError(self._broken[0])
         self._for_writing()
         reservation = None
         if self._budget is not None:

@@ -105,7 +105,7 @@ def test_a_half_written_commit_is_rolled_back(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_told_and_the_answer_is_not_lost(tmp_path: Path) -> None:
-    """The caller gets what it paid for; the block ends with the error; the file stays whole."""
+    """The caller gets what it paid for, and no further call is sent; the file stays whole."""
     path = tmp_path / "c.sqlite"
     with serving(lambda _: Reply(b"x" * 200_000)) as server:
         with ember_testing.cassette(path, record="new"), httpx.Client(verify=False) as client:
@@ -116,7 +116,9 @@ def test_a_full_disk_is_told_and_the_answer_is_not_lost(tmp_path: Path) -> None:
             "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
             "resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))\n"
             "with ember_testing.cassette(path, record='new'):\n"
-            "    print(len(httpx.post(url, json={'q': 2}, verify=False).content), flush=True)\n"
+            "    for q in (2, 3):\n"
+            "        answer = httpx.post(url, json={'q': q}, verify=False)\n"
+            "        print(len(answer.content), flush=True)\n"
         )
         result = subprocess.run(
             [sys.executable, "-c", script, str(path), server.url],
@@ -125,6 +127,7 @@ def test_a_full_disk_is_told_and_the_answer_is_not_lost(tmp_path: Path) -> None:
             timeout=60,
             check=False,
         )
+        assert [request.json()["q"] for request in server.received] == [1, 2]
     assert result.stdout == "200000\n"
     assert "CassetteError: cannot write the cassette" in result.stderr
     with ember_testing.cassette(path), httpx.Client(verify=False) as client:
