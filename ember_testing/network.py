@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _CONNECTS = frozenset({"socket.connect", "socket.sendto", "socket.sendmsg"})
-_LOOKUPS = frozenset({"socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr"})
+_LOOKUPS = frozenset({"socket.getaddrinfo", "socket.gethostbyname"})
+_REVERSE = frozenset({"socket.gethostbyaddr", "socket.getnameinfo"})  # the name of an address
 
 
 class _Closed(NamedTuple):
@@ -142,6 +143,9 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
         _check_connection(closed, arguments[0], arguments[1])
     elif event in _LOOKUPS:
         _check_lookup(closed, arguments[0])
+    elif event in _REVERSE:
+        host: Any = arguments[0]  # or host and port, or more
+        _check_lookup(closed, host[0] if isinstance(host, tuple) else host, reverse=True)
 
 
 def _check_connection(closed: _Closed, used: socket.socket, address: Any) -> None:
@@ -158,9 +162,9 @@ def _check_connection(closed: _Closed, used: socket.socket, address: Any) -> Non
     )
 
 
-def _check_lookup(closed: _Closed, host: Any) -> None:
+def _check_lookup(closed: _Closed, host: Any, *, reverse: bool = False) -> None:
     name = host.decode("ascii", "replace") if isinstance(host, bytes) else host
-    if name is None or name == "" or _is_address(name) or _is_loopback(name):
+    if name is None or name == "" or _is_loopback(name) or (_is_address(name) and not reverse):
         return  # answered without the network
     if name == socket.gethostname():
         return  # what servers ask for when they bind

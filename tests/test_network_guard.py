@@ -90,6 +90,16 @@ def by_name() -> None:
     getaddrinfo("example.com", 443)
 
 
+def by_reverse_name() -> None:
+    """The name of an address is asked of a name server too."""
+    socket.gethostbyaddr(FAR)
+
+
+def by_name_info() -> None:
+    """The same by the newer function."""
+    socket.getnameinfo((FAR, 80), 0)
+
+
 def by_asyncio() -> None:
     """Asyncio's own connections, as aiohttp makes them."""
     asyncio.run(_open(FAR))
@@ -122,7 +132,8 @@ def in_a_thread() -> None:
 
 WAYS = [
     by_urllib, by_aiohttp, by_requests, by_urllib3, by_socket, by_connect_ex, by_udp, by_ipv6,
-    by_imported_function, by_name, by_asyncio, by_asyncio_name, in_a_thread,
+    by_imported_function, by_name, by_reverse_name, by_name_info, by_asyncio, by_asyncio_name,
+    in_a_thread,
 ]  # fmt: skip
 
 
