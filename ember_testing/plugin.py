@@ -6,6 +6,7 @@ of httpx, SQLite or Ember.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal, cast
 
 import pytest
@@ -57,6 +58,7 @@ __all__ = [
 
 _session_key = pytest.StashKey["Session"]()
 _passed_key = pytest.StashKey[bool]()
+_running_key = pytest.StashKey["Session"]()
 _fake_key = pytest.StashKey["FakeModel"]()
 
 
@@ -64,6 +66,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Declare the marker and refuse settings that mean nothing."""
     check_options(config)
     begin_run(config)
+    config.add_cleanup(lambda: _abandon(config))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -173,7 +176,7 @@ def _begin(item: pytest.Item) -> None:
         raise pytest.fail.Exception(f"{MARKER}: {error}", pytrace=False) from None
     look_for_leftovers(item.config, session)
     transport.activate(session)
-    item.stash[_session_key] = session
+    item.config.stash[_running_key] = item.stash[_session_key] = session
     item.stash[_passed_key] = False
 
 
@@ -182,7 +185,7 @@ def _end(item: pytest.Item, session: Session, passed: bool) -> None:
     from ember_testing.exceptions import CassetteError
 
     transport.deactivate(session)
-    del item.stash[_session_key]
+    del item.stash[_session_key], item.config.stash[_running_key]
     shared = bool(arguments_of(item).get("cassette"))
     unused = session.unused() if passed and not shared else 0
     session.tally.unused = unused
@@ -206,6 +209,18 @@ def _end(item: pytest.Item, session: Session, passed: bool) -> None:
             f"anew: {session.command(anew=True)}",
             pytrace=False,
         )
+
+
+def _abandon(config: pytest.Config) -> None:
+    """Drop what a test has recorded that was interrupted: pytest does not tear it down."""
+    session = config.stash.get(_running_key, None)
+    if session is not None:
+        from ember_testing import transport
+        from ember_testing.exceptions import CassetteError
+
+        transport.deactivate(session)
+        with suppress(CassetteError):  # the file stays as the error found it
+            session.close(passed=False)
 
 
 @pytest.fixture

@@ -47,11 +47,11 @@ def run(pytester: pytest.Pytester, server: Loopback, monkeypatch: pytest.MonkeyP
     # its entry point, the test below runs a process of its own.
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
 
-    def run(body: str | None = None, *arguments: str) -> pytest.RunResult:
+    def run(body: str | None = None, *arguments: str, **options: bool) -> pytest.RunResult:
         if body is not None:
             pytester.makepyfile(test_it=HEAD.format(url=server.url) + body)
         return pytester.runpytest(
-            "-q", "-p", "no:cacheprovider", "-p", "ember_testing.plugin", *arguments
+            "-q", "-p", "no:cacheprovider", "-p", "ember_testing.plugin", *arguments, **options
         )
 
     return run
@@ -205,6 +205,23 @@ def test_four(): ask('x')
     run(body, "--deselect", "test_it.py::test_four").assert_outcomes(
         xfailed=2, xpassed=1, deselected=1
     )
+
+
+@pytest.mark.parametrize("mode", ["new", "all"])
+def test_an_interrupted_recording_leaves_the_cassette_as_it_was(
+    run: Run, pytester: pytest.Pytester, mode: str
+) -> None:
+    """Ctrl-C in the middle of a test: its recording is dropped, and nothing lies beside the old."""
+    body = "@pytest.mark.ember_replay\ndef test_one():\n    ask('x')\n"
+    run(body, "--ember-record")
+    (path,) = (pytester.path / "cassettes").rglob("*.sqlite")
+    before = path.read_bytes()
+    body_now = f"{body}    ask('y')\n    raise KeyboardInterrupt\n"
+    result = run(body_now, f"--ember-record={mode}", no_reraise_ctrlc=True)
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    assert path.read_bytes() == before
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
+    run(body).assert_outcomes(passed=1)
 
 
 def test_a_failing_fixture_drops_the_recording(run: Run, pytester: pytest.Pytester) -> None:
