@@ -27,6 +27,7 @@ _PARTS = (*DEFAULT_MATCH_ON, "port", "url")
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _BOUNDARY = re.compile(r'boundary="?([^";,]+)')
 _ABSENT = object()
+_STEP = re.compile(r"""\.?(?:\[(?:(\d+|\*)|'([^']+)'|"([^"]+)")\]|([^.\[\]]+))""")
 
 
 def _number(text: str) -> int | float:
@@ -62,11 +63,12 @@ class Rules:
     Attributes:
         match_on: Any of method, scheme, host, port, path, query, url, body and `header:NAME`.
         ignore: JSON paths of the body that vary from run to run: `metadata.run_id`,
-            `messages.*.id`, `$.input[0].created`.
+            `messages.*.id`, `$.input[0].created`, `metadata['a.b']`.
         compares_headers: Whether a header takes part.
 
     Raises:
-        ValueError: An entry of `match_on` is none of these, or nothing is compared.
+        ValueError: An entry of `match_on` is none of these, nothing is compared, or one of `ignore`
+            is no such path.
     """
 
     match_on: tuple[str, ...] = DEFAULT_MATCH_ON
@@ -75,12 +77,14 @@ class Rules:
 
     def __post_init__(self) -> None:
         for part in self.match_on:
-            if part not in _PARTS and not part.startswith("header:"):
+            if part not in _PARTS and not (part.startswith("header:") and part != "header:"):
                 raise ValueError(
                     f"match_on={part!r}: expected any of {', '.join(_PARTS)} or 'header:NAME'"
                 )
         if not self.match_on:
             raise ValueError("match_on=(): compare at least one part of the request")
+        for path in self.ignore:
+            _split(path)
         headers = any(part.startswith("header:") for part in self.match_on)
         object.__setattr__(self, "compares_headers", headers)
 
@@ -152,8 +156,17 @@ def _parse(body: bytes) -> tuple[bool, Json]:
 
 @lru_cache(maxsize=128)
 def _split(path: str) -> Path:
-    plain = re.sub(r"\[(\d+|\*)\]", r".\1", path.removeprefix("$"))
-    return tuple(part for part in plain.split(".") if part)
+    rest = path.removeprefix("$")
+    steps: list[str] = []
+    while step := _STEP.match(rest):
+        steps.append(step[step.lastindex or 0])
+        rest = rest[step.end() :]
+    if rest or not steps:
+        raise ValueError(
+            f"ignore={path!r}: expected a path into the body, such as 'metadata.run_id', "
+            "'messages[0].id', 'messages.*.id' or \"metadata['a.b']\""
+        )
+    return tuple(steps)
 
 
 def _drop(value: Json, path: Path) -> None:
@@ -175,16 +188,34 @@ def _drop(value: Json, path: Path) -> None:
                 del value[each]
 
 
-def leaves(request: Request) -> dict[str, Any]:
-    """The request as a flat table: `messages[0].content`, `temperature`, `?alt`, `url`."""
+def leaves(request: Request, rules: Rules = _DEFAULT_RULES) -> dict[str, Any]:
+    """What the rules compare, as a flat table: `messages[0].content`, `temperature`, `?alt`."""
     split = urlsplit(request.url)
-    # The port of a loopback server is another one in every run.
-    host = split.hostname if split.hostname in LOOPBACK else split.netloc
-    table: dict[str, Any] = {"method": request.method, "host": host, "path": split.path}
-    for name, text in parse_qsl(split.query, keep_blank_values=True):
-        table[f"?{name}"] = text
+    counted = {*rules.match_on}
+    if "url" in counted:
+        counted |= {"scheme", "host", "path", "query"}
+    with_port = "port" in counted or split.hostname not in LOOPBACK  # as in the key
+    if "port" in counted:
+        counted.add("host")
+    whole = {
+        "method": request.method,
+        "scheme": split.scheme,
+        "host": split.netloc if with_port else split.hostname,
+        "path": split.path,
+    }
+    table: dict[str, Any] = {name: value for name, value in whole.items() if name in counted}
+    if "query" in counted:
+        for name, text in parse_qsl(split.query, keep_blank_values=True):
+            table[f"?{name}"] = text
+    for part in rules.match_on:
+        if part.startswith("header:"):
+            table[part] = request.header(part[len("header:") :].lower())
+    if "body" not in counted:
+        return table
     found, value = _parse(request.body)
     if found:
+        for path in rules.ignore:
+            _drop(value, _split(path))
         table.update(_walk(value, ""))
     elif request.body:
         table["body"] = canonical_body(request)
@@ -228,23 +259,26 @@ def _apart(old: Any, new: Any) -> float:
     return max(0.05, 1 - len(words_old & words_new) / every) if every else 0.05
 
 
-def nearest(request: Request, stored: Iterable[tuple[int, Request]]) -> tuple[int, Request] | None:
+def nearest(
+    request: Request, stored: Iterable[tuple[int, Request]], rules: Rules = _DEFAULT_RULES
+) -> tuple[int, Request] | None:
     """The recording that differs least, the earliest of equals; None when there is none.
 
     Args:
         request: The one that found no recording.
         stored: Number and request of each recording.
+        rules: What is compared.
     """
-    wanted = leaves(request)
+    wanted = leaves(request, rules)
     rough = heapq.nsmallest(
         8,
-        ((distance(wanted, leaves(other)), number, other) for number, other in stored),
+        ((distance(wanted, leaves(other, rules)), number, other) for number, other in stored),
         key=lambda entry: entry[:2],
     )
     if not rough:
         return None
     # Words decide roughly, characters finely: among the first eight the texts are compared fully.
-    best = min(rough, key=lambda entry: (_fine_distance(wanted, leaves(entry[2])), entry[1]))
+    best = min(rough, key=lambda entry: (_fine_distance(wanted, leaves(entry[2], rules)), entry[1]))
     return best[1], best[2]
 
 
@@ -266,6 +300,7 @@ def differences(
     request: Request,
     limit: int = 8,
     words: tuple[str, str] = ("recorded", "now"),
+    rules: Rules = _DEFAULT_RULES,
 ) -> list[str]:
     """One line a leaf that differs, as `name: recorded ..., now ...`, at most `limit` lines.
 
@@ -274,10 +309,11 @@ def differences(
         request: The other one.
         limit: Lines.
         words: What the two are called.
+        rules: What is compared.
     """
     first, second = words
     source = "in the recording" if first == "recorded" else f"in the {first} one"
-    old, new = leaves(recorded), leaves(request)
+    old, new = leaves(recorded, rules), leaves(request, rules)
     lines: list[str] = []
     for name in [*old, *(name for name in new if name not in old)]:
         before, now = old.get(name, _ABSENT), new.get(name, _ABSENT)

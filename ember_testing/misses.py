@@ -37,6 +37,7 @@ def explain(
     recorded: int,
     compare: bool,
     command: str,
+    rules: matching.Rules,
 ) -> str:
     """Why nothing answers a request.
 
@@ -48,6 +49,7 @@ def explain(
         recorded: How many recordings of it there are.
         compare: Whether to look for the nearest recording, which reads all of them.
         command: What to type.
+        rules: What is compared.
     """
     lines = [f"no recording for {request.method} {request.url}"]
     if file is None:
@@ -60,9 +62,10 @@ def explain(
         lines.append(f'(cassette {path}; repeats="last" allows the last one again)')
     else:
         lines.append(f"cassette: {path} ({file.size()} recordings)")
-        found = matching.nearest(request, stored_requests(file)) if compare else None
+        found = matching.nearest(request, stored_requests(file), rules) if compare else None
         if found:
             lines.append(f"nearest: recording {found[0]}, which differs in")
-            lines += [f"  {line}" for line in matching.differences(found[1], request)]
+            told = matching.differences(found[1], request, rules=rules)
+            lines += [f"  {line}" for line in told]
     lines.append(f"to record it: {command}")
     return "\n".join(lines)

@@ -383,4 +383,5 @@ class Session:
             recorded=self._lookup.recorded(self._file, key) if self._file else 0,
             compare=len(self.failures) < _EXPLAINED,
             command=self.command(),
+            rules=self._rules,
         )

@@ -131,8 +131,19 @@ def test_rules_choose_what_counts() -> None:
         asking({}, "http://localhost:2"), port
     )
 
+    awkward = Rules(ignore=("metadata['run.id']", '["metadata"]["other"]'))
+    varying = [chat("a", metadata={"run.id": i, "other": i}) for i in range(2)]
+    assert key(varying[0], awkward) == key(varying[1], awkward) == key(chat("a", metadata={}))
 
-@pytest.mark.parametrize("match_on", [("bodyy",), ()])
+
+@pytest.mark.parametrize("path", ["", "$", "a..b", "a[-1]", "a[b]", "a.", "a[?(@.b)]"])
+def test_a_path_that_leads_nowhere_is_refused(path: str) -> None:
+    """It would leave nothing out, and nobody would know why the request is not found."""
+    with pytest.raises(ValueError, match=r"ignore=.*: expected a path into"):
+        Rules(ignore=(path,))
+
+
+@pytest.mark.parametrize("match_on", [("bodyy",), (), ("header:",)])
 def test_rules_refuse_what_they_do_not_know(match_on: tuple[str, ...]) -> None:
     """A misspelt part is an error that says what there is."""
     with pytest.raises(ValueError, match="match_on="):
@@ -154,6 +165,26 @@ def test_the_nearest_recording_is_the_one_that_differs_least() -> None:
         'now "What is the capital of Spain?"'
     ]
     assert nearest(wanted, []) is None
+
+
+def test_only_what_is_compared_is_told() -> None:
+    """What the rules leave out neither makes a recording near nor stands in the explanation."""
+    rules = Rules(("method", "host", "body", "header:x-team"), ("metadata.run_id",))
+
+    def asked(content: str, run: str, path: str, team: str) -> Request:
+        request = chat(content, metadata={"run_id": run})
+        headers = (*JSON_HEADERS, ("X-Team", team))
+        return request._replace(url=f"https://a.com/{path}", headers=headers)
+
+    stored = [(1, asked("b", "1", "x", "red")), (2, asked("a", "2", "y", "blue"))]
+    wanted = asked("a", "1", "x", "red")
+    assert nearest(wanted, stored, rules) == stored[1]
+    assert differences(stored[1][1], wanted, rules=rules) == [
+        '! header:x-team: recorded "blue", now "red"'
+    ]
+    secure = chat("a")._replace(url="https://a.com/v1")
+    plain = secure._replace(url="http://a.com/v1")
+    assert differences(plain, secure) == ['! scheme: recorded "http", now "https"']
 
 
 def test_differences_are_told_by_leaf_and_kept_short() -> None:
