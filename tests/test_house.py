@@ -22,7 +22,12 @@ SOURCES = {
 CLIENT = [name for name in SOURCES if name.split(".")[0] == "ember"]
 
 # The only code of the client that may open a connection.
-RIM = {"ember.models.connections", "ember.models.transport", "ember.models.trust"}
+RIM = {
+    "ember.models.connections",
+    "ember.models.one_connection",
+    "ember.models.transport",
+    "ember.models.trust",
+}
 # Of urllib only what opens something; urllib.parse is no network.
 NETWORK = {
     "aiohttp", "anyio", "ftplib", "h11", "http", "httpcore", "httpx", "requests", "smtplib",

@@ -105,27 +105,32 @@ class _Idle(Generic[_Transport]):
     def new(self, request: httpx.Request) -> _Transport:
         """A transport without a connection yet."""
         self._keep = _kept_alive()
-        url, unix_socket = request.url, request.extensions.get(UNIX_SOCKET)
-        address = None if unix_socket else proxy_for(url)
+        unix_socket = request.extensions.get(UNIX_SOCKET)
+        address = None if unix_socket else proxy_for(request.url)
+        if address is not None:
+            return self._through(address, request.url)
+        # Late: it loads httpcore, as httpx itself does with its first transport.
+        from ember.models.one_connection import AsyncOneConnection, OneConnection, Options
+
+        options = Options(trusted(), self._keep.seconds, unix_socket)
+        made: httpx.HTTPTransport | httpx.AsyncHTTPTransport
+        if self._kind is httpx.HTTPTransport:
+            made = OneConnection(options)
+        else:
+            made = AsyncOneConnection(options)
+        return cast("_Transport", made)
+
+    def _through(self, proxy: str, url: httpx.URL) -> _Transport:
+        one = httpx.Limits(
+            max_connections=1, max_keepalive_connections=1, keepalive_expiry=self._keep.seconds
+        )
         try:
-            proxy = None
-            if address is not None:
-                tls = trusted() if address.startswith("https:") else None
-                proxy = httpx.Proxy(address, ssl_context=tls)
-            return self._kind(
-                verify=trusted(),
-                limits=httpx.Limits(
-                    max_connections=1,
-                    max_keepalive_connections=1,
-                    keepalive_expiry=self._keep.seconds,
-                ),
-                proxy=proxy,
-                uds=unix_socket,
-                trust_env=False,
-            )
+            tls = trusted() if proxy.startswith("https:") else None
+            through = httpx.Proxy(proxy, ssl_context=tls)
+            return self._kind(verify=trusted(), limits=one, proxy=through, trust_env=False)
         except (ImportError, ValueError, httpx.InvalidURL) as error:
             raise ModelProviderError(
-                f"the proxy {without_user(address or '')!r} cannot be used: {error}. "
+                f"the proxy {without_user(proxy)!r} cannot be used: {error}. "
                 f"{url.scheme.upper()}_PROXY or ALL_PROXY names it; NO_PROXY={url.host} goes past "
                 "it"
             ) from error

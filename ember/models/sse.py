@@ -92,6 +92,8 @@ class EventDecoder:
         return True
 
     def _feed_lines(self, piece: bytes) -> list[Event]:
+        if piece.startswith(b"data: ") and self._is_one_event(piece):
+            return [Event("", _text(piece[6:-2]))]
         if self._after_cr and piece.startswith(b"\n"):
             piece = piece[1:]
             if not piece:
@@ -111,6 +113,16 @@ class EventDecoder:
             else:
                 self._read_line(line, events)
         return events
+
+    def _is_one_event(self, piece: bytes) -> bool:
+        """Whether this is a line of data and its end, between two events: as most pieces are."""
+        return (
+            piece.find(b"\n") == len(piece) - 2
+            and piece.endswith(b"\n\n")
+            and b"\r" not in piece
+            and not (self._buffer or self._data or self._name or self._after_cr)
+            and self._raw is None
+        )
 
     def _read_line(self, line: bytes, events: list[Event]) -> None:
         if self._raw is not None:

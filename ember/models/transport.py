@@ -85,14 +85,15 @@ def send(request: Request) -> Reply:
     deadline = _deadline(request)
     with _Mapped(request):
         response = client().exchange(_httpx_request(request))
+        headers = _headers(response)
         try:
             pieces: list[bytes] = []
-            for piece in _pieces(response):
+            for piece in _pieces(response, headers):
                 pieces.append(piece)
                 _check(deadline, request)
         finally:
             response.close()
-        return Reply(response.status_code, _headers(response), b"".join(pieces))
+        return Reply(response.status_code, headers, b"".join(pieces))
 
 
 async def asend(request: Request) -> Reply:
@@ -100,17 +101,18 @@ async def asend(request: Request) -> Reply:
     deadline = _deadline(request)
     with _Mapped(request):
         response = await (await async_client()).exchange(_httpx_request(request))
+        headers = _headers(response)
         try:
             pieces: list[bytes] = []
             # Kept until the connection is closed: let go before, it would be closed by the event
             # loop, at a time of its own.
-            arriving = _apieces(response)
+            arriving = _apieces(response, headers)
             async for piece in arriving:
                 pieces.append(piece)
                 _check(deadline, request)
         finally:
             await response.aclose()
-        return Reply(response.status_code, _headers(response), b"".join(pieces))
+        return Reply(response.status_code, headers, b"".join(pieces))
 
 
 def open(request: Request) -> Body:
@@ -151,7 +153,7 @@ class Body(_OpenResponse):
     def pieces(self) -> Iterator[bytes]:
         """The body as it arrives, content encoding removed."""
         with self._reading:
-            yield from _pieces(self._response)
+            yield from _pieces(self._response, self.headers)
 
     def __exit__(
         self,
@@ -173,7 +175,7 @@ class AsyncBody(_OpenResponse):
         with self._sending:
             exchange = (await async_client()).exchange
             self._begin(await exchange(_httpx_request(self._request)))
-        self._arriving = _apieces(self._response)  # kept, as in asend
+        self._arriving = _apieces(self._response, self.headers)  # kept, as in asend
         return self
 
     def pieces(self) -> AsyncIterator[bytes]:
@@ -197,15 +199,15 @@ class AsyncBody(_OpenResponse):
             await self._response.aclose()
 
 
-def _pieces(response: httpx.Response) -> Iterator[bytes]:
+def _pieces(response: httpx.Response, headers: Mapping[str, str]) -> Iterator[bytes]:
     """The body as it arrives; one that is not encoded needs none of httpx's decoders."""
-    if "content-encoding" in response.headers:
+    if "content-encoding" in headers:
         return response.iter_bytes()
     return iter(cast("httpx.SyncByteStream", response.stream))
 
 
-def _apieces(response: httpx.Response) -> AsyncIterator[bytes]:
-    if "content-encoding" in response.headers:
+def _apieces(response: httpx.Response, headers: Mapping[str, str]) -> AsyncIterator[bytes]:
+    if "content-encoding" in headers:
         return response.aiter_bytes()
     return aiter(cast("httpx.AsyncByteStream", response.stream))
 
@@ -258,6 +260,8 @@ def _parsed(url: str) -> tuple[httpx.URL, str, str | None]:
         quoted, slash, path = url.removeprefix("http+unix://").partition("/")
         unix_socket, url = unquote(quoted), f"http://localhost{slash}{path}"
     parsed = httpx.URL(url)
+    if parsed.scheme not in ("http", "https"):
+        raise httpx.UnsupportedProtocol("it does not begin with http:// or https://")
     if not parsed.host or unix_socket == "":
         raise httpx.InvalidURL("it names no host")
     return parsed, parsed.netloc.decode("ascii"), unix_socket

@@ -361,6 +361,7 @@ def _count(answer: Answer, usage: Mapping[str, Any], body: Mapping[str, Any]) ->
 def _first_count(names: Sequence[str], *places: Mapping[str, Any]) -> int:
     """What the first place counts under any of the names that counts anything."""
     for place in places:
-        if counted := max((count(place[name]) for name in names if name in place), default=0):
-            return counted
+        most = max([count(place[name]) for name in names if name in place], default=0)
+        if most:
+            return most
     return 0

@@ -36,12 +36,12 @@ _COMMA_AT_END = r"""(?s)("[^"\\]*(?:\\.[^"\\]*)*")|,(?=\s*[}\]])"""
 
 def fields(value: object) -> Mapping[str, Any]:
     """A JSON object's fields; none where it is something else."""
-    return cast("Mapping[str, Any]", value) if isinstance(value, dict) else _NOTHING
+    return value if isinstance(value, dict) else _NOTHING  # pyright: ignore[reportUnknownVariableType] - JSON's
 
 
 def items(value: object) -> Sequence[Any]:
     """A JSON array's items; none where it is something else."""
-    return cast("Sequence[Any]", value) if isinstance(value, list) else ()
+    return value if isinstance(value, list) else ()  # pyright: ignore[reportUnknownVariableType] - JSON's
 
 
 def entries(value: object) -> list[Mapping[str, Any]]:
@@ -58,6 +58,8 @@ def string(value: object) -> str:
 
 def count(value: object) -> int:
     """A provider's count; whatever is not a number counts nothing."""
+    if value is None:
+        return 0
     if isinstance(value, str) and value.isdecimal() and len(value) <= 15:
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _MOST:

@@ -1,0 +1,97 @@
+"""httpx's transports on one connection of httpcore's, without the pool between them.
+
+A pool with room for one costs a fifth of a call, of an awaited one a third, and a free list of
+transports needs none. Everything else stays httpx's own, `handle_request` above all, which is what
+recorders and mocks of other makers replace.
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any, NamedTuple
+
+import anyio
+import httpcore
+import httpx
+
+__all__ = ["AsyncOneConnection", "OneConnection", "Options"]
+
+
+class Options(NamedTuple):
+    """How a connection is made and kept.
+
+    Args:
+        tls: For https.
+        keepalive_seconds: How long it may be idle.
+        unix_socket: The path of a socket to go to instead of the URL's host, or None.
+    """
+
+    tls: ssl.SSLContext
+    keepalive_seconds: float
+    unix_socket: str | None
+
+
+class OneConnection(httpx.HTTPTransport):
+    """A transport for one request at a time.
+
+    Args:
+        options: How its connection is made.
+    """
+
+    def __init__(self, options: Options) -> None:
+        # httpx has no other way in: all that it asks of what stands here is these two methods.
+        self._pool: Any = _Connection(options)
+
+
+class AsyncOneConnection(httpx.AsyncHTTPTransport):
+    """`OneConnection` for an event loop."""
+
+    def __init__(self, options: Options) -> None:
+        self._pool: Any = _AsyncConnection(options)
+
+
+class _Connection:
+    """A connection, made when a request finds none that is still good."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._connection: httpcore.HTTPConnection | None = None
+
+    def handle_request(self, request: httpcore.Request) -> httpcore.Response:
+        connection = self._connection
+        if connection is None or connection.is_closed() or connection.has_expired():
+            self.close()
+            tls, seconds, unix_socket = self._options
+            connection = self._connection = httpcore.HTTPConnection(
+                request.url.origin, tls, seconds, uds=unix_socket
+            )
+        return connection.handle_request(request)
+
+    def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+
+class _AsyncConnection:
+    """`_Connection` for an event loop."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._connection: httpcore.AsyncHTTPConnection | None = None
+
+    async def handle_async_request(self, request: httpcore.Request) -> httpcore.Response:
+        connection = self._connection
+        if connection is None or connection.is_closed() or connection.has_expired():
+            await self.aclose()
+            tls, seconds, unix_socket = self._options
+            connection = self._connection = httpcore.AsyncHTTPConnection(
+                request.url.origin, tls, seconds, uds=unix_socket
+            )
+        return await connection.handle_async_request(request)
+
+    async def aclose(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with anyio.CancelScope(shield=True):  # a cancelled call closes its connection too
+                await connection.aclose()
