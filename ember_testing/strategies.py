@@ -256,27 +256,28 @@ def _answers(wire: str, usage: SearchStrategy[UsageStats]) -> SearchStrategy[Ans
     pieces = st.lists(_texts(max_size=12), max_size=5)
     reasoning = st.none() | _texts(min_size=1, max_size=20)
     calls = st.lists(tool_calls(), min_size=1, max_size=3, unique_by=lambda call: call.id)
+    # All three draw the same first, so that a failing refusal shrinks to plain text.
     text = st.builds(
         Answer,
-        finish_reason=st.sampled_from(_REASONS[wire]),
-        reasoning=reasoning,
         usage=usage,
         chunks=pieces,
+        reasoning=reasoning,
+        finish_reason=st.sampled_from(_REASONS[wire]),
     )
     tools = st.builds(
         Answer,
-        finish_reason=st.just("tool_calls"),
-        tool_calls=calls,
-        reasoning=reasoning,
         usage=usage,
         chunks=pieces,
+        reasoning=reasoning,
+        tool_calls=calls,
+        finish_reason=st.just("tool_calls"),
     )
     refusals = st.builds(
         Answer,
-        finish_reason=st.just("content_filter"),
         usage=usage,
         chunks=pieces,
         refusal=_texts(min_size=1, max_size=20),
+        finish_reason=st.just("content_filter"),
     )
     return text | tools | refusals
 
