@@ -33,7 +33,12 @@ def _clean_registries(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.filterwarnings("ignore::ember.exceptions.UnknownPriceWarning")
 @pytest.mark.usefixtures("_clean_registries")
-@pytest.mark.parametrize("block", python_blocks(README), ids=lambda block: f"line{block.line}")
+@pytest.mark.parametrize(
+    "block",
+    # The program for a cluster runs in test_bulk: fakes do not reach other processes.
+    [block for block in python_blocks(README) if "distributed" not in block.code],
+    ids=lambda block: f"line{block.line}",
+)
 def test_block_runs(block: Block, fake_model: FakeModel) -> None:
     """Every Python block of the README runs as it stands, in a namespace of its own, offline."""
     takes_fakes = "(fake_model)" in block.code
