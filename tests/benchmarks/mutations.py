@@ -39,7 +39,12 @@ class Change(NamedTuple):
 
 
 CHANGES = (
-    Change("routing: o1, o3, o4 belong to nobody", "routing.py", 'r"o[134](-|$)"', 'r"o[29](-|$)"'),
+    Change(
+        "routing: o1, o3, o4 belong to nobody",
+        "routing.py",
+        '_WHOLE = {"o1": "openai", "o3": "openai", "o4": "openai"}',
+        "_WHOLE: dict[str, str] = {}",
+    ),
     Change(
         "routing: claude-3-opus is another model",
         "routing.py",
@@ -109,7 +114,7 @@ CHANGES = (
     Change(
         "usage: OpenAI's cached tokens",
         "providers/openai_answers.py",
-        'cached = count(inputs.get("cached_tokens"))',
+        "cached = _first_count(_CACHED, inputs, usage)",
         "cached = 0",
     ),
     Change(
