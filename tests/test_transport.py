@@ -164,6 +164,35 @@ def closing_at_the_second(end: Callable[[socket.socket], None], asked: list[int]
     return script
 
 
+@pytest.mark.parametrize("way", [call, acall], ids=["sync", "asyncio"])
+def test_a_request_that_reached_a_new_connection_is_not_sent_again(
+    way: Callable[[str], str],
+) -> None:
+    """Where the idle connection was closed long before, a server that breaks off is asked once."""
+    asked: list[int] = []
+    answer = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(WHOLE), WHOLE)
+
+    def script(connection: socket.socket) -> None:
+        receive(connection)
+        asked.append(len(asked) + 1)
+        if len(asked) == 1:
+            connection.sendall(answer)  # and closes the connection
+
+    async def twice(url: str) -> None:
+        await acall(url)
+        await asyncio.sleep(0.2)
+        await acall(url)
+
+    with scripted(script) as url, pytest.raises(ProviderAPIError, match="broke off"):
+        if way is acall:
+            asyncio.run(twice(url))
+        else:
+            call(url)
+            time.sleep(0.2)
+            call(url)
+    assert asked == [1, 2]
+
+
 @pytest.mark.parametrize("end", [reset, socket.socket.close], ids=["reset", "closed"])
 @pytest.mark.parametrize("way", [call, acall], ids=["sync", "asyncio"])
 def test_a_connection_that_closes_as_it_is_used_is_never_an_error(
@@ -243,6 +272,16 @@ def test_malformed_keep_alive_limits(
         assert not server.received
 
 
+def test_no_idle_connection_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With no seconds to keep it, a connection is closed after its call."""
+    monkeypatch.setenv("EMBER_KEEPALIVE_SECONDS", "0")
+    with serving(answering) as server:
+        call(server.url)
+        assert server.settles_at(0)
+        call(server.url)
+        assert server.connections == 2
+
+
 # --- to wherever it is --------------------------------------------------------------------------
 
 
@@ -316,6 +355,39 @@ def test_cancel_scope_leaves_no_connection(streamed: bool) -> None:
 
     with serving(answer) as server:
         trio.run(main)
+
+
+@pytest.mark.parametrize("proxied", [False, True])
+def test_task_cancelled_twice_leaves_nothing_half_read(
+    proxied: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call that is cancelled again while it gives up does not leave its answer to the next."""
+
+    async def main(url: str) -> None:
+        await acall(url)
+        task = asyncio.create_task(acall(url, prompt="wait"))
+        assert await asyncio.to_thread(begun.wait, 5)
+        await asyncio.sleep(0.1)
+        task.cancel()
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert await acall(url, timeout=5) == completion()["choices"][0]["message"]["content"]
+
+    begun = threading.Event()
+
+    def answer(received: Received) -> Reply:
+        if b"wait" not in received.body:
+            return answering(received)
+        begun.set()
+        return Reply(pieces=[WHOLE[:10], WHOLE[10:]], pause=0.4)
+
+    with serving(answer) as server:
+        url = server.url
+        if proxied:
+            monkeypatch.setenv("HTTP_PROXY", server.url)
+            url = f"http://api{server.port}.invalid"
+        asyncio.run(main(url))
 
 
 @every_way

@@ -25,15 +25,25 @@ import httpx
 from ember.exceptions import ModelProviderError
 from ember.models.trust import trusted
 
-if TYPE_CHECKING:
-    from anyio.lowlevel import RunVar
-
 __all__ = ["UNIX_SOCKET", "LateURL", "async_client", "client", "proxy_for", "without_user"]
 
 # The request extension that names a Unix socket.
 UNIX_SOCKET = "ember_unix_socket"
 
-_Transport = TypeVar("_Transport", httpx.HTTPTransport, httpx.AsyncHTTPTransport)
+if TYPE_CHECKING:
+    from anyio.lowlevel import RunVar
+
+    from ember.models.one_connection import (
+        AsyncOneConnection,
+        AsyncThroughProxy,
+        OneConnection,
+        ThroughProxy,
+    )
+
+    _Sync = OneConnection | ThroughProxy
+    _Awaited = AsyncOneConnection | AsyncThroughProxy
+
+_Transport = TypeVar("_Transport", "_Sync", "_Awaited")
 
 
 class _Keep(NamedTuple):
@@ -71,8 +81,8 @@ class _Idle(Generic[_Transport]):
     Taking and giving back are single operations on a deque, so that no lock is needed.
     """
 
-    def __init__(self, kind: type[_Transport]) -> None:
-        self._kind: type[_Transport] = kind
+    def __init__(self, awaited: bool) -> None:
+        self._awaited = awaited
         self._keep = _kept_alive()
         self._transports: deque[tuple[float, _Transport]] = deque()
 
@@ -85,13 +95,15 @@ class _Idle(Generic[_Transport]):
 
     def give_back(self, transport: _Transport) -> _Transport | None:
         """Keep a transport for the next call; returns one that is to be closed, if any."""
+        if not transport.is_free:  # its call was cancelled again while it gave up
+            return transport
         now = time.monotonic()
         self._transports.append((now, transport))
         try:
             since, oldest = self._transports.popleft()
         except IndexError:  # another thread has taken it already
             return None
-        if now - since > self._keep.seconds or len(self._transports) >= self._keep.at_most:
+        if now - since >= self._keep.seconds or len(self._transports) >= self._keep.at_most:
             return oldest
         self._transports.appendleft((since, oldest))
         return None
@@ -113,21 +125,21 @@ class _Idle(Generic[_Transport]):
         from ember.models.one_connection import AsyncOneConnection, OneConnection, Options
 
         options = Options(trusted(), self._keep.seconds, unix_socket)
-        made: httpx.HTTPTransport | httpx.AsyncHTTPTransport
-        if self._kind is httpx.HTTPTransport:
-            made = OneConnection(options)
-        else:
-            made = AsyncOneConnection(options)
+        made = AsyncOneConnection(options) if self._awaited else OneConnection(options)
         return cast("_Transport", made)
 
     def _through(self, proxy: str, url: httpx.URL) -> _Transport:
+        from ember.models.one_connection import AsyncThroughProxy, ThroughProxy  # late, as above
+
         one = httpx.Limits(
             max_connections=1, max_keepalive_connections=1, keepalive_expiry=self._keep.seconds
         )
+        kind = AsyncThroughProxy if self._awaited else ThroughProxy
         try:
             tls = trusted() if proxy.startswith("https:") else None
             through = httpx.Proxy(proxy, ssl_context=tls)
-            return self._kind(verify=trusted(), limits=one, proxy=through, trust_env=False)
+            made = kind(verify=trusted(), limits=one, proxy=through, trust_env=False)
+            return cast("_Transport", made)
         except (ImportError, ValueError, httpx.InvalidURL) as error:
             raise ModelProviderError(
                 f"the proxy {without_user(proxy)!r} cannot be used: {error}. "
@@ -139,8 +151,8 @@ class _Idle(Generic[_Transport]):
 class _FreeList(Generic[_Transport]):
     """Idle transports by origin."""
 
-    def __init__(self, kind: type[_Transport]) -> None:
-        self._kind: type[_Transport] = kind
+    def __init__(self, awaited: bool) -> None:
+        self._awaited = awaited
         self._origins: dict[object, _Idle[_Transport]] = {}
 
     def to(self, request: httpx.Request) -> _Idle[_Transport]:
@@ -149,7 +161,7 @@ class _FreeList(Generic[_Transport]):
         origin = request.extensions.get(UNIX_SOCKET) or (url.scheme, url.netloc)
         idle = self._origins.get(origin)
         if idle is None:
-            idle = self._origins.setdefault(origin, _Idle(self._kind))
+            idle = self._origins.setdefault(origin, _Idle(self._awaited))
         return idle
 
     def clear(self) -> list[_Transport]:
@@ -178,7 +190,7 @@ class _Connections(httpx.BaseTransport):
     """Sends each request on an idle connection, or on a new one."""
 
     def __init__(self) -> None:
-        self._free = _FreeList(httpx.HTTPTransport)
+        self._free: _FreeList[_Sync] = _FreeList(awaited=False)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         idle = self._free.to(request)
@@ -188,7 +200,7 @@ class _Connections(httpx.BaseTransport):
             try:
                 response = transport.handle_request(request)
             except httpx.TransportError as error:
-                if not (used and _was_closed_idle(error, started)):
+                if not (used and transport.reused and _was_closed_idle(error, started)):
                     raise
                 transport.close()
                 transport = idle.new(request)
@@ -211,11 +223,11 @@ class _Stream(httpx.SyncByteStream):
     def __init__(
         self,
         stream: httpx.SyncByteStream,
-        transport: httpx.HTTPTransport,
-        idle: _Idle[httpx.HTTPTransport],
+        transport: _Sync,
+        idle: _Idle[_Sync],
     ) -> None:
         self._stream = stream
-        self._transport: httpx.HTTPTransport | None = transport
+        self._transport: _Sync | None = transport
         self._idle = idle
 
     def __iter__(self) -> Iterator[bytes]:
@@ -240,7 +252,7 @@ class _AsyncConnections(httpx.AsyncBaseTransport):
     """`_Connections` for one event loop."""
 
     def __init__(self) -> None:
-        self._free = _FreeList(httpx.AsyncHTTPTransport)
+        self._free: _FreeList[_Awaited] = _FreeList(awaited=True)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         idle = self._free.to(request)
@@ -250,7 +262,7 @@ class _AsyncConnections(httpx.AsyncBaseTransport):
             try:
                 response = await transport.handle_async_request(request)
             except httpx.TransportError as error:
-                if not (used and _was_closed_idle(error, started)):
+                if not (used and transport.reused and _was_closed_idle(error, started)):
                     raise
                 await transport.aclose()
                 transport = idle.new(request)
@@ -273,11 +285,11 @@ class _AsyncStream(httpx.AsyncByteStream):
     def __init__(
         self,
         stream: httpx.AsyncByteStream,
-        transport: httpx.AsyncHTTPTransport,
-        idle: _Idle[httpx.AsyncHTTPTransport],
+        transport: _Awaited,
+        idle: _Idle[_Awaited],
     ) -> None:
         self._stream = stream
-        self._transport: httpx.AsyncHTTPTransport | None = transport
+        self._transport: _Awaited | None = transport
         self._idle = idle
 
     def __aiter__(self) -> AsyncIterator[bytes]:

@@ -108,8 +108,8 @@ CHANGES = (
     Change(
         "error: the context's length is not seen in words",
         "providers/errors.py",
-        'r"|exceeds? the (available',
-        'r"|exceeding the (available',
+        'r"|prompt is too long|',
+        'r"|prompt is longer|',
     ),
     Change(
         "usage: OpenAI's cached tokens",
