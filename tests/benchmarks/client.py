@@ -104,6 +104,7 @@ def run(name: str, who: str, base_url: str, **more: str) -> float:
         "OPENAI_API_KEY": "sk-benchmark",
         "ANTHROPIC_BASE_URL": base_url.removesuffix("/v1"),
         "ANTHROPIC_API_KEY": "sk-benchmark",
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # it would ask the network for prices
         **more,
     }
     command = [sys.executable, str(HERE / "measures.py"), name, who]
