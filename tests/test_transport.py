@@ -154,12 +154,10 @@ def closing_at_the_second(end: Callable[[socket.socket], None], asked: list[int]
         receive(connection)
         asked.append(number)
         connection.sendall(answer)
-        receive(connection)
-        asked.append(number)
         if number == 1:
+            receive(connection)
+            asked.append(number)
             end(connection)
-        else:
-            connection.sendall(answer)
 
     return script
 
