@@ -297,6 +297,16 @@ def test_unix_socket(way: Callable[..., str], tmp_path: Path) -> None:
         way(server.url)
 
 
+def test_headers_of_the_answer() -> None:
+    """Names are in lower case, repeated ones are joined, and a value may be UTF-8."""
+    as_sent = "Zürich".encode().decode("latin-1")  # http.server writes latin-1
+    headers = {"X-Place": as_sent, "X-Limit": "1", "x-limit": "2"}
+    with serving(lambda _: Reply(WHOLE, headers=headers)) as server:
+        response = models("gpt-4", "Hello", base_url=f"{server.url}/v1", api_key=KEY)
+    assert response.headers["x-place"] == "Zürich"
+    assert response.headers["x-limit"] == "1, 2"
+
+
 @every_way
 def test_ipv6(way: Callable[..., str]) -> None:
     """A base URL can name an IPv6 address."""

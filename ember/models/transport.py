@@ -1,6 +1,7 @@
 """Sends a request and brings its answer, whole or piece by piece, or an error in Ember's words.
 
-With `connections.py`, which it stands on, the only code that touches the network.
+With what it stands on (`connections.py`, `one_connection.py`, `trust.py`) the only code that
+touches the network.
 """
 
 from __future__ import annotations
@@ -214,9 +215,12 @@ def _apieces(response: httpx.Response, headers: Mapping[str, str]) -> AsyncItera
 
 def _headers(response: httpx.Response) -> Mapping[str, str]:
     headers: dict[str, str] = {}
-    for raw_name, raw_value in response.headers.raw:
-        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    try:
+        for raw_name, raw_value in response.headers.raw:
+            name, value = raw_name.decode("ascii").lower(), raw_value.decode("ascii")
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    except UnicodeDecodeError:
+        return dict(response.headers)  # httpx finds out the encoding, which takes longer
     return headers
 
 
