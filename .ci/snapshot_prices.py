@@ -1,4 +1,4 @@
-"""Write ember/models/prices/ from the `genai-prices` package, or check that it is up to date.
+"""Write ember/pricing/prices/ from the `genai-prices` package, or check that it is up to date.
 
     python .ci/snapshot_prices.py            write it
     python .ci/snapshot_prices.py --check    exit 1 if it is not what this script would write
@@ -22,7 +22,7 @@ from genai_prices import types
 from genai_prices.data import providers as all_providers
 from genai_prices.data_units import unit_data
 
-TARGET = Path(__file__).resolve().parent.parent / "ember" / "models" / "prices"
+TARGET = Path(__file__).resolve().parent.parent / "ember" / "pricing" / "prices"
 PINNED = "0.2.3"
 ABOUT_FILE = "about.json"
 

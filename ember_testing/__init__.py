@@ -10,8 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ember_testing.answers import Answer
-    from ember_testing.calls import Call
+    from ember_testing.cassettes.calls import Call
     from ember_testing.exceptions import (
         BudgetExceeded,
         CassetteError,
@@ -20,11 +19,12 @@ if TYPE_CHECKING:
         RecordingWarning,
         ReplayFailure,
     )
-    from ember_testing.fake import FakeCall, FakeModel, UnansweredCall, fake_model
-    from ember_testing.fault_serving import FaultServer, fault_server
-    from ember_testing.sleep import NoSleep, no_sleep
-    from ember_testing.standalone import Cassette, cassette
-    from ember_testing.verdict import Verdict
+    from ember_testing.fakes.model import FakeCall, FakeModel, UnansweredCall, fake_model
+    from ember_testing.fakes.server import FaultServer, fault_server
+    from ember_testing.fakes.verdict import Verdict
+    from ember_testing.patches.sleep import NoSleep, no_sleep
+    from ember_testing.replay.cassette import Cassette, cassette
+    from ember_testing.wires.answer import Answer
 
 __all__ = [
     "Answer",
@@ -49,19 +49,19 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Answer": "answers",
-    "FakeCall": "fake",
-    "FakeModel": "fake",
-    "UnansweredCall": "fake",
-    "fake_model": "fake",
-    "FaultServer": "fault_serving",
-    "fault_server": "fault_serving",
-    "Verdict": "verdict",
-    "Call": "calls",
-    "Cassette": "standalone",
-    "cassette": "standalone",
-    "NoSleep": "sleep",
-    "no_sleep": "sleep",
+    "Answer": "wires.answer",
+    "FakeCall": "fakes.model",
+    "FakeModel": "fakes.model",
+    "UnansweredCall": "fakes.model",
+    "fake_model": "fakes.model",
+    "FaultServer": "fakes.server",
+    "fault_server": "fakes.server",
+    "Verdict": "fakes.verdict",
+    "Call": "cassettes.calls",
+    "Cassette": "replay.cassette",
+    "cassette": "replay.cassette",
+    "NoSleep": "patches.sleep",
+    "no_sleep": "patches.sleep",
     "BudgetExceeded": "exceptions",
     "CassetteError": "exceptions",
     "CassetteMiss": "exceptions",

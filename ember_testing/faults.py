@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from ember.exceptions import ErrorType
-from ember_testing.answers import Answer, Failure
-from ember_testing.encoding import error, error_event
-from ember_testing.served import Broken, Served
+from ember_testing.wires import error, error_event
+from ember_testing.wires.answer import Answer, Failure
+from ember_testing.wires.response import Broken, Served
 
 __all__ = [
     "Damage",

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import settings
 
-# The long run, by hand: pytest --hypothesis-profile=long tests/test_strategies.py
+# The long run, by hand: pytest --hypothesis-profile=long tests/testing/strategies
 settings.register_profile("long", max_examples=100_000, deadline=None)
 
 

@@ -21,7 +21,7 @@ import respx
 
 from ember.api import models
 from ember.exceptions import EmberError, ProviderAPIError
-from ember.models.providers.compatible import WIRES
+from ember.providers.compatible import WIRES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,7 +16,7 @@ import urllib.request
 from collections.abc import Generator
 from pathlib import Path
 
-from ember.models.local import serve
+from ember.providers.local import serve
 
 KEY = "sk-recording-0123456789abcdef"
 MODEL_PORT, GATEWAY_PORT = 18480, 18481

@@ -12,13 +12,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ember.exceptions import ModelProviderError, ProviderAPIError
-from ember.models.providers import base
-from ember.models.providers.base import BaseProvider
-from ember.models.providers.compatible import WIRES
-from ember.models.providers.http import HTTPProvider
 from ember.models.routing import Route, resolve
 from ember.models.schemas import ChatResponse, Chunk, Prompt, UsageStats
 from ember.models.streams import AsyncStream, Stream, StreamSource
+from ember.providers import base
+from ember.providers.base import BaseProvider
+from ember.providers.compatible import WIRES
+from ember.providers.http import HTTPProvider
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -238,7 +238,7 @@ class _Entry:
         provider = response.provider or self.model.partition("/")[0]
         usage, model = response.usage, response.model or self.wire_id
         if math.isnan(usage.cost) and usage.total_tokens:
-            from ember.models import pricing  # late: prices are read at the first cost
+            from ember.pricing import cost as pricing  # late: prices are read at the first cost
 
             try:
                 cost = pricing.cost(provider, model, usage, requested_model=self.wire_id)

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from ember.exceptions import ModelProviderError
-from ember.models.providers import base
-from ember.models.providers.compatible import WIRES
+from ember.providers import base
+from ember.providers.compatible import WIRES
 
 __all__ = ["Route", "resolve"]
 

@@ -21,8 +21,8 @@ import httpx
 
 from ember.api import models
 from ember_testing import fake_model
-from ember_testing.answers import Answer, plausible_usage
-from ember_testing.encoding import streamed, whole
+from ember_testing.wires import streamed, whole
+from ember_testing.wires.answer import Answer, plausible_usage
 
 PROMPT = "What is the capital of France?"
 

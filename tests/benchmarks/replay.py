@@ -129,8 +129,8 @@ def cassette_of(count: int) -> Path:
     """Ember's cassette of so many calls, made once a run."""
     path = FOLDER / f"{count}.sqlite"
     if not path.exists():
-        from ember_testing.session import Session
-        from ember_testing.takes import Take
+        from ember_testing.replay.recording import Take
+        from ember_testing.replay.session import Session
 
         session = Session(path.with_suffix(".new"), "new")
         headers = (("content-type", "application/json"),)

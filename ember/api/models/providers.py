@@ -1,5 +1,5 @@
 """For providers of one's own."""
 
-from ember.models.providers.base import BaseProvider, register_provider
+from ember.providers.base import BaseProvider, register_provider
 
 __all__ = ["BaseProvider", "register_provider"]

@@ -1,0 +1,1 @@
+"""Prompts and tools in one form, whichever provider they go to."""

@@ -1,0 +1,211 @@
+"""What a caller may pass as a prompt, in one form that every wire can translate; pure.
+
+A prompt is a string, a list of parts (text and images), or a list of messages. Messages may be
+written in Ember's own words, or in those of any provider: an answer of one of them can be sent to
+another.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, cast
+
+from ember.conversation.media import is_image
+from ember.conversation.parts import (
+    NativePart,
+    Part,
+    Text,
+    ToolResult,
+    as_mapping,
+    is_output_item,
+    needed,
+    output_item,
+    part_of,
+    shown,
+    tool_call,
+)
+from ember.exceptions import ModelProviderError
+from ember.models.schemas import ToolCall
+
+__all__ = ["Message", "as_messages"]
+
+Role = Literal["system", "user", "assistant", "tool"]
+_ROLES: Mapping[str, Role] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "model": "assistant",
+    "tool": "tool",
+    "function": "tool",
+}
+
+
+_NO_EXTRA: Mapping[str, Any] = {}
+
+
+class Message(NamedTuple):
+    """One turn of a conversation.
+
+    Args:
+        role: Who speaks.
+        parts: What is said, in order.
+        extra: The message's other keys, for the provider as they are.
+    """
+
+    role: Role
+    parts: Sequence[Part]
+    extra: Mapping[str, Any] = _NO_EXTRA
+
+    @property
+    def text(self) -> str:
+        """The text of all text parts."""
+        return "".join(part.text for part in self.parts if isinstance(part, Text))
+
+    def spoken(self, wire: str) -> list[Part]:
+        """The parts for one wire: what is in another's words is replaced by what it means."""
+        parts: list[Part] = []
+        for part in self.parts:
+            foreign = isinstance(part, NativePart) and part.wire not in ("", wire)
+            parts += part.meaning if isinstance(part, NativePart) and foreign else [part]
+        return parts
+
+
+def as_messages(prompt: object) -> list[Message]:
+    """The messages that a prompt means.
+
+    Raises:
+        ModelProviderError: The prompt is empty, or is nothing that can be sent.
+    """
+    if isinstance(prompt, str):
+        if not prompt.strip():
+            raise ModelProviderError(f"the prompt is empty ({prompt!r}): pass the text to answer")
+        return [Message("user", (Text(prompt),))]
+    if _is_one_part(prompt):
+        prompt = [prompt]
+    if not isinstance(prompt, Sequence):
+        raise ModelProviderError(
+            f"a prompt cannot be {shown(prompt)}: pass a string, a list of parts "
+            "(text and images) or a list of messages ({'role': ..., 'content': ...})"
+        )
+    items = cast("Sequence[object]", prompt)
+    if not items:
+        raise ModelProviderError("the prompt is empty ([]): pass text, parts or messages")
+    spoken = ["role" in as_mapping(item) or _is_item(item) for item in items]
+    if all(spoken):
+        return _named_results(_turns(cast("Sequence[Mapping[str, Any]]", items)))
+    if any(spoken):
+        at = spoken.index(False)
+        raise ModelProviderError(
+            f"the prompt mixes messages and parts: item {at} is {shown(items[at])}, which has "
+            "no 'role'; make it {'role': 'user', 'content': ...}"
+        )
+    parts = [part_of(item) for item in items]
+    if all(isinstance(part, Text) and not part.text.strip() for part in parts):
+        raise ModelProviderError(f"the prompt is empty ({items!r}): pass the text to answer")
+    return [Message("user", parts)]
+
+
+def _is_one_part(prompt: object) -> bool:
+    return isinstance(prompt, (Mapping, bytes, bytearray, Path)) or is_image(prompt)
+
+
+def _turns(items: Sequence[Mapping[str, Any]]) -> list[Message]:
+    """The messages; what the Responses API has as items of one answer is one of them."""
+    turns: list[Message] = []
+    answer: list[Part] | None = None
+    for item in items:
+        if not _is_item(item):
+            answer = None
+            turns.append(_message(item))
+        elif is_output_item(item):
+            if answer is None:
+                answer = []
+                turns.append(Message("assistant", answer))
+            answer.append(output_item(item))
+        else:
+            answer = None
+            turns.append(_input_item(item))
+    return turns
+
+
+def _message(item: Mapping[str, Any]) -> Message:
+    name = item["role"]
+    role = _ROLES.get(name) if isinstance(name, str) else None
+    if role is None:
+        raise ModelProviderError(f"{name!r} is not a message's role; there are {', '.join(_ROLES)}")
+    extra = {k: v for k, v in item.items() if k not in ("role", "content", "parts", "tool_calls")}
+    if extra.get("type") == "message":  # in the Responses API's words: it says nothing
+        del extra["type"]
+    content = item.get("content", item.get("parts"))
+    if role == "tool":
+        return Message("tool", (_result_message(item, content, extra),), extra)
+    parts: list[Part] = []
+    if isinstance(content, str):
+        parts.append(Text(content))
+    elif isinstance(content, Sequence) and not isinstance(content, (bytes, bytearray, ToolCall)):
+        listed = cast("Sequence[object]", content)
+        read = output_item if any(map(is_output_item, listed)) else part_of
+        parts += [read(part) for part in listed]
+    elif content is not None:
+        parts.append(part_of(content))
+    if item.get("tool_calls"):
+        parts += [tool_call(call) for call in needed(item, "tool_calls", Sequence)]
+    if not parts and not extra and role != "assistant":
+        # An assistant's may be empty (a blocked answer, say): it is left out of the request.
+        raise ModelProviderError(f"the message {dict(item)!r} has no content")
+    return Message(role, parts, extra)
+
+
+def _result_message(item: Mapping[str, Any], content: object, extra: dict[str, Any]) -> ToolResult:
+    result_id = extra.pop("tool_call_id", None) or extra.pop("id", None)
+    name = extra.pop("name", "")
+    if not isinstance(result_id or name or None, str):
+        raise ModelProviderError(
+            f"the tool message {dict(item)!r} does not say which call it answers: add "
+            "'tool_call_id': the id of the ToolCall"
+        )
+    return ToolResult(result_id or name, name, content, bool(extra.pop("is_error", False)))
+
+
+def _named_results(messages: list[Message]) -> list[Message]:
+    """Google wants a result's tool by its name: look it up where the caller gave only the id."""
+    names = {p.id: p.name for m in messages for p in m.spoken("none") if isinstance(p, ToolCall)}
+    named: list[Message] = []
+    for message in messages:
+        if any(isinstance(p, ToolResult) and not p.name for p in message.parts):
+            parts = [
+                ToolResult(p.id, names.get(p.id, p.id), p.content, p.is_error)
+                if isinstance(p, ToolResult) and not p.name
+                else p
+                for p in message.parts
+            ]
+            message = Message(message.role, parts, message.extra)
+        named.append(message)
+    return named
+
+
+_INPUT_ITEM = re.compile(
+    r".*_output|item_reference|mcp_approval_response|compaction|additional_tools"
+)
+
+
+def _is_item(item: object) -> bool:
+    """Whether this is an item of the Responses API that stands beside the messages."""
+    fields = as_mapping(item)
+    kind = fields.get("type")
+    if not isinstance(kind, str):
+        return False
+    if kind in ("message", "reasoning"):
+        said = isinstance(fields.get("content"), str)
+        return fields.get("role", "assistant") == "assistant" and not said
+    return is_output_item(item) or _INPUT_ITEM.fullmatch(kind) is not None
+
+
+def _input_item(item: Mapping[str, Any]) -> Message:
+    if item["type"] in ("function_call_output", "custom_tool_call_output"):
+        result = ToolResult(needed(item, "call_id", str), "", item.get("output", ""))
+        return Message("tool", (result,))
+    return Message("user", (NativePart(item, "openai-responses"),))

@@ -1,0 +1,279 @@
+"""Parts of a message, from whatever words a caller or a provider has for them; pure."""
+
+from __future__ import annotations
+
+import json
+import mimetypes
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias, cast
+
+from ember.conversation.media import Media, from_bytes, from_image, from_path, from_url, is_image
+from ember.exceptions import ModelProviderError
+from ember.models.schemas import ToolCall
+
+__all__ = [
+    "NativePart",
+    "Part",
+    "Text",
+    "ToolResult",
+    "as_mapping",
+    "is_output_item",
+    "json_or_text",
+    "needed",
+    "output_item",
+    "part_of",
+    "shown",
+    "tool_call",
+]
+
+_NOTHING: Mapping[str, Any] = {}
+
+
+class Text(NamedTuple):
+    """A piece of text."""
+
+    text: str
+
+
+class ToolResult(NamedTuple):
+    """What a tool that the model asked for gave back."""
+
+    id: str
+    name: str
+    content: Any
+    is_error: bool = False
+
+    @property
+    def text_parts(self) -> Sequence[Mapping[str, Any]]:
+        """The content's items where all are text in a provider's words; else none."""
+        given: object = self.content
+        items = cast("list[object]", given) if isinstance(given, list) else []
+        return [as_mapping(item) for item in items] if all(map(_is_text_part, items)) else ()
+
+    @property
+    def text(self) -> str:
+        """The content as text: JSON where it is not text already, or parts that are text."""
+        if isinstance(self.content, str):
+            return self.content
+        if parts := self.text_parts:
+            return "".join(part["text"] for part in parts)
+        try:
+            return json.dumps(self.content, ensure_ascii=False)
+        except (TypeError, ValueError) as error:
+            raise ModelProviderError(
+                f"the result of the tool call {self.id!r} cannot be sent as JSON: {error}"
+            ) from error
+
+
+def _is_text_part(part: object) -> bool:
+    item = as_mapping(part)
+    kinds = ("text", "input_text", "output_text")
+    return item.get("type") in kinds and isinstance(item.get("text"), str)
+
+
+class NativePart(NamedTuple):
+    """A part in one provider's own words, for that provider as it is.
+
+    Args:
+        value: The part.
+        wire: The wire whose words these are; "" where only the caller knows.
+        meaning: What it says to any other wire: nothing, for reasoning.
+    """
+
+    value: Mapping[str, Any]
+    wire: str = ""
+    meaning: Sequence[Part] = ()
+
+
+Part: TypeAlias = "Text | Media | ToolCall | ToolResult | NativePart"
+
+
+def part_of(item: object) -> Part:
+    """The part that a caller means.
+
+    Raises:
+        ModelProviderError: It is nothing that can be sent.
+    """
+    if isinstance(item, (Text, Media, ToolCall, ToolResult, NativePart)):
+        return item
+    if isinstance(item, str):
+        return _from_string(item)
+    if isinstance(item, (bytes, bytearray)):
+        return from_bytes(bytes(item))
+    if isinstance(item, Path):
+        return from_path(item)
+    if isinstance(item, Mapping):
+        return _from_mapping(cast("Mapping[str, Any]", item))
+    if is_image(item):
+        return from_image(item)
+    raise ModelProviderError(
+        f"a prompt's part cannot be {shown(item)}: pass text, bytes, a Path, a URL, an image or "
+        "a dict in the provider's own words"
+    )
+
+
+# With a type or a flag before the comma, and no blanks: "data: 1, 2, 3" is text.
+_DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+|(?=;))(;[^\s,;]+)*,")
+
+
+def _from_string(item: str) -> Part:
+    """Text, unless the whole string is one URL of a file that is not text."""
+    if _DATA_URL.match(item):
+        return from_url(item)
+    if item.startswith(("https://", "http://")) and not any(c.isspace() for c in item):
+        mime_type = mimetypes.guess_type(item.partition("?")[0])[0] or ""
+        if mime_type.startswith(("image/", "audio/", "video/")) or mime_type == "application/pdf":
+            return Media(mime_type, url=item)
+    return Text(item)
+
+
+def _from_mapping(item: Mapping[str, Any]) -> Part:
+    """A part in a provider's words: what has a name in all of them is translated."""
+    kind = item.get("type")
+    if kind in ("text", "input_text", "output_text") and set(item) <= _TEXT_KEYS:
+        said = Text(needed(item, "text", str))
+        # Anthropic's citations of a search go back with the text that they belong to.
+        return NativePart(item, "anthropic", (said,)) if item.get("citations") else said
+    if kind is None and set(item) <= {"text"} and isinstance(item.get("text"), str):
+        return Text(item["text"])
+    if kind == "refusal":
+        return Text(needed(item, "refusal", str))
+    known = kind in ("image_url", "input_image") and set(item) <= {"type", "image_url", "detail"}
+    if known and (image := item.get("image_url")):
+        # An object in chat completions, a plain string in the Responses API.
+        given = item if isinstance(image, str) else needed(item, "image_url", Mapping)
+        url = image if isinstance(image, str) else needed(given, "url", str)
+        return from_url(url, given.get("detail"))
+    if kind == "tool_use":
+        call_id, name = needed(item, "id", str), needed(item, "name", str)
+        call = ToolCall(call_id, name, item.get("input", {}))
+        whole = set(item) <= {"type", "id", "name", "input"}
+        return call if whole else NativePart(item, "anthropic", (call,))
+    if kind == "tool_result":
+        is_error = bool(item.get("is_error", False))
+        call_id = needed(item, "tool_use_id", str)
+        return ToolResult(call_id, "", item.get("content", ""), is_error)
+    if kind in ("thinking", "reasoning") and not isinstance(item.get("thinking"), str):
+        return NativePart(item, "chat")  # Mistral's: a list of parts
+    if isinstance(kind, str) and _ANTHROPIC_ONLY.fullmatch(kind):
+        return NativePart(item, "anthropic")
+    if item.get("functionCall"):
+        asked = needed(item, "functionCall", Mapping)
+        name, signature = needed(asked, "name", str), item.get("thoughtSignature")
+        return ToolCall(_id(asked), name, asked.get("args", {}), signature)
+    if item.get("functionResponse"):
+        result = needed(item, "functionResponse", Mapping)
+        name = needed(result, "name", str)
+        given = ToolResult(_id(result) or name, name, needed(result, "response", Mapping))
+        # Beside the response there may be media, and the call's id.
+        whole = set(item) == {"functionResponse"} and set(result) <= {"id", "name", "response"}
+        return given if whole else NativePart(item, "google", (given,))
+    if not item.keys().isdisjoint(_GOOGLE_ONLY):
+        text = item.get("text")
+        shown = isinstance(text, str) and not item.get("thought")
+        return NativePart(item, "google", (Text(str(text)),) if shown else ())
+    return NativePart(item)
+
+
+_TEXT_KEYS = {"type", "text", "annotations", "citations", "logprobs"}
+# What these wires put into an answer beside text and calls of the caller's tools.
+_ANTHROPIC_ONLY = re.compile(
+    r"(redacted_)?thinking|(server|mcp)_tool_use|.*_tool_result|compaction"
+)
+_GOOGLE_ONLY = ("thought", "thoughtSignature", "executableCode", "codeExecutionResult")
+
+
+def tool_call(call: object) -> ToolCall | NativePart:
+    """The call of a tool, from a `ToolCall` or from OpenAI's words for one.
+
+    Raises:
+        ModelProviderError: It names no tool.
+    """
+    if isinstance(call, ToolCall):
+        return call
+    item = as_mapping(call)
+    function = as_mapping(item.get("function") or item.get("custom") or item)
+    if not isinstance(function.get("name"), str):
+        raise ModelProviderError(
+            f"{shown(call)} is not a tool call: pass the ToolCall of a response, or a dict with "
+            "'id', 'name' and 'arguments'"
+        )
+    # Text stays as it came, so that it goes back letter by letter where text is wanted.
+    arguments: object = function.get("arguments", function.get("input")) or {}
+    meant = ToolCall(_id(item), function["name"], arguments)
+    # A custom tool's input is no JSON; Google's compatible endpoint wants its signature back.
+    own = item.get("type") == "custom" or "extra_content" in item
+    return NativePart(item, "chat", (meant,)) if own else meant
+
+
+def as_mapping(value: object) -> Mapping[str, Any]:
+    """The value where it is a mapping, else an empty one."""
+    return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else _NOTHING
+
+
+def needed(item: Mapping[str, Any], key: str, kind: type) -> Any:
+    """What stands under a key that must be there, and be of this kind.
+
+    Raises:
+        ModelProviderError: It is not.
+    """
+    value = item.get(key)
+    if not isinstance(value, kind) or (isinstance(value, str) and kind is not str):
+        raise ModelProviderError(
+            f"{shown(dict(item))} cannot be sent: its {key!r} must be a {kind.__name__}, "
+            f"not {shown(value)}"
+        )
+    return value
+
+
+def _id(item: Mapping[str, Any], key: str = "id") -> str:
+    """The id of a call, which not every call has."""
+    return needed(item, key, str) if item.get(key) else ""
+
+
+def json_or_text(arguments: object) -> Any:
+    """A tool's arguments as a dict, or the model's own text where that is not a JSON object."""
+    if arguments is None:
+        return {}  # a tool that takes none
+    if not isinstance(arguments, str):
+        return arguments
+    try:
+        value: Any = json.loads(arguments or "{}")
+    except (ValueError, RecursionError):
+        return arguments
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else arguments
+
+
+def is_output_item(item: object) -> bool:
+    """Whether this is an item of a Responses answer, which come as the content of its message."""
+    kind = as_mapping(item).get("type")
+    return isinstance(kind, str) and _OUTPUT_ITEM.fullmatch(kind) is not None
+
+
+_OUTPUT_ITEM = re.compile(r"message|reasoning|.*_call|mcp_(list_tools|approval_request)")
+
+
+def output_item(item: object) -> Part:
+    """An item of a Responses answer: to that API as it is, to others what it means.
+
+    Raises:
+        ModelProviderError: The item lacks what its type must have.
+    """
+    fields = as_mapping(item)
+    kind = fields.get("type")
+    meaning: list[Part] = []
+    if kind == "message":
+        meaning += [part_of(part) for part in needed(fields, "content", Sequence)]
+    elif kind in ("function_call", "custom_tool_call"):
+        arguments: object = fields.get("arguments", fields.get("input")) or {}
+        name = needed(fields, "name", str)
+        meaning += [ToolCall(_id(fields, "call_id"), name, arguments)]
+    return NativePart(fields, "openai-responses", meaning)
+
+
+def shown(value: object) -> str:
+    """A value in an error message: shortened, with its type."""
+    text = repr(value)
+    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"

@@ -1,0 +1,305 @@
+"""What a call costs, in US dollars: exact decimal arithmetic, one rounding to a float at the end.
+
+A price is taken from what a replayed recording was charged at (`price_pins`), then, in this order:
+
+1. the environment: `EMBER_COST_GPT4_INPUT` and `EMBER_COST_GPT4_OUTPUT`, then
+   `EMBER_MODEL_COSTS_JSON`; for the model that the response reports, else for the one requested;
+2. the provider's own figure (OpenRouter sends one);
+3. `prices/`, a dated snapshot of https://github.com/pydantic/genai-prices (MIT); a server on
+   one's own machine costs nothing, since nobody bills it.
+
+The environment's prices are US dollars per million tokens. A variable's name holds the model's
+whole name in capitals with all punctuation dropped: `GPT4` is `gpt-4` and not `gpt-4-turbo`. The
+JSON's keys are model names, compared in the same way, or `provider/model` for that provider alone;
+its entries are `{"input": 10, "output": 30}`, with `cached_input` and `cache_write` if those
+differ. A variable beats the JSON. `input` is the price of all input, cached or not, audio or not,
+in every service tier. What is not named (the other direction, fees by search or by request) keeps
+the snapshot's price. An empty variable counts as not set.
+
+Counts are split as genai-prices splits them: a token is charged once, at the most specific price
+that its model has. Where a provider's parts exceed their whole (more cached tokens than input), the
+parts are charged as reported and the rest of the whole is nothing, never less.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import warnings
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from decimal import Context, Decimal, InvalidOperation
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from ember.exceptions import ModelProviderError, UnknownPriceWarning
+from ember.pricing import price_pins
+from ember.pricing.snapshot import Prices, Rate, Unit, standard_prices, units
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from ember.models.schemas import UsageStats
+
+__all__ = ["Billing", "cost"]
+
+_JSON = "EMBER_MODEL_COSTS_JSON"
+_PREFIX = "EMBER_COST_"
+# What an override may name, and the snapshot's price that it replaces. `input` and `output` come
+# first: they also drop the prices of their parts, which the others then set.
+_OVERRIDES = {
+    "input": "input_mtok",
+    "output": "output_mtok",
+    "cached_input": "cache_read_mtok",
+    "cache_write": "cache_write_mtok",
+}
+
+# Not the thread's context, whose precision a program may have changed. Sixty digits hold every
+# product of a price and a count.
+_EXACT = Context(prec=60)
+
+_NO_COUNTS: Mapping[str, int] = {}
+_NO_COSTS: Mapping[str, Mapping[str, Decimal]] = {}
+
+
+class Billing(NamedTuple):
+    """What a price needs besides the public counts.
+
+    Args:
+        counts: Amounts by genai-prices' usage keys: `cache_write_1h_tokens`, `input_audio_tokens`,
+            `cache_audio_read_tokens`, `output_audio_tokens`, `input_image_tokens`, `web_searches`.
+            Tokens are parts of the counts in `UsageStats`: 1-hour writes of `cache_write_tokens`,
+            cached audio of `cached_tokens` and of `input_audio_tokens`. A key that says what a
+            field of `UsageStats` says (`input_tokens`) goes before it.
+        tier: The service tier that served the call: `batch`, `flex`, `priority`, `fast`. Where the
+            model has no price of its own for it, the standard price.
+        reported: The provider's own figure in US dollars.
+    """
+
+    counts: Mapping[str, int] = _NO_COUNTS
+    tier: str | None = None
+    reported: float | None = None
+
+
+_NO_BILLING = Billing()
+
+
+def cost(
+    provider: str,
+    model: str,
+    usage: UsageStats,
+    *,
+    billing: Billing | None = None,
+    requested_model: str | None = None,
+    at: datetime | None = None,
+) -> float:
+    """What one call costs.
+
+    Args:
+        provider: The provider's name in Ember. One that the snapshot does not have is priced as the
+            provider to which the model's name belongs, if any (`claude...` is Anthropic's).
+        model: The model as the response reports it; may be "".
+        usage: The call's tokens.
+        billing: What the price needs besides.
+        requested_model: The model as it was asked for, priced where the reported one is unknown.
+        at: The moment of the call, UTC if naive; now by default.
+
+    Returns:
+        US dollars; `nan`, with one `UnknownPriceWarning` a model, where no price is known.
+
+    Raises:
+        ModelProviderError: An override is malformed; the message names the variable.
+    """
+    billing = billing or _NO_BILLING
+    charge = price_pins.Charge(provider, model, requested_model, billing.tier)
+    prices = price_pins.pinned(charge)
+    if prices is None:
+        prices = _in_force(charge, billing.reported, at)
+        if prices is None:
+            _warn(provider, model or requested_model or "")
+            return math.nan
+        price_pins.note(charge, prices)
+    if prices == price_pins.REPORTED:
+        return math.nan if billing.reported is None else billing.reported
+    return _dollars(prices, usage, billing.counts)
+
+
+def _in_force(
+    charge: price_pins.Charge, reported: float | None, at: datetime | None
+) -> Prices | None:
+    """The prices of a call, by the precedence above; None where none is known."""
+    provider, model, requested_model, tier = charge
+    override = _override(provider, model, requested_model)
+    prices = standard_prices(provider.lower(), model, requested_model, tier, at)
+    if override and (prices is not None or {"input", "output"} <= override.keys()):
+        return _overridden(prices or {}, override)
+    if reported is not None and 0 <= reported < math.inf:
+        return price_pins.REPORTED
+    return prices
+
+
+# Arithmetic.
+
+
+def _dollars(prices: Prices, usage: UsageStats, parts: Mapping[str, int]) -> float:
+    counts = {
+        "input_tokens": usage.prompt_tokens,
+        "output_tokens": usage.completion_tokens,
+        "cache_read_tokens": usage.cached_tokens,
+        "cache_write_tokens": usage.cache_write_tokens,
+        "output_reasoning_tokens": usage.reasoning_tokens,
+        "requests": 1,
+        **parts,
+    }
+    charged: dict[str, int] = {}
+    total = Decimal(0)
+    for key, unit, inside in _order(tuple(prices)):
+        rest = counts.get(unit.usage_key, 0)
+        for part in inside:
+            rest -= charged[part]
+        charged[key] = max(rest, 0)
+        if rest > 0:
+            amount = _EXACT.multiply(_rate(prices[key], counts["input_tokens"]), rest)
+            total = _EXACT.add(total, _EXACT.divide(amount, unit.per))
+    return float(total)
+
+
+def _rate(rate: Rate, input_tokens: int) -> Decimal | int:
+    if not isinstance(rate, list):
+        return rate
+    price: Decimal | int = rate[0]
+    for start, above in rate[1:]:
+        if input_tokens > start:
+            price = above
+    return price
+
+
+@lru_cache(maxsize=256)
+def _order(keys: tuple[str, ...]) -> list[tuple[str, Unit, list[str]]]:
+    """The units of these prices, parts before their wholes, each with the parts inside it."""
+    unit = units()
+    ordered = sorted(keys, key=lambda key: (-len(unit[key].dimensions), key))
+    return [
+        (key, unit[key], [part for part in ordered if part != key and _is_in(part, key)])
+        for key in ordered
+    ]
+
+
+def _is_in(part: str, whole: str) -> bool:
+    return units()[whole].dimensions <= units()[part].dimensions
+
+
+# The environment's prices.
+
+
+def _override(provider: str, reported: str, requested: str | None) -> Mapping[str, Decimal]:
+    """The environment's prices of the model that the response reports, else of the requested."""
+    text = os.environ.get(_JSON, "").strip()
+    table = _costs_json(text) if text else _NO_COSTS
+    for model in dict.fromkeys((reported, requested or reported)):
+        found: Mapping[str, Decimal] = (
+            table.get(_plain(provider + model)) or table.get(_plain(model)) or {}
+        )
+        for name, side in _variables(model):
+            if text := os.environ.get(name, "").strip():
+                found = {**found, side: _dollars_per_million(text, name)}
+        if found:
+            return found
+    return {}
+
+
+def _overridden(prices: Prices, override: Mapping[str, Decimal]) -> Prices:
+    replaced = dict(prices)
+    for name, key in _OVERRIDES.items():
+        if name in override:
+            replaced = {other: rate for other, rate in replaced.items() if not _is_in(other, key)}
+            replaced[key] = override[name]
+    return replaced
+
+
+@lru_cache(maxsize=4096)
+def _plain(name: str) -> str:
+    return "".join(filter(str.isalnum, name)).upper()
+
+
+@lru_cache(maxsize=4096)
+def _variables(model: str) -> tuple[tuple[str, str], ...]:
+    """The variables of a model's prices, each with what it gives the price of.
+
+    Two look-ups a call are several times cheaper than reading the whole environment, which is read
+    once a model only, for names that would never be found: `EMBER_COST_GPT_4_INPUT`.
+    """
+    if not (plain := _plain(model)):
+        return ()
+    names = {f"{_PREFIX}{plain}_{side.upper()}": side for side in ("input", "output")}
+    for name in os.environ:
+        stem, _, side = name.removeprefix(_PREFIX).rpartition("_")
+        right = f"{_PREFIX}{_plain(stem)}_{side}"
+        if name.startswith(_PREFIX) and right in names and name != right:
+            what = f"{name} is not read: its name is without punctuation, {right}"
+            raise ModelProviderError(what, {"variable": name})
+    return tuple(names.items())
+
+
+@lru_cache(maxsize=8)
+def _costs_json(text: str) -> Mapping[str, Mapping[str, Decimal]]:
+    try:
+        costs = json.loads(text, parse_float=Decimal)
+    except (ValueError, RecursionError) as error:
+        raise _malformed(_JSON, f"{text!r} is not JSON ({error})") from error
+    keys = ", ".join(_OVERRIDES)
+    table: dict[str, Mapping[str, Decimal]] = {}
+    for model, entry in _items(costs, f"{text!r} is not an object of models"):
+        if _plain(model) in table:
+            raise _malformed(_JSON, f"{model!r} stands there twice, but for punctuation")
+        prices: dict[str, Decimal] = {}
+        for key, value in _items(entry, f"{model!r}: {entry!r} is not an object of {keys}"):
+            if key not in _OVERRIDES:
+                raise _malformed(_JSON, f"{model!r}: {key!r} is none of {keys}")
+            prices[key] = _dollars_per_million(value, _JSON, f"{model!r}: {key!r}: ")
+        table[_plain(model)] = prices
+    return table
+
+
+def _items(value: Any, otherwise: str) -> Iterable[tuple[str, Any]]:
+    if not isinstance(value, dict):
+        raise _malformed(_JSON, otherwise)
+    return cast("dict[str, Any]", value).items()
+
+
+def _dollars_per_million(value: Any, variable: str, where: str = "") -> Decimal:
+    price = Decimal("nan")
+    if isinstance(value, str | int | Decimal) and not isinstance(value, bool):
+        with suppress(InvalidOperation):
+            price = Decimal(value)
+    # The bound, a million dollars a token, keeps the arithmetic exact.
+    if not price.is_finite() or not 0 <= price <= 10**12:
+        raise _malformed(variable, f"{where}{value!r} is not a price")
+    return price
+
+
+def _malformed(variable: str, what: str) -> ModelProviderError:
+    example = """{"gpt-4": {"input": 30.0, "output": 60.0}}""" if variable == _JSON else "30.0"
+    return ModelProviderError(
+        f"{variable}: {what}. Give US dollars per million tokens, such as {example}, or unset it.",
+        {"variable": variable},
+    )
+
+
+# The unknown.
+
+_warned: dict[tuple[str, str], object] = {}
+
+
+def _warn(provider: str, model: str) -> None:
+    ours = object()
+    # One atomic step: of two threads that come at once, one warns.
+    if _warned.setdefault((provider, model), ours) is ours:
+        names = " and ".join(name for name, _ in _variables(model))
+        warnings.warn(
+            f"No price is known for {model!r} of {provider!r}: its cost is nan. Set {names}"
+            f" (US dollars per million tokens), or {_JSON}.",
+            UnknownPriceWarning,
+            stacklevel=3,
+        )

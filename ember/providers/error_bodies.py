@@ -1,0 +1,158 @@
+"""The body of a provider's error, out of whichever of their shapes; pure.
+
+The shapes are those of the providers' documentation and of recorded traffic: an object under
+`error`, a string under `error`, fields at the top, a list of one, FastAPI's `detail`, an HTML page,
+plain text.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ember.providers.json_values import count, entries, fields, items, loaded, string
+from ember.providers.sse import EventDecoder
+
+__all__ = ["ErrorBody", "read_error"]
+
+
+@dataclass(slots=True)
+class ErrorBody:
+    """What a provider's error says, out of its shape.
+
+    Args:
+        message: The provider's sentence.
+        code: Its `code`, or None.
+        type: Its `type` or `status`, or None.
+        param: The parameter that it complains of, or None.
+        status: The HTTP status that it names, or None.
+        words: All its structured words, the most telling first.
+        details: Google's list of details.
+        wait: What it says of how long to wait, in the form of a `retry-after`, or None.
+    """
+
+    message: str = ""
+    code: str | None = None
+    type: str | None = None
+    param: str | None = None
+    request_id: str | None = None
+    status: int | None = None
+    words: list[str] = field(default_factory=list[str])
+    details: list[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])
+    wait: str | None = None
+
+
+def read_error(body: object) -> ErrorBody:
+    """Read an error's body: parsed JSON, or text."""
+    if wrapped := items(body):
+        body = wrapped[0]
+    if isinstance(body, str):
+        told = _first_object(body)
+        return read_error(told) if told else ErrorBody(_plain(body))
+    top = fields(body)
+    if isinstance(page := top.get("html-message"), str):
+        return read_error(_json_or_text(page))  # Portkey wraps the upstream's JSON in a string
+    error: object = top.get("error") or top.get("errors")
+    if several := items(error):
+        error = several[0]
+    inner = fields(error)
+    if nested := fields(inner.get("error")):
+        inner = inner if "message" in inner else nested
+    if isinstance(error, str):
+        inner = {"message": error, "code": top.get("code"), "type": top.get("type")}
+    return _from_fields(inner or top, top)
+
+
+def _from_fields(error: Mapping[str, Any], top: Mapping[str, Any]) -> ErrorBody:
+    sentence = next(
+        (said for key in ("message", "detail", "msg") if (said := _sentence(error.get(key)))),
+        _sentence(top.get("message")),
+    )
+    code, kind = error.get("code", error.get("error_code")), error.get("type")
+    if kind == "error":
+        kind = None  # the envelope's own name, not the error's
+    status = error.get("status")
+    details = entries(error.get("details"))
+    words: list[object] = [detail.get("reason") for detail in details]  # Google's ErrorInfo
+    words.append(fields(error.get("details")).get("error_code"))  # Anthropic
+    for inner_name in ("innererror", "inner_error"):  # Azure
+        words.append(fields(error.get(inner_name)).get("code"))
+    if items(error.get("content_filters")):  # Azure, Responses API
+        words.append("content_filter")
+    metadata = fields(error.get("metadata"))  # OpenRouter
+    words.append(metadata.get("error_type"))
+    if metadata.get("limit_source") == "openrouter_in_flight_budget":
+        words.append("rate_limit_exceeded")  # a 402 that does pass
+    if "flagged_input" in metadata:
+        words.append("content_filter")
+    words += [code, kind, status]
+    if upstream := metadata.get("raw"):
+        told = read_error(_json_or_text(upstream) if isinstance(upstream, str) else upstream)
+        sentence = f"{sentence}: {told.message}" if told.message else sentence
+        words += told.words
+    param = error.get("param")
+    waits = (
+        metadata.get("retry_after_seconds_raw"),  # OpenRouter
+        metadata.get("retry_after_seconds"),
+        fields(metadata.get("headers")).get("Retry-After"),
+        error.get("resets_in_seconds"),  # ChatGPT's plans
+    )
+    return ErrorBody(
+        sentence,
+        None if code is None else str(code),
+        str(kind) if kind else status if isinstance(status, str) else None,
+        None if param is None else str(param),
+        string(top.get("request_id")) or None,
+        # Cerebras' and Groq's streams have a field for it, others make it the code.
+        _status(code, kind, error.get("status_code"), top.get("status_code")),
+        [str(word).lower() for word in words if word not in (None, "")],
+        details,
+        next((str(wait) for wait in waits if wait), None),
+    )
+
+
+def _status(*values: object) -> int | None:
+    statuses = (count(value) for value in values)
+    return next((status for status in statuses if 400 <= status <= 599), None)
+
+
+def _sentence(value: object) -> str:
+    """What an error says in words: a string, or FastAPI's list of what is wrong where (Mistral)."""
+    if isinstance(value, str):
+        return value
+    wrong = entries(value)
+    said: list[str] = []
+    for item in wrong:
+        where = ".".join(str(step) for step in items(item.get("loc")))
+        what = next((w for k in ("msg", "message", "detail") if (w := _sentence(item.get(k)))), "")
+        said.append(f"{where}: {what}" if where else what)
+    return "; ".join(filter(None, said)) or (json.dumps(value) if value else "")
+
+
+def _first_object(text: str) -> Mapping[str, Any]:
+    """What an error says that came as an event, or as an array that was broken off (Google)."""
+    if text.lstrip().startswith(("data:", "event:", "[")):
+        decoder = EventDecoder()
+        for event in (*decoder.feed(text.encode()), *decoder.finish()):
+            if told := fields(_json_or_text(event.data)):
+                return told
+    return {}
+
+
+def _plain(text: str) -> str:
+    """A body that is not JSON, as a sentence: an HTML page's title, or the text itself."""
+    title = _TITLE.search(text)
+    return " ".join((title[1] if title else text).split())
+
+
+_TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
+
+
+def _json_or_text(text: str) -> object:
+    try:
+        return loaded(text)
+    except ValueError:
+        return text

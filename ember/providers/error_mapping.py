@@ -1,0 +1,305 @@
+"""A provider's error, in whichever of their shapes, as a `ProviderAPIError`; pure.
+
+What kind of error it is, is decided by the provider's structured field, then by the status, then,
+inside a 400 or 422 only, by the error's own `message`; never by searching the body, which often
+repeats what the caller wrote.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import math
+import re
+import time
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, cast
+
+from ember.exceptions import ErrorType, ProviderAPIError
+from ember.providers.error_bodies import ErrorBody, read_error
+from ember.providers.json_values import entries, fields, items, request_id, string
+from ember.providers.retired import retirement
+
+__all__ = ["api_error", "without_keys"]
+
+_WORDS: Mapping[str, ErrorType] = {
+    word: kind
+    for kind, words in cast(
+        "Mapping[ErrorType, str]",
+        {
+            "authentication": "invalid_api_key authentication_error authentication unauthenticated"
+            " api_key_invalid unauthorized invalid_authentication",
+            "permission": "permission_error permission_denied organization_on_hold",
+            "not_found": "model_not_found not_found_error not_found deploymentnotfound"
+            " notfounderror model_not_available unknown_model",
+            "context_length": "context_length_exceeded exceed_context_size_error"
+            " token_limit_exceeded model_max_prompt_tokens_exceeded",
+            "request_too_large": "request_too_large payload_too_large"
+            " request_body_too_large_after_decoding",
+            "content_filter": "content_filter content_policy_violation invalid_prompt refusal"
+            " responsibleaipolicyviolation image_content_policy_violation bio_policy"
+            " misalignment_policy_violation",
+            "rate_limit": "rate_limit_exceeded rate_limit_error rate_limited slow_down"
+            " too_many_requests ramp_limit_exceeded token_quota_reached ratelimitreached",
+            "quota": "insufficient_quota billing_hard_limit_reached credit_balance_exhausted"
+            " organization_spend_limit_exceeded project_spend_limit_exceeded"
+            " organization_usage_limit_exceeded billing_error payment_required"
+            " enforced_spend_limit_reached contract_spend_limit_reached billing_not_active"
+            " usage_limit_reached",
+            "overloaded": "overloaded_error overloaded server_is_overloaded"
+            " service_unavailable_error service_unavailable unavailable unavailable_error"
+            " provider_overloaded provider_unavailable capacity_exceeded",
+            "server": "server_error api_error internal internal_error internal_server_error"
+            " model_error server",
+            "timeout": "timeout_error timeout deadline_exceeded",
+        },
+    ).items()
+    for word in words.split()
+}
+
+_STATUS: Mapping[int, ErrorType] = {
+    400: "invalid_request",
+    401: "authentication",
+    402: "quota",
+    403: "permission",
+    404: "not_found",
+    408: "timeout",
+    409: "server",  # a conflict with another request: the vendors' SDKs try again
+    413: "request_too_large",
+    429: "rate_limit",
+    498: "overloaded",  # Groq: no capacity in the flex tier
+    503: "overloaded",
+    504: "timeout",
+    529: "overloaded",  # Anthropic
+}
+_BAD_REQUEST = frozenset(
+    {"invalid_request_error", "invalid_request", "invalid_argument", "badrequesterror"}
+)
+_PASSING = frozenset({"overloaded", "server", "timeout", "rate_limit"})
+_FINAL_STATUS = frozenset({400, 401, 402, 403, 404, 413, 422})
+
+_CONTEXT_LENGTH = re.compile(
+    r"maximum context length|reduce the length of the messages|context length exceeded"
+    r"|exceeds? the (available context size|maximum number of tokens allowed"
+    r"|model's (maximum )?context|context (window|length|limit))"
+    r"|input token count|maximum prompt length is"
+    r"|`inputs` (tokens \+ `max_new_tokens` must be|must have less than)"
+    r"|input tokens exceed the configured limit|is longer than the model's context length"
+    r"|prompt is too long|input is too long|current length is .* while limit is"
+    r"|exceed context limit|exceeds? .*maximum context",
+    re.IGNORECASE | re.DOTALL,
+)
+_CONTENT_FILTER = re.compile(
+    r"content management policy|violating our usage policy|content policy"
+    r"|flagged .*(moderation|policy)|blocked by (our )?content filter"
+    r"|output blocked by content filtering policy",
+    re.IGNORECASE | re.DOTALL,
+)
+_QUOTA = re.compile(
+    r"credit balance is too low|reached your specified api usage limits"
+    r"|insufficient (balance|credit|funds)|exceeded your current quota",
+    re.IGNORECASE,
+)
+_WAIT = re.compile(
+    r"(?:(?:try again|retry) (?:in|after)|wait(?: for)?) "
+    r"((?:[\d.]+\s*(?:ms|milliseconds?|s|seconds?|m|minutes?|h|hours?)\s*)+)",
+    re.IGNORECASE,
+)
+_DURATION = re.compile(r"([\d.]+)\s*(ms|milli|s|m|h)", re.IGNORECASE)
+# Some bodies repeat the whole request.
+_LONGEST = 1000
+_UNIT_SECONDS = {"ms": 0.001, "milli": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+_REMEDIES: Mapping[str, str] = {
+    "authentication": "check the key ({key})",
+    "permission": "this key may not use it: check the account's access",
+    "context_length": "shorten the prompt, or lower max_tokens=",
+    "request_too_large": "send less: smaller or fewer images",
+    "quota": "the account's money or quota is used up: no retry will help",
+}
+
+
+def api_error(
+    provider: str,
+    model: str,
+    status: int,
+    headers: Mapping[str, str],
+    body: object,
+    keys: Collection[str] = (),
+    key_names: str = "api_key=",
+    facts: Mapping[str, Any] | None = None,
+    vendor: str | None = None,
+) -> ProviderAPIError:
+    """The error that a provider's answer means.
+
+    Args:
+        provider: The provider's name in Ember.
+        model: The model that was asked.
+        status: The HTTP status; 200 for an error inside a stream or a success's body.
+        headers: The response's headers, names in lower case.
+        body: The parsed JSON, or the text that was there instead.
+        keys: The keys that were sent, to be kept out of the error.
+        key_names: Where the key comes from, for the remedy.
+        facts: More for the error's context (`in_stream`, `partial_text`, ...).
+        vendor: Whose server it is, where another name stands for its address (`openai/` with
+            `base_url=`); the provider by default.
+    """
+    body = without_keys(body, keys)
+    error = read_error(body)
+    effective = status if status >= 400 else error.status or _status_meant(error) or status
+    vendor = vendor or provider
+    error_type = _classify(vendor, effective, error)
+    # A success may carry a retry-after as well (Anthropic's do): it means nothing there.
+    retry_after = _retry_after(headers if status >= 400 else {}, error, error_type)
+    sentence = error.message or (json.dumps(body, ensure_ascii=False) if body else "")
+    sentence = sentence or f"HTTP status {status} without a word"
+    if len(sentence) > _LONGEST:
+        sentence = f"{sentence[:_LONGEST]}..."
+    remedy = _REMEDIES.get(error_type, "").format(key=key_names)
+    if 300 <= status < 400:
+        remedy = f"it redirects to {headers.get('location', 'nowhere')!r}: is base_url= right?"
+    if error_type == "not_found" and (note := retirement(vendor, model)):
+        remedy = note
+    parts = [f"{provider} ({model}): {sentence}", f"[{_label(status, error_type, error)}]"]
+    context: dict[str, Any] = {
+        "error_type": error_type,
+        "status_code": status,
+        "provider": provider,
+        "model": model,
+        "request_id": request_id(headers) or error.request_id,
+        "provider_code": error.code,
+        "provider_type": error.type,
+        "param": error.param,
+        "body": body,
+        "phase": "read",
+        **(facts or {}),
+    }
+    return ProviderAPIError(
+        " ".join(parts) + (f"; {remedy}" if remedy else ""),
+        context,
+        _retryable(headers, effective, error_type, context),
+        retry_after,
+    )
+
+
+def _label(status: int, error_type: str, error: ErrorBody) -> str:
+    where = f"in a {status} answer" if status < 300 else f"status {status}"
+    code = f", code {error.code}" if error.code and error.code != str(status) else ""
+    return f"{error_type}, {where}{code}"
+
+
+def _classify(vendor: str, status: int, error: ErrorBody) -> ErrorType:
+    if status == 429 and _daily_quota(error):
+        return "quota"
+    if vendor == "xai" and error.message.startswith("Incorrect API key"):
+        return "authentication"  # xAI answers a wrong key with 400, and says so in words only
+    for word in error.words:
+        if kind := _WORDS.get(word):
+            # The status is the provider's word too: where it blames the call (Ollama's 404 of the
+            # type `api_error`), a general word does not blame the server.
+            if kind == "server" and 400 <= status < 500:
+                continue
+            if kind == "rate_limit" and status == 413:
+                continue  # Groq: larger than a minute's tokens, and no wait makes it smaller
+            return kind
+    kind = _STATUS.get(status)
+    if status in (400, 422) or (status == 403 and vendor == "together"):
+        # Together answers a prompt that is too long with 403 (its docs, "Error codes").
+        if _CONTEXT_LENGTH.search(error.message):
+            return "context_length"
+        if _CONTENT_FILTER.search(error.message):
+            return "content_filter"
+        if _QUOTA.search(error.message):
+            return "quota"
+    if kind is None:
+        kind = "server" if status >= 500 else "invalid_request" if status >= 400 else "unknown"
+    return kind
+
+
+def _status_meant(error: ErrorBody) -> int | None:
+    """What the status would have been, had the error not come inside a success."""
+    return 400 if _BAD_REQUEST.intersection(error.words) else None
+
+
+def _daily_quota(error: ErrorBody) -> bool:
+    """Whether Google's 429 is one that no wait of minutes ends."""
+    violations = [v for detail in error.details for v in entries(detail.get("violations"))]
+    if any("PerDay" in str(violation.get("quotaId", "")) for violation in violations):
+        return True
+    return bool(error.details) and re.search(r"limit: 0(?!\d|\.)", error.message) is not None
+
+
+def _retryable(
+    headers: Mapping[str, str], status: int, error_type: str, context: Mapping[str, Any]
+) -> bool | None:
+    told = headers.get("x-should-retry")
+    if told in ("true", "false"):
+        return told == "true" and not context.get("partial_text")
+    if status in _FINAL_STATUS and error_type not in _PASSING:
+        return False
+    return None
+
+
+def _retry_after(headers: Mapping[str, str], error: ErrorBody, error_type: str) -> float | None:
+    waits = (wait for wait in _waits(headers, error, error_type) if wait)
+    return next(waits, None)
+
+
+def _waits(headers: Mapping[str, str], error: ErrorBody, error_type: str) -> Iterator[float | None]:
+    milliseconds = _number(headers.get("retry-after-ms"))
+    yield None if milliseconds is None else milliseconds / 1000
+    yield _seconds_or_date(headers.get("retry-after"))
+    yield _seconds_or_date(error.wait)
+    for detail in error.details:
+        yield _duration(string(detail.get("retryDelay")))  # Google's RetryInfo
+    if error_type in ("rate_limit", "quota", "overloaded") and (
+        said := _WAIT.search(error.message)
+    ):
+        yield _duration(said[1])
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return value if 0 < value < math.inf else None
+
+
+def _seconds_or_date(text: str | None) -> float | None:
+    if (seconds := _number(text)) is not None:
+        return seconds
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(text or "").timestamp() - time.time())
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _duration(text: str) -> float | None:
+    try:
+        parts = [(float(n), unit.lower()) for n, unit in _DURATION.findall(text)]
+    except ValueError:  # such as "1.2.3"
+        return None
+    return round(sum(n * _UNIT_SECONDS[unit] for n, unit in parts), 6)
+
+
+def without_keys(body: object, keys: Collection[str]) -> object:
+    """The body without the keys, which some servers repeat in what they say."""
+    keys = [key for key in keys if len(key) >= _SHORTEST_KEY]
+    return _without(body, keys) if keys else body
+
+
+def _without(value: object, keys: Collection[str]) -> object:
+    if isinstance(value, str):
+        for key in keys:
+            value = value.replace(key, "***")
+        return value
+    if found := fields(value):
+        return {_without(name, keys): _without(item, keys) for name, item in found.items()}
+    if several := items(value):
+        return [_without(item, keys) for item in several]
+    return value
+
+
+# Shorter ones are no keys, and would tear holes into every sentence.
+_SHORTEST_KEY = 6

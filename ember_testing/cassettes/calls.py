@@ -1,0 +1,143 @@
+"""A recorded call as tests look at it, and lists of them that stay in the file until asked for."""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, overload
+
+from ember_testing.exceptions import CassetteError
+
+if TYPE_CHECKING:
+    from ember_testing.replay.redaction import Headers
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request with what came back, credentials redacted.
+
+    Attributes:
+        id: Its number in the cassette.
+        n: The how-manieth recording of the same request it is, from 1.
+        method: Such as `POST`.
+        url: The whole URL.
+        request_headers: Name and value pairs in their order.
+        body: The request's body, text where it is text.
+        status: None when no response came.
+        response_headers: Name and value pairs in their order.
+        response_body: The whole response, decoded (gzip), text where it is text.
+        outcome: `complete`, `closed` (by the caller, early), `cut` (broke off), `failed`.
+        error: The connection error's class and message, for `cut` and `failed`.
+        provider: Such as `openai`; None when the traffic is no known provider's.
+        model: The model that the provider reported.
+        prompt_tokens: Tokens of input.
+        completion_tokens: Tokens of output.
+        cost: US dollars; None when unknown.
+        text: The answer as a person reads it.
+        seconds: From sending the request to the end of the response, when it was recorded.
+        recorded_at: ISO 8601, UTC.
+        test: Node id of the test that recorded it.
+    """
+
+    id: int
+    n: int
+    method: str
+    url: str
+    request_headers: Headers
+    body: str | bytes
+    status: int | None
+    response_headers: Headers
+    response_body: str | bytes
+    outcome: str
+    error: str | None
+    provider: str | None
+    model: str | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    cost: float | None
+    text: str | None
+    seconds: float | None
+    recorded_at: str
+    test: str | None
+
+    def json(self) -> Any:
+        """The request's body, parsed.
+
+        Raises:
+            ValueError: It is not JSON.
+        """
+        return json.loads(self.body)
+
+
+def from_row(row: dict[str, Any]) -> Call:
+    """A call from the columns of the table `calls`."""
+    error = f"{row['error_type']}: {row['error_message']}" if row["error_type"] else None
+    return Call(
+        id=row["id"],
+        n=row["n"],
+        method=row["method"],
+        url=row["url"],
+        request_headers=_headers(row["request_headers"]),
+        body=row["request_body"] or "",
+        status=row["status"],
+        response_headers=_headers(row["response_headers"]),
+        response_body=row["response_body"] or "",
+        outcome=row["outcome"],
+        error=error,
+        provider=row["provider"],
+        model=row["model"],
+        prompt_tokens=row["prompt_tokens"],
+        completion_tokens=row["completion_tokens"],
+        cost=row["cost_usd"],
+        text=row["text"],
+        seconds=row["elapsed"],
+        recorded_at=row["recorded_at"],
+        test=row["test"],
+    )
+
+
+def _headers(text: str | None) -> Headers:
+    return tuple((name, value) for name, value in json.loads(text or "[]"))
+
+
+class Calls(Sequence[Call]):
+    """Calls in the order in which they were made; each is read from the cassette when asked for.
+
+    Eight bytes a call are kept in memory, so that a long replay does not grow.
+    """
+
+    def __init__(self, load: Callable[[Sequence[int]], list[dict[str, Any]]]) -> None:
+        self._load = load
+        self._ids = array("q")
+
+    def add(self, call_id: int) -> None:
+        """Append the call with this number."""
+        self._ids.append(call_id)
+
+    def numbers(self) -> Sequence[int]:
+        """The calls' numbers in the cassette."""
+        return self._ids
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    @overload
+    def __getitem__(self, index: int) -> Call: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Call]: ...
+    def __getitem__(self, index: int | slice) -> Call | list[Call]:
+        wanted = self._ids[index]
+        ids = [wanted] if isinstance(wanted, int) else list(wanted)
+        rows = self._load(ids)
+        if len(rows) != len(ids):
+            raise CassetteError(
+                "these calls are not in the cassette any more: the recording was dropped, because "
+                "its test failed"
+            )
+        calls = [from_row(row) for row in rows]
+        return calls[0] if isinstance(wanted, int) else calls
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} calls>"

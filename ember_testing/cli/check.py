@@ -1,0 +1,204 @@
+"""What is wrong with a cassette: its integrity, its schema, the secrets in it."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ember_testing.cassettes import schema
+from ember_testing.cassettes.file import CassetteFile
+from ember_testing.exceptions import CassetteError
+from ember_testing.replay import request as matching
+from ember_testing.replay.leaks import as_bytes
+from ember_testing.replay.recording import decoded
+from ember_testing.replay.redaction import REDACTED, Redaction, secrets_of_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+# Keys that tell by their shape whose they are, whatever name they stand under.
+_SHAPES = {
+    "Anthropic key": rb"sk-ant-[A-Za-z0-9_-]{20,}",
+    "OpenAI or compatible key": rb"sk-(?!ant-)(?:proj-|svcacct-|admin-|or-v1-)?[A-Za-z0-9_-]{20,}",
+    "Google key": rb"AIza[0-9A-Za-z_-]{35}",
+    "Google OAuth token": rb"ya29\.[0-9A-Za-z_-]{20,}",
+    "Groq key": rb"gsk_[A-Za-z0-9]{20,}",
+    "xAI key": rb"xai-[A-Za-z0-9]{20,}",
+    "Perplexity key": rb"pplx-[A-Za-z0-9]{20,}",
+    "NVIDIA key": rb"nvapi-[A-Za-z0-9_-]{20,}",
+    "Hugging Face token": rb"hf_[A-Za-z0-9]{20,}",
+    "Replicate token": rb"r8_[A-Za-z0-9]{20,}",
+    "GitHub token": rb"(?:gh[pousr]_[A-Za-z0-9]{30,}|github_pat_[A-Za-z0-9_]{30,})",
+    "Slack token": rb"xox[abeoprs]-[A-Za-z0-9-]{10,}",
+    "Stripe key": rb"[rs]k_live_[A-Za-z0-9]{16,}",
+    "AWS access key": rb"(?:AKIA|ASIA)[0-9A-Z]{16}",
+    "JSON web token": rb"eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}",
+    "private key": rb"-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----",
+    "bearer token": rb"[Bb]earer (?!REDACTED)[A-Za-z0-9._~+/-]{16,}",
+}
+_PATTERN = re.compile(
+    b"|".join(
+        rb"(?P<s%d>(?<![A-Za-z0-9_-])%b)" % (i, shape) for i, shape in enumerate(_SHAPES.values())
+    )
+)
+_NAMES = list(_SHAPES)
+
+
+class Finding(NamedTuple):
+    """One thing that is wrong.
+
+    Args:
+        kind: `integrity`, `schema`, `secret` or `leftover`.
+        call: The call's number, where it concerns one.
+        where: The column or place.
+        what: In words; of a secret only its beginning.
+    """
+
+    kind: str
+    call: int | None
+    where: str
+    what: str
+
+
+def check_file(
+    path: Path, environment: Mapping[str, str], allowed: frozenset[str] = frozenset()
+) -> list[Finding]:
+    """All that is wrong with one cassette.
+
+    Args:
+        path: The file.
+        environment: Whose credentials must not stand in it, usually `os.environ`.
+        allowed: Values that are known to be no secrets.
+    """
+    try:
+        file = CassetteFile(path)
+    except CassetteError as error:
+        return [Finding("integrity", None, "file", str(error))]
+    with closing(file):
+        try:
+            findings = [*_damage(path), *_missing(path)]
+            if not findings:
+                values = secrets_of_environment(environment) - allowed
+                findings = [*_calls(file, Redaction(values), allowed)]
+                if not any(finding.kind == "secret" for finding in findings):
+                    findings += _elsewhere(path, file, Redaction(values), allowed)
+        except (CassetteError, sqlite3.Error) as error:
+            return [Finding("integrity", None, "file", str(error))]
+    return findings
+
+
+def _damage(path: Path) -> Iterator[Finding]:
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        for (sentence,) in connection.execute("pragma integrity_check"):
+            if sentence != "ok":
+                yield Finding("integrity", None, "file", sentence)
+        for table, row, parent, _ in connection.execute("pragma foreign_key_check"):
+            yield Finding("integrity", None, table, f"row {row} belongs to no row of {parent}")
+        torn = (
+            "select id, pieces, (select count(*) from chunks where call_id = calls.id) as found "
+            "from calls where pieces <> found"
+        )
+        for number, pieces, found in connection.execute(torn):
+            what = f"{pieces} pieces were recorded, {found} are there"
+            yield Finding("integrity", number, "chunks", what)
+
+
+def _missing(path: Path) -> Iterator[Finding]:
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        (version,) = connection.execute("pragma user_version").fetchone()
+        for table, columns in schema.tables(version).items():
+            found = {row[1] for row in connection.execute(f"pragma table_info({table})")}
+            for column in columns:
+                if column not in found:
+                    what = "the column is missing" if found else "the table is missing"
+                    yield Finding("schema", None, f"{table}.{column}", what)
+        if not connection.execute("pragma table_info(transcript)").fetchall():
+            yield Finding("schema", None, "transcript", "the view is missing")
+
+
+def _calls(file: CassetteFile, redaction: Redaction, allowed: frozenset[str]) -> Iterator[Finding]:
+    for number in file.numbers():
+        row = file.rows([number])[0]
+        raw = b"".join(data for _, data in file.chunks(number))
+        yield from _key(row)
+        yield from _by_name(row, redaction)
+        headers = tuple(
+            (name, value) for name, value in json.loads(row["response_headers"] or "[]")
+        )
+        contents = {name: value for name, value in row.items() if isinstance(value, (str, bytes))}
+        contents["chunks"] = decoded(headers, raw)
+        seen: set[bytes] = set()
+        for where, content in contents.items():
+            for name, secret in _secrets(as_bytes(content), redaction, allowed):
+                if where != "chunks" or secret not in seen:  # they say what response_body says
+                    yield Finding("secret", number, where, f"{name}: {_masked(secret)}")
+                seen.add(secret)
+
+
+def _key(row: Mapping[str, Any]) -> Iterator[Finding]:
+    """Whether a replay would find the call."""
+    rules: dict[str, list[str]] = json.loads(row["rules"]) if row["rules"] else {}
+    request = matching.Request(
+        row["method"],
+        row["url"],
+        tuple((name, value) for name, value in json.loads(row["request_headers"])),
+        as_bytes(row["request_body"]),
+    )
+    chosen = {name: tuple(value) for name, value in rules.items()}
+    if matching.key(request, matching.Rules(**chosen)) != row["key"]:
+        yield Finding("schema", row["id"], "key", "is not that of its request: edited by hand?")
+
+
+def _by_name(row: Mapping[str, Any], redaction: Redaction) -> Iterator[Finding]:
+    """Redacting what was redacted changes nothing, unless something slipped through."""
+    for column in ("request_headers", "response_headers"):
+        pairs = [(name, value) for name, value in json.loads(row[column] or "[]")]
+        for (name, value), (_, kept) in zip(pairs, redaction.headers(pairs), strict=True):
+            if value != kept:
+                shown = _masked(value.encode("utf-8", "surrogatepass"))
+                yield Finding("secret", row["id"], column, f"{name}: {shown}")
+    if redaction.url(row["url"]) != row["url"]:
+        yield Finding("secret", row["id"], "url", "a credential in the query or the user part")
+    kind = next(
+        (v for n, v in json.loads(row["request_headers"]) if n.lower() == "content-type"), ""
+    )
+    sent, came = as_bytes(row["request_body"] or b""), as_bytes(row["response_body"] or b"")
+    for column, body, redacted in (
+        ("request_body", sent, redaction.request_body(sent, kind)),
+        ("response_body", came, redaction.response_body(came)),
+    ):
+        if not redaction.holds_secret(body) and redacted != body:
+            yield Finding("secret", row["id"], column, "a field whose name says credential")
+
+
+def _secrets(
+    content: bytes, redaction: Redaction, allowed: frozenset[str]
+) -> Iterator[tuple[str, bytes]]:
+    for value in sorted(redaction.values):
+        known = Redaction(frozenset([value]))
+        if known.holds_secret(content) or known.holds_encoded(content):
+            yield "a credential of this environment", value.encode("utf-8", "surrogatepass")
+    for match in _PATTERN.finditer(content):
+        name = _NAMES[int(str(match.lastgroup)[1:])]
+        if match.group().decode("latin-1").removeprefix("Bearer ") not in allowed:
+            yield name, match.group()
+
+
+def _elsewhere(
+    path: Path, file: CassetteFile, redaction: Redaction, allowed: frozenset[str]
+) -> Iterator[Finding]:
+    """What stands in the file outside of the calls: the other tables, deleted rows."""
+    for value in (*file.about().values(), *(str(row) for row in file.prices())):
+        for name, secret in _secrets(as_bytes(value), redaction, allowed):
+            yield Finding("secret", None, "cassette", f"{name}: {_masked(secret)}")
+    if redaction.holds_secret(path.read_bytes()):
+        yield Finding("secret", None, "file", "a credential of this environment")
+
+
+def _masked(secret: bytes) -> str:
+    text = secret.decode("utf-8", "replace")
+    return REDACTED if len(text) < 12 else f"{text[:6]}... ({len(text)} characters)"

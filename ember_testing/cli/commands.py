@@ -1,0 +1,366 @@
+"""The command `ember-cassettes`: look at cassettes, check, compare, convert and tidy them.
+
+Exit codes: 0 all is well, 1 something was found (a difference, a leak, a damaged file, what could
+be pruned), 2 the command was given something it cannot use, 3 the budget ended a `drift` early.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import warnings
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+try:
+    import click
+except ImportError as missing:  # Ember itself needs no click
+    raise SystemExit(
+        "ember-cassettes needs the extra `testing`: pip install 'ember-models[testing]'"
+    ) from missing
+
+from ember_testing.cassettes.file import CassetteFile
+from ember_testing.cassettes.files import calls_of, cassettes_in, leftovers_in, rows_of
+from ember_testing.cli import output
+from ember_testing.exceptions import CassetteError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_EXAMPLE = "\b\nExample:\n  "
+_file = click.Path(exists=True, dir_okay=False, path_type=Path)
+_some = click.Path(exists=True, path_type=Path)
+
+
+def _paths(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Files or folders; `cassettes` where none is given."""
+    return click.argument("paths", nargs=-1, type=_some)(command)
+
+
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+
+
+def _cassettes(paths: Sequence[Path]) -> list[Path]:
+    folders = list(paths) or [Path("cassettes")]
+    try:
+        found = cassettes_in(folders)
+    except FileNotFoundError as error:
+        raise click.UsageError(f"{error}; name the files or folders to look at") from None
+    return found
+
+
+def _open(path: Path, about: dict[str, str] | None = None) -> CassetteFile:
+    try:
+        return CassetteFile(path, about)
+    except CassetteError as error:
+        raise click.UsageError(str(error)) from None
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=_EXAMPLE + "ember-cassettes show cassettes/tests/test_towns/test_capital.sqlite",
+)
+@click.version_option(package_name="ember-models")
+def main() -> None:
+    """Look at recorded calls to language models: one SQLite file a test."""
+    # Whether a price is known is told in the command's own words, by the missing amount.
+    from ember.exceptions import UnknownPriceWarning
+
+    warnings.simplefilter("ignore", UnknownPriceWarning)
+
+
+@main.command("list", epilog=_EXAMPLE + "ember-cassettes list cassettes --json")
+@_paths
+@_as_json
+def list_(paths: tuple[Path, ...], as_json: bool) -> None:
+    """List cassettes with calls, models, cost and age.
+
+    Files that cannot be read, and what killed recordings have left, are listed as well; the exit
+    code is 1 then.
+    """
+    found = [output.line(path) for path in output.progress(_cassettes(paths), "reading")]
+    left = [str(path) for path in leftovers_in(paths or [Path("cassettes")])]
+    if as_json:
+        output.print_json({"cassettes": found, "leftovers": left})
+    else:
+        output.print_list(found, left)
+    sys.exit(1 if left or any(each["error"] for each in found) else 0)
+
+
+@main.command(epilog=_EXAMPLE + "ember-cassettes show test_capital.sqlite --call 2")
+@click.argument("path", type=_file)
+@click.option("--call", "number", type=int, help="Only the call with this number.")
+@_as_json
+def show(path: Path, number: int | None, as_json: bool) -> None:
+    """Show a cassette as a transcript: who said what, at what price."""
+    from ember_testing.cli.transcript import transcripts
+
+    with closing(_open(path)) as file:
+        calls = [call for call in calls_of(file) if number in (None, call.id)]
+    if number is not None and not calls:
+        raise click.UsageError(f"{path} has no call {number}")
+    if as_json:
+        output.print_json([output.call_as_dict(call) for call in calls])
+    else:
+        click.echo(transcripts(calls), nl=False)
+
+
+@main.command(epilog=_EXAMPLE + "ember-cassettes textconv test_capital.sqlite")
+@click.argument("path", type=click.Path(path_type=Path))
+@_as_json
+def textconv(path: Path, as_json: bool) -> None:
+    """Print a cassette for `git diff`: the transcript without times and dates.
+
+    A file that cannot be read is said to be so, with exit code 0: git would otherwise show nothing
+    at all of the commit.
+    """
+    from ember_testing.cli.transcript import transcripts
+
+    try:
+        with closing(CassetteFile(path)) as file:
+            calls = list(calls_of(file))
+    except CassetteError as error:
+        click.echo(json.dumps({"error": str(error)}) if as_json else str(error))
+        return
+    if as_json:
+        output.print_json([output.call_as_dict(call, dated=False) for call in calls])
+    else:
+        click.echo(transcripts(calls, dated=False), nl=False)
+
+
+@main.command("git-setup", epilog=_EXAMPLE + "ember-cassettes git-setup")
+@_as_json
+def git_setup(as_json: bool) -> None:
+    """Print the two lines that make `git diff` show transcripts; nothing is changed."""
+    attributes = "cassettes/**/*.sqlite diff=ember-cassettes"
+    command = 'git config diff.ember-cassettes.textconv "ember-cassettes textconv"'
+    if as_json:
+        output.print_json({".gitattributes": attributes, "command": command})
+        return
+    click.echo(f"# in .gitattributes, for everybody:\n{attributes}\n")
+    click.echo(f"# once in each clone:\n{command}")
+
+
+@main.command(epilog=_EXAMPLE + "ember-cassettes diff old.sqlite new.sqlite")
+@click.argument("old", type=_file)
+@click.argument("new", type=_file)
+@_as_json
+def diff(old: Path, new: Path, as_json: bool) -> None:
+    """Compare two cassettes, call by call; exit code 1 where they differ."""
+    from ember_testing.cli.diff import compare
+
+    with closing(_open(old)) as left, closing(_open(new)) as right:
+        found = compare(calls_of(left), calls_of(right))
+    if as_json:
+        output.print_json([each._asdict() for each in found])
+    else:
+        output.print_differences(found)
+    sys.exit(1 if found else 0)
+
+
+@main.command(epilog=_EXAMPLE + "ember-cassettes stats cassettes")
+@_paths
+@_as_json
+def stats(paths: tuple[Path, ...], as_json: bool) -> None:
+    """Add up calls, tokens, money, time and age by model."""
+    from ember_testing.cli.stats import by_model, table
+
+    def calls() -> Any:
+        for path in output.progress(_cassettes(paths), "adding up"):
+            with closing(_open(path)) as file:
+                yield from calls_of(file)
+
+    rows = by_model(calls())
+    if as_json:
+        output.print_json({name: row.as_dict() for name, row in rows.items()})
+    else:
+        click.echo("\n".join(table(rows)))
+
+
+@main.command(epilog=_EXAMPLE + "ember-cassettes check cassettes")
+@_paths
+@click.option(
+    "--allow", multiple=True, metavar="VALUE", help="A value that looks like a key and is none."
+)
+@_as_json
+def check(paths: tuple[Path, ...], allow: tuple[str, ...], as_json: bool) -> None:
+    """Check integrity, schema and secrets; exit code 1 where something is wrong.
+
+    Looked for are the values of this environment's credentials, whatever stands under a
+    credential's name, and keys by their shape. For CI, and as a pre-commit hook with the changed
+    files as arguments.
+    """
+    from ember_testing.cli.check import Finding, check_file
+
+    allowed = frozenset(allow)
+    found: dict[str, list[Finding]] = {}
+    files = _cassettes(paths)
+    for path in output.progress(files, "checking"):
+        if findings := check_file(path, os.environ, allowed):
+            found[str(path)] = findings
+    for path in leftovers_in(paths or [Path("cassettes")]):
+        what = "left by a killed recording, or being written now; delete it if nothing records"
+        found[str(path)] = [Finding("leftover", None, "file", what)]
+    if as_json:
+        output.print_json(
+            {path: [each._asdict() for each in each_] for path, each_ in found.items()}
+        )
+    else:
+        output.print_findings(found, len(files))
+    sys.exit(1 if found else 0)
+
+
+@main.command(
+    epilog="\b\nExample:\n  pytest --ember-report report.json\n"
+    "  ember-cassettes prune cassettes --report report.json --yes"
+)
+@_paths
+@click.option(
+    "--report",
+    "reports",
+    type=_file,
+    multiple=True,
+    required=True,
+    help="What a run of the whole suite used: pytest --ember-report FILE. May be given again.",
+)
+@click.option("--partial", is_flag=True, help="Believe the report of a run of a part of the suite.")
+@click.option("--yes", is_flag=True, help="Delete. Without it, it is only said what would go.")
+@_as_json
+def prune(
+    paths: tuple[Path, ...], reports: tuple[Path, ...], partial: bool, yes: bool, as_json: bool
+) -> None:
+    """Delete recordings and cassettes that no test uses.
+
+    What is used, a run of the whole suite says: `pytest --ember-report report.json`. A cassette
+    with a test that failed or was skipped stays whole. Nothing is deleted without --yes; exit code
+    1 says that something could be.
+    """
+    from ember_testing.cli.prune import Plan, joined, plan, read_report
+
+    try:
+        loaded = [read_report(path) for path in reports]
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    parts = [reason for report in loaded for reason in report["partial"]]
+    if parts and not partial:
+        raise click.UsageError(
+            f"the report is of a part of the suite ({'; '.join(parts)}): what the rest uses is not "
+            "known. Run all of it, or say --partial"
+        )
+    used = joined(loaded)
+    plans: list[Plan] = []
+    for path in output.progress(_cassettes(paths), "looking"):
+        with closing(_open(path)) as file:
+            each = plan(path, file.about().get("id", ""), file.numbers(), used)
+        if each is not None:
+            plans.append(each)
+            if yes and not each.kept:
+                _prune(path, each.numbers, each.whole)
+    if as_json:
+        output.print_json([output.plan_as_dict(each, yes) for each in plans])
+    else:
+        output.print_plans(plans, yes)
+    sys.exit(1 if not yes and any(not each.kept for each in plans) else 0)
+
+
+def _prune(path: Path, numbers: list[int], whole: bool) -> None:
+    from ember_testing.cassettes import schema
+
+    if whole:
+        path.unlink()
+        return
+    with closing(_open(path, schema.about())) as file:
+        file.remove(numbers)
+
+
+@main.command("export", epilog=_EXAMPLE + "ember-cassettes export cassettes -o calls.jsonl")
+@_paths
+@click.option("-o", "--output", "target", type=click.File("w", encoding="utf-8"), default="-")
+@click.option("--json", "as_json", is_flag=True, help="One JSON array instead of a line a call.")
+def export(paths: tuple[Path, ...], target: Any, as_json: bool) -> None:
+    """Write all calls as JSON, a line each."""
+    separator = ""
+    target.write("[" if as_json else "")
+    for path in output.progress(_cassettes(paths), "exporting"):
+        with closing(_open(path)) as file:
+            for call in calls_of(file):
+                line = json.dumps({"cassette": str(path), **output.call_as_dict(call)})
+                target.write(f"{separator}{line}" if as_json else f"{line}\n")
+                separator = ",\n"
+    target.write("]\n" if as_json else "")
+
+
+@main.command("import", epilog=_EXAMPLE + "ember-cassettes import tests/cassettes --into cassettes")
+@click.argument("sources", nargs=-1, required=True, type=_some)
+@click.option(
+    "--into",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("cassettes"),
+    show_default=True,
+    help="Folder of the new cassettes.",
+)
+@click.option("--force", is_flag=True, help="Replace cassettes that are there already.")
+@_as_json
+def import_(sources: tuple[Path, ...], into: Path, force: bool, as_json: bool) -> None:
+    """Make cassettes of vcrpy's YAML, old or new; needs the extra `vcr`.
+
+    pytest-recording's `tests/cassettes/test_towns/test_capital.yaml` becomes
+    `tests/test_towns/test_capital.sqlite`, where the plugin looks for it. Credentials are redacted
+    on the way. A file that cannot be read is told with the reason, the others are imported.
+    """
+    from ember_testing.cli.vcr import import_file, targets
+
+    done: list[dict[str, Any]] = []
+    for source, target in output.progress(targets(sources, into), "importing"):
+        line: dict[str, Any] = {"from": str(source), "to": str(target), "calls": 0, "error": None}
+        try:
+            if target.exists() and not force:
+                raise CassetteError(f"{target} is there already: --force replaces it")
+            line["calls"] = import_file(source, target)
+        except CassetteError as error:
+            line["error"] = str(error)
+        done.append(line)
+    if as_json:
+        output.print_json(done)
+    else:
+        output.print_imports(done)
+    sys.exit(1 if any(line["error"] for line in done) else 0)
+
+
+@main.command(epilog=_EXAMPLE + "ember-cassettes drift cassettes --budget 0.50")
+@_paths
+@click.option(
+    "--budget",
+    type=click.FloatRange(min=0),
+    required=True,
+    metavar="USD",
+    help="What it may cost. A call is sent only if the most that it may cost is left.",
+)
+@click.option("--timeout", type=float, default=60.0, show_default=True, help="Seconds.")
+@_as_json
+def drift(paths: tuple[Path, ...], budget: float, timeout: float, as_json: bool) -> None:
+    """Send the recorded requests again and compare status, shape, model and usage.
+
+    Keys come from the environment, under the providers' own names. Exit code 1 where an answer
+    differs, 3 where the budget did not last.
+    """
+    from ember_testing.cli.drift import drift as send_again
+    from ember_testing.replay.budget import Budget
+
+    found: dict[str, Any] = {}
+    with closing(Budget(budget)) as purse:
+        for path in output.progress(_cassettes(paths), "asking again"):
+            with closing(_open(path)) as file:
+                found[str(path)] = list(send_again(rows_of(file), purse, timeout))
+        spent = purse.spent
+    calls = [call for each in found.values() for call in each]
+    if as_json:
+        lists = {path: [call._asdict() for call in each] for path, each in found.items()}
+        output.print_json({"spent": spent, "cassettes": lists})
+    else:
+        output.print_drift(found, spent)
+    if any(call.lines for call in calls if call.sent):
+        sys.exit(1)
+    sys.exit(3 if any(not call.sent for call in calls) else 0)

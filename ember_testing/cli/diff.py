@@ -1,0 +1,137 @@
+"""What differs between two cassettes: requests on one side only, answers that changed. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from ember_testing.replay import request as matching
+from ember_testing.replay.leaks import as_bytes
+
+if TYPE_CHECKING:
+    from ember_testing.cassettes.calls import Call
+
+_FACTS = ("status", "outcome", "provider", "model", "prompt_tokens", "completion_tokens", "cost")
+
+
+class Difference(NamedTuple):
+    """One call that differs.
+
+    Args:
+        kind: `removed` (only in the old one), `added`, or `changed`.
+        call: What was asked, in a line.
+        old: Its number in the old cassette.
+        new: Its number in the new one.
+        lines: What differs, a line each.
+    """
+
+    kind: str
+    call: str
+    old: int | None
+    new: int | None
+    lines: list[str]
+
+
+def request_of(call: Call) -> matching.Request:
+    """What was asked, as it is compared."""
+    return matching.Request(call.method, call.url, call.request_headers, as_bytes(call.body))
+
+
+def compare(old: Iterable[Call], new: Iterable[Call]) -> list[Difference]:
+    """What differs, in the order of the old cassette, then what is new.
+
+    The n-th identical request is compared with the n-th; a request that only one side has is told
+    beside the nearest of the other side.
+    """
+    olds, news = _by_key(old), _by_key(new)
+    unmatched = [call for key, call in news.items() if key not in olds]
+    found: list[Difference] = []
+    for key, call in olds.items():
+        if key in news:
+            lines = _answers(call, news[key])
+            if lines:
+                found.append(Difference("changed", _title(call), call.id, news[key].id, lines))
+            continue
+        pairs = [(number, request_of(other)) for number, other in enumerate(unmatched)]
+        nearest = matching.nearest(request_of(call), pairs)
+        if nearest is None:
+            found.append(Difference("removed", _title(call), call.id, None, []))
+            continue
+        other = unmatched.pop(nearest[0])
+        lines = matching.differences(request_of(call), request_of(other), words=("old", "new"))
+        lines += _answers(call, other)
+        found.append(Difference("changed", _title(call), call.id, other.id, lines))
+    found += [Difference("added", _title(call), None, call.id, []) for call in unmatched]
+    return found
+
+
+def _by_key(calls: Iterable[Call]) -> dict[tuple[str, int], Call]:
+    found: dict[tuple[str, int], Call] = {}
+    counts: dict[str, int] = {}
+    for call in calls:
+        key = matching.key(request_of(call))
+        counts[key] = counts.get(key, 0) + 1
+        found[key, counts[key]] = call
+    return found
+
+
+def _title(call: Call) -> str:
+    return f"{call.method} {call.url}"
+
+
+def _answers(old: Call, new: Call) -> list[str]:
+    lines = [
+        f"{name}: old {getattr(old, name)}, new {getattr(new, name)}"
+        for name in _FACTS
+        if getattr(old, name) != getattr(new, name)
+    ]
+    if old.text != new.text:
+        lines.append(f"text: old {_short(old.text)}, new {_short(new.text)}")
+    elif not old.text and old.response_body != new.response_body:
+        lines.append(f"answer: old {_short(old.response_body)}, new {_short(new.response_body)}")
+    return lines
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value if not isinstance(value, bytes) else f"{len(value)} bytes")
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def shape(value: Any, path: str = "$") -> set[str]:
+    """The paths and types of a JSON value: `$.choices[].index number`; all items of a list as one.
+
+    Args:
+        value: Parsed JSON.
+        path: Where it stands.
+    """
+    if isinstance(value, dict):
+        members = cast("dict[str, object]", value)
+        inside = (shape(each, f"{path}.{name}") for name, each in members.items())
+        return {f"{path} object"}.union(*inside)
+    if isinstance(value, list):
+        items = cast("list[object]", value)
+        return {f"{path} array"}.union(*(shape(each, f"{path}[]") for each in items))
+    if isinstance(value, str):
+        return {f"{path} string"}
+    if isinstance(value, bool):
+        return {f"{path} boolean"}
+    return {f"{path} null" if value is None else f"{path} number"}
+
+
+def shape_of_body(body: str | bytes) -> set[str]:
+    """The shape of an answer: of its JSON, or of all the JSON events of a stream together."""
+    text = as_bytes(body).decode("utf-8", "replace")
+    try:
+        return shape(json.loads(text))
+    except (ValueError, RecursionError):
+        pass
+    found: set[str] = set()
+    for line in text.splitlines():
+        name, colon, value = line.partition(":")
+        if name == "data" and colon:
+            try:
+                found |= shape(json.loads(value))
+            except (ValueError, RecursionError):
+                found.add(f"$ {value.strip()[:40]}")
+    return found or {f"$ text ({'empty' if not text else 'not JSON'})"}

@@ -1,0 +1,102 @@
+"""What cassettes hold, added up: calls, tokens, money, time and age, by model. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from ember_testing.replay.money import dollars
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ember_testing.cassettes.calls import Call
+
+
+@dataclass(slots=True)
+class Figures:
+    """Sums over calls.
+
+    Attributes:
+        calls: How many.
+        prompt_tokens: Input.
+        completion_tokens: Output.
+        cost: US dollars, of those whose cost is known.
+        unpriced: Calls whose cost is not known.
+        errors: Calls with a status of 400 or above, or without an answer.
+        seconds: Of provider time.
+        oldest: When the first was recorded, ISO 8601.
+        newest: When the last was.
+    """
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float = 0.0
+    unpriced: int = 0
+    errors: int = 0
+    seconds: float = 0.0
+    oldest: str = ""
+    newest: str = ""
+
+    def add(self, call: Call) -> None:
+        """Count one call."""
+        self.calls += 1
+        self.prompt_tokens += call.prompt_tokens or 0
+        self.completion_tokens += call.completion_tokens or 0
+        self.cost += call.cost or 0.0
+        self.unpriced += call.cost is None
+        self.errors += call.status is None or call.status >= 400
+        self.seconds += call.seconds or 0.0
+        self.oldest = min(self.oldest or call.recorded_at, call.recorded_at)
+        self.newest = max(self.newest, call.recorded_at)
+
+    def as_dict(self, now: datetime | None = None) -> dict[str, Any]:
+        """In plain types, with the age in days of the oldest recording."""
+        return {**asdict(self), "age_days": age(self.oldest, now)}
+
+
+def age(moment: str, now: datetime | None = None) -> float | None:
+    """Days since a moment; None where there is none.
+
+    Args:
+        moment: ISO 8601.
+        now: The present, UTC.
+    """
+    if not moment:
+        return None
+    then = datetime.fromisoformat(moment.replace("Z", "+00:00"))
+    then = then if then.tzinfo else then.replace(tzinfo=timezone.utc)
+    return round(((now or datetime.now(timezone.utc)) - then).total_seconds() / 86400, 1)
+
+
+def by_model(calls: Iterable[Call]) -> dict[str, Figures]:
+    """Sums a model, named `provider/model`, and `all` last."""
+    found: dict[str, Figures] = {}
+    total = Figures()
+    for call in calls:
+        name = f"{call.provider}/{call.model}" if call.provider else "no known provider"
+        found.setdefault(name, Figures()).add(call)
+        total.add(call)
+    return {**dict(sorted(found.items())), "all": total}
+
+
+def table(rows: dict[str, Figures]) -> list[str]:
+    """The sums as lines of columns."""
+    width = max([5, *(len(name) for name in rows)])
+    head = (
+        f"{'model':<{width}} {'calls':>7} {'in':>10} {'out':>10} {'cost':>10} {'s':>9} {'age':>8}"
+    )
+    lines = [head]
+    for name, row in rows.items():
+        days = age(row.oldest)
+        cost = dollars(row.cost) if row.unpriced < row.calls else "?"
+        lines.append(
+            f"{name:<{width}} {row.calls:>7,} {row.prompt_tokens:>10,} "
+            f"{row.completion_tokens:>10,} {cost:>10} {row.seconds:>9.1f} "
+            f"{'' if days is None else f'{days:.0f} d':>8}"
+        )
+    if rows["all"].unpriced:
+        lines.append(f"{rows['all'].unpriced} calls of unknown cost")
+    return lines

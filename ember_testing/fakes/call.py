@@ -1,0 +1,159 @@
+"""A call as the fake saw it: out of a request in whichever provider's words; pure."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from ember.conversation.media import Media
+from ember.conversation.messages import Message, as_messages
+from ember.conversation.parts import NativePart, Part, ToolResult, json_or_text
+from ember.models.schemas import ToolCall
+from ember_testing.wires.exchange import Asked
+
+__all__ = ["FakeCall", "call_of_custom", "call_of_request"]
+
+
+@dataclass(frozen=True, slots=True)
+class FakeCall:
+    """A call that reached the fake.
+
+    Args:
+        provider: The provider's name in Ember.
+        model: The model's id on the wire.
+        prompt: The text of the last turn.
+        system: The system prompt, or None.
+        params: The request's other fields, in the provider's words.
+        stream: Whether the answer was to come in pieces.
+        headers: The request's headers, names in lower case.
+        body: The request's whole JSON.
+    """
+
+    provider: str
+    model: str
+    prompt: str
+    system: str | None
+    params: Mapping[str, Any]
+    stream: bool
+    headers: Mapping[str, str]
+    body: Mapping[str, Any]
+
+    @property
+    def messages(self) -> list[Message]:
+        """The conversation without its system prompt, in Ember's words on every wire.
+
+        Each has a `role` (user, assistant, tool), `parts` and their `text`.
+        """
+        turns = _turns(self.body)
+        spoken = [turns] if isinstance(turns, str) else [_with_role(turn) for turn in turns]
+        messages = as_messages(spoken or [self.prompt])
+        return [_in_our_words(message) for message in messages if message.role != "system"]
+
+    @property
+    def images(self) -> list[Media]:
+        """The images of the conversation, in their order: `mime_type`, and `data` or `url`."""
+        parts = [part for message in self.messages for part in message.parts]
+        return [
+            part
+            for part in parts
+            if isinstance(part, Media) and (part.mime_type.startswith("image/") or part.url)
+        ]
+
+
+def call_of_request(asked: Asked, headers: Mapping[str, str]) -> FakeCall:
+    """The call that a request to a provider is."""
+    body = dict(asked.body)
+    turns = _turns(asked.body)
+    for name in ("messages", "contents", "input", "model"):
+        body.pop(name, None)
+    stream = body.pop("stream", False) or asked.stream
+    system = body.pop("system", None) or body.pop("instructions", None)
+    system = system or body.pop("systemInstruction", None)
+    if isinstance(turns, str):
+        prompt = turns
+    else:
+        prompt = _text(turns[-1]) if turns else ""
+        if system is None:
+            firsts = [turn for turn in turns if turn.get("role") in ("system", "developer")]
+            system = firsts[0] if firsts else None
+    return FakeCall(
+        asked.provider,
+        asked.model,
+        prompt,
+        None if system is None else _text(system),
+        body,
+        bool(stream),
+        dict(headers),
+        asked.body,
+    )
+
+
+def call_of_custom(provider: str, model: str, prompt: Any, params: Mapping[str, Any]) -> FakeCall:
+    """The call that a provider of the user's own got."""
+    system = params.get("system")
+    others = {name: value for name, value in params.items() if name != "system"}
+    spoken: list[Any] = [*prompt] if isinstance(prompt, list) else [prompt]
+    text = prompt if isinstance(prompt, str) else _text(spoken[-1]) if spoken else ""
+    body = {"messages": spoken, **params}
+    return FakeCall(provider, model, text, system, others, False, {}, body)
+
+
+def _turns(body: Mapping[str, Any]) -> str | Sequence[Mapping[str, Any]]:
+    turns = body.get("messages") or body.get("contents") or body.get("input")
+    return cast("str | Sequence[Mapping[str, Any]]", turns or ())
+
+
+def _with_role(turn: Any) -> Any:
+    """A turn as a message: the Responses API's calls and results are items of their own."""
+    if not isinstance(turn, Mapping):
+        return turn
+    item = cast("Mapping[str, Any]", turn)
+    if item.get("type") == "function_call":
+        call = {"id": item.get("call_id"), **{k: item.get(k) for k in ("name", "arguments")}}
+        return {"role": "assistant", "tool_calls": [call]}
+    if item.get("type") == "function_call_output":
+        return {"role": "tool", "tool_call_id": item["call_id"], "content": item.get("output")}
+    if item.get("type") == "reasoning":
+        return {"role": "assistant", "content": [item]}
+    # Google leaves the role out of a conversation of one turn.
+    return item if "role" in item or "parts" not in item else {"role": "user", **item}
+
+
+def _in_our_words(message: Message) -> Message:
+    parts = [_part(part) for part in message.parts]
+    results = bool(parts) and all(isinstance(part, ToolResult) for part in parts)
+    return message._replace(parts=parts, role="tool" if results else message.role)
+
+
+def _part(part: Part) -> Part:
+    """What arguments in JSON, and Anthropic's and Google's images, are in Ember."""
+    if isinstance(part, ToolCall):
+        return part._replace(arguments=json_or_text(part.arguments))
+    if not isinstance(part, NativePart):
+        return part
+    value = part.value
+    source = value.get("source") if value.get("type") in ("image", "document") else None
+    if source := source or value.get("inlineData") or value.get("fileData"):
+        kind = source.get("media_type") or source.get("mimeType") or ""
+        url = source.get("url") or source.get("fileUri")
+        data = base64.b64decode(source["data"]) if "data" in source else None
+        if not kind and value.get("type") == "document":
+            kind = "application/pdf"
+        return Media(kind, data, url)
+    return part
+
+
+def _text(value: object) -> str:
+    """The text inside a turn, in whichever provider's words."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (list, tuple)):
+        return "".join(_text(item) for item in cast("Sequence[object]", value))
+    if isinstance(value, Mapping):
+        turn = cast("Mapping[str, object]", value)
+        for name in ("content", "parts", "text", "output"):
+            if name in turn:
+                return _text(turn[name])
+    return ""

@@ -1,0 +1,388 @@
+"""`fake_model`: answers for models, served in the providers' real wire formats.
+
+Everything of the client runs: routing, serialising, parsing, usage, cost, error mapping. Only the
+network is missing: respx answers in its place, for every httpx client of the process, and no
+library reaches the network meanwhile.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest import mock
+
+import httpx
+import respx
+
+from ember.models.schemas import ChatResponse, UsageStats
+from ember.providers import base
+from ember.providers.compatible import WIRES
+from ember_testing import wires as encoding
+from ember_testing.exceptions import ReplayFailure
+from ember_testing.fakes import custom as fake_custom
+from ember_testing.fakes.call import FakeCall, call_of_custom, call_of_request
+from ember_testing.fakes.replies import Given, Replies, Reply, SetUp, next_of, served_of
+from ember_testing.fakes.verdict import Attempt, Verdict, judged, key_of
+from ember_testing.faults import Damage, Failure, Fault, replaces_answer
+from ember_testing.patches import network, transport
+from ember_testing.patches.clock import now
+from ember_testing.patches.serving import respond
+from ember_testing.wires.answer import as_answer, plausible_usage
+from ember_testing.wires.exchange import Asked, read_exchange, read_request
+from ember_testing.wires.response import Sent, Served
+
+__all__ = ["FakeCall", "FakeModel", "Reply", "UnansweredCall", "fake_model"]
+
+
+class UnansweredCall(ReplayFailure):
+    """A call that no fake answers; no `except Exception` of the code under test swallows it."""
+
+
+class FakeModel:
+    """Sets up answers by calling it, and remembers the calls.
+
+    fake_model("gpt-4", rate_limit(retry_after=2), "Paris")
+    fake_model("claude-*", lambda call: call.prompt.upper())
+
+    A provider of one's own, made with `register_provider("echo", ...)`, does not go over HTTP by
+    itself: it runs as it is, until a name or pattern that begins with its own (`"echo/loud"`,
+    `"echo/*"`) is set up; then the fake answers in the place of its `complete`.
+
+    In a replayed test the fakes come first, and what none of them is for comes from the recording.
+
+    Args:
+        allow_loopback: Let connections to this machine through: a database's, a test server's.
+    """
+
+    def __init__(self, *, allow_loopback: bool = False) -> None:
+        self.calls: list[FakeCall] = []
+        self.failures: list[ReplayFailure] = []
+        self._allow_loopback = allow_loopback
+        self._replies = Replies()
+        self._attempts: list[Attempt] = []
+        self._lock = threading.Lock()
+        self._open = ExitStack()
+        self._replaced: set[type[base.BaseProvider]] = set()
+        self._told: int | None = None  # of the failures, once they were said in words
+
+    def __call__(self, model: str, *replies: Reply, usage: UsageStats | None = None) -> None:
+        """Answer calls of a model.
+
+        Args:
+            model: The model as it is called (`gpt-4`, `groq/llama-3.3-70b`), its id on the wire,
+                or a pattern of either (`claude-*`, `groq/*`, `*`).
+            *replies: Given in turn, each once: text, a list of the pieces of a stream, an
+                `Answer`, a `ChatResponse`, a fault of `ember_testing.faults`, what
+                `ember_testing.strategies` generates, or a function of the call that returns one of
+                these; a function as the last reply answers all further calls too.
+            usage: What each answer used; by default counts of a plausible size.
+
+        Raises:
+            TypeError: There is no reply, or one that is none of these.
+        """
+        if not replies:
+            raise TypeError(f"fake_model({model!r}) needs an answer, such as 'Paris'")
+        for reply in replies:
+            if not callable(reply) and not isinstance(reply, (Failure, Damage, Sent)):
+                as_answer(reply)
+        setup = SetUp(model, replies, usage)
+        with self._lock:
+            self._replies.add(setup)
+            if setup.provider is not None and base.is_known(setup.provider):
+                self._replace(base.known()[setup.provider])
+
+    @property
+    def allow_loopback(self) -> bool:
+        """Whether connections to this machine go through; may be set at any time."""
+        return self._allow_loopback
+
+    @allow_loopback.setter
+    def allow_loopback(self, value: bool) -> None:
+        self._allow_loopback = value
+        if self in _active:
+            self._close_network()
+
+    def reset(self) -> None:
+        """Forget all answers and all calls: for many examples in one block."""
+        with self._lock:
+            self.calls.clear()
+            self.failures.clear()
+            self._attempts.clear()
+            self._replies.clear()
+
+    def unused(self) -> list[str]:
+        """The answers that no call asked for."""
+        return self._replies.unused()
+
+    def verdict(self, result: object = None) -> Verdict:
+        """What is to be said of the code that made the calls so far.
+
+        It complains of a wait that was asked for and not kept, of a retry that cannot help (a
+        wrong key, no money, a prompt that is too long), of retries without a pause or without an
+        end, and of half an answer that was taken for a whole one. Waits that `no_sleep` leaves
+        out count as waited.
+
+        Args:
+            result: What the code under test returned, to look for half an answer in it.
+        """
+        with self._lock:
+            return judged(self._attempts, result)
+
+    def complaint(self, *, unused: bool = True) -> str:
+        """What went wrong so far, in words; "" where nothing did. Said once, it is not raised.
+
+        Args:
+            unused: Whether an answer that nobody has asked for is wrong.
+        """
+        said = [str(failure) for failure in self.failures]
+        if not said and unused and (left := self._left()):
+            said = [left]
+        self._told = len(self.failures)
+        return "\n\n".join(dict.fromkeys(said))
+
+    def _left(self) -> str:
+        if not (unused := self.unused()):
+            return ""
+        calls = [f"{call.provider}/{call.model}" for call in self.calls]
+        return f"fake_model: nobody asked for these: {'; '.join(unused)}; calls: {calls}"
+
+    def _check(self) -> None:
+        for failure in self.failures[self._told or 0 :]:
+            if not _was_reported(failure):
+                raise failure
+        # What is left over after a failure is its consequence.
+        if self._told is None and not self.failures and (left := self._left()):
+            raise AssertionError(left)
+
+    # What the router asks ---------------------------------------------------------------------
+
+    def serve(
+        self, asked: Asked, url: str, headers: Mapping[str, str], body: bytes, *, last: bool = True
+    ) -> Served | None:
+        """The response to a request; None where this fake has nothing for it.
+
+        Args:
+            asked: What the request asks for.
+            url: Where it goes.
+            headers: Its headers, names in lower case.
+            body: Its body.
+            last: Whether nobody else will be asked.
+
+        Raises:
+            UnansweredCall: Nobody has anything for it.
+        """
+        setups = self._replies.of(asked.provider, asked.model, asked.guessed)
+        if not setups and not last:
+            return None
+        at = now()
+        call = call_of_request(asked, headers)
+        setup, given, number = self._next(setups, call)
+        wire = encoding.wire_of(asked.provider)
+        try:
+            served, fault = served_of(wire, call, setup, given, number)
+        except (TypeError, ValueError) as error:
+            raise self._fail(UnansweredCall(f"fake_model({setup.pattern!r}): {error}")) from error
+        partial = ""
+        if fault is not None and not replaces_answer(fault) and fault.error_type is not None:
+            came = b"".join(served.pieces)
+            read = read_exchange("POST", url, body, 200, dict(served.headers), came)
+            partial = (read.text if read is not None else None) or ""
+        self._tried(key_of(asked, url), call, at, fault, partial)
+        return served
+
+    def _answer_custom(
+        self, names: list[str], model: str, prompt: Any, params: Mapping[str, Any]
+    ) -> ChatResponse | None:
+        """Answer in the place of a provider of the user's own; None lets it answer for itself."""
+        for name in names:
+            setups = [each for each in self._replies.of(name, model) if each.provider == name]
+            if not setups:
+                continue
+            at = now()
+            call = call_of_custom(name, model, prompt, params)
+            setup, given, _ = self._next(setups, call)
+            if isinstance(given, (Failure, Damage)):
+                self._tried((name, model, repr(prompt)), call, at, given, "")
+                raise fake_custom.failure_of(name, model, given)
+            self._tried((name, model, repr(prompt)), call, at, None, "")
+            answer = as_answer(given)
+            usage = answer.usage or setup.usage or plausible_usage(call.prompt, answer)
+            return fake_custom.response_of(name, model, answer, usage)
+        return None
+
+    def _next(self, setups: Sequence[SetUp], call: FakeCall) -> tuple[SetUp, Given, int]:
+        """The reply that is next, with the number of the call."""
+        with self._lock:
+            self.calls.append(call)
+            number = len(self.calls)
+            found = next_of(setups)
+        if found is None:
+            raise self._fail(UnansweredCall(self._explain(setups, call)))
+        setup, reply = found
+        return setup, reply(call) if callable(reply) else reply, number
+
+    def _explain(self, setups: Sequence[SetUp], call: FakeCall) -> str:
+        name = f"{call.provider}/{call.model}"
+        if setups:
+            given = sum(setup.given for setup in setups)
+            return f"call {given + 1} of {name}: {given} answers were set up and are used; add one"
+        there = ", ".join(repr(setup.pattern) for setup in self._replies.all) or "nothing"
+        return (
+            f"a call of {name}, for which nothing is set up (there is {there}): add "
+            f"fake_model({call.model!r}, 'an answer')"
+        )
+
+    def _tried(
+        self, key: object, call: FakeCall, at: float, fault: Fault | None, partial: str
+    ) -> None:
+        name = f"{call.provider}/{call.model}"
+        error_type = fault.error_type if fault is not None else None
+        retry_after = fault.retry_after if isinstance(fault, Failure) else None
+        with self._lock:
+            self._attempts.append(Attempt(key, name, at, error_type, retry_after, partial))
+
+    def _fail(self, failure: ReplayFailure) -> ReplayFailure:
+        self.failures.append(failure)
+        return failure
+
+    # The beginning and the end ----------------------------------------------------------------
+
+    def _close_network(self) -> None:
+        network.close_for_fakes(self, allow_loopback=self._allow_loopback, fail=self._fail)
+
+    def _replace(self, cls: type[base.BaseProvider]) -> None:
+        if cls not in self._replaced:
+            self._replaced.add(cls)
+            fake_custom.replace_complete(cls, self._answer_custom, self._open)
+
+    def _begin(self) -> None:
+        with _change:
+            if not _active:
+                _router.start()
+            _active.append(self)
+            self._close_network()
+
+    def _end(self) -> None:
+        with _change:
+            self._open.close()
+            network.open_for_fakes(self)
+            _active.remove(self)
+            if not _active:
+                _router.stop(clear=False)
+
+
+# --- one router for all fakes of the process -----------------------------------------------------
+
+_change = threading.RLock()
+_active: list[FakeModel] = []  # the innermost is last
+
+
+class _Router(respx.MockRouter):
+    """respx's router, whose errors are not chained in a circle: error, its wrapper, error."""
+
+    def handler(self, request: httpx.Request) -> httpx.Response:
+        """See `respx.Router`."""
+        try:
+            return super().handler(request)
+        except httpx.TransportError as error:
+            error.__cause__ = error.__context__ = None
+            raise
+
+    async def async_handler(self, request: httpx.Request) -> httpx.Response:
+        """See `respx.Router`."""
+        try:
+            return await super().async_handler(request)
+        except httpx.TransportError as error:
+            error.__cause__ = error.__context__ = None
+            raise
+
+
+_router = _Router(using="httpx", assert_all_called=False, assert_all_mocked=False)
+
+
+def _route(request: httpx.Request) -> httpx.Response | httpx.Request:
+    """What the innermost fake that knows the model answers; the request itself passes through."""
+    fakes = [*reversed(_active)]
+    url = str(request.url)
+    asked = read_request(url, request.content)
+    if asked is None or not fakes:
+        return request
+    replayed = transport.innermost() is not None
+    for fake in fakes:
+        last = fake is fakes[-1] and not replayed
+        served = fake.serve(asked, url, request.headers, request.content, last=last)
+        if served is not None:
+            return respond(served, request)
+    return request
+
+
+_router.route().mock(side_effect=_route)
+
+
+@contextmanager
+def fake_model(
+    model: str | None = None,
+    *replies: Reply,
+    usage: UsageStats | None = None,
+    allow_loopback: bool = False,
+) -> Generator[FakeModel]:
+    """Fake the models inside the block, in all threads and event loops; see `FakeModel`.
+
+    with fake_model("gpt-4", "Paris") as fake:
+        fake("claude-*", rate_limit(retry_after=2), "Rome")
+
+    Keys need not be set: every provider gets one for the time being. What is no call of a model
+    passes through: to an application that a client of its own calls in this process, and nowhere
+    else, for the network is closed.
+
+    Args:
+        model: The first model to answer for, as `FakeModel` takes it; others are set up inside.
+        *replies: Its answers.
+        usage: What each of them used.
+        allow_loopback: Let connections to this machine through: a database's, a test server's.
+
+    Raises:
+        TypeError: There are no replies for the model, or one that is none.
+        UnansweredCall: A call had no answer; again at the end if the code under test swallowed it.
+        NetworkBlocked: Something would have left the process; likewise.
+        AssertionError: An answer was set up that nobody asked for.
+    """
+    fake = FakeModel(allow_loopback=allow_loopback)
+    with mock.patch.dict("os.environ", _keys()):
+        fake._begin()  # pyright: ignore[reportPrivateUsage] - of this module
+        try:
+            if model is not None:
+                fake(model, *replies, usage=usage)
+            elif usage is not None:
+                raise TypeError(f"{usage!r} belongs to answers: name their model before it")
+            yield fake
+        except Exception as error:
+            # What a swallowed failure led to explains less than the failure itself.
+            if fake.failures:
+                raise fake.failures[0] from error
+            raise
+        finally:
+            fake._end()  # pyright: ignore[reportPrivateUsage] - of this module
+    fake._check()  # pyright: ignore[reportPrivateUsage] - of this module
+
+
+def _was_reported(failure: ReplayFailure) -> bool:
+    """Whether a test runner has caught it: then the test has failed with it already."""
+    caught = failure.__traceback__
+    return caught is not None and caught.tb_frame.f_globals.get("__name__", "").startswith(
+        ("unittest.", "_pytest.")
+    )
+
+
+def _keys() -> dict[str, str]:
+    names = {
+        next(name for name in wire.server.key_vars if name != wire.server.token_var)
+        for wire in WIRES.values()
+        if wire.server.key_vars
+    }
+    return {
+        **dict.fromkeys(names, "fake-key"),
+        "AZURE_OPENAI_ENDPOINT": "https://fake.openai.azure.com",
+    }

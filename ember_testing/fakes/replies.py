@@ -1,0 +1,164 @@
+"""The replies that were set up for models, which of them is next, and what it is on the wire."""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import re
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias
+
+from ember.exceptions import EmberError
+from ember.models.routing import resolve
+from ember.models.schemas import ChatResponse, UsageStats
+from ember.providers import base
+from ember.providers.compatible import WIRES
+from ember_testing import wires as encoding
+from ember_testing.fakes.call import FakeCall
+from ember_testing.faults import Damage, Fault, applied, replaces_answer
+from ember_testing.wires.answer import Answer, Failure, as_answer, plausible_usage
+from ember_testing.wires.response import Sent, Served
+
+__all__ = ["Given", "Replies", "Reply", "SetUp", "next_of", "served_of"]
+
+Given: TypeAlias = str | Sequence[str] | Answer | ChatResponse | Fault | Sent
+Reply: TypeAlias = Given | Callable[[FakeCall], Given]
+
+_WILD = re.compile(r"[*?\[]")
+
+
+class SetUp:
+    """The replies that one `fake_model(pattern, ...)` set up.
+
+    Args:
+        pattern: As it was given.
+        replies: In turn.
+        usage: What each answer used, or None.
+    """
+
+    def __init__(self, pattern: str, replies: Sequence[Reply], usage: UsageStats | None) -> None:
+        self.pattern = pattern
+        self.usage = usage
+        self.given = len(replies)
+        self.waiting = deque(replies)
+        self._names = [re.compile(fnmatch.translate(name.lower())) for name in _names(pattern)]
+        left, slash, _ = pattern.lower().partition("/")
+        self.provider = left if slash and (left in WIRES or base.is_known(left)) else None
+
+    @property
+    def endless(self) -> bool:
+        """Whether the reply that is next answers all further calls."""
+        return len(self.waiting) == 1 and callable(self.waiting[0])
+
+    def matches(self, provider: str, model: str, guessed: bool) -> bool:
+        """Whether it is for this call.
+
+        Args:
+            provider: The provider's name.
+            model: The model's id on the wire.
+            guessed: Whether the provider is known by its wire only (a base URL of one's own).
+        """
+        names = {model, f"{provider}/{model}"} if self.provider is None else {f"{provider}/{model}"}
+        if provider == "openai-responses":
+            names.add(f"openai/{model}")
+        if (
+            guessed
+            and self.provider
+            and encoding.wire_of(self.provider) == encoding.wire_of(provider)
+        ):
+            names.add(f"{self.provider}/{model}")
+        return any(own.fullmatch(name.lower()) for own in self._names for name in names)
+
+
+def _names(pattern: str) -> Iterator[str]:
+    """The pattern, and what a model's name in Ember is on the wire: claude-3-opus has a date."""
+    yield pattern
+    if _WILD.search(pattern):
+        return
+    with contextlib.suppress(EmberError):
+        route = resolve(pattern)
+        if base.is_known(route.provider):
+            return
+        nothing = {"api_key": "fake-key", "base_url": "http://fake"}
+        wire_id = WIRES[route.provider].call("name", route.model, nothing).model
+        prefix = f"{route.provider}/" if "/" in pattern and pattern != route.model else ""
+        yield f"{prefix}{wire_id}"
+
+
+class Replies:
+    """All that was set up, in its order. Not safe for threads by itself."""
+
+    def __init__(self) -> None:
+        self.all: list[SetUp] = []
+        self._found: dict[tuple[str, str, bool], list[SetUp]] = {}
+
+    def add(self, setup: SetUp) -> None:
+        """Take one more."""
+        self.all.append(setup)
+        self._found.clear()
+
+    def clear(self) -> None:
+        """Forget all."""
+        self.all.clear()
+        self._found.clear()
+
+    def of(self, provider: str, model: str, guessed: bool = False) -> list[SetUp]:
+        """Those that are for a call."""
+        key = provider, model, guessed
+        found = self._found.get(key)
+        if found is None:
+            found = [each for each in self.all if each.matches(provider, model, guessed)]
+            self._found[key] = found
+        return found
+
+    def unused(self) -> list[str]:
+        """The answers that no call asked for."""
+        return [
+            f"{each.pattern}: {len(each.waiting)} of {each.given} answers"
+            for each in self.all
+            if each.waiting and not each.endless
+        ]
+
+
+def next_of(setups: Sequence[SetUp]) -> tuple[SetUp, Reply] | None:
+    """The next reply of the first that has one left, or None."""
+    for each in setups:
+        if each.endless:
+            return each, each.waiting[0]
+        if each.waiting:
+            return each, each.waiting.popleft()
+    return None
+
+
+# What a stream says before a provider's error breaks it off.
+_INTERRUPTED = "This answer does not come to its end."
+
+
+def served_of(
+    wire: str, call: FakeCall, setup: SetUp, given: Given, number: int
+) -> tuple[Served, Fault | None]:
+    """The response that a reply is on the wire, and the fault in it.
+
+    Args:
+        wire: `openai`, `openai-responses`, `anthropic` or `google`.
+        call: The call that it answers.
+        setup: What it was set up with.
+        given: The reply, no function any more.
+        number: Of the call, for the ids.
+
+    Raises:
+        TypeError: It is no reply.
+        ValueError: The wire cannot say it.
+    """
+    if isinstance(given, Sent):
+        return given.served, None
+    fault = given if isinstance(given, (Failure, Damage)) else None
+    served = Served(200)
+    if fault is None or not replaces_answer(fault):
+        said = _INTERRUPTED if isinstance(given, Failure) else given
+        answer = as_answer(said.answer if isinstance(said, Damage) else said)
+        usage = answer.usage or setup.usage or plausible_usage(call.prompt, answer)
+        write = encoding.streamed if call.stream else encoding.whole
+        served = write(wire, call.model, answer, usage, number)
+    return (served if fault is None else applied(fault, served, wire)), fault

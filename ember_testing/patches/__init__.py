@@ -1,0 +1,1 @@
+"""Every patch of somebody else's code."""

@@ -1,0 +1,271 @@
+"""The pytest plugin: options, the marker, the fixture. It imports its engine with the first use.
+
+A test without the marker costs a look at its marks and nothing else: no autouse fixture, no import
+of httpx, SQLite or Ember.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Literal, cast
+
+import pytest
+
+from ember_testing.plugin.options import (
+    MARKER,
+    arguments_of,
+    check_options,
+    max_age,
+    mode_of,
+    path_of,
+    pytest_addoption,
+    unused_rule,
+)
+from ember_testing.plugin.plugin_run import (
+    begin_run,
+    budget_of,
+    count,
+    look_for_leftovers,
+    pytest_collection_finish,
+    pytest_configure_node,
+    pytest_deselected,
+    pytest_sessionfinish,
+    pytest_terminal_summary,
+    pytest_testnodedown,
+    pytest_unconfigure,
+    run_name,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from ember_testing.fakes.model import FakeModel
+    from ember_testing.patches.sleep import NoSleep
+    from ember_testing.replay.cassette import Cassette
+    from ember_testing.replay.session import Session
+
+# Hooks that stand in the other two files: pytest looks for them here.
+__all__ = [
+    "pytest_addoption",
+    "pytest_collection_finish",
+    "pytest_configure_node",
+    "pytest_deselected",
+    "pytest_sessionfinish",
+    "pytest_terminal_summary",
+    "pytest_testnodedown",
+    "pytest_unconfigure",
+]
+
+_session_key = pytest.StashKey["Session"]()
+_passed_key = pytest.StashKey[bool]()
+_running_key = pytest.StashKey["Session"]()
+_fake_key = pytest.StashKey["FakeModel"]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the marker and refuse settings that mean nothing."""
+    check_options(config)
+    begin_run(config)
+    config.add_cleanup(lambda: _abandon(config))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Put the cassette in before the test's fixtures are set up: they may make calls as well."""
+    if item.get_closest_marker(MARKER) is not None:
+        _begin(item)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
+    """Take the cassette out after the last fixture, and keep or drop what was recorded."""
+    session = item.stash.get(_session_key, None)
+    if session is None:
+        return (yield)
+    torn_down = False
+    try:
+        result = yield
+        torn_down = True
+    finally:
+        passed = torn_down and item.stash.get(_passed_key, False) and not session.failures
+        _end(item, session, passed)
+    return result
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fail a test whose miss was swallowed, wherever it happened: a thread, a task, an except."""
+    report = yield
+    fake = item.stash.get(_fake_key, None)
+    if fake is not None and call.when == "call":
+        _tell_of_fake(item, call, report, fake)
+    session = item.stash.get(_session_key, None)
+    if session is None:
+        return report
+    if session.failures and (_is_miss(call) or (call.when == "call" and not report.failed)):
+        report.outcome = "failed"
+        report.longrepr = _told(session) + _where(item, call)
+        # An expected failure is another one than a recording that is missing.
+        vars(report).pop("wasxfail", None)
+    elif session.failures and call.when == "call":
+        report.sections.append(("ember replay", _told(session)))
+    if call.when == "call":
+        # A test that is expected to fail has its recording as well, or could never be replayed.
+        item.stash[_passed_key] = report.passed or hasattr(report, "wasxfail")
+    return report
+
+
+def _told(session: Session) -> str:
+    return "\n\n".join(dict.fromkeys(str(failure) for failure in session.failures))
+
+
+def _tell_of_fake(
+    item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport, fake: FakeModel
+) -> None:
+    """Fail the test itself, once, for what would fail at the end of its fixture `fake_model`."""
+    told = fake.complaint(unused=report.passed and not hasattr(report, "wasxfail"))
+    if told and (not report.failed or _is_miss(call)):
+        report.outcome = "failed"
+        report.longrepr = told + _where(item, call)
+        vars(report).pop("wasxfail", None)
+    elif told:
+        report.sections.append(("fake_model", told))
+
+
+def _is_miss(call: pytest.CallInfo[None]) -> bool:
+    """Whether the test failed by a miss, or by what came of one (a thread that it ended)."""
+    from ember_testing.exceptions import ReplayFailure
+
+    error = call.excinfo.value if call.excinfo else None
+    while error is not None and not isinstance(error, ReplayFailure):
+        error = error.__cause__
+    return error is not None
+
+
+def _where(item: pytest.Item, call: pytest.CallInfo[None]) -> str:
+    """The test's own line; the way through the HTTP client's files tells nobody anything."""
+    if call.excinfo is None:
+        return ""
+    path = str(item.path)
+    lines = [entry.lineno + 1 for entry in call.excinfo.traceback if str(entry.path) == path]
+    return f"\n{item.location[0]}:{lines[-1]}" if lines else ""
+
+
+def _begin(item: pytest.Item) -> None:
+    from ember_testing.exceptions import CassetteError
+    from ember_testing.patches import transport
+    from ember_testing.replay.session import Session
+    from ember_testing.replay.settings import Settings
+
+    arguments = arguments_of(item)
+    name = arguments.pop("cassette", None)
+    mode = mode_of(item.config)
+    record = None if mode == "none" else cast("Literal['new', 'all']", mode)
+    try:
+        session = Session(
+            path_of(item, name),
+            record,
+            Settings(**arguments),
+            test=item.nodeid,
+            run=run_name(item.config) if name else "",
+            budget=budget_of(item.config) if record else None,
+        )
+    except (ValueError, CassetteError) as error:
+        raise pytest.fail.Exception(f"{MARKER}: {error}", pytrace=False) from None
+    look_for_leftovers(item.config, session)
+    transport.activate(session)
+    item.config.stash[_running_key] = item.stash[_session_key] = session
+    item.stash[_passed_key] = False
+
+
+def _end(item: pytest.Item, session: Session, passed: bool) -> None:
+    from ember_testing.exceptions import CassetteError
+    from ember_testing.patches import transport
+
+    transport.deactivate(session)
+    del item.stash[_session_key], item.config.stash[_running_key]
+    shared = bool(arguments_of(item).get("cassette"))
+    unused = session.unused() if passed and not shared else 0
+    session.tally.unused = unused
+    session.tally.stale = session.stale(max_age(item.config))
+    if unused and (rule := unused_rule(item.config)) != "ignore":
+        session.note(f"{unused} recordings of {session.path} were not used")
+    else:
+        rule = "ignore"
+    try:
+        session.close(passed)
+    except CassetteError as error:
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
+    finally:
+        count(item, session, passed)
+    in_call: bool = item.stash.get(_passed_key, False)
+    if session.failures and in_call:
+        pytest.fail(_told(session), pytrace=False)  # a miss after the test's own part had passed
+    if rule == "fail":
+        pytest.fail(
+            f"{unused} recordings of {session.path} were not used (ember_unused=fail); to record "
+            f"anew: {session.command(anew=True)}",
+            pytrace=False,
+        )
+
+
+def _abandon(config: pytest.Config) -> None:
+    """Drop what a test has recorded that was interrupted: pytest does not tear it down."""
+    session = config.stash.get(_running_key, None)
+    if session is not None:
+        from ember_testing.exceptions import CassetteError
+        from ember_testing.patches import transport
+
+        transport.deactivate(session)
+        with suppress(CassetteError):  # the file stays as the error found it
+            session.close(passed=False)
+
+
+@pytest.fixture
+def no_sleep() -> Generator[NoSleep]:
+    """Retry waits return at once: `no_sleep.seconds` are the seconds that were left out.
+
+    `sleep` of time, asyncio, anyio and trio; while a cassette records, waits are kept.
+    """
+    from ember_testing.patches.sleep import no_sleep
+
+    with no_sleep() as waits:
+        yield waits
+
+
+@pytest.fixture
+def cassette(request: pytest.FixtureRequest) -> Cassette:
+    """What was played and recorded so far in this test: `cassette.played`, `cassette.recorded`.
+
+    Both are sequences of `ember_testing.Call`: `method`, `url`, `body`, `status`, `text`, `cost`.
+    Needs the marker `ember_replay`.
+    """
+    session = request.node.stash.get(_session_key, None)
+    if session is None:
+        pytest.fail(
+            "the fixture `cassette` shows what a replayed test did: mark it "
+            "@pytest.mark.ember_replay",
+            pytrace=False,
+        )
+    from ember_testing.replay.cassette import Cassette
+
+    return Cassette(session)
+
+
+@pytest.fixture
+def fake_model(request: pytest.FixtureRequest) -> Generator[FakeModel]:
+    """Fake models in the providers' wire formats: `fake_model("gpt-4", "Paris")`.
+
+    Answers are given in turn: text, the pieces of a stream, a fault of `ember_testing.faults`, an
+    `Answer`, a `ChatResponse`, or a function of the call. `fake_model.calls` are the calls so far,
+    each with `prompt`, `messages`, `images`, `system`, `params` and `headers`. A call without an
+    answer and an answer without a call fail the test, and so does anything that would reach the
+    network. `fake_model.verdict()` says what the code under test made of faults.
+    """
+    from ember_testing.fakes.model import fake_model
+
+    with fake_model() as fake:
+        request.node.stash[_fake_key] = fake
+        yield fake

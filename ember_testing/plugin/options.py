@@ -1,0 +1,155 @@
+"""The plugin's options, ini settings and marker: what they are, what they say, what is refused."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MARKER = "ember_replay"
+_ARGUMENTS = (
+    "cassette", "match_on", "ignore", "repeats", "record_errors", "timing", "allow_loopback",
+    "prices", "faults",
+)  # fmt: skip
+_MODES = ("none", "new", "all")
+_UNUSED = ("ignore", "warn", "fail")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options, with `--ember-record=all` beside `--ember-record path::test`."""
+    group = parser.getgroup("ember", "recorded calls to language models")
+    # Literal spellings and no optional argument: that would take a test's path for its value.
+    for spelling, mode in (("", "new"), *((f"={mode}", mode) for mode in _MODES)):
+        group.addoption(
+            f"--ember-record{spelling}",
+            action="store_const",
+            const=mode,
+            dest="ember_record",
+            default=None,
+            help={
+                "": "record calls that have no recording, replay the others (same as =new)",
+                "=none": "replay only, whatever EMBER_RECORD says",
+                "=new": _suppress(),
+                "=all": "record all calls anew; a test's new cassette replaces the old one when "
+                "the test has passed",
+            }[spelling],
+        )
+    group.addoption(
+        "--ember-budget",
+        metavar="USD",
+        help="stop before the recorded call that might exceed this sum, by the rule that "
+        "ember_testing.replay.budget states",
+    )
+    group.addoption(
+        "--ember-report",
+        metavar="FILE",
+        help="write the figures of the run, and which recordings it used, as JSON",
+    )
+    parser.addini(
+        "ember_cassette_dir", "folder of the cassettes, below rootdir", default="cassettes"
+    )
+    parser.addini(
+        "ember_unused",
+        "recordings that their test did not ask for: ignore, warn or fail",
+        default="ignore",
+    )
+    parser.addini("ember_max_age", "days after which a recording counts as stale", default="")
+
+
+def _suppress() -> str:
+    """What hides an option from the help."""
+    import argparse
+
+    return argparse.SUPPRESS
+
+
+def check_options(config: pytest.Config) -> None:
+    """Declare the marker and refuse settings that mean nothing."""
+    config.addinivalue_line(
+        "markers",
+        f"{MARKER}({', '.join(f'{name}=' for name in _ARGUMENTS)}): replay this test's calls to "
+        "language models from its cassette, with the network closed; record them with "
+        "--ember-record",
+    )
+    mode_of(config)
+    unused_rule(config)
+    max_age(config)
+    budget_limit(config)
+
+
+def mode_of(config: pytest.Config) -> str:
+    """`none`, `new` or `all`."""
+    # Precedence: the option, then the environment, then replaying.
+    option: str | None = config.getoption("ember_record")
+    if option is not None:
+        return option
+    mode = os.environ.get("EMBER_RECORD") or "none"
+    if mode not in _MODES:
+        raise pytest.UsageError(f"EMBER_RECORD={mode!r}: expected one of {', '.join(_MODES)}")
+    return mode
+
+
+def unused_rule(config: pytest.Config) -> str:
+    """`ignore`, `warn` or `fail`."""
+    value = str(config.getini("ember_unused"))
+    if value not in _UNUSED:
+        raise pytest.UsageError(f"ember_unused={value!r}: expected one of {', '.join(_UNUSED)}")
+    return value
+
+
+def max_age(config: pytest.Config) -> float | None:
+    """Days after which a recording is stale, None for never."""
+    text = str(config.getini("ember_max_age"))
+    try:
+        return float(text) if text else None
+    except ValueError:
+        raise pytest.UsageError(f"ember_max_age={text!r}: expected a number of days") from None
+
+
+def budget_limit(config: pytest.Config) -> float | None:
+    """US dollars that recording may cost, None for no limit."""
+    text = config.getoption("ember_budget")
+    try:
+        limit = float(text) if text else None
+    except ValueError:
+        limit = -1.0
+    if limit is not None and not 0 <= limit < float("inf"):
+        raise pytest.UsageError(f"--ember-budget={text!r}: expected US dollars, 0 or more")
+    return limit
+
+
+def arguments_of(item: pytest.Item) -> dict[str, Any]:
+    """What the markers of a test, its class and its module say together."""
+    arguments: dict[str, Any] = {}
+    for mark in item.iter_markers(MARKER):  # the closest first: a test's own before its class's
+        unknown = [name for name in mark.kwargs if name not in _ARGUMENTS]
+        if unknown or mark.args:
+            pytest.fail(
+                f"{MARKER}({', '.join([*map(repr, mark.args), *(f'{n}=' for n in unknown)])}): "
+                f"unknown; it takes {', '.join(f'{n}=' for n in _ARGUMENTS)}",
+                pytrace=False,
+            )
+        arguments = {**mark.kwargs, **arguments}
+    return arguments
+
+
+def path_of(item: pytest.Item, name: str | None) -> Path:
+    """A test's cassette.
+
+    Args:
+        item: The test.
+        name: What the marker names, None for its own.
+    """
+    from ember_testing.cassettes.paths import cassette_file, shared_file
+
+    folder = item.config.rootpath / str(item.config.getini("ember_cassette_dir"))
+    return folder / (cassette_file(item.nodeid) if name is None else shared_file(name))
+
+
+def relative(config: pytest.Config, path: Path) -> str:
+    """A path as a report names it: from rootdir, with / between folders."""
+    return os.path.relpath(path, config.rootpath).replace(os.sep, "/")

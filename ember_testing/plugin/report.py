@@ -1,0 +1,34 @@
+"""The lines at the end of a run, made from its counts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ember_testing.replay.money import dollars
+
+if TYPE_CHECKING:
+    from ember_testing.replay.tally import Tally
+
+
+def summary(tally: Tally) -> list[str]:
+    """The lines for the end of the run, the first with all figures; none when nothing happened."""
+    if not tally:
+        return []
+    parts = [f"{tally.replayed} replayed", f"{tally.recorded} recorded"]
+    if tally.missed:
+        parts.append(f"{tally.missed} without a recording")
+    if tally.spent:
+        parts.append(f"{dollars(tally.spent)} spent")
+    if tally.saved:
+        parts.append(f"{dollars(tally.saved)} saved")
+    if tally.unpriced and (tally.spent or tally.saved):
+        parts.append(f"{tally.unpriced} of unknown cost")
+    if tally.avoided >= 0.05:
+        parts.append(f"{tally.avoided:.1f} s of provider time avoided")
+    if tally.waits:
+        parts.append(f"{tally.waits:.1f} s of waits left out")
+    if tally.unused:
+        parts.append(f"{tally.unused} unused recordings")
+    if tally.stale:
+        parts.append(f"{tally.stale} stale recordings")
+    return [", ".join(parts), *dict.fromkeys(tally.notes)]

@@ -1,0 +1,1 @@
+"""Recording and replaying the calls of a block or a test."""

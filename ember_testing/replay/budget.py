@@ -1,0 +1,157 @@
+"""A cap on what a recording may spend, held before a call is sent.
+
+The rule: a call is estimated at one input token for every three bytes of its body (images and their
+base64 included) and at as many output tokens as it allows (`max_tokens` and the like, times the
+answers asked for), 4,096 where it sets no limit, at the prices in force. It is sent only if that
+fits into what is left. Once it has ended, what it really cost takes the estimate's place.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+import threading
+import warnings
+from collections.abc import Mapping
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, cast
+
+from ember_testing.exceptions import BudgetExceeded
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+BYTES_A_TOKEN = 3
+UNLIMITED_OUTPUT = 4096
+"""Output tokens counted for a request that sets no limit."""
+
+_LIMITS = ("max_completion_tokens", "max_output_tokens", "max_tokens", "maxOutputTokens")
+_SCHEMA = "create table if not exists calls (id integer primary key, usd real not null)"
+
+
+def estimate(method: str, url: str, body: bytes) -> float | None:
+    """What a request may cost at most, by the rule above.
+
+    Args:
+        method: Of the request.
+        url: Of the request.
+        body: All of it.
+
+    Returns:
+        US dollars; `nan` where no price is known; None where it is no call to a model.
+    """
+    # Late: they know all of Ember.
+    from ember.exceptions import UnknownPriceWarning
+    from ember.models.schemas import UsageStats
+    from ember.pricing.cost import cost
+    from ember_testing.wires.exchange import read_request
+
+    asked = read_request(url, body) if method == "POST" else None
+    if asked is None:
+        return None
+    usage = UsageStats(
+        prompt_tokens=math.ceil(len(body) / BYTES_A_TOKEN), completion_tokens=_output(asked.body)
+    )
+    with warnings.catch_warnings():  # the error that the caller raises says it
+        warnings.simplefilter("ignore", UnknownPriceWarning)
+        return cost(asked.provider, asked.model, usage, requested_model=asked.model)
+
+
+def _output(body: Mapping[str, Any]) -> int:
+    generation = body.get("generationConfig")
+    config = cast("Mapping[str, Any]", generation if isinstance(generation, Mapping) else {})
+    limits = [value for name in _LIMITS for value in (body.get(name), config.get(name))]
+    limit = next((value for value in limits if isinstance(value, int)), UNLIMITED_OUTPUT)
+    answers = body.get("n") or config.get("candidateCount") or 1
+    return limit * (answers if isinstance(answers, int) else 1)
+
+
+class Budget:
+    """What is left of a sum of money, shared by threads and by the processes of one run.
+
+    Args:
+        limit: US dollars.
+        ledger: A file that all processes of the run use; None for this process alone.
+
+    Raises:
+        ValueError: The limit is no amount of money.
+    """
+
+    def __init__(self, limit: float, ledger: Path | None = None) -> None:
+        if not (math.isfinite(limit) and limit >= 0):
+            raise ValueError(f"budget={limit!r}: expected US dollars, 0 or more")
+        self.limit = limit
+        self._lock = threading.Lock()
+        self._connection = sqlite3.connect(
+            str(ledger or ":memory:"), isolation_level=None, check_same_thread=False, timeout=60
+        )
+        self._connection.execute(_SCHEMA)
+
+    def reserve(self, method: str, url: str, body: bytes) -> int | None:
+        """Set aside what a call may cost, before it is sent.
+
+        Args:
+            method: Of the request.
+            url: Of the request.
+            body: All of it.
+
+        Returns:
+            What `settle` wants; None where the call is none to a model.
+
+        Raises:
+            BudgetExceeded: It does not fit, or its price is not known.
+        """
+        amount = estimate(method, url, body)
+        if amount is None:
+            return None
+        where = f"{method} {url}"
+        if math.isnan(amount):
+            model = json.loads(body).get("model", "") if body[:1] == b"{" else ""
+            name = "".join(filter(str.isalnum, model or "MODEL")).upper()
+            raise BudgetExceeded(
+                f"{where} not sent: no price is known for it, so the budget of "
+                f"${self.limit:g} cannot be kept; set EMBER_COST_{name}_INPUT and _OUTPUT (US "
+                "dollars per million tokens), or record without a budget"
+            )
+        with self._lock:
+            self._connection.execute("begin immediate")
+            try:
+                spent = self._sum()
+                if spent + amount <= self.limit:
+                    row = self._connection.execute("insert into calls (usd) values (?)", (amount,))
+                    return row.lastrowid
+            finally:
+                self._connection.execute("commit")
+        raise BudgetExceeded(
+            f"{where} not sent: it may cost ${amount:.6f}, and ${spent:.6f} of the budget of "
+            f"${self.limit:g} are spent or set aside; raise the budget, or lower the call's "
+            "max_tokens"
+        )
+
+    def settle(self, reservation: int, amount: float | None) -> None:
+        """Put what a call really cost in the place of its estimate.
+
+        Args:
+            reservation: What `reserve` gave.
+            amount: US dollars; None leaves the estimate, since something was sent.
+        """
+        if amount is not None:
+            with self._lock:
+                self._connection.execute(
+                    "update calls set usd = ? where id = ?", (amount, reservation)
+                )
+
+    @property
+    def spent(self) -> float:
+        """US dollars spent or set aside."""
+        with self._lock:
+            return self._sum()
+
+    def _sum(self) -> float:
+        with closing(self._connection.execute("select coalesce(sum(usd), 0) from calls")) as rows:
+            return float(rows.fetchone()[0])
+
+    def close(self) -> None:
+        """Let go of the ledger's file."""
+        self._connection.close()

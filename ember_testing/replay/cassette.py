@@ -1,0 +1,124 @@
+"""A cassette without pytest: what it shows, and the `with` block."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ember_testing.exceptions import RecordingWarning
+from ember_testing.patches import transport
+from ember_testing.replay.budget import Budget
+from ember_testing.replay.request import DEFAULT_MATCH_ON
+from ember_testing.replay.session import Session
+from ember_testing.replay.settings import Record, Settings
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Generator, Mapping, Sequence
+
+    from ember_testing.cassettes.calls import Calls
+    from ember_testing.faults import Fault
+
+
+class Cassette:
+    """What was played and recorded so far.
+
+    Args:
+        session: The cassette in use.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._session.path
+
+    @property
+    def played(self) -> Calls:
+        """Calls answered from the file, in their order."""
+        return self._session.played
+
+    @property
+    def recorded(self) -> Calls:
+        """Calls that were made and written down, in the order in which they ended."""
+        return self._session.recorded
+
+    def __repr__(self) -> str:
+        return (
+            f"Cassette({str(self.path)!r}, {len(self.played)} played, "
+            f"{len(self.recorded)} recorded)"
+        )
+
+
+@contextmanager
+def cassette(
+    path: str | os.PathLike[str],
+    record: Record | None = None,
+    *,
+    match_on: Sequence[str] = DEFAULT_MATCH_ON,
+    ignore: Sequence[str] = (),
+    repeats: str = "error",
+    record_errors: bool = False,
+    timing: bool = False,
+    allow_loopback: bool = False,
+    prices: str = "recorded",
+    faults: Mapping[int, Fault] | None = None,
+    budget: float | None = None,
+) -> Generator[Cassette]:
+    """Record or replay the calls of every httpx client of the process, in sync and async code.
+
+    Without `record` nothing leaves the process inside the block. An exception that leaves it keeps
+    what `"new"` has recorded (it is paid for) and drops what `"all"` has: the old file stays.
+
+    Args:
+        path: The cassette's file.
+        record: None to replay only, `"new"` to record what is missing, `"all"` to record anew.
+        match_on: Parts of the request that are compared: method, scheme, host, port, path, query,
+            url, body, `header:NAME`.
+        ignore: JSON paths of the body that are not compared, such as `metadata.run_id`.
+        repeats: Past the last recording of a request: `"error"`, or `"last"` to repeat it.
+        record_errors: Keep recorded answers of status 400 and above.
+        timing: Replay the pauses too.
+        allow_loopback: Calls to this machine go through, neither recorded nor replayed.
+        prices: What a replayed call costs: `"recorded"`, by the prices in force when it was
+            recorded, or `"current"`.
+        faults: By the number of the call, from 1, what happens to it in a replay, such as
+            `{3: rate_limit()}`; see `ember_testing.faults`.
+        budget: US dollars that recording may cost, by the rule of `ember_testing.replay.budget`.
+
+    Yields:
+        What was played and recorded so far.
+
+    Raises:
+        BudgetExceeded: A call was not sent, because it might cost more than is left.
+        CassetteMiss: A request has no recording; raised again at the end if it was swallowed.
+        NetworkBlocked: Something would have left the process; likewise.
+        CassetteError: The file cannot be read or written.
+        ValueError: An argument has none of the values above.
+    """
+    if record not in (None, "new", "all"):
+        raise ValueError(f"record={record!r}: expected None, 'new' or 'all'")
+    settings = Settings(
+        match_on, ignore, repeats, record_errors, timing, allow_loopback, prices, faults or {}
+    )
+    purse = Budget(budget) if budget is not None else None
+    session = Session(Path(path), record, settings, budget=purse)
+    transport.activate(session)
+    passed = False
+    try:
+        yield Cassette(session)
+        passed = True
+    finally:
+        transport.deactivate(session)
+        session.close(passed=passed or session.record == "new")
+        if purse is not None:
+            purse.close()
+        for note in session.tally.notes:
+            warnings.warn(note, RecordingWarning, stacklevel=3)
+        if session.failures and not isinstance(sys.exc_info()[1], type(session.failures[0])):
+            raise session.failures[0]

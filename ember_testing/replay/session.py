@@ -1,0 +1,393 @@
+"""One cassette in use: which recording answers a request, what is kept of a live call, the end.
+
+Sync and async callers share all of it; only `transport.py` awaits.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from array import array
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from ember_testing.cassettes import schema
+from ember_testing.cassettes.calls import Calls
+from ember_testing.cassettes.cassette_rows import Answer
+from ember_testing.cassettes.file import CassetteFile, Found, found_at
+from ember_testing.exceptions import BudgetExceeded, CassetteError, CassetteMiss, ReplayFailure
+from ember_testing.replay import request as matching
+from ember_testing.replay.incoming import keyed
+from ember_testing.replay.leaks import first_leak
+from ember_testing.replay.lookup import Lookup
+from ember_testing.replay.miss import explain, record_command
+from ember_testing.replay.prices import Pins
+from ember_testing.replay.recording import Take
+from ember_testing.replay.redaction import (
+    Headers,
+    Redaction,
+    secrets_of_environment,
+    secrets_of_request,
+)
+from ember_testing.replay.settings import Record, Settings
+from ember_testing.replay.tally import Tally
+from ember_testing.wires.playback import Playback
+from ember_testing.wires.readings import read_row, sets_prices
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from ember_testing.replay.budget import Budget
+
+_EXPLAINED = 3  # misses of one test that get the nearest recording; a loop may make thousands
+
+
+class Session:
+    """A cassette from its opening to its end.
+
+    Args:
+        path: The file.
+        record: None to replay only, `new` to record what is missing, `all` to record anew.
+        settings: How it is used.
+        test: Node id of the test, for the file and for the command to type.
+        run: Names the test run: a cassette that several tests share is recorded anew only once in
+            it.
+        budget: What recording may cost.
+
+    Raises:
+        CassetteError: The file is there and cannot be used.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        record: Record | None,
+        settings: Settings | None = None,
+        *,
+        test: str = "",
+        run: str = "",
+        budget: Budget | None = None,
+    ) -> None:
+        self.path = path
+        self.settings = settings or Settings()
+        self.test = test
+        self.failures: list[ReplayFailure] = []
+        self.tally = Tally()
+        self.played = Calls(self._rows)
+        self.recorded = Calls(self._rows)
+        self._rules = self.settings.rules()
+        self.rules_text = self._rules.text  # as they are stored beside a key
+        self._lookup = Lookup(self._rules, repeats_last=self.settings.repeats == "last")
+        self._run = run
+        self._redaction = Redaction(secrets_of_environment(os.environ))
+        self._lock = threading.RLock()
+        self._takes: set[Take] = set()
+        self._broken: list[str] = []
+        self._unread = array("q")  # calls written down, not yet read
+        self._budget = budget
+        self._sets_prices = False
+        self._since: Found | None = None
+        self.pins = Pins()
+        self._file: CassetteFile | None = None
+        self.record: Record | None = record
+        self._calls = 0
+        self._open()
+
+    # Opening ---------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        if self.record == "all":
+            self._since, run = found_at(self.path)
+            if self._run and run == self._run:
+                self.record = "new"  # an earlier test of this run has begun the new file
+        if self.record != "all" and self.path.exists():
+            self._file = CassetteFile(self.path, schema.about(self._run) if self.record else None)
+            if self.settings.prices == "recorded":
+                self.pins = Pins(self._file.prices())
+
+    def _for_writing(self) -> CassetteFile:
+        """The file that recordings go to; made with the first one, before anything is paid for."""
+        if self._file is None:
+            path = self.path
+            if self.record == "all":
+                # In the same folder, so that it can take the old one's place in one step.
+                path = path.with_name(f"{path.name}.{os.getpid()}-{uuid4().hex[:8]}.part")
+            self._file = CassetteFile(path, schema.about(self._run))
+        return self._file
+
+    # A call ----------------------------------------------------------------------------------
+
+    def begin(self, method: str, url: str, headers: Headers, body: bytes) -> Playback | Take:
+        """Count a request, before it is sent, and say what becomes of it.
+
+        Args:
+            method: Of the request.
+            url: Of the request, whole.
+            headers: Of the request.
+            body: All of it.
+
+        Returns:
+            A recorded response, or the place where to put the live one.
+
+        Raises:
+            CassetteMiss: Nothing is recorded for it and nothing is to be.
+            CassetteError: The file cannot be read or written.
+        """
+        try:
+            with self._lock:
+                if self.record:  # a test may set a key while it runs
+                    self._learn()
+                request, key = self._keyed(method, url, headers, body)
+                file = None if self.record == "all" else self._file
+                self._calls += 1
+                if self._calls in self.settings.faults and not self.record:
+                    return self._faulted(request, key)
+                answer = self._lookup.next(file, key)
+                if answer is None and not self.record and self._learn():
+                    request, key = self._keyed(method, url, headers, body)
+                    answer = self._lookup.next(file, key)
+                if answer is not None:
+                    return self._play(answer, request)
+                n = self._lookup.count(key)
+                if self.record:
+                    return self._take(request._replace(headers=headers), key, n, url, body)
+                self.tally.missed += 1
+                raise self.fail(CassetteMiss(self._explain(request, key, n)))
+        except CassetteError as error:
+            self._broken.append(str(error))
+            raise
+
+    def _take(self, request: matching.Request, key: str, n: int, url: str, body: bytes) -> Take:
+        if self._broken:  # what cannot be kept is not to be paid for again and again
+            raise CassetteError(self._broken[0])
+        self._for_writing()
+        reservation = None
+        if self._budget is not None:
+            try:
+                reservation = self._budget.reserve(request.method, url, body)
+            except BudgetExceeded as error:
+                raise self.fail(BudgetExceeded(self._redaction.text(str(error)))) from None
+        self.pins.follow(None)
+        request = request._replace(headers=self._redaction.headers(request.headers))
+        take = Take(self, request, key, n, reservation)
+        self._takes.add(take)
+        return take
+
+    def _learn(self, values: frozenset[str] = frozenset()) -> bool:
+        before = self._redaction
+        names = tuple(os.environ)
+        self._sets_prices = sets_prices(names)
+        self._redaction = before.also(values or secrets_of_environment(os.environ, names))
+        return self._redaction is not before
+
+    def _keyed(
+        self, method: str, url: str, headers: Headers, body: bytes
+    ) -> tuple[matching.Request, str]:
+        self._redaction = self._redaction.also(secrets_of_request(url, headers))
+        return keyed(method, url, headers, body, self._rules, self._redaction)
+
+    def _faulted(self, request: matching.Request, key: str) -> Playback:
+        """A call that meets a fault; its recording is left to the next one like it."""
+        from ember_testing.replay.faults import faulted  # late: few tests have any
+
+        def recorded() -> Playback:
+            answer = self._lookup.peek(self._file, key)
+            if answer is None:
+                self.tally.missed += 1
+                raise self.fail(CassetteMiss(self._explain(request, key, self._lookup.count(key))))
+            return self._play(answer, request)
+
+        return faulted(self.settings.faults[self._calls], self, request, recorded)
+
+    def _play(self, answer: Answer, request: matching.Request) -> Playback:
+        assert self._file is not None  # the answer came out of it
+        if answer.offset is None or answer.data is None:
+            chunks: list[tuple[float, bytes]] = []
+        elif answer.pieces == 1:
+            chunks = [(answer.offset, answer.data)]
+        else:
+            chunks = self._file.chunks(answer.id)
+        self.pins.follow(answer.id)
+        self.played.add(answer.id)
+        self.tally.replayed += 1
+        self.tally.avoided += answer.elapsed or 0.0
+        self._count_cost("saved", answer.cost_usd)
+        headers = [
+            (name.encode("latin-1"), value.encode("latin-1"))
+            for name, value in json.loads(answer.response_headers or "[]")
+        ]
+        return Playback(answer, headers, chunks, self.settings.timing, self, request)
+
+    def _count_cost(self, name: str, cost: float | None) -> None:
+        if cost is None:
+            self.tally.unpriced += 1
+        else:
+            setattr(self.tally, name, getattr(self.tally, name) + cost)
+
+    # Keeping ---------------------------------------------------------------------------------
+
+    def keep(self, take: Take, row: dict[str, Any], chunks: Sequence[tuple[float, bytes]]) -> None:
+        """Write a finished call down; what cannot be written fails the test at its end.
+
+        Args:
+            take: The call.
+            row: Its columns.
+            chunks: Offset and bytes of its pieces.
+        """
+        with self._lock:
+            if take not in self._takes:
+                return  # the session is over, or the call was written when the caller closed it
+            self._takes.discard(take)
+            if (row["status"] or 0) >= 400 and not self.settings.record_errors:
+                self.note(
+                    f"not kept: status {row['status']} for {row['method']} {row['url']}; mark the "
+                    "test ember_replay(record_errors=True) to record errors"
+                )
+                return
+            try:
+                number = self._for_writing().add(row, chunks)
+            except CassetteError as error:  # the caller has paid for its answer and gets it
+                self._broken.append(str(error))
+                return
+            self.recorded.add(number)
+            self.tally.recorded += 1
+            self._unread.append(number)
+            if take.reservation is not None or self._sets_prices:
+                self._read(take)
+
+    def _read(self, take: Take | None = None) -> None:
+        """Read what was written down: who answered, how many tokens, at what price."""
+        file, unread = self._file, self._unread
+        if file is None or not unread:
+            return
+        self._unread = array("q")
+        found = [(row["id"], read_row(row)) for row in file.rows(unread)]
+        try:
+            file.describe(found)
+        except CassetteError as error:
+            self._broken.append(str(error))
+        for _, read in found:
+            if read.problem:
+                self.note(read.problem)
+            self._count_cost("spent", read.columns["cost_usd"])
+        if take is not None and take.reservation is not None and self._budget is not None:
+            self._budget.settle(take.reservation, found[-1][1].columns["cost_usd"])
+
+    @property
+    def redaction(self) -> Redaction:
+        """What is known to be secret by now."""
+        return self._redaction
+
+    def note(self, sentence: str) -> None:
+        """Say something at the end of the run."""
+        self.tally.notes.append(f"{self.test or self.path}: {sentence}")
+
+    def fail(self, failure: ReplayFailure) -> ReplayFailure:
+        """Remember a failure, so that whoever swallows it does not turn it into a success."""
+        self.failures.append(failure)
+        return failure
+
+    # The end ---------------------------------------------------------------------------------
+
+    def close(self, passed: bool) -> None:
+        """End the session: put the recording into its place, or drop it.
+
+        Args:
+            passed: Whether the test has passed; a failed one keeps its old cassette.
+
+        Raises:
+            CassetteError: Something could not be written, or would have held a credential.
+        """
+        with self._lock:
+            for take in list(self._takes):
+                take.finish("closed")
+            if self.record:  # what was learnt late may stand in what was written before
+                self._learn()
+            elif passed:
+                self._broken += self.settings.unmet_faults(self._calls)
+            file, self._file = self._file, None
+            if file is None:
+                return self._complain()
+            try:
+                if self.record and self.recorded:
+                    self._file = file
+                    self._read()
+                    self._file = None
+                if not self.record:
+                    file.close()
+                elif not self.recorded or not passed or self._would_leak(file):
+                    self._drop(file)
+                elif self.record == "all":
+                    file.replace(self.path, self._since)
+                else:
+                    file.close()
+            finally:
+                file.close()
+            return self._complain()
+
+    def _drop(self, file: CassetteFile) -> None:
+        if self.recorded:
+            self.note(f"{len(self.recorded)} new recordings dropped, the cassette is as it was")
+        if self.record == "all":
+            file.close()
+            file.path.unlink(missing_ok=True)
+        else:
+            file.take_back()
+
+    def _would_leak(self, file: CassetteFile) -> bool:
+        """Whether a credential that was learnt later stands in what was written before."""
+        leak = first_leak(file, self.recorded.numbers(), self._redaction)
+        if leak is not None:
+            self._broken.append(f"{self.path} is not written: {leak}")
+        return leak is not None
+
+    def _complain(self) -> None:
+        if self._broken:
+            raise CassetteError("\n".join(dict.fromkeys(self._broken)))
+
+    def stale(self, days: float | None) -> int:
+        """How many of the played recordings are older than that."""
+        if days is None or self._file is None:
+            return 0
+        oldest = (datetime.now(timezone.utc) - timedelta(days=days)).isoformat()
+        return sum(row["recorded_at"] < oldest for row in self._file.rows(self.played.numbers()))
+
+    def unused(self) -> int:
+        """How many recordings of the file were not asked for."""
+        if self._file is None or self.record:
+            return 0
+        return self._file.size() - len(set(self.played.numbers()))
+
+    def _rows(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
+        with self._lock:
+            self._read()
+            if self._file is not None:
+                return self._file.rows(numbers)
+        if not self.path.exists():
+            return []
+        file = CassetteFile(self.path)
+        try:
+            return file.rows(numbers)
+        finally:
+            file.close()
+
+    # A miss ----------------------------------------------------------------------------------
+
+    def command(self, anew: bool = False) -> str:
+        """What to type to record what is missing, or all of it anew."""
+        return record_command(self.test, self.path, anew=anew)
+
+    def _explain(self, request: matching.Request, key: str, n: int) -> str:
+        return explain(
+            request,
+            self.path,
+            self._file,
+            n=n,
+            recorded=self._lookup.recorded(self._file, key) if self._file else 0,
+            compare=len(self.failures) < _EXPLAINED,
+            command=self.command(),
+            rules=self._rules,
+        )

@@ -1,0 +1,427 @@
+"""Hypothesis strategies for code that calls language models.
+
+    @given(strategies.streams())
+    def test_reader(sent):
+        assert my_reader(sent.wire, sent.served.pieces).text == sent.means.text
+
+What providers send comes in the four wires' own bytes (`openai`, `openai-responses`, `anthropic`,
+`google`), with the answer or the error that it means: see `Sent`. `fake_model` takes each as a
+reply. Every strategy is built from smaller ones and shrinks to the least: one word, no cut.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any, TypeVar
+
+from hypothesis import strategies as st
+from hypothesis.errors import InvalidArgument
+from hypothesis.strategies import SearchStrategy
+
+from ember.models.schemas import FinishReason, ToolCall, UsageStats
+from ember_testing import faults
+from ember_testing import wires as encoding
+from ember_testing.strategies.damage import Damages, damaged, recordings
+from ember_testing.wires.answer import Answer, Failure
+from ember_testing.wires.response import Sent
+
+__all__ = [
+    "answers",
+    "errors",
+    "from_cassette",
+    "messages",
+    "model_names",
+    "parameters",
+    "price_tables",
+    "prompts",
+    "responses",
+    "streams",
+    "tool_calls",
+    "usages",
+    "wires",
+]
+
+_T = TypeVar("_T")
+_MODELS: Mapping[str, Sequence[str]] = {
+    "openai": ("gpt-4", "gpt-4o-mini", "gpt-4.1", "o3", "groq/openai/gpt-oss-20b", "mistral/tiny"),
+    "openai-responses": ("o3-pro", "gpt-5-codex"),
+    "anthropic": ("claude-3-opus", "claude-sonnet-4-5", "anthropic/claude-x"),
+    "google": ("gemini-pro", "gemini-2.5-flash", "google/gemini-x"),
+}
+_REASONS: Mapping[str, Sequence[FinishReason]] = {
+    "openai": ("stop", "length", "other", "error"),
+    "openai-responses": ("stop", "length", "other"),
+    "anthropic": ("stop", "length", "other"),
+    "google": ("stop", "length", "other", "error"),
+}
+# What text readers stumble over: line ends that are none, and JSON's and SSE's own signs.
+_TROUBLE = '\u2028\u2029\x85\r\n\x00"\\{}[]:'
+_FAILURES = (
+    faults.rate_limit,
+    faults.overloaded,
+    faults.quota,
+    faults.server_error,
+    faults.authentication,
+    faults.not_found,
+    faults.context_length,
+)
+
+
+def _texts(*, min_size: int = 0, max_size: int) -> SearchStrategy[str]:
+    signs = st.characters(codec="utf-8") | st.sampled_from(_TROUBLE)
+    # A list and no text(): that would make one alphabet of them, where trouble is rare.
+    return st.lists(signs, min_size=min_size, max_size=max_size).map("".join)
+
+
+def wires() -> SearchStrategy[str]:
+    """Names of wire formats."""
+    return st.sampled_from(encoding.WIRES)
+
+
+def model_names(*, wires: SearchStrategy[str] | None = None) -> SearchStrategy[str]:
+    """Names of models that Ember knows whom to ask for, with a provider's prefix and without.
+
+    Args:
+        wires: Whose; by default of all.
+    """
+    return _of_each(wires, lambda wire: st.sampled_from(_MODELS[wire]))
+
+
+def prompts(*, max_size: int = 80) -> SearchStrategy[str]:
+    """Prompts as text; never blank, since nobody can answer that.
+
+    Args:
+        max_size: The most characters.
+
+    Raises:
+        InvalidArgument: There is no room for a character.
+    """
+    if max_size < 1:
+        raise InvalidArgument(f"max_size={max_size!r} leaves no room for a prompt")
+    before = max_size // 2
+    return st.tuples(
+        _texts(max_size=before),
+        st.characters(categories=("L", "N")),
+        _texts(max_size=max_size - 1 - before),
+    ).map("".join)
+
+
+def messages(
+    *,
+    prompts: SearchStrategy[str] | None = None,
+    max_turns: int = 3,
+    systems: SearchStrategy[str | None] | None = None,
+) -> SearchStrategy[list[dict[str, str]]]:
+    """Conversations as lists of messages: user and assistant in turn, a user's last.
+
+    Args:
+        prompts: What is said.
+        max_turns: The most questions.
+        systems: The system prompt before it, or None for no such message.
+
+    Raises:
+        InvalidArgument: There is no room for a question.
+    """
+    if max_turns < 1:
+        raise InvalidArgument(f"max_turns={max_turns!r} leaves no room for a question")
+    said = _prompts(prompts)
+    system = st.none() | said if systems is None else systems
+
+    def conversation(
+        first: str | None, pairs: list[tuple[str, str]], last: str
+    ) -> list[dict[str, str]]:
+        made = [] if first is None else [{"role": "system", "content": first}]
+        for asked, answered in pairs:
+            made.append({"role": "user", "content": asked})
+            made.append({"role": "assistant", "content": answered})
+        return [*made, {"role": "user", "content": last}]
+
+    pairs = st.lists(st.tuples(said, said), max_size=max_turns - 1)
+    return st.builds(conversation, system, pairs, said)
+
+
+def parameters(*, wires: SearchStrategy[str] | None = None) -> SearchStrategy[dict[str, Any]]:
+    """Parameters that a call may have beside its prompt.
+
+    Args:
+        wires: Whose; by default those that every wire has.
+    """
+    common: dict[str, SearchStrategy[Any]] = {
+        "temperature": st.floats(0, 1),
+        "top_p": st.floats(0.0625, 1),
+        "max_tokens": st.integers(1, 4096),
+        "system": _prompts(None),
+    }
+    stops: dict[str, SearchStrategy[Any]] = {"stop": st.lists(_prompts(None), max_size=3)}
+    own: Mapping[str, dict[str, SearchStrategy[Any]]] = {
+        "openai": {**stops, "seed": st.integers(0, 2**31)},
+        "openai-responses": {},
+        "anthropic": stops,
+        "google": {**stops, "seed": st.integers(0, 2**31)},
+    }
+    if wires is None:
+        return st.fixed_dictionaries({}, optional=common)
+    return _of_each(wires, lambda wire: st.fixed_dictionaries({}, optional={**common, **own[wire]}))
+
+
+def usages(
+    *, wires: SearchStrategy[str] | None = None, max_tokens: int = 100_000
+) -> SearchStrategy[UsageStats]:
+    """Counts that a provider can report: the parts are never more than the whole.
+
+    Args:
+        wires: Whose; by default what every wire can say (Google counts no cache writes).
+        max_tokens: The most of each kind.
+
+    Raises:
+        InvalidArgument: `max_tokens` is negative.
+    """
+    if max_tokens < 0:
+        raise InvalidArgument(f"max_tokens={max_tokens!r} is less than none")
+    tokens = st.integers(0, max_tokens)
+
+    def of(wire: str) -> SearchStrategy[UsageStats]:
+        # Drawn for every wire, so that a failing example can shrink from one wire to another.
+        written = tokens.map(lambda _: 0) if wire == "google" else tokens
+        # The plainest counts come last: what a failure needs of tokens is shrunk into those.
+        return st.builds(_usage, tokens, written, tokens, tokens, tokens)
+
+    return of("google") if wires is None else _of_each(wires, of)
+
+
+def _usage(cached: int, written: int, thought: int, fresh: int, said: int) -> UsageStats:
+    return UsageStats(
+        # At least one, as every provider counts: an answer without usage is another thing.
+        1 + fresh + cached + written,
+        1 + said + thought,
+        cached_tokens=cached,
+        cache_write_tokens=written,
+        reasoning_tokens=thought,
+    )
+
+
+def price_tables(
+    *,
+    names: SearchStrategy[str] | None = None,
+    prices: SearchStrategy[float] | None = None,
+    max_size: int = 4,
+) -> SearchStrategy[dict[str, dict[str, float]]]:
+    """Tables for `EMBER_MODEL_COSTS_JSON`, as the dict that its JSON is.
+
+    Args:
+        names: Of the models.
+        prices: US dollars per million tokens.
+        max_size: The most models.
+    """
+    price = st.integers(0, 10_000_00).map(lambda cents: cents / 100) if prices is None else prices
+    row = st.fixed_dictionaries({"input": price, "output": price})
+    return st.dictionaries(model_names() if names is None else names, row, max_size=max_size)
+
+
+def tool_calls() -> SearchStrategy[ToolCall]:
+    """Tools that a model asks for, with arguments of any JSON."""
+    name = st.from_regex(r"[a-z][a-z_]{0,15}", fullmatch=True)
+    leaves = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | _texts(max_size=10)
+    value = st.recursive(
+        leaves,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(name, inner, max_size=3),
+        max_leaves=6,
+    )
+    ids = st.integers(1, 10**9).map(lambda number: f"call_{number}")
+    return st.builds(ToolCall, ids, name, st.dictionaries(name, value, max_size=3))
+
+
+def answers(
+    *, wires: SearchStrategy[str] | None = None, usages: SearchStrategy[UsageStats] | None = None
+) -> SearchStrategy[Answer]:
+    """Answers that a wire can say: text in pieces, tool calls, reasoning, refusals, every end.
+
+    Args:
+        wires: Whose; by default what all can say.
+        usages: What was used.
+    """
+    given = usages
+    if wires is None:
+        return _answers("anthropic", _usages("google") if given is None else given)
+    return _of_each(wires, lambda wire: _answers(wire, _usages(wire) if given is None else given))
+
+
+def _usages(wire: str) -> SearchStrategy[UsageStats]:
+    return usages(wires=st.just(wire))
+
+
+def _answers(wire: str, usage: SearchStrategy[UsageStats]) -> SearchStrategy[Answer]:
+    pieces = st.lists(_texts(max_size=12), max_size=5)
+    reasoning = st.none() | _texts(min_size=1, max_size=20)
+    calls = st.lists(tool_calls(), min_size=1, max_size=3, unique_by=lambda call: call.id)
+    # All three draw the same first, so that a failing refusal shrinks to plain text.
+    text = st.builds(
+        Answer,
+        usage=usage,
+        chunks=pieces,
+        reasoning=reasoning,
+        finish_reason=st.sampled_from(_REASONS[wire]),
+    )
+    tools = st.builds(
+        Answer,
+        usage=usage,
+        chunks=pieces,
+        reasoning=reasoning,
+        tool_calls=calls,
+        finish_reason=st.just("tool_calls"),
+    )
+    refusals = st.builds(
+        Answer,
+        usage=usage,
+        chunks=pieces,
+        refusal=_texts(min_size=1, max_size=20),
+        finish_reason=st.just("content_filter"),
+    )
+    return text | tools | refusals
+
+
+def responses(
+    *, wires: SearchStrategy[str] | None = None, answers: SearchStrategy[Answer] | None = None
+) -> SearchStrategy[Sent]:
+    """Whole answers in a wire's own bytes, each with the answer that it means.
+
+    Args:
+        wires: Of which formats.
+        answers: What they say; by default all that the wire can.
+    """
+    return _sent(wires, answers, stream=False)
+
+
+def streams(
+    *, wires: SearchStrategy[str] | None = None, answers: SearchStrategy[Answer] | None = None
+) -> SearchStrategy[Sent]:
+    """Streamed answers in a wire's own bytes, cut anywhere: inside a line, inside a sign.
+
+    Args:
+        wires: Of which formats.
+        answers: What they say; by default all that the wire can.
+    """
+    return _sent(wires, answers, stream=True).flatmap(_recut)
+
+
+def _sent(
+    wires: SearchStrategy[str] | None, said: SearchStrategy[Answer] | None, *, stream: bool
+) -> SearchStrategy[Sent]:
+    write = encoding.streamed if stream else encoding.whole
+
+    def of(wire: str) -> SearchStrategy[Sent]:
+        names = st.sampled_from(_MODELS[wire])
+        return st.builds(
+            sent, st.just(wire), names, _answers(wire, _usages(wire)) if said is None else said
+        )
+
+    def sent(wire: str, model: str, answer: Answer) -> Sent:
+        if answer.usage is None:
+            raise InvalidArgument(f"{answer!r} has no usage: pass answers(...) of this module")
+        served = write(wire, model.rpartition("/")[2], answer, answer.usage, 1)
+        return Sent(wire, model, stream, served, answer)
+
+    return _of_each(wires, of)
+
+
+def _recut(sent: Sent) -> SearchStrategy[Sent]:
+    cuts = st.lists(st.integers(0, len(sent.body)), max_size=6)
+    return cuts.map(lambda places: _with_pieces(sent, places))
+
+
+def _with_pieces(sent: Sent, places: Sequence[int]) -> Sent:
+    body, edges = sent.body, [0, *sorted(set(places)), len(sent.body)]
+    pieces = [body[start:end] for start, end in pairwise(edges) if start < end]
+    return replace(sent, served=sent.served._replace(pieces=pieces))
+
+
+def errors(
+    *,
+    wires: SearchStrategy[str] | None = None,
+    failures: SearchStrategy[Failure] | None = None,
+) -> SearchStrategy[Sent]:
+    """Providers' errors in a wire's own bytes, each with the `error_type` that it means.
+
+    Args:
+        wires: Of which formats.
+        failures: Which; by default all of `ember_testing.faults`, some with a time to wait.
+    """
+    told = st.sampled_from(_FAILURES).map(lambda make: make())
+    waits = st.integers(1, 36_000).map(lambda tenths: tenths / 10)
+    hinted = st.sampled_from((faults.rate_limit, faults.overloaded)).flatmap(
+        lambda make: waits.map(make)
+    )
+
+    def sent(wire: str, stream: bool, failure: Failure) -> Sent:
+        return Sent(
+            wire,
+            _MODELS[_known(wire)][0],
+            stream,
+            encoding.error(wire, failure),
+            None,
+            failure.error_type,
+            failure.retry_after,
+        )
+
+    return st.builds(
+        sent, _wires(wires), st.booleans(), told | hinted if failures is None else failures
+    )
+
+
+def from_cassette(
+    path: str | os.PathLike[str], *, damages: SearchStrategy[Damages] | None = None
+) -> SearchStrategy[Sent]:
+    """Recorded answers of models, damaged: what a reader must survive.
+
+    Keys are dropped, numbers changed, events doubled, left out and swapped, the end is cut off, and
+    the whole is cut into other pieces. What it means is left open.
+
+    Args:
+        path: The cassette.
+        damages: What is done to each; `st.just(())` leaves them as they were recorded.
+
+    Raises:
+        InvalidArgument: The cassette holds no call of a model.
+        CassetteError: It cannot be read.
+    """
+    recorded = recordings(path)
+    if not recorded:
+        raise InvalidArgument(f"{os.fspath(path)!r} holds no answered call of a model")
+    numbers = st.integers(0, 2**16)
+    kinds = st.sampled_from(("drop", "number", "double", "leave out", "swap", "truncate"))
+    drawn = st.lists(st.tuples(kinds, numbers, numbers), min_size=1, max_size=4)
+    return st.builds(
+        damaged, st.sampled_from(recorded), drawn.map(tuple) if damages is None else damages
+    ).flatmap(_recut)
+
+
+def _wires(given: SearchStrategy[str] | None) -> SearchStrategy[str]:
+    return st.sampled_from(encoding.WIRES) if given is None else given
+
+
+def _of_each(
+    wires: SearchStrategy[str] | None, of: Callable[[str], SearchStrategy[_T]]
+) -> SearchStrategy[_T]:
+    """What a wire has, for the wires that are drawn."""
+    # One strategy a wire, not one an example: to make and check it costs ten times the drawing.
+    made: dict[str, SearchStrategy[_T]] = {}
+
+    def once(wire: str) -> SearchStrategy[_T]:
+        if wire not in made:
+            made[wire] = of(_known(wire))
+        return made[wire]
+
+    return _wires(wires).flatmap(once)
+
+
+def _prompts(given: SearchStrategy[str] | None) -> SearchStrategy[str]:
+    return prompts() if given is None else given
+
+
+def _known(wire: str) -> str:
+    if wire not in _MODELS:
+        raise InvalidArgument(f"wires gave {wire!r}: there are {', '.join(_MODELS)}")
+    return wire

@@ -1,0 +1,116 @@
+"""Recorded answers of models, and damage done to them; pure but for the reading."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeAlias, cast
+
+from ember_testing.cassettes.file import CassetteFile
+from ember_testing.wires import wire_of
+from ember_testing.wires.exchange import read_request
+from ember_testing.wires.response import Sent, Served
+
+__all__ = ["Damages", "damaged", "recordings"]
+
+# What is done, to which event, and to which place in it.
+Damages: TypeAlias = tuple[tuple[str, int, int], ...]
+
+_EVENT = re.compile(rb".*?(?:\r?\n\r?\n|\Z)", re.DOTALL)
+_OTHER_NUMBERS: tuple[object, ...] = (0, -1, 10**18, 1.5, None, "7", True)
+_OF_THE_BODY = ("content-length", "content-encoding", "transfer-encoding")
+
+
+def recordings(path: str | os.PathLike[str]) -> list[Sent]:
+    """The answers of models that a cassette holds.
+
+    Raises:
+        CassetteError: It cannot be read.
+    """
+    file = CassetteFile(Path(path))
+    try:
+        numbers = [number for number, *_ in file.requests()]
+        return [sent for row in file.rows(numbers) if (sent := _sent(row)) is not None]
+    finally:
+        file.close()
+
+
+def _sent(row: dict[str, Any]) -> Sent | None:
+    asked = read_request(row["url"], _bytes(row["request_body"]))
+    if asked is None or row["status"] is None:
+        return None
+    headers = tuple(
+        (name, value)
+        for name, value in json.loads(row["response_headers"] or "[]")
+        if name.lower() not in _OF_THE_BODY
+    )
+    wire = wire_of(asked.provider)
+    served = Served(row["status"], headers, (_bytes(row["response_body"]),))
+    return Sent(wire, f"{wire}/{asked.model}", asked.stream, served)
+
+
+def _bytes(content: str | bytes | None) -> bytes:
+    return content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content or b""
+
+
+def damaged(sent: Sent, damages: Damages) -> Sent:
+    """A recorded answer with some damage done.
+
+    Args:
+        sent: The answer.
+        damages: What is done, in turn.
+    """
+    units = [unit for unit in _EVENT.findall(sent.body) if unit] if sent.stream else [sent.body]
+    for kind, which, where in damages:
+        if not units:
+            break
+        at = which % len(units)
+        if kind == "double":
+            units.insert(at, units[at])
+        elif kind == "leave out":
+            del units[at]
+        elif kind == "swap":
+            other = where % len(units)
+            units[at], units[other] = units[other], units[at]
+        elif kind == "truncate":
+            units = [*units[:at], units[at][: where % (len(units[at]) + 1)]]
+        else:
+            units[at] = _edited(units[at], kind, where)
+    return replace(sent, served=sent.served._replace(pieces=(b"".join(units),)))
+
+
+def _edited(unit: bytes, kind: str, where: int) -> bytes:
+    """An event, or a whole body, with one key less or another number."""
+    start = unit.find(b"{")
+    end = unit.rfind(b"}") + 1
+    try:
+        value = json.loads(unit[start:end])
+    except ValueError:  # the end marker of a stream, or what earlier damage left
+        return unit
+    places = [*_places(value, keys=kind == "drop")]
+    if not places:
+        return unit
+    holder, key = places[where % len(places)]
+    if kind == "drop":
+        del holder[key]
+    else:
+        holder[key] = _OTHER_NUMBERS[where % len(_OTHER_NUMBERS)]
+    return unit[:start] + json.dumps(value).encode() + unit[end:]
+
+
+def _places(value: object, *, keys: bool) -> Iterator[tuple[Any, Any]]:
+    """Where a JSON value holds something: the keys of its objects, or its numbers."""
+    if isinstance(value, dict):
+        inside = [*cast("dict[Any, object]", value).items()]
+    elif isinstance(value, list):
+        inside = [*enumerate(cast("list[object]", value))]
+    else:
+        return
+    for key, inner in inside:
+        if isinstance(value, dict) if keys else isinstance(inner, (int, float)):
+            yield cast("Any", value), key
+        yield from _places(inner, keys=keys)

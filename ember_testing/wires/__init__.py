@@ -1,0 +1,112 @@
+"""Answers and errors written in each provider's own wire format; pure.
+
+The reverse of Ember's parsers, by the same sources: what is written here they must read back. One
+module for each vendor holds its words; this one picks, and writes the errors.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from ember.models.schemas import UsageStats
+from ember_testing.wires import anthropic as encoding_anthropic
+from ember_testing.wires import google as encoding_google
+from ember_testing.wires import openai as encoding_openai
+from ember_testing.wires import responses as encoding_responses
+from ember_testing.wires.answer import Answer, Failure
+from ember_testing.wires.events import dumps, event
+from ember_testing.wires.response import Served
+
+__all__ = ["WIRES", "error", "error_event", "streamed", "whole", "wire_of"]
+
+WIRES = ("openai", "openai-responses", "anthropic", "google")
+_JSON = ("content-type", "application/json")
+
+
+class _Words(NamedTuple):
+    whole: Callable[[str, Answer, UsageStats, int], dict[str, Any]]
+    events: Callable[[str, Answer, UsageStats, int], Iterator[bytes]]
+    request_id: str
+
+
+_WORDS: Mapping[str, _Words] = {
+    "openai": _Words(encoding_openai.whole, encoding_openai.events, "x-request-id"),
+    "openai-responses": _Words(encoding_responses.whole, encoding_responses.events, "x-request-id"),
+    "anthropic": _Words(encoding_anthropic.whole, encoding_anthropic.events, "request-id"),
+    "google": _Words(encoding_google.whole, encoding_google.events, "x-request-id"),
+}
+
+
+def wire_of(provider: str) -> str:
+    """The wire that a provider of Ember's speaks: most speak OpenAI's chat completions."""
+    return provider if provider in WIRES else "openai"
+
+
+def whole(wire: str, model: str, answer: Answer, usage: UsageStats, number: int) -> Served:
+    """The response of an answer that comes in one piece.
+
+    Args:
+        wire: `openai`, `openai-responses`, `anthropic` or `google`.
+        model: The model that was asked.
+        answer: What to say.
+        usage: What it used.
+        number: A number of its own, for the ids.
+
+    Raises:
+        ValueError: The wire cannot say it; the message says what.
+    """
+    words = _WORDS[wire]
+    body = dumps(words.whole(answer.model or model, answer, usage, number))
+    return Served(200, (_JSON, (words.request_id, f"req_fake{number}")), (body,))
+
+
+def streamed(wire: str, model: str, answer: Answer, usage: UsageStats, number: int) -> Served:
+    """The response of an answer that is streamed, a piece an event; see `whole`."""
+    words = _WORDS[wire]
+    headers = (("content-type", "text/event-stream"), (words.request_id, f"req_fake{number}"))
+    return Served(200, headers, [*words.events(answer.model or model, answer, usage, number)])
+
+
+def error(wire: str, failure: Failure) -> Served:
+    """The response that is an error."""
+    status = failure.status.get(wire, failure.status["openai"])
+    headers = [_JSON, (_WORDS[wire].request_id, "req_fake")]
+    if failure.retry_after is not None and wire != "google":
+        headers.append(("retry-after", f"{failure.retry_after:g}"))
+    return Served(status, headers, (dumps(_error_body(wire, failure)),))
+
+
+def error_event(wire: str, failure: Failure) -> bytes:
+    """The error as a provider puts it into a stream that has begun with a success."""
+    body = _error_body(wire, failure)
+    if wire == "google":
+        # Between the events, without `data:`, over several lines.
+        return json.dumps(body, indent=2).encode() + b"\r\n\r\n"
+    if wire == "openai-responses":
+        code, kind = failure.words.get(wire, failure.words["openai"])
+        message = failure.messages.get(wire, failure.messages["openai"])
+        told = {"type": "error", "code": code or kind, "message": message, "param": None}
+        return event(told, "error")
+    return event(body, "error" if wire == "anthropic" else None)
+
+
+def _error_body(wire: str, failure: Failure) -> dict[str, Any]:
+    message = failure.messages.get(wire, failure.messages["openai"])
+    code, kind = failure.words.get(wire, failure.words["openai"])
+    if wire == "anthropic":
+        error: dict[str, Any] = {"type": kind, "message": message}
+        return {"type": "error", "error": error, "request_id": "req_fake"}
+    if wire == "google":
+        details: list[dict[str, Any]] = []
+        if code is not None:
+            info = "type.googleapis.com/google.rpc.ErrorInfo"
+            details.append({"@type": info, "reason": code, "domain": "googleapis.com"})
+        if failure.retry_after is not None:
+            info = "type.googleapis.com/google.rpc.RetryInfo"
+            details.append({"@type": info, "retryDelay": f"{failure.retry_after:g}s"})
+        status = failure.status.get(wire, failure.status["openai"])
+        error = {"code": status, "message": message, "status": kind}
+        return {"error": {**error, "details": details} if details else error}
+    return {"error": {"message": message, "type": kind, "param": None, "code": code}}

@@ -1,0 +1,168 @@
+"""What a request and its answer say, whoever sent them; pure.
+
+Ember's own parsers read the traffic, so that a recording made through a vendor's SDK is understood
+as one of Ember's is.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+from ember.exceptions import EmberError, ProviderAPIError
+from ember.models.schemas import ChatResponse
+from ember.providers.compatible import WIRES
+from ember.providers.http import parse
+from ember.providers.servers import SELLERS
+from ember.providers.wire import Call, Wire
+from ember.transport.send import Reply, Timeout
+
+__all__ = ["Asked", "Reading", "read_exchange", "read_request", "read_response"]
+
+_GOOGLE_METHOD = re.compile(
+    r"/(?P<model>[^/:]+):(?P<method>generateContent|streamGenerateContent)$"
+)
+_PATHS = (
+    ("/chat/completions", "openai"),
+    ("/responses", "openai-responses"),
+    ("/messages", "anthropic"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a request asks for.
+
+    Args:
+        provider: The provider's name in Ember.
+        model: The model's id on the wire.
+        stream: Whether the answer is to come in pieces.
+        body: The request's JSON.
+        guessed: Whether the address is no provider's own, and the wire alone told the provider.
+    """
+
+    provider: str
+    model: str
+    stream: bool
+    body: Mapping[str, Any]
+    guessed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a recorded exchange says; None where it does not.
+
+    Args:
+        provider: The provider's name in Ember.
+        model: The model as the answer reports it, else as it was asked for.
+        prompt_tokens: All input tokens.
+        completion_tokens: All billed output tokens.
+        cost: US dollars.
+        text: The answer's text.
+    """
+
+    provider: str
+    model: str
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cost: float | None = None
+    text: str | None = None
+
+
+def read_request(url: str, body: bytes) -> Asked | None:
+    """What a request asks of a model, or None where it is no such request."""
+    parts = urlsplit(url)
+    try:
+        loaded: object = json.loads(body) if body else {}
+    except ValueError:
+        return None
+    if not isinstance(loaded, Mapping):
+        return None
+    asked = cast(Mapping[str, Any], loaded)
+    if match := _GOOGLE_METHOD.search(parts.path):
+        stream = match["method"] == "streamGenerateContent"
+        guessed = parts.netloc not in SELLERS
+        return Asked("google", match["model"], stream, asked, guessed)
+    for path, wire in _PATHS:
+        if parts.path.endswith(path):
+            provider = _provider(parts.netloc, parts.path, wire)
+            guessed = provider == wire and parts.netloc not in SELLERS
+            model = str(asked.get("model") or "")
+            return Asked(provider, model, bool(asked.get("stream")), asked, guessed)
+    return None
+
+
+def _provider(host: str, path: str, wire: str) -> str:
+    if wire != "openai":
+        return wire
+    if "/deployments/" in path or host.endswith((".openai.azure.com", ".services.ai.azure.com")):
+        return "azure"
+    return SELLERS.get(host, wire)
+
+
+def read_exchange(
+    method: str,
+    url: str,
+    request_body: bytes,
+    status: int,
+    response_headers: Mapping[str, str],
+    response_body: bytes,
+) -> Reading | None:
+    """What an exchange with a provider says, or None where it is not one.
+
+    Args:
+        method: The HTTP method.
+        url: The whole URL.
+        request_body: The request's body.
+        status: The answer's status.
+        response_headers: The answer's headers.
+        response_body: The answer's body, content encoding removed; for a stream as much as came.
+    """
+    asked = read_request(url, request_body) if method == "POST" else None
+    if asked is None:
+        return None
+    try:
+        response = read_response(asked, status, response_headers, response_body)
+    except ProviderAPIError as error:
+        return Reading(asked.provider, asked.model, text=error.context.get("partial_text"))
+    except EmberError:
+        return Reading(asked.provider, asked.model)
+    usage = response.usage
+    counted = bool(usage.total_tokens)
+    return Reading(
+        asked.provider,
+        response.model,
+        usage.prompt_tokens if counted else None,
+        usage.completion_tokens if counted else None,
+        None if math.isnan(usage.cost) else usage.cost,
+        response.text,
+    )
+
+
+def read_response(
+    asked: Asked, status: int, headers: Mapping[str, str], body: bytes
+) -> ChatResponse:
+    """The answer to a request, as Ember's own client reads it.
+
+    Args:
+        asked: The request.
+        status: The answer's status.
+        headers: The answer's headers.
+        body: The answer's body, content encoding removed.
+
+    Raises:
+        EmberError: It is an error, or not what the provider's wire says.
+    """
+    wire = WIRES[asked.provider]
+    lower = {name.lower(): value for name, value in headers.items()}
+    return parse(wire, _call(wire, asked), Reply(status, lower, body))
+
+
+def _call(wire: Wire, asked: Asked) -> Call:
+    base_url = wire.server.base_url
+    return Call(asked.model, (), {}, asked.stream, base_url, None, Timeout(), {})

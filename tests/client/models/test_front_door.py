@@ -1,0 +1,310 @@
+"""What users import, in whatever order, and what they may do with it."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import pickle
+import pydoc
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from unittest import mock
+
+import pytest
+
+import ember.api
+import ember.api.exceptions
+import ember.api.models
+import ember.api.models.providers
+import ember.api.models.schemas
+import ember.models
+from ember.api import models
+from ember.api.exceptions import ModelProviderError
+from ember_testing import FakeModel
+from tests.ways import KEY
+
+ROOT = Path(__file__).parents[3]
+
+# Every import of the design document, and what must be true of it.
+IMPORTS = (
+    ("from ember.api import models", "callable(models) and models.instance and models.acall"),
+    ("from ember.api.models import ModelRegistry", "ModelRegistry().invoke_model"),
+    ("from ember.models import ModelRegistry", "ModelRegistry().invoke_model_async"),
+    (
+        "from ember.api.models.providers import register_provider, BaseProvider",
+        "register_provider and BaseProvider.complete",
+    ),
+    (
+        "from ember.api.models.schemas import ChatResponse, UsageStats",
+        "ChatResponse('x', UsageStats()).text == 'x'",
+    ),
+    (
+        "from ember.api.exceptions import ModelProviderError, ProviderAPIError",
+        "issubclass(ModelProviderError, Exception) and ProviderAPIError",
+    ),
+)
+ALSO = ("import ember.api.models", "ember.api.models('gpt-4', 'x') if 0 else True")
+
+
+def run(*programs: str) -> list[subprocess.CompletedProcess[str]]:
+    """Run each program in a fresh interpreter, all at once, warnings being errors."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", program],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+        for program in programs
+    ]
+    return [subprocess.CompletedProcess(p.args, p.wait(60), *p.communicate()) for p in processes]
+
+
+# --- import paths -------------------------------------------------------------------------------
+
+
+def test_every_import_in_every_order() -> None:
+    """The document's import paths work with no module of Ember loaded, whichever comes first.
+
+    Every pair in either order: what a third import finds loaded is what one of the two loaded.
+    """
+    program = f"""
+import itertools, sys
+IMPORTS = {(*IMPORTS, ALSO)!r}
+for order in itertools.permutations(IMPORTS, 2):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "ember"]:
+        del sys.modules[name]
+    names = {{}}
+    for code, truth in order:
+        exec(code, names)
+        assert eval(truth, names), (order, truth)
+print("done")
+"""
+    (done,) = run(program)
+    assert (done.stdout, done.stderr) == ("done\n", "")
+
+
+def test_each_import_alone() -> None:
+    """Each import path works as the first line of a program, and brings no noise."""
+    programs = [f"{code}\nassert {truth}\nprint('done')" for code, truth in (*IMPORTS, ALSO)]
+    for done in run(*programs):
+        assert (done.stdout, done.stderr) == ("done\n", "")
+
+
+def test_import_loads_neither_toolkit_nor_anyio() -> None:
+    """The client loads nothing of the test toolkit, and no event loop's library before it."""
+    program = (
+        "import sys, ember.api\n"
+        "print(sorted({'ember_testing', 'pytest', 'anyio', 'trio'} & {*sys.modules}))"
+    )
+    (done,) = run(program)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+@pytest.mark.parametrize(
+    ("module", "names"),
+    [
+        (ember.api, "models"),
+        (
+            ember.api.models,
+            "AsyncStream ModelBinding ModelRegistry Models Stream UsageSummary",
+        ),
+        (ember.api.models.providers, "BaseProvider register_provider"),
+        (ember.api.models.schemas, "ChatResponse Chunk FinishReason ToolCall UsageStats"),
+        (
+            ember.api.exceptions,
+            "ERROR_TYPES EmberError ErrorType ModelProviderError ProviderAPIError "
+            "UnknownPriceWarning",
+        ),
+        (ember.models, "ModelRegistry UsageSummary"),
+    ],
+    ids=lambda value: value.__name__ if isinstance(value, ModuleType) else "",
+)
+def test_export_lists(module: ModuleType, names: str) -> None:
+    """What each door exports is pinned: a change here is a change for users."""
+    assert module.__all__ == names.split()
+    assert all(hasattr(module, name) for name in module.__all__)
+
+
+# --- a package that is a function ---------------------------------------------------------------
+
+
+def test_models_is_function_and_package() -> None:
+    """`models` is the package itself, callable, with its forms as methods."""
+    assert models is sys.modules["ember.api.models"]
+    assert isinstance(models, ember.api.models.Models)
+    assert isinstance(models, ModuleType)
+    for form in (models, models.instance, models.stream, models.acall, models.astream):
+        assert callable(form)
+
+
+def test_no_submodule_shadows_a_method() -> None:
+    """A submodule named like a method would replace it when it is imported."""
+    folder = ROOT / "ember" / "api" / "models"
+    modules = {path.stem for path in folder.iterdir()}
+    assert not modules & {name for name in vars(ember.api.models.Models) if name[0] != "_"}
+
+
+def test_models_pickles() -> None:
+    """`models` crosses to another process, and is the same function there."""
+    assert pickle.loads(pickle.dumps(models)) is models
+    program = (
+        "import pickle, sys\n"
+        f"models = pickle.loads({pickle.dumps(models)!r})\n"
+        "from ember.api import models as known\n"
+        "print(models is known and callable(models))"
+    )
+    (done,) = run(program)
+    assert (done.stdout, done.stderr) == ("True\n", "")
+
+
+def test_models_is_patched_by_its_dotted_name() -> None:
+    """`mock.patch` replaces the function, or one of its forms, and puts it back."""
+    with mock.patch("ember.api.models") as patched:
+        patched.return_value.text = "patched"
+        assert ember.api.models("gpt-4", "Hi").text == "patched"
+    with mock.patch("ember.api.models.stream") as patched:
+        models.stream("gpt-4", "Hi")
+        patched.assert_called_once_with("gpt-4", "Hi")
+    assert ember.api.models is models
+    assert "stream" not in vars(models)
+
+
+def test_help() -> None:
+    """`help(models)` tells what the function takes."""
+    text = pydoc.plain(pydoc.render_doc(models))
+    assert "models(model, prompt, **params)" in text
+    assert "acall(self, model" in text
+    assert "temperature" in (models.__call__.__doc__ or "") + (
+        type(models).__mro__[1].__doc__ or ""
+    )
+
+
+def test_reload() -> None:
+    """A reloaded package is still the function, and still a package."""
+    again = importlib.reload(sys.modules["ember.api.models"])
+    assert again is models
+    assert callable(models)
+    assert models.ModelRegistry is ember.api.models.ModelRegistry  # type: ignore[attr-defined]
+
+
+# --- bindings -----------------------------------------------------------------------------------
+
+
+def test_binding_merges_parameters(fake_model: FakeModel) -> None:
+    """A binding sends its own parameters; an override serves for one call."""
+    fake_model("gpt-4", lambda call: "Hello!")
+    binding = models.instance("gpt-4", temperature=0.2, seed=5)
+    for overrides in ({}, {"seed": 20}, {}):
+        binding("Hi", **overrides)
+    list(binding.stream("Hi", temperature=0.9))
+    sent = [call.params for call in fake_model.calls]
+    assert [params["seed"] for params in sent] == [5, 20, 5, 5]
+    assert [params["temperature"] for params in sent] == [0.2, 0.2, 0.2, 0.9]
+
+
+def test_binding_of_an_unknown_model() -> None:
+    """A binding to nothing is refused when it is made, with the nearest name."""
+    with pytest.raises(ModelProviderError, match="gpt-4"):
+        models.instance("gtp-4")
+
+
+def test_binding_holds_no_key_in_repr_and_pickle() -> None:
+    """A key given to a binding works in it, is not shown, and does not travel."""
+    binding = models.instance(
+        "gpt-4",
+        api_key=KEY,
+        temperature=0.2,
+        extra_headers={"Authorization": f"Bearer {KEY}", "X-Gateway-Token": KEY, "x-team": "a"},
+    )
+    assert KEY not in repr(binding)
+    assert KEY.encode() not in pickle.dumps(binding)
+    expected = "ModelBinding('gpt-4', temperature=0.2, extra_headers={'x-team': 'a'})"
+    assert repr(binding) == repr(pickle.loads(pickle.dumps(binding))) == expected
+
+
+def test_binding_of_a_provider_that_the_other_process_lacks() -> None:
+    """A binding is read back without its provider, and the call says what is missing."""
+    from ember.api.models.providers import BaseProvider, register_provider
+
+    class Here(BaseProvider):
+        pass
+
+    register_provider("only-here", Here)
+    data = pickle.dumps(models.instance("only-here/m"))
+    program = (
+        "import pickle\n"
+        f"binding = pickle.loads({data!r})\n"
+        "from ember.api.exceptions import ModelProviderError\n"
+        "try:\n    binding('Hi')\n"
+        "except ModelProviderError as error:\n    print('only-here' in str(error))"
+    )
+    (done,) = run(program)
+    assert (done.stdout, done.stderr) == ("True\n", "")
+
+
+# --- types --------------------------------------------------------------------------------------
+
+PLANTED = {
+    'models("gpt-4", "Hi").txt': "attr-defined",
+    'models("gpt-4", "Hi").usage.promt_tokens': "attr-defined",
+    'models("gpt-4", 42)': "arg-type",
+    "models(4, 'Hi')": "arg-type",
+    'models("gpt-4")': "call-arg",
+    'models.instanse("gpt-4")': "attr-defined",
+    'models.instance("gpt-4")(None)': "arg-type",
+    'models.acall("gpt-4", "Hi").text': "attr-defined",
+    '[chunk.txt for chunk in models.stream("gpt-4", "Hi")]': "attr-defined",
+    '[chunk for chunk in models.astream("gpt-4", "Hi")]': "attr-defined",
+    'models("gpt-4", "Hi").text + 1': "operator",
+    'UsageStats(prompt_tokens="many")': "arg-type",
+    "ModelRegistry().get_usage_summary('gpt-4').cost_usd": "union-attr",
+    'register_provider("mine", str)': "arg-type",
+}
+
+
+@pytest.fixture
+def planted(tmp_path: Path) -> Path:
+    """A program in which each line from the fifth on has a mistake."""
+    program = tmp_path / "planted.py"
+    program.write_text(
+        "from ember.api import models\n"
+        "from ember.api.models import ModelRegistry\n"
+        "from ember.api.models.providers import register_provider\n"
+        "from ember.api.models.schemas import UsageStats\n" + "\n".join(PLANTED) + "\n"
+    )
+    return program
+
+
+def test_mypy_finds_planted_mistakes(planted: Path, tmp_path: Path) -> None:
+    """The strict mypy finds each mistake that a user may make with the public names."""
+    found = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "--hide-error-context",
+         "--cache-dir", str(tmp_path / "cache"), str(planted)],
+        capture_output=True, text=True, cwd=ROOT, env=os.environ | {"MYPYPATH": str(ROOT)},
+        check=False,
+    )  # fmt: skip
+    lines = [line for line in found.stdout.splitlines() if ": error:" in line]
+    for number, (code, kind) in enumerate(PLANTED.items(), 5):
+        here = [line for line in lines if f"planted.py:{number}: " in line]
+        assert [line for line in here if line.endswith(f"[{kind}]")], (code, here)
+
+
+def test_pyright_finds_planted_mistakes_and_none_else(planted: Path, tmp_path: Path) -> None:
+    """The strict pyright finds each of them too, and nothing in the uses that the README shows."""
+    uses = ROOT / "tests/typing/api.py"
+    config = {"typeCheckingMode": "strict", "include": [str(planted), str(uses)],
+              "extraPaths": [str(ROOT)], "reportUnusedExpression": False}  # fmt: skip
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps(config))
+    found = subprocess.run(
+        [sys.executable, "-m", "pyright", "--outputjson", "--project", str(tmp_path),
+         "--pythonpath", sys.executable],
+        capture_output=True, text=True, cwd=tmp_path, check=False,
+    )  # fmt: skip
+    report = json.loads(found.stdout)["generalDiagnostics"]
+    errors = {(item["file"], item["range"]["start"]["line"] + 1) for item in report}
+    assert errors == {(str(planted), number) for number in range(5, 5 + len(PLANTED))}

@@ -1,0 +1,111 @@
+"""What each recorded answer costs, read through the public door, against genai-prices."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ember.exceptions import EmberError
+from tests.corpus import needs_corpus, player, references, rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import tzinfo
+
+pytestmark = [
+    needs_corpus,
+    # Some of the recorded models have no price.
+    pytest.mark.filterwarnings("ignore::ember.exceptions.UnknownPriceWarning"),
+]
+
+
+class _Noon(datetime):
+    """The day of the reference, at an hour that DeepSeek's older models call its peak."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> _Noon:
+        return cls(2026, 11, 22, 12, tzinfo=tz or timezone.utc)
+
+
+# Rows that differ from the reference: why Ember is right, or what it does not claim to know.
+REASONS = {
+    "OpenRouter says what it charged: its search fee, its choice of a seller": """
+        02691cef47597c09 152969f8370a3eb2 189f3b2b71ea3d09 2d4db68d702e74e2 2ea00aba2703834c
+        33cc1ccf0e2e004e 3684e132c1645c82 5332b95697647c53 54b0d53415d241c0 70a6e6210a6f789e
+        87d8d9bc59c738c7 8cf6102745aa721a 949d9bb4057f40df a480edf9fa9ef6c6 b6151b77889bf4f5
+        d7f8694be29df5dd e590a8d41e7832dd
+    """,
+    "web searches, 10 dollars a thousand, which the reference leaves out": """
+        058dd0ae2fbba8bf 0e58bb55135f2e42 54f5c8f21ba934a5 66fc4c824457cc84 677ebc5ec1f928da
+        b8e310aff3b80669 c0a5b114ad9184ba
+    """,
+    "the data has the model without any price: unknown is not free": """
+        7d38e9d4bf1b4f25 e79c228fa8c65976
+    """,
+    "Amazon Bedrock is none of Ember's providers": """
+        0dd524692de22307 13cb3301a813c488 1a08acd6b26d5cce 4be2ec57d34bf09a 795d8a082b7d5b99
+        9721e107e386bee9 9af06987e08c7f94 ab8721f5d8edc011 bae1a0a27e5bde00 d8a87104e049acf0
+        d9fd77f7f084e04f da75eb9ebe8a57aa
+    """,
+    "Mistral's num_cached_tokens, which newer answers repeat where the reference looks": """
+        03be579160e74221 0fa3a8df8c37afbd 117a864188766e33 1cfdd41cb716382f 2140e3dc8ca54b83
+        397ec948ab6666dd 58c8b890161e4db0 595b6a0840e4ae98 646207f0c50ea8eb 856d6f867c598602
+        88d6eea7353d1010 98987a6d34b3f37b b0f4d753553b325c bb0304d7d4675aee c012ebb80feb0ed8
+        d91d50f97a605cc6 dd32b2a846d27ec5 f04c09cd5a4ab6bc f9be79c19aac5a48
+    """,
+    "a priority or flex tier, or web searches, which the reference leaves out": """
+        05f7fa0e4b38b4d6 5e2d31e1f972b00c f566cef0112fac8b 09b770c3e0c5ba23 39c08587076dc274
+        5723e81c2498c1db b7d98490f5f3a522
+    """,
+    "Z.ai is none of Ember's providers": """
+        219274ac3ee11ffc 39a6c7958325f5e8 8c159a37c5cc439d 9e5361231e689e1a aa87ed10683ff47c
+        b5b91ee7c785f38a bdcb01b0a618c6c2 c1b53f526dbace3d c69268e6115aea0c fd40acc320d3d9df
+    """,
+}
+DEVIATIONS = {row: reason for reason, rows in REASONS.items() for row in rows.split()}
+
+
+def test_every_priced_row(figures: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each recorded answer that the reference prices costs the same here, or is listed with why."""
+    monkeypatch.setattr("ember.pricing.snapshot.datetime", _Noon)
+    agree: Counter[str] = Counter()
+    priced: Counter[str] = Counter()
+    deviating: dict[str, str] = {}
+    with player() as played:
+        for row, reference in references().items():
+            expected = reference.get("cost_ref_full", reference["cost_ref"])
+            if expected is None:
+                continue
+            provider = rows()[row]["provider"]
+            priced[provider] += 1
+            response = played.play(rows()[row])
+            found = math.nan if isinstance(response, EmberError) else response.usage.cost
+            if math.isclose(found, expected, rel_tol=0, abs_tol=1e-9):
+                agree[provider] += 1
+            else:
+                model = reference["model"]
+                deviating[row] = f"{provider} {model}: {found!r}, reference {expected!r}"
+    lines = [f"{name} {agree[name]} of {count}" for name, count in sorted(priced.items())]
+    figures(
+        f"costs: {agree.total()} of {priced.total()} priced rows agree: {', '.join(lines)}\n"
+        + "\n".join(
+            f"  {row} {what} ({DEVIATIONS.get(row, 'NOT LISTED')})"
+            for row, what in deviating.items()
+        )
+    )
+    assert priced.total() > 3_700
+    assert deviating.keys() == DEVIATIONS.keys()
+
+
+def test_unpriced_rows_are_never_refused() -> None:
+    """Answers that the reference cannot price cost nan or an amount, contradicting counts too."""
+    with player() as played:
+        for row, reference in references().items():
+            if reference["cost_ref"] is None and reference["usage_raw"]:
+                response = played.play(rows()[row])
+                assert not isinstance(response, EmberError), row
+                assert math.isnan(response.usage.cost) or response.usage.cost >= 0, row

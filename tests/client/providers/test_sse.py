@@ -1,0 +1,79 @@
+"""From bytes to events, by the rules of the HTML standard and a little beyond."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ember.providers.sse import Event, EventDecoder
+
+
+def events(*pieces: bytes) -> list[Event]:
+    """The events of a body that arrives in these pieces."""
+    decoder = EventDecoder()
+    return [event for piece in pieces for event in decoder.feed(piece)] + decoder.finish()
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b"data: a\n\ndata: b\n\n", [("", "a"), ("", "b")]),
+        (b"event: x\ndata: a\n\ndata: b\n\n", [("x", "a"), ("", "b")]),
+        (b"data: a\ndata: b\ndata\ndata:\n\n", [("", "a\nb\n\n")]),
+        (b"data:a\n\ndata:  b\n\n", [("", "a"), ("", " b")]),
+        (b"data: a\r\rdata: b\r\n\r\n", [("", "a"), ("", "b")]),
+        (b"data: a\r\ndata: b\r\n\r\n", [("", "a\nb")]),
+        (b"\xef\xbb\xbfdata: a\n\n", [("", "a")]),
+        (b": c\n:\nid: 1\nretry: 2\ndata: a\n\n", [("", "a")]),
+        (b"event: ping\n\ndata: a\n\n", [("", "a")]),
+        (b"data: a", [("", "a")]),
+        (b"data: a\n", [("", "a")]),
+        ("data: \u2028\x85\x0b\x0c\n\n".encode(), [("", "\u2028\x85\x0b\x0c")]),
+        (b"data: \xff\n\n", [("", "\ufffd")]),
+        (b'[{"a": "]}"},\n{"b": [{}]}]', [("", '{"a": "]}"}'), ("", '{"b": [{}]}')]),
+        (b'  {"a": "\\"}"}', [("", '{"a": "\\"}"}')]),
+        (b'data: a\n\n{\n"b": 1\n}\ndata: c\n\n', [("", "a"), ("", '{\n"b": 1\n}'), ("", "c")]),
+        (b'data: a\n\nerror: {"b":1}\n\ndata: c\n\n', [("", "a"), ("error", '{"b":1}'), ("", "c")]),
+        (b"", []),
+        (b"\n\n", []),
+        (b"data\n", [("", "")]),
+    ],
+)
+def test_body(body: bytes, expected: list[tuple[str, str]]) -> None:
+    """Each body is these events, in one piece and byte by byte."""
+    assert events(body) == expected
+    assert events(*(body[i : i + 1] for i in range(len(body)))) == expected
+
+
+def test_stray_bytes_are_kept() -> None:
+    """What is neither an event nor JSON can be shown, its beginning at least."""
+    decoder = EventDecoder()
+    assert decoder.feed(b"<html>\n" + b"x" * 10_000) + decoder.finish() == []
+    assert decoder.stray.startswith(b"<html>\n")
+    assert len(decoder.stray) <= 2000
+
+
+@given(body=st.binary(), cuts=st.lists(st.integers(0, 200)))
+def test_any_bytes_cut_anywhere(body: bytes, cuts: list[int]) -> None:
+    """No bytes raise anything, and where they are cut changes nothing."""
+    edges = [0, *sorted(min(cut, len(body)) for cut in cuts), len(body)]
+    pieces = [body[a:b] for a, b in itertools.pairwise(edges)]
+    assert events(*pieces) == events(body)
+
+
+@given(
+    lines=st.lists(
+        st.sampled_from([b"data: a", b"data:", b"event: e", b":", b"", b"{", b"}", b'"', b"[", b"]",
+                         b"error: {", b"x", b"\xef\xbb\xbf", b"\\"]), max_size=30),
+    ends=st.lists(st.sampled_from([b"\n", b"\r", b"\r\n"]), min_size=1, max_size=30),
+    cuts=st.lists(st.integers(0, 200)),
+)  # fmt: skip
+def test_any_lines_cut_anywhere(lines: list[bytes], ends: list[bytes], cuts: list[int]) -> None:
+    """Lines of every kind, with every end, come to the same events however they are cut."""
+    body = b"".join(line + ends[i % len(ends)] for i, line in enumerate(lines))
+    edges = [0, *sorted(min(cut, len(body)) for cut in cuts), len(body)]
+    pieces = [body[a:b] for a, b in itertools.pairwise(edges)]
+    assert events(*pieces) == events(body)

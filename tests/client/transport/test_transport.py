@@ -1,0 +1,647 @@
+"""Connections: opened when needed, used again, never left behind; and what is sent on them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from pathlib import Path
+from typing import Any, NoReturn
+
+import httpx
+import pytest
+import respx
+import trio
+
+from ember.api import models
+from ember.api.exceptions import ModelProviderError, ProviderAPIError
+from ember.transport import client as connections
+from ember.transport import send as transport
+from ember.transport import tls as trust
+from tests.loopback import Loopback, Received, Reply, receive, reset, scripted, serving
+from tests.ways import (
+    ALL,
+    KEY,
+    MODEL,
+    PLAIN,
+    acall,
+    astream,
+    call,
+    completion,
+    events,
+    stream,
+)
+
+# httpx leaves its generators to the collector when a body ends early, and trio complains of it.
+pytestmark = pytest.mark.filterwarnings("ignore:Async generator 'http:ResourceWarning")
+every_way = pytest.mark.parametrize("way", ALL.values(), ids=ALL)
+
+WHOLE = json.dumps(completion()).encode()
+
+
+def answering(received: Received) -> Reply:
+    """Answers in whole or as a stream, as asked."""
+    if received.json().get("stream"):
+        return Reply(pieces=events("Once", " upon", " a time"))
+    return Reply(WHOLE)
+
+
+def slow(received: Received) -> Reply:
+    """Answers in whole after a while, so that calls overlap."""
+    return Reply(WHOLE, delay=0.02)
+
+
+# --- used again ---------------------------------------------------------------------------------
+
+
+def test_calls_in_a_row_share_a_connection() -> None:
+    """Plain and streamed calls, one after the other, need one connection."""
+    with serving(answering) as server:
+        for way in (call, stream, call, stream):
+            way(server.url)
+        assert (server.connections, len(server.received)) == (1, 4)
+
+
+def test_awaited_calls_in_a_row_share_a_connection() -> None:
+    """The same for one event loop, which closes the connection with itself."""
+
+    async def main() -> None:
+        for way in (acall, astream, acall, astream):
+            await way(server.url)
+        assert (server.connections, server.open) == (1, 1)
+
+    with serving(answering) as server:
+        asyncio.run(main())
+        assert server.settles_at(0)
+        trio.run(main_of_trio, server)
+        assert server.settles_at(0)
+
+
+async def main_of_trio(server: Loopback) -> None:
+    """Two calls in trio's event loop, on one connection of its own."""
+    before = server.connections
+    await acall(server.url)
+    await astream(server.url)
+    assert server.connections == before + 1
+
+
+def test_error_answers_keep_the_connection() -> None:
+    """A provider's error is a whole answer: the connection serves the next call."""
+    refusal = Reply(b'{"error": {"message": "no"}}', status=400)
+    with serving(lambda received: refusal) as server:
+        for way in (call, stream):
+            with pytest.raises(ProviderAPIError):
+                way(server.url)
+        assert (server.connections, server.open) == (1, 1)
+
+
+def test_threads_open_no_more_connections_than_calls_in_flight() -> None:
+    """Eight threads make forty calls on at most eight connections."""
+    with serving(slow) as server, ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: call(server.url), range(40)))
+        assert len(server.received) == 40
+        assert server.connections <= 8
+
+
+def test_tasks_open_no_more_connections_than_calls_in_flight() -> None:
+    """Twenty calls at once, three times over, use twenty connections."""
+
+    async def main() -> None:
+        for _ in range(3):
+            await asyncio.gather(*(acall(server.url) for _ in range(20)))
+
+    with serving(slow) as server:
+        asyncio.run(main())
+        assert len(server.received) == 60
+        assert server.connections <= 20
+        assert server.settles_at(0)
+
+
+def test_connection_that_the_server_closed() -> None:
+    """An idle connection that the server has closed is replaced, without an error."""
+    with serving(answering) as server:
+        for way in (call, stream, call):
+            way(server.url)
+            server.drop_idle()
+        assert server.connections == 3
+
+
+@pytest.mark.parametrize("run", [asyncio.run, trio.run], ids=["asyncio", "trio"])
+def test_connection_that_the_server_closed_in_an_event_loop(run: Callable[..., None]) -> None:
+    """The same for event loops."""
+
+    async def main() -> None:
+        for way in (acall, astream, acall):
+            await way(server.url)
+            server.drop_idle()
+
+    with serving(answering) as server:
+        run(main) if run is trio.run else run(main())
+        assert server.connections == 3
+
+
+def closing_at_the_second(end: Callable[[socket.socket], None], asked: list[int]) -> Any:
+    """A script: the first connection answers once, and ends when the next request reaches it."""
+    order = count(1)
+    answer = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(WHOLE), WHOLE)
+
+    def script(connection: socket.socket) -> None:
+        number = next(order)
+        receive(connection)
+        asked.append(number)
+        connection.sendall(answer)
+        if number == 1:
+            receive(connection)
+            asked.append(number)
+            end(connection)
+
+    return script
+
+
+@pytest.mark.parametrize("way", [call, acall], ids=["sync", "asyncio"])
+def test_a_request_that_reached_a_new_connection_is_not_sent_again(
+    way: Callable[[str], str],
+) -> None:
+    """Where the idle connection was closed long before, a server that breaks off is asked once."""
+    asked: list[int] = []
+    answer = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(WHOLE), WHOLE)
+
+    def script(connection: socket.socket) -> None:
+        receive(connection)
+        asked.append(len(asked) + 1)
+        if len(asked) == 1:
+            connection.sendall(answer)  # and closes the connection
+
+    async def twice(url: str) -> None:
+        await acall(url)
+        await asyncio.sleep(0.2)
+        await acall(url)
+
+    with scripted(script) as url, pytest.raises(ProviderAPIError, match="broke off"):
+        if way is acall:
+            asyncio.run(twice(url))
+        else:
+            call(url)
+            time.sleep(0.2)
+            call(url)
+    assert asked == [1, 2]
+
+
+@pytest.mark.parametrize("end", [reset, socket.socket.close], ids=["reset", "closed"])
+@pytest.mark.parametrize("way", [call, acall], ids=["sync", "asyncio"])
+def test_a_connection_that_closes_as_it_is_used_is_never_an_error(
+    way: Callable[[str], str], end: Callable[[socket.socket], None]
+) -> None:
+    """A request that meets the close of an idle connection goes out again on a new one, once."""
+    asked: list[int] = []
+
+    async def twice(url: str) -> None:
+        await models.acall(MODEL, "hi", base_url=url, api_key=KEY)
+        await models.acall(MODEL, "hi", base_url=url, api_key=KEY)
+
+    with scripted(closing_at_the_second(end, asked)) as url:
+        if way is acall:
+            asyncio.run(twice(url))
+        else:
+            call(url)
+            call(url)
+    assert asked == [1, 1, 2]
+
+
+def test_what_breaks_later_is_not_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A break that comes later than a round trip may have been paid for: it is the caller's."""
+    monkeypatch.setattr(connections, "_ROUND_TRIP_SECONDS", 0.0)
+    asked: list[int] = []
+    with scripted(closing_at_the_second(reset, asked)) as url:
+        call(url)
+        with pytest.raises(ProviderAPIError, match="connection"):
+            call(url)
+    assert asked == [1, 1]
+
+
+def test_idle_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a burst, only so many idle connections are kept."""
+    monkeypatch.setenv("EMBER_MAX_IDLE_CONNECTIONS", "2")
+    gate = threading.Barrier(6)
+
+    def together(received: Received) -> Reply:
+        gate.wait(5)
+        return Reply(WHOLE)
+
+    with serving(together) as server, ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda _: call(server.url), range(6)))
+        assert server.connections == 6
+        assert server.settles_at(2)
+
+
+def test_idle_connections_expire(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that has been idle for too long is closed when another comes back."""
+    monkeypatch.setenv("EMBER_KEEPALIVE_SECONDS", "0.2")
+    gate = threading.Barrier(3)
+
+    def together(received: Received) -> Reply:
+        gate.wait(5)
+        return Reply(WHOLE)
+
+    with serving(together) as server, ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda _: call(server.url), range(3)))
+        assert server.settles_at(3)
+        gate = threading.Barrier(1)
+        time.sleep(0.3)
+        call(server.url)
+        call(server.url)
+        assert server.settles_at(1)
+
+
+@pytest.mark.parametrize("text", ["soon", "-1", "nan"])
+@pytest.mark.parametrize("variable", ["EMBER_KEEPALIVE_SECONDS", "EMBER_MAX_IDLE_CONNECTIONS"])
+def test_malformed_keep_alive_limits(
+    variable: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limit that is no number is refused by name, before anything is sent."""
+    monkeypatch.setenv(variable, text)
+    with serving() as server:
+        with pytest.raises(ModelProviderError, match=f"{variable}='{text}' is not a number"):
+            call(server.url)
+        assert not server.received
+
+
+def test_no_idle_connection_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With no seconds to keep it, a connection is closed after its call."""
+    monkeypatch.setenv("EMBER_KEEPALIVE_SECONDS", "0")
+    with serving(answering) as server:
+        call(server.url)
+        assert server.settles_at(0)
+        call(server.url)
+        assert server.connections == 2
+
+
+# --- to wherever it is --------------------------------------------------------------------------
+
+
+# httpcore leaves a Unix socket that could not connect to the collector.
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+@every_way
+def test_unix_socket(way: Callable[..., str], tmp_path: Path) -> None:
+    """A base URL can name a Unix socket, on which calls in a row share a connection."""
+    with serving(answering, host=str(tmp_path / "model server")) as server:
+        assert way(server.url) == way(server.url)
+        assert server.received[0].path == "/v1/chat/completions"
+        assert server.received[0].headers["host"] == "localhost"
+        server.drop_idle()
+    with pytest.raises(ProviderAPIError, match=r"could not connect at http\+unix://.*server up"):
+        way(server.url)
+
+
+def test_headers_of_the_answer() -> None:
+    """Names are in lower case, repeated ones are joined, and a value may be UTF-8."""
+    as_sent = "Zürich".encode().decode("latin-1")  # http.server writes latin-1
+    headers = {"X-Place": as_sent, "X-Limit": "1", "x-limit": "2"}
+    with serving(lambda _: Reply(WHOLE, headers=headers)) as server:
+        response = models("gpt-4", "Hello", base_url=f"{server.url}/v1", api_key=KEY)
+    assert response.headers["x-place"] == "Zürich"
+    assert response.headers["x-limit"] == "1, 2"
+
+
+@every_way
+def test_ipv6(way: Callable[..., str]) -> None:
+    """A base URL can name an IPv6 address."""
+    with serving(answering, host="::1") as server:
+        assert way(server.url)
+        assert server.received[0].headers["host"] == f"[::1]:{server.port}"
+
+
+# --- never left behind --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_cancelled_task_leaves_no_connection(streamed: bool) -> None:
+    """A call whose task is cancelled closes its connection, and the next one works."""
+
+    async def main() -> None:
+        way = astream if streamed else acall
+        task = asyncio.create_task(way(server.url, prompt="wait"))
+        assert await asyncio.to_thread(asked.wait, 5)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await asyncio.to_thread(server.settles_at, 0)
+        await way(server.url)
+        assert server.open == 1
+
+    asked = threading.Event()
+
+    def answer(received: Received) -> Reply:
+        if b"wait" not in received.body:
+            return answering(received)
+        asked.set()
+        return Reply(delay=0.3)
+
+    with serving(answer) as server:
+        asyncio.run(main())
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_cancel_scope_leaves_no_connection(streamed: bool) -> None:
+    """A call in a cancelled scope of trio closes its connection, and the next one works."""
+
+    async def main() -> None:
+        way = astream if streamed else acall
+        with trio.move_on_after(0.1) as scope:
+            await way(server.url, prompt="wait")
+        assert scope.cancelled_caught
+        assert await trio.to_thread.run_sync(server.settles_at, 0)
+        await way(server.url)
+        assert server.open == 1
+
+    def answer(received: Received) -> Reply:
+        return Reply(delay=0.3) if b"wait" in received.body else answering(received)
+
+    with serving(answer) as server:
+        trio.run(main)
+
+
+@pytest.mark.parametrize("proxied", [False, True])
+def test_task_cancelled_twice_leaves_nothing_half_read(
+    proxied: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call that is cancelled again while it gives up does not leave its answer to the next."""
+
+    async def main(url: str) -> None:
+        await acall(url)
+        task = asyncio.create_task(acall(url, prompt="wait"))
+        assert await asyncio.to_thread(begun.wait, 5)
+        await asyncio.sleep(0.1)
+        task.cancel()
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert await acall(url, timeout=5) == completion()["choices"][0]["message"]["content"]
+
+    begun = threading.Event()
+
+    def answer(received: Received) -> Reply:
+        if b"wait" not in received.body:
+            return answering(received)
+        begun.set()
+        return Reply(pieces=[WHOLE[:10], WHOLE[10:]], pause=0.4)
+
+    with serving(answer) as server:
+        url = server.url
+        if proxied:
+            monkeypatch.setenv("HTTP_PROXY", server.url)
+            url = f"http://api{server.port}.invalid"
+        asyncio.run(main(url))
+
+
+@every_way
+def test_timed_out_call_leaves_no_connection(way: Callable[..., str]) -> None:
+    """A call that has timed out closes its connection at once."""
+    with serving(lambda received: Reply(delay=0.3)) as server:
+        with pytest.raises(ProviderAPIError, match="in time"):
+            way(server.url, timeout={"read": 0.05})
+        assert server.settles_at(0)
+
+
+def test_failure_above_the_connection_leaves_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection whose transport fails before it is used, as a cassette may, is closed."""
+
+    def fail(self: object, request: httpx.Request) -> NoReturn:
+        raise httpx.ReadError("broken")
+
+    async def afail(self: object, request: httpx.Request) -> NoReturn:
+        fail(self, request)
+
+    with serving(answering) as server:
+        call(server.url)
+        with monkeypatch.context() as patched, pytest.raises(ProviderAPIError):
+            patched.setattr(httpx.HTTPTransport, "handle_request", fail)
+            call(server.url)
+        assert server.settles_at(0)
+
+        async def main() -> None:
+            await acall(server.url)
+            with monkeypatch.context() as patched, pytest.raises(ProviderAPIError):
+                patched.setattr(httpx.AsyncHTTPTransport, "handle_async_request", afail)
+                await acall(server.url)
+            assert await asyncio.to_thread(server.settles_at, 0)
+
+        asyncio.run(main())
+
+
+def test_stream_left_early_closes_its_connection() -> None:
+    """Leaving a stream's block early closes the connection; reading it to its end keeps it."""
+    with serving(answering) as server:
+        with models.stream(MODEL, "Hi", base_url=f"{server.url}/v1") as answer:
+            assert next(answer).text == "Once"
+        assert server.settles_at(0)
+        assert answer.text == answer.response.text == "Once"
+        stream(server.url)
+        assert server.open == 1
+
+
+@pytest.mark.parametrize("run", ["asyncio", "trio"])
+def test_awaited_stream_left_early_closes_its_connection(run: str) -> None:
+    """The same for event loops, before the block is left."""
+
+    async def main() -> None:
+        async with models.astream(MODEL, "Hi", base_url=f"{server.url}/v1") as answer:
+            async for chunk in answer:
+                assert chunk.text == "Once"
+                break
+        assert server.settles_at(0)
+        assert answer.text == answer.response.text == "Once"
+
+    with serving(answering) as server:
+        if run == "trio":
+            trio.run(main)
+        else:
+            asyncio.run(main())
+
+
+def test_abandoned_stream_leaves_no_connection() -> None:
+    """A stream that is let go, without being closed, closes its connection and warns of nothing."""
+    with serving(answering) as server:
+        answer = models.stream(MODEL, "Hi", base_url=f"{server.url}/v1")
+        assert next(answer).text == "Once"
+        del answer
+        assert server.settles_at(0)
+
+
+def test_abandoned_awaited_stream_leaves_no_connection() -> None:
+    """The same for asyncio, which closes it a moment later."""
+
+    async def main() -> None:
+        async for chunk in models.astream(MODEL, "Hi", base_url=f"{server.url}/v1"):
+            assert chunk.text == "Once"
+            break
+        assert await asyncio.to_thread(server.settles_at, 0)
+
+    with serving(answering) as server:
+        asyncio.run(main())
+
+
+def test_unread_stream_opens_nothing() -> None:
+    """A stream that nobody reads sends nothing, and closing it gives an empty answer."""
+    with serving(answering) as server:
+        with models.stream(MODEL, "Hi", base_url=f"{server.url}/v1") as answer:
+            pass
+        assert answer.response.text == ""
+        assert server.connections == 0
+
+
+# --- at once ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+def test_first_chunk_passes_through_at_once(awaited: bool) -> None:
+    """Each chunk reaches the caller before the server has sent the next one."""
+    read = threading.Semaphore(0)
+    order: list[str] = []
+    first, second, *rest = events("Once", " upon")
+
+    def script(connection: socket.socket) -> None:
+        receive(connection)
+        connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n" + first)
+        assert read.acquire(timeout=5)
+        order.append("sent the second")
+        connection.sendall(second + b"".join(rest))
+
+    def take(text: str) -> None:
+        order.append(f"read {text!r}")
+        read.release()
+
+    async def aread(url: str) -> None:
+        async for chunk in models.astream(MODEL, "Hi", base_url=f"{url}/v1", api_key=KEY):
+            take(chunk.text)
+
+    with scripted(script) as url:
+        if awaited:
+            asyncio.run(aread(url))
+        else:
+            for chunk in models.stream(MODEL, "Hi", base_url=f"{url}/v1", api_key=KEY):
+                take(chunk.text)
+    assert order == ["read 'Once'", "sent the second", "read ' upon'"]
+
+
+# --- what is sent, and where tests see it -------------------------------------------------------
+
+
+@every_way
+def test_request_as_it_is_sent(way: Callable[..., str]) -> None:
+    """A call is one POST with the headers it needs; extra_headers= may replace any of them."""
+    with serving(answering) as server:
+        way(server.url)
+        way(server.url, extra_headers={"User-Agent": "mine", "x-team": "a"})
+    first, second = server.received
+    assert (first.method, first.path) == ("POST", "/v1/chat/completions")
+    assert first.headers == {
+        "host": f"127.0.0.1:{server.port}",
+        "accept": "*/*",
+        "accept-encoding": "gzip, deflate",
+        "user-agent": "ember",
+        "content-type": "application/json",
+        "authorization": f"Bearer {KEY}",
+        "content-length": str(len(first.body)),
+    }
+    assert second.headers == first.headers | {"user-agent": "mine", "x-team": "a"}
+
+
+def test_cookies_are_not_kept() -> None:
+    """A cookie of one call is not sent with the next: all accounts share the client."""
+    with serving(lambda received: Reply(WHOLE, headers={"set-cookie": "a=1"})) as server:
+        call(server.url)
+        call(server.url)
+        asyncio.run(acall(server.url))
+    assert not [received for received in server.received if "cookie" in received.headers]
+    assert not connections.client().cookies
+
+
+@every_way
+def test_respx_sees_the_call(way: Callable[..., str]) -> None:
+    """Respx's `httpx` mocker answers in place of the network, and sees the whole request."""
+    with respx.mock(using="httpx") as mock:
+        route = mock.post("https://api.openai.com/v1/chat/completions")
+        route.side_effect = lambda request: httpx.Response(
+            200, content=b"".join(events("Hello!")) if b"stream" in request.content else WHOLE
+        )
+        assert way("https://api.openai.com") == "Hello!"
+        request = route.calls.last.request
+    assert json.loads(request.content)["messages"] == [{"role": "user", "content": "Hello"}]
+    assert request.headers["authorization"] == f"Bearer {KEY}"
+
+
+@pytest.mark.parametrize("way", PLAIN.values(), ids=PLAIN)
+def test_transport_classes_see_the_call(
+    way: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every connection is one of httpx's own transports, reached through its public method."""
+    seen: list[httpx.Request] = []
+
+    def answered(self: object, request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return httpx.Response(200, content=WHOLE)
+
+    async def awaited(self: object, request: httpx.Request) -> httpx.Response:
+        return answered(self, request)
+
+    monkeypatch.setattr(httpx.HTTPTransport, "handle_request", answered)
+    monkeypatch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", awaited)
+    assert way("http://127.0.0.1:9") == "Hello!"
+    (request,) = seen
+    assert str(request.url) == "http://127.0.0.1:9/v1/chat/completions"
+    assert json.loads(request.content)["messages"] == [{"role": "user", "content": "Hello"}]
+
+
+def request_to(url: str, **more: Any) -> transport.Request:
+    """A request below all providers."""
+    return transport.Request(url, {}, b"{}", transport.Timeout(), "openai", MODEL, **more)
+
+
+def test_late_address_is_asked_for_by_a_connection_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server in this process is started by a real connection, not by a replayed answer."""
+    asked: list[str] = []
+    with serving() as server:
+
+        def address() -> tuple[str, int]:
+            asked.append("address")
+            return "127.0.0.1", server.port
+
+        with monkeypatch.context() as patched:
+            patched.setattr(
+                httpx.HTTPTransport, "handle_request", lambda self, request: httpx.Response(200)
+            )
+            transport.send(request_to("http://late.invalid/", address=address))
+            assert asked == []
+        reply = transport.send(request_to("http://late.invalid/", address=address))
+        assert reply.status == 200
+        assert server.received[0].headers["host"] == "late.invalid"
+    assert asked
+
+
+def test_late_address_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that cannot be started says so in its own words, past httpx."""
+
+    def address() -> NoReturn:
+        raise ModelProviderError("install it")
+
+    with pytest.raises(ModelProviderError, match="install it"):
+        transport.send(request_to("http://later.invalid/", address=address))
+
+
+def test_plain_http_reads_no_trust_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call over plain http does not load certificates, which takes 18 ms."""
+
+    def load(*args: object, **kwargs: object) -> NoReturn:
+        raise AssertionError("loaded")
+
+    monkeypatch.setattr(trust, "_tls", None)
+    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", load)
+    with serving(answering) as server:
+        assert call(server.url) == "Hello!"

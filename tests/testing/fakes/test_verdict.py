@@ -1,0 +1,214 @@
+"""The verdict on the code that calls models: what it makes of faults, without really waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ember.api import models
+from ember.api.exceptions import ProviderAPIError
+from ember.api.models.schemas import ChatResponse
+from ember_testing import FakeModel, no_sleep
+from ember_testing.faults import (
+    Fault,
+    authentication,
+    context_length,
+    cut,
+    empty_body,
+    garbage,
+    overloaded,
+    quota,
+    rate_limit,
+    server_error,
+)
+from tests.markdown import python_blocks, run
+
+README = Path(__file__).parents[3] / "README.md"
+
+
+def recipe() -> Callable[[str], str]:
+    """The README's function with tenacity, made by the README's own block."""
+    (block,) = [block for block in python_blocks(README) if "reliable_completion" in block.code]
+    code = block.code.replace('print(reliable_completion("Hello"))', "")
+    function: Any = run(block._replace(code=code), README, {"__name__": "readme"})
+    return function["reliable_completion"]
+
+
+def naive(prompt: str) -> str:
+    """What many programs have: try again at once, whatever it was."""
+    while True:
+        try:
+            return models("gpt-4", prompt).text
+        except ProviderAPIError as error:
+            if error.error_type == "quota":
+                try:
+                    return models("gpt-4", prompt).text
+                except ProviderAPIError:
+                    return ""
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        [rate_limit(retry_after=2)],
+        [rate_limit(retry_after=45), overloaded(retry_after=7.5)],
+        [server_error(), server_error()],
+        [quota()],
+        [authentication()],
+        [context_length()],
+    ],
+    ids=lambda faults: "+".join(fault.error_type for fault in faults),
+)
+def test_the_readmes_recipe_passes(faults: list[Fault], fake_model: FakeModel) -> None:
+    """The README's tenacity recipe honours every wait and retries nothing that cannot help."""
+    pytest.importorskip("tenacity", reason="in the extra dev")
+    helps = faults[0].error_type in ("rate_limit", "overloaded", "server")
+    fake_model("gpt-4", *faults, *(["Paris"] if helps else []))
+    ask, started = recipe(), time.monotonic()
+    with no_sleep() as slept:
+        if helps:
+            assert ask("Hello") == "Paris"
+        else:
+            with pytest.raises(ProviderAPIError):
+                ask("Hello")
+    verdict = fake_model.verdict()
+    assert verdict.ok, str(verdict)
+    assert verdict.attempts == len(faults) + helps
+    assert sum(verdict.waits) == pytest.approx(slept.seconds, abs=1)
+    assert time.monotonic() - started < 3
+
+
+def test_a_naive_loop_is_told_of_the_wait(fake_model: FakeModel) -> None:
+    """A retry before the time that the provider asked for is a complaint that says both times."""
+    fake_model("gpt-4", rate_limit(retry_after=2), "Paris")
+    assert naive("Hello") == "Paris"
+    verdict = fake_model.verdict()
+    assert not verdict
+    (complaint,) = verdict.complaints
+    assert complaint.startswith("call 2 repeats call 1 of openai/gpt-4 after 0.")
+    assert "told to wait 2 s" in complaint
+
+
+def test_a_naive_loop_is_told_of_its_storm(fake_model: FakeModel) -> None:
+    """Retries without a pause, and more of them than make sense, are complaints."""
+    fake_model("gpt-4", *[server_error()] * 12, "Paris")
+    naive("Hello")
+    said = str(fake_model.verdict())
+    assert said.count("wait before a retry") == 12
+    assert said.count("11 attempts of one call failed in a row") == 1
+
+
+def test_a_retry_that_cannot_help(fake_model: FakeModel) -> None:
+    """Asking again when the money is out is a complaint, however long one waits."""
+    fake_model("gpt-4", quota(), quota())
+    with no_sleep():
+        naive("Hello")
+    (complaint,) = fake_model.verdict().complaints
+    assert "failed with quota: no retry helps" in complaint
+
+
+def test_half_an_answer_taken_for_a_whole_one(fake_model: FakeModel) -> None:
+    """Code that swallows a cut and returns what came is found by what it returns."""
+    fake_model("gpt-4", cut(4, answer="Paris is the capital"))
+    stream = models.stream("gpt-4", "hi")
+    said = ""
+    try:
+        for chunk in stream:
+            said += chunk.text
+    except ProviderAPIError:
+        pass
+    assert said
+    assert fake_model.verdict().ok  # nobody says what became of it
+    (complaint,) = fake_model.verdict({"answer": said}).complaints
+    assert "took that for the answer" in complaint
+
+
+def test_a_cut_that_was_asked_for_again_is_right(fake_model: FakeModel) -> None:
+    """A broken stream that is asked for again, after a pause, is nothing to complain of."""
+    fake_model("gpt-4", cut(4, answer="Paris is the capital"), "Paris is the capital")
+    with no_sleep():
+        try:
+            result = "".join(chunk.text for chunk in models.stream("gpt-4", "hi"))
+        except ProviderAPIError:
+            time.sleep(1)
+            result = "".join(chunk.text for chunk in models.stream("gpt-4", "hi"))
+    assert fake_model.verdict(result).ok
+
+
+@pytest.mark.parametrize("wire", ["gpt-4", "o3-pro", "claude-3-opus", "gemini-pro"])
+def test_a_retry_that_does_not_stream(wire: str, fake_model: FakeModel) -> None:
+    """Asking again without a stream is a retry of the stream, and is to wait as one."""
+    fake_model(wire, rate_limit(retry_after=3), "Paris")
+    with pytest.raises(ProviderAPIError), models.stream(wire, "hi") as stream:
+        list(stream)
+    models(wire, "hi")
+    assert "told to wait 3 s" in str(fake_model.verdict())
+
+
+def test_no_error_is_asked_again_without_a_pause(fake_model: FakeModel) -> None:
+    """A loop around answers that are no answers is a storm as well."""
+    fake_model("gpt-4", garbage(), empty_body(), "Paris")
+    naive("Hello")
+    assert str(fake_model.verdict()).count("bad_response: wait before a retry") == 2
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        lambda pieces: pieces,
+        lambda pieces: {"answer": "".join(pieces), "ok": True},
+        lambda pieces: ChatResponse("".join(pieces)),
+        lambda pieces: [{"said": "".join(pieces)}],
+        lambda pieces: SimpleNamespace(answer="".join(pieces)),
+    ],
+    ids=["pieces", "dict", "response", "nested", "object"],
+)
+def test_half_an_answer_is_found_inside_a_result(
+    kept: Callable[[list[str]], object], fake_model: FakeModel
+) -> None:
+    """Half an answer is found in pieces, inside of containers and in objects, line ends and all."""
+    fake_model("gpt-4", cut(after_chunks=4, answer="Paris\nis 'the' capital"))
+    pieces: list[str] = []
+    with contextlib.suppress(ProviderAPIError), models.stream("gpt-4", "hi") as stream:
+        for chunk in stream:
+            pieces.append(chunk.text)
+    assert "took that for the answer" in str(fake_model.verdict(kept(pieces)))
+
+
+@pytest.mark.parametrize("patient", [True, False])
+def test_tasks_do_not_wait_for_each_other(patient: bool, fake_model: FakeModel) -> None:
+    """Each task's own wait counts, however long the others sleep."""
+    fake_model("gpt-4", lambda call: rate_limit(retry_after=5) if call.prompt else "x",
+               lambda call: rate_limit(retry_after=5))  # fmt: skip
+
+    async def ask(name: str, seconds: float) -> None:
+        for _ in range(2):
+            with pytest.raises(ProviderAPIError):
+                await models.acall("gpt-4", name)
+            await asyncio.sleep(seconds)
+
+    async def both() -> None:
+        await asyncio.gather(ask("one", 6), ask("two", 6 if patient else 0.5))
+
+    with no_sleep():
+        asyncio.run(both())
+    assert fake_model.verdict().ok == patient
+
+
+def test_another_model_is_no_retry(fake_model: FakeModel) -> None:
+    """Falling back to another model at once is right, and so is asking something else."""
+    fake_model("gpt-4", rate_limit(retry_after=60), "something else")
+    fake_model("claude-*", "Paris")
+    with pytest.raises(ProviderAPIError):
+        models("gpt-4", "hi")
+    models("claude-3-opus", "hi")
+    models("gpt-4", "another question")
+    assert fake_model.verdict().ok
+    assert str(fake_model.verdict()) == "nothing to complain of in 3 calls"

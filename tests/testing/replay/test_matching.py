@@ -1,0 +1,205 @@
+"""Which recording answers a request, and how a miss is explained: pure functions."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ember_testing.replay.request import Request, Rules, differences, key, nearest
+
+JSON_HEADERS = (("content-type", "application/json"),)
+URL = "https://api.openai.com/v1/chat/completions"
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+def asking(body: Any, url: str = URL, method: str = "POST") -> Request:
+    """A request with a JSON body."""
+    return Request(method, url, JSON_HEADERS, json.dumps(body).encode())
+
+
+def chat(prompt: str, **more: Any) -> Request:
+    """A chat request."""
+    return asking({"model": "gpt-4", "messages": [{"role": "user", "content": prompt}], **more})
+
+
+@settings(max_examples=60, deadline=None)
+@given(body=st.dictionaries(st.text(max_size=5), values, min_size=2, max_size=5))
+def test_key_order_and_white_space_do_not_count(body: dict[str, Any]) -> None:
+    """The same JSON value has one key however it is written."""
+    backwards = dict(reversed(list(body.items())))
+    other = Request("post", URL, JSON_HEADERS, json.dumps(backwards, indent=2).encode())
+    assert key(asking(body)) == key(other)
+
+
+@settings(max_examples=60, deadline=None)
+@given(left=values, right=values)
+def test_different_values_have_different_keys(left: Any, right: Any) -> None:
+    """Two bodies share a key only when they are the same JSON value."""
+    same = json.dumps(left, sort_keys=True) == json.dumps(right, sort_keys=True)
+    assert (key(asking({"v": left})) == key(asking({"v": right}))) is same
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "same"),
+    [
+        (b'{"t": 1}', b'{"t": 1.0}', True),
+        (b'{"t": 1e2}', b'{"t": 100}', True),
+        (b'{"t": 0.1}', b'{"t": 0.2}', False),
+        (b'{"t": 1}', b'{"t": "1"}', False),
+        (b'{"t": 12345678901234567890}', b'{"t": 12345678901234567891}', False),
+        ('{"t": "é"}'.encode(), b'{"t": "\\u00e9"}', True),
+        (b"plain", b"plain ", False),
+        (b"{not json", b"{not json", True),
+        (b'{"t": \xff}', b'{"t": \xfe}', False),
+    ],
+)
+def test_bodies_compare_by_value(left: bytes, right: bytes, same: bool) -> None:
+    """Numbers compare by value and texts by characters; what is no JSON compares by bytes."""
+    keys = {key(Request("POST", URL, JSON_HEADERS, body)) for body in (left, right)}
+    assert (len(keys) == 1) is same
+
+
+def test_a_body_nested_too_deep_to_walk_is_compared_by_bytes() -> None:
+    """A hundred thousand brackets do not end the comparison with a RecursionError."""
+    deep = b"[" * 100_000
+    assert key(Request("POST", URL, JSON_HEADERS, deep)) != key(
+        Request("POST", URL, JSON_HEADERS, deep + b"[")
+    )
+
+
+def test_a_multipart_boundary_does_not_count() -> None:
+    """An upload matches although its boundary is random."""
+    requests = [
+        Request(
+            "POST",
+            URL,
+            (("Content-Type", f"multipart/form-data; boundary={boundary}"),),
+            f'--{boundary}\r\nContent-Disposition: form-data; name="f"\r\n\r\nx\r\n'.encode(),
+        )
+        for boundary in ("abc123", "def456")
+    ]
+    assert key(requests[0]) == key(requests[1])
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "same"),
+    [
+        ("https://a.com/v1?x=1&y=2", "https://a.com/v1?y=2&x=1", True),
+        ("https://a.com/v1?x=1", "https://a.com/v1?x=2", False),
+        ("https://a.com/v1", "https://b.com/v1", False),
+        ("https://a.com/v1", "https://a.com/v2", False),
+        ("https://a.com/v1", "https://a.com:443/v1", True),
+        ("https://a.com/v1", "https://a.com:8443/v1", False),
+        ("http://127.0.0.1:8001/v1", "http://127.0.0.1:9002/v1", True),
+        ("http://localhost:8001/v1", "http://localhost:9002/v1", True),
+        ("http://127.0.0.1:8001/v1", "http://127.0.0.1:8001/v2", False),
+    ],
+)
+def test_urls_compare_in_canonical_form(left: str, right: str, same: bool) -> None:
+    """The order of a query and a loopback server's port do not count, all else does."""
+    assert (key(asking({}, left)) == key(asking({}, right))) is same
+
+
+def test_rules_choose_what_counts() -> None:
+    """`match_on` leaves parts out or adds a header; `ignore` leaves out paths of the body."""
+    left = chat("hello", metadata={"run_id": "1", "user": "u"})
+    right = chat("hello", metadata={"run_id": "2", "user": "u"})
+    assert key(left) != key(right)
+    for path in ("metadata.run_id", "$.metadata.run_id", "*.run_id", "metadata"):
+        assert key(left, Rules(ignore=(path,))) == key(right, Rules(ignore=(path,)))
+    assert key(left, Rules(ignore=("metadata.user",))) != key(right)
+    assert key(left, Rules(("method", "url"))) == key(chat("other"), Rules(("method", "url")))
+
+    by_index = Rules(ignore=("messages[0].content",))
+    assert key(chat("a"), by_index) == key(chat("b"), by_index)
+    beta = left._replace(headers=(*JSON_HEADERS, ("Anthropic-Beta", "x")))
+    with_header = Rules(("body", "header:anthropic-beta"))
+    assert key(left) == key(beta)
+    assert key(left, with_header) != key(beta, with_header)
+    port = Rules(("port",))
+    assert key(asking({}, "http://localhost:1"), port) != key(
+        asking({}, "http://localhost:2"), port
+    )
+
+    awkward = Rules(ignore=("metadata['run.id']", '["metadata"]["other"]'))
+    varying = [chat("a", metadata={"run.id": i, "other": i}) for i in range(2)]
+    assert key(varying[0], awkward) == key(varying[1], awkward) == key(chat("a", metadata={}))
+
+
+@pytest.mark.parametrize("path", ["", "$", "a..b", "a[-1]", "a[b]", "a.", "a[?(@.b)]"])
+def test_a_path_that_leads_nowhere_is_refused(path: str) -> None:
+    """It would leave nothing out, and nobody would know why the request is not found."""
+    with pytest.raises(ValueError, match=r"ignore=.*: expected a path into"):
+        Rules(ignore=(path,))
+
+
+@pytest.mark.parametrize("match_on", [("bodyy",), (), ("header:",)])
+def test_rules_refuse_what_they_do_not_know(match_on: tuple[str, ...]) -> None:
+    """A misspelt part is an error that says what there is."""
+    with pytest.raises(ValueError, match="match_on="):
+        Rules(match_on)
+
+
+def test_the_nearest_recording_is_the_one_that_differs_least() -> None:
+    """Among many neighbours the one with a single changed word is named, wherever it stands."""
+    stored = [(i, chat(f"Tell me about the number {i} and its uses in detail")) for i in range(50)]
+    stored.append((50, chat("What is the capital of France?", temperature=0.7)))
+    stored.append((51, chat("Something else", temperature=0.2)))
+    stored.append((52, asking({"input": "What is the capital of Spain?"}, "https://a.com/embed")))
+    wanted = chat("What is the capital of Spain?", temperature=0.7)
+    found = nearest(wanted, stored)
+    assert found is not None
+    assert found[0] == 50
+    assert differences(found[1], wanted) == [
+        '! messages[0].content: recorded "What is the capital of France?", '
+        'now "What is the capital of Spain?"'
+    ]
+    assert nearest(wanted, []) is None
+
+
+def test_only_what_is_compared_is_told() -> None:
+    """What the rules leave out neither makes a recording near nor stands in the explanation."""
+    rules = Rules(("method", "host", "body", "header:x-team"), ("metadata.run_id",))
+
+    def asked(content: str, run: str, path: str, team: str) -> Request:
+        request = chat(content, metadata={"run_id": run})
+        headers = (*JSON_HEADERS, ("X-Team", team))
+        return request._replace(url=f"https://a.com/{path}", headers=headers)
+
+    stored = [(1, asked("b", "1", "x", "red")), (2, asked("a", "2", "y", "blue"))]
+    wanted = asked("a", "1", "x", "red")
+    assert nearest(wanted, stored, rules) == stored[1]
+    assert differences(stored[1][1], wanted, rules=rules) == [
+        '! header:x-team: recorded "blue", now "red"'
+    ]
+    secure = chat("a")._replace(url="https://a.com/v1")
+    plain = secure._replace(url="http://a.com/v1")
+    assert differences(plain, secure) == ['! scheme: recorded "http", now "https"']
+
+
+def test_differences_are_told_by_leaf_and_kept_short() -> None:
+    """Added, missing and changed leaves are named; long texts are cut to where they part."""
+    long = "word " * 400
+    old = chat(long + "old end", temperature=0.2, seed=1)
+    new = chat(long + "new end", top_p=0.5, seed=1)
+    lines = differences(old, new)
+    assert lines[1:] == [
+        "- temperature: 0.2  (only in the recording)",
+        "+ top_p: 0.5  (not in the recording)",
+    ]
+    assert "old end" in lines[0]
+    assert "new end" in lines[0]
+    assert len(lines[0]) < 200
+    many = differences(asking({f"k{i}": i for i in range(30)}), asking([]))
+    assert many[0] == "- k0: 0  (only in the recording)"
+    assert many[8:] == ["  and 23 more"]

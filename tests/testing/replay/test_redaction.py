@@ -1,0 +1,225 @@
+"""What is never written down: pure functions."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from itertools import pairwise
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ember_testing.replay.redaction import (
+    REDACTED,
+    Redaction,
+    cut_alike,
+    is_credential_name,
+    secrets_of_environment,
+    secrets_of_request,
+)
+
+KEY = "sk-proj-A1b2C3d4E5f6"
+known = Redaction(frozenset({KEY}))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "OPENAI_API_KEY", "ANTHROPIC_AUTH_TOKEN", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY",
+        "AWS_BEARER_TOKEN_BEDROCK", "REPLICATE_API_TOKEN", "WATSONX_APIKEY", "OPENAI_KEY",
+        "DB_PASSWORD", "GITHUB_PAT", "openai_api_key", "AZURE_CLIENT_SECRET", "API_KEYS",
+    ],
+)  # fmt: skip
+def test_credentials_of_the_environment_are_known(name: str) -> None:
+    """Whatever a variable's name calls a credential is looked for everywhere."""
+    assert secrets_of_environment({name: KEY, "HOME": "/home/somebody"}) == {KEY}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("OPENAI_BASE_URL", "https://gateway.example"),
+        ("KEYBOARD", "qwertz-layout"),
+        ("SSH_AUTH_SOCK", "/tmp/ssh-agent"),
+        ("OPENAI_API_KEY", "test"),
+        ("TOKENIZERS_PARALLELISM", "deactivated"),
+        ("API_KEY", "please set your key"),
+    ],
+)
+def test_what_is_no_credential_is_left_alone(name: str, value: str) -> None:
+    """Paths, addresses, short words and sentences are not torn out of bodies."""
+    assert not secrets_of_environment({name: value})
+
+
+@pytest.mark.parametrize(
+    ("url", "headers"),
+    [
+        ("https://a.com/v1", [("Authorization", f"Bearer {KEY}")]),
+        ("https://a.com/v1", [("x-api-key", KEY)]),
+        ("https://a.com/v1", [("api-key", KEY)]),
+        ("https://a.com/v1", [("x-goog-api-key", KEY)]),
+        ("https://a.com/v1", [("cf-aig-authorization", KEY)]),
+        ("https://a.com/v1", [("Helicone-Auth", f"Bearer {KEY}")]),
+        (f"https://a.com/v1?alt=sse&key={KEY}", []),
+        (f"https://user:{KEY}@a.com/v1", []),
+    ],
+)
+def test_keys_passed_in_code_are_learnt_from_the_request(
+    url: str, headers: list[tuple[str, str]]
+) -> None:
+    """A key that no variable holds is known by the place in which it is sent, and gone from it."""
+    assert secrets_of_request(url, headers) == {KEY}
+    assert KEY not in Redaction().url(url)
+    assert KEY not in str(Redaction().headers(headers))
+
+
+@pytest.mark.parametrize(
+    ("name", "secret"),
+    [
+        ("authorization", True), ("Helicone-Auth", True), ("x-portkey-api-key", True),
+        ("Set-Cookie", True), ("x-amz-security-token", True), ("ocp-apim-subscription-key", True),
+        ("x-ratelimit-remaining-tokens", False), ("anthropic-ratelimit-tokens-limit", False),
+        ("x-request-id", False), ("idempotency-key", False), ("pageToken", False),
+        ("page_token", False), ("content-type", False), ("www-authenticate", False),
+        ("sig", True), ("X-Amz-Signature", True), ("max_tokens", False),
+    ],
+)  # fmt: skip
+def test_names_of_credentials(name: str, secret: bool) -> None:
+    """Credential names are recognised; rate limits, ids and page tokens stay readable."""
+    assert is_credential_name(name) is secret
+
+
+def test_a_known_key_is_replaced_wherever_it_stands() -> None:
+    """In bodies, other headers, paths and error texts, however it is escaped there."""
+    awkward = 'a/b+c"d=12345'
+    redaction = Redaction(frozenset({KEY, awkward}))
+    body = json.dumps({"messages": [{"content": f"my key is {KEY} and {awkward}"}]}).encode()
+    assert json.loads(redaction.request_body(body)) == {
+        "messages": [{"content": f"my key is {REDACTED} and {REDACTED}"}]
+    }
+    assert redaction.headers([("x-echo", f"got {KEY}")]) == (("x-echo", f"got {REDACTED}"),)
+    assert redaction.url(f"https://a.com/{KEY}/v1?q=a%2Fb%2Bc%22d%3D12345") == (
+        f"https://a.com/{REDACTED}/v1?q={REDACTED}"
+    )
+    assert redaction.text(f"connecting with {KEY} failed") == f"connecting with {REDACTED} failed"
+    assert KEY not in repr(redaction)
+
+
+AWKWARD = "/aB+c=d&e<f>g'h\"i\\jK1é"
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        AWKWARD,
+        quote(AWKWARD),
+        quote(AWKWARD, safe=""),
+        re.sub("%..", lambda match: match.group().lower(), quote(AWKWARD, safe="")),
+        json.dumps(AWKWARD)[1:-1],
+        json.dumps(AWKWARD, ensure_ascii=False)[1:-1],
+        json.dumps(AWKWARD)[1:-1].replace("/", "\\/"),
+        json.dumps(json.dumps(AWKWARD))[3:-3],  # the arguments of a tool call
+        re.sub("[<>&'=]", lambda match: f"\\u{ord(match.group()):04x}", json.dumps(AWKWARD)[1:-1]),
+        re.sub("[^a-zA-Z0-9/=]", lambda match: f"\\u{ord(match.group()):04X}", AWKWARD),
+    ],
+    ids=["plain", "path", "query", "lower", "ascii", "utf-8", "slash", "nested", "gson", ".net"],
+)
+def test_a_key_is_found_however_it_is_escaped(spelled: str) -> None:
+    """URLs, JSON of any server's habits, JSON inside of JSON: the key goes, the rest stays."""
+    redaction = Redaction(frozenset({AWKWARD}))
+    body = f'{{"a": "before {spelled} after"}}'.encode()
+    assert redaction.holds_secret(body)
+    assert redaction.request_body(body) == b'{"a": "before REDACTED after"}'
+    kept = redaction.response_body(body)
+    assert len(kept) == len(body)
+    assert re.fullmatch(rb'\{"a": "before REDACTED\** after"\}', kept)
+
+
+@settings(deadline=None)
+@given(before=st.binary(max_size=9), after=st.binary(max_size=9), secret=st.text(min_size=8))
+def test_a_key_inside_of_base64_is_seen(before: bytes, after: bytes, secret: str) -> None:
+    """As in `Basic` authorization, wherever in the encoded text it begins, in both alphabets."""
+    redaction = Redaction(frozenset({secret}))
+    whole = before + secret.encode() + after
+    assert redaction.holds_encoded(b"sent " + base64.b64encode(whole))
+    assert redaction.holds_encoded(b"sent " + base64.urlsafe_b64encode(whole))
+    assert not known.holds_encoded(base64.b64encode(b"nothing of the kind, at some length"))
+
+
+def test_a_key_that_begins_with_a_slash_is_no_path() -> None:
+    """A key in base64 may begin so; the value of a name that asks for a file is left alone."""
+    value = "/AbCdEf123456+/xyz=="
+    assert secrets_of_environment({"GATEWAY_API_KEY": value}) == {value}
+    assert secrets_of_request("https://a.com", [("x-api-key", value)]) == {value}
+    assert not secrets_of_environment({"SSL_KEY_FILE": value, "SSH_AUTH_SOCK": value})
+
+
+def test_the_password_of_basic_authorization_is_known() -> None:
+    """A server that refuses it may well say it, in plain."""
+    credentials = base64.b64encode(f"me:{KEY}".encode()).decode()
+    found = secrets_of_request("https://a.com", [("authorization", f"Basic {credentials}")])
+    assert found == {credentials, KEY}
+    assert secrets_of_request("https://a.com", [("authorization", "Basic not-base64")]) == {
+        "not-base64"
+    }
+
+
+def test_a_redirects_address_loses_its_credentials() -> None:
+    """A signed URL in `location`; the signature is no key that anybody knew."""
+    pairs = [("Location", "https://a.com/file?part=1&sig=abc")]
+    assert Redaction().headers(pairs) == (("Location", "https://a.com/file?part=1&sig=REDACTED"),)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    before=st.binary(max_size=20),
+    after=st.binary(max_size=20),
+    cuts=st.lists(st.integers(0, 60), max_size=6).map(sorted),
+)
+def test_a_key_across_pieces_is_replaced_and_the_pieces_keep_their_lengths(
+    before: bytes, after: bytes, cuts: list[int]
+) -> None:
+    """However a stream is cut, the key is gone and every boundary is where it was."""
+    whole = before + KEY.encode() + after
+    edges = [0, *(cut for cut in cuts if cut < len(whole)), len(whole)]
+    pieces = [whole[a:b] for a, b in pairwise(edges)]
+    kept = cut_alike(known.response_body(whole), pieces)
+    assert [len(piece) for piece in kept] == [len(piece) for piece in pieces]
+    assert b"".join(kept) == before + b"REDACTED".ljust(len(KEY), b"*") + after
+
+
+def test_fields_named_like_credentials_lose_their_value_and_nothing_else() -> None:
+    """A token in a JSON answer or a form is replaced; every other byte stays."""
+    answer = b'{ "access_token" : "ya29.a0AfB_by", "expires_in": 3599, "scope":"x" }'
+    assert Redaction().response_body(answer) == answer.replace(b"ya29.a0AfB_by", b"REDACTED*****")
+    form = b"grant_type=refresh_token&client_secret=s3cr3t-s3cr3t&scope=a%20b"
+    assert Redaction().request_body(form, "application/x-www-form-urlencoded") == (
+        b"grant_type=refresh_token&client_secret=REDACTED&scope=a%20b"
+    )
+
+
+def test_a_tool_schema_survives_byte_for_byte() -> None:
+    """Properties called password, api_key and token are structure and stay as they are."""
+    schema = {
+        "type": "object",
+        "properties": {
+            "password": {"type": "string", "description": "the user's password"},
+            "api_key": {"type": "string"},
+            "access_token": {"type": ["string", "null"], "default": None},
+            "authorization": {"$ref": "#/defs/auth"},
+        },
+        "required": ["password", "api_key"],
+    }
+    body = json.dumps({"tools": [{"input_schema": schema}], "max_tokens": 10}, indent=1).encode()
+    assert known.request_body(body) == body
+    assert known.response_body(body) == body
+
+
+def test_redaction_without_secrets_changes_nothing() -> None:
+    """A body without credentials comes back as the same bytes."""
+    body = b'{"messages": [{"role": "user", "content": "what is a key?"}], "max_tokens": 5}'
+    assert known.request_body(body) is body
+    assert known.response_body(body) is body

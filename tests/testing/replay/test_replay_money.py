@@ -1,0 +1,365 @@
+"""What recording costs: the budget that holds, the prices that replay, the report."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+import ember_testing
+from ember.api import models
+from ember_testing import BudgetExceeded
+from tests.loopback import Loopback, Received, Reply, serving
+from tests.testing.cli.test_cassettes_command import ask, chat
+
+GONE = "http://127.0.0.1:1/v1"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A cassette's file."""
+    return tmp_path / "c.sqlite"
+
+
+def call(base_url: str, **more: Any) -> float:
+    """What a call through Ember costs: 10 tokens in, 5 out."""
+    response = models("gpt-4", "Paris", base_url=base_url, api_key="sk-x", **more)
+    return response.usage.cost
+
+
+PRICES = json.dumps({"gpt-4": {"input": 1, "output": 2}})
+
+
+class TestPrices:
+    """The prices in force stand with the recording."""
+
+    def test_a_cost_replays_exactly_after_a_price_change(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A replay charges what the recording was charged; `prices="current"` charges today's."""
+        with serving(chat) as server, ember_testing.cassette(path, record="new"):
+            before = call(f"{server.url}/v1")
+        assert before == pytest.approx(0.0006)
+        monkeypatch.setenv("EMBER_MODEL_COSTS_JSON", PRICES)
+        with ember_testing.cassette(path):
+            assert call(GONE) == before
+        with ember_testing.cassette(path, prices="current"):
+            assert call(GONE) == pytest.approx(20e-6)
+        with serving(chat) as server:
+            assert call(f"{server.url}/v1") == pytest.approx(20e-6)
+
+    def test_prices_set_for_the_test_alone_are_stored(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Also where the variable is gone by the time the cassette is closed."""
+        with (
+            serving(chat) as server,
+            ember_testing.cassette(path, record="new"),
+            monkeypatch.context() as patch,
+        ):
+            patch.setenv("EMBER_MODEL_COSTS_JSON", PRICES)
+            call(f"{server.url}/v1")
+        with ember_testing.cassette(path) as cassette:
+            assert call(GONE) == pytest.approx(20e-6)
+        assert cassette.played[0].cost == pytest.approx(20e-6)
+
+    def test_each_recording_keeps_its_own_price(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A call added after a price change replays at the new price, the old one at the old."""
+        with serving(chat) as server:
+            with ember_testing.cassette(path, record="new"):
+                call(f"{server.url}/v1")
+            monkeypatch.setenv("EMBER_MODEL_COSTS_JSON", PRICES)
+            with ember_testing.cassette(path, record="new"):
+                costs = [call(f"{server.url}/v1"), call(f"{server.url}/v1", seed=1)]
+        monkeypatch.delenv("EMBER_MODEL_COSTS_JSON")
+        assert costs == pytest.approx([0.0006, 20e-6])
+        with ember_testing.cassette(path):
+            assert [call(GONE, seed=1), call(GONE)] == costs[::-1]
+
+    def test_a_file_of_the_first_version_replays_and_grows(self, path: Path) -> None:
+        """Without stored prices today's count; the first call added brings the new table."""
+        with serving(chat) as server:
+            with ember_testing.cassette(path, record="new"):
+                call(f"{server.url}/v1")
+            with closing(sqlite3.connect(path)) as connection:
+                connection.execute("drop table prices")
+                connection.execute("pragma user_version = 1")
+                connection.commit()
+            before = path.read_bytes()
+            with ember_testing.cassette(path):
+                assert call(GONE) == pytest.approx(0.0006)
+            with ember_testing.cassette(path, record="new"):
+                call(GONE)
+            assert path.read_bytes() == before
+            with ember_testing.cassette(path, record="new"):
+                call(f"{server.url}/v1", seed=2)
+        with closing(sqlite3.connect(path)) as connection:
+            assert connection.execute("pragma user_version").fetchone() == (2,)
+            assert connection.execute("select since, model from prices").fetchall() == [
+                (2, "gpt-4-0613")
+            ]
+
+    def test_recording_anew_and_joining_keep_the_prices(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What another process added while all was recorded anew stays, with its price."""
+        with serving(chat) as server:
+            base = f"{server.url}/v1"
+            with ember_testing.cassette(path, record="new"):
+                call(base)
+            monkeypatch.setenv("EMBER_MODEL_COSTS_JSON", PRICES)
+            with ember_testing.cassette(path, record="all"):
+                call(base)
+                with ember_testing.cassette(path, record="new") as other:
+                    call(base, seed=7)
+                assert len(other.recorded) == 1
+        monkeypatch.delenv("EMBER_MODEL_COSTS_JSON")
+        with ember_testing.cassette(path):
+            assert [call(GONE), call(GONE, seed=7)] == pytest.approx([20e-6, 20e-6])
+
+
+# 31 tokens of input (91 bytes) at 30 dollars a million, 20 of output at 60.
+MOST = 0.0022
+
+
+class TestBudget:
+    """A call that might not fit is not sent."""
+
+    def test_it_stops_before_the_call_that_might_exceed_it(self, path: Path) -> None:
+        """No retry and no `except Exception` swallows it, what was paid before is kept."""
+        attempts: list[int] = []
+        with serving(chat) as server:
+            with (
+                pytest.raises(BudgetExceeded, match=r"may cost \$0\.00.*of the budget of \$0\.003"),
+                ember_testing.cassette(path, record="new", budget=0.003) as cassette,
+            ):
+                for attempt in range(5):
+                    attempts.append(attempt)
+                    try:
+                        ask(server.url, f"question {attempt}")
+                    except Exception:
+                        continue
+            assert len(server.received) == len(cassette.recorded) == attempts[-1] == 1
+
+    def test_what_a_call_really_cost_takes_the_estimates_place(self, path: Path) -> None:
+        """Calls of $0.0006 go on until the next one's estimate does not fit."""
+        with serving(chat) as server:
+            with (
+                pytest.raises(BudgetExceeded),
+                ember_testing.cassette(path, record="new", budget=0.0045) as cassette,
+            ):
+                for i in range(99):
+                    ask(server.url, str(i))
+            # Four at $0.0006 are $0.0024; another $0.0022 would make more than $0.0045.
+            assert len(cassette.recorded) == len(server.received)
+            assert 3 <= len(server.received) <= 5
+
+    def test_concurrent_calls_cannot_exceed_it_together(self, path: Path) -> None:
+        """Of calls at once as many go as fit with their estimates."""
+        with serving(lambda request: Reply(chat(request).body, delay=0.2)) as server:
+            with (
+                pytest.raises(BudgetExceeded),
+                ember_testing.cassette(path, record="new", budget=2.5 * MOST),
+                ThreadPoolExecutor(8) as pool,
+            ):
+                futures = [pool.submit(ask, server.url, str(i)) for i in range(8)]
+                for future in futures:
+                    future.exception()
+            assert len(server.received) == 2
+
+    def test_a_model_without_a_price_is_not_sent(self, path: Path) -> None:
+        """Nobody could keep the budget; the variable to set is named."""
+        body = {"model": "my-model", "messages": []}
+        with serving() as server:
+            with (
+                pytest.raises(BudgetExceeded, match="set EMBER_COST_MYMODEL_INPUT and _OUTPUT"),
+                ember_testing.cassette(path, record="new", budget=1.0),
+            ):
+                httpx.post(f"{server.url}/v1/chat/completions", json=body)
+            assert not server.received
+
+    def test_what_is_no_call_to_a_model_and_what_is_replayed_costs_nothing(
+        self, path: Path
+    ) -> None:
+        """A budget of nothing lets both through."""
+        with serving(chat) as server:
+            with ember_testing.cassette(path, record="new"):
+                ask(server.url, "Paris")
+            with (
+                pytest.raises(BudgetExceeded),
+                ember_testing.cassette(path, record="new", budget=0.0),
+            ):
+                ask(server.url, "Paris")
+                with serving() as other:
+                    assert httpx.get(f"{other.url}/models").status_code == 200
+                ask(server.url, "Rome")
+            assert len(server.received) == 1
+
+    @pytest.mark.parametrize("budget", [-1.0, float("nan"), float("inf")])
+    def test_a_sum_that_is_none_is_refused(self, path: Path, budget: float) -> None:
+        """With the value and what is expected."""
+        with (
+            pytest.raises(ValueError, match="expected US dollars"),
+            ember_testing.cassette(path, budget=budget),
+        ):
+            pytest.fail("accepted")
+
+
+SUITE = """
+import httpx, pytest
+def ask(text):
+    with httpx.Client(verify=False) as client:
+        client.post({url!r} + "/v1/chat/completions", json={{
+            "model": "gpt-4", "max_tokens": 20, "messages": [{{"role": "user", "content": text}}]}})
+@pytest.mark.ember_replay
+@pytest.mark.parametrize("i", range({count}))
+def test_one(i): ask(str(i))
+"""
+Run = Callable[..., pytest.RunResult]
+
+
+@pytest.fixture
+def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs pytest in this process, with Ember's plugin alone."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.delenv("EMBER_RECORD", raising=False)
+
+    def run(*arguments: str) -> pytest.RunResult:
+        return pytester.runpytest(
+            "-q", "-p", "no:cacheprovider", "-p", "ember_testing.plugin", *arguments
+        )
+
+    return run
+
+
+@pytest.fixture
+def server() -> Any:
+    """A chat model."""
+    with serving(chat) as server:
+        yield server
+
+
+def test_the_budget_of_a_run_fails_the_test_that_would_exceed_it(
+    run: Run, pytester: pytest.Pytester, server: Loopback
+) -> None:
+    """`--ember-budget` counts over tests: the first are recorded, the others are not sent."""
+    pytester.makepyfile(test_it=SUITE.format(url=server.url, count=4))
+    result = run("--ember-record", "--ember-budget=0.0031")
+    result.stdout.fnmatch_lines(["*not sent: it may cost*of the budget of $0.0031*"])
+    outcomes = result.parseoutcomes()
+    assert outcomes["passed"] == len(server.received) in (2, 3)
+    assert outcomes["failed"] == 4 - len(server.received)
+    for wrong in ("-1", "ten", "nan"):
+        assert run(f"--ember-budget={wrong}").ret == pytest.ExitCode.USAGE_ERROR
+
+
+def test_worker_processes_share_one_budget(
+    run: Run, pytester: pytest.Pytester, server: Loopback
+) -> None:
+    """Under pytest-xdist two workers spend what one would."""
+    pytest.importorskip("xdist")
+    pytester.makepyfile(test_it=SUITE.format(url=server.url, count=8))
+    result = run("-p", "xdist", "-n2", "--ember-record", "--ember-budget=0.0031")
+    assert result.parseoutcomes()["passed"] == len(server.received) in (1, 2, 3)
+
+
+def test_the_report_says_what_the_summary_says(
+    run: Run, pytester: pytest.Pytester, server: Loopback
+) -> None:
+    """Recorded and spent, then replayed, saved and avoided, as JSON; with xdist the same."""
+    pytester.makepyfile(test_it=SUITE.format(url=server.url, count=3))
+
+    def totals(*arguments: str) -> dict[str, Any]:
+        run("--ember-report=out/report.json", *arguments).assert_outcomes(passed=3)
+        report = json.loads((pytester.path / "out/report.json").read_text())
+        assert report["partial"] == []
+        assert len(report["cassettes"]) == 3
+        found: dict[str, Any] = report["totals"]
+        return found
+
+    first = totals("--ember-record")
+    assert (first["recorded"], first["spent"]) == (3, pytest.approx(0.0018))
+    for arguments in ((), ("-p", "xdist", "-n2")):
+        again = totals(*arguments)
+        assert (again["replayed"], again["saved"]) == (3, pytest.approx(0.0018))
+        assert again["avoided"] > 0
+        assert (again["recorded"], again["spent"], again["unused"], again["stale"]) == (0, 0, 0, 0)
+
+
+def test_a_marker_can_ask_for_the_current_prices(
+    run: Run, pytester: pytest.Pytester, server: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`ember_replay(prices="current")` in a test, and a wrong word is refused."""
+    pytester.makepyfile(
+        test_it=f"""
+        import pytest
+        from ember.api import models
+        def cost():
+            url = {server.url + "/v1"!r}
+            return models("gpt-4", "Paris", base_url=url, api_key="sk-x").usage.cost
+        @pytest.mark.ember_replay(cassette="c")
+        def test_recorded(): assert cost() == pytest.approx(600e-6)
+        @pytest.mark.ember_replay(cassette="c", prices="current", repeats="last")
+        def test_current(pytestconfig):
+            new = pytestconfig.getoption("ember_record")
+            assert cost() == pytest.approx(600e-6 if new else 20e-6)
+        """
+    )
+    run("--ember-record").assert_outcomes(passed=2)
+    monkeypatch.setenv("EMBER_MODEL_COSTS_JSON", PRICES)
+    run().assert_outcomes(passed=2)
+
+
+def test_unused_recordings_of_a_shared_cassette_are_told_once_all_its_tests_have_run(
+    run: Run, pytester: pytest.Pytester, server: Loopback
+) -> None:
+    """A run of one of its tests says nothing; a whole run counts, and fails where asked to."""
+    body = """
+    import httpx, pytest
+    pytestmark = pytest.mark.ember_replay(cassette="shared")
+    def ask(text): httpx.post({url!r}, json={{"messages": [{{"content": text}}]}})
+    def test_one(): ask("1")
+    def test_two(): [ask(text) for text in {texts}]
+    """
+    pytester.makepyfile(test_it=body.format(url=server.url, texts=["2", "3"]))
+    run("--ember-record").assert_outcomes(passed=2)
+    pytester.makepyfile(test_it=body.format(url=server.url, texts=["2"]))
+    warn = ("-o", "ember_unused=warn")
+    run(*warn).stdout.fnmatch_lines(["*1 unused recordings*", "1 recordings of cassettes/shared*"])
+    run(*warn, "test_it.py::test_one").stdout.no_fnmatch_line("*unused*")
+    assert run("-o", "ember_unused=fail").ret == pytest.ExitCode.TESTS_FAILED
+    assert run("-o", "ember_unused=ignore").ret == pytest.ExitCode.OK
+
+
+def test_a_call_cancelled_before_its_answer_began_is_a_recording(path: Path) -> None:
+    """Its replay waits to be cancelled as well; one that waits on is told so."""
+
+    def slow(request: Received) -> Reply:
+        return Reply(b"{}", delay=0.5)
+
+    async def give_up(url: str, after: float) -> None:
+        async with httpx.AsyncClient(verify=False) as client:
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(client.post(url, json={"q": 1}), after)
+
+    with serving(slow) as server, ember_testing.cassette(path, record="new") as cassette:
+        asyncio.run(give_up(f"{server.url}/v1", 0.1))
+        assert [(each.outcome, each.status) for each in cassette.recorded] == [("cancelled", None)]
+    with ember_testing.cassette(path):
+        asyncio.run(give_up(GONE, 0.1))
+    with (
+        pytest.raises(ember_testing.CassetteMiss, match="its caller gave up before one came"),
+        ember_testing.cassette(path),
+        httpx.Client(verify=False) as client,
+    ):
+        client.post(GONE, json={"q": 1})

@@ -1,0 +1,106 @@
+"""Clients that are made during a replay: they cost no trust store, and stay right afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Generator
+from pathlib import Path
+
+import certifi
+import httpx
+import pytest
+
+import ember_testing
+from tests.client.transport.test_network_failures import (  # the fixtures: a private certificate
+    certificate,
+    server_tls,
+)
+from tests.loopback import Loopback, serving
+
+__all__ = ["certificate", "server_tls"]
+
+
+@pytest.fixture
+def server(server_tls: ssl.SSLContext) -> Generator[Loopback]:
+    """Speaks TLS with a certificate that no public trust store holds."""
+    with serving(tls=server_tls) as server:
+        yield server
+
+
+async def get(client: httpx.AsyncClient, url: str) -> int:
+    """One awaited call, and the client's end."""
+    async with client:
+        return (await client.get(url)).status_code
+
+
+def test_a_client_made_in_a_replay_trusts_what_it_should_afterwards(
+    server: Loopback, certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Made inside, used outside: with its certificate named it connects, without it refuses."""
+    with ember_testing.cassette(tmp_path / "c.sqlite"):
+        strangers = httpx.Client(), httpx.AsyncClient()
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        friends = httpx.Client(), httpx.AsyncClient()
+    monkeypatch.delenv("SSL_CERT_FILE")
+    with friends[0], strangers[0]:
+        assert friends[0].get(server.url).status_code == 200
+        with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+            strangers[0].get(server.url)
+    assert asyncio.run(get(friends[1], server.url)) == 200
+    with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+        asyncio.run(get(strangers[1], server.url))
+
+
+def test_the_host_name_is_checked(
+    server: Loopback, certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trusted certificate for another name is refused."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with ember_testing.cassette(tmp_path / "c.sqlite"):
+        client = httpx.Client()
+    with client, pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+        client.get(server.url.replace("127.0.0.1", "localhost"))
+
+
+def test_it_is_an_ordinary_context_in_every_other_respect(tmp_path: Path) -> None:
+    """All settings and, once asked for, all certificates are those of an ordinary one."""
+    ordinary = ssl.create_default_context(cafile=certifi.where())
+    with ember_testing.cassette(tmp_path / "c.sqlite"):
+        late = ssl.create_default_context(cafile=certifi.where())
+        for_servers = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        system = ssl.create_default_context()
+    for name in dir(ordinary):
+        value = getattr(ordinary, name)
+        if not name.startswith("_") and not callable(value):
+            assert getattr(late, name) == value, name
+    assert late.get_ciphers() == ordinary.get_ciphers()
+    assert late.cert_store_stats() == ordinary.cert_store_stats()
+    assert late.get_ca_certs(True) == ordinary.get_ca_certs(True)
+    assert type(for_servers) is type(system) is ssl.SSLContext
+    assert type(late) is not ssl.SSLContext
+
+
+def test_no_trust_store_is_loaded_in_a_replay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`httpx.Client()` reads no certificate; outside of a replay, and while recording, it does."""
+    loaded: list[object] = []
+
+    def load(self: ssl.SSLContext, *places: object) -> None:
+        loaded.append(places)
+
+    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", load)
+    with ember_testing.cassette(tmp_path / "c.sqlite"):
+        httpx.Client().close()
+    assert not loaded
+    with ember_testing.cassette(tmp_path / "c.sqlite", record="new"):
+        httpx.Client().close()
+    httpx.Client().close()
+    assert len(loaded) == 2
+
+
+def test_a_missing_file_is_told_at_once(tmp_path: Path) -> None:
+    """As `ssl.create_default_context` tells it, and not with the first call."""
+    with ember_testing.cassette(tmp_path / "c.sqlite"), pytest.raises(FileNotFoundError):
+        ssl.create_default_context(cafile=tmp_path / "missing.pem")

@@ -1,0 +1,261 @@
+"""Generated traffic: what is written is read back, and no damage makes more of it than an error."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+from hypothesis import HealthCheck, Phase, find, given, settings
+from hypothesis import strategies as st
+from hypothesis.errors import InvalidArgument
+
+from ember.api import models
+from ember.api.exceptions import EmberError, ProviderAPIError
+from ember.api.models.schemas import ChatResponse, UsageStats
+from ember_testing import Answer, FakeModel, fake_model, strategies
+from ember_testing.wires.response import Sent
+
+pytestmark = pytest.mark.filterwarnings("ignore::ember.exceptions.UnknownPriceWarning")
+CASSETTES = sorted((Path(__file__).parents[3] / "cassettes").rglob("*.sqlite"))
+# A few hundred, or as many as the profile says: --hypothesis-profile=long takes 100,000.
+unhurried = settings(
+    deadline=None,
+    max_examples=max(300, settings().max_examples),
+    suppress_health_check=[HealthCheck.too_slow],
+)
+
+
+def examples(strategy: st.SearchStrategy[Any], check: Callable[[FakeModel, Any], None]) -> None:
+    """Check every example in one fake."""
+    with fake_model() as fake:
+
+        @unhurried
+        @given(strategy)
+        def each(example: Any) -> None:
+            check(fake, example)
+
+        each()
+
+
+def play(fake: FakeModel, sent: Sent) -> tuple[ChatResponse | EmberError, str]:
+    """What the public door makes of it, and the text that it gave out on the way."""
+    fake(sent.model, sent)
+    said: list[str] = []
+    try:
+        if not sent.stream:
+            return models(sent.model, "hi"), ""
+        with models.stream(sent.model, "hi") as stream:
+            for chunk in stream:
+                said.append(chunk.text)
+        return stream.response, "".join(said)
+    except EmberError as error:
+        return error, "".join(said)
+    finally:
+        fake.reset()
+
+
+def means_what_it_should(fake: FakeModel, sent: Sent) -> None:
+    """The client reads the answer that was meant, all of it."""
+    response, said = play(fake, sent)
+    means = sent.means
+    assert isinstance(response, ChatResponse)
+    assert means is not None
+    assert means.usage is not None
+    assert response.text == means.text
+    assert said == (means.text if sent.stream else "")
+    assert response.finish_reason == means.reason
+    assert response.reasoning == means.reasoning
+    assert response.refusal == means.refusal
+    assert [(c.id, c.name, c.arguments) for c in response.tool_calls] == [
+        (c.id, c.name, c.arguments) for c in means.tool_calls
+    ]
+    assert response.usage.priced(math.inf) == means.usage.priced(math.inf)
+
+
+def test_streams_are_read_back() -> None:
+    """Every generated stream, cut anywhere, is read as the answer that it means."""
+    examples(strategies.streams(), means_what_it_should)
+
+
+def test_responses_are_read_back() -> None:
+    """Every generated answer in one piece is read as the answer that it means."""
+    examples(strategies.responses(), means_what_it_should)
+
+
+def test_answers_through_the_fake_are_read_back() -> None:
+    """What `fake_model` writes for any answer, the client reads back, on every wire."""
+
+    def check(fake: FakeModel, drawn: tuple[Any, bool]) -> None:
+        answer, stream = drawn
+        for model in ("gpt-4", "o3-pro", "claude-3-opus", "gemini-pro"):
+            fake(model, answer)
+            if stream:
+                with models.stream(model, "hi") as pieces:
+                    assert "".join(chunk.text for chunk in pieces) == answer.text
+                response = pieces.response
+            else:
+                response = models(model, "hi")
+            assert response.text == answer.text
+            assert response.finish_reason == answer.reason
+            assert response.usage.priced(0) == answer.usage.priced(0)
+
+    examples(st.tuples(strategies.answers(), st.booleans()), check)
+
+
+def test_errors_mean_their_type() -> None:
+    """Every generated error is the `error_type` that it means, and keeps its time to wait."""
+
+    def check(fake: FakeModel, sent: Sent) -> None:
+        error, _ = play(fake, sent)
+        assert isinstance(error, ProviderAPIError)
+        assert (error.error_type, error.retry_after) == (sent.error_type, sent.retry_after)
+
+    examples(strategies.errors(), check)
+
+
+def survives(fake: FakeModel, sent: Sent) -> None:
+    """Damage makes an EmberError at the most, and no text that was given out is lost with it."""
+    result, said = play(fake, sent)
+    if isinstance(result, ProviderAPIError) and said:
+        assert result.context["partial_text"].startswith(said)
+    elif isinstance(result, ChatResponse) and sent.stream:
+        assert result.text == said
+
+
+def test_damaged_recordings() -> None:
+    """No damage to a recording makes the client raise anything else, hang, or lose its text."""
+    examples(st.one_of([strategies.from_cassette(path) for path in CASSETTES]), survives)
+
+
+def test_damaged_streams() -> None:
+    """A generated stream with its end cut off is an error that keeps the text, or was complete."""
+
+    def check(fake: FakeModel, drawn: tuple[Sent, float]) -> None:
+        sent, share = drawn
+        kept = sent.body[: int(len(sent.body) * share)]
+        cut = Sent(sent.wire, sent.model, True, sent.served._replace(pieces=(kept,)))
+        result, said = play(fake, cut)
+        assert sent.means is not None
+        assert sent.means.text.startswith(said)
+        if isinstance(result, ProviderAPIError):
+            # Before the first event has come it may be anything.
+            begun = b"\n\n" in kept or b"\r\n\r\n" in kept
+            assert result.error_type == "incomplete_stream" or not begun
+            assert result.context.get("partial_text", "") == said
+        else:
+            assert said == sent.means.text
+
+    examples(st.tuples(strategies.streams(), st.floats(0, 1)), check)
+
+
+def test_recordings_as_they_are() -> None:
+    """Without damage a recording is read as it was when it was recorded."""
+    path = next(path for path in CASSETTES if "stream" in path.name.lower()) if CASSETTES else None
+    assert path is not None
+
+    def check(fake: FakeModel, sent: Sent) -> None:
+        result, _ = play(fake, sent)
+        if sent.served.status == 200:
+            assert isinstance(result, ChatResponse)
+            assert result.text
+        else:
+            assert isinstance(result, ProviderAPIError)
+            assert result.context["status_code"] == sent.served.status
+
+    examples(strategies.from_cassette(path, damages=st.just(())), check)
+
+
+@given(
+    model=strategies.model_names(),
+    conversation=strategies.messages(),
+    params=strategies.parameters(),
+)
+@unhurried
+def test_what_callers_pass_arrives(model: str, conversation: Any, params: Any) -> None:
+    """Generated models, conversations and parameters are taken, and the fake sees their words."""
+    with fake_model() as fake:
+        fake(model, lambda call: call.prompt)
+        assert models(model, conversation, **params).text == conversation[-1]["content"]
+        (call,) = fake.calls
+        spoken = [turn["content"] for turn in conversation if turn["role"] != "system"]
+        assert [message.text for message in call.messages] == spoken
+        assert json.dumps(call.body)
+
+
+@given(table=strategies.price_tables(names=st.just("gpt-4")), usage=strategies.usages())
+@unhurried
+def test_price_tables_are_charged(table: Any, usage: UsageStats) -> None:
+    """A generated price table is what a call is charged by."""
+    with (
+        mock.patch.dict(os.environ, EMBER_MODEL_COSTS_JSON=json.dumps(table)),
+        fake_model() as fake,
+    ):
+        plain = UsageStats(usage.prompt_tokens, usage.completion_tokens)
+        fake("gpt-4", "Paris", usage=plain)
+        cost = models("gpt-4", "hi").usage.cost
+        if table:
+            row = table["gpt-4"]
+            due = plain.prompt_tokens * row["input"] + plain.completion_tokens * row["output"]
+            assert cost == pytest.approx(due / 1e6)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: strategies.prompts(max_size=0),
+        lambda: strategies.messages(max_turns=0),
+        lambda: strategies.usages(max_tokens=-1),
+        lambda: strategies.responses(wires=st.just("smoke")).example(),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::hypothesis.errors.NonInteractiveExampleWarning")
+def test_impossible_arguments_raise(make: Callable[[], Any]) -> None:
+    """What cannot be generated is refused, with the value."""
+    with pytest.raises(InvalidArgument, match=r"0|-1|smoke"):
+        make()
+
+
+def least(strategy: st.SearchStrategy[Any], condition: Callable[[Any], bool]) -> Any:
+    """The smallest example, found anew; without the search for what plays no part in a failure."""
+    phases = [Phase.generate, Phase.shrink]
+    return find(strategy, condition, settings=settings(unhurried, database=None, phases=phases))
+
+
+def test_they_shrink_to_the_least() -> None:
+    """The smallest examples are the plainest: one short word, no cut, no turn before."""
+    assert len(least(strategies.prompts(), lambda _: True)) == 1
+    assert len(least(strategies.messages(), lambda _: True)) == 1
+    assert least(strategies.usages(), lambda _: True) == UsageStats(1, 1)
+    assert least(strategies.parameters(), lambda _: True) == {}
+    # What is needed of tokens is plain output, and neither cached nor thought.
+    assert least(strategies.usages(), lambda u: u.total_tokens > 1000) == UsageStats(1, 1000)
+
+
+def test_streams_shrink_to_the_first_wire() -> None:
+    """What fails on every wire is shown on OpenAI's, uncut, with no more than the failure needs."""
+    sent = least(strategies.streams(), lambda sent: len(sent.means.text) > 1)
+    assert sent.wire == "openai"
+    assert sent.means.text == "00"
+    assert sent.means.usage == UsageStats(1, 1)
+    assert (sent.means.reasoning, sent.means.refusal, sent.means.reason) == (None, None, "stop")
+    assert len(sent.served.pieces) == 1
+
+
+def test_a_strategy_is_made_once_for_a_wire() -> None:
+    """Examples of a wire come from one strategy: making one for each took a minute of shrinking."""
+    with mock.patch.object(strategies, "tool_calls", wraps=strategies.tool_calls) as made:
+
+        @settings(unhurried, max_examples=50)
+        @given(strategies.streams(), strategies.answers(wires=strategies.wires()))
+        def each(sent: Sent, answer: Answer) -> None:
+            assert sent.means
+            assert answer.usage
+
+        each()
+    assert 0 < made.call_count <= 2 * 4  # two strategies, four wires
