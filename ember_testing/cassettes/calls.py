@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
 from ember_testing.exceptions import CassetteError
+from ember_testing.wires.body import headers_from_json
 
 if TYPE_CHECKING:
-    from ember_testing.replay.redaction import Headers
+    from ember_testing.wires.body import Headers
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +80,10 @@ def from_row(row: dict[str, Any]) -> Call:
         n=row["n"],
         method=row["method"],
         url=row["url"],
-        request_headers=_headers(row["request_headers"]),
+        request_headers=headers_from_json(row["request_headers"]),
         body=row["request_body"] or "",
         status=row["status"],
-        response_headers=_headers(row["response_headers"]),
+        response_headers=headers_from_json(row["response_headers"]),
         response_body=row["response_body"] or "",
         outcome=row["outcome"],
         error=error,
@@ -96,10 +97,6 @@ def from_row(row: dict[str, Any]) -> Call:
         recorded_at=row["recorded_at"],
         test=row["test"],
     )
-
-
-def _headers(text: str | None) -> Headers:
-    return tuple((name, value) for name, value in json.loads(text or "[]"))
 
 
 class Calls(Sequence[Call]):

@@ -12,9 +12,8 @@ from ember_testing.cassettes import schema
 from ember_testing.cassettes.file import CassetteFile
 from ember_testing.exceptions import CassetteError
 from ember_testing.replay import request as matching
-from ember_testing.replay.leaks import as_bytes
-from ember_testing.replay.recording import decoded
 from ember_testing.replay.redaction import REDACTED, Redaction, secrets_of_environment
+from ember_testing.wires.body import as_bytes, decoded, headers_from_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -126,9 +125,7 @@ def _calls(file: CassetteFile, redaction: Redaction, allowed: frozenset[str]) ->
         raw = b"".join(data for _, data in file.chunks(number))
         yield from _key(row)
         yield from _by_name(row, redaction)
-        headers = tuple(
-            (name, value) for name, value in json.loads(row["response_headers"] or "[]")
-        )
+        headers = headers_from_json(row["response_headers"])
         contents = {name: value for name, value in row.items() if isinstance(value, (str, bytes))}
         contents["chunks"] = decoded(headers, raw)
         seen: set[bytes] = set()
@@ -145,7 +142,7 @@ def _key(row: Mapping[str, Any]) -> Iterator[Finding]:
     request = matching.Request(
         row["method"],
         row["url"],
-        tuple((name, value) for name, value in json.loads(row["request_headers"])),
+        headers_from_json(row["request_headers"]),
         as_bytes(row["request_body"]),
     )
     chosen = {name: tuple(value) for name, value in rules.items()}
@@ -156,16 +153,15 @@ def _key(row: Mapping[str, Any]) -> Iterator[Finding]:
 def _by_name(row: Mapping[str, Any], redaction: Redaction) -> Iterator[Finding]:
     """Redacting what was redacted changes nothing, unless something slipped through."""
     for column in ("request_headers", "response_headers"):
-        pairs = [(name, value) for name, value in json.loads(row[column] or "[]")]
+        pairs = headers_from_json(row[column])
         for (name, value), (_, kept) in zip(pairs, redaction.headers(pairs), strict=True):
             if value != kept:
                 shown = _masked(value.encode("utf-8", "surrogatepass"))
                 yield Finding("secret", row["id"], column, f"{name}: {shown}")
     if redaction.url(row["url"]) != row["url"]:
         yield Finding("secret", row["id"], "url", "a credential in the query or the user part")
-    kind = next(
-        (v for n, v in json.loads(row["request_headers"]) if n.lower() == "content-type"), ""
-    )
+    headers = headers_from_json(row["request_headers"])
+    kind = next((value for name, value in headers if name.lower() == "content-type"), "")
     sent, came = as_bytes(row["request_body"] or b""), as_bytes(row["response_body"] or b"")
     for column, body, redacted in (
         ("request_body", sent, redaction.request_body(sent, kind)),

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from ember_testing.replay import request as matching
-from ember_testing.replay.leaks import as_bytes
+from ember_testing.wires.body import as_bytes
 
 if TYPE_CHECKING:
     from ember_testing.cassettes.calls import Call

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -13,9 +12,8 @@ from urllib.parse import quote
 from ember_testing.cli.diff import shape_of_body
 from ember_testing.exceptions import BudgetExceeded
 from ember_testing.replay.budget import Budget
-from ember_testing.replay.leaks import as_bytes
-from ember_testing.replay.recording import as_text
 from ember_testing.replay.redaction import REDACTED, Redaction, secrets_of_environment
+from ember_testing.wires.body import as_bytes, as_text, headers_from_json
 from ember_testing.wires.readings import read_row
 
 if TYPE_CHECKING:
@@ -120,9 +118,8 @@ def _with_keys(row: Mapping[str, Any]) -> tuple[str, list[tuple[str, str]]]:
     Raises:
         KeyError: A key is wanted and none is set.
     """
-    pairs = [(name, value) for name, value in json.loads(row["request_headers"])]
     headers: list[tuple[str, str]] = []
-    for name, value in pairs:
+    for name, value in headers_from_json(row["request_headers"]):
         if name.lower() in _CONNECTION:
             continue
         if value == REDACTED:

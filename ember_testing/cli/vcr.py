@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from ember_testing.exceptions import CassetteError
-from ember_testing.replay.recording import Take, decoded
+from ember_testing.replay.recording import Take
 from ember_testing.replay.session import Session
 from ember_testing.replay.settings import Settings
+from ember_testing.wires.body import decoded
 
 if TYPE_CHECKING:
-    from ember_testing.replay.redaction import Headers
+    from ember_testing.wires.body import Headers
 
 _SUFFIXES = (".yaml", ".yml", ".json")
 _TAG = "tag:yaml.org,2002:python/"

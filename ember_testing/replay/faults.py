@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from ember_testing.cassettes.cassette_rows import Answer
 from ember_testing.faults import Fault, applied, replaces_answer
-from ember_testing.replay.recording import decoded
 from ember_testing.wires import wire_of
+from ember_testing.wires.body import decoded
 from ember_testing.wires.exchange import read_request
 from ember_testing.wires.playback import Playback, Teller
 from ember_testing.wires.response import Served

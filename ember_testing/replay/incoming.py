@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ember_testing.replay import request as matching
-from ember_testing.replay.recording import decoded
+from ember_testing.wires.body import decoded
 
 if TYPE_CHECKING:
-    from ember_testing.replay.redaction import Headers, Redaction
+    from ember_testing.replay.redaction import Redaction
+    from ember_testing.wires.body import Headers
 
 
 def keyed(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ember_testing.wires.body import as_bytes
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -35,8 +37,3 @@ def first_leak(file: CassetteRows, numbers: Sequence[int], redaction: Redaction)
                 "keep it out of the prompt"
             )
     return None
-
-
-def as_bytes(value: str | bytes) -> bytes:
-    """A column's content as it was on the wire."""
-    return value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value

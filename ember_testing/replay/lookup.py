@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from ember_testing.replay.request import Request, Rules, key
+from ember_testing.wires.body import as_bytes, headers_from_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 def stored_requests(file: CassetteRows) -> Iterator[tuple[int, Request]]:
     """Number and request of every recording."""
     for number, method, url, headers, body in file.requests():
-        pairs = tuple((name, value) for name, value in json.loads(headers))
-        content = body.encode("utf-8", "surrogatepass") if isinstance(body, str) else body
-        yield number, Request(method, url, pairs, content)
+        yield number, Request(method, url, headers_from_json(headers), as_bytes(body))
 
 
 class Lookup:

@@ -2,42 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import time
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ember_testing.replay.redaction import cut_alike
+from ember_testing.wires.body import as_text, cut_alike, decoded, headers_to_json
 from ember_testing.wires.readings import COLUMNS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ember_testing.replay.redaction import Headers, Redaction
+    from ember_testing.replay.redaction import Redaction
     from ember_testing.replay.request import Request
+    from ember_testing.wires.body import Headers
 
-_KEPT_ENCODINGS = ("", "identity")
 _NOT_YET_READ: dict[str, Any] = dict.fromkeys(COLUMNS)
-_to_json = json.JSONEncoder(ensure_ascii=False).encode
-
-
-def decoded(headers: Headers, body: bytes) -> bytes:
-    """A body without its content encoding; as it is when there is none or it does not decode.
-
-    Args:
-        headers: Name and value pairs.
-        body: The bytes on the wire.
-    """
-    encoding = next((value for name, value in headers if name.lower() == "content-encoding"), "")
-    if encoding.lower() in _KEPT_ENCODINGS or not body:
-        return body
-    import httpx  # late: reading a plain body needs none
-
-    try:
-        response = httpx.Response(200, headers={"content-encoding": encoding}, content=body)
-    except httpx.DecodingError:  # cut off in the middle, or not what the header says
-        return body
-    return response.content
 
 
 class Keeper(Protocol):
@@ -141,12 +120,12 @@ class Take:
             "rules": self._session.rules_text,
             "method": request.method,
             "url": request.url,
-            "request_headers": _to_json(request.headers),
+            "request_headers": headers_to_json(request.headers),
             "request_body": as_text(request.body),
             "status": self._status,
             "http_version": self._http_version or None,
             "reason": self._reason or None,
-            "response_headers": _to_json(headers) if headers else None,
+            "response_headers": headers_to_json(headers) if headers else None,
             "response_body": as_text(body) if self._status is not None else None,
             "outcome": outcome,
             "error_type": type(error).__name__ if error else None,
@@ -178,12 +157,3 @@ class Take:
         pieces = cut_alike(body, [data for _, data in self._chunks])
         offsets = [offset for offset, _ in self._chunks]
         return headers, list(zip(offsets, pieces, strict=True)), body
-
-
-def as_text(content: bytes) -> str | bytes:
-    """Text where it is text, for whoever opens the file."""
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError:
-        return content
-    return content if "\0" in text else text  # SQLite's own functions end a text at a NUL

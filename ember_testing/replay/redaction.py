@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote_plus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
+
+    from ember_testing.wires.body import Headers
 
 REDACTED = "REDACTED"
 SHORTEST_SECRET = 8
 """Characters. Anything shorter ("test", "x") would be found inside ordinary words."""
-
-Headers = tuple[tuple[str, str], ...]
 
 _ENVIRONMENT = re.compile(
     r"(?:^|_)(?:API_?KEYS?|KEYS?|TOKENS?|SECRETS?|PASSWORDS?|PASSWD|CREDENTIALS?|BEARER|PAT|AUTH)"
@@ -247,16 +247,6 @@ def _may_hold_field(body: bytes) -> bool:
 
 def _same_length(match: re.Match[bytes]) -> bytes:
     return REDACTED.encode().ljust(len(match.group()), b"*")[: len(match.group())]
-
-
-def cut_alike(whole: bytes, pieces: Sequence[bytes]) -> list[bytes]:
-    """The bytes of a stream, cut where these pieces of the same length are cut."""
-    cut: list[bytes] = []
-    start = 0
-    for piece in pieces:
-        cut.append(whole[start : start + len(piece)])
-        start += len(piece)
-    return cut
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from ember_testing.replay.redaction import Headers
+    from ember_testing.wires.body import Headers
 
 DEFAULT_MATCH_ON = ("method", "scheme", "host", "path", "query", "body")
 _PARTS = (*DEFAULT_MATCH_ON, "port", "url")

@@ -5,7 +5,6 @@ Sync and async callers share all of it; only `transport.py` awaits.
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from array import array
@@ -26,13 +25,13 @@ from ember_testing.replay.miss import explain, record_command
 from ember_testing.replay.prices import Pins
 from ember_testing.replay.recording import Take
 from ember_testing.replay.redaction import (
-    Headers,
     Redaction,
     secrets_of_environment,
     secrets_of_request,
 )
 from ember_testing.replay.settings import Record, Settings
 from ember_testing.replay.tally import Tally
+from ember_testing.wires.body import Headers, headers_from_json
 from ember_testing.wires.playback import Playback
 from ember_testing.wires.readings import read_row, sets_prices
 
@@ -217,7 +216,7 @@ class Session:
         self._count_cost("saved", answer.cost_usd)
         headers = [
             (name.encode("latin-1"), value.encode("latin-1"))
-            for name, value in json.loads(answer.response_headers or "[]")
+            for name, value in headers_from_json(answer.response_headers)
         ]
         return Playback(answer, headers, chunks, self.settings.timing, self, request)
 

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias, cast
 
 from ember_testing.cassettes.file import CassetteFile
 from ember_testing.wires import wire_of
+from ember_testing.wires.body import as_bytes, headers_from_json
 from ember_testing.wires.exchange import read_request
 from ember_testing.wires.response import Sent, Served
 
@@ -40,21 +41,17 @@ def recordings(path: str | os.PathLike[str]) -> list[Sent]:
 
 
 def _sent(row: dict[str, Any]) -> Sent | None:
-    asked = read_request(row["url"], _bytes(row["request_body"]))
+    asked = read_request(row["url"], as_bytes(row["request_body"] or b""))
     if asked is None or row["status"] is None:
         return None
     headers = tuple(
         (name, value)
-        for name, value in json.loads(row["response_headers"] or "[]")
+        for name, value in headers_from_json(row["response_headers"])
         if name.lower() not in _OF_THE_BODY
     )
     wire = wire_of(asked.provider)
-    served = Served(row["status"], headers, (_bytes(row["response_body"]),))
+    served = Served(row["status"], headers, (as_bytes(row["response_body"] or b""),))
     return Sent(wire, f"{wire}/{asked.model}", asked.stream, served)
-
-
-def _bytes(content: str | bytes | None) -> bytes:
-    return content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content or b""
 
 
 def damaged(sent: Sent, damages: Damages) -> Sent:

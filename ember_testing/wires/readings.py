@@ -6,11 +6,10 @@ end, or when somebody looks at one of them.
 
 from __future__ import annotations
 
-import json
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ember_testing.replay.leaks import as_bytes
+from ember_testing.wires.body import as_bytes, headers_from_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -53,7 +52,7 @@ def read_row(row: Mapping[str, Any]) -> Read:
                 row["url"],
                 as_bytes(row["request_body"] or b""),
                 row["status"],
-                dict(json.loads(row["response_headers"] or "[]")),
+                dict(headers_from_json(row["response_headers"])),
                 as_bytes(row["response_body"] or b""),
             )
         except (

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from ember_testing.replay.redaction import (
     REDACTED,
     Redaction,
-    cut_alike,
     is_credential_name,
     secrets_of_environment,
     secrets_of_request,
 )
+from ember_testing.wires.body import cut_alike
 
 KEY = "sk-proj-A1b2C3d4E5f6"
 known = Redaction(frozenset({KEY}))

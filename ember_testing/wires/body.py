@@ -1,0 +1,67 @@
+"""Bodies and headers as bytes on the wire and as text in a cassette's columns; pure."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Headers = tuple[tuple[str, str], ...]
+
+_IDENTITY = ("", "identity")
+_to_json = json.JSONEncoder(ensure_ascii=False).encode
+
+
+def headers_to_json(headers: Headers) -> str:
+    """Name and value pairs as a column holds them."""
+    return _to_json(headers)
+
+
+def headers_from_json(text: str | None) -> Headers:
+    """The opposite of `headers_to_json`; no headers for a null column."""
+    return tuple([(name, value) for name, value in json.loads(text)]) if text else ()
+
+
+def decoded(headers: Headers, body: bytes) -> bytes:
+    """A body without its content encoding; as it is when there is none or it does not decode.
+
+    Args:
+        headers: Name and value pairs.
+        body: The bytes on the wire.
+    """
+    encoding = next((value for name, value in headers if name.lower() == "content-encoding"), "")
+    if encoding.lower() in _IDENTITY or not body:
+        return body
+    import httpx  # late: reading a plain body needs none
+
+    try:
+        response = httpx.Response(200, headers={"content-encoding": encoding}, content=body)
+    except httpx.DecodingError:  # cut off in the middle, or not what the header says
+        return body
+    return response.content
+
+
+def as_text(content: bytes) -> str | bytes:
+    """Text where it is text, for whoever opens the file."""
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError:
+        return content
+    return content if "\0" in text else text  # SQLite's own functions end a text at a NUL
+
+
+def as_bytes(value: str | bytes) -> bytes:
+    """A column's content as it was on the wire."""
+    return value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
+
+
+def cut_alike(whole: bytes, pieces: Sequence[bytes]) -> list[bytes]:
+    """The bytes of a stream, cut where these pieces of the same length are cut."""
+    cut: list[bytes] = []
+    start = 0
+    for piece in pieces:
+        cut.append(whole[start : start + len(piece)])
+        start += len(piece)
+    return cut
