@@ -1,6 +1,6 @@
 """What a call costs, in US dollars: exact decimal arithmetic, one rounding to a float at the end.
 
-A price is taken from what a replayed recording was charged at (`price_pins`), then, in this order:
+A price is taken, in this order, from:
 
 1. the environment: `EMBER_COST_GPT4_INPUT` and `EMBER_COST_GPT4_OUTPUT`, then
    `EMBER_MODEL_COSTS_JSON`; for the model that the response reports, else for the one requested;
@@ -34,7 +34,6 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from ember.exceptions import ModelProviderError, UnknownPriceWarning
-from ember.pricing import price_pins
 from ember.pricing.snapshot import Prices, Rate, Unit, standard_prices, units
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
 
     from ember.models.schemas import UsageStats
 
-__all__ = ["Billing", "cost"]
+__all__ = ["REPORTED", "Billing", "Charge", "cost", "find_prices"]
 
 _JSON = "EMBER_MODEL_COSTS_JSON"
 _PREFIX = "EMBER_COST_"
@@ -61,6 +60,26 @@ _EXACT = Context(prec=60)
 
 _NO_COUNTS: Mapping[str, int] = {}
 _NO_COSTS: Mapping[str, Mapping[str, Decimal]] = {}
+
+
+REPORTED: Prices = {"reported": 1}
+"""Stands for the provider's own figure, whatever it is in a call."""
+
+
+class Charge(NamedTuple):
+    """What a price depends on.
+
+    Args:
+        provider: The provider's name in Ember.
+        model: As the response reports it.
+        requested_model: As it was asked for.
+        tier: The service tier.
+    """
+
+    provider: str
+    model: str
+    requested_model: str | None
+    tier: str | None
 
 
 class Billing(NamedTuple):
@@ -112,30 +131,34 @@ def cost(
         ModelProviderError: An override is malformed; the message names the variable.
     """
     billing = billing or _NO_BILLING
-    charge = price_pins.Charge(provider, model, requested_model, billing.tier)
-    prices = price_pins.pinned(charge)
+    charge = Charge(provider, model, requested_model, billing.tier)
+    prices = find_prices(charge, billing.reported, at)
     if prices is None:
-        prices = _in_force(charge, billing.reported, at)
-        if prices is None:
-            _warn(provider, model or requested_model or "")
-            return math.nan
-        price_pins.note(charge, prices)
-    if prices == price_pins.REPORTED:
+        _warn(provider, model or requested_model or "")
+        return math.nan
+    if prices == REPORTED:
         return math.nan if billing.reported is None else billing.reported
     return _dollars(prices, usage, billing.counts)
 
 
-def _in_force(
-    charge: price_pins.Charge, reported: float | None, at: datetime | None
-) -> Prices | None:
-    """The prices of a call, by the precedence above; None where none is known."""
+def find_prices(charge: Charge, reported: float | None, at: datetime | None) -> Prices | None:
+    """The prices of a call, by the precedence above; None where none is known.
+
+    Every price is looked up here, by this module's attribute: who wants other prices for a while
+    replaces it.
+
+    Args:
+        charge: What is priced.
+        reported: The provider's own figure in US dollars.
+        at: The moment of the call, UTC if naive; now by default.
+    """
     provider, model, requested_model, tier = charge
     override = _override(provider, model, requested_model)
     prices = standard_prices(provider.lower(), model, requested_model, tier, at)
     if override and (prices is not None or {"input", "output"} <= override.keys()):
         return _overridden(prices or {}, override)
     if reported is not None and 0 <= reported < math.inf:
-        return price_pins.REPORTED
+        return REPORTED
     return prices
 
 

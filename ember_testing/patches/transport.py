@@ -83,9 +83,9 @@ def _pin(session: Session | None) -> None:
     global _pinned
     wanted = session.pins.table if session is not None and session.pins else None
     if wanted is not None or _pinned:
-        from ember.pricing import price_pins  # late: it knows all of Ember
+        from ember_testing.replay import prices
 
-        price_pins.pin(wanted)
+        prices.pin(wanted)
         _pinned = wanted is not None
 
 

@@ -22,7 +22,7 @@ class Read(NamedTuple):
 
     Args:
         columns: Values for `COLUMNS`, null where nothing is known.
-        charges: What was charged (`price_pins.Charge`), with its prices as JSON text.
+        charges: What was charged (`pricing.cost.Charge`), with its prices as JSON text.
         problem: Why it could not be read, None if it could.
     """
 
@@ -41,11 +41,11 @@ def read_row(row: Mapping[str, Any]) -> Read:
     columns: dict[str, Any] = dict.fromkeys(COLUMNS)
     if row["status"] is None:
         return Read(columns, [])
-    # Late: they know all of Ember.
-    from ember.pricing import price_pins
+    # Imported late: they load all of Ember.
+    from ember_testing.replay.prices import noted
     from ember_testing.wires.exchange import read_exchange
 
-    with price_pins.noted() as charges:
+    with noted() as charges:
         try:
             reading = read_exchange(
                 row["method"],
