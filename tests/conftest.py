@@ -1,9 +1,11 @@
-"""What the whole suite shares."""
+"""Settings and fixtures of the whole suite."""
 
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -14,7 +16,7 @@ settings.register_profile("long", max_examples=100_000, deadline=None)
 
 @pytest.fixture(autouse=True)
 def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keys, addresses and prices of whoever runs the suite play no part in it."""
+    """Keys, addresses and prices of the developer's machine do not reach the tests."""
     for name in list(os.environ):
         if name.endswith(("_API_KEY", "_AUTH_TOKEN", "_BASE_URL")) or name.startswith("EMBER_COST"):
             monkeypatch.delenv(name)
@@ -28,16 +30,34 @@ def figures(record_property: Callable[[str, object], None]) -> Callable[[str], N
     return lambda text: record_property("figures", text)
 
 
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with a certificate for 127.0.0.1 that no public CA signed, and its private key."""
+    from tests.certificates import self_signed  # late: cryptography takes long to load
+
+    path = tmp_path_factory.mktemp("tls") / "certificate.pem"
+    path.write_bytes(self_signed())
+    return path
+
+
+@pytest.fixture(scope="session")
+def server_tls(certificate: Path) -> ssl.SSLContext:
+    """A server's side of TLS with that certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    return context
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Show what the tests measured."""
-    said = [
+    """Print the figures that the tests measured."""
+    measured = [
         value
         for outcome in ("passed", "failed")
         for report in terminalreporter.stats.get(outcome, ())
         for name, value in report.user_properties
         if name == "figures"
     ]
-    if said:
+    if measured:
         terminalreporter.section("figures")
-        for text in said:
+        for text in measured:
             terminalreporter.write_line(str(text))

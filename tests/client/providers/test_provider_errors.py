@@ -12,19 +12,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ember.exceptions import ProviderAPIError
-from tests.corpus import Player, ask, needs_corpus, player, references, rows
+from tests.corpus import Player, ask, needs_corpus, references, rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 KEY = "sk-secret-0123456789"
-
-
-@pytest.fixture(scope="module")
-def played() -> Iterator[Player]:
-    """One router for all that this module plays."""
-    with player() as made:
-        yield made
 
 
 def failed(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ember.api import models
 from ember.exceptions import EmberError, ProviderAPIError
-from tests.corpus import Player, ask, needs_corpus, player, rows
+from tests.corpus import Player, ask, needs_corpus, rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -152,13 +152,6 @@ def mutated(draw: st.DrawFn, value: Any) -> Any:
         elif isinstance(inside, (dict, list)) and path != ("x",):
             inside[path[-1]] = copy.deepcopy(draw(strange))
     return value
-
-
-@pytest.fixture(scope="module")
-def played() -> Iterator[Player]:
-    """One router for all that this module plays."""
-    with player() as made:
-        yield made
 
 
 many = settings(

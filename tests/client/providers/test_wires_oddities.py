@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from ember.exceptions import ProviderAPIError
 from ember.models.schemas import ChatResponse
-from tests.corpus import Player, ask, player
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from tests.corpus import Player, ask
 
 pytestmark = pytest.mark.filterwarnings("ignore::ember.exceptions.UnknownPriceWarning")
-
-
-@pytest.fixture(scope="module")
-def played() -> Iterator[Player]:
-    """One router for all that this module plays."""
-    with player() as made:
-        yield made
 
 
 def result(played: Player, model: str, body: str, stream: bool = False, **headers: str) -> Any:

@@ -14,42 +14,16 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from click.testing import CliRunner, Result
 
 import ember_testing
 from ember_testing.cli import main
 from tests.loopback import Received, Reply, serving
+from tests.testing.chat import KEY, ask, chat
 
 COMMANDS = ("list", "show", "diff", "stats", "check", "prune", "import", "export", "textconv",
             "git-setup", "drift")  # fmt: skip
-KEY = "sk-live-0123456789abcdefghijklmnop"
-
-
-def chat(request: Received, model: str = "gpt-4-0613", **more: Any) -> Reply:
-    """A chat completion that repeats the question."""
-    question = request.json()["messages"][-1]["content"]
-    message = {"role": "assistant", "content": f"About {question}."}
-    usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
-    choice = {"index": 0, "message": message, "finish_reason": "stop"}
-    body = {"id": "c1", "model": model, "choices": [choice], "usage": usage, **more}
-    return Reply(json.dumps(body).encode(), headers={"content-type": "application/json"})
-
-
-def ask(url: str, *questions: str) -> None:
-    """Calls to a chat model."""
-    with httpx.Client(verify=False) as client:
-        for question in questions:
-            messages = [
-                {"role": "system", "content": "Be brief."},
-                {"role": "user", "content": question},
-            ]
-            client.post(
-                f"{url}/v1/chat/completions",
-                json={"model": "gpt-4", "max_tokens": 20, "messages": messages},
-                headers={"authorization": f"Bearer {KEY}"},
-            )
 
 
 def record(path: Path, url: str, *questions: str) -> Path:
@@ -326,18 +300,12 @@ class TestPrune:
 
     @pytest.fixture
     def suite(
-        self, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+        self, pytester: pytest.Pytester, run: Callable[..., pytest.RunResult]
     ) -> Callable[..., Any]:
         """Runs pytest on a test module and gives the report."""
-        monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-        monkeypatch.delenv("EMBER_RECORD", raising=False)
 
         def suite(body: str, *arguments: str) -> Any:
-            pytester.makepyfile(test_it="import httpx, pytest\n" + body)
-            pytester.runpytest(
-                "-q", "-p", "no:cacheprovider", "-p", "ember_testing.plugin",
-                "--ember-report=report.json", *arguments,
-            )  # fmt: skip
+            run("import httpx, pytest\n" + body, "--ember-report=report.json", *arguments)
             return json.loads((pytester.path / "report.json").read_text())
 
         return suite
@@ -476,15 +444,13 @@ class TestDrift:
 
 
 def test_the_part_of_a_killed_recording_is_told_by_the_next_run(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+    pytester: pytest.Pytester, run: Callable[..., pytest.RunResult]
 ) -> None:
     """Once a folder, with the file's name; a part that is being written now is not meant."""
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-    pytester.makepyfile(test_it="import pytest\n@pytest.mark.ember_replay\ndef test_a(): pass")
     folder = pytester.path / "cassettes" / "test_it"
     folder.mkdir(parents=True)
     old = folder / "test_a.sqlite.77-abcd.part"
     old.touch()
     os.utime(old, (1e9, 1e9))
-    result = pytester.runpytest("-q", "-p", "no:cacheprovider", "-p", "ember_testing.plugin")
+    result = run("import pytest\n@pytest.mark.ember_replay\ndef test_a(): pass")
     result.stdout.fnmatch_lines([f"left by a recording that was killed, delete it: {old}"])

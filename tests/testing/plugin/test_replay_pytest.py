@@ -42,21 +42,13 @@ def server() -> Generator[Loopback]:
 
 
 @pytest.fixture
-def run(pytester: pytest.Pytester, server: Loopback, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Writes a test module and runs pytest on it in this process."""
-    monkeypatch.delenv("EMBER_RECORD", raising=False)
-    # Other people's plugins take longer to load than all of this; where Ember's is found through
-    # its entry point, the test below runs a process of its own.
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+def run(run: Run, server: Loopback) -> Run:
+    """Puts `ask` before the test module, which calls this file's server."""
 
-    def run(body: str | None = None, *arguments: str, **options: bool) -> pytest.RunResult:
-        if body is not None:
-            pytester.makepyfile(test_it=HEAD.format(url=server.url) + body)
-        return pytester.runpytest(
-            "-q", "-p", "no:cacheprovider", "-p", "ember_testing.plugin", *arguments, **options
-        )
+    def run_with_ask(body: str | None = None, *arguments: str, **options: bool) -> pytest.RunResult:
+        return run(body and HEAD.format(url=server.url) + body, *arguments, **options)
 
-    return run
+    return run_with_ask
 
 
 def cassettes(pytester: pytest.Pytester) -> list[str]:

@@ -22,12 +22,6 @@ from tests.loopback import Loopback, serving
 FAR = "192.0.2.1"  # reserved for documentation: never answers
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Where the test's cassette would lie."""
-    return tmp_path / "c.sqlite"
-
-
 def by_urllib() -> None:
     """The standard library's client."""
     urllib.request.urlopen("http://example.com")

@@ -28,12 +28,6 @@ GONE = "http://127.0.0.1:1"  # where nothing listens: a replay does not need it
 SSE = [b"data: %d\n\n" % i for i in range(6)] + ["data: é".encode()[:-1], b"\xa9\n\n", b"[DONE]"]
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Where the test's cassette lies."""
-    return tmp_path / "c.sqlite"
-
-
 def client() -> httpx.Client:
     """A client that loads no trust store, which takes 20 ms."""
     return httpx.Client(verify=False)

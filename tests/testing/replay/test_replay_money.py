@@ -18,15 +18,9 @@ import ember_testing
 from ember.api import models
 from ember_testing import BudgetExceeded
 from tests.loopback import Loopback, Received, Reply, serving
-from tests.testing.cli.test_cassettes_command import ask, chat
+from tests.testing.chat import ask, chat
 
 GONE = "http://127.0.0.1:1/v1"
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """A cassette's file."""
-    return tmp_path / "c.sqlite"
 
 
 def call(base_url: str, **more: Any) -> float:
@@ -229,20 +223,6 @@ Run = Callable[..., pytest.RunResult]
 
 
 @pytest.fixture
-def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs pytest in this process, with Ember's plugin alone."""
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-    monkeypatch.delenv("EMBER_RECORD", raising=False)
-
-    def run(*arguments: str) -> pytest.RunResult:
-        return pytester.runpytest(
-            "-q", "-p", "no:cacheprovider", "-p", "ember_testing.plugin", *arguments
-        )
-
-    return run
-
-
-@pytest.fixture
 def server() -> Any:
     """A chat model."""
     with serving(chat) as server:
@@ -253,14 +233,14 @@ def test_the_budget_of_a_run_fails_the_test_that_would_exceed_it(
     run: Run, pytester: pytest.Pytester, server: Loopback
 ) -> None:
     """`--ember-budget` counts over tests: the first are recorded, the others are not sent."""
-    pytester.makepyfile(test_it=SUITE.format(url=server.url, count=4))
-    result = run("--ember-record", "--ember-budget=0.0031")
+    suite = SUITE.format(url=server.url, count=4)
+    result = run(suite, "--ember-record", "--ember-budget=0.0031")
     result.stdout.fnmatch_lines(["*not sent: it may cost*of the budget of $0.0031*"])
     outcomes = result.parseoutcomes()
     assert outcomes["passed"] == len(server.received) in (2, 3)
     assert outcomes["failed"] == 4 - len(server.received)
     for wrong in ("-1", "ten", "nan"):
-        assert run(f"--ember-budget={wrong}").ret == pytest.ExitCode.USAGE_ERROR
+        assert run(suite, f"--ember-budget={wrong}").ret == pytest.ExitCode.USAGE_ERROR
 
 
 def test_worker_processes_share_one_budget(
@@ -268,8 +248,8 @@ def test_worker_processes_share_one_budget(
 ) -> None:
     """Under pytest-xdist two workers spend what one would."""
     pytest.importorskip("xdist")
-    pytester.makepyfile(test_it=SUITE.format(url=server.url, count=8))
-    result = run("-p", "xdist", "-n2", "--ember-record", "--ember-budget=0.0031")
+    suite = SUITE.format(url=server.url, count=8)
+    result = run(suite, "-p", "xdist", "-n2", "--ember-record", "--ember-budget=0.0031")
     assert result.parseoutcomes()["passed"] == len(server.received) in (1, 2, 3)
 
 
@@ -277,10 +257,10 @@ def test_the_report_says_what_the_summary_says(
     run: Run, pytester: pytest.Pytester, server: Loopback
 ) -> None:
     """Recorded and spent, then replayed, saved and avoided, as JSON; with xdist the same."""
-    pytester.makepyfile(test_it=SUITE.format(url=server.url, count=3))
+    suite = SUITE.format(url=server.url, count=3)
 
     def totals(*arguments: str) -> dict[str, Any]:
-        run("--ember-report=out/report.json", *arguments).assert_outcomes(passed=3)
+        run(suite, "--ember-report=out/report.json", *arguments).assert_outcomes(passed=3)
         report = json.loads((pytester.path / "out/report.json").read_text())
         assert report["partial"] == []
         assert len(report["cassettes"]) == 3
@@ -300,8 +280,7 @@ def test_a_marker_can_ask_for_the_current_prices(
     run: Run, pytester: pytest.Pytester, server: Loopback, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`ember_replay(prices="current")` in a test, and a wrong word is refused."""
-    pytester.makepyfile(
-        test_it=f"""
+    suite = f"""
         import pytest
         from ember.api import models
         def cost():
@@ -314,10 +293,9 @@ def test_a_marker_can_ask_for_the_current_prices(
             new = pytestconfig.getoption("ember_record")
             assert cost() == pytest.approx(600e-6 if new else 20e-6)
         """
-    )
-    run("--ember-record").assert_outcomes(passed=2)
+    run(suite, "--ember-record").assert_outcomes(passed=2)
     monkeypatch.setenv("EMBER_MODEL_COSTS_JSON", PRICES)
-    run().assert_outcomes(passed=2)
+    run(suite).assert_outcomes(passed=2)
 
 
 def test_unused_recordings_of_a_shared_cassette_are_told_once_all_its_tests_have_run(
@@ -325,20 +303,19 @@ def test_unused_recordings_of_a_shared_cassette_are_told_once_all_its_tests_have
 ) -> None:
     """A run of one of its tests says nothing; a whole run counts, and fails where asked to."""
     body = """
-    import httpx, pytest
-    pytestmark = pytest.mark.ember_replay(cassette="shared")
-    def ask(text): httpx.post({url!r}, json={{"messages": [{{"content": text}}]}})
-    def test_one(): ask("1")
-    def test_two(): [ask(text) for text in {texts}]
-    """
-    pytester.makepyfile(test_it=body.format(url=server.url, texts=["2", "3"]))
-    run("--ember-record").assert_outcomes(passed=2)
-    pytester.makepyfile(test_it=body.format(url=server.url, texts=["2"]))
-    warn = ("-o", "ember_unused=warn")
+import httpx, pytest
+pytestmark = pytest.mark.ember_replay(cassette="shared")
+def ask(text): httpx.post({url!r}, json={{"messages": [{{"content": text}}]}})
+def test_one(): ask("1")
+def test_two(): [ask(text) for text in {texts}]
+"""
+    run(body.format(url=server.url, texts=["2", "3"]), "--ember-record").assert_outcomes(passed=2)
+    less = body.format(url=server.url, texts=["2"])
+    warn = (less, "-o", "ember_unused=warn")
     run(*warn).stdout.fnmatch_lines(["*1 unused recordings*", "1 recordings of cassettes/shared*"])
     run(*warn, "test_it.py::test_one").stdout.no_fnmatch_line("*unused*")
-    assert run("-o", "ember_unused=fail").ret == pytest.ExitCode.TESTS_FAILED
-    assert run("-o", "ember_unused=ignore").ret == pytest.ExitCode.OK
+    assert run(less, "-o", "ember_unused=fail").ret == pytest.ExitCode.TESTS_FAILED
+    assert run(less, "-o", "ember_unused=ignore").ret == pytest.ExitCode.OK
 
 
 def test_a_call_cancelled_before_its_answer_began_is_a_recording(path: Path) -> None:

@@ -119,18 +119,16 @@ def test_a_recording_waits_and_its_replay_does_not(tmp_path: Path) -> None:
 
 
 def test_the_fixture_gives_the_waits_and_the_summary_tells_them(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., pytest.RunResult],
 ) -> None:
     """Offered, never silent: the line at the end says how much was left out."""
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-    pytester.makepyfile(
+    result = run(
         """
-        import time, pytest
-        @pytest.mark.ember_replay
-        def test_one(no_sleep):
-            time.sleep(50)
-            assert no_sleep.seconds == 50
-        """
+import time, pytest
+@pytest.mark.ember_replay
+def test_one(no_sleep):
+    time.sleep(50)
+    assert no_sleep.seconds == 50
+"""
     )
-    result = pytester.runpytest("-q", "-p", "no:cacheprovider", "-p", "ember_testing.plugin")
     result.stdout.fnmatch_lines(["*50.0 s of waits left out*", "1 passed*"])

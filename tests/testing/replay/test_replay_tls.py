@@ -12,13 +12,7 @@ import httpx
 import pytest
 
 import ember_testing
-from tests.client.transport.test_network_failures import (  # the fixtures: a private certificate
-    certificate,
-    server_tls,
-)
 from tests.loopback import Loopback, serving
-
-__all__ = ["certificate", "server_tls"]
 
 
 @pytest.fixture

@@ -1,0 +1,37 @@
+"""A chat model on this machine and calls to it, for tests of what stands between the two."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+
+from tests.loopback import Received, Reply
+
+KEY = "sk-live-0123456789abcdefghijklmnop"
+
+
+def chat(request: Received, model: str = "gpt-4-0613", **more: Any) -> Reply:
+    """A chat completion that repeats the question."""
+    question = request.json()["messages"][-1]["content"]
+    message = {"role": "assistant", "content": f"About {question}."}
+    usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    body = {"id": "c1", "model": model, "choices": [choice], "usage": usage, **more}
+    return Reply(json.dumps(body).encode(), headers={"content-type": "application/json"})
+
+
+def ask(url: str, *questions: str) -> None:
+    """Calls to a chat model."""
+    with httpx.Client(verify=False) as client:
+        for question in questions:
+            messages = [
+                {"role": "system", "content": "Be brief."},
+                {"role": "user", "content": question},
+            ]
+            client.post(
+                f"{url}/v1/chat/completions",
+                json={"model": "gpt-4", "max_tokens": 20, "messages": messages},
+                headers={"authorization": f"Bearer {KEY}"},
+            )
