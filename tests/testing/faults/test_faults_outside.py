@@ -76,6 +76,59 @@ PROVIDERS: dict[str, dict[Callable[[], Any], tuple[str, int | None]]] = {
         refused: ("ReadError", None),
     },
 }
+# Damage to an answer, and what comes of it in each package, asked for it whole and as a stream: the
+# name of an exception, or the text that the package returned.
+ANSWER = "One two three four five six seven."
+DAMAGE: dict[str, tuple[Any, dict[str, tuple[str, str]]]] = {
+    "cut": (
+        cut(5, answer=ANSWER),
+        {
+            "openai": ("APIConnectionError", "APIConnectionError"),
+            "anthropic": ("APIConnectionError", "RemoteProtocolError"),
+            "google": ("RemoteProtocolError", "RemoteProtocolError"),
+        },
+    ),
+    "cut in silence": (
+        cut(5, silent=True, answer=ANSWER),
+        {
+            "openai": ("JSONDecodeError", "'One two three four'"),
+            "anthropic": ("JSONDecodeError", "'One two three'"),
+            "google": ("JSONDecodeError", "'One two three four five'"),
+        },
+    ),
+    "stall": (
+        stall(5, answer=ANSWER),
+        {
+            "openai": ("APITimeoutError", "APITimeoutError"),
+            "anthropic": ("APITimeoutError", "ReadTimeout"),
+            "google": ("ReadTimeout", "ReadTimeout"),
+        },
+    ),
+    "garbage": (
+        garbage(),
+        {
+            "openai": ("JSONDecodeError", "UnicodeDecodeError"),
+            "anthropic": ("JSONDecodeError", "UnicodeDecodeError"),
+            "google": ("JSONDecodeError", "UnknownApiResponseError"),
+        },
+    ),
+    "empty_body": (
+        empty_body(),
+        {
+            "openai": ("JSONDecodeError", "''"),
+            "anthropic": ("JSONDecodeError", "''"),
+            "google": ("'None'", "''"),
+        },
+    ),
+    "wrong_content_type": (
+        wrong_content_type(),
+        {
+            "openai": ("AttributeError", "''"),
+            "anthropic": ("AttributeError", "''"),
+            "google": ("JSONDecodeError", "UnknownApiResponseError"),
+        },
+    ),
+}
 CASES = [(vendor, fault) for vendor, faults in PROVIDERS.items() for fault in faults]
 # The clients' patience in seconds: where they wait in vain, and everywhere else.
 SHORT, LONG = 0.3, 10.0
@@ -153,17 +206,19 @@ def test_a_vendors_package_sees_its_own_error(vendor: str, fault: Callable[[], A
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the vendors' own packages
-@pytest.mark.parametrize("fault", [cut(5), stall(5), garbage(), empty_body(), wrong_content_type()])
-@pytest.mark.parametrize("vendor", ["openai", "anthropic"])
-def test_a_vendors_package_returns_no_whole_answer(vendor: str, fault: Any) -> None:
-    """No damaged answer looks whole to a vendor's package."""
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("vendor", ASK)
+def test_a_vendors_package_meets_the_damage(vendor: str, damage: str, stream: bool) -> None:
+    """A damaged answer is an error to the vendor's package, or a part of the text, never all."""
+    fault, outcomes = DAMAGE[damage]
     with fault_server() as server:
         server("*", fault)
         try:
-            said = ASK[vendor](server.url, seconds=SHORT if fault == stall(5) else LONG)
-        except Exception:
-            return
-        assert "as it should" not in said
+            outcome = repr(ASK[vendor](server.url, stream, SHORT if damage == "stall" else LONG))
+        except Exception as error:
+            outcome = type(error).__name__
+    assert outcome == outcomes[vendor][stream]
 
 
 # --- Ember over a real connection ----------------------------------------------------------------
