@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
 from ember_testing.exceptions import CassetteError
 from ember_testing.wires.body import headers_from_json
+from ember_testing.wires.readings import read_row
 
 if TYPE_CHECKING:
+    from ember_testing.cassettes.file import CassetteFile
     from ember_testing.wires.body import Headers
 
 
@@ -138,3 +140,17 @@ class Calls(Sequence[Call]):
 
     def __repr__(self) -> str:
         return f"<{len(self)} calls>"
+
+
+def rows_of(file: CassetteFile) -> Iterator[dict[str, Any]]:
+    """All columns of all calls; what a killed recording has not read yet is read now."""
+    for number in file.numbers():
+        row = file.rows([number])[0]
+        if row["provider"] is None and row["status"] is not None:
+            row.update(read_row(row).columns)
+        yield row
+
+
+def calls_of(file: CassetteFile) -> Iterator[Call]:
+    """All calls, in the order in which they were recorded."""
+    return map(from_row, rows_of(file))

@@ -1,6 +1,6 @@
-"""One cassette on disk: keep, take back, exchange.
+"""One cassette on disk: read it, add to it.
 
-With `cassette_rows.py`, `journal.py` and `schema.py` the only ones to know SQLite.
+With `schema.py` and `swap.py` the only code that knows SQLite.
 
 While recording, each finished call is one committed transaction, so a killed process loses only the
 call in flight. `synchronous = off` leaves the order of writes to the operating system, which a
@@ -12,64 +12,158 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from contextlib import closing, contextmanager
+import threading
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
-from uuid import uuid4
 
-from ember_testing.cassettes import journal, schema
-from ember_testing.cassettes.cassette_rows import LOCK, CassetteRows
+from ember_testing.cassettes import schema
 from ember_testing.exceptions import CassetteError
 from ember_testing.wires.readings import COLUMNS, Read
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping, Sequence
+    from collections.abc import Generator, Iterator, Mapping, Sequence
     from pathlib import Path
 
 _EXCHANGES = 100  # of a file by other processes while it is being opened, before that is an error
 _BUSY = 60.0  # seconds to wait for another process's commit, which takes a millisecond
+_LARGEST_SNAPSHOT = 32 * 2**20  # bytes kept in memory to give back a file exactly as it was
 
-UNREADABLE = "unreadable"
-"""Stands for the `id` of a cassette that is empty or damaged."""
+# One for the process: SQLite's locks on POSIX belong to the process and end when any handle on
+# the file is closed, so nobody may read the raw bytes while another thread is in a transaction.
+LOCK = threading.RLock()
 
-
-class Found(NamedTuple):
-    """The cassette that a recording anew will replace, as it was when it began.
-
-    Args:
-        id: From its table `cassette`, or `UNREADABLE`.
-        horizon: The number of its last call.
-    """
-
-    id: str
-    horizon: int
+# One query for a call and its first piece, which is the only one unless it was streamed.
+_ANSWER = """
+select calls.id, n, status, http_version, reason, response_headers, outcome, error_type,
+       error_message, elapsed, headers_after, cost_usd, pieces, "offset", data
+from calls left join chunks on call_id = calls.id and i = 0 where calls.id =
+"""
+_NEXT = f"{_ANSWER} (select id from calls where key = ? and n > ? and id <= ? order by n limit 1)"
 
 
-class CassetteFile(CassetteRows):
+class Answer(NamedTuple):
+    """What the replay of one call needs."""
+
+    id: int
+    n: int
+    status: int | None
+    http_version: str | None
+    reason: str | None
+    response_headers: str | None
+    outcome: str
+    error_type: str | None
+    error_message: str | None
+    elapsed: float | None
+    headers_after: float | None
+    cost_usd: float | None
+    pieces: int
+    offset: float | None
+    data: bytes | None
+
+
+class CassetteFile:
     """An open cassette.
 
     Args:
         path: The file.
-        about: For the table `cassette`, should the file have to be made; None to only read.
+        written_by: For the table `cassette`, should the file have to be made; None to only read.
+
+    Attributes:
+        path: The file.
+        horizon: The number of the last call when it was opened.
+        created: Whether this object made the file.
+        added: Number and time of each call that this object added.
+        snapshot: The bytes of the file before that, if they were few enough to be kept.
 
     Raises:
         CassetteError: The file is not a cassette, damaged, newer, or cannot be opened.
     """
 
-    def __init__(self, path: Path, about: Mapping[str, str] | None = None) -> None:
+    def __init__(self, path: Path, written_by: Mapping[str, str] | None = None) -> None:
         self.path = path
-        self._about = about
-        self._created = False
+        self.written_by = written_by
+        self.created = False
+        self.added: list[tuple[int, str]] = []
+        self.snapshot: bytes | None = None
         self._wrote = self._closed = False
-        self._added: list[tuple[int, str]] = []
         self._identity: tuple[int, int] | None = None
-        self._snapshot: bytes | None = None
         with LOCK:
-            if about is not None and not path.exists():
-                self._created = schema.create(path, about)
+            if written_by is not None and not path.exists():
+                self.created = schema.create(path, written_by)
             self._connection = self._open()
             self.horizon: int = self._read("select coalesce(max(id), 0) from calls", ())[0][0]
-            if about is not None and not self._created:
-                self._snapshot = journal.stable_bytes(path)
+            if written_by is not None and not self.created:
+                self.snapshot = _stable_bytes(path)
+
+    # Reading ---------------------------------------------------------------------------------
+
+    def find(self, key: str, after: int) -> Answer | None:
+        """The first recording of this request behind the `after`-th; None past the end.
+
+        Recordings made since this file was opened are left out: a session plays what it found.
+        """
+        rows = self._read(_NEXT, (key, after, self.horizon))
+        return Answer(*rows[0]) if rows else None
+
+    def answer(self, call_id: int) -> Answer:
+        """The recording with this number."""
+        return Answer(*self._read(f"{_ANSWER} ?", (call_id,))[0])
+
+    def chunks(self, call_id: int) -> list[tuple[float, bytes]]:
+        """Offset in seconds and bytes of each piece of a response."""
+        return self._read(
+            'select "offset", data from chunks where call_id = ? order by i', (call_id,)
+        )
+
+    def recorded(self, key: str) -> int:
+        """How many recordings of this request there are."""
+        count = self._read(
+            "select count(*) from calls where key = ? and id <= ?", (key, self.horizon)
+        )[0][0]
+        return int(count)
+
+    def size(self) -> int:
+        """How many calls there are."""
+        return int(self._read("select count(*) from calls", ())[0][0])
+
+    def has_other_rules(self, rules: str) -> bool:
+        """Whether some call's key was made by other rules than these."""
+        query = "select 1 from calls where rules <> ? and id <= ? limit 1"
+        return bool(self._read(query, (rules, self.horizon)))
+
+    def requests(self) -> Iterator[tuple[int, str, str, str, str | bytes]]:
+        """Number, method, URL, headers (JSON) and body of every call, a few at a time."""
+        last = 0
+        while rows := self._read(
+            "select id, method, url, request_headers, request_body from calls "
+            "where id > ? and id <= ? order by id limit 100",
+            (last, self.horizon),
+        ):
+            yield from rows
+            last = rows[-1][0]
+
+    def rows(self, call_ids: Sequence[int]) -> list[dict[str, Any]]:
+        """All columns of some calls."""
+        columns = ("id", *schema.CALL_COLUMNS)
+        query = f"select {', '.join(columns)} from calls where id = ?"
+        return [
+            dict(zip(columns, row, strict=True))
+            for call_id in call_ids
+            for row in self._read(query, (call_id,))
+        ]
+
+    def numbers(self) -> list[int]:
+        """The numbers of all calls, in the order in which they were recorded."""
+        return [call_id for (call_id,) in self._read("select id from calls order by id", ())]
+
+    def prices(self) -> list[tuple[Any, ...]]:
+        """The columns of `schema.PRICES`, in their order."""
+        names = ", ".join(schema.PRICES)
+        return self._read(f"select {names} from prices order by since, rowid", ())
+
+    def about(self) -> dict[str, str]:
+        """The table `cassette`: who made the file, when, in which run."""
+        return dict(self._read("select name, value from cassette", ()))
 
     # Writing ---------------------------------------------------------------------------------
 
@@ -87,7 +181,7 @@ class CassetteFile(CassetteRows):
         Raises:
             CassetteError: A full disk, a damaged file, a lock that is never released.
         """
-        with self._transaction("immediate") as connection:
+        with self.transaction("immediate") as connection:
             values = [call[name] for name in schema.CALL_COLUMNS]
             try:
                 row = connection.execute(_INSERT, values)
@@ -99,15 +193,12 @@ class CassetteFile(CassetteRows):
                 row = connection.execute(_INSERT, values)
             call_id = row.lastrowid
             assert call_id is not None  # sqlite3 sets it after every insert
-            if self.version < schema.VERSION:
-                schema.upgrade(connection)
-                self.version = schema.VERSION
             connection.executemany(
                 "insert into chunks values (?, ?, ?, ?)",
                 [(call_id, i, offset, data) for i, (offset, data) in enumerate(chunks)],
             )
         self._wrote = True
-        self._added.append((call_id, call["recorded_at"]))
+        self.added.append((call_id, call["recorded_at"]))
         return call_id
 
     def describe(self, found: Sequence[tuple[int, Read]]) -> None:
@@ -119,7 +210,7 @@ class CassetteFile(CassetteRows):
         Raises:
             CassetteError: The file cannot be written.
         """
-        with self._transaction("immediate") as connection:
+        with self.transaction("immediate") as connection:
             connection.executemany(
                 _DESCRIBE, [(*read.columns.values(), call_id) for call_id, read in found]
             )
@@ -136,7 +227,7 @@ class CassetteFile(CassetteRows):
         Raises:
             CassetteError: The file cannot be written.
         """
-        with self._transaction("exclusive") as connection:
+        with self.transaction("exclusive") as connection:
             for table, column in (("chunks", "call_id"), ("calls", "id")):
                 connection.executemany(
                     f"delete from {table} where {column} = ?", [(number,) for number in numbers]
@@ -145,97 +236,14 @@ class CassetteFile(CassetteRows):
         with LOCK:
             self._connection.execute("vacuum")
 
-    def take_back(self) -> None:
-        """Undo what was added: the file is as it was, byte for byte unless others wrote as well."""
-        if not self._added and not self._created:
-            return
-        with self._transaction("exclusive") as connection:
-            newer = connection.execute(
-                "select count(*) from calls where id > ?", (self.horizon,)
-            ).fetchone()[0]
-            alone = newer == len(self._added)
-            if alone and self._created:
-                self.path.unlink()
-                return
-            if alone and self._snapshot is not None and self._put_back(self._snapshot):
-                return
-            for call_id, recorded_at in self._added:
-                # With the time: should the file have been exchanged, the number is another call's.
-                row = connection.execute(
-                    "delete from calls where id = ? and recorded_at = ?", (call_id, recorded_at)
-                )
-                if row.rowcount:
-                    connection.execute("delete from chunks where call_id = ?", (call_id,))
-                    connection.execute("delete from prices where since = ?", (call_id,))
-
-    def _put_back(self, content: bytes) -> bool:
-        part = self.path.with_name(f"{self.path.name}.{uuid4().hex[:8]}.part")
-        try:
-            part.write_bytes(content)
-            part.replace(self.path)
-        except OSError:  # a full disk, or a system that keeps open files: delete the rows instead
-            part.unlink(missing_ok=True)
-            return False
-        return True
-
-    def replace(self, path: Path, since: Found | None) -> None:
-        """Become the cassette at `path`, in one step, and close this one.
-
-        Args:
-            path: The cassette to exchange.
-            since: The file at `path` as it was when this recording began. Should it be another one
-                by now, because another process has recorded anew meanwhile, the calls join that;
-                and what another process has added to it since is kept.
-
-        Raises:
-            CassetteError: The file cannot be exchanged.
-        """
-        try:
-            if not path.exists():
-                self.close()
-                if schema.place(self.path, path):
-                    return
-            if path.stat().st_size == 0 or (since is not None and since.id == UNREADABLE):
-                self.close()
-                self.path.replace(path)
-                return
-            with closing(CassetteFile(path, self._about)) as present:
-                with present._transaction("exclusive"):
-                    if since is not None and present.about().get("id") == since.id:
-                        self._join(present, since.horizon)
-                        self.close()
-                        self.path.replace(path)
-                        return
-                present._join(self, 0)
-        except OSError as error:
-            raise CassetteError(f"cannot put the new recording at {path}: {error}") from error
-        finally:
-            self.close()
-            self.path.unlink(missing_ok=True)
-
-    def _join(self, other: CassetteFile, after: int) -> None:
-        """Take over the calls of another cassette behind a number, and their prices."""
-        prices = other.prices()
-        for call_id in other.numbers():
-            if call_id > after:
-                row = other.rows([call_id])[0]
-                number = self.add(row, other.chunks(call_id))
-                in_force = {line[1:5]: line[5] for line in prices if line[0] <= call_id}
-                charges = [
-                    (charge, rates)
-                    for charge, rates in in_force.items()
-                    if row["model"] in charge[1:3]
-                ]
-                self.describe([(number, Read({name: row[name] for name in COLUMNS}, charges))])
-
     def close(self) -> None:
         """Close the file; what was written is on the disk afterwards."""
         with LOCK:
             if self._closed:
                 return
             self._closed = True
-            if self._about is not None:
-                journal.delete_journal(self._connection)
+            if self.written_by is not None:
+                _delete_journal(self._connection)
             self._connection.close()
             if self._wrote and self.path.exists():
                 handle = os.open(self.path, os.O_RDWR)
@@ -260,8 +268,8 @@ class CassetteFile(CassetteRows):
                     if isinstance(error, CassetteError):
                         raise
                     raise CassetteError(f"cannot open the cassette {self.path}: {error}") from error
-                if self._about is not None and not self.path.exists():
-                    schema.create(self.path, self._about)
+                if self.written_by is not None and not self.path.exists():
+                    schema.create(self.path, self.written_by)
         raise AssertionError("the last attempt returns or raises")
 
     def _is_current(self) -> bool:
@@ -269,13 +277,13 @@ class CassetteFile(CassetteRows):
         try:
             status = self.path.stat()
         except FileNotFoundError:
-            return self._about is None
+            return self.written_by is None
         return (status.st_dev, status.st_ino) == self._identity
 
     def _open_once(self) -> sqlite3.Connection:
-        writing = self._about is not None
+        writing = self.written_by is not None
         if not writing and self.path.with_name(self.path.name + "-journal").exists():
-            journal.recover(self.path)
+            _recover(self.path)
         mode = "rw" if writing else "ro"
         try:
             connection = sqlite3.connect(
@@ -288,19 +296,24 @@ class CassetteFile(CassetteRows):
         except sqlite3.Error as error:
             raise CassetteError(f"cannot open the cassette {self.path}: {error}") from error
         try:
-            self.version = schema.check(connection, self.path)
+            schema.check(connection, self.path)
             if writing:
                 connection.execute("pragma synchronous = off")
                 connection.execute("pragma secure_delete = on")
                 connection.execute("pragma journal_mode = truncate")  # quicker; deleted by `close`
-                journal.probe(connection, self.path)
+                _probe(connection, self.path)
         except BaseException:
             connection.close()
             raise
         return connection
 
     @contextmanager
-    def _transaction(self, kind: str) -> Generator[sqlite3.Connection]:
+    def transaction(self, kind: str) -> Generator[sqlite3.Connection]:
+        """A transaction of this kind (`immediate`, `exclusive`) on the file that has the name.
+
+        Raises:
+            CassetteError: It cannot be written.
+        """
         with LOCK:
             try:
                 self._begin(kind)
@@ -323,30 +336,70 @@ class CassetteFile(CassetteRows):
                 return
             self._connection.execute("rollback")
             self._connection.close()
-            if self._about is not None and not self.path.exists():
-                schema.create(self.path, self._about)
+            if self.written_by is not None and not self.path.exists():
+                schema.create(self.path, self.written_by)
             self._connection = self._open()
-            self._snapshot = None
-            self._created = False
+            self.snapshot = None
+            self.created = False
+
+    def _read(self, query: str, parameters: tuple[Any, ...]) -> list[Any]:
+        try:
+            with LOCK:
+                return self._connection.execute(query, parameters).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise schema.damaged(self.path, error) from error
 
 
-def found_at(path: Path) -> tuple[Found | None, str]:
-    """What a recording anew will replace, None where there is nothing, and the run that made it.
-
-    Raises:
-        CassetteError: The file is damaged, and holds something that could be lost.
-    """
-    if not path.exists():
-        return None, ""
+def _probe(connection: sqlite3.Connection, path: Path) -> None:
+    """Find out that nothing can be written before a call is paid for."""
     try:
-        present = CassetteFile(path)
-    except CassetteError:
-        if path.stat().st_size:
-            raise
-        return Found(UNREADABLE, 0), ""
-    with closing(present):
-        about = present.about()
-        return Found(about.get("id", ""), present.horizon), about.get("run", "")
+        connection.execute("begin immediate")
+        connection.execute(f"pragma user_version = {schema.VERSION}")
+        connection.execute("rollback")
+    except sqlite3.Error as error:
+        raise CassetteError(
+            f"cannot write the cassette {path}: {error}; make the file and its folder writable"
+        ) from error
+
+
+def _recover(path: Path) -> None:
+    """Roll back what a killed recording left half written; a read-only connection cannot."""
+    try:
+        with closing(
+            sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)
+        ) as connection:
+            connection.execute("select 1 from sqlite_master").fetchone()
+            connection.execute("pragma journal_mode = truncate")  # what the next line ends
+            _delete_journal(connection)
+    except sqlite3.Error as error:
+        raise schema.damaged(path, error) from error
+
+
+def _delete_journal(connection: sqlite3.Connection) -> None:
+    """Leave one file at rest. While another process records, the file is its to delete."""
+    with suppress(sqlite3.Error):  # closed already, or locked by that other process
+        connection.execute("pragma busy_timeout = 0")
+        connection.execute("pragma journal_mode = delete")
+
+
+def _stable_bytes(path: Path) -> bytes | None:
+    """The file's bytes, unless another process was writing meanwhile or they are too many."""
+    before = path.stat()
+    if before.st_size > _LARGEST_SNAPSHOT or _in_commit(path):
+        return None
+    content = path.read_bytes()
+    after = path.stat()
+    unchanged = (before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, after.st_size)
+    return content if unchanged and not _in_commit(path) else None
+
+
+def _in_commit(path: Path) -> bool:
+    """Whether some process is writing: its journal is empty at all other times."""
+    journal = path.with_name(path.name + "-journal")
+    try:
+        return journal.stat().st_size > 0
+    except FileNotFoundError:
+        return False
 
 
 _DESCRIBE = f"update calls set {', '.join(f'{name} = ?' for name in COLUMNS)} where id = ?"

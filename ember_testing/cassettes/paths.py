@@ -1,13 +1,19 @@
-"""Where a test's cassette lies: a name that every file system takes, one for each test. Pure."""
+"""Where cassettes lie: the path of a test's own, and what there is in a folder."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.,=+@()\[\]{} -]")
 _RESERVED = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(?=\.|$)", re.IGNORECASE)  # on Windows
+_LEFT_OVER = (".part", "-journal")
 _LONGEST = 120
 """Characters of one name; file systems end at 255 bytes, and a journal's suffix comes on top."""
 
@@ -52,3 +58,45 @@ def _safe(name: str, keeps_case: bool = True) -> str:
     if safe == name and keeps_case:
         return safe
     return f"{safe}-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+
+
+def cassettes_in(paths: Iterable[Path]) -> list[Path]:
+    """All cassettes at or below these paths, sorted.
+
+    Args:
+        paths: Files, taken whatever they are called, and folders.
+
+    Raises:
+        FileNotFoundError: One of them is not there.
+    """
+    found: set[Path] = set()
+    for path in paths:
+        if path.is_dir():
+            found.update(path.rglob("*.sqlite"))
+        elif path.exists():
+            found.add(path)
+        else:
+            raise FileNotFoundError(f"{path}: no such file or folder")
+    return sorted(found)
+
+
+def leftovers_in(paths: Iterable[Path], *, deep: bool = True) -> list[Path]:
+    """Files of recordings that are not finished: being made now, or left by a killed process.
+
+    Args:
+        paths: Folders, or cassettes, whose own are meant then.
+        deep: Whether to look below folders too.
+    """
+    found: set[Path] = set()
+    for path in paths:
+        folder = path if path.is_dir() else path.parent
+        prefix = "" if path.is_dir() else path.name
+        files = folder.rglob("*") if deep and path.is_dir() else folder.glob("*")
+        found.update(
+            each
+            for each in files
+            if each.name.endswith(_LEFT_OVER)
+            and ".sqlite" in each.name
+            and each.name.startswith(prefix)
+        )
+    return sorted(found)

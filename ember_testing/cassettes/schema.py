@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 APPLICATION_ID = 0x454D4252  # "EMBR"; `file cassette.sqlite` shows it
 VERSION = 2
-"""2 has the table `prices`; a file of version 1 is read as it is and gains it when written to."""
 PAGE_SIZE = 1024
 """Bytes. A cassette of one call then has some 15 KB instead of 50."""
 
@@ -79,17 +78,12 @@ from calls order by id
 """
 
 
-def tables(version: int) -> dict[str, tuple[str, ...]]:
-    """The columns of each table in a file of this version of the schema."""
-    found = {
-        "cassette": ("name", "value"),
-        "calls": ("id", *CALL_COLUMNS),
-        "chunks": tuple(_CHUNKS),
-        "prices": tuple(PRICES),
-    }
-    if version < 2:
-        del found["prices"]
-    return found
+TABLES = {
+    "cassette": ("name", "value"),
+    "calls": ("id", *CALL_COLUMNS),
+    "chunks": tuple(_CHUNKS),
+    "prices": tuple(PRICES),
+}
 
 
 def about(run: str = "") -> dict[str, str]:
@@ -167,14 +161,6 @@ def _write_empty(part: Path, about: Mapping[str, str]) -> None:
         connection.execute("commit")
 
 
-def upgrade(connection: sqlite3.Connection) -> None:
-    """Give a file of version 1 what version 2 has more, inside the caller's transaction."""
-    kinds = {int: "INTEGER", str: "TEXT"}
-    columns = ", ".join(f'"{name}" {kinds[kind]}' for name, kind in PRICES.items())
-    connection.execute(f"create table if not exists prices ({columns})")
-    connection.execute(f"pragma user_version = {VERSION}")
-
-
 def place(part: Path, path: Path) -> bool:
     """Give `part` its final name if nobody has it; a link fails when the name is taken."""
     try:
@@ -192,14 +178,11 @@ def place(part: Path, path: Path) -> bool:
 _IDENTITY = "select application_id, user_version from pragma_application_id, pragma_user_version"
 
 
-def check(connection: sqlite3.Connection, path: Path) -> int:
+def check(connection: sqlite3.Connection, path: Path) -> None:
     """Refuse what is no cassette, or one this version cannot read.
 
-    Returns:
-        The schema's version.
-
     Raises:
-        CassetteError: Empty, truncated, damaged, foreign or newer.
+        CassetteError: Empty, truncated, damaged, foreign, older or newer.
     """
     if path.stat().st_size == 0:
         raise CassetteError(
@@ -222,7 +205,11 @@ def check(connection: sqlite3.Connection, path: Path) -> int:
             f"{path} has schema {version}, this version reads up to {VERSION}; "
             "upgrade ember-models, the file is left as it is"
         )
-    return int(version)
+    if version < VERSION:
+        raise CassetteError(
+            f"{path} has schema {version}, which no release wrote; record anew with "
+            "--ember-record=all"
+        )
 
 
 def damaged(path: Path, error: Exception) -> CassetteError:

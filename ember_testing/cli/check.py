@@ -13,6 +13,7 @@ from ember_testing.cassettes.file import CassetteFile
 from ember_testing.exceptions import CassetteError
 from ember_testing.replay import request as matching
 from ember_testing.replay.redaction import REDACTED, Redaction, secrets_of_environment
+from ember_testing.replay.settings import Rules
 from ember_testing.wires.body import as_bytes, decoded, headers_from_json
 
 if TYPE_CHECKING:
@@ -108,8 +109,7 @@ def _damage(path: Path) -> Iterator[Finding]:
 
 def _missing(path: Path) -> Iterator[Finding]:
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-        (version,) = connection.execute("pragma user_version").fetchone()
-        for table, columns in schema.tables(version).items():
+        for table, columns in schema.TABLES.items():
             found = {row[1] for row in connection.execute(f"pragma table_info({table})")}
             for column in columns:
                 if column not in found:
@@ -146,7 +146,7 @@ def _key(row: Mapping[str, Any]) -> Iterator[Finding]:
         as_bytes(row["request_body"]),
     )
     chosen = {name: tuple(value) for name, value in rules.items()}
-    if matching.key(request, matching.Rules(**chosen)) != row["key"]:
+    if matching.key(request, Rules(**chosen)) != row["key"]:
         yield Finding("schema", row["id"], "key", "is not that of its request: edited by hand?")
 
 

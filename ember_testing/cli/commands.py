@@ -21,8 +21,9 @@ except ImportError as missing:  # Ember itself needs no click
         "ember-cassettes needs the extra `testing`: pip install 'ember-models[testing]'"
     ) from missing
 
+from ember_testing.cassettes.calls import calls_of, rows_of
 from ember_testing.cassettes.file import CassetteFile
-from ember_testing.cassettes.files import calls_of, cassettes_in, leftovers_in, rows_of
+from ember_testing.cassettes.paths import cassettes_in, leftovers_in
 from ember_testing.cli import output
 from ember_testing.exceptions import CassetteError
 

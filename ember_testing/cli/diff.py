@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from ember_testing.replay import request as matching
+from ember_testing.replay.miss import differences, nearest
 from ember_testing.wires.body import as_bytes
 
 if TYPE_CHECKING:
@@ -54,12 +55,12 @@ def compare(old: Iterable[Call], new: Iterable[Call]) -> list[Difference]:
                 found.append(Difference("changed", _title(call), call.id, news[key].id, lines))
             continue
         pairs = [(number, request_of(other)) for number, other in enumerate(unmatched)]
-        nearest = matching.nearest(request_of(call), pairs)
-        if nearest is None:
+        neighbour = nearest(request_of(call), pairs)
+        if neighbour is None:
             found.append(Difference("removed", _title(call), call.id, None, []))
             continue
-        other = unmatched.pop(nearest[0])
-        lines = matching.differences(request_of(call), request_of(other), words=("old", "new"))
+        other = unmatched.pop(neighbour[0])
+        lines = differences(request_of(call), request_of(other), words=("old", "new"))
         lines += _answers(call, other)
         found.append(Difference("changed", _title(call), call.id, other.id, lines))
     found += [Difference("added", _title(call), None, call.id, []) for call in unmatched]

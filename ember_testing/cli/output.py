@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from ember_testing.cassettes.calls import calls_of
 from ember_testing.cassettes.file import CassetteFile
-from ember_testing.cassettes.files import calls_of
 from ember_testing.cli.stats import by_model
 from ember_testing.exceptions import CassetteError
-from ember_testing.replay.money import dollars
+from ember_testing.replay.budget import dollars
 
 if TYPE_CHECKING:
     from pathlib import Path

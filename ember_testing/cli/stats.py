@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from ember_testing.replay.money import dollars
+from ember_testing.replay.budget import dollars
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from ember_testing.replay.money import dollars
+from ember_testing.replay.budget import dollars
 from ember_testing.wires.body import as_bytes
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from ember_testing.plugin.options import (
     pytest_addoption,
     unused_rule,
 )
-from ember_testing.plugin.plugin_run import (
+from ember_testing.plugin.run import (
     begin_run,
     budget_of,
     count,

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from ember_testing.replay.settings import Settings
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 MARKER = "ember_replay"
-_ARGUMENTS = (
-    "cassette", "match_on", "ignore", "repeats", "record_errors", "timing", "allow_loopback",
-    "prices", "faults",
-)  # fmt: skip
+_ARGUMENTS = ("cassette", *(each.name for each in fields(Settings)))
 _MODES = ("none", "new", "all")
 _UNUSED = ("ignore", "warn", "fail")
 

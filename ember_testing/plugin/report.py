@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ember_testing.replay.money import dollars
+from ember_testing.replay.budget import dollars
 
 if TYPE_CHECKING:
     from ember_testing.replay.tally import Tally

@@ -1,26 +1,44 @@
-"""One run of pytest, over all its tests and processes: the counts, what was used, the budget."""
+"""One run of pytest, over all its tests and processes: the counts, what was used, the budget.
+
+Under pytest-xdist each worker process counts for itself and the first one adds up.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import time
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ember_testing.cassettes.file import CassetteFile
-from ember_testing.cli.prune import FORMAT, VERSION, Used
-from ember_testing.exceptions import CassetteError
-from ember_testing.replay.tally import Tally
+import pytest
+
+from ember_testing.plugin.options import (
+    MARKER,
+    arguments_of,
+    budget_limit,
+    path_of,
+    relative,
+    unused_rule,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
+    from ember_testing.cassettes.used import Used
+    from ember_testing.replay.budget import Budget
     from ember_testing.replay.session import Session
 
+_name_key = pytest.StashKey[str]()
+_run_key = pytest.StashKey["Run"]()
+_ledger_key = pytest.StashKey[str]()
+_budget_key = pytest.StashKey["Budget | None"]()
+_began_key = pytest.StashKey[float]()
+_deselected_key = pytest.StashKey[int]()
+_folders_key = pytest.StashKey[set["Path"]]()
 
-@dataclass(slots=True)
+
 class Run:
     """What the tests of a run came to; of a worker process, or of all together.
 
@@ -29,12 +47,17 @@ class Run:
         cassettes: What was used, by the file's path relative to rootdir.
     """
 
-    tally: Tally = field(default_factory=Tally)
-    cassettes: dict[str, Used] = field(default_factory=dict[str, Used])
+    def __init__(self) -> None:
+        from ember_testing.replay.tally import Tally  # late, as all below: see the plugin's promise
+
+        self.tally = Tally()
+        self.cassettes: dict[str, Used] = {}
 
     def expect(self, path: str, test: str, shared: bool) -> None:
         """A test was collected that uses this cassette."""
-        self.cassettes.setdefault(path, Used()).add(Used(tests={test}, shared=shared))
+        from ember_testing.cassettes.used import Used
+
+        self._note(path, Used(tests={test}, shared=shared))
 
     def finish(self, path: str, session: Session, passed: bool, shared: bool) -> None:
         """A test is over, and its session closed.
@@ -45,10 +68,14 @@ class Run:
             passed: Whether it passed.
             shared: Whether the marker named the cassette.
         """
-        tests = {session.test}
+        from ember_testing.cassettes.used import Used
+
         numbers = set(session.played.numbers())
         identity = ""
         if session.path.exists():
+            from ember_testing.cassettes.file import CassetteFile
+            from ember_testing.exceptions import CassetteError
+
             try:
                 with closing(CassetteFile(session.path)) as file:
                     identity = file.about().get("id", "")
@@ -57,14 +84,21 @@ class Run:
                         numbers |= {row["id"] for row in rows if row["test"] == session.test}
             except CassetteError:  # told already, by the session
                 passed = False
-        used = Used(identity, numbers, tests, tests if passed else set(), shared)
-        self.cassettes.setdefault(path, Used()).add(used)
+        done = {session.test} if passed else set[str]()
+        used = Used(identity, numbers, {session.test}, done, shared)
+        self._note(path, used)
 
     def add(self, other: Run) -> None:
         """Join what a worker process counted."""
         self.tally += other.tally
         for path, used in other.cassettes.items():
-            self.cassettes.setdefault(path, Used()).add(used)
+            self._note(path, used)
+
+    def _note(self, path: str, used: Used) -> None:
+        if path in self.cassettes:
+            self.cassettes[path].add(used)
+        else:
+            self.cassettes[path] = used
 
     def as_dict(self) -> dict[str, Any]:
         """In plain types, for JSON and for a worker process to hand over."""
@@ -74,8 +108,13 @@ class Run:
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> Run:
         """The opposite of `as_dict`."""
-        cassettes = {path: Used.from_dict(used) for path, used in found["cassettes"].items()}
-        return cls(Tally.from_dict(found["totals"]), cassettes)
+        from ember_testing.cassettes.used import Used
+        from ember_testing.replay.tally import Tally
+
+        run = cls()
+        run.tally = Tally.from_dict(found["totals"])
+        run.cassettes = {path: Used.from_dict(used) for path, used in found["cassettes"].items()}
+        return run
 
     def unused_of_shared(self, root: Path) -> dict[str, int]:
         """How many recordings of each shared cassette no test asked for.
@@ -85,6 +124,8 @@ class Run:
         Args:
             root: Of the run.
         """
+        from ember_testing.cassettes.file import CassetteFile
+
         found: dict[str, int] = {}
         for path, used in self.cassettes.items():
             if used.shared and not used.unfinished and (root / path).exists():
@@ -102,6 +143,8 @@ class Run:
             partial: Why it was no run of the whole suite.
             exit_status: Of pytest.
         """
+        from ember_testing.cassettes.used import FORMAT, VERSION
+
         report = {
             "format": FORMAT,
             "version": VERSION,
@@ -112,6 +155,172 @@ class Run:
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def begin_run(config: pytest.Config) -> None:
+    """Set the counts of a run to nothing."""
+    config.stash[_began_key] = time.time()
+    config.stash[_deselected_key] = 0
+    config.stash[_folders_key] = set()
+
+
+def run_name(config: pytest.Config) -> str:
+    """One name for this run, the same in all worker processes of pytest-xdist."""
+    if _name_key not in config.stash:
+        from uuid import uuid4
+
+        worker: dict[str, str] = getattr(config, "workerinput", {})
+        config.stash[_name_key] = worker.get("testrunuid") or uuid4().hex
+    return config.stash[_name_key]
+
+
+def run_of(config: pytest.Config) -> Run:
+    """The counts so far."""
+    if _run_key not in config.stash:
+        config.stash[_run_key] = Run()
+    return config.stash[_run_key]
+
+
+def budget_of(config: pytest.Config) -> Budget | None:
+    """The budget of the run; the processes of pytest-xdist keep one ledger."""
+    if _budget_key not in config.stash:
+        limit = budget_limit(config)
+        if limit is None:
+            config.stash[_budget_key] = None
+        else:
+            from ember_testing.replay.budget import Budget
+
+            ledger: str | None = getattr(config, "workerinput", {}).get("ember_ledger")
+            config.stash[_budget_key] = Budget(limit, Path(ledger) if ledger else None)
+    return config.stash[_budget_key]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker process where the ledger is (a hook of pytest-xdist)."""
+    config: pytest.Config = node.config
+    if budget_limit(config) is not None:
+        if _ledger_key not in config.stash:
+            import tempfile
+
+            config.stash[_ledger_key] = tempfile.mkdtemp(prefix="ember-")
+        node.workerinput["ember_ledger"] = str(Path(config.stash[_ledger_key]) / "ledger.sqlite")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Close the budget's ledger; the process that made it deletes it."""
+    if (budget := config.stash.get(_budget_key, None)) is not None:
+        budget.close()
+    if (folder := config.stash.get(_ledger_key, None)) is not None:
+        import shutil
+
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def pytest_deselected(items: Sequence[pytest.Item]) -> None:
+    """A run that leaves tests out says nothing about the recordings of those."""
+    if items:
+        items[0].config.stash[_deselected_key] += len(items)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Note which tests there are, where a report or the unused recordings are asked for."""
+    config = session.config
+    if config.getoption("ember_report") is None and unused_rule(config) == "ignore":
+        return
+    for item in session.items:
+        if item.get_closest_marker(MARKER) is not None:
+            name = arguments_of(item).get("cassette")
+            run_of(config).expect(relative(config, path_of(item, name)), item.nodeid, bool(name))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker process hands its counts to the one that reports, which writes them down."""
+    config = session.config
+    output: dict[str, Any] | None = getattr(config, "workeroutput", None)
+    run = config.stash.get(_run_key, None)
+    if output is not None:
+        output["ember_deselected"] = config.stash[_deselected_key]
+        if run is not None:
+            output["ember"] = run.as_dict()
+        return
+    report: str | None = config.getoption("ember_report")
+    if run is None and report is None:
+        return
+    run = run_of(config)
+    partial = _partial(session)
+    if not partial and (rule := unused_rule(config)) != "ignore":
+        for path, count in run.unused_of_shared(config.rootpath).items():
+            run.tally.unused += count
+            run.tally.notes.append(f"{count} recordings of {path} were not used by any test")
+            if rule == "fail" and session.exitstatus == pytest.ExitCode.OK:
+                session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    if report is not None:
+        run.write(Path(report), config.rootpath, partial, int(session.exitstatus))
+
+
+def _partial(session: pytest.Session) -> list[str]:
+    """Why this was not a run of the whole suite."""
+    config = session.config
+    reasons: list[str] = []
+    if config.args_source is pytest.Config.ArgsSource.ARGS:
+        parameters = config.invocation_params
+        testpaths: list[str] = config.getini("testpaths")
+        reasons = narrowed(config.args, parameters.dir, config.rootpath, testpaths)
+    if count := config.stash[_deselected_key]:
+        reasons.append(f"{count} tests deselected")
+    if config.getoption("ignore") or config.getoption("ignore_glob"):
+        reasons.append("files ignored")
+    if session.shouldstop or session.shouldfail:
+        reasons.append("stopped early")
+    if session.exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        reasons.append(f"exit status {int(session.exitstatus)}")
+    return reasons
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Take a worker's counts (a hook of pytest-xdist)."""
+    output: dict[str, Any] = getattr(node, "workeroutput", {})
+    stash = node.config.stash
+    # Every worker collects, and deselects, the same.
+    stash[_deselected_key] = max(stash[_deselected_key], output.get("ember_deselected", 0))
+    if counts := output.get("ember"):
+        run_of(node.config).add(Run.from_dict(counts))
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """One line of figures when anything was recorded or replayed, and the notes."""
+    if _run_key not in config.stash:
+        return
+    from ember_testing.plugin.report import summary
+
+    lines = summary(config.stash[_run_key].tally)
+    if lines:
+        terminalreporter.section("ember", sep="-")
+        for line in lines:
+            terminalreporter.write_line(line)
+
+
+def look_for_leftovers(config: pytest.Config, session: Session) -> None:
+    """Once a folder: a killed recording leaves a file that nobody would notice."""
+    folder = session.path.parent
+    if folder not in config.stash[_folders_key]:
+        config.stash[_folders_key].add(folder)
+        for path in left_behind(folder, config.stash[_began_key]):
+            session.tally.notes.append(f"left by a recording that was killed, delete it: {path}")
+
+
+def count(item: pytest.Item, session: Session, passed: bool) -> None:
+    """Add what a test has done to the counts of the run."""
+    run = run_of(item.config)
+    run.tally += session.tally
+    shared = bool(arguments_of(item).get("cassette"))
+    if shared or item.config.getoption("ember_report") is not None:
+        run.finish(relative(item.config, session.path), session, passed, shared)
 
 
 def narrowed(

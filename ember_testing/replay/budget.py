@@ -1,4 +1,4 @@
-"""A cap on what a recording may spend, held before a call is sent.
+"""Money: a cap on what a recording may spend, held before a call is sent, and sums as text.
 
 The rule: a call is estimated at one input token for every three bytes of its body (images and their
 base64 included) and at as many output tokens as it allows (`max_tokens` and the like, times the
@@ -155,3 +155,14 @@ class Budget:
     def close(self) -> None:
         """Let go of the ledger's file."""
         self._connection.close()
+
+
+def dollars(amount: float) -> str:
+    """An amount with as many digits as say something.
+
+    Args:
+        amount: US dollars.
+    """
+    if amount >= 1:
+        return f"${amount:.2f}"
+    return f"${amount:.4f}" if amount >= 0.0001 or amount == 0 else "<$0.0001"

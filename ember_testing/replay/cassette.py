@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 from ember_testing.exceptions import RecordingWarning
 from ember_testing.patches import transport
 from ember_testing.replay.budget import Budget
-from ember_testing.replay.request import DEFAULT_MATCH_ON
 from ember_testing.replay.session import Session
-from ember_testing.replay.settings import Record, Settings
+from ember_testing.replay.settings import DEFAULT_MATCH_ON, Record, Settings
 
 if TYPE_CHECKING:
     import os

@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ember_testing.cassettes.cassette_rows import Answer
+from ember_testing.cassettes.file import Answer
 from ember_testing.faults import Fault, applied, replaces_answer
 from ember_testing.wires import wire_of
 from ember_testing.wires.body import decoded

@@ -9,6 +9,7 @@ from ember_testing.wires.body import decoded
 
 if TYPE_CHECKING:
     from ember_testing.replay.redaction import Redaction
+    from ember_testing.replay.settings import Rules
     from ember_testing.wires.body import Headers
 
 
@@ -17,7 +18,7 @@ def keyed(
     url: str,
     headers: Headers,
     body: bytes,
-    rules: matching.Rules,
+    rules: Rules,
     redaction: Redaction,
 ) -> tuple[matching.Request, str]:
     """The request as it is compared, and its key.

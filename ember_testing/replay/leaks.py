@@ -9,11 +9,11 @@ from ember_testing.wires.body import as_bytes
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ember_testing.cassettes.cassette_rows import CassetteRows
+    from ember_testing.cassettes.file import CassetteFile
     from ember_testing.replay.redaction import Redaction
 
 
-def first_leak(file: CassetteRows, numbers: Sequence[int], redaction: Redaction) -> str | None:
+def first_leak(file: CassetteFile, numbers: Sequence[int], redaction: Redaction) -> str | None:
     """What is wrong with the first of these calls that holds a known value; None if none does."""
     for number in numbers:
         row = file.rows([number])[0]

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import difflib
+import heapq
+import json
 import shlex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, urlsplit
 
-from ember_testing.replay import request as matching
 from ember_testing.replay.lookup import stored_requests
+from ember_testing.replay.request import (
+    LOOPBACK,
+    Json,
+    Request,
+    canonical_body,
+    drop,
+    parsed,
+)
+from ember_testing.replay.settings import DEFAULT_RULES, Rules, split_path
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from ember_testing.cassettes.cassette_rows import CassetteRows
+    from ember_testing.cassettes.file import CassetteFile
+
+_ABSENT = object()
 
 
 def record_command(test: str, path: Path, *, anew: bool = False) -> str:
@@ -29,15 +44,15 @@ def record_command(test: str, path: Path, *, anew: bool = False) -> str:
 
 
 def explain(
-    request: matching.Request,
+    request: Request,
     path: Path,
-    file: CassetteRows | None,
+    file: CassetteFile | None,
     *,
     n: int,
     recorded: int,
     compare: bool,
     command: str,
-    rules: matching.Rules,
+    rules: Rules,
 ) -> str:
     """Why nothing answers a request.
 
@@ -62,10 +77,175 @@ def explain(
         lines.append(f'(cassette {path}; repeats="last" allows the last one again)')
     else:
         lines.append(f"cassette: {path} ({file.size()} recordings)")
-        found = matching.nearest(request, stored_requests(file), rules) if compare else None
+        found = nearest(request, stored_requests(file), rules) if compare else None
         if found:
             lines.append(f"nearest: recording {found[0]}, which differs in")
-            told = matching.differences(found[1], request, rules=rules)
+            told = differences(found[1], request, rules=rules)
             lines += [f"  {line}" for line in told]
     lines.append(f"to record it: {command}")
     return "\n".join(lines)
+
+
+def leaves(request: Request, rules: Rules = DEFAULT_RULES) -> dict[str, Any]:
+    """What the rules compare, as a flat table: `messages[0].content`, `temperature`, `?alt`."""
+    split = urlsplit(request.url)
+    counted = {*rules.match_on}
+    if "url" in counted:
+        counted |= {"scheme", "host", "path", "query"}
+    with_port = "port" in counted or split.hostname not in LOOPBACK  # as in the key
+    if "port" in counted:
+        counted.add("host")
+    whole = {
+        "method": request.method,
+        "scheme": split.scheme,
+        "host": split.netloc if with_port else split.hostname,
+        "path": split.path,
+    }
+    table: dict[str, Any] = {name: value for name, value in whole.items() if name in counted}
+    if "query" in counted:
+        for name, text in parse_qsl(split.query, keep_blank_values=True):
+            table[f"?{name}"] = text
+    for part in rules.match_on:
+        if part.startswith("header:"):
+            table[part] = request.header(part[len("header:") :].lower())
+    if "body" not in counted:
+        return table
+    found, value = parsed(request.body)
+    if found:
+        for path in rules.ignore:
+            drop(value, split_path(path))
+        table.update(_walk(value, ""))
+    elif request.body:
+        table["body"] = canonical_body(request)
+    return table
+
+
+def _walk(value: Json, path: str) -> Iterator[tuple[str, Json]]:
+    if isinstance(value, dict) and value:
+        for name, item in value.items():
+            yield from _walk(item, f"{path}.{name}" if path else name)
+    elif isinstance(value, list) and value:
+        for index, item in enumerate(value):
+            yield from _walk(item, f"{path}[{index}]")
+    else:
+        yield path or "body", value
+
+
+def distance(left: dict[str, Any], right: dict[str, Any]) -> float:
+    """How far two tables of leaves are apart, 0.0 when they are equal.
+
+    A leaf on one side only counts 1, a differing text by the share of words not in common, another
+    differing value 0.5; another path or host weighs more than any leaf.
+    """
+    total = 0.0
+    for name in left.keys() | right.keys():
+        old, new = left.get(name, _ABSENT), right.get(name, _ABSENT)
+        if old is _ABSENT or new is _ABSENT:
+            total += 1.0
+        elif old != new:
+            weight = {"path": 4.0, "host": 2.0, "method": 4.0}.get(name, 1.0)
+            total += weight * _apart(old, new)
+    return total
+
+
+def _apart(old: Any, new: Any) -> float:
+    if not (isinstance(old, str) and isinstance(new, str)):
+        return 0.5
+    words_old, words_new = set(old.split()), set(new.split())
+    every = len(words_old | words_new)
+    # Never 0: texts that differ in their white space or their order only are still different.
+    return max(0.05, 1 - len(words_old & words_new) / every) if every else 0.05
+
+
+def nearest(
+    request: Request, stored: Iterable[tuple[int, Request]], rules: Rules = DEFAULT_RULES
+) -> tuple[int, Request] | None:
+    """The recording that differs least, the earliest of equals; None when there is none.
+
+    Args:
+        request: The one that found no recording.
+        stored: Number and request of each recording.
+        rules: What is compared.
+    """
+    wanted = leaves(request, rules)
+    rough = heapq.nsmallest(
+        8,
+        ((distance(wanted, leaves(other, rules)), number, other) for number, other in stored),
+        key=lambda entry: entry[:2],
+    )
+    if not rough:
+        return None
+    # Words decide roughly, characters finely: among the first eight the texts are compared fully.
+    best = min(rough, key=lambda entry: (_fine_distance(wanted, leaves(entry[2], rules)), entry[1]))
+    return best[1], best[2]
+
+
+def _fine_distance(left: dict[str, Any], right: dict[str, Any]) -> float:
+    total = 0.0
+    for name in left.keys() | right.keys():
+        old, new = left.get(name, _ABSENT), right.get(name, _ABSENT)
+        if isinstance(old, str) and isinstance(new, str) and old != new:
+            matcher = difflib.SequenceMatcher(None, old[:2000], new[:2000])
+            weight = {"path": 4.0, "host": 2.0, "method": 4.0}.get(name, 1.0)
+            total += weight * max(0.01, 1 - matcher.ratio())
+        elif old != new:
+            total += 1.0 if old is _ABSENT or new is _ABSENT else 0.5
+    return total
+
+
+def differences(
+    recorded: Request,
+    request: Request,
+    limit: int = 8,
+    words: tuple[str, str] = ("recorded", "now"),
+    rules: Rules = DEFAULT_RULES,
+) -> list[str]:
+    """One line a leaf that differs, as `name: recorded ..., now ...`, at most `limit` lines.
+
+    Args:
+        recorded: One request.
+        request: The other one.
+        limit: Lines.
+        words: What the two are called.
+        rules: What is compared.
+    """
+    first, second = words
+    source = "in the recording" if first == "recorded" else f"in the {first} one"
+    old, new = leaves(recorded, rules), leaves(request, rules)
+    lines: list[str] = []
+    for name in [*old, *(name for name in new if name not in old)]:
+        before, now = old.get(name, _ABSENT), new.get(name, _ABSENT)
+        if before == now:
+            continue
+        if before is _ABSENT:
+            lines.append(f"+ {name}: {_short(now)}  (not {source})")
+        elif now is _ABSENT:
+            lines.append(f"- {name}: {_short(before)}  (only {source})")
+        else:
+            recorded_text, now_text = _around(before, now)
+            lines.append(f"! {name}: {first} {recorded_text}, {second} {now_text}")
+    if len(lines) > limit:
+        lines[limit:] = [f"  and {len(lines) - limit} more"]
+    return lines
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _around(old: Any, new: Any, width: int = 60) -> tuple[str, str]:
+    """Both values, long texts cut to where they begin to differ."""
+    if not (isinstance(old, str) and isinstance(new, str)) or max(len(old), len(new)) <= width:
+        return _short(old), _short(new)
+    pairs = enumerate(zip(old, new, strict=False))
+    first = next((i for i, (a, b) in pairs if a != b), min(len(old), len(new)))
+    start = max(0, first - 20)
+
+    def window(text: str) -> str:
+        shown = text[start : start + width - 6]
+        head = "..." if start else ""
+        tail = "..." if start + len(shown) < len(text) else ""
+        return json.dumps(head + shown + tail, ensure_ascii=False)
+
+    return window(old), window(new)

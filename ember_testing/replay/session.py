@@ -14,8 +14,8 @@ from uuid import uuid4
 
 from ember_testing.cassettes import schema
 from ember_testing.cassettes.calls import Calls
-from ember_testing.cassettes.cassette_rows import Answer
-from ember_testing.cassettes.file import CassetteFile, Found, found_at
+from ember_testing.cassettes.file import Answer, CassetteFile
+from ember_testing.cassettes.swap import Found, found_at, replace, take_back
 from ember_testing.exceptions import BudgetExceeded, CassetteError, CassetteMiss, ReplayFailure
 from ember_testing.replay import request as matching
 from ember_testing.replay.incoming import keyed
@@ -320,7 +320,7 @@ class Session:
                 elif not self.recorded or not passed or self._would_leak(file):
                     self._drop(file)
                 elif self.record == "all":
-                    file.replace(self.path, self._since)
+                    replace(file, self.path, self._since)
                 else:
                     file.close()
             finally:
@@ -334,7 +334,7 @@ class Session:
             file.close()
             file.path.unlink(missing_ok=True)
         else:
-            file.take_back()
+            take_back(file)
 
     def _would_leak(self, file: CassetteFile) -> bool:
         """Whether a credential that was learnt later stands in what was written before."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
-
-from ember_testing.replay.request import DEFAULT_MATCH_ON, Rules
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -13,7 +14,74 @@ if TYPE_CHECKING:
     from ember_testing.faults import Fault
 
 Record = Literal["new", "all"]
+DEFAULT_MATCH_ON = ("method", "scheme", "host", "path", "query", "body")
+
+_PARTS = (*DEFAULT_MATCH_ON, "port", "url")
+_STEP = re.compile(r"""\.?(?:\[(?:(\d+|\*)|'([^']+)'|"([^"]+)")\]|([^.\[\]]+))""")
 _NO_FAULTS: Mapping[int, Fault] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What takes part in the comparison.
+
+    Attributes:
+        match_on: Any of method, scheme, host, port, path, query, url, body and `header:NAME`.
+        ignore: JSON paths of the body that vary from run to run: `metadata.run_id`,
+            `messages.*.id`, `$.input[0].created`, `metadata['a.b']`.
+        compares_headers: Whether a header takes part.
+
+    Raises:
+        ValueError: An entry of `match_on` is none of these, nothing is compared, or one of `ignore`
+            is no such path.
+    """
+
+    match_on: tuple[str, ...] = DEFAULT_MATCH_ON
+    ignore: tuple[str, ...] = ()
+    compares_headers: bool = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for part in self.match_on:
+            if part not in _PARTS and not (part.startswith("header:") and part != "header:"):
+                raise ValueError(
+                    f"match_on={part!r}: expected any of {', '.join(_PARTS)} or 'header:NAME'"
+                )
+        if not self.match_on:
+            raise ValueError("match_on=(): compare at least one part of the request")
+        for path in self.ignore:
+            split_path(path)
+        headers = any(part.startswith("header:") for part in self.match_on)
+        object.__setattr__(self, "compares_headers", headers)
+
+    @property
+    def text(self) -> str:
+        """The rules as they are stored beside a key; "" for the default ones."""
+        if self == DEFAULT_RULES:
+            return ""
+        return json.dumps({"match_on": self.match_on, "ignore": self.ignore})
+
+
+DEFAULT_RULES = Rules()
+
+
+@lru_cache(maxsize=128)
+def split_path(path: str) -> tuple[str, ...]:
+    """The steps of a path of `ignore`.
+
+    Raises:
+        ValueError: It is none.
+    """
+    rest = path.removeprefix("$")
+    steps: list[str] = []
+    while step := _STEP.match(rest):
+        steps.append(step[step.lastindex or 0])
+        rest = rest[step.end() :]
+    if rest or not steps:
+        raise ValueError(
+            f"ignore={path!r}: expected a path into the body, such as 'metadata.run_id', "
+            "'messages[0].id', 'messages.*.id' or \"metadata['a.b']\""
+        )
+    return tuple(steps)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from ember_testing.cassettes.cassette_rows import Answer
+    from ember_testing.cassettes.file import Answer
     from ember_testing.exceptions import ReplayFailure
     from ember_testing.replay.request import Request
 

@@ -106,6 +106,11 @@ def _newer(path: Path) -> None:
         connection.execute("pragma user_version = 99")
 
 
+def _older(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("pragma user_version = 1")
+
+
 DAMAGE = {
     "truncated": (_truncate, "is damaged or no cassette"),
     "scrambled": (_scramble, "is damaged or no cassette"),
@@ -113,6 +118,7 @@ DAMAGE = {
     "empty": (lambda path: path.write_bytes(b""), "is empty"),
     "foreign": (_foreign, "another program"),
     "newer": (_newer, "schema 99"),
+    "older": (_older, "schema 1, which no release wrote"),
 }
 
 

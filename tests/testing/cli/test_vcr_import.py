@@ -16,8 +16,8 @@ from click.testing import CliRunner
 
 import ember_testing
 from ember_testing import CassetteError
+from ember_testing.cassettes.calls import calls_of
 from ember_testing.cassettes.file import CassetteFile
-from ember_testing.cassettes.files import calls_of
 from ember_testing.cli import main, vcr
 
 FOLDER = Path(os.environ.get("EMBER_CORPUS", "")) / "vcr_yaml"

@@ -432,8 +432,8 @@ def test_an_unmarked_suite_imports_nothing_of_the_engine(pytester: pytest.Pytest
             assert not heavy & set(sys.modules)
         """
     )
-    # respx brings a plugin of its own, which imports httpx.
-    arguments = ["-q", "-p", "no:cacheprovider", "-p", "no:respx"]
+    # Both bring a plugin of their own, which imports httpx.
+    arguments = ["-q", "-p", "no:cacheprovider", "-p", "no:respx", "-p", "no:pytest_httpx"]
     result = subprocess.run(
         [sys.executable, "-m", "pytest", *arguments],
         cwd=pytester.path,

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ember_testing.replay.request import Request, Rules, differences, key, nearest
+from ember_testing.replay.miss import differences, nearest
+from ember_testing.replay.request import Request, key
+from ember_testing.replay.settings import Rules
 
 JSON_HEADERS = (("content-type", "application/json"),)
 URL = "https://api.openai.com/v1/chat/completions"

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -79,29 +77,6 @@ class TestPrices:
         assert costs == pytest.approx([0.0006, 20e-6])
         with ember_testing.cassette(path):
             assert [call(GONE, seed=1), call(GONE)] == costs[::-1]
-
-    def test_a_file_of_the_first_version_replays_and_grows(self, path: Path) -> None:
-        """Without stored prices today's count; the first call added brings the new table."""
-        with serving(chat) as server:
-            with ember_testing.cassette(path, record="new"):
-                call(f"{server.url}/v1")
-            with closing(sqlite3.connect(path)) as connection:
-                connection.execute("drop table prices")
-                connection.execute("pragma user_version = 1")
-                connection.commit()
-            before = path.read_bytes()
-            with ember_testing.cassette(path):
-                assert call(GONE) == pytest.approx(0.0006)
-            with ember_testing.cassette(path, record="new"):
-                call(GONE)
-            assert path.read_bytes() == before
-            with ember_testing.cassette(path, record="new"):
-                call(f"{server.url}/v1", seed=2)
-        with closing(sqlite3.connect(path)) as connection:
-            assert connection.execute("pragma user_version").fetchone() == (2,)
-            assert connection.execute("select since, model from prices").fetchall() == [
-                (2, "gpt-4-0613")
-            ]
 
     def test_recording_anew_and_joining_keep_the_prices(
         self, path: Path, monkeypatch: pytest.MonkeyPatch

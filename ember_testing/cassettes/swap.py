@@ -1,0 +1,139 @@
+"""A recording takes the place of the cassette that was there, or is taken back."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING, NamedTuple
+from uuid import uuid4
+
+from ember_testing.cassettes import schema
+from ember_testing.cassettes.file import CassetteFile
+from ember_testing.exceptions import CassetteError
+from ember_testing.wires.readings import COLUMNS, Read
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+UNREADABLE = "unreadable"
+"""Stands for the `id` of a cassette that is empty or damaged."""
+
+
+class Found(NamedTuple):
+    """The cassette that a recording anew will replace, as it was when it began.
+
+    Args:
+        id: From its table `cassette`, or `UNREADABLE`.
+        horizon: The number of its last call.
+    """
+
+    id: str
+    horizon: int
+
+
+def found_at(path: Path) -> tuple[Found | None, str]:
+    """What a recording anew will replace, None where there is nothing, and the run that made it.
+
+    Raises:
+        CassetteError: The file is damaged, and holds something that could be lost.
+    """
+    if not path.exists():
+        return None, ""
+    try:
+        present = CassetteFile(path)
+    except CassetteError:
+        if path.stat().st_size:
+            raise
+        return Found(UNREADABLE, 0), ""
+    with closing(present):
+        about = present.about()
+        return Found(about.get("id", ""), present.horizon), about.get("run", "")
+
+
+def take_back(file: CassetteFile) -> None:
+    """Undo what was added: the file is as it was, byte for byte unless others wrote as well.
+
+    Raises:
+        CassetteError: The file cannot be written.
+    """
+    if not file.added and not file.created:
+        return
+    with file.transaction("exclusive") as connection:
+        newer = connection.execute(
+            "select count(*) from calls where id > ?", (file.horizon,)
+        ).fetchone()[0]
+        alone = newer == len(file.added)
+        if alone and file.created:
+            file.path.unlink()
+            return
+        if alone and file.snapshot is not None and _put_back(file.path, file.snapshot):
+            return
+        for call_id, recorded_at in file.added:
+            # With the time: should the file have been exchanged, the number is another call's.
+            row = connection.execute(
+                "delete from calls where id = ? and recorded_at = ?", (call_id, recorded_at)
+            )
+            if row.rowcount:
+                connection.execute("delete from chunks where call_id = ?", (call_id,))
+                connection.execute("delete from prices where since = ?", (call_id,))
+
+
+def _put_back(path: Path, content: bytes) -> bool:
+    part = path.with_name(f"{path.name}.{uuid4().hex[:8]}.part")
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    except OSError:  # a full disk, or a system that keeps open files: delete the rows instead
+        part.unlink(missing_ok=True)
+        return False
+    return True
+
+
+def replace(file: CassetteFile, path: Path, since: Found | None) -> None:
+    """Give a new recording the name `path`, in one step, and close it.
+
+    Args:
+        file: The recording.
+        path: The cassette to exchange.
+        since: The file at `path` as it was when this recording began. Should it be another one
+            by now, because another process has recorded anew meanwhile, the calls join that;
+            and what another process has added to it since is kept.
+
+    Raises:
+        CassetteError: The file cannot be exchanged.
+    """
+    try:
+        if not path.exists():
+            file.close()
+            if schema.place(file.path, path):
+                return
+        if path.stat().st_size == 0 or (since is not None and since.id == UNREADABLE):
+            file.close()
+            file.path.replace(path)
+            return
+        with closing(CassetteFile(path, file.written_by)) as present:
+            with present.transaction("exclusive"):
+                if since is not None and present.about().get("id") == since.id:
+                    _join(file, present, since.horizon)
+                    file.close()
+                    file.path.replace(path)
+                    return
+            _join(present, file, 0)
+    except OSError as error:
+        raise CassetteError(f"cannot put the new recording at {path}: {error}") from error
+    finally:
+        file.close()
+        file.path.unlink(missing_ok=True)
+
+
+def _join(file: CassetteFile, other: CassetteFile, after: int) -> None:
+    """Take over the calls of another cassette behind a number, and their prices."""
+    prices = other.prices()
+    for call_id in other.numbers():
+        if call_id > after:
+            row = other.rows([call_id])[0]
+            number = file.add(row, other.chunks(call_id))
+            in_force = {line[1:5]: line[5] for line in prices if line[0] <= call_id}
+            charges = [
+                (charge, rates) for charge, rates in in_force.items() if row["model"] in charge[1:3]
+            ]
+            file.describe([(number, Read({name: row[name] for name in COLUMNS}, charges))])
