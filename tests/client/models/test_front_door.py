@@ -91,8 +91,8 @@ print("done")
 def test_each_import_alone() -> None:
     """Each import path works as the first line of a program, and brings no noise."""
     programs = [f"{code}\nassert {truth}\nprint('done')" for code, truth in (*IMPORTS, ALSO)]
-    for done in run(*programs):
-        assert (done.stdout, done.stderr) == ("done\n", "")
+    results = [(done.stdout, done.stderr) for done in run(*programs)]
+    assert results == [("done\n", "")] * (len(IMPORTS) + 1)
 
 
 def test_import_loads_neither_toolkit_nor_anyio() -> None:

@@ -211,6 +211,7 @@ def test_names_are_matched_as_genai_prices_matches_them(provider: str, genai: Mo
     (source,) = (found for found in get_snapshot().providers if found.id == theirs)
     usage = genai.Usage(input_tokens=1_000, output_tokens=100)
     names = {name for model in source.models for name in _names(model.match)}
+    priced = 0
     for name in sorted(names):
         model = source.find_model(name, all_providers=get_snapshot().providers)
         sets = [vars(prices).keys() for prices in _price_sets(model)] if model else []
@@ -224,6 +225,8 @@ def test_names_are_matched_as_genai_prices_matches_them(provider: str, genai: Mo
         else:
             price = model.calc_price(usage, source, genai_request_timestamp=NOON)
             assert found == float(price.total_price), name
+            priced += 1
+    assert priced > len(source.models) / 2
 
 
 @pytest.mark.parametrize("provider", sorted(PROVIDERS.keys() - {"openai-responses"}))
@@ -276,6 +279,7 @@ def test_the_whole_package_is_covered(genai: ModuleType) -> None:
     from genai_prices.data import providers
 
     held = _tables()
+    compared: set[str] = set()
     for provider in providers:
         names = [
             ours for ours, theirs in PROVIDERS.items() if theirs == provider.id and ours in held
@@ -288,6 +292,8 @@ def test_the_whole_package_is_covered(genai: ModuleType) -> None:
             refused = sum(theirs == provider.id for theirs, _ in REFUSED)
             added = ours == "google"  # the alias `gemini-pro`
             assert len(held[ours]) == len(provider.models) - tokenless - refused + added
+            compared.add(ours)
+    assert compared == PROVIDERS.keys() - {"openai-responses"}
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def test_error_answers_keep_the_connection() -> None:
     refusal = Reply(b'{"error": {"message": "no"}}', status=400)
     with serving(lambda received: refusal) as server:
         for way in (call, stream):
-            with pytest.raises(ProviderAPIError):
+            with pytest.raises(ProviderAPIError, match="400"):
                 way(server.url)
         assert (server.connections, server.open) == (1, 1)
 

@@ -76,8 +76,9 @@ def test_the_readmes_recipe_passes(faults: list[Fault], fake_model: FakeModel) -
         if helps:
             assert ask("Hello") == "Paris"
         else:
-            with pytest.raises(ProviderAPIError):
+            with pytest.raises(ProviderAPIError) as caught:
                 ask("Hello")
+            assert caught.value.error_type == faults[0].error_type
     verdict = fake_model.verdict()
     assert verdict.ok, str(verdict)
     assert verdict.attempts == len(faults) + helps
