@@ -48,12 +48,16 @@ def test_kill_9_loses_no_finished_call(tmp_path: Path) -> None:
             ) as recorder:
                 assert recorder.stdout is not None
                 assert recorder.stdout.readline() == "ready\n"
+                # Every other recorder is killed after its first call has returned, however slow
+                # the machine is; the others at any moment from the start.
+                first = recorder.stdout.readline() if number % 2 else ""
                 time.sleep(chance.uniform(0.005, 0.2))
                 recorder.kill()
-                finished = [int(line) for line in recorder.stdout if line.endswith("\n")]
+                lines = [first, *recorder.stdout]
+                finished = [int(line) for line in lines if line.endswith("\n")]
             check(path, finished)
             total += len(finished)
-    assert total > ROUNDS
+    assert total >= ROUNDS // 2
 
 
 def check(path: Path, finished: list[int]) -> None:
