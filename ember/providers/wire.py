@@ -13,7 +13,7 @@ from ember.models.schemas import ChatResponse, Chunk, FinishReason, ToolCall, Us
 from ember.providers.arguments import as_address, as_headers, as_key
 from ember.providers.json_values import request_id
 from ember.providers.servers import Server, seller
-from ember.transport.client import without_user
+from ember.transport.environment import without_user
 from ember.transport.send import Request, Timeout
 
 if TYPE_CHECKING:
