@@ -248,6 +248,7 @@ class Wire:
                     usage,
                     billing=answer.billing,
                     requested_model=call.model,
+                    base_url=call.base_url,
                 )
                 usage = usage.priced(cost)
             except ModelProviderError as error:
