@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,8 @@ import pytest
 
 import ember_testing
 from ember.api import models
-from ember_testing import BudgetExceeded
 from tests.loopback import Loopback, Received, Reply, serving
-from tests.testing.chat import ask, chat
+from tests.testing.chat import chat
 
 GONE = "http://127.0.0.1:1/v1"
 
@@ -97,93 +95,6 @@ class TestPrices:
             assert [call(GONE), call(GONE, seed=7)] == pytest.approx([20e-6, 20e-6])
 
 
-# 31 tokens of input (91 bytes) at 30 dollars a million, 20 of output at 60.
-MOST = 0.0022
-
-
-class TestBudget:
-    """A call that might not fit is not sent."""
-
-    def test_it_stops_before_the_call_that_might_exceed_it(self, path: Path) -> None:
-        """No retry and no `except Exception` swallows it, what was paid before is kept."""
-        attempts: list[int] = []
-        with serving(chat) as server:
-            with (
-                pytest.raises(BudgetExceeded, match=r"may cost \$0\.00.*of the budget of \$0\.003"),
-                ember_testing.cassette(path, record="new", budget=0.003) as cassette,
-            ):
-                for attempt in range(5):
-                    attempts.append(attempt)
-                    try:
-                        ask(server.url, f"question {attempt}")
-                    except Exception:
-                        continue
-            assert len(server.received) == len(cassette.recorded) == attempts[-1] == 1
-
-    def test_what_a_call_really_cost_takes_the_estimates_place(self, path: Path) -> None:
-        """Calls of $0.0006 go on until the next one's estimate does not fit."""
-        with serving(chat) as server:
-            with (
-                pytest.raises(BudgetExceeded),
-                ember_testing.cassette(path, record="new", budget=0.0045) as cassette,
-            ):
-                for i in range(99):
-                    ask(server.url, str(i))
-            # Four at $0.0006 are $0.0024; another $0.0022 would make more than $0.0045.
-            assert len(cassette.recorded) == len(server.received)
-            assert 3 <= len(server.received) <= 5
-
-    def test_concurrent_calls_cannot_exceed_it_together(self, path: Path) -> None:
-        """Of calls at once as many go as fit with their estimates."""
-        with serving(lambda request: Reply(chat(request).body, delay=0.2)) as server:
-            with (
-                pytest.raises(BudgetExceeded),
-                ember_testing.cassette(path, record="new", budget=2.5 * MOST),
-                ThreadPoolExecutor(8) as pool,
-            ):
-                futures = [pool.submit(ask, server.url, str(i)) for i in range(8)]
-                for future in futures:
-                    future.exception()
-            assert len(server.received) == 2
-
-    def test_a_model_without_a_price_is_not_sent(self, path: Path) -> None:
-        """Nobody could keep the budget; the variable to set is named."""
-        body = {"model": "my-model", "messages": []}
-        with serving() as server:
-            with (
-                pytest.raises(BudgetExceeded, match="set EMBER_COST_MYMODEL_INPUT and _OUTPUT"),
-                ember_testing.cassette(path, record="new", budget=1.0),
-            ):
-                httpx.post(f"{server.url}/v1/chat/completions", json=body)
-            assert not server.received
-
-    def test_what_is_no_call_to_a_model_and_what_is_replayed_costs_nothing(
-        self, path: Path
-    ) -> None:
-        """A budget of nothing lets both through."""
-        with serving(chat) as server:
-            with ember_testing.cassette(path, record="new"):
-                ask(server.url, "Paris")
-            with (
-                pytest.raises(BudgetExceeded),
-                ember_testing.cassette(path, record="new", budget=0.0),
-            ):
-                ask(server.url, "Paris")
-                with serving() as other:
-                    assert httpx.get(f"{other.url}/models").status_code == 200
-                ask(server.url, "Rome")
-            assert len(server.received) == 1
-
-    @pytest.mark.parametrize("budget", [-1.0, float("nan"), float("inf")])
-    def test_a_sum_that_is_none_is_refused(self, path: Path, budget: float) -> None:
-        """With the value and what is expected."""
-        with (
-            pytest.raises(ValueError, match="expected US dollars"),
-            ember_testing.cassette(path, budget=budget),
-        ):
-            pytest.fail("accepted")
-
-
 SUITE = """
 import httpx, pytest
 def ask(text):
@@ -202,30 +113,6 @@ def server() -> Any:
     """A chat model."""
     with serving(chat) as server:
         yield server
-
-
-def test_the_budget_of_a_run_fails_the_test_that_would_exceed_it(
-    run: Run, pytester: pytest.Pytester, server: Loopback
-) -> None:
-    """`--ember-budget` counts over tests: the first are recorded, the others are not sent."""
-    suite = SUITE.format(url=server.url, count=4)
-    result = run(suite, "--ember-record", "--ember-budget=0.0031")
-    result.stdout.fnmatch_lines(["*not sent: it may cost*of the budget of $0.0031*"])
-    outcomes = result.parseoutcomes()
-    assert outcomes["passed"] == len(server.received) in (2, 3)
-    assert outcomes["failed"] == 4 - len(server.received)
-    for wrong in ("-1", "ten", "nan"):
-        assert run(suite, f"--ember-budget={wrong}").ret == pytest.ExitCode.USAGE_ERROR
-
-
-def test_worker_processes_share_one_budget(
-    run: Run, pytester: pytest.Pytester, server: Loopback
-) -> None:
-    """Under pytest-xdist two workers spend what one would."""
-    pytest.importorskip("xdist")
-    suite = SUITE.format(url=server.url, count=8)
-    result = run(suite, "-p", "xdist", "-n2", "--ember-record", "--ember-budget=0.0031")
-    assert result.parseoutcomes()["passed"] == len(server.received) in (1, 2, 3)
 
 
 def test_the_report_says_what_the_summary_says(
