@@ -1,6 +1,7 @@
 """Sends a request and brings its answer, whole or piece by piece, or an error in Ember's words.
 
-With the rest of this folder the only code that touches the network.
+With what it stands on (`connections.py`, `one_connection.py`, `trust.py`) the only code that
+touches the network.
 """
 
 from __future__ import annotations
@@ -16,8 +17,14 @@ from urllib.parse import unquote
 import httpx
 
 from ember.exceptions import ErrorType, ModelProviderError, ProviderAPIError
-from ember.transport.client import async_client, client
-from ember.transport.environment import proxy_for, without_user
+from ember.transport.client import (
+    UNIX_SOCKET,
+    LateURL,
+    async_client,
+    client,
+    proxy_for,
+    without_user,
+)
 
 __all__ = ["AsyncBody", "Body", "Reply", "Request", "Timeout", "aopen", "asend", "open", "send"]
 
@@ -221,9 +228,7 @@ def _httpx_request(request: Request) -> httpx.Request:
     url, host, unix_socket = _parsed(request.url)
     extensions: dict[str, Any] = {"timeout": _by_phase(request.timeout)}
     if unix_socket:
-        extensions["ember_unix_socket"] = unix_socket
-    if request.address is not None:
-        extensions["ember_address"] = request.address
+        extensions[UNIX_SOCKET] = unix_socket
     made = httpx.Request(
         "POST",
         url,
@@ -238,6 +243,8 @@ def _httpx_request(request: Request) -> httpx.Request:
         extensions=extensions,
     )
     made.read()  # for hooks and mocks that look at request.content
+    if request.address is not None:
+        made.url = LateURL(url, request.address)
     return made
 
 

@@ -51,6 +51,27 @@ def shared_file(name: str) -> PurePosixPath:
     return PurePosixPath(*parts[:-1], parts[-1] + ".sqlite")
 
 
+def fixture_file(source: str, name: str, scope: str, node: str, parameter: str) -> PurePosixPath:
+    """The cassette of a fixture that is wider than a test: `<source>/<name>@<scope>.sqlite`.
+
+    No test's name has an `@` outside of its parameters.
+
+    Args:
+        source: The file that defines the fixture, relative to rootdir.
+        name: Of the fixture, after those of the classes that it is defined in.
+        scope: `session`, `package`, `module` or `class`.
+        node: Node id of the package, module or class; "" for the session.
+        parameter: Of the fixture; "" where it has none.
+    """
+    path, _, classes = node.partition("::")
+    module = "" if path == source else path.removesuffix(".py")
+    parts = [*module.split("/"), *classes.split("::")]
+    keeps_case = (own := name.rpartition(".")[2] + parameter) == own.lower()
+    name = ".".join([f"{name}@{scope}", *filter(None, parts)]) + (parameter and f"[{parameter}]")
+    folders = [_safe(part) for part in source.removesuffix(".py").split("/")]
+    return PurePosixPath(*folders, _safe(name, keeps_case) + ".sqlite")
+
+
 def _safe(name: str, keeps_case: bool = True) -> str:
     safe = _RESERVED.sub(r"\1_", _UNSAFE.sub("_", name))[:_LONGEST]
     if safe.strip(". ") != safe:

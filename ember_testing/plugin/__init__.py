@@ -25,8 +25,9 @@ from ember_testing.plugin.run import (
     begin_run,
     budget_of,
     count,
+    counts_use,
+    expect,
     look_for_leftovers,
-    pytest_collection_finish,
     pytest_configure_node,
     pytest_deselected,
     pytest_sessionfinish,
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
 # Hooks that stand in the other two files: pytest looks for them here.
 __all__ = [
     "pytest_addoption",
-    "pytest_collection_finish",
     "pytest_configure_node",
     "pytest_deselected",
     "pytest_sessionfinish",
@@ -67,6 +67,21 @@ def pytest_configure(config: pytest.Config) -> None:
     check_options(config)
     begin_run(config)
     config.add_cleanup(lambda: _abandon(config))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Look after the fixtures of marked tests, and note which cassettes will be used."""
+    marked = [item for item in session.items if item.get_closest_marker(MARKER) is not None]
+    if not marked:
+        return
+    from ember_testing.plugin.wide_fixtures import WideFixtures  # late: most runs need none
+
+    fixtures = WideFixtures(marked)
+    session.config.pluginmanager.register(fixtures, "ember-wide-fixtures")
+    if counts_use(session.config):
+        for item in marked:
+            expect(item)
+        fixtures.expect(session.config)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -146,8 +146,14 @@ def path_of(item: pytest.Item, name: str | None) -> Path:
     """
     from ember_testing.cassettes.paths import cassette_file, shared_file
 
-    folder = item.config.rootpath / str(item.config.getini("ember_cassette_dir"))
-    return folder / (cassette_file(item.nodeid) if name is None else shared_file(name))
+    return folder_of(item.config) / (
+        cassette_file(item.nodeid) if name is None else shared_file(name)
+    )
+
+
+def folder_of(config: pytest.Config) -> Path:
+    """Where the cassettes lie."""
+    return config.rootpath / str(config.getini("ember_cassette_dir"))
 
 
 def relative(config: pytest.Config, path: Path) -> str:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ember_testing.plugin.options import (
-    MARKER,
     arguments_of,
     budget_limit,
     path_of,
@@ -223,15 +222,15 @@ def pytest_deselected(items: Sequence[pytest.Item]) -> None:
         items[0].config.stash[_deselected_key] += len(items)
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Note which tests there are, where a report or the unused recordings are asked for."""
-    config = session.config
-    if config.getoption("ember_report") is None and unused_rule(config) == "ignore":
-        return
-    for item in session.items:
-        if item.get_closest_marker(MARKER) is not None:
-            name = arguments_of(item).get("cassette")
-            run_of(config).expect(relative(config, path_of(item, name)), item.nodeid, bool(name))
+def counts_use(config: pytest.Config) -> bool:
+    """Whether it is asked which recordings the tests use."""
+    return config.getoption("ember_report") is not None or unused_rule(config) != "ignore"
+
+
+def expect(item: pytest.Item) -> None:
+    """Note that there is a test, before it is known whether it will run."""
+    config, name = item.config, arguments_of(item).get("cassette")
+    run_of(config).expect(relative(config, path_of(item, name)), item.nodeid, bool(name))
 
 
 @pytest.hookimpl(trylast=True)
@@ -321,6 +320,14 @@ def count(item: pytest.Item, session: Session, passed: bool) -> None:
     shared = bool(arguments_of(item).get("cassette"))
     if shared or item.config.getoption("ember_report") is not None:
         run.finish(relative(item.config, session.path), session, passed, shared)
+
+
+def count_fixture(config: pytest.Config, session: Session, passed: bool) -> None:
+    """Add what a fixture wider than a test has done to the counts of the run."""
+    run = run_of(config)
+    run.tally += session.tally
+    if session.path.exists():
+        run.finish(relative(config, session.path), session, passed, shared=True)
 
 
 def narrowed(

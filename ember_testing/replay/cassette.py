@@ -65,6 +65,8 @@ def cassette(
     record_errors: bool = False,
     timing: bool = False,
     allow_loopback: bool = False,
+    allow_hosts: Sequence[str] = (),
+    allow_subprocess: bool = False,
     prices: str = "recorded",
     faults: Mapping[int, Fault] | None = None,
     budget: float | None = None,
@@ -84,6 +86,9 @@ def cassette(
         record_errors: Keep recorded answers of status 400 and above.
         timing: Replay the pauses too.
         allow_loopback: Calls to this machine go through, neither recorded nor replayed.
+        allow_hosts: Hosts that may be reached, neither recorded nor replayed: names, patterns
+            (`*.internal`), addresses, networks (`10.0.0.0/8`).
+        allow_subprocess: Child processes get the environment that they would get anyway.
         prices: What a replayed call costs: `"recorded"`, by the prices in force when it was
             recorded, or `"current"`.
         faults: By the number of the call, from 1, what happens to it in a replay, such as
@@ -103,7 +108,16 @@ def cassette(
     if record not in (None, "new", "all"):
         raise ValueError(f"record={record!r}: expected None, 'new' or 'all'")
     settings = Settings(
-        match_on, ignore, repeats, record_errors, timing, allow_loopback, prices, faults or {}
+        match_on=match_on,
+        ignore=ignore,
+        repeats=repeats,
+        record_errors=record_errors,
+        timing=timing,
+        allow_loopback=allow_loopback,
+        allow_hosts=allow_hosts,
+        allow_subprocess=allow_subprocess,
+        prices=prices,
+        faults=faults or {},
     )
     purse = Budget(budget) if budget is not None else None
     session = Session(Path(path), record, settings, budget=purse)

@@ -52,6 +52,7 @@ class Session:
         record: None to replay only, `new` to record what is missing, `all` to record anew.
         settings: How it is used.
         test: Node id of the test, for the file and for the command to type.
+        target: Node id for the command to type, where `test` is none.
         run: Names the test run: a cassette that several tests share is recorded anew only once in
             it.
         budget: What recording may cost.
@@ -67,12 +68,14 @@ class Session:
         settings: Settings | None = None,
         *,
         test: str = "",
+        target: str = "",
         run: str = "",
         budget: Budget | None = None,
     ) -> None:
         self.path = path
         self.settings = settings or Settings()
         self.test = test
+        self._target = target or test
         self.failures: list[ReplayFailure] = []
         self.tally = Tally()
         self.played = Calls(self._rows)
@@ -377,7 +380,7 @@ class Session:
 
     def command(self, anew: bool = False) -> str:
         """What to type to record what is missing, or all of it anew."""
-        return record_command(self.test, self.path, anew=anew)
+        return record_command(self._target, self.path, anew=anew)
 
     def _explain(self, request: matching.Request, key: str, n: int) -> str:
         return explain(

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ember_testing.faults import Fault
+    from ember_testing.patches.hosts import Hosts
 
 Record = Literal["new", "all"]
 DEFAULT_MATCH_ON = ("method", "scheme", "host", "path", "query", "body")
@@ -95,6 +96,10 @@ class Settings:
         record_errors: Keep recorded answers of status 400 and above.
         timing: Replay the pauses too.
         allow_loopback: Calls to this machine go through, neither recorded nor replayed.
+        allow_hosts: Hosts that may be reached in a replay, neither recorded nor replayed: names,
+            patterns (`*.internal`), addresses, networks (`10.0.0.0/8`).
+        allow_subprocess: Child processes get the environment that they would get anyway, with
+            providers' keys and without the guard.
         prices: What a replayed call costs: `recorded`, by the prices in force when it was recorded,
             or `current`.
         faults: By the number of the call, from 1, what happens to it in a replay; see
@@ -110,6 +115,8 @@ class Settings:
     record_errors: bool = False
     timing: bool = False
     allow_loopback: bool = False
+    allow_hosts: Sequence[str] = ()
+    allow_subprocess: bool = False
     prices: str = "recorded"
     faults: Mapping[int, Fault] = field(default_factory=lambda: _NO_FAULTS)
 
@@ -129,6 +136,13 @@ class Settings:
                     "a fault of ember_testing.faults, such as {3: rate_limit()}"
                 )
         self.rules()
+        self.hosts()
+
+    def hosts(self) -> Hosts:
+        """The hosts of `allow_hosts`."""
+        from ember_testing.patches.hosts import Hosts  # late: pytest reads this file at its start
+
+        return Hosts(self.allow_hosts)
 
     def unmet_faults(self, calls: int) -> list[str]:
         """What is to be said of faults that never happened, for a test that made fewer calls."""

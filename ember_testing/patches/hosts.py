@@ -1,0 +1,72 @@
+"""Which hosts a closed test may reach; pure."""
+
+from __future__ import annotations
+
+import ipaddress
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Hosts", "is_address", "is_loopback"]
+
+
+def is_address(host: str) -> bool:
+    """Whether it is an IP address and no name."""
+    try:
+        ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return True
+
+
+def is_loopback(host: str) -> bool:
+    """Whether it is this machine."""
+    if host in ("localhost", "localhost."):
+        return True
+    return is_address(host) and ipaddress.ip_address(host.partition("%")[0]).is_loopback
+
+
+class Hosts:
+    """The value of `allow_hosts=`.
+
+    Args:
+        names: Host names, patterns (`*.internal`), IP addresses and networks (`10.0.0.0/8`).
+
+    Raises:
+        ValueError: It is one string, or one of them is a URL or has a port.
+    """
+
+    def __init__(self, names: Sequence[str] = ()) -> None:
+        if isinstance(names, str):
+            raise ValueError(f"allow_hosts={names!r}: expected a list, such as [{names!r}]")
+        self.names = tuple(name.lower().strip("[]") for name in names)
+        self._networks: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
+        for name in self.names:
+            try:
+                self._networks.append(ipaddress.ip_network(name, strict=False))
+            except ValueError:
+                if not name or set("/: ") & set(name):
+                    raise ValueError(
+                        f"allow_hosts=[{name!r}]: expected a host's name without scheme and port "
+                        "(`db`, `*.internal`), an IP address, or a network (`10.0.0.0/8`)"
+                    ) from None
+
+    def __bool__(self) -> bool:
+        return bool(self.names)
+
+    def allows(self, host: str) -> bool:
+        """Whether this host is among them."""
+        if not self.names:
+            return False
+        name = host.lower().strip("[]").rstrip(".")
+        if is_address(name):
+            address = ipaddress.ip_address(name.partition("%")[0])
+            return any(address in network for network in self._networks)
+        return any(fnmatchcase(name, pattern) for pattern in self.names)
+
+    def no_proxy(self) -> str:
+        """The same as the value of `NO_PROXY`, with this machine."""
+        names = [name.removeprefix("*") for name in self.names]
+        return ",".join(["localhost", "127.0.0.1", "::1", *names])

@@ -1,0 +1,272 @@
+"""Fixtures wider than a test (session, package, module, class): each has a cassette of its own.
+
+Such a fixture is set up by whichever test comes first, alone, shuffled, or in each worker process
+of pytest-xdist; in a test's cassette its calls would be found in one order only. `setup_module`,
+`setup_class` and `setUpClass` are such fixtures too. Registered for runs that have a marked test.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import pytest
+
+from ember_testing.plugin.options import MARKER, arguments_of, folder_of, mode_of, relative
+from ember_testing.plugin.run import budget_of, count_fixture, run_name, run_of
+from ember_testing.replay.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator, Sequence
+
+    from ember_testing.replay.session import Session
+
+    Definition = pytest.FixtureDef[Any]
+
+_XUNIT = re.compile(r"_?(?:xunit|unittest)_(setup_module|setup_class|setUpClass)_fixture_")
+# Of a test's marker: not for what it shares with others.
+_OF_THE_TEST = frozenset({"cassette", "faults", "timing"})
+# What one of the tests that need a fixture may do, the fixture may.
+_PERMISSIONS = ("allow_loopback", "allow_subprocess")
+
+
+class WideFixtures:
+    """The hook around the set-up of fixtures.
+
+    Args:
+        marked: The run's tests that have the marker.
+    """
+
+    def __init__(self, marked: Sequence[pytest.Item]) -> None:
+        self._marked = marked
+        self._needed: dict[int, list[pytest.Item]] | None = None
+
+    def expect(self, config: pytest.Config) -> None:
+        """Note which cassettes of fixtures the run uses, for the report and what it leaves out."""
+        for item in self._marked:
+            for fixturedef in _wide_fixtures(item):
+                path, name = cassette_of(fixturedef, item)
+                for each in (path, _of_teardown(path)):
+                    if each.exists():
+                        run_of(config).expect(relative(config, each), name, shared=True)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_fixture_setup(
+        self, fixturedef: Definition, request: pytest.FixtureRequest
+    ) -> Generator[None, object, object]:
+        """Let a fixture of a marked test record to, or replay from, a cassette of its own."""
+        if not _is_wide(fixturedef):
+            return (yield)
+        item: pytest.Item = request._pyfuncitem  # pyright: ignore[reportPrivateUsage]  # session fixtures have no other way
+        items = self._items(fixturedef)
+        if not items and item.get_closest_marker(MARKER) is None:
+            return (yield)
+        use = _Use(fixturedef, items or [item], item)
+        fixturedef.addfinalizer(use.leave_teardown)
+        use.enter()
+        error: BaseException | None = None
+        try:
+            return (yield)
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            failure = use.leave(error)
+            fixturedef.addfinalizer(use.enter_teardown)  # finalizers run in the opposite order
+            if failure is not None:
+                _keep(failure, fixturedef, request)
+                raise failure from None
+
+    def _items(self, fixturedef: Definition) -> Sequence[pytest.Item]:
+        """The marked tests of the run that request it."""
+        if self._needed is None:
+            self._needed = {}
+            for item in self._marked:
+                for each in _wide_fixtures(item):
+                    self._needed.setdefault(id(each), []).append(item)
+        return self._needed.get(id(fixturedef), ())
+
+
+def _wide_fixtures(item: pytest.Item) -> Iterator[Definition]:
+    """The wide fixtures that a test requests, by itself or through others."""
+    info = getattr(item, "_fixtureinfo", None)
+    found: dict[str, Sequence[Definition]] = getattr(info, "name2fixturedefs", {})
+    for definitions in found.values():
+        yield from filter(_is_wide, definitions)
+
+
+def _is_wide(fixturedef: Definition) -> bool:
+    # A parameter of a test counts as a fixture of the scope that parametrize() was given.
+    function = getattr(fixturedef.func, "__name__", "")
+    return fixturedef.scope != "function" and function != "get_direct_param_fixture_func"
+
+
+class _Use:
+    """One set-up of a fixture, and its teardown, each with a session."""
+
+    def __init__(
+        self,
+        fixturedef: Definition,
+        items: Sequence[pytest.Item],
+        item: pytest.Item,
+    ) -> None:
+        self._config = item.config
+        self._path, self._name = cassette_of(fixturedef, item)
+        self._settings = _settings(items)
+        self._target = item.nodeid if item in items else items[0].nodeid
+        self._session: Session | None = None
+
+    def enter(self, *, teardown: bool = False) -> None:
+        """Let the fixture's cassette answer from now on."""
+        from ember_testing.exceptions import CassetteError
+        from ember_testing.patches.transport import activate
+        from ember_testing.replay.session import Session
+
+        path = _of_teardown(self._path) if teardown else self._path
+        mode = mode_of(self._config)
+        record = None if mode == "none" else cast("Literal['new', 'all']", mode)
+        try:
+            self._session = Session(
+                path,
+                record,
+                self._settings,
+                test=self._name,
+                target=self._target,
+                run=run_name(self._config),
+                budget=budget_of(self._config) if record else None,
+            )
+        except CassetteError as error:
+            raise pytest.fail.Exception(str(error), pytrace=False) from None
+        activate(self._session)
+
+    def leave(self, error: BaseException | None) -> BaseException | None:
+        """Take the cassette out.
+
+        Args:
+            error: What the fixture raised.
+
+        Returns:
+            What has to be told in the place of it.
+        """
+        session, self._session = self._session, None
+        if session is None:
+            return None
+        from ember_testing.exceptions import CassetteError
+        from ember_testing.patches.transport import deactivate
+
+        deactivate(session)
+        told = [str(failure) for failure in session.failures]
+        passed = error is None and not told
+        try:
+            session.close(passed)
+        except CassetteError as broken:
+            told.append(str(broken))
+        count_fixture(self._config, session, passed)
+        if not told:
+            return None
+        text = "\n\n".join(dict.fromkeys(told))
+        return pytest.fail.Exception(f"{self._name}: {text}", pytrace=False)
+
+    def enter_teardown(self) -> None:
+        """The first of the fixture's finalizers."""
+        self.enter(teardown=True)
+
+    def leave_teardown(self) -> None:
+        """The last of the fixture's finalizers."""
+        failure = self.leave(None)
+        if failure is not None:
+            raise failure
+
+
+def _keep(failure: BaseException, fixturedef: Definition, request: pytest.FixtureRequest) -> None:
+    """Have every other test that needs the fixture fail in the same way.
+
+    pytest itself keeps what a fixture raised unless it is a BaseException such as a miss; since 9.1
+    the tests after it would end in a bare AssertionError of pytest's.
+    """
+    kept: Any = failure if pytest.version_tuple < (8, 2) else (failure, None)
+    key = fixturedef.cache_key(request)  # type: ignore[arg-type]  # a SubRequest, as pytest has it
+    fixturedef.cached_result = (None, key, kept)
+
+
+def _settings(items: Sequence[pytest.Item]) -> Settings:
+    """What the markers of the tests that need a fixture agree on, whichever comes first."""
+    found = [arguments_of(item) for item in items]
+    first = found[0]
+    agreed = {
+        name: value
+        for name, value in first.items()
+        if name not in _OF_THE_TEST and all(each.get(name) == value for each in found)
+    }
+    for name in _PERMISSIONS:
+        if any(each.get(name) for each in found):
+            agreed[name] = True
+    if hosts := [host for each in found for host in each.get("allow_hosts", ())]:
+        agreed["allow_hosts"] = tuple(dict.fromkeys(hosts))
+    try:
+        return Settings(**agreed)
+    except ValueError as error:
+        raise pytest.fail.Exception(f"{MARKER}: {error}", pytrace=False) from None
+
+
+def _of_teardown(path: Path) -> Path:
+    return path.with_name(f"{path.stem}.teardown{path.suffix}")
+
+
+def cassette_of(fixturedef: Definition, item: pytest.Item) -> tuple[Path, str]:
+    """The cassette of a fixture, and its name for people.
+
+    It is named by the file that defines the fixture, the node of its scope and its parameter, which
+    are the same for all tests that share what the fixture made.
+
+    Args:
+        fixturedef: The fixture.
+        item: One of those tests.
+    """
+    from ember_testing.cassettes.paths import fixture_file
+
+    node = _scope_node(fixturedef, item)
+    xunit = _XUNIT.match(fixturedef.argname)
+    source = node.partition("::")[0] if xunit else _source(fixturedef, item.config.rootpath)
+    classes = "" if xunit else fixturedef.baseid.partition("::")[2]
+    name = ".".join(filter(None, [*classes.split("::"), xunit[1] if xunit else fixturedef.argname]))
+    parameter = _parameter(fixturedef.argname, item)
+    file = fixture_file(source, name, fixturedef.scope, node, parameter)
+    shown = f"fixture {name}{parameter and f'[{parameter}]'} of {source}"
+    return folder_of(item.config) / file, shown if node in ("", source) else f"{shown} for {node}"
+
+
+def _scope_node(fixturedef: Definition, item: pytest.Item) -> str:
+    """The node id of the package, module or class that shares what the fixture made."""
+    if fixturedef.scope == "module":
+        module = item.getparent(pytest.Module)
+        return module.nodeid if module else item.nodeid
+    if fixturedef.scope == "class":
+        return (item.getparent(pytest.Class) or item).nodeid
+    return fixturedef.baseid if fixturedef.scope == "package" else ""
+
+
+def _source(fixturedef: Definition, root: Path) -> str:
+    """The file that defines a fixture: relative to rootdir, or the module of a plugin."""
+    function = inspect.unwrap(fixturedef.func)
+    code = getattr(function, "__code__", None)
+    try:
+        path = Path(code.co_filename if code is not None else inspect.getfile(function))
+        return path.resolve().relative_to(root.resolve()).as_posix()
+    except (TypeError, ValueError):
+        return "plugins/" + str(getattr(function, "__module__", "")).replace(".", "/") + ".py"
+
+
+def _parameter(name: str, item: pytest.Item) -> str:
+    """A fixture's parameter as it stands in a test's name; its index where it is an object."""
+    callspec = getattr(item, "callspec", None)
+    if callspec is None or name not in callspec.params:
+        return ""
+    value: object = callspec.params[name]
+    if value is None or isinstance(value, (str, int, float, complex, Enum)):
+        return str(value)
+    shown = getattr(value, "__name__", None)
+    return shown if isinstance(shown, str) else str(callspec.indices[name])
