@@ -4,9 +4,10 @@ A price is taken, in this order, from:
 
 1. the environment: `EMBER_COST_GPT4_INPUT` and `EMBER_COST_GPT4_OUTPUT`, then
    `EMBER_MODEL_COSTS_JSON`; for the model that the response reports, else for the one requested;
-2. the provider's own figure (OpenRouter sends one);
-3. `prices/`, a dated snapshot of https://github.com/pydantic/genai-prices (MIT); a server on
-   one's own machine costs nothing, since nobody bills it.
+2. the provider's own figure (OpenRouter, Perplexity and xAI send one);
+3. the tables of prices (`snapshot`): those that `EMBER_PRICES` names, then the ones that Ember
+   brings along; of the seller whom the call's address names, else of the provider. A server on
+   one's own machine or network costs nothing, since nobody bills it.
 
 The environment's prices are US dollars per million tokens. A variable's name holds the model's
 whole name in capitals with all punctuation dropped: `GPT4` is `gpt-4` and not `gpt-4-turbo`. The
@@ -14,7 +15,7 @@ JSON's keys are model names, compared in the same way, or `provider/model` for t
 its entries are `{"input": 10, "output": 30}`, with `cached_input` and `cache_write` if those
 differ. A variable beats the JSON. `input` is the price of all input, cached or not, audio or not,
 in every service tier. What is not named (the other direction, fees by search or by request) keeps
-the snapshot's price. An empty variable counts as not set.
+the tables' price. An empty variable counts as not set.
 
 Counts are split as genai-prices splits them: a token is charged once, at the most specific price
 that its model has. Where a provider's parts exceed their whole (more cached tokens than input), the
@@ -26,22 +27,33 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
+import sys
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from decimal import Context, Decimal, InvalidOperation
+from decimal import Decimal, InvalidOperation
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from ember.exceptions import ModelProviderError, UnknownPriceWarning
-from ember.pricing.snapshot import Prices, Rate, Unit, standard_prices, units
+from ember.models.schemas import UsageStats
+from ember.pricing.snapshot import (
+    EXACT,
+    Prices,
+    Rate,
+    Unit,
+    is_local,
+    seller,
+    standard_prices,
+    units,
+)
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from ember.models.schemas import UsageStats
-
-__all__ = ["REPORTED", "Billing", "Charge", "cost", "find_prices"]
+__all__ = ["REPORTED", "Billing", "Charge", "Share", "cost", "find_prices"]
 
 _JSON = "EMBER_MODEL_COSTS_JSON"
 _PREFIX = "EMBER_COST_"
@@ -54,10 +66,11 @@ _OVERRIDES = {
     "cache_write": "cache_write_mtok",
 }
 
-# Not the thread's context, whose precision a program may have changed. Sixty digits hold every
-# product of a price and a count.
-_EXACT = Context(prec=60)
+# Whoever runs these runs them: free on a machine or network of one's own, unknown elsewhere.
+_OWN_SERVERS = frozenset({"local", "ollama", "lmstudio", "vllm", "llamacpp"})
+_ELSEWHERE = " at "
 
+_FREE: Prices = {}
 _NO_COUNTS: Mapping[str, int] = {}
 _NO_COSTS: Mapping[str, Mapping[str, Decimal]] = {}
 
@@ -70,10 +83,11 @@ class Charge(NamedTuple):
     """What a price depends on.
 
     Args:
-        provider: The provider's name in Ember.
+        provider: The seller's name in Ember; for a model server that is not on the caller's own
+            network, with its host: `ollama at gpu.example.com`.
         model: As the response reports it.
         requested_model: As it was asked for.
-        tier: The service tier.
+        tier: The service tier, and the region where that has a price of its own: `priority us`.
     """
 
     provider: str
@@ -82,26 +96,47 @@ class Charge(NamedTuple):
     tier: str | None
 
 
+class Share(NamedTuple):
+    """A part of a call that is billed like a call of its own.
+
+    Args:
+        model: The model that served it; None for the call's own.
+        usage: Its tokens.
+        counts: See `Billing.counts`.
+    """
+
+    model: str | None
+    usage: UsageStats
+    counts: Mapping[str, int]
+
+
 class Billing(NamedTuple):
     """What a price needs besides the public counts.
 
     Args:
         counts: Amounts by genai-prices' usage keys: `cache_write_1h_tokens`, `input_audio_tokens`,
-            `cache_audio_read_tokens`, `output_audio_tokens`, `input_image_tokens`, `web_searches`.
+            `cache_audio_read_tokens`, `output_audio_tokens`, `input_image_tokens`,
+            `output_citation_tokens`, `input_audio_seconds`, `web_searches`, `storage_searches`.
             Tokens are parts of the counts in `UsageStats`: 1-hour writes of `cache_write_tokens`,
-            cached audio of `cached_tokens` and of `input_audio_tokens`. A key that says what a
-            field of `UsageStats` says (`input_tokens`) goes before it.
+            cached audio of `cached_tokens` and of `input_audio_tokens`.
         tier: The service tier that served the call: `batch`, `flex`, `priority`, `fast`. Where the
             model has no price of its own for it, the standard price.
         reported: The provider's own figure in US dollars.
+        region: The region that processed the call, of two letters, where that is a choice that
+            may cost extra.
+        shares: Where tokens are billed as those of several calls, each of them; together they are
+            all tokens of the call, and `counts` then holds fees alone.
     """
 
     counts: Mapping[str, int] = _NO_COUNTS
     tier: str | None = None
     reported: float | None = None
+    region: str | None = None
+    shares: Sequence[Share] = ()
 
 
 _NO_BILLING = Billing()
+_NO_TOKENS = UsageStats()
 
 
 def cost(
@@ -112,33 +147,64 @@ def cost(
     billing: Billing | None = None,
     requested_model: str | None = None,
     at: datetime | None = None,
+    base_url: str = "",
 ) -> float:
     """What one call costs.
 
     Args:
-        provider: The provider's name in Ember. One that the snapshot does not have is priced as the
+        provider: The provider's name in Ember. One that the tables do not have is priced as the
             provider to which the model's name belongs, if any (`claude...` is Anthropic's).
         model: The model as the response reports it; may be "".
         usage: The call's tokens.
         billing: What the price needs besides.
         requested_model: The model as it was asked for, priced where the reported one is unknown.
         at: The moment of the call, UTC if naive; now by default.
+        base_url: Where the call went: names the seller where the provider's name does not.
 
     Returns:
         US dollars; `nan`, with one `UnknownPriceWarning` a model, where no price is known.
 
     Raises:
-        ModelProviderError: An override is malformed; the message names the variable.
+        ModelProviderError: An override is malformed, or `EMBER_PRICES` cannot be read; the message
+            names the variable.
     """
     billing = billing or _NO_BILLING
-    charge = Charge(provider, model, requested_model, billing.tier)
+    charge = _charge(provider, model, requested_model, billing, base_url)
     prices = find_prices(charge, billing.reported, at)
-    if prices is None:
-        _warn(provider, model or requested_model or "")
-        return math.nan
     if prices == REPORTED:
         return math.nan if billing.reported is None else billing.reported
-    return _dollars(prices, usage, billing.counts)
+    if not billing.shares:
+        amount = _amount(prices, usage, billing.counts)
+        return _dollars(charge, amount)
+    amount = _amount(prices, _NO_TOKENS, billing.counts) if billing.counts else Decimal(0)
+    for share in billing.shares:
+        its_charge, its_prices = charge, prices
+        if share.model is not None and share.model != model:
+            its_charge = charge._replace(model=share.model, requested_model=None)
+            its_prices = find_prices(its_charge, None, at)
+        part = _amount(its_prices, share.usage, share.counts)
+        if part is None or amount is None:
+            return _dollars(its_charge if part is None else charge, None)
+        amount = EXACT.add(amount, part)
+    return _dollars(charge, amount)
+
+
+def _charge(
+    provider: str, model: str, requested_model: str | None, billing: Billing, base_url: str
+) -> Charge:
+    words = [word for word in (billing.tier, billing.region) if word]
+    if base_url and provider.lower() in _OWN_SERVERS:
+        if not is_local(base_url):
+            host = base_url.partition("//")[2].partition("/")[0].rpartition("@")[2]
+            provider = f"{provider}{_ELSEWHERE}{host}"
+    elif base_url:
+        provider = seller(provider, base_url)
+        if region := _OPENAI_REGION.match(base_url):
+            words.append(region[1])
+    return Charge(provider, model, requested_model, " ".join(words) or None)
+
+
+_OPENAI_REGION = re.compile(r"https://([a-z]{2})\.api\.openai\.com(?=[:/?#]|$)")
 
 
 def find_prices(charge: Charge, reported: float | None, at: datetime | None) -> Prices | None:
@@ -151,12 +217,20 @@ def find_prices(charge: Charge, reported: float | None, at: datetime | None) -> 
         charge: What is priced.
         reported: The provider's own figure in US dollars.
         at: The moment of the call, UTC if naive; now by default.
+
+    Raises:
+        ModelProviderError: As `cost`.
     """
-    provider, model, requested_model, tier = charge
-    override = _override(provider, model, requested_model)
-    prices = standard_prices(provider.lower(), model, requested_model, tier, at)
+    provider, _, elsewhere = charge.provider.partition(_ELSEWHERE)
+    override = _override(provider, charge.model, charge.requested_model)
+    if provider.lower() in _OWN_SERVERS:
+        prices = None if elsewhere else _FREE
+    else:
+        prices = standard_prices(
+            provider.lower(), charge.model, charge.requested_model, charge.tier, at
+        )
     if override and (prices is not None or {"input", "output"} <= override.keys()):
-        return _overridden(prices or {}, override)
+        return _overridden(prices or _FREE, override)
     if reported is not None and 0 <= reported < math.inf:
         return REPORTED
     return prices
@@ -165,7 +239,18 @@ def find_prices(charge: Charge, reported: float | None, at: datetime | None) -> 
 # Arithmetic.
 
 
-def _dollars(prices: Prices, usage: UsageStats, parts: Mapping[str, int]) -> float:
+def _dollars(charge: Charge, amount: Decimal | None) -> float:
+    """The amount as a float; an unknown one is warned of, once a model."""
+    if amount is None:
+        _warn(charge.provider, charge.model or charge.requested_model or "")
+        return math.nan
+    return float(amount)
+
+
+def _amount(prices: Prices | None, usage: UsageStats, parts: Mapping[str, int]) -> Decimal | None:
+    """What these counts cost, exactly; None where the prices are unknown."""
+    if prices is None:
+        return None
     counts = {
         "input_tokens": usage.prompt_tokens,
         "output_tokens": usage.completion_tokens,
@@ -183,9 +268,9 @@ def _dollars(prices: Prices, usage: UsageStats, parts: Mapping[str, int]) -> flo
             rest -= charged[part]
         charged[key] = max(rest, 0)
         if rest > 0:
-            amount = _EXACT.multiply(_rate(prices[key], counts["input_tokens"]), rest)
-            total = _EXACT.add(total, _EXACT.divide(amount, unit.per))
-    return float(total)
+            amount = EXACT.multiply(_rate(prices[key], counts["input_tokens"]), rest)
+            total = EXACT.add(total, EXACT.divide(amount, unit.per))
+    return total
 
 
 def _rate(rate: Rate, input_tokens: int) -> Decimal | int:
@@ -324,5 +409,16 @@ def _warn(provider: str, model: str) -> None:
             f"No price is known for {model!r} of {provider!r}: its cost is nan. Set {names}"
             f" (US dollars per million tokens), or {_JSON}.",
             UnknownPriceWarning,
-            stacklevel=3,
+            stacklevel=_frames_of_ember(),
         )
+
+
+def _frames_of_ember() -> int:
+    """How far above `_warn` the caller's own line is."""
+    frame, level = sys._getframe(1), 1  # pyright: ignore[reportPrivateUsage] - documented
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_EMBER):
+        frame, level = frame.f_back, level + 1
+    return level
+
+
+_EMBER = str(Path(__file__).parents[1])

@@ -1,21 +1,30 @@
-"""What the snapshot in `prices/` says that a model costs, at a moment and in a service tier."""
+"""What a model costs by the tables of prices, at a moment and in a service tier.
+
+The tables are a dated snapshot of https://github.com/pydantic/genai-prices in `prices/`. Newer ones
+go before it where the environment variable `EMBER_PRICES` names them: `genai-prices` is the
+installed package, anything else the path of the JSON that its repository publishes
+(`prices/new_data/v2/data.json`).
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
-from decimal import Decimal
+from decimal import Context, Decimal
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-__all__ = ["Prices", "Rate", "Unit", "standard_prices", "units"]
+from ember.exceptions import ModelProviderError
 
+__all__ = ["EXACT", "Prices", "Rate", "Unit", "is_local", "seller", "standard_prices", "units"]
+
+_NEWER = "EMBER_PRICES"
 _PRICES = Path(__file__).with_name("prices")
 _SAME_PRICES = {"openai-responses": "openai"}
-_OWN_MACHINE = frozenset({"local", "ollama", "lmstudio", "vllm", "llamacpp"})
 
 # A number; or [base, [above this many input tokens, the price of all tokens], ...].
 Rate = Decimal | int | list[Any]
@@ -23,10 +32,25 @@ Prices = Mapping[str, Rate]
 # What must hold (None, a date, a time of day), and the prices that then apply.
 _Conditional = tuple[str | None, Prices]
 
+EXACT = Context(prec=60)
+"""For products of a price and a count; not the thread's context, which a program may have changed.
+"""
 
-class _Found(NamedTuple):
+# What processing within one region costs beside the standard price of tokens, and for which models:
+# Anthropic's `inference_geo` from Claude 4.6 on (https://platform.claude.com/docs/en/pricing), and
+# OpenAI's regional hosts for models released since March 2026
+# (https://developers.openai.com/api/docs/pricing).
+_UPLIFT = Decimal("1.1")
+_UPLIFTED = {
+    "anthropic": re.compile(r"claude-(fable|mythos|(opus|sonnet|haiku)-(4-[6-9]|[5-9]))"),
+    "openai": re.compile(r"gpt-(5[.-][4-9]|[6-9]|realtime-2\.[1-9])"),
+}
+
+
+class _Row(NamedTuple):
     prices: Prices | list[_Conditional]
     variants: Mapping[str, list[_Conditional]]
+    seller: str
 
 
 class Unit(NamedTuple):
@@ -46,36 +70,52 @@ class Unit(NamedTuple):
 def standard_prices(
     provider: str, model: str, requested_model: str | None, tier: str | None, at: datetime | None
 ) -> Prices | None:
-    """The snapshot's prices of a call, or None where it has none.
+    """The tables' prices of a call, or None where they have none.
 
     Args:
         provider: The provider's name in Ember, in lower case.
         model: The model as the response reports it.
         requested_model: As it was asked for, looked up where the reported one is not there.
-        tier: The service tier.
+        tier: The service tier; after it, or alone, the region that processed the call (`us`).
         at: The moment, UTC if naive; now by default.
+
+    Raises:
+        ModelProviderError: `EMBER_PRICES` names what cannot be read.
     """
-    if provider in _OWN_MACHINE:
-        return {}
-    found = _find(provider, model) or (
-        _find(provider, requested_model) if requested_model else None
+    names = (model, requested_model) if requested_model else (model,)
+    tables = (
+        (_newer(value), _shipped) if (value := os.environ.get(_NEWER, "").strip()) else _SHIPPED
     )
-    if found is None:
+    row = next((r for table in tables for name in names if (r := table.find(provider, name))), None)
+    if row is None:
         return None
-    prices = found.prices
-    variants = found.variants.get(tier.lower(), []) if tier else []
-    if not variants and not isinstance(prices, list):
-        return prices
-    moment = at or datetime.now(timezone.utc)
-    moment = moment.replace(tzinfo=moment.tzinfo or timezone.utc).astimezone(timezone.utc)
-    if isinstance(prices, list):
-        prices = next(
-            (each for when, each in reversed(prices) if _holds(when, moment)), prices[0][1]
-        )
-    for when, variant in reversed(variants):
-        if _holds(when, moment):
-            prices = {**prices, **variant}
+    prices = row.prices
+    words = tier.lower().split() if tier else []
+    variants = [each for word in words for each in row.variants.get(word, ())]
+    if variants or isinstance(prices, list):
+        moment = at or datetime.now(timezone.utc)
+        moment = moment.replace(tzinfo=moment.tzinfo or timezone.utc).astimezone(timezone.utc)
+        if isinstance(prices, list):
+            prices = next(
+                (each for when, each in reversed(prices) if _holds(when, moment)), prices[0][1]
+            )
+        for when, variant in reversed(variants):
+            if _holds(when, moment):
+                prices = {**prices, **variant}
+    uplifted = _UPLIFTED.get(row.seller)
+    if uplifted and any(len(word) == 2 for word in words) and any(map(uplifted.search, names)):
+        prices = {key: _uplifted(key, rate) for key, rate in prices.items()}
     return prices
+
+
+def _uplifted(key: str, rate: Rate) -> Rate:
+    if isinstance(rate, list):
+        return [
+            _uplifted(key, rate[0]),
+            *([above, _uplifted(key, each)] for above, each in rate[1:]),
+        ]
+    is_of_tokens = ("family", "tokens") in units()[key].dimensions
+    return EXACT.multiply(_UPLIFT, Decimal(rate)) if is_of_tokens else rate
 
 
 def _holds(when: str | None, moment: datetime) -> bool:
@@ -88,32 +128,99 @@ def _holds(when: str | None, moment: datetime) -> bool:
     return start <= now < end if start <= end else now >= start or now < end
 
 
+@lru_cache(maxsize=256)
+def seller(provider: str, base_url: str) -> str:
+    """Whose prices hold: those of whoever is at this address, else the provider's.
+
+    Args:
+        provider: The provider's name as it was called.
+        base_url: Where the call went.
+    """
+    sellers = _shipped.sellers
+    own = _SAME_PRICES.get(provider, provider)
+    for name in (own, *sellers) if own in sellers else sellers:
+        hosts = sellers[name]["hosts"]
+        if hosts and re.match(rf"(?:{hosts})(?=[:/?#]|$)", base_url):
+            return provider if name == own else name
+    return provider
+
+
+_LOCAL_NETWORKS = (
+    "0.0.0.0/32 127.0.0.0/8 10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 169.254.0.0/16"
+    " ::/128 ::1/128 fc00::/7 fe80::/10"
+)
+_LOCAL_NAMES = (".local", ".localhost", ".internal", ".svc")
+
+
+@lru_cache(maxsize=256)
+def is_local(base_url: str) -> bool:
+    """Whether an address is on this machine or its private network, where nobody sells anything.
+
+    Loopback, private and link-local addresses, a Unix socket, names without a dot, and those that
+    end in `.local`, `.localhost`, `.internal` or `.svc`.
+    """
+    from ipaddress import ip_address, ip_network  # imported late: for one's own servers only
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(base_url)
+        host = (parts.hostname or "").rstrip(".")
+    except ValueError:
+        return False
+    if parts.scheme.startswith("http+unix"):
+        return True
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return "." not in host or host.endswith(_LOCAL_NAMES)
+    address = getattr(address, "ipv4_mapped", None) or address
+    return any(address in network for network in map(ip_network, _LOCAL_NETWORKS.split()))
+
+
 # LiteLLM and OpenRouter write `gpt-5.2-20251211` for `gpt-5.2-2025-12-11`.
 _COMPACT_DATE = re.compile(r"-(20\d{2})(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(?=-|:|$)")
 
 
-@lru_cache(maxsize=4096)
-def _find(provider: str, model: str) -> _Found | None:
-    """The first row that matches: the provider's own, else of those whose models it sells."""
-    providers = _about()["providers"]
-    name = model.lower().removeprefix("models/")  # as Google writes it
-    own = _SAME_PRICES.get(provider, provider)
-    if own not in providers:
-        own = next((other for other, its in providers.items() if _matches(its["names"], name)), "")
-    if not own:
+class _Tables:
+    """Prices of all sellers.
+
+    Args:
+        sellers: Gives what is known of each seller; see "providers" of `prices/about.json`.
+        rows: Gives a seller's models.
+    """
+
+    def __init__(
+        self, sellers: Callable[[], Mapping[str, Any]], rows: Callable[[str], list[Any]]
+    ) -> None:
+        self._sellers = sellers
+        self._rows = rows
+        self.find = lru_cache(maxsize=4096)(self._find)
+
+    @property
+    def sellers(self) -> Mapping[str, Any]:
+        """What is known of each seller, by its name in Ember."""
+        return self._sellers()
+
+    def _find(self, provider: str, model: str) -> _Row | None:
+        """The first row that matches: the provider's own, else of those whose models it sells."""
+        name = model.lower().removeprefix("models/")  # as Google writes it
+        own = _SAME_PRICES.get(provider, provider)
+        if own not in self.sellers:
+            owners = (each for each, its in self.sellers.items() if _matches(its["names"], name))
+            own = next(owners, "")
+        if not own:
+            return None
+        sellers = [own, *self.sellers[own]["fallbacks"]]
+        return self._row(sellers, name) or self._row(sellers, _COMPACT_DATE.sub(r"-\1-\2-\3", name))
+
+    def _row(self, sellers: list[str], name: str) -> _Row | None:
+        for each in sellers:
+            for row in self._rows(each):
+                if _matches(row["match"], name):
+                    # The tiers are the owner's: nobody says that the seller has them too.
+                    variants: Any = row.get("variants", {}) if each == sellers[0] else {}
+                    return _Row(row["prices"], variants, sellers[0])
         return None
-    sellers = [own, *providers[own]["fallbacks"]]
-    return _row(sellers, name) or _row(sellers, _COMPACT_DATE.sub(r"-\1-\2-\3", name))
-
-
-def _row(sellers: list[str], name: str) -> _Found | None:
-    for seller in sellers:
-        for row in _table(seller):
-            if _matches(row["match"], name):
-                # The tiers are the owner's: nobody says that the seller has them too.
-                variants: Any = row.get("variants", {}) if seller == sellers[0] else {}
-                return _Found(row["prices"], variants)
-    return None
 
 
 def _matches(pattern: Any, name: str) -> bool:
@@ -146,6 +253,48 @@ def _table(provider: str) -> list[Any]:
     """A provider's rows; reading all of them would take as long as a first call may."""
     rows: list[Any] = _read(f"{provider}.json")
     return rows
+
+
+_shipped = _Tables(lambda: _about()["providers"], _table)
+_SHIPPED = (_shipped,)
+
+
+@lru_cache(maxsize=4)
+def _newer(source: str) -> _Tables:
+    """The tables that `EMBER_PRICES` names."""
+    from ember.pricing.genai_prices import price_tables  # imported late: few programs name any
+
+    try:
+        if source == "genai-prices":
+            from genai_prices import data
+
+            providers: Any = data.providers
+        else:
+            providers = json.loads(Path(source).read_text(encoding="utf-8"), parse_float=Decimal)
+            if isinstance(providers, dict):
+                providers = cast("dict[str, Any]", providers)["providers"]
+        tables = price_tables(providers)
+    except (ImportError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ModelProviderError(
+            f"{_NEWER}: no prices can be read from {source!r} ({type(error).__name__}: {error}). "
+            "Set it to genai-prices, with that package installed, or to the path of its "
+            "repository's prices/new_data/v2/data.json; or unset it.",
+            {"variable": _NEWER},
+        ) from error
+    known = units()
+    rows = {
+        name: [row for row in rows if _is_known(row, known)] for name, rows in tables.rows.items()
+    }
+    return _Tables(lambda: tables.sellers, lambda name: rows.get(name, []))
+
+
+def _is_known(row: Mapping[str, Any], known: Mapping[str, Unit]) -> bool:
+    """Whether each price of a row is of something that is counted."""
+    prices: Any = row["prices"]
+    pairs: list[Any] = [*prices] if isinstance(prices, list) else [(None, prices)]
+    for tier in row.get("variants", {}).values():
+        pairs += tier
+    return all(each.keys() <= known.keys() for _, each in pairs)
 
 
 @lru_cache(maxsize=1)

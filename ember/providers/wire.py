@@ -13,7 +13,7 @@ from ember.models.schemas import ChatResponse, Chunk, FinishReason, ToolCall, Us
 from ember.providers.arguments import as_address, as_headers, as_key
 from ember.providers.json_values import request_id
 from ember.providers.servers import Server, seller
-from ember.transport.client import without_user
+from ember.transport.environment import without_user
 from ember.transport.send import Request, Timeout
 
 if TYPE_CHECKING:
@@ -248,6 +248,7 @@ class Wire:
                     usage,
                     billing=answer.billing,
                     requested_model=call.model,
+                    base_url=call.base_url,
                 )
                 usage = usage.priced(cost)
             except ModelProviderError as error:

@@ -1,7 +1,6 @@
 """Sends a request and brings its answer, whole or piece by piece, or an error in Ember's words.
 
-With what it stands on (`connections.py`, `one_connection.py`, `trust.py`) the only code that
-touches the network.
+With the rest of this folder the only code that touches the network.
 """
 
 from __future__ import annotations
@@ -17,14 +16,8 @@ from urllib.parse import unquote
 import httpx
 
 from ember.exceptions import ErrorType, ModelProviderError, ProviderAPIError
-from ember.transport.client import (
-    UNIX_SOCKET,
-    LateURL,
-    async_client,
-    client,
-    proxy_for,
-    without_user,
-)
+from ember.transport.client import async_client, client
+from ember.transport.environment import proxy_for, without_user
 
 __all__ = ["AsyncBody", "Body", "Reply", "Request", "Timeout", "aopen", "asend", "open", "send"]
 
@@ -228,7 +221,9 @@ def _httpx_request(request: Request) -> httpx.Request:
     url, host, unix_socket = _parsed(request.url)
     extensions: dict[str, Any] = {"timeout": _by_phase(request.timeout)}
     if unix_socket:
-        extensions[UNIX_SOCKET] = unix_socket
+        extensions["ember_unix_socket"] = unix_socket
+    if request.address is not None:
+        extensions["ember_address"] = request.address
     made = httpx.Request(
         "POST",
         url,
@@ -243,8 +238,6 @@ def _httpx_request(request: Request) -> httpx.Request:
         extensions=extensions,
     )
     made.read()  # for hooks and mocks that look at request.content
-    if request.address is not None:
-        made.url = LateURL(url, request.address)
     return made
 
 

@@ -38,7 +38,7 @@ class Used:
 
     def add(self, other: Used) -> None:
         """Join what another test or process did with the same cassette."""
-        if other.id != self.id and self.id:
+        if self.id and other.id and other.id != self.id:
             self.numbers.clear()  # it was recorded anew in between
         self.id = other.id or self.id
         self.numbers |= other.numbers

@@ -213,6 +213,44 @@ def check(paths: tuple[Path, ...], allow: tuple[str, ...], as_json: bool) -> Non
     sys.exit(1 if found else 0)
 
 
+@main.command("html", epilog=_EXAMPLE + "ember-cassettes html cassettes -o report.html")
+@_paths
+@click.option(
+    "-o",
+    "--output",
+    "target",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    default=Path("report.html"),
+    show_default=True,
+    help="The page's file; one that is there is replaced.",
+)
+@_as_json
+def html(paths: tuple[Path, ...], target: Path, as_json: bool) -> None:
+    """Write a page on which a browser shows the calls; it needs no network and no server.
+
+    Conversations, streamed answers on a time line, tokens, cost and time by model, search, and two
+    calls side by side. Exit code 1 where a cassette could not be read; the page says which.
+    """
+    from ember_testing.cli.html import Report, page
+
+    report = Report()
+    errors: list[str] = []
+    files = _cassettes(paths)
+    for path in output.progress(files, "reading"):
+        if (error := report.add_cassette(path)) is not None:
+            errors.append(error)
+    data = report.data()
+    target.write_text(page(data), encoding="utf-8")
+    if as_json:
+        summary = {"page": str(target), "cassettes": len(files), "calls": len(data["calls"])}
+        output.print_json({**summary, "errors": errors})
+    else:
+        for error in errors:
+            click.echo(error, err=True)
+        click.echo(f"{target}: {len(data['calls'])} calls of {len(files)} cassettes")
+    sys.exit(1 if errors else 0)
+
+
 @main.command(
     epilog="\b\nExample:\n  pytest --ember-report report.json\n"
     "  ember-cassettes prune cassettes --report report.json --yes"

@@ -13,9 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import timezone
 from email.utils import parsedate_to_datetime
 from importlib import import_module
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+from ember_testing.cassettes.paths import cassette_file
 from ember_testing.exceptions import CassetteError
 from ember_testing.replay.recording import Take
 from ember_testing.replay.session import Session
@@ -70,9 +71,9 @@ def read(path: Path) -> list[Interaction]:
 def targets(sources: Sequence[Path], into: Path) -> list[tuple[Path, Path]]:
     """Which cassette each YAML becomes.
 
-    `tests/cassettes/test_towns/TestA.test_b.yaml`, as pytest-recording lays it, becomes
-    `tests/test_towns/TestA.test_b.sqlite` in the folder; another one keeps its place below the
-    folder that was named, or its bare name.
+    `tests/cassettes/test_towns/TestA.test_b.yaml`, as pytest-recording lays it, becomes the file in
+    which the plugin looks for that test's cassette, `tests/test_towns/TestA.test_b.sqlite` in the
+    folder; another one keeps its place below the folder that was named, or its bare name.
 
     Args:
         sources: Files, and folders to be searched for .yaml, .yml and .json.
@@ -85,13 +86,24 @@ def targets(sources: Sequence[Path], into: Path) -> list[tuple[Path, Path]]:
             files = sorted(each for each in source.rglob("*") if each.suffix in _SUFFIXES)
         for each in files:
             parts = each.parent.parts
+            # Not with_suffix: a test's parameter may hold a dot.
+            name = each.name.removesuffix(each.suffix)
             if len(parts) >= 2 and parts[-2] == "cassettes" and not each.is_absolute():
-                below = Path(*parts[:-2], parts[-1])
+                module = PurePosixPath(*parts[:-2], parts[-1])
+                found[each] = into / _of_test(module, name)
             else:
                 below = each.parent.relative_to(source) if source.is_dir() else Path()
-            # Not with_suffix: a test's parameter may hold a dot.
-            found[each] = into / below / f"{each.name.removesuffix(each.suffix)}.sqlite"
+                found[each] = into / below / f"{name}.sqlite"
     return list(found.items())
+
+
+def _of_test(module: PurePosixPath, name: str) -> PurePosixPath:
+    """Where the plugin looks for the cassette of `TestA.test_b[1.5]` in a module."""
+    test, bracket, parameters = name.partition("[")
+    names = test.split(".")
+    if not names[-1].startswith("test"):  # a name given to the marker: no test's own cassette
+        return module / f"{name}.sqlite"
+    return cassette_file(f"{module}.py::{'::'.join(names)}{bracket}{parameters}")
 
 
 def import_file(source: Path, target: Path) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -19,10 +19,11 @@ from ember.models.schemas import ChatResponse
 from ember.providers.compatible import WIRES
 from ember.providers.http import parse
 from ember.providers.servers import SELLERS
+from ember.providers.streaming import StreamParser
 from ember.providers.wire import Call, Wire
 from ember.transport.send import Reply, Timeout
 
-__all__ = ["Asked", "Reading", "read_exchange", "read_request", "read_response"]
+__all__ = ["Asked", "Reading", "read_exchange", "read_pieces", "read_request", "read_response"]
 
 _GOOGLE_METHOD = re.compile(
     r"/(?P<model>[^/:]+):(?P<method>generateContent|streamGenerateContent)$"
@@ -166,3 +167,26 @@ def read_response(
 def _call(wire: Wire, asked: Asked) -> Call:
     base_url = wire.server.base_url
     return Call(asked.model, (), {}, asked.stream, base_url, None, Timeout(), {})
+
+
+def read_pieces(
+    asked: Asked, status: int, headers: Mapping[str, str], pieces: Sequence[bytes]
+) -> list[str]:
+    """The text and reasoning that each piece of a streamed answer completes.
+
+    Args:
+        asked: The request.
+        status: The answer's status.
+        headers: The answer's headers.
+        pieces: The answer's body, content encoding removed.
+    """
+    wire = WIRES[asked.provider]
+    parser = StreamParser(wire, _call(wire, asked))
+    parser.start(status, {name.lower(): value for name, value in headers.items()})
+    texts: list[str] = []
+    try:
+        for piece in pieces:
+            texts.append("".join(f"{chunk.reasoning}{chunk.text}" for chunk in parser.feed(piece)))
+    except EmberError:  # the stream reports an error, or is no stream: no more text comes
+        pass
+    return texts + [""] * (len(pieces) - len(texts))

@@ -70,6 +70,10 @@ def read_row(row: Mapping[str, Any]) -> Read:
         cost_usd=reading.cost,
         text=reading.text,
     )
+    # A lone surrogate, which JSON can escape, is no UTF-8, and SQLite takes none.
+    for name, value in columns.items():
+        if isinstance(value, str):
+            columns[name] = value.encode("utf-8", "backslashreplace").decode("utf-8")
     return Read(columns, charges)
 
 

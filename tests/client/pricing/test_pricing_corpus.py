@@ -46,11 +46,6 @@ REASONS = {
     "the data has the model without any price: unknown is not free": """
         7d38e9d4bf1b4f25 e79c228fa8c65976
     """,
-    "Amazon Bedrock is none of Ember's providers": """
-        0dd524692de22307 13cb3301a813c488 1a08acd6b26d5cce 4be2ec57d34bf09a 795d8a082b7d5b99
-        9721e107e386bee9 9af06987e08c7f94 ab8721f5d8edc011 bae1a0a27e5bde00 d8a87104e049acf0
-        d9fd77f7f084e04f da75eb9ebe8a57aa
-    """,
     "Mistral's num_cached_tokens, which newer answers repeat where the reference looks": """
         03be579160e74221 0fa3a8df8c37afbd 117a864188766e33 1cfdd41cb716382f 2140e3dc8ca54b83
         397ec948ab6666dd 58c8b890161e4db0 595b6a0840e4ae98 646207f0c50ea8eb 856d6f867c598602
@@ -60,10 +55,6 @@ REASONS = {
     "a priority or flex tier, or web searches, which the reference leaves out": """
         05f7fa0e4b38b4d6 5e2d31e1f972b00c f566cef0112fac8b 09b770c3e0c5ba23 39c08587076dc274
         5723e81c2498c1db b7d98490f5f3a522
-    """,
-    "Z.ai is none of Ember's providers": """
-        219274ac3ee11ffc 39a6c7958325f5e8 8c159a37c5cc439d 9e5361231e689e1a aa87ed10683ff47c
-        b5b91ee7c785f38a bdcb01b0a618c6c2 c1b53f526dbace3d c69268e6115aea0c fd40acc320d3d9df
     """,
 }
 DEVIATIONS = {row: reason for reason, rows in REASONS.items() for row in rows.split()}

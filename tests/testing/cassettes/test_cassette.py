@@ -3,6 +3,7 @@
 # ruff: noqa: PT031 - what must fail is a `with` block of its own, its end included
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 
 import ember_testing
 from ember_testing import CassetteError
-from tests.loopback import Loopback, serving
+from tests.loopback import Loopback, Reply, serving
 
 
 def ask(server: Loopback | str, text: str) -> str:
@@ -184,6 +185,19 @@ def test_a_folder_that_cannot_be_made_is_found_out_before_the_call(tmp_path: Pat
     ):
         ask(server, "a")
     assert not server.received
+
+
+def test_an_answer_with_half_a_character_is_recorded(tmp_path: Path) -> None:
+    """JSON can escape a lone surrogate, which SQLite cannot hold: the call is kept and replayed."""
+    message = {"role": "assistant", "content": "half \ud83d"}
+    body = json.dumps({"model": "m", "choices": [{"message": message, "finish_reason": "stop"}]})
+    path = tmp_path / "c.sqlite"
+    with serving(lambda request: Reply(body.encode())) as server, httpx.Client() as client:
+        for record in ("new", None):
+            with ember_testing.cassette(path, record=record) as cassette:
+                response = client.post(f"{server.url}/v1/chat/completions", json={"model": "m"})
+            assert response.text == body
+    assert cassette.played[0].text == r"half \ud83d"
 
 
 def test_recording_new_adds_and_keeps_what_is_there(recorded: Path) -> None:

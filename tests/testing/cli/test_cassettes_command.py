@@ -23,7 +23,7 @@ from tests.loopback import Received, Reply, serving
 from tests.testing.chat import KEY, ask, chat
 
 COMMANDS = ("list", "show", "diff", "stats", "check", "prune", "import", "export", "textconv",
-            "git-setup", "drift")  # fmt: skip
+            "git-setup", "drift", "html")  # fmt: skip
 
 
 def record(path: Path, url: str, *questions: str) -> Path:
@@ -77,7 +77,7 @@ def test_each_command_helps_with_an_example(command: str) -> None:
 
 
 def test_the_command_is_installed_and_lists_its_parts() -> None:
-    """`python -m ember_testing.cli --help`, in a process of its own, names all eleven."""
+    """`python -m ember_testing.cli --help`, in a process of its own, names all of them."""
     result = subprocess.run(
         [sys.executable, "-m", "ember_testing.cli", "--help"],
         capture_output=True,

@@ -18,6 +18,7 @@ import ember_testing
 from ember_testing import CassetteError
 from ember_testing.cassettes.calls import calls_of
 from ember_testing.cassettes.file import CassetteFile
+from ember_testing.cassettes.paths import cassette_file
 from ember_testing.cli import main, vcr
 
 FOLDER = Path(os.environ.get("EMBER_CORPUS", "")) / "vcr_yaml"
@@ -177,6 +178,43 @@ def test_a_body_kept_decoded_under_an_encodings_name_replays(tmp_path: Path) -> 
         )
         vcr.import_file(tmp_path / f"{name}.yaml", tmp_path / f"{name}.sqlite")
         assert played(tmp_path / f"{name}.sqlite") == [(200, b"hello")]
+
+
+@pytest.mark.parametrize(
+    "node_id",
+    [
+        "tests/test_towns.py::test_b",
+        "tests/test_towns.py::TestA::test_b",
+        "tests/api/test_towns.py::TestA::test_b[1.5-x]",
+        "test_towns.py::test_b[GPT-4]",
+        "test_towns.py::test_Upper",
+        "test_towns.py::TestUpper::test_lower",
+        "test_towns.py::test_b[Z\u00fcrich]",
+        "test_towns.py::test_b[a.b[c]]",
+        f"test_towns.py::test_b[{'long' * 50}]",
+    ],
+)
+def test_a_cassette_is_imported_to_where_its_test_looks(
+    node_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pytest-recording's file of a test becomes the file that the plugin looks for."""
+    module, _, test = node_id.partition("::")
+    folder = Path(module).parent / "cassettes" / Path(module).stem
+    source = folder / f"{test.replace('::', '.')}.yaml"
+    monkeypatch.chdir(tmp_path)
+    assert vcr.targets([source], Path("cassettes")) == [
+        (source, Path("cassettes") / cassette_file(node_id))
+    ]
+
+
+def test_a_named_cassette_keeps_its_name() -> None:
+    """A file that a marker named, and one outside of pytest-recording's layout, stay as named."""
+    assert vcr.targets([Path("tests/cassettes/test_a/Shared.yaml")], Path("into")) == [
+        (Path("tests/cassettes/test_a/Shared.yaml"), Path("into/tests/test_a/Shared.sqlite"))
+    ]
+    assert vcr.targets([Path("old/test_B[X].yaml")], Path("into")) == [
+        (Path("old/test_B[X].yaml"), Path("into/test_B[X].sqlite"))
+    ]
 
 
 def test_the_command_lays_files_where_the_plugin_looks_and_keeps_what_is_there(

@@ -1,0 +1,207 @@
+"""Ember's price tables, made from the data of https://github.com/pydantic/genai-prices (MIT); pure.
+
+The data is that of the `genai-prices` package (`genai_prices.data.providers`), or the JSON that its
+repository publishes (`prices/data.json` and its later versions): both have the same fields. What is
+of a kind that Ember does not know is left out: no price is better than a wrong one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from datetime import time, timezone
+from decimal import Decimal
+from typing import Any, NamedTuple, cast
+
+__all__ = ["Tables", "price_tables"]
+
+# genai-prices' name of a provider, where Ember has another.
+_NAMES = {"x-ai": "xai"}
+
+# Whose models a name belongs to where nobody says who sells it, and who sells them: Ember's own
+# providers. The others are sellers whose prices hold where a base URL names them.
+_OWN = {
+    *("anthropic", "azure", "cerebras", "deepseek", "fireworks", "google", "groq", "mistral"),
+    *("moonshotai", "openai", "openrouter", "perplexity", "together", "x-ai"),
+}
+# Not sold by the token to whoever calls; or an address behind which anybody may serve anything.
+_NO_SELLERS = {"cursor", "github-copilot", "modal", "openai-decisions"}
+# Hosts where the data's own pattern leaves one out or takes too many in.
+_HOSTS = {
+    "aws": r"https://bedrock-(runtime\.[a-z0-9-]+\.amazonaws\.com|mantle\.[a-z0-9-]+\.api\.aws)",
+    "azure": r"https://([^./]+\.)+(openai|cognitiveservices|services\.ai)\.azure\.com",
+    "google": r"https://([^/@]+\.)?googleapis\.com",
+    "moonshotai": r"https://api\.moonshot\.(ai|cn)",
+    "openai": r"https://([a-z]+\.)?api\.openai\.com",
+}
+
+# Rows that their own authors mark as guesses ("I can't find anything so trusting these prices"):
+# both models were shut down long ago (https://ai.google.dev/gemini-api/docs/models).
+_UNTRUSTED = {("google", "gemini-pro"), ("google", "gemini-1.0-pro-vision-001")}
+# Today `gemini-pro` is the short name of `gemini-pro-latest`, so it costs what that costs: 2 in and
+# 12 out per million tokens, 4 and 18 over 200,000 (https://ai.google.dev/gemini-api/docs/pricing,
+# `gemini-3.1-pro-preview`, whose row in genai-prices claims the name `gemini-pro-latest`).
+_ALIASES = {"google": {"gemini-pro": "gemini-pro-latest"}}
+# A row without any price is free only where somebody says so: Google gives Gemma away
+# (https://ai.google.dev/gemini-api/docs/pricing), OpenAI its moderation
+# (https://developers.openai.com/api/docs/guides/moderation), and `:free` is a seller's own word.
+_FREE = {
+    ("google", "gemma-3"),
+    ("google", "gemma-3n"),
+    ("google", "gemma-4-26b-a4b-it"),
+    ("google", "gemma-4-31b-it"),
+    ("openai", "moderation"),
+}
+
+
+class Tables(NamedTuple):
+    """Prices of all sellers.
+
+    Args:
+        sellers: What is known of each seller, by Ember's name: `pricing_urls`, `hosts`, `names`
+            and `fallbacks` of `prices/about.json`.
+        rows: Its models, by Ember's name.
+    """
+
+    sellers: dict[str, dict[str, Any]]
+    rows: dict[str, list[dict[str, Any]]]
+
+
+def price_tables(providers: Iterable[Any]) -> Tables:
+    """The tables in the form of `prices/`.
+
+    Args:
+        providers: genai-prices' providers, as objects or as JSON.
+    """
+    tables = Tables({}, {})
+    for provider in map(_fields, providers):
+        name: str = provider["id"]
+        if name in _NO_SELLERS:
+            continue
+        rows = _rows(name, [_fields(model) for model in provider["models"]])
+        if rows:
+            tables.rows[_NAMES.get(name, name)] = rows
+            tables.sellers[_NAMES.get(name, name)] = _seller(name, provider)
+    return tables
+
+
+def _seller(name: str, provider: Mapping[str, Any]) -> dict[str, Any]:
+    hosts = re.sub(r"\((\?:)?/\|\$\)$", "", provider.get("api_pattern") or "")
+    names = provider.get("model_match") if name in _OWN else None
+    fallbacks = provider.get("fallback_model_providers") or ()
+    return {
+        "pricing_urls": provider.get("pricing_urls") or [],
+        "hosts": _HOSTS.get(name, hosts),
+        "names": (_match(names) if names else None) or [],
+        "fallbacks": [_NAMES.get(each, each) for each in fallbacks],
+    }
+
+
+def _rows(provider: str, models: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for model in models:
+        if _is_priced(provider, model) and (row := _row(model)):
+            rows.append(row)
+    for alias, name in _ALIASES.get(provider, {}).items():
+        found = [row for row in rows if name in (row["match"], *row["match"])]
+        rows += [{**row, "match": alias} for row in found[:1]]
+    return rows
+
+
+def _is_priced(provider: str, model: Mapping[str, Any]) -> bool:
+    """Whether a model's price can be told from the tokens of a text-generating call."""
+    if (provider, model["id"]) in _UNTRUSTED:
+        return False
+    sets = [prices for _, prices in _price_sets(model["prices"])]
+    if any(sets):
+        # Priced by the page, hour or character only: its tokens would seem to be free.
+        return any("input_mtok" in prices for prices in sets)
+    return (provider, model["id"]) in _FREE or model["id"].endswith(":free")
+
+
+def _row(model: Mapping[str, Any]) -> dict[str, Any] | None:
+    match = _match(model["match"])
+    sets = _price_sets(model["prices"])
+    if match is None or not sets:
+        return None
+    conditional = isinstance(model["prices"], list)
+    row = {"match": match, "prices": [list(pair) for pair in sets] if conditional else sets[0][1]}
+    variants: dict[str, Any] = {}
+    for variant in map(_fields, model.get("price_variants") or ()):
+        conditions = _fields(variant["when"])
+        # A route is OpenRouter's choice of a data centre, which no response names.
+        if len(conditions) == 1 and "route" not in conditions:
+            (tier,) = conditions.values()
+            for when, prices in _price_sets([variant]):
+                if prices:
+                    variants.setdefault(tier, []).append([when, prices])
+    return {**row, "variants": variants} if variants else row
+
+
+def _price_sets(prices: Any) -> list[tuple[str | None, dict[str, Any]]]:
+    """The prices, each set with what must hold for it."""
+    if not isinstance(prices, list):
+        return [(None, _price_set(prices))]
+    found: list[tuple[str | None, dict[str, Any]]] = []
+    for entry in map(_fields, cast("list[object]", prices)):
+        constraint = _fields(entry.get("constraint") or {})
+        if "start_date" in constraint:
+            found.append((str(constraint["start_date"]), _price_set(entry["prices"])))
+        elif "start_time" in constraint:
+            span = f"{_clock(constraint['start_time'])}-{_clock(constraint['end_time'])}"
+            found.append((span, _price_set(entry["prices"])))
+        elif not constraint:
+            found.append((None, _price_set(entry["prices"])))
+    return found
+
+
+def _price_set(prices: object) -> dict[str, Any]:
+    rates = {key: _rate(value) for key, value in _fields(prices).items() if value is not None}
+    return {key: rate for key, rate in rates.items() if rate is not None}
+
+
+def _rate(value: Any) -> Any:
+    if isinstance(value, (int, float, Decimal)):
+        return _number(value)
+    tiers = _fields(value)
+    if "base" not in tiers:
+        return None
+    above = [_fields(tier) for tier in tiers["tiers"]]
+    return [_number(tiers["base"]), *([tier["start"], _number(tier["price"])] for tier in above)]
+
+
+def _number(value: float | Decimal) -> int | Decimal:
+    exact = value if isinstance(value, Decimal) else Decimal(repr(value))
+    return int(exact) if exact == exact.to_integral_value() else exact
+
+
+def _clock(value: object) -> str:
+    """A time of day in UTC: "16:30", from a `time` or from the data's "16:30:00Z"."""
+    if isinstance(value, time):
+        moment = value if value.tzinfo else value.replace(tzinfo=timezone.utc)
+        return moment.strftime("%H:%M")
+    return str(value)[:5]
+
+
+_PATTERNS = {"equals": "{}", "starts_with": "{}*", "ends_with": "*{}", "contains": "*{}*"}
+
+
+def _match(clause: object) -> Any:
+    """A clause in the small language of `prices/`, or None where it has no word for it."""
+    ((kind, value),) = list(_fields(clause).items())[:1] or [("", None)]
+    kind = kind.rstrip("_")
+    if kind in ("or", "and"):
+        parts = [_match(part) for part in value]
+        if None in parts:
+            return None
+        return parts if kind == "or" else {"and": parts}
+    if kind == "regex":
+        return f"/{value}/"
+    if kind not in _PATTERNS or not value or "*" in value:
+        return None
+    pattern = _PATTERNS[kind].format(value.lower())
+    return None if pattern.startswith("/") else pattern
+
+
+def _fields(value: object) -> Mapping[str, Any]:
+    return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else vars(value)

@@ -1,0 +1,273 @@
+"""`ember-cassettes html`: recorded calls as one page that a browser shows without a network.
+
+What the page shows is data, compressed, beside a fixed program (`page/`): no text of a recording is
+ever parsed as HTML, and a content security policy forbids everything but that program.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+import zlib
+from contextlib import closing
+from datetime import datetime, timezone
+from importlib.resources import files
+from string import Template
+from typing import TYPE_CHECKING, Any
+
+from ember.conversation.media import Media
+from ember.conversation.parts import NativePart, Text, ToolResult
+from ember.exceptions import EmberError
+from ember.models.schemas import ToolCall
+from ember_testing.cassettes.calls import calls_of
+from ember_testing.cassettes.file import CassetteFile
+from ember_testing.exceptions import CassetteError
+from ember_testing.fakes.call import call_of_request
+from ember_testing.wires.body import as_bytes
+from ember_testing.wires.exchange import read_pieces, read_request, read_response
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from ember.conversation.messages import Message
+    from ember.conversation.parts import Part
+    from ember_testing.cassettes.calls import Call
+    from ember_testing.wires.exchange import Asked
+
+    Piece = tuple[float, bytes]
+
+LONGEST_TEXT = 100_000
+"""Characters of one part of a conversation that the page keeps."""
+LONGEST_BODY = 20_000
+"""Characters of a request's or response's body as it was on the wire that the page keeps."""
+LARGEST_IMAGE = 300_000
+"""Bytes of an image that the page keeps; of a larger one it says the size."""
+
+_SHOWN_IMAGES = ("image/png", "image/jpeg", "image/gif", "image/webp")
+_CONVERSATION = (
+    "instructions", "system", "systemInstruction", "messages", "input", "contents", "model",
+)  # fmt: skip
+
+
+class Report:
+    """The data of one page, call by call.
+
+    Texts and turns are kept once, however many calls share them: an agent sends its whole
+    conversation again with every call.
+    """
+
+    def __init__(self) -> None:
+        self._cassettes: list[dict[str, Any]] = []
+        self._calls: list[dict[str, Any]] = []
+        self._texts: dict[str, int] = {}
+        self._turns: dict[str, int] = {}
+
+    def add_cassette(self, path: Path) -> str | None:
+        """Add all calls of a cassette; returns the reason where it cannot be read."""
+        cassette: dict[str, Any] = {"path": path.as_posix(), "error": None}
+        self._cassettes.append(cassette)
+        try:
+            with closing(CassetteFile(path)) as file:
+                for call in calls_of(file):
+                    self.add_call(call, file.chunks(call.id))
+        except CassetteError as error:
+            cassette["error"] = str(error)
+            return str(error)
+        return None
+
+    def add_call(self, call: Call, pieces: Sequence[Piece] = ()) -> None:
+        """Add a call to the cassette that was added last.
+
+        Args:
+            call: The call.
+            pieces: Offset in seconds and bytes of each piece of its response.
+        """
+        asked = read_request(call.url, as_bytes(call.body))
+        turns = _request_turns(asked)
+        self._calls.append(
+            {
+                "cassette": len(self._cassettes) - 1,
+                "id": call.id,
+                "n": call.n,
+                "test": call.test,
+                "method": call.method,
+                "url": call.url,
+                "status": call.status,
+                "outcome": call.outcome,
+                "error": call.error,
+                "provider": call.provider,
+                "model": call.model,
+                "asked": asked.model if asked else None,
+                "prompt_tokens": call.prompt_tokens,
+                "completion_tokens": call.completion_tokens,
+                "cost": call.cost,
+                "seconds": call.seconds,
+                "recorded_at": call.recorded_at,
+                "turns": [self._turn(turn) for turn in turns],
+                "parameters": self._parameters(asked),
+                "request_headers": self._headers(call.request_headers),
+                "request": self._body(call.body),
+                "response_headers": self._headers(call.response_headers),
+                "response": self._body(call.response_body),
+                "pieces": self._pieces(call, asked, pieces),
+                **self._answer(call, asked),
+            }
+        )
+
+    def data(self) -> dict[str, Any]:
+        """Everything, in JSON's types."""
+        return {
+            "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "cassettes": self._cassettes,
+            "calls": self._calls,
+            "turns": [json.loads(turn) for turn in self._turns],
+            "texts": list(self._texts),
+        }
+
+    def _answer(self, call: Call, asked: Asked | None) -> dict[str, Any]:
+        """The answer as a turn, and what ended it; both None where it is none that Ember reads."""
+        parts: list[tuple[str, ...]] = []
+        ended = None
+        if asked and call.status is not None and call.status < 400:
+            try:
+                headers = dict(call.response_headers)
+                answer = read_response(asked, call.status, headers, as_bytes(call.response_body))
+            except EmberError:  # cut off, or of another shape: what came of its text is shown
+                answer = None
+            if answer is not None:
+                kinds = ("reasoning", answer.reasoning), ("text", answer.text)
+                parts = [(kind, text) for kind, text in kinds if text]
+                parts += [("refusal", answer.refusal)] if answer.refusal else []
+                parts += map(_part, answer.tool_calls)
+                ended = answer.finish_reason
+        if not parts and call.text:
+            parts = [("text", call.text)]
+        return {"answer": self._turn(("assistant", parts)) if parts else None, "ended": ended}
+
+    def _parameters(self, asked: Asked | None) -> int | None:
+        given = {k: v for k, v in asked.body.items() if k not in _CONVERSATION} if asked else {}
+        return self._text(json.dumps(given, indent=2, ensure_ascii=False)) if given else None
+
+    def _headers(self, headers: Iterable[tuple[str, str]]) -> int | None:
+        text = "\n".join(f"{name}: {value}" for name, value in headers)
+        return self._text(text) if text else None
+
+    def _body(self, body: str | bytes) -> int | None:
+        if not body:
+            return None
+        if isinstance(body, bytes):
+            return self._text(f"{len(body):,} bytes that are no text")
+        return self._text(body)
+
+    def _pieces(self, call: Call, asked: Asked | None, pieces: Sequence[Piece]) -> list[Any]:
+        """Milliseconds, bytes and text of each piece."""
+        if len(pieces) < 2 or call.status is None:
+            return []
+        headers = dict(call.response_headers)
+        plain = _decompressed(headers, [data for _, data in pieces])
+        texts = read_pieces(asked, call.status, headers, plain) if asked else [""] * len(plain)
+        return [
+            (round(offset * 1000, 1), len(data), text)
+            for (offset, data), text in zip(pieces, texts, strict=True)
+        ]
+
+    def _turn(self, turn: tuple[str, list[tuple[str, ...]]]) -> int:
+        role, parts = turn
+        kept = [
+            (kind, *(self._text(t, len(t) if kind == "image" else LONGEST_TEXT) for t in texts))
+            for kind, *texts in parts
+        ]
+        return self._turns.setdefault(json.dumps([role, kept]), len(self._turns))
+
+    def _text(self, text: str, longest: int = LONGEST_BODY) -> int:
+        if len(text) > longest:
+            text = f"{text[:longest]}\n... ({len(text):,} characters; `show` prints all of them)"
+        # A lone surrogate is no UTF-8; it is shown as the escape that JSON has for it.
+        text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+        return self._texts.setdefault(text, len(self._texts))
+
+
+def page(data: Mapping[str, Any]) -> str:
+    """The page, whole.
+
+    Args:
+        data: From `Report.data`.
+    """
+    folder = files(__name__.rpartition(".")[0]).joinpath("page")
+    style = folder.joinpath("page.css").read_text(encoding="utf-8")
+    script = folder.joinpath("page.js").read_text(encoding="utf-8")
+    policy = (
+        f"default-src 'none'; img-src data:; script-src '{_digest(script)}'; "
+        f"style-src '{_digest(style)}'; base-uri 'none'; form-action 'none'"
+    )
+    content = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return Template(folder.joinpath("page.html").read_text(encoding="utf-8")).substitute(
+        policy=policy,
+        style=style,
+        script=script,
+        data=base64.b64encode(gzip.compress(content.encode(), 6, mtime=0)).decode(),
+    )
+
+
+def _digest(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def _request_turns(asked: Asked | None) -> list[tuple[str, list[tuple[str, ...]]]]:
+    """Who said what in the request: role, and parts as a kind with its texts."""
+    if asked is None:
+        return []
+    try:
+        call = call_of_request(asked, {})
+        turns = [(message.role, [*map(_part, _parts(message))]) for message in call.messages]
+        return [("system", [("text", call.system)]), *turns] if call.system else [*turns]
+    except Exception:  # a request of a shape that nobody foresaw: its body is shown all the same
+        return []
+
+
+def _parts(message: Message) -> Iterable[Part]:
+    for part in message.parts:
+        yield from part.meaning if isinstance(part, NativePart) and part.meaning else [part]
+
+
+def _part(part: Part) -> tuple[str, ...]:
+    if isinstance(part, Text):
+        return "text", part.text
+    if isinstance(part, ToolCall):
+        return "call", part.name, _readable(part.arguments)
+    if isinstance(part, ToolResult):
+        return "result", part.name, _readable(part.content)
+    if isinstance(part, Media):
+        return _image(part)
+    return "other", _readable(part.value)
+
+
+def _image(media: Media) -> tuple[str, ...]:
+    if media.data is None:
+        return "other", f"{media.mime_type or 'file'} at {media.url}"
+    if media.mime_type in _SHOWN_IMAGES and len(media.data) <= LARGEST_IMAGE:
+        data = base64.b64encode(media.data).decode()
+        return "image", f"data:{media.mime_type};base64,{data}"
+    return "other", f"{media.mime_type}, {len(media.data):,} bytes"
+
+
+def _readable(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def _decompressed(headers: Mapping[str, str], pieces: Sequence[bytes]) -> list[bytes]:
+    """Each piece without its content encoding; empty where that cannot be undone in pieces."""
+    lower = {name.lower(): value.lower() for name, value in headers.items()}
+    encoding = lower.get("content-encoding", "identity")
+    if encoding == "identity":
+        return list(pieces)
+    if encoding not in ("gzip", "deflate"):
+        return [b"" for _ in pieces]
+    decoder = zlib.decompressobj(zlib.MAX_WBITS | 32)
+    try:
+        return [decoder.decompress(piece) for piece in pieces]
+    except zlib.error:
+        return [b"" for _ in pieces]

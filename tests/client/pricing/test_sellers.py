@@ -1,0 +1,273 @@
+"""Whose prices hold: by the address of a call, by newer tables, by region, by parts of a call."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import warnings
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ember.exceptions import ModelProviderError, UnknownPriceWarning
+from ember.models.schemas import UsageStats
+from ember.pricing import cost as pricing
+from ember.pricing.cost import Billing, Share, cost
+from ember.pricing.snapshot import is_local
+
+MILLION = UsageStats(1_000_000, 1_000_000)
+NOON = datetime(2026, 11, 22, 12, tzinfo=timezone.utc)
+
+
+@pytest.fixture(autouse=True)
+def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No price of the caller's environment, and no model warned of yet."""
+    for name in list(pricing.os.environ):
+        if name.startswith(("EMBER_COST_", "EMBER_MODEL_COSTS_JSON", "EMBER_PRICES")):
+            monkeypatch.delenv(name)
+    monkeypatch.setattr(pricing, "_warned", {})
+
+
+def quiet_cost(*args: Any, **kwargs: Any) -> float:
+    """A cost that may be unknown."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnknownPriceWarning)
+        return cost(*args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("base_url", "model", "dollars"),
+    [
+        ("https://api.z.ai/api/paas/v4", "glm-4.6", 0.6 + 2.2),
+        ("https://api.z.ai:443/api/paas/v4", "glm-4.6", 0.6 + 2.2),
+        ("https://bedrock-mantle.us-east-1.api.aws/v1", "openai.gpt-oss-20b-1:0", 0.07 + 0.3),
+        ("https://api.moonshot.cn/v1", "kimi-k2-0905-preview", 0.6 + 2.5),
+        ("https://api.novita.ai/openai/v1", "deepseek/deepseek-r1", None),
+        ("https://router.huggingface.co/together/v1", "openai/gpt-oss-20b", None),
+    ],
+)
+def test_the_address_names_the_seller(base_url: str, model: str, dollars: float | None) -> None:
+    """A seller behind base_url= is priced by its own table, whichever prefix the call had."""
+    for prefix in ("openai", "openai-responses"):
+        found = cost(prefix, model, MILLION, at=NOON, base_url=base_url)
+        assert found > 0
+        if dollars is not None:
+            assert found == pytest.approx(dollars)
+
+
+@pytest.mark.parametrize(
+    "base_url",
+    [
+        "https://api.z.ai.example.com/v1",
+        "https://example.com/https://api.z.ai/v1",
+        "http://proxy:8080/v1",
+        "https://somebody--app.modal.run/v1",
+        "https://router.huggingface.co/v1",
+    ],
+)
+def test_any_other_address_names_nobody(base_url: str) -> None:
+    """What only looks like a seller's address, and a place where anybody serves, is no seller."""
+    assert math.isnan(quiet_cost("openai", "glm-4.6", MILLION, base_url=base_url))
+    assert cost("openai", "gpt-4", MILLION, base_url=base_url) == 90.0
+
+
+LOCAL = [
+    "http://localhost:11434/v1", "http://127.0.0.1/v1", "http://127.8.8.8:1/v1", "http://[::1]:8/v1",
+    "http://10.1.2.3/v1", "http://172.16.0.1/v1", "http://172.31.255.255/v1",
+    "http://192.168.1.9/v1", "http://169.254.1.1/v1", "http://[fe80::1%25eth0]/v1",
+    "http://[fd00::7]/v1", "http://[::ffff:10.0.0.1]/v1", "http://0.0.0.0:8000/v1",
+    "http://gpu/v1", "http://me:secret@gpu:8/v1", "https://box.local/v1", "http://a.b.internal/v1",
+    "http://vllm.models.svc/v1", "http://vllm.models.svc.cluster.local/v1", "http://BOX.LOCAL./v1",
+    "http+unix://%2Frun%2Fvllm.sock/v1", "http://x.localhost/v1",
+]  # fmt: skip
+ELSEWHERE = [
+    "https://gpu.example.com/v1", "http://8.8.8.8/v1", "http://172.32.0.1/v1",
+    "http://11.0.0.1/v1", "http://203.0.113.5/v1", "http://[2001:db8::1]/v1",
+    "https://local.example/v1", "https://internal.com/v1",
+    "https://10.0.0.1.nip.io/v1", "https://ollama.com/v1",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("provider", ["ollama", "vllm", "lmstudio", "llamacpp", "VLLM"])
+@pytest.mark.parametrize("base_url", LOCAL)
+def test_servers_of_ones_own_network_are_free(provider: str, base_url: str) -> None:
+    """A model server on this machine or its private network costs nothing."""
+    assert cost(provider, "llama3.2", MILLION, base_url=base_url) == 0.0
+
+
+@pytest.mark.parametrize("base_url", ELSEWHERE)
+def test_servers_elsewhere_are_unknown(base_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On somebody else's host the price is unknown, and the warning says what to set."""
+    assert not is_local(base_url)
+    with pytest.warns(UnknownPriceWarning, match="EMBER_COST_LLAMA32_INPUT") as caught:
+        assert math.isnan(cost("vllm", "llama3.2", MILLION, base_url=base_url))
+    assert "vllm at " in str(caught[0].message)
+    monkeypatch.setenv("EMBER_MODEL_COSTS_JSON", '{"vllm/llama3.2": {"input": 1, "output": 2}}')
+    assert cost("vllm", "llama3.2", MILLION, base_url=base_url) == 3.0
+
+
+def test_the_warning_is_at_the_callers_line() -> None:
+    """The warning of an unknown price points at the line outside of Ember."""
+    with pytest.warns(UnknownPriceWarning) as caught:
+        cost("openai", "gpt-unheard-of", MILLION)
+    assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize(
+    ("model", "factor"),
+    [
+        ("gpt-4o", 1), ("gpt-5-2025-08-07", 1), ("gpt-5.2", 1), ("gpt-5.4", 1.1),
+        ("gpt-5.6-luna", 1.1), ("gpt-6-sol", 1.1), ("o3", 1),
+    ],
+)  # fmt: skip
+def test_openais_regional_hosts(model: str, factor: float) -> None:
+    """Tokens cost a tenth more on OpenAI's regional hosts, for the models that list it."""
+    counts = {"web_searches": 1000}
+    plain = cost("openai", model, UsageStats(1000, 1000), at=NOON)
+    searched = cost("openai", model, UsageStats(), billing=Billing(counts), at=NOON)
+    for region in ("us", "eu"):
+        url = f"https://{region}.api.openai.com/v1"
+        for provider in ("openai", "openai-responses"):
+            found = cost(provider, model, UsageStats(1000, 1000), at=NOON, base_url=url)
+            assert found == pytest.approx(plain * factor)
+            fees = cost(
+                provider, model, UsageStats(), billing=Billing(counts), at=NOON, base_url=url
+            )
+            assert fees == searched
+    assert cost("openai", model, MILLION, base_url="https://api.openai.com/v1") == cost(
+        "openai", model, MILLION
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "factor"),
+    [
+        ("claude-opus-4-8", 1.1), ("claude-sonnet-4-6", 1.1), ("claude-opus-5", 1.1),
+        ("claude-opus-4-5", 1), ("claude-haiku-4-5", 1), ("claude-3-opus-20240229", 1),
+    ],
+)  # fmt: skip
+def test_anthropics_region(model: str, factor: float) -> None:
+    """Processing in the US costs a tenth more from Claude 4.6 on, fast mode's price too."""
+    usage = UsageStats(1000, 1000, cached_tokens=10)
+    plain = cost("anthropic", model, usage)
+    assert cost("anthropic", model, usage, billing=Billing(region="us")) == pytest.approx(
+        plain * factor
+    )
+    fast = cost("anthropic", model, usage, billing=Billing(tier="fast"))
+    both = cost("anthropic", model, usage, billing=Billing(tier="fast", region="us"))
+    assert both == pytest.approx(fast * factor)
+
+
+def test_an_overridden_price_is_the_price(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the environment says a token costs holds in every region and tier."""
+    monkeypatch.setenv("EMBER_COST_CLAUDEOPUS48_INPUT", "7")
+    billing = Billing(tier="fast", region="us")
+    assert cost("anthropic", "claude-opus-4-8", UsageStats(1_000_000, 0), billing=billing) == 7.0
+
+
+def test_shares_are_billed_one_by_one() -> None:
+    """Each share costs what its own model asks, at the tier of its own length; fees come once."""
+    long, short = UsageStats(150_000, 0), UsageStats(100_000, 0)
+    model = "claude-sonnet-4-5"  # above 200,000 tokens it costs twice as much
+    billing = Billing({"web_searches": 2}, shares=(Share(None, long, {}), Share(None, short, {})))
+    assert cost("anthropic", model, long + short, billing=billing) == pytest.approx(0.75 + 0.02)
+    advised = Billing(shares=(Share(None, short, {}), Share("claude-opus-4-8", short, {})))
+    assert cost("anthropic", model, short + short, billing=advised) == pytest.approx(0.3 + 0.5)
+    unknown = Billing(shares=(Share(None, short, {}), Share("claude-nobody", short, {})))
+    with pytest.warns(UnknownPriceWarning, match="claude-nobody"):
+        assert math.isnan(cost("anthropic", model, short, billing=unknown))
+
+
+NEWER: list[Any] = [
+    {
+        "id": "openai",
+        "api_pattern": "https://api\\.openai\\.com",
+        "future": {"ignored": True},
+        "model_match": {"starts_with": "gpt-"},
+        "models": [
+            {
+                "id": "gpt-7",
+                "match": {"or": [{"equals": "gpt-7"}, {"starts_with": "gpt-7-"}]},
+                "prices": [
+                    {"prices": {"input_mtok": 3, "output_mtok": {"base": 5, "tiers": [
+                        {"start": 1000, "price": 9}]}}},
+                    {"constraint": {"start_date": "2027-01-01"}, "prices": {"input_mtok": 1}},
+                    {"constraint": {"type": "future"}, "prices": {"input_mtok": 99}},
+                ],
+                "price_variants": [{"when": {"service_tier": "flex"}, "prices": {"input_mtok": 2}}],
+            },
+            {"id": "gpt-4", "match": {"equals": "gpt-4"}, "prices": {"input_mtok": 4.5}},
+            {"id": "odd", "match": {"future": "odd"}, "prices": {"input_mtok": 1}},
+            {"id": "hum", "match": {"equals": "hum"}, "prices": {"input_mtok": 1, "hums": 2}},
+        ],
+    },
+    {
+        "id": "x-ai",
+        "models": [{"id": "grok-9", "match": {"equals": "grok-9"}, "prices": {"input_mtok": 8}}],
+    },
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_newer_prices_from_a_file(
+    wrapped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that EMBER_PRICES names goes before the shipped tables, which answer for the rest."""
+    file = tmp_path / "data.json"
+    file.write_text(json.dumps({"units": {}, "providers": NEWER} if wrapped else NEWER))
+    before = quiet_cost("openai", "gpt-7", UsageStats(100, 100), at=NOON)
+    monkeypatch.setenv("EMBER_PRICES", str(file))
+    assert math.isnan(before)
+    million_in, million_out = UsageStats(1_000_000, 0), UsageStats(0, 1_000_000)
+    assert cost("openai", "gpt-7-mini", million_in, at=NOON) == 3.0
+    assert cost("openai", "gpt-7", million_in, at=datetime(2027, 2, 1)) == 1.0
+    assert cost("openai", "gpt-7", million_out, at=NOON) == 5.0
+    assert cost("openai", "gpt-7", MILLION, at=NOON) == 12.0
+    assert cost("openai", "gpt-7", million_in, billing=Billing(tier="flex"), at=NOON) == 2.0
+    assert cost("openai", "gpt-4", million_in) == 4.5
+    assert cost("xai", "grok-9", million_in) == 8.0
+    assert cost("openai", "gpt-4o", million_in) == 2.5  # the shipped table's
+    assert cost("anthropic", "claude-opus-4-8", million_in) == 5.0
+    assert math.isnan(quiet_cost("openai", "odd", million_in))
+    assert math.isnan(quiet_cost("openai", "hum", million_in))
+    assert cost("openai", "gpt-4", million_in, billing=Billing(reported=0.5)) == 0.5
+    monkeypatch.setenv("EMBER_COST_GPT4_INPUT", "1")
+    assert cost("openai", "gpt-4", million_in) == 1.0
+
+
+def test_newer_prices_from_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """EMBER_PRICES=genai-prices reads the installed package's own data."""
+    pytest.importorskip("genai_prices", reason="genai-prices is a development dependency")
+    monkeypatch.setenv("EMBER_PRICES", "genai-prices")
+    assert cost("openai", "gpt-4", MILLION) == 90.0
+    assert cost("google", "gemini-pro", UsageStats(100_000, 0)) == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(
+    "content", [None, "{", "[1]", '{"a": 1}', '[{"id": "x"}]', '[{"id": "x", "models": [{}]}]', "7"]
+)
+def test_unreadable_newer_prices(
+    content: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be read is an error at the first cost: it names the variable, and the remedy."""
+    file = tmp_path / "data.json"
+    if content is not None:
+        file.write_text(content)
+    monkeypatch.setenv("EMBER_PRICES", str(file))
+    with pytest.raises(ModelProviderError, match=r"EMBER_PRICES: no prices .*genai-prices") as told:
+        cost("openai", "gpt-4", MILLION)
+    assert told.value.context["variable"] == "EMBER_PRICES"
+
+
+def test_a_package_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asking for a package that is not there is an error, and no silent fall-back."""
+    from ember.pricing import snapshot
+
+    snapshot._newer.cache_clear()
+    monkeypatch.setitem(sys.modules, "genai_prices", None)
+    monkeypatch.setenv("EMBER_PRICES", "genai-prices")
+    with pytest.raises(ModelProviderError, match="EMBER_PRICES"):
+        cost("openai", "gpt-4", MILLION)

@@ -1,0 +1,98 @@
+"""Mocks of httpx by other makers answer Ember's calls, alone and while a cassette is in use."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Generator
+from pathlib import Path
+
+import httpx
+import pytest
+import respx
+from pytest_httpx import HTTPXMock
+
+from ember_testing import cassette
+from tests.ways import ALL, KEY, completion, events
+
+every_way = pytest.mark.parametrize("way", ALL.values(), ids=ALL)
+respx_mockers = pytest.mark.parametrize("using", ["httpx", "httpcore"])
+
+HOST = "https://api.openai.com"
+URL = f"{HOST}/v1/chat/completions"
+
+Way = Callable[..., str]
+
+
+def answer(request: httpx.Request) -> httpx.Response:
+    """The answer to a call, whole or streamed."""
+    assert request.headers["authorization"] == f"Bearer {KEY}"
+    body = json.loads(request.content)
+    assert body["messages"] == [{"role": "user", "content": "Hello"}]
+    if body.get("stream"):
+        return httpx.Response(200, content=b"".join(events("Hello!")))
+    return httpx.Response(200, json=completion())
+
+
+@pytest.fixture
+def replaying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
+    """A cassette without recordings that answers every call of the test."""
+    with cassette(tmp_path / "cassette.db"):
+        yield
+        monkeypatch.undo()  # what was patched last goes first: pytest-httpx patches by this fixture
+
+
+@respx_mockers
+@every_way
+def test_respx(way: Way, using: str) -> None:
+    """Both of respx's ways to mock httpx answer a call, and see the whole request."""
+    with respx.mock(using=using) as mock:
+        route = mock.post(URL).mock(side_effect=answer)
+        assert way(HOST) == way(HOST) == "Hello!"
+        assert route.call_count == 2
+
+
+@respx_mockers
+@every_way
+def test_respx_behind_a_proxy(way: Way, using: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy of the environment is not asked for what respx answers."""
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    with respx.mock(using=using) as mock:
+        mock.post("https://proxied.invalid/v1/chat/completions").mock(side_effect=answer)
+        assert way("https://proxied.invalid") == "Hello!"
+
+
+@every_way
+def test_pytest_httpx(way: Way, httpx_mock: HTTPXMock) -> None:
+    """pytest-httpx answers a call, and sees the whole request."""
+    httpx_mock.add_callback(answer, url=URL, method="POST")
+    assert way(HOST) == "Hello!"
+
+
+@pytest.mark.usefixtures("replaying")
+@every_way
+def test_respx_in_a_replay(way: Way) -> None:
+    """What respx answers for a client does not reach the cassette, which has no recording of it."""
+    with respx.mock(using="httpx") as mock:
+        mock.post(URL).mock(side_effect=answer)
+        assert way(HOST) == "Hello!"
+
+
+@pytest.mark.usefixtures("replaying")
+@every_way
+def test_pytest_httpx_in_a_replay(way: Way, httpx_mock: HTTPXMock) -> None:
+    """A mock that is set up inside a replay answers before the cassette."""
+    httpx_mock.add_callback(answer, url=URL, method="POST")
+    assert way(HOST) == "Hello!"
+
+
+@every_way
+def test_respx_below_a_cassette(way: Way, tmp_path: Path) -> None:
+    """A mock of httpcore stands for the network: what it answers is recorded, then replayed."""
+    path = tmp_path / "cassette.db"
+    with respx.mock(using="httpcore") as mock:
+        route = mock.post(URL).mock(side_effect=answer)
+        with cassette(path, record="new"):
+            assert way(HOST) == "Hello!"
+        with cassette(path):
+            assert way(HOST) == "Hello!"
+        assert route.call_count == 1
