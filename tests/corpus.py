@@ -21,7 +21,7 @@ import respx
 
 from ember.api import models
 from ember.exceptions import EmberError, ProviderAPIError
-from ember.providers.compatible import WIRES
+from ember.providers.servers import SERVERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,7 +80,7 @@ def target(row: Row) -> tuple[str, str]:
         return f"anthropic/{model}", origin + url.path.removesuffix("/v1/messages")
     if row["wire"] == "openai.responses":
         return f"openai-responses/{model}", origin + url.path.removesuffix("/responses")
-    provider = row["provider"] if row["provider"] in WIRES else "openai"
+    provider = row["provider"] if row["provider"] in SERVERS else "openai"
     if provider == "google":
         provider = "openai"  # its OpenAI-compatible endpoint
     query = f"?{url.query.decode()}" if url.query else ""

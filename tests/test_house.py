@@ -120,7 +120,7 @@ NETWORK = {
     "socket", "socketserver", "ssl", "trio", "urllib.request", "urllib3", "websockets",
 }  # fmt: skip
 # anyio's threads, for providers that only have a synchronous complete().
-ALLOWED = {("ember.models.registry", "anyio.to_thread")}
+ALLOWED = {("ember.providers.base", "anyio.to_thread")}
 
 
 def imports(module: str) -> Iterator[str]:

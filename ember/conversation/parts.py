@@ -18,6 +18,7 @@ __all__ = [
     "Part",
     "Text",
     "ToolResult",
+    "arguments_text",
     "as_mapping",
     "is_output_item",
     "json_or_text",
@@ -244,6 +245,13 @@ def json_or_text(arguments: object) -> Any:
     except (ValueError, RecursionError):
         return arguments
     return cast("dict[str, Any]", value) if isinstance(value, dict) else arguments
+
+
+def arguments_text(arguments: object) -> str:
+    """A tool's arguments as the JSON text that OpenAI wants."""
+    if arguments is None:
+        return ""
+    return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
 
 
 def is_output_item(item: object) -> bool:

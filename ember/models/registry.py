@@ -5,23 +5,18 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections import deque
-from collections.abc import AsyncGenerator, Generator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from ember.exceptions import ModelProviderError, ProviderAPIError
-from ember.models.routing import Route, resolve
-from ember.models.schemas import ChatResponse, Chunk, Prompt, UsageStats
-from ember.models.streams import AsyncStream, Stream, StreamSource
+from ember.models.routing import class_for, resolve
+from ember.models.schemas import ChatResponse, Prompt, UsageStats
+from ember.models.streams import AsyncStream, Stream
 from ember.providers import base
 from ember.providers.base import BaseProvider
-from ember.providers.compatible import WIRES
-from ember.providers.http import HTTPProvider
-
-if TYPE_CHECKING:
-    from decimal import Decimal
+from ember.providers.servers import SERVERS
 
 __all__ = ["ModelRegistry", "UsageSummary"]
 
@@ -93,7 +88,7 @@ class ModelRegistry:
         """`invoke_model` without blocking the event loop."""
         entry = self._entry(model)
         with _Observed(entry, self._metrics) as observed:
-            answer = await _acomplete(entry.provider, prompt, entry.wire_id, params)
+            answer = await entry.provider.acomplete(prompt, entry.wire_id, **params)
             return observed.answered(answer)
 
     def stream_model(self, model: str, prompt: Prompt, **params: Any) -> Stream:
@@ -102,14 +97,14 @@ class ModelRegistry:
         What the provider raises comes from the iteration.
         """
         entry = self._entry(model)
-        source = _source(entry, prompt, params)
-        return Stream(source, lambda: _Observed(entry, self._metrics).ended)
+        source = entry.provider.stream(prompt, entry.wire_id, **params)
+        return Stream(source, lambda: _Observed(entry, self._metrics))
 
     def astream_model(self, model: str, prompt: Prompt, **params: Any) -> AsyncStream:
         """`stream_model` for an event loop."""
         entry = self._entry(model)
-        source = _source(entry, prompt, params)
-        return AsyncStream(source, lambda: _Observed(entry, self._metrics).ended)
+        source = entry.provider.stream(prompt, entry.wire_id, **params)
+        return AsyncStream(source, lambda: _Observed(entry, self._metrics))
 
     def get_usage_summary(self, model: str) -> UsageSummary | None:
         """What a model was used for, by the name that it was called by.
@@ -118,34 +113,29 @@ class ModelRegistry:
             None before the first answered call.
         """
         entry = self._entries.get(model)
-        return entry.summary() if entry is not None else None
+        return entry.tally.summary() if entry is not None else None
 
     def _entry(self, model: str) -> _Entry:
         entry = self._entries.get(model)
-        if entry is not None and entry.generation == base.generation():
+        if entry is not None and entry.known is base.providers:
             return entry
         route = resolve(model)
         with self._lock:
+            # Read before the provider is made: a registration in between makes it stale.
+            known = base.providers
             entry = self._entries.get(model)
-            if entry is None or entry.generation != base.generation():
-                # Asked before the provider is made: a registration in between makes it stale.
-                generation = base.generation()
-                provider = self._provider(model, route)
-                usage = entry.usage if entry is not None else _Tally()
-                entry = _Entry(model, route.model, provider, generation, usage)
+            if entry is None or entry.known is not known:
+                cls = known.get(route.provider) or class_for(route.provider)
+                if entry is not None and entry.cls is cls:
+                    provider = entry.provider  # what it was made of is what the name still means
+                elif route.provider in known:
+                    provider = base.create(cls)
+                else:
+                    provider = class_for(route.provider)(SERVERS[route.provider])
+                tally = entry.tally if entry is not None else _Tally()
+                entry = _Entry(model, route.model, provider, cls, known, tally)
                 self._entries[model] = entry
             return entry
-
-    def _provider(self, model: str, route: Route) -> BaseProvider:
-        """The model's instance, kept if what it was made of is still what the name means."""
-        entry = self._entries.get(model)
-        kept = entry.provider if entry is not None else None
-        if base.is_known(route.provider):
-            same = type(kept) is base.known()[route.provider]
-            return kept if kept is not None and same else base.create(route.provider)
-        wire = WIRES[route.provider]
-        same = isinstance(kept, HTTPProvider) and kept.wire is wire
-        return kept if kept is not None and same else HTTPProvider(wire)
 
 
 _METRICS = (
@@ -160,93 +150,34 @@ _METRICS = (
 class _Tally:
     """The usage of one model, added up without losing any under threads."""
 
-    # So many usages wait before a call adds them up.
-    _BATCH = 1000
-
     def __init__(self) -> None:
-        # Appending is atomic: a call leaves its usage here without a lock.
-        self._waiting: deque[UsageStats] = deque()
         self._lock = threading.Lock()
         self._requests = 0
         self._unpriced = 0
-        self._cost: Decimal | int = 0
-        self._tokens = [0] * 6
+        self._usage = UsageStats()
 
     def add(self, usage: UsageStats) -> None:
-        self._waiting.append(usage)
-        if len(self._waiting) >= self._BATCH:
-            with self._lock:
-                self._fold()
+        with self._lock:
+            self._requests += 1
+            self._unpriced += usage.cost != usage.cost  # nan
+            self._usage += usage
 
     def summary(self) -> UsageSummary | None:
         with self._lock:
-            self._fold()
             if not self._requests:
                 return None
-            priced = self._requests > self._unpriced
-            cost = float(self._cost) if priced else math.nan
-            prompt, completion, total, cached, written, reasoning = self._tokens
-            usage = UsageStats(prompt, completion, total, cached, written, reasoning, cost)
-            return UsageSummary(self._requests, usage, self._unpriced)
-
-    def _fold(self) -> None:
-        from decimal import Decimal  # late: loaded with the prices
-
-        waiting, tokens = self._waiting, self._tokens
-        while waiting:
-            usage = waiting.popleft()
-            self._requests += 1
-            tokens[0] += usage.prompt_tokens
-            tokens[1] += usage.completion_tokens
-            tokens[2] += usage.total_tokens
-            tokens[3] += usage.cached_tokens
-            tokens[4] += usage.cache_write_tokens
-            tokens[5] += usage.reasoning_tokens
-            if math.isnan(usage.cost):
-                self._unpriced += 1
-            else:
-                self._cost += Decimal(repr(usage.cost))
+            return UsageSummary(self._requests, self._usage, self._unpriced)
 
 
-class _Entry:
-    """A model as one registry knows it."""
+class _Entry(NamedTuple):
+    """A model as one registry knows it: its provider, and what that was made of."""
 
-    __slots__ = ("generation", "model", "provider", "usage", "wire_id")
-
-    def __init__(
-        self, model: str, wire_id: str, provider: BaseProvider, generation: int, usage: _Tally
-    ) -> None:
-        self.model = model
-        self.wire_id = wire_id
-        self.provider = provider
-        self.generation = generation
-        self.usage = usage
-
-    def summary(self) -> UsageSummary | None:
-        return self.usage.summary()
-
-    def checked(self, response: object) -> ChatResponse:
-        """What a provider of the user's own gave back, with what Ember adds."""
-        if not isinstance(response, ChatResponse):
-            raise ModelProviderError(
-                f"{type(self.provider).__name__}.complete() must return a ChatResponse; for "
-                f"{self.model!r} it returned {response!r}",
-                {"model": self.model, "response": response},
-            )
-        if isinstance(self.provider, HTTPProvider):
-            return response
-        provider = response.provider or self.model.partition("/")[0]
-        usage, model = response.usage, response.model or self.wire_id
-        if math.isnan(usage.cost) and usage.total_tokens:
-            from ember.pricing import cost as pricing  # late: prices are read at the first cost
-
-            try:
-                cost = pricing.cost(provider, model, usage, requested_model=self.wire_id)
-            except ModelProviderError as error:
-                error.context["response"] = response  # it is paid for
-                raise
-            usage = usage.priced(cost)
-        return replace(response, usage=usage, provider=provider, model=model)
+    model: str
+    wire_id: str
+    provider: BaseProvider
+    cls: type[BaseProvider]
+    known: Mapping[str, type[BaseProvider]]
+    tally: _Tally
 
 
 class _Observed:
@@ -275,11 +206,35 @@ class _Observed:
         if self._metrics:
             self._report(error)
 
-    def answered(self, answer: object) -> ChatResponse:
-        """Count an answer."""
-        response = self._entry.checked(answer)
+    def answered(self, answer: ChatResponse) -> ChatResponse:
+        """Finish and count an answer."""
+        response = answer if self._entry.provider.is_priced else self.finished(answer)
         self._count(response.usage)
         return response
+
+    def finished(self, answer: ChatResponse) -> ChatResponse:
+        """An answer with what a custom provider left out."""
+        entry, given = self._entry, answer
+        if entry.provider.is_priced:
+            return answer
+        if not isinstance(given, ChatResponse):  # pyright: ignore[reportUnnecessaryIsInstance] - providers without types
+            raise ModelProviderError(
+                f"{type(entry.provider).__name__}.complete() must return a ChatResponse; for "
+                f"{entry.model!r} it returned {given!r}",
+                {"model": entry.model, "response": given},
+            )
+        provider = answer.provider or entry.model.partition("/")[0]
+        usage, model = answer.usage, answer.model or entry.wire_id
+        if math.isnan(usage.cost) and usage.total_tokens:
+            from ember.pricing import cost as pricing  # late: prices are read at the first cost
+
+            try:
+                cost = pricing.cost(provider, model, usage, requested_model=entry.wire_id)
+            except ModelProviderError as error:
+                error.context["response"] = answer  # it is paid for
+                raise
+            usage = usage.priced(cost)
+        return replace(answer, usage=usage, provider=provider, model=model)
 
     def ended(self, response: ChatResponse, error: BaseException | None) -> None:
         """Count a stream; one that failed counts if the provider had counted anything."""
@@ -289,7 +244,7 @@ class _Observed:
             self._report(error)
 
     def _count(self, usage: UsageStats) -> None:
-        self._entry.usage.add(usage)
+        self._entry.tally.add(usage)
         if not self._metrics:
             return
         model = self._entry.model
@@ -311,50 +266,3 @@ class _Observed:
             else:
                 error_type = type(error).__name__
             errors.labels(model=model, error_type=error_type).inc()
-
-
-async def _acomplete(
-    provider: BaseProvider, prompt: Prompt, model: str, params: Mapping[str, Any]
-) -> object:
-    acomplete = getattr(provider, "acomplete", None)
-    if acomplete is not None:
-        return await acomplete(prompt, model, **params)
-    # anyio's threads serve asyncio and trio alike; httpx depends on it.
-    from anyio.to_thread import run_sync
-
-    return await run_sync(lambda: provider.complete(prompt, model, **params))
-
-
-def _source(entry: _Entry, prompt: Prompt, params: Mapping[str, Any]) -> StreamSource:
-    if isinstance(entry.provider, HTTPProvider):
-        return entry.provider.stream(prompt, entry.wire_id, **params)
-    return _WholeAnswer(entry, prompt, params)
-
-
-class _WholeAnswer:
-    """The stream of a provider that does not stream: one chunk."""
-
-    def __init__(self, entry: _Entry, prompt: Prompt, params: Mapping[str, Any]) -> None:
-        self._entry = entry
-        self._prompt = prompt
-        self._params = params
-        self._response = ChatResponse("")
-
-    def run(self) -> Generator[Chunk]:
-        entry = self._entry
-        answer = entry.provider.complete(self._prompt, entry.wire_id, **self._params)
-        yield self._chunk(answer)
-
-    async def arun(self) -> AsyncGenerator[Chunk]:
-        entry = self._entry
-        answer = await _acomplete(entry.provider, self._prompt, entry.wire_id, self._params)
-        yield self._chunk(answer)
-
-    def response(self) -> ChatResponse:
-        return self._response
-
-    def _chunk(self, answer: object) -> Chunk:
-        if isinstance(answer, ChatResponse):
-            self._response = answer  # for the count, should its price be malformed
-        self._response = self._entry.checked(answer)
-        return Chunk(self._response.text, self._response.reasoning or "", self._response.raw)

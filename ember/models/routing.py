@@ -11,13 +11,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
 
 from ember.exceptions import ModelProviderError
 from ember.providers import base
-from ember.providers.compatible import WIRES
+from ember.providers.json_values import data_file
+from ember.providers.servers import SERVERS
 
-__all__ = ["Route", "resolve"]
+if TYPE_CHECKING:
+    from ember.providers.provider import HTTPProvider
+
+__all__ = ["Route", "built_in", "class_for", "resolve"]
 
 
 class Route(NamedTuple):
@@ -27,72 +32,14 @@ class Route(NamedTuple):
     model: str
 
 
-# Short names that people write and no provider knows; never another model.
-_WIRE_IDS: Mapping[tuple[str, str], str] = {
-    ("anthropic", "claude-3-opus"): "claude-3-opus-20240229",
-    ("anthropic", "claude-3-sonnet"): "claude-3-sonnet-20240229",
-    ("anthropic", "claude-3-haiku"): "claude-3-haiku-20240307",
-    ("google", "gemini-pro"): "gemini-pro-latest",
-    ("openai", "gpt-4-vision"): "gpt-4-vision-preview",
-}
-# By the beginning of a name, or the whole of it.
-_FAMILIES = (
-    ("openai", ("gpt-", "chatgpt-", "ft:gpt-", "codex-", "computer-use-")),
-    ("openai", ("o1-", "o3-", "o4-", "ft:o1", "ft:o3", "ft:o4")),
-    ("anthropic", ("claude",)),
-    ("google", ("gemini", "models/gemini", "tunedmodels/")),
-)
-_WHOLE = {"o1": "openai", "o3": "openai", "o4": "openai"}
-# With a date behind them or not. Source: the `openai` 3.54.0 package,
-# `types/shared/responses_model.py`.
-_RESPONSES_ONLY = frozenset(
-    {
-        "o1-pro", "o3-pro", "o3-deep-research", "o4-mini-deep-research", "computer-use-preview",
-        "gpt-5-pro", "gpt-5.5-pro", "gpt-5-codex", "gpt-5.1-codex-max", "gpt-daybreak-blue-latest",
-        "gpt-daybreak-red-latest", "gpt-5.6-cyber", "gpt-6-cyber", "gpt-rosalind-research",
-        "gpt-6-rosalind", "gpt-6.2-astra-law",
-    }
-)  # fmt: skip
+# What stands in each table is said in the file.
+_TABLES = data_file("models")
+_WIRE_IDS: Mapping[str, Mapping[str, str]] = _TABLES["wire_ids"]
+_FAMILIES = [(owner, tuple(begin)) for owner, begin in _TABLES["families"].items()]
+_WHOLE: Mapping[str, str] = _TABLES["whole"]
+_RESPONSES_ONLY = frozenset(_TABLES["responses_only"])
+_SERVED_BY: Mapping[str, list[str]] = _TABLES["served_by"]
 _DATE_AT_END = r"-\d{4}-\d\d-\d\d$"
-# Families that several providers serve: which prefixes would do.
-_SERVED_BY = (
-    (r"(openai/)?gpt-oss", "groq together fireworks cerebras openrouter ollama"),
-    (r"grok", "xai openrouter azure"),
-    (r"deepseek", "deepseek together fireworks openrouter ollama azure"),
-    (
-        r"(open-)?mi[sx]tral|codestral|ministral|magistral|devstral|pixtral|voxtral",
-        "mistral openrouter ollama azure",
-    ),
-    (r"sonar", "perplexity openrouter"),
-    (r"gemma", "google ollama openrouter"),
-    (
-        r"(meta-llama/)?(meta-)?llama|qwen|kimi|glm|phi|command",
-        "groq together fireworks cerebras openrouter ollama",
-    ),
-    (r"smollm", "local ollama"),
-)
-_KNOWN_NAMES = [
-    "gpt-4",
-    "gpt-4o",
-    "gpt-4o-mini",
-    "gpt-4.1",
-    "gpt-5",
-    "gpt-5-mini",
-    "gpt-5.6-sol",
-    "gpt-6-luna",
-    "gpt-6-astra",
-    "o3",
-    "claude-3-opus",
-    "claude-opus-4-8",
-    "claude-opus-5-5",
-    "claude-sonnet-5-5",
-    "claude-haiku-5-5",
-    "gemini-pro",
-    "gemini-flash-latest",
-    "gemini-3.8-flash",
-    "gemini-4-argon",
-    "local/smollm2",
-]
 
 
 def resolve(model: str) -> Route:
@@ -125,32 +72,32 @@ def _owner(lowered: str) -> str | None:
 
 
 def _is_provider(name: str) -> bool:
-    return name.lower() in WIRES or base.is_known(name)
+    return name.lower() in SERVERS or base.is_known(name)
 
 
 def _on_wire(provider: str, model: str) -> Route:
     if base.is_known(provider):
         return Route(provider, model)  # the user's own provider knows its own names
-    model = _WIRE_IDS.get((provider, model.lower()), model)
+    model = _WIRE_IDS.get(provider, {}).get(model.lower(), model)
     if provider == "openai" and re.sub(_DATE_AT_END, "", model.lower()) in _RESPONSES_ONLY:
         return Route("openai-responses", model)
     return Route(provider, model)
 
 
 def _unknown(model: str, lowered: str) -> str:
-    for family, prefixes in _SERVED_BY:
+    for family, prefixes in _SERVED_BY.items():
         if re.match(family, lowered):
-            forms = ", ".join(f"{prefix}/{model}" for prefix in prefixes.split())
+            forms = ", ".join(f"{prefix}/{model}" for prefix in prefixes)
             return f"{model!r} is served by several providers: say which, as in {forms}"
     import difflib  # late: few programs misspell a name
 
     left, slash, right = model.partition("/")
-    providers = sorted({*WIRES, *base.known()})
+    providers = sorted({*SERVERS, *base.known()})
     if slash and (near := difflib.get_close_matches(left.lower(), providers, 2, 0.7)):
         return (
             f"there is no provider {left!r}: did you mean {_either(f'{n}/{right}' for n in near)}?"
         )
-    near = difflib.get_close_matches(lowered, [*_KNOWN_NAMES, *providers], 3, 0.6)
+    near = difflib.get_close_matches(lowered, [*_TABLES["known_names"], *providers], 3, 0.6)
     meant = f"; did you mean {_either(near)}?" if near else "."
     return (
         f"no provider is known for the model {model!r}{meant} Any model works with a prefix: "
@@ -160,3 +107,44 @@ def _unknown(model: str, lowered: str) -> str:
 
 def _either(names: Iterable[str]) -> str:
     return " or ".join(repr(name) for name in names)
+
+
+def class_for(name: str) -> type[HTTPProvider]:
+    """The class that speaks to a server: OpenAI's chat completions, unless it says otherwise here.
+
+    One is imported when it is first asked for: most programs speak one wire, and would spend as
+    long on loading the others as on a call.
+    """
+    if name == "openai-responses":
+        from ember.providers.openai_responses import OpenAIResponses
+
+        return OpenAIResponses
+    if name == "anthropic":
+        from ember.providers.anthropic import AnthropicMessages
+
+        return AnthropicMessages
+    if name == "google":
+        from ember.providers.google import GoogleGenerate
+
+        return GoogleGenerate
+    if name == "local":
+        from ember.providers.local import LocalChat
+
+        return LocalChat
+    if name in ("azure", "ollama"):
+        from ember.providers.compatible import AzureChat, OllamaChat
+
+        return AzureChat if name == "azure" else OllamaChat
+    from ember.providers.openai_chat import OpenAIChat
+
+    return OpenAIChat
+
+
+@cache
+def built_in(name: str) -> HTTPProvider:
+    """The provider of this name in `SERVERS`, for whoever reads or prepares traffic with it.
+
+    Raises:
+        KeyError: There is none.
+    """
+    return class_for(name)(SERVERS[name])

@@ -13,7 +13,7 @@ from weakref import WeakSet
 from ember.exceptions import ModelProviderError
 from ember.models.schemas import ChatResponse, Chunk, UsageStats
 
-__all__ = ["AsyncStream", "Observe", "Stream", "StreamSource", "close_open_streams"]
+__all__ = ["AsyncStream", "Observe", "Observed", "Stream", "StreamSource", "close_open_streams"]
 
 
 class StreamSource(Protocol):
@@ -32,8 +32,24 @@ class StreamSource(Protocol):
         ...
 
 
-# Called when the request is sent; gives what is called with the answer when the stream has ended.
-Observe = Callable[[], Callable[[ChatResponse, "BaseException | None"], None]]
+class Observed(Protocol):
+    """Follows one stream from its request to its end."""
+
+    def finished(self, answer: ChatResponse) -> ChatResponse:
+        """The answer with what the provider left out.
+
+        Raises:
+            ModelProviderError: It has no price, as it was set up; the answer is in the context.
+        """
+        ...
+
+    def ended(self, response: ChatResponse, error: BaseException | None) -> None:
+        """Count the stream."""
+        ...
+
+
+# Called when the request is sent.
+Observe = Callable[[], Observed]
 
 
 class _Streamed:
@@ -46,7 +62,7 @@ class _Streamed:
     def __init__(self, source: StreamSource, observe: Observe) -> None:
         self._source = source
         self._observe = observe
-        self._ended: Callable[[ChatResponse, BaseException | None], None] | None = None
+        self._observed: Observed | None = None
         self._pieces: list[str] = []
         self._response: ChatResponse | None = None
 
@@ -77,20 +93,23 @@ class _Streamed:
     def _end(self, error: BaseException | None = None) -> None:
         if self._response is not None:
             return
-        malformed: ModelProviderError | None = None
+        observed = self._observed
+        failure: ModelProviderError | None = None
         try:
-            self._response = self._source.response()
-        except ModelProviderError as price_error:
+            response = self._source.response()
+            self._response = observed.finished(response) if observed else response
+        except ModelProviderError as unfinished:
             # The answer is paid for all the same.
-            self._response, malformed = price_error.context["response"], price_error
-        if self._ended is not None and self._response is not None:
-            self._ended(self._response, error or malformed)
-        if malformed is not None and error is None:
-            raise malformed
+            failure, paid = unfinished, unfinished.context.get("response")
+            self._response = paid if isinstance(paid, ChatResponse) else ChatResponse("")
+        if observed is not None:
+            observed.ended(self._response, error or failure)
+        if failure is not None and error is None:
+            raise failure
 
     def __del__(self) -> None:
         # Let go before its end: what it used is counted; its generator closes the connection.
-        if self._ended is not None and not sys.is_finalizing():
+        if self._observed is not None and not sys.is_finalizing():
             self._end()
 
 
@@ -109,8 +128,8 @@ class Stream(_Streamed):
         return self
 
     def __next__(self) -> Chunk:
-        if self._ended is None:
-            self._ended = self._observe()
+        if self._observed is None:
+            self._observed = self._observe()
         try:
             chunk = next(self._chunks)
         except StopIteration:
@@ -165,8 +184,8 @@ class AsyncStream(_Streamed):
         return self
 
     async def __anext__(self) -> Chunk:
-        if self._ended is None:
-            self._ended = self._observe()
+        if self._observed is None:
+            self._observed = self._observe()
         try:
             chunk = await self._chunks.__anext__()
         except StopAsyncIteration:

@@ -12,21 +12,23 @@ from typing import Any
 
 from ember.conversation.messages import Message
 from ember.conversation.parts import NativePart, Part, Text, ToolResult, json_or_text
-from ember.conversation.tools import (
-    Choice,
-    JsonFormat,
-    NativeTool,
-    Tool,
-    as_choice,
-    as_format,
-    as_tools,
-)
+from ember.conversation.tools import Choice, JsonFormat, Tool
 from ember.exceptions import ModelProviderError
 from ember.models.schemas import Chunk, FinishReason, ToolCall, UsageStats
 from ember.pricing.cost import Billing
-from ember.providers.arguments import as_object, as_stops
-from ember.providers.json_values import count, dollars, entries, fields, index, string
-from ember.providers.wire import Answer, Call, Wire
+from ember.providers.call import Answer, Call, Headers, as_stops
+from ember.providers.json_values import (
+    count,
+    counts,
+    dollars,
+    entries,
+    fields,
+    given,
+    index,
+    places,
+    string,
+)
+from ember.providers.provider import Fold, HTTPProvider
 
 __all__ = ["AnthropicMessages"]
 
@@ -38,6 +40,18 @@ _FINISH: Mapping[str, FinishReason] = {
     "tool_use": "tool_calls",
     "refusal": "content_filter",
 }
+_USAGE = places(
+    input="input_tokens",
+    output="output_tokens",
+    cached="cache_read_input_tokens",
+    written="cache_creation_input_tokens",
+    reasoning="output_tokens_details.thinking_tokens",
+)
+_BILLED = places(
+    cache_write_5m_tokens="cache_creation.ephemeral_5m_input_tokens",
+    cache_write_1h_tokens="cache_creation.ephemeral_1h_input_tokens",
+    web_searches="server_tool_use.web_search_requests",
+)
 # Anthropic demands max_tokens. 16,000 is what its documentation advises where nothing is streamed;
 # thinking counts against it. 4096 is what every older model can write, and those refuse a prompt
 # that leaves no room for max_tokens. A longer answer says finish_reason "length".
@@ -51,21 +65,29 @@ _VERSION, _SAMPLING_VERSION = "2026-10-21", "2023-06-01"
 _SAMPLING = ("temperature", "top_p", "top_k")
 
 
-class AnthropicMessages(Wire):
+class AnthropicMessages(HTTPProvider):
     """Anthropic's messages."""
 
+    places = {  # noqa: RUF012 - a table, never changed
+        "stop": ("stop_sequences",),
+        "response_format": ("output_config", "format"),
+        "reasoning_effort": ("output_config", "effort"),
+    }
+    merged = ("output_config",)
+    refused = {  # noqa: RUF012 - a table, never changed
+        "seed": "leave it out; its answers cannot be pinned"
+    }
+
     def url(self, call: Call) -> str:
-        """See `Wire.url`."""
         return f"{call.base_url.removesuffix('/v1')}/v1/messages"
 
-    def headers(self, call: Call) -> dict[str, str]:
-        """See `Wire.headers`."""
+    def headers(self, call: Call) -> Headers:
+        headers = super().headers(call)
         sampling = any(name in call.params for name in _SAMPLING)
-        version = _SAMPLING_VERSION if sampling else _VERSION
-        return {"anthropic-version": version, **super().headers(call)}
+        headers["anthropic-version"] = _SAMPLING_VERSION if sampling else _VERSION
+        return headers
 
     def body(self, call: Call) -> dict[str, Any]:
-        """See `Wire.body`."""
         in_place = _SYSTEM_IN_PLACE.match(call.model) is not None
         system: list[Part] = []
         turns: list[Message] = []
@@ -82,150 +104,77 @@ class AnthropicMessages(Wire):
         # A budget of thinking counts against max_tokens, and must be less.
         body["max_tokens"] += count(fields(call.params.get("thinking")).get("budget_tokens"))
         if blocks := _blocks(system):
-            alone = len(blocks) == 1 and set(blocks[0]) == {"type", "text"}
-            body["system"] = blocks[0]["text"] if alone else blocks
-        for name, value in call.params.items():
-            _add(body, name, value)
+            body["system"] = _alone(blocks)
+        params = dict(call.params)
+        parallel = params.pop("parallel_tool_calls", None)
+        if params.get("reasoning_effort") == "none":
+            del params["reasoning_effort"]
+            params.setdefault("thinking", {"type": "disabled"})
+        self.add(body, params)
+        if parallel is not None:
+            choice = {"type": "auto", **body.get("tool_choice", {})}
+            body["tool_choice"] = {**choice, "disable_parallel_tool_use": not parallel}
         if call.stream:
             body["stream"] = True
         return body
 
+    def translated(self, name: str, value: Any) -> Any:
+        return as_stops(value) if name == "stop" else super().translated(name, value)
+
+    def tool(self, tool: Tool) -> Mapping[str, Any]:
+        return given(
+            name=tool.name,
+            description=tool.description,
+            input_schema=tool.parameters,
+            strict=tool.strict,
+        )
+
+    def choice(self, choice: Choice) -> Mapping[str, Any]:
+        if choice.name is not None:
+            return {"type": "tool", "name": choice.name}
+        return {"type": "any" if choice.mode == "required" else choice.mode}
+
+    def format(self, wanted: JsonFormat) -> Mapping[str, Any]:
+        if wanted.schema is None:
+            raise ModelProviderError(
+                "anthropic has no JSON mode without a schema: pass the JSON schema as "
+                "response_format="
+            )
+        return {"type": "json_schema", "schema": wanted.schema}
+
     def read(self, body: Mapping[str, Any]) -> Answer | None:
-        """See `Wire.read`."""
         if body.get("type") != "message" and not isinstance(body.get("content"), list):
             return None
-        reader = MessageStreamReader()
-        reader.whole(body)
-        return reader.answer()
-
-    def stream_reader(self) -> MessageStreamReader:
-        """See `Wire.stream_reader`."""
-        return MessageStreamReader()
-
-
-class MessageStreamReader:
-    """Reads the events of one streamed message."""
-
-    ends_with_done = False
-
-    def __init__(self) -> None:
-        self.started = False
-        self.complete = False
-        self.failure: Mapping[str, Any] | None = None
-        self._blocks: list[dict[str, Any]] = []
-        self._at: dict[int, dict[str, Any]] = {}
-        self._text: list[str] = []
-        self._stop = ""
-        self._details: Mapping[str, Any] = {}
-        self._model = ""
-        self._id = ""
-        self._usage: dict[str, Any] = {}
-
-    def read(self, name: str, event: Mapping[str, Any]) -> Chunk | None:
-        """See `StreamReader.read`."""
-        kind = string(event.get("type")) or name
-        self.started = self.started or kind.startswith(("message", "content_block", "ping"))
-        if kind == "content_block_delta":
-            return self._delta(event)
-        if kind == "content_block_start":
-            text = self._begin(fields(event.get("content_block")), index(event.get("index")))
-            return Chunk(text, "", event) if text else None
-        if kind == "message_start":
-            self.whole(fields(event.get("message")))
-        elif kind == "message_delta":
-            self._stopped(fields(event.get("delta")))
-            self._count(event.get("usage"))
-        elif kind == "message_stop":
-            self.complete = True
-        elif kind == "message":
-            # The whole answer: of a call that is not streamed, or of a server that does not stream.
-            text = self.whole(event)
-            self.complete = True
-            return Chunk(text, "", event) if text else None
-        return None
-
-    def whole(self, message: Mapping[str, Any]) -> str:
-        """Take a message as a whole, or its beginning; returns its text."""
-        self._model = string(message.get("model")) or self._model
-        self._id = string(message.get("id")) or self._id
-        self._stopped(message)
-        self._count(message.get("usage"))
-        content = entries(message.get("content"))
-        return "".join([self._begin(block, place) for place, block in enumerate(content)])
-
-    def _begin(self, content: Mapping[str, Any], place: int | None) -> str:
-        block = dict(content)
-        self._blocks.append(block)
-        self._at[len(self._blocks) - 1 if place is None else place] = block
-        text = string(block.get("text")) if block.get("type") == "text" else ""
-        self._text.append(text)
-        return text
-
-    def _stopped(self, delta: Mapping[str, Any]) -> None:
-        self._stop = string(delta.get("stop_reason")) or self._stop
-        self._details = fields(delta.get("stop_details")) or self._details
-
-    def _delta(self, event: Mapping[str, Any]) -> Chunk | None:
-        delta = fields(event.get("delta"))
-        place = index(event.get("index"))
-        block = self._at.get(place) if place is not None else next(reversed(self._blocks), None)
-        if block is None:
-            self._begin({}, place)
-            block = self._blocks[-1]
-        kind = delta.get("type")
-        if kind in ("text_delta", "thinking_delta"):
-            key = "text" if kind == "text_delta" else "thinking"
-            new = string(delta.get(key))
-            block["type"] = key
-            block[key] = string(block.get(key)) + new
-            if key == "thinking":
-                return Chunk("", new, event) if new else None
-            self._text.append(new)
-            return Chunk(new, "", event) if new else None
-        if kind == "input_json_delta":
-            block["json"] = string(block.get("json")) + string(delta.get("partial_json"))
-        elif kind == "signature_delta":
-            block["signature"] = string(delta.get("signature"))
-        elif kind == "citations_delta":
-            block["citations"] = [*entries(block.get("citations")), fields(delta.get("citation"))]
-        return None
-
-    def _count(self, usage: object) -> None:
-        # Later counts are cumulative and may correct earlier ones.
-        self._usage |= {k: v for k, v in fields(usage).items() if v is not None}
-
-    def answer(self) -> Answer:
-        """See `StreamReader.answer`."""
-        content: list[dict[str, Any]] = []
-        for begun in self._blocks:
-            block = dict(begun)
-            if text := block.pop("json", ""):
-                block["input"] = json_or_text(text)
-            content.append(block)
+        content = entries(body.get("content"))
         calls = [
             ToolCall(string(b.get("id")), string(b.get("name")), json_or_text(b.get("input")))
             for b in content
             if b.get("type") == "tool_use"
         ]
         thoughts = [string(b.get("thinking")) for b in content if b.get("type") == "thinking"]
-        reason = _FINISH.get(self._stop, "other") if self._stop else None
+        stopped = string(body.get("stop_reason"))
+        reason = _FINISH.get(stopped, "other") if stopped else None
         refusal = None
         if reason == "content_filter":
-            told = (self._details.get("explanation"), self._details.get("category"))
-            refusal = string(told[0]) or string(told[1]) or "refused"
-        answer = Answer(
-            "".join(self._text),
+            details = fields(body.get("stop_details"))
+            told = string(details.get("explanation")) or string(details.get("category"))
+            refusal = told or "refused"
+        stats, billing = _counted(fields(body.get("usage")))
+        return Answer(
+            "".join([string(b.get("text")) for b in content if b.get("type") == "text"]),
             reason,
             calls,
             "".join(thoughts) or None,
             refusal,
-            self._model,
-            self._id or None,
-            message={"role": "assistant", "content": content},
+            string(body.get("model")),
+            string(body.get("id")) or None,
+            {"role": "assistant", "content": content},
+            stats,
+            billing,
         )
-        if self._usage:
-            _count(answer, self._usage)
-        return answer
+
+    def fold(self) -> Fold:
+        return _MessageFold()
 
 
 # --- requests ----------------------------------------------------------------------------------
@@ -242,10 +191,15 @@ def _messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
             results_of += blocks  # the results of one turn's calls go together
             continue
         results_of = blocks if message.role == "tool" else None
-        alone = len(blocks) == 1 and set(blocks[0]) == {"type", "text"}
         role = "user" if message.role == "tool" else message.role
-        made.append({"role": role, "content": blocks[0]["text"] if alone else blocks})
+        made.append({"role": role, "content": _alone(blocks)})
     return made
+
+
+def _alone(blocks: list[Mapping[str, Any]]) -> Any:
+    """Blocks as content: a text that stands alone is a string."""
+    alone = len(blocks) == 1 and set(blocks[0]) == {"type", "text"}
+    return blocks[0]["text"] if alone else blocks
 
 
 def _blocks(parts: Sequence[Part]) -> list[Mapping[str, Any]]:
@@ -281,95 +235,123 @@ def _block(part: Part) -> Mapping[str, Any]:
     return {"type": kind, "source": source}
 
 
-def _add(body: dict[str, Any], name: str, value: Any) -> None:
-    if name == "stop":
-        body["stop_sequences"] = as_stops(value)
-    elif name == "tools":
-        body["tools"] = [_tool(tool) for tool in as_tools(value)]
-    elif name == "tool_choice":
-        choice = _choice(as_choice(value))
-        # Set beside parallel_tool_calls in either order.
-        body["tool_choice"] = {**choice, **_parallel(body.get("tool_choice"))}
-    elif name == "parallel_tool_calls":
-        choice = body.setdefault("tool_choice", {"type": "auto"})
-        choice["disable_parallel_tool_use"] = not value
-    elif name == "response_format":
-        output = body.setdefault("output_config", {})
-        output["format"] = _format(as_format(value))
-    elif name == "reasoning_effort" and value == "none":
-        body.setdefault("thinking", {"type": "disabled"})
-    elif name == "reasoning_effort":
-        body.setdefault("output_config", {})["effort"] = value
-    elif name == "seed":
-        raise ModelProviderError(
-            f"anthropic has no seed (seed={value!r}): leave it out; its answers cannot be pinned",
-            {"provider": "anthropic", "param": "seed"},
-        )
-    elif name == "output_config":
-        body["output_config"] = {**body.get("output_config", {}), **as_object(name, value)}
-    else:
-        body[name] = value
-
-
-def _parallel(choice: Mapping[str, Any] | None) -> dict[str, Any]:
-    key = "disable_parallel_tool_use"
-    return {key: choice[key]} if choice and key in choice else {}
-
-
-def _tool(tool: Tool | NativeTool) -> Mapping[str, Any]:
-    if isinstance(tool, NativeTool):
-        return tool.value
-    made: dict[str, Any] = {"name": tool.name}
-    if tool.description is not None:
-        made["description"] = tool.description
-    made["input_schema"] = tool.parameters
-    if tool.strict is not None:
-        made["strict"] = tool.strict
-    return made
-
-
-def _choice(choice: Choice | Mapping[str, Any]) -> Mapping[str, Any]:
-    if not isinstance(choice, Choice):
-        return choice
-    if choice.name is not None:
-        return {"type": "tool", "name": choice.name}
-    return {"type": "any" if choice.mode == "required" else choice.mode}
-
-
-def _format(wanted: JsonFormat | Mapping[str, Any]) -> Mapping[str, Any]:
-    if not isinstance(wanted, JsonFormat):
-        return wanted
-    if wanted.schema is None:
-        raise ModelProviderError(
-            "anthropic has no JSON mode without a schema: pass the JSON schema as response_format="
-        )
-    return {"type": "json_schema", "schema": wanted.schema}
-
-
 # --- answers -----------------------------------------------------------------------------------
 
 
-def _count(answer: Answer, usage: Mapping[str, Any]) -> None:
-    cached = count(usage.get("cache_read_input_tokens"))
-    written = count(usage.get("cache_creation_input_tokens"))
-    details = fields(usage.get("output_tokens_details"))
-    answer.usage = UsageStats(
+class _MessageFold(Fold):
+    """Folds the events of one streamed message."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._message: dict[str, Any] = {}
+        self._usage: dict[str, Any] = {}
+        self._blocks: list[_Block] = []
+        self._at: dict[int, _Block] = {}
+
+    def add(self, name: str, event: Mapping[str, Any]) -> Chunk | None:
+        kind = string(event.get("type")) or name
+        self.started = self.started or kind.startswith(("message", "content_block", "ping"))
+        if kind == "content_block_delta":
+            text, thoughts = self._block(event).add(fields(event.get("delta")))
+            return Chunk(text, thoughts, event) if text or thoughts else None
+        text = ""
+        if kind == "content_block_start":
+            text = self._begin(fields(event.get("content_block")), index(event.get("index")))
+        elif kind == "message_delta":
+            self._say(fields(event.get("delta")), event.get("usage"))
+        elif kind == "message_stop":
+            self.complete = True
+        elif kind in ("message_start", "message"):
+            # The whole answer: of a call that is not streamed, or of a server that does not stream.
+            whole = kind == "message"
+            message = event if whole else fields(event.get("message"))
+            self._say(message, message.get("usage"))
+            content = entries(message.get("content"))
+            begun = [self._begin(block, place) for place, block in enumerate(content)]
+            text = "".join(begun) if whole else ""
+            self.complete = self.complete or whole
+        return Chunk(text, "", event) if text else None
+
+    def _begin(self, content: Mapping[str, Any], place: int | None) -> str:
+        block = _Block(content)
+        self._at[len(self._blocks) if place is None else place] = block
+        self._blocks.append(block)
+        return string(content.get("text")) if content.get("type") == "text" else ""
+
+    def _block(self, event: Mapping[str, Any]) -> _Block:
+        place = index(event.get("index"))
+        block = self._at.get(place) if place is not None else next(reversed(self._blocks), None)
+        if block is None:
+            self._begin({}, place)
+            block = self._blocks[-1]
+        return block
+
+    def _say(self, message: Mapping[str, Any], usage: object) -> None:
+        for key in ("id", "model", "stop_reason", "stop_details"):
+            if value := message.get(key):
+                self._message[key] = value
+        # Later counts are cumulative and may correct earlier ones.
+        self._usage |= {k: v for k, v in fields(usage).items() if v is not None}
+
+    def body(self) -> Mapping[str, Any]:
+        content = [block.body() for block in self._blocks]
+        return {**self._message, "content": content, "usage": self._usage}
+
+
+# Which field of a block a delta adds text to.
+_GROWING = {
+    "text_delta": "text",
+    "thinking_delta": "thinking",
+    "input_json_delta": "partial_json",
+}
+
+
+class _Block:
+    """One block of a streamed message, as far as it has come."""
+
+    def __init__(self, content: Mapping[str, Any]) -> None:
+        self._content = dict(content)
+        self._pieces: dict[str, list[str]] = {}
+
+    def add(self, delta: Mapping[str, Any]) -> tuple[str, str]:
+        """Take a delta; returns its text and its reasoning."""
+        kind = delta.get("type")
+        if key := _GROWING.get(string(kind)):
+            new = string(delta.get(key))
+            self._pieces.setdefault(key, []).append(new)
+            return new if key == "text" else "", new if key == "thinking" else ""
+        if kind == "signature_delta":
+            self._content["signature"] = string(delta.get("signature"))
+        elif kind == "citations_delta":
+            cited = [*entries(self._content.get("citations")), fields(delta.get("citation"))]
+            self._content["citations"] = cited
+        return "", ""
+
+    def body(self) -> dict[str, Any]:
+        """The block as it would stand in a whole message."""
+        block = dict(self._content)
+        for key, pieces in self._pieces.items():
+            text = "".join(pieces)
+            if key != "partial_json":
+                block["type"], block[key] = key, string(block.get(key)) + text
+            elif text:
+                block["input"] = json_or_text(text)
+        return block
+
+
+def _counted(usage: Mapping[str, Any]) -> tuple[UsageStats | None, Billing | None]:
+    """What the answer used, in the normalised meaning, and what its price needs besides."""
+    if not usage:
+        return None, None
+    found = counts(usage, _USAGE)
+    cached, written = found.get("cached", 0), found.get("written", 0)
+    stats = UsageStats(
         # Anthropic leaves cached reads and writes out of its input_tokens.
-        count(usage.get("input_tokens")) + cached + written,
-        count(usage.get("output_tokens")),
+        found.get("input", 0) + cached + written,
+        found.get("output", 0),
         cached_tokens=cached,
         cache_write_tokens=written,
-        reasoning_tokens=count(details.get("thinking_tokens")),
+        reasoning_tokens=found.get("reasoning", 0),
     )
-    by_age = fields(usage.get("cache_creation"))
-    tools = fields(usage.get("server_tool_use"))
-    counts = {
-        "cache_write_5m_tokens": count(by_age.get("ephemeral_5m_input_tokens")),
-        "cache_write_1h_tokens": count(by_age.get("ephemeral_1h_input_tokens")),
-        "web_searches": count(tools.get("web_search_requests")),
-    }
-    answer.billing = Billing(
-        {name: counted for name, counted in counts.items() if counted},
-        tier=string(usage.get("service_tier")) or None,
-        reported=dollars(usage.get("cost")),
-    )
+    tier = string(usage.get("service_tier")) or None
+    return stats, Billing(counts(usage, _BILLED), tier, dollars(usage.get("cost")))

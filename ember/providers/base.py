@@ -1,23 +1,24 @@
-"""What every provider is, and the table of them."""
+"""What every provider is, and the table of the user's own."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import AsyncGenerator, Generator, Mapping
+from typing import Any, cast
 
 from ember.exceptions import ModelProviderError
-from ember.models.schemas import ChatResponse
+from ember.models.schemas import ChatResponse, Chunk
+from ember.models.streams import StreamSource
 
-__all__ = ["BaseProvider", "create", "generation", "is_known", "known", "register_provider"]
+__all__ = ["BaseProvider", "create", "is_known", "known", "register_provider"]
 
 
 class BaseProvider:
-    """A provider of models: the class to derive one's own from, for `register_provider`.
+    """A provider of models: the class to derive a custom one from, for `register_provider`.
 
-    A subclass defines `complete`; where it needs a key, `_get_api_key_from_env` too. A provider
-    that is asynchronous by nature may define `acomplete` as well: without it, `acall` runs
-    `complete` in a thread.
+    A subclass defines `complete`; where it needs a key, `_get_api_key_from_env` too. What it may
+    define besides: `acomplete`, where it is asynchronous by nature, and `stream`, where it can
+    answer in pieces.
 
     Args:
         api_key: The key; by default what `_get_api_key_from_env` finds.
@@ -25,6 +26,9 @@ class BaseProvider:
     Raises:
         ModelProviderError: The subclass looks for a key and there is none.
     """
+
+    is_priced = False
+    """Whether its answers come with their cost, their model and the provider's name."""
 
     def __init__(self, api_key: str | None = None) -> None:
         self.api_key = api_key or self._get_api_key_from_env()
@@ -48,17 +52,59 @@ class BaseProvider:
         """
         raise NotImplementedError(f"{type(self).__name__} does not define complete()")
 
+    async def acomplete(self, prompt: Any, model: str, **kwargs: Any) -> ChatResponse:
+        """`complete` without blocking the event loop; by default in a thread."""
+        # anyio's threads serve asyncio and trio alike; httpx depends on it.
+        from anyio.to_thread import run_sync
+
+        return await run_sync(lambda: self.complete(prompt, model, **kwargs))
+
+    def stream(self, prompt: Any, model: str, **kwargs: Any) -> StreamSource:
+        """Prepare an answer in pieces, sent when it runs; by default the whole of it as one."""
+        return _WholeAnswer(self, prompt, model, kwargs)
+
     def _get_api_key_from_env(self) -> str | None:
         return None
 
 
+class _WholeAnswer:
+    """The stream of a provider that does not stream: one chunk."""
+
+    def __init__(
+        self, provider: BaseProvider, prompt: Any, model: str, params: Mapping[str, Any]
+    ) -> None:
+        self._provider = provider
+        self._prompt = prompt
+        self._model = model
+        self._params = params
+        self._answer = ChatResponse("")
+
+    def run(self) -> Generator[Chunk]:
+        self._answer = self._provider.complete(self._prompt, self._model, **self._params)
+        yield from self._chunks()
+
+    async def arun(self) -> AsyncGenerator[Chunk]:
+        self._answer = await self._provider.acomplete(self._prompt, self._model, **self._params)
+        for chunk in self._chunks():
+            yield chunk
+
+    def response(self) -> ChatResponse:
+        return self._answer
+
+    def _chunks(self) -> Generator[Chunk]:
+        answer = cast("object", self._answer)
+        if isinstance(answer, ChatResponse):  # else the registry says what is wrong with it
+            yield Chunk(answer.text, answer.reasoning or "", answer.raw)
+
+
 _lock = threading.Lock()
-_providers: dict[str, type[BaseProvider]] = {}
-_generation = 0
+# Replaced with each registration and never changed: a caller that holds the table which an instance
+# was made with sees by its identity whether it is still the one in force.
+providers: Mapping[str, type[BaseProvider]] = {}
 
 
 def register_provider(name: str, provider: type[BaseProvider]) -> None:
-    """Make `models("name/model", ...)` call a provider of one's own.
+    """Make `models("name/model", ...)` call a custom provider.
 
     A second registration of a name replaces the first, and the instances made of it.
 
@@ -69,8 +115,8 @@ def register_provider(name: str, provider: type[BaseProvider]) -> None:
     Raises:
         ModelProviderError: The name or the class cannot serve.
     """
-    global _generation
-    if not isinstance(name, str) or not name or not set(name.lower()) <= _NAME_SIGNS:  # pyright: ignore[reportUnnecessaryIsInstance] - callers without types
+    global providers
+    if not isinstance(name, str) or not name or not set(name.lower()) <= _NAME_CHARACTERS:  # pyright: ignore[reportUnnecessaryIsInstance] - callers without types
         raise ModelProviderError(
             f"{name!r} cannot be a provider's name: use letters, digits, '-', '_' and '.'"
         )
@@ -80,33 +126,28 @@ def register_provider(name: str, provider: type[BaseProvider]) -> None:
             "BaseProvider, with a complete() method"
         )
     with _lock:
-        _providers[name.lower()] = provider
-        _generation += 1
+        providers = {**providers, name.lower(): provider}
 
 
-_NAME_SIGNS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_.")
-
-
-def generation() -> int:
-    """A number that grows with each registration: what was made before may be outdated."""
-    return _generation
+_NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_.")
 
 
 def is_known(name: str) -> bool:
-    """Whether a provider of the user's own has this name."""
-    return name.lower() in _providers
+    """Whether a custom provider has this name."""
+    return name.lower() in providers
 
 
 def known() -> Mapping[str, type[BaseProvider]]:
     """The registered providers by name."""
-    return _providers
+    return providers
 
 
-def create(name: str) -> BaseProvider:
-    """An instance of the user's provider with this name."""
-    cls = _providers[name.lower()]
+def create(cls: type[BaseProvider]) -> BaseProvider:
+    """An instance of a custom provider."""
+    if not issubclass(cls, BaseProvider):  # pyright: ignore[reportUnnecessaryIsInstance] - callers without types
+        # A class with complete() is enough: what it lacks is BaseProvider's.
+        cls = cast("type[BaseProvider]", type(cls.__name__, (cls, BaseProvider), {}))
     instance = cls.__new__(cls)
     # The documented __init__(self, api_key: str) takes the key itself, so look for it before.
-    find_key = getattr(instance, "_get_api_key_from_env", None)
-    cls.__init__(instance, find_key() if find_key is not None else None)
+    cls.__init__(instance, instance._get_api_key_from_env())  # pyright: ignore[reportPrivateUsage] - the documented hook
     return instance

@@ -1,72 +1,60 @@
-"""Which wire each server speaks: OpenAI's chat completions, unless it says otherwise here."""
+"""Servers of chat completions that differ from OpenAI in more than a table; pure.
+
+Source for Azure: the `openai` 3.54.0 package (`lib/azure.py`) and learn.microsoft.com ("Azure
+OpenAI API version lifecycle"), read on 2026-11-22.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING
+import os
+import re
 
-from ember.providers.servers import SERVERS, Server
+from ember.providers.call import Call
+from ember.providers.openai_chat import OpenAIChat
 
-if TYPE_CHECKING:
-    from ember.providers.wire import Wire
-
-__all__ = ["WIRES"]
+__all__ = ["AzureChat", "OllamaChat"]
 
 
-class _Wires(Mapping[str, "Wire"]):
-    """The wires by the server's name; one is loaded when it is first asked for.
+class AzureChat(OpenAIChat):
+    """Chat completions on Azure; the model is the name of the deployment.
 
-    Most programs speak one of them, and would spend as long on loading the others as on a call.
+    With `OPENAI_API_VERSION` set, or in the URL (`?api-version=`), the dated surface is called,
+    else the `v1` one, which needs no version.
     """
 
-    def __init__(self) -> None:
-        self._made: dict[str, Wire] = {}
+    def url(self, call: Call) -> str:
+        base, _, query = call.base_url.partition("?")
+        base = base.rstrip("/")
+        version = query or _query(os.environ.get("OPENAI_API_VERSION", "").strip())
+        named = "/deployments/" in base  # the deployment's own address
+        if base.endswith("/v1") or not (version or named):
+            base = base if base.endswith("/v1") else f"{base.removesuffix('/openai')}/openai/v1"
+            return f"{base}/chat/completions"
+        if not named:
+            base = f"{base.removesuffix('/openai')}/openai/deployments/{call.model}"
+        return f"{base}/chat/completions{'?' if version else ''}{version}"
 
-    def __getitem__(self, name: str) -> Wire:
-        wire = self._made.get(name)
-        if wire is None:
-            # Of two threads that come at once, both get the one that was first.
-            wire = self._made.setdefault(name, _spoken_by(name)(SERVERS[name]))
-        return wire
-
-    def __contains__(self, name: object) -> bool:
-        return name in SERVERS
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(SERVERS)
-
-    def __len__(self) -> int:
-        return len(SERVERS)
+    def takes_max_tokens(self, call: Call, known: bool) -> bool:
+        # A deployment's name is all that there is to go by: Mistral's refuse
+        # max_completion_tokens (pydantic-ai issue 6593).
+        return re.search(r"mistral|ministral|codestral", call.model, re.IGNORECASE) is not None
 
 
-def _spoken_by(name: str) -> Callable[[Server], Wire]:
-    if name == "openai-responses":
-        from ember.providers.openai_responses import OpenAIResponses
-
-        return OpenAIResponses
-    if name == "anthropic":
-        from ember.providers.anthropic import AnthropicMessages
-
-        return AnthropicMessages
-    if name == "google":
-        from ember.providers.google import GoogleGenerate
-
-        return GoogleGenerate
-    if name == "azure":
-        from ember.providers.azure import AzureChat
-
-        return AzureChat
-    if name == "ollama":
-        from ember.providers.ollama import OllamaChat
-
-        return OllamaChat
-    if name == "local":
-        from ember.providers.local import LocalChat
-
-        return LocalChat
-    from ember.providers.openai_chat import OpenAIChat
-
-    return OpenAIChat
+def _query(version: str) -> str:
+    return f"api-version={version}" if version else ""
 
 
-WIRES: Mapping[str, Wire] = _Wires()
+class OllamaChat(OpenAIChat):
+    """Ollama, whose own variable is `host:port` with or without a scheme."""
+
+    def base_url(self) -> str:
+        host = os.environ.get("OLLAMA_HOST", "").strip().rstrip("/")
+        if not host or os.environ.get("OLLAMA_BASE_URL"):
+            return super().base_url()
+        if "://" in host:
+            return f"{host}/v1"
+        # As ollama's own client completes it (`envconfig/config.go`).
+        name, mark, port = host.rpartition(":")
+        if not mark or not port.isdecimal():
+            name, port = host, "11434"
+        return f"http://{name or '127.0.0.1'}:{port}/v1"

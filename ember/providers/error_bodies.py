@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ember.providers.json_values import count, entries, fields, items, loaded, string
+from ember.providers.json_values import count, entries, fields, items, parsed, string
 from ember.providers.sse import EventDecoder
 
 __all__ = ["ErrorBody", "read_error"]
@@ -54,7 +54,7 @@ def read_error(body: object) -> ErrorBody:
         return read_error(told) if told else ErrorBody(_plain(body))
     top = fields(body)
     if isinstance(page := top.get("html-message"), str):
-        return read_error(_json_or_text(page))  # Portkey wraps the upstream's JSON in a string
+        return read_error(parsed(page))  # Portkey wraps the upstream's JSON in a string
     error: object = top.get("error") or top.get("errors")
     if several := items(error):
         error = several[0]
@@ -90,7 +90,7 @@ def _from_fields(error: Mapping[str, Any], top: Mapping[str, Any]) -> ErrorBody:
         words.append("content_filter")
     words += [code, kind, status]
     if upstream := metadata.get("raw"):
-        told = read_error(_json_or_text(upstream) if isinstance(upstream, str) else upstream)
+        told = read_error(parsed(upstream) if isinstance(upstream, str) else upstream)
         sentence = f"{sentence}: {told.message}" if told.message else sentence
         words += told.words
     param = error.get("param")
@@ -137,7 +137,7 @@ def _first_object(text: str) -> Mapping[str, Any]:
     if text.lstrip().startswith(("data:", "event:", "[")):
         decoder = EventDecoder()
         for event in (*decoder.feed(text.encode()), *decoder.finish()):
-            if told := fields(_json_or_text(event.data)):
+            if told := fields(parsed(event.data)):
                 return told
     return {}
 
@@ -149,10 +149,3 @@ def _plain(text: str) -> str:
 
 
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
-
-
-def _json_or_text(text: str) -> object:
-    try:
-        return loaded(text)
-    except ValueError:
-        return text

@@ -13,64 +13,24 @@ import math
 import re
 import time
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any, cast
+from typing import Any
 
 from ember.exceptions import ErrorType, ProviderAPIError
 from ember.providers.error_bodies import ErrorBody, read_error
-from ember.providers.json_values import entries, fields, items, request_id, string
+from ember.providers.json_values import data_file, entries, fields, items, request_id, string
 from ember.providers.retired import retirement
+from ember.transport.environment import without_user
 
-__all__ = ["api_error", "without_keys"]
+__all__ = ["api_error", "not_of_wire"]
 
+_TABLES = data_file("errors")
 _WORDS: Mapping[str, ErrorType] = {
-    word: kind
-    for kind, words in cast(
-        "Mapping[ErrorType, str]",
-        {
-            "authentication": "invalid_api_key authentication_error authentication unauthenticated"
-            " api_key_invalid unauthorized invalid_authentication",
-            "permission": "permission_error permission_denied organization_on_hold",
-            "not_found": "model_not_found not_found_error not_found deploymentnotfound"
-            " notfounderror model_not_available unknown_model",
-            "context_length": "context_length_exceeded exceed_context_size_error"
-            " token_limit_exceeded model_max_prompt_tokens_exceeded",
-            "request_too_large": "request_too_large payload_too_large"
-            " request_body_too_large_after_decoding",
-            "content_filter": "content_filter content_policy_violation invalid_prompt refusal"
-            " responsibleaipolicyviolation image_content_policy_violation bio_policy"
-            " misalignment_policy_violation",
-            "rate_limit": "rate_limit_exceeded rate_limit_error rate_limited slow_down"
-            " too_many_requests ramp_limit_exceeded token_quota_reached ratelimitreached",
-            "quota": "insufficient_quota billing_hard_limit_reached credit_balance_exhausted"
-            " organization_spend_limit_exceeded project_spend_limit_exceeded"
-            " organization_usage_limit_exceeded billing_error payment_required"
-            " enforced_spend_limit_reached contract_spend_limit_reached billing_not_active"
-            " usage_limit_reached",
-            "overloaded": "overloaded_error overloaded server_is_overloaded"
-            " service_unavailable_error service_unavailable unavailable unavailable_error"
-            " provider_overloaded provider_unavailable capacity_exceeded",
-            "server": "server_error api_error internal internal_error internal_server_error"
-            " model_error server",
-            "timeout": "timeout_error timeout deadline_exceeded",
-        },
-    ).items()
-    for word in words.split()
+    word: kind for kind, words in _TABLES["words"].items() for word in words
 }
-
-_STATUS: Mapping[int, ErrorType] = {
-    400: "invalid_request",
-    401: "authentication",
-    402: "quota",
-    403: "permission",
-    404: "not_found",
-    408: "timeout",
-    409: "server",  # a conflict with another request: the vendors' SDKs try again
-    413: "request_too_large",
-    429: "rate_limit",
-    498: "overloaded",  # Groq: no capacity in the flex tier
-    503: "overloaded",
-    504: "timeout",
-    529: "overloaded",  # Anthropic
+_STATUS: Mapping[int, ErrorType] = {int(s): kind for s, kind in _TABLES["statuses"].items()}
+_MESSAGES: Mapping[ErrorType, re.Pattern[str]] = {
+    kind: re.compile("|".join(patterns), re.IGNORECASE | re.DOTALL)
+    for kind, patterns in _TABLES["messages"].items()
 }
 _BAD_REQUEST = frozenset(
     {"invalid_request_error", "invalid_request", "invalid_argument", "badrequesterror"}
@@ -78,28 +38,6 @@ _BAD_REQUEST = frozenset(
 _PASSING = frozenset({"overloaded", "server", "timeout", "rate_limit"})
 _FINAL_STATUS = frozenset({400, 401, 402, 403, 404, 413, 422})
 
-_CONTEXT_LENGTH = re.compile(
-    r"maximum context length|reduce the length of the messages|context length exceeded"
-    r"|exceeds? the (available context size|maximum number of tokens allowed"
-    r"|model's (maximum )?context|context (window|length|limit))"
-    r"|input token count|maximum prompt length is"
-    r"|`inputs` (tokens \+ `max_new_tokens` must be|must have less than)"
-    r"|input tokens exceed the configured limit|is longer than the model's context length"
-    r"|prompt is too long|input is too long|current length is .* while limit is"
-    r"|exceed context limit|exceeds? .*maximum context",
-    re.IGNORECASE | re.DOTALL,
-)
-_CONTENT_FILTER = re.compile(
-    r"content management policy|violating our usage policy|content policy"
-    r"|flagged .*(moderation|policy)|blocked by (our )?content filter"
-    r"|output blocked by content filtering policy",
-    re.IGNORECASE | re.DOTALL,
-)
-_QUOTA = re.compile(
-    r"credit balance is too low|reached your specified api usage limits"
-    r"|insufficient (balance|credit|funds)|exceeded your current quota",
-    re.IGNORECASE,
-)
 _WAIT = re.compile(
     r"(?:(?:try again|retry) (?:in|after)|wait(?: for)?) "
     r"((?:[\d.]+\s*(?:ms|milliseconds?|s|seconds?|m|minutes?|h|hours?)\s*)+)",
@@ -144,7 +82,7 @@ def api_error(
         vendor: Whose server it is, where another name stands for its address (`openai/` with
             `base_url=`); the provider by default.
     """
-    body = without_keys(body, keys)
+    body = _without_keys(body, keys)
     error = read_error(body)
     effective = status if status >= 400 else error.status or _status_meant(error) or status
     vendor = vendor or provider
@@ -182,6 +120,35 @@ def api_error(
     )
 
 
+def not_of_wire(
+    provider: str,
+    model: str,
+    status: int,
+    headers: Mapping[str, str],
+    body: object,
+    keys: Collection[str],
+    base_url: str,
+    facts: Mapping[str, Any],
+) -> ProviderAPIError:
+    """The error of an answer that is not of the provider's wire; for the arguments see above."""
+    body = _without_keys(body, keys)
+    shown = body if isinstance(body, str) else json.dumps(body, ensure_ascii=False)
+    return ProviderAPIError(
+        f"{provider} ({model}): the answer with status {status} is not what this provider sends: "
+        f"{shown[:200]!r}; is base_url= right ({without_user(base_url)})?",
+        {
+            "error_type": "bad_response",
+            "status_code": status,
+            "provider": provider,
+            "model": model,
+            "request_id": request_id(headers),
+            "body": body,
+            "phase": "read",
+            **facts,
+        },
+    )
+
+
 def _label(status: int, error_type: str, error: ErrorBody) -> str:
     where = f"in a {status} answer" if status < 300 else f"status {status}"
     code = f", code {error.code}" if error.code and error.code != str(status) else ""
@@ -205,12 +172,9 @@ def _classify(vendor: str, status: int, error: ErrorBody) -> ErrorType:
     kind = _STATUS.get(status)
     if status in (400, 422) or (status == 403 and vendor == "together"):
         # Together answers a prompt that is too long with 403 (its docs, "Error codes").
-        if _CONTEXT_LENGTH.search(error.message):
-            return "context_length"
-        if _CONTENT_FILTER.search(error.message):
-            return "content_filter"
-        if _QUOTA.search(error.message):
-            return "quota"
+        for said, pattern in _MESSAGES.items():
+            if pattern.search(error.message):
+                return said
     if kind is None:
         kind = "server" if status >= 500 else "invalid_request" if status >= 400 else "unknown"
     return kind
@@ -283,7 +247,7 @@ def _duration(text: str) -> float | None:
     return round(sum(n * _UNIT_SECONDS[unit] for n, unit in parts), 6)
 
 
-def without_keys(body: object, keys: Collection[str]) -> object:
+def _without_keys(body: object, keys: Collection[str]) -> object:
     """The body without the keys, which some servers repeat in what they say."""
     keys = [key for key in keys if len(key) >= _SHORTEST_KEY]
     return _without(body, keys) if keys else body

@@ -1,72 +1,147 @@
 """Google's generateContent and streamGenerateContent; pure.
 
 Source: the `google-genai` 3.4.0 package (`types.py`, `models.py`) and ai.google.dev, read on
-2026-11-22.
+2026-11-22, and what Google was seen to send: arrays in place of event streams, enums as numbers,
+chunks without usage.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ember.conversation.messages import Message
 from ember.conversation.parts import NativePart, Part, Text, ToolResult, json_or_text
-from ember.conversation.tools import Choice, JsonFormat, NativeTool, as_choice, as_format, as_tools
+from ember.conversation.tools import Choice, JsonFormat, Tool
 from ember.exceptions import ModelProviderError
-from ember.models.schemas import ToolCall
-from ember.providers.arguments import as_object, as_stops
-from ember.providers.google_answers import MADE_UP, ContentStreamReader
-from ember.providers.json_values import fields
-from ember.providers.wire import Answer, Call, Wire
+from ember.models.schemas import Chunk, FinishReason, ToolCall, UsageStats
+from ember.pricing.cost import Billing
+from ember.providers.call import Answer, Call, as_stops
+from ember.providers.json_values import count, counts, entries, fields, given, places, string
+from ember.providers.provider import Fold, HTTPProvider
 
 __all__ = ["GoogleGenerate"]
 
-_CONFIG = {
-    "temperature": "temperature",
+# What google-genai calls its generation parameters: they live inside generationConfig.
+_CONFIG = (
+    "candidateCount",
+    "maxOutputTokens",
+    "temperature",
+    "topP",
+    "topK",
+    "stopSequences",
+    "seed",
+    "presencePenalty",
+    "frequencyPenalty",
+    "responseMimeType",
+    "responseSchema",
+    "responseJsonSchema",
+    "responseModalities",
+    "speechConfig",
+    "imageConfig",
+    "mediaResolution",
+    "thinkingConfig",
+    "responseLogprobs",
+    "logprobs",
+)
+_RENAMED = {
     "top_p": "topP",
     "top_k": "topK",
     "max_tokens": "maxOutputTokens",
-    "seed": "seed",
     "n": "candidateCount",
     "presence_penalty": "presencePenalty",
     "frequency_penalty": "frequencyPenalty",
+    "stop": "stopSequences",
+    **{name: name for name in _CONFIG},
 }
-# What google-genai calls its generation parameters: they live inside generationConfig.
-_CONFIG_FIELDS = frozenset(
-    [
-        "candidateCount",
-        "maxOutputTokens",
-        "temperature",
-        "topP",
-        "topK",
-        "stopSequences",
-        "seed",
-        "presencePenalty",
-        "frequencyPenalty",
-        "responseMimeType",
-        "responseSchema",
-        "responseJsonSchema",
-        "responseModalities",
-        "speechConfig",
-        "imageConfig",
-        "mediaResolution",
-        "thinkingConfig",
-        "responseLogprobs",
-        "logprobs",
-    ]
-)
 _VERSION_AT_END = re.compile(r"/v\d+(alpha|beta)?\d*$")
 _LEVELS = ["minimal", "low", "medium", "high", "xhigh"]
 _BUDGETS = {"none": 0, "minimal": 1024, "low": 1024, "medium": 8192, "high": 24576}
+# How the ids of calls begin that Google gave none.
+_MADE_UP = "ember_"
+_NOT_IN_IDS = re.compile(r"[^A-Za-z0-9_-]")
+_FINISH: Mapping[str, FinishReason] = {
+    "STOP": "stop",
+    "MAX_TOKENS": "length",
+    "CONTINUATION": "length",
+    **dict.fromkeys(
+        (
+            "SAFETY",
+            "RECITATION",
+            "BLOCKLIST",
+            "PROHIBITED_CONTENT",
+            "SPII",
+            "IMAGE_SAFETY",
+            "IMAGE_PROHIBITED_CONTENT",
+            "IMAGE_RECITATION",
+            "MODEL_ARMOR",
+        ),
+        "content_filter",
+    ),
+    **dict.fromkeys(
+        (
+            "MALFORMED_FUNCTION_CALL",
+            "UNEXPECTED_TOOL_CALL",
+            "TOO_MANY_TOOL_CALLS",
+            "MISSING_THOUGHT_SIGNATURE",
+            "MALFORMED_RESPONSE",
+        ),
+        "error",
+    ),
+}
+# With `enum-encoding=int` enums come as numbers. google.ai.generativelanguage and aiplatform agree
+# on the first six, and mean one content filter or another by 7 and 8.
+_FINISH_NUMBERS = (
+    "FINISH_REASON_UNSPECIFIED",
+    "STOP",
+    "MAX_TOKENS",
+    "SAFETY",
+    "RECITATION",
+    "OTHER",
+    "OTHER",
+    "BLOCKLIST",
+    "PROHIBITED_CONTENT",
+)
+_USAGE = places(
+    prompt="promptTokenCount",
+    candidates="candidatesTokenCount",
+    thoughts="thoughtsTokenCount",
+    total="totalTokenCount",
+    cached="cachedContentTokenCount",
+    tools="toolUsePromptTokenCount",
+)
+# By name, or by number with `enum-encoding=int`. A document is billed as the images of its pages.
+_MODALITIES: Mapping[str | int, str] = {
+    "IMAGE": "image",
+    "VIDEO": "video",
+    "AUDIO": "audio",
+    "DOCUMENT": "image",
+    2: "image",
+    3: "video",
+    4: "audio",
+    5: "image",
+}
+_DETAILS = (
+    ("promptTokensDetails", "input_{}_tokens"),
+    ("toolUsePromptTokensDetails", "input_{}_tokens"),
+    ("candidatesTokensDetails", "output_{}_tokens"),
+    ("cacheTokensDetails", "cache_{}_read_tokens"),
+)
 
 
-class GoogleGenerate(Wire):
+class GoogleGenerate(HTTPProvider):
     """Google's generateContent."""
 
+    places = {  # noqa: RUF012 - a table, never changed
+        **{name: ("generationConfig", inside) for name, inside in _RENAMED.items()},
+        "tool_choice": ("toolConfig",),
+    }
+    merged = ("generationConfig", "thinkingConfig")
+
     def url(self, call: Call) -> str:
-        """See `Wire.url`."""
         base = call.base_url
         if not _VERSION_AT_END.search(base):
             # google-genai 3 defaults to v1, which lacks what is in preview.
@@ -77,28 +152,79 @@ class GoogleGenerate(Wire):
         return f"{base}/{path}:{method}"
 
     def body(self, call: Call) -> dict[str, Any]:
-        """See `Wire.body`."""
         body: dict[str, Any] = {"contents": _contents(call.messages)}
         system = [p for m in call.messages if m.role == "system" for p in m.spoken("google")]
         if system:
             body["systemInstruction"] = {"parts": [_part(part) for part in system]}
+        params = dict(call.params)
         config: dict[str, Any] = {}
-        for name, value in call.params.items():
-            _add(body, config, call.model, name, value)
+        if "response_format" in params:
+            config |= self.translated("response_format", params.pop("response_format"))
+        if "reasoning_effort" in params:
+            effort = params.pop("reasoning_effort")
+            config["thinkingConfig"] = _thinking(call.model, effort)
         if config:
-            given = as_object("generationConfig", body.get("generationConfig", {}))
-            body["generationConfig"] = {**config, **given}
+            body["generationConfig"] = config
+        self.add(body, params)
         return body
 
-    def read(self, body: Mapping[str, Any]) -> Answer | None:
-        """See `Wire.read`."""
-        reader = ContentStreamReader()
-        reader.read("", body)
-        return reader.answer() if reader.started else None
+    def translated(self, name: str, value: Any) -> Any:
+        if name == "stop":
+            return as_stops(value)
+        value = super().translated(name, value)
+        if name != "tools":
+            return value
+        declared = [tool for tool in value if "name" in tool]
+        native = [tool for tool in value if "name" not in tool]
+        return [*([{"functionDeclarations": declared}] if declared else []), *native]
 
-    def stream_reader(self) -> ContentStreamReader:
-        """See `Wire.stream_reader`."""
-        return ContentStreamReader()
+    def tool(self, tool: Tool) -> Mapping[str, Any]:
+        about = given(description=tool.description, parametersJsonSchema=tool.parameters)
+        return {"name": tool.name, **about}
+
+    def choice(self, choice: Choice) -> Mapping[str, Any]:
+        mode = "ANY" if choice.mode == "required" else choice.mode.upper()
+        names = None if choice.name is None else [choice.name]
+        return {"functionCallingConfig": given(mode=mode, allowedFunctionNames=names)}
+
+    def format(self, wanted: JsonFormat) -> Mapping[str, Any]:
+        return given(responseMimeType="application/json", responseJsonSchema=wanted.schema)
+
+    def read(self, body: Mapping[str, Any]) -> Answer | None:
+        if body.keys().isdisjoint(_ANSWER_FIELDS):
+            return None
+        candidate = _first(body)
+        answer_id = string(body.get("responseId"))
+        parts, calls = _parts_and_calls(candidate, answer_id)
+        reason: FinishReason | None = None
+        refusal: str | None = None
+        feedback = fields(body.get("promptFeedback"))
+        if finish := _finish_name(candidate.get("finishReason")):
+            reason = _FINISH.get(finish, "other")
+            if reason == "stop" and calls:
+                reason = "tool_calls"
+            if reason == "content_filter":
+                refusal = string(candidate.get("finishMessage")) or finish
+        elif blocked := feedback.get("blockReason"):
+            reason = "content_filter"
+            refusal = string(feedback.get("blockReasonMessage")) or str(blocked)
+        text, thoughts = _said(parts)
+        stats, billing = _counted(fields(body.get("usageMetadata")))
+        return Answer(
+            text,
+            reason,
+            calls,
+            thoughts or None,
+            refusal,
+            string(body.get("modelVersion")),
+            answer_id or None,
+            {"role": "model", "parts": _joined(parts)},
+            stats,
+            billing,
+        )
+
+    def fold(self) -> Fold:
+        return _ContentFold()
 
 
 # --- requests ----------------------------------------------------------------------------------
@@ -125,7 +251,7 @@ def _holds_results(content: Mapping[str, Any]) -> bool:
 
 
 # How ids begin that Ember, OpenAI or Anthropic made: Google links calls and results by name.
-_NOT_GOOGLES = (MADE_UP, "call_", "toolu_")
+_NOT_GOOGLES = (_MADE_UP, "call_", "toolu_")
 
 
 def _part(part: Part) -> Mapping[str, Any]:
@@ -159,27 +285,6 @@ def _part(part: Part) -> Mapping[str, Any]:
     return {"inlineData": {"mimeType": part.mime_type, "data": part.base64}}
 
 
-def _add(body: dict[str, Any], config: dict[str, Any], model: str, name: str, value: Any) -> None:
-    if name in _CONFIG:
-        config[_CONFIG[name]] = value
-    elif name == "stop":
-        config["stopSequences"] = as_stops(value)
-    elif name == "tools":
-        body["tools"] = _tools(value)
-    elif name == "tool_choice":
-        body["toolConfig"] = _choice(as_choice(value))
-    elif name == "response_format":
-        config.update(_format(as_format(value)))
-    elif name == "reasoning_effort":
-        config["thinkingConfig"] = {**config.get("thinkingConfig", {}), **_thinking(model, value)}
-    elif name == "thinkingConfig":
-        config[name] = {**config.get(name, {}), **as_object(name, value)}
-    elif name in _CONFIG_FIELDS:
-        config[name] = value
-    else:
-        body[name] = value
-
-
 def _thinking(model: str, effort: object) -> dict[str, Any]:
     """The effort as the model's generation has it: a number of tokens, or a level."""
     words = [*_BUDGETS] if "2.5" in model else _LEVELS
@@ -194,34 +299,134 @@ def _thinking(model: str, effort: object) -> dict[str, Any]:
     return {"thinkingLevel": str(effort).upper()}
 
 
-def _tools(value: object) -> list[Mapping[str, Any]]:
-    declarations: list[Mapping[str, Any]] = []
-    native: list[Mapping[str, Any]] = []
-    for tool in as_tools(value, "google"):
-        if isinstance(tool, NativeTool):
-            native.append(tool.value)
-            continue
-        made: dict[str, Any] = {"name": tool.name}
-        if tool.description is not None:
-            made["description"] = tool.description
-        made["parametersJsonSchema"] = tool.parameters
-        declarations.append(made)
-    return [*([{"functionDeclarations": declarations}] if declarations else []), *native]
+# --- answers -----------------------------------------------------------------------------------
+
+_ANSWER_FIELDS = ("candidates", "promptFeedback", "usageMetadata")
 
 
-def _choice(choice: Choice | Mapping[str, Any]) -> Mapping[str, Any]:
-    if not isinstance(choice, Choice):
-        return choice
-    calling: dict[str, Any] = {"mode": "ANY" if choice.mode == "required" else choice.mode.upper()}
-    if choice.name is not None:
-        calling["allowedFunctionNames"] = [choice.name]
-    return {"functionCallingConfig": calling}
+class _ContentFold(Fold):
+    """Folds the chunks of one stream, each of which is a whole GenerateContentResponse."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._about: dict[str, Any] = {}
+        self._candidate: dict[str, Any] = {}
+        self._parts: list[Mapping[str, Any]] = []
+        self._usage: dict[str, Any] = {}
+
+    def add(self, name: str, event: Mapping[str, Any]) -> Chunk | None:
+        self.started = self.started or not event.keys().isdisjoint(_ANSWER_FIELDS)
+        for key in ("modelVersion", "responseId", "promptFeedback"):
+            if value := event.get(key):
+                self._about[key] = value
+        self._usage = _newer(self._usage, fields(event.get("usageMetadata")))
+        candidate = dict(_first(event))
+        parts = entries(fields(candidate.pop("content", None)).get("parts"))
+        if not _finish_name(candidate.get("finishReason")):
+            candidate.pop("finishReason", None)
+        self._candidate |= {key: value for key, value in candidate.items() if value}
+        blocked = fields(event.get("promptFeedback")).get("blockReason")
+        self.complete = self.complete or bool(blocked) or "finishReason" in candidate
+        self._parts += parts
+        text, thoughts = _said(parts)
+        return Chunk(text, thoughts, event) if text or thoughts else None
+
+    def body(self) -> Mapping[str, Any]:
+        candidate = {**self._candidate, "content": {"role": "model", "parts": self._parts}}
+        return {**self._about, "candidates": [candidate], "usageMetadata": self._usage}
 
 
-def _format(wanted: JsonFormat | Mapping[str, Any]) -> Mapping[str, Any]:
-    if not isinstance(wanted, JsonFormat):
-        return wanted
-    made: dict[str, Any] = {"responseMimeType": "application/json"}
-    if wanted.schema is not None:
-        made["responseJsonSchema"] = wanted.schema
-    return made
+def _first(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The candidate that is the answer; the others are in `raw`."""
+    candidates = entries(body.get("candidates")) or [{}]
+    return next((each for each in candidates if not each.get("index")), candidates[0])
+
+
+def _parts_and_calls(
+    candidate: Mapping[str, Any], answer_id: str
+) -> tuple[list[Mapping[str, Any]], list[ToolCall]]:
+    """The parts of an answer, each call with an id, and the calls."""
+    parts: list[Mapping[str, Any]] = []
+    calls: list[ToolCall] = []
+    for part in entries(fields(candidate.get("content")).get("parts")):
+        if call := fields(part.get("functionCall")):
+            # Not every call has an id, and a tool's result must name one.
+            made_up = f"{_MADE_UP}{_NOT_IN_IDS.sub('', answer_id)[:24]}_{len(calls)}"
+            call_id = string(call.get("id")) or made_up
+            signature = string(part.get("thoughtSignature")) or None
+            calls.append(
+                ToolCall(call_id, string(call.get("name")), fields(call.get("args")), signature)
+            )
+            part = {**part, "functionCall": {**call, "id": call_id}}
+        parts.append(part)
+    return parts, calls
+
+
+def _finish_name(reason: object) -> str:
+    """The finish reason's name; "" where there is none yet."""
+    if isinstance(reason, int):
+        reason = _FINISH_NUMBERS[reason] if 0 <= reason < len(_FINISH_NUMBERS) else "OTHER"
+    return "" if reason == "FINISH_REASON_UNSPECIFIED" else string(reason)
+
+
+def _said(parts: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """The text of the parts, and their thoughts."""
+    thoughts = "".join(string(part.get("text")) for part in parts if part.get("thought"))
+    return "".join(string(part.get("text")) for part in parts if not part.get("thought")), thoughts
+
+
+def _joined(parts: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The parts of all chunks, pieces of one text as one part; signatures stay where they came."""
+    joined: list[Mapping[str, Any]] = []
+    for part in parts:
+        last = joined[-1] if joined else {}
+        plain = set(part) <= {"text", "thought"} and set(last) <= {"text", "thought"}
+        same = bool(last.get("thought")) == bool(part.get("thought"))
+        if plain and same and "text" in last and "text" in part:
+            joined[-1] = {**last, "text": string(last["text"]) + string(part["text"])}
+        else:
+            joined.append(part)
+    return joined
+
+
+def _newer(known: dict[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
+    """The usage after a chunk: counts are cumulative, and a chunk may leave some out.
+
+    A chunk whose parts add up to its total, and to no less than before, is the whole account: what
+    it leaves out was nothing in the end. Any other only says more about what it names.
+    """
+    told = {name: value for name, value in told.items() if value is not None}
+    total = count(told.get("totalTokenCount"))
+    whole = total == sum(count(told.get(name)) for name in _SUMMANDS)
+    if total and whole and total >= count(known.get("totalTokenCount")):
+        return told
+    return known | told
+
+
+_SUMMANDS = (
+    "promptTokenCount",
+    "candidatesTokenCount",
+    "thoughtsTokenCount",
+    "toolUsePromptTokenCount",
+)
+
+
+def _counted(usage: Mapping[str, Any]) -> tuple[UsageStats | None, Billing | None]:
+    """What the answer used, in the normalised meaning, and what its price needs besides."""
+    if not usage:
+        return None, None
+    found = counts(usage, _USAGE)
+    prompt, thoughts = found.get("prompt", 0), found.get("thoughts", 0)
+    completion = found.get("candidates", 0) + thoughts
+    total = found.get("total") or prompt + completion
+    stats = UsageStats(prompt, completion, total, found.get("cached", 0), 0, thoughts)
+    billed: Counter[str] = Counter()
+    if tools := found.get("tools"):
+        # Results of Google's own tools are input beside the prompt, and billed.
+        billed["input_tokens"] = prompt + tools
+    for name, key in _DETAILS:
+        for detail in entries(usage.get(name)):
+            modality = detail.get("modality")
+            if isinstance(modality, (str, int)) and modality in _MODALITIES:
+                billed[key.format(_MODALITIES[modality])] += count(detail.get("tokenCount"))
+    return stats, Billing(billed, string(usage.get("serviceTier")) or None)

@@ -11,23 +11,30 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, TypeAlias, cast
 
 __all__ = [
+    "NOTHING",
+    "Places",
     "count",
+    "counts",
+    "data_file",
     "dollars",
     "entries",
     "fields",
+    "given",
     "index",
     "items",
     "loaded",
-    "reported_error",
+    "parsed",
+    "places",
     "request_id",
     "string",
     "text_of",
 ]
 
-_NOTHING: Mapping[str, Any] = {}
+NOTHING: Mapping[str, Any] = {}
 _DECODER = json.JSONDecoder()
 # No answer has as many tokens: what is beyond is no count.
 _MOST = 10**15
@@ -36,7 +43,7 @@ _COMMA_AT_END = r"""(?s)("[^"\\]*(?:\\.[^"\\]*)*")|,(?=\s*[}\]])"""
 
 def fields(value: object) -> Mapping[str, Any]:
     """A JSON object's fields; none where it is something else."""
-    return value if isinstance(value, dict) else _NOTHING  # pyright: ignore[reportUnknownVariableType] - JSON's
+    return value if isinstance(value, dict) else NOTHING  # pyright: ignore[reportUnknownVariableType] - JSON's
 
 
 def items(value: object) -> Sequence[Any]:
@@ -67,6 +74,35 @@ def count(value: object) -> int:
     return int(value)
 
 
+# By the name of a count, where a provider may put it: a key, or a key in the object under another.
+Places: TypeAlias = Mapping[str, Sequence[tuple[str, str]]]
+
+
+def places(**by_name: str) -> Places:
+    """A table of counts: for each its places, as in `cached="details.cached_tokens cached"`."""
+    split = {name: [place.partition(".") for place in t.split()] for name, t in by_name.items()}
+    return {name: [(outer, inner) for outer, _, inner in where] for name, where in split.items()}
+
+
+def counts(usage: Mapping[str, Any], table: Places) -> dict[str, int]:
+    """What a provider counted, each from the first of its places that counts anything."""
+    found: dict[str, int] = {}
+    for name, where in table.items():
+        for outer, inner in where:
+            value = usage.get(outer)
+            if inner:
+                value = value.get(inner) if isinstance(value, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - JSON's
+            if value and (number := count(value)):  # pyright: ignore[reportUnknownArgumentType] - JSON's
+                found[name] = number
+                break
+    return found
+
+
+def given(**values: Any) -> dict[str, Any]:
+    """A JSON object of those values that are not None."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def index(value: object) -> int | None:
     """The place that an item names for itself, or None where it names none."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or abs(value) > _MOST:
@@ -81,11 +117,6 @@ def dollars(value: object) -> float | None:
     return float(value) if abs(value) <= _MOST and math.isfinite(value) else None
 
 
-def reported_error(body: Mapping[str, Any]) -> bool:
-    """Whether a body that came with a success is an error all the same."""
-    return bool(body.get("error")) or "error" in (body.get("type"), body.get("object"))
-
-
 def request_id(headers: Mapping[str, str]) -> str | None:
     """The id that the provider gave the request, in whichever header it does."""
     for name in ("x-request-id", "request-id", "apim-request-id", "x-generation-id"):
@@ -97,6 +128,14 @@ def request_id(headers: Mapping[str, str]) -> str | None:
 def text_of(content: bytes) -> str:
     """A body as text; bytes that are not UTF-8 do not cost the rest of it."""
     return content.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace")
+
+
+def parsed(text: str) -> object:
+    """The value of a JSON text, or the text itself where it is not JSON."""
+    try:
+        return loaded(text)
+    except ValueError:
+        return text
 
 
 def loaded(text: str) -> object:
@@ -128,3 +167,10 @@ def loaded(text: str) -> object:
 def _whole(digits: str) -> int | float:
     # Python refuses to read numbers of more than 4300 digits.
     return int(digits) if len(digits) < 4300 else float(digits)
+
+
+def data_file(name: str) -> dict[str, Any]:
+    """A table of `data/`, where each stands with its source and date."""
+    path = Path(__file__).with_name("data") / f"{name}.json"
+    table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return table

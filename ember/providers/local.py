@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 
 from ember.exceptions import ModelProviderError
 from ember.models.streams import close_open_streams
+from ember.providers.call import Call, Key
 from ember.providers.openai_chat import OpenAIChat
-from ember.providers.wire import Call
 from ember.transport.send import Request
 
 __all__ = ["INSTALL", "LocalChat", "serve"]
@@ -42,7 +42,6 @@ class LocalChat(OpenAIChat):
     def call(
         self, prompt: object, model: str, kwargs: Mapping[str, Any], stream: bool = False
     ) -> Call:
-        """See `Wire.call`."""
         wire_id = _MODELS.get(model)
         if wire_id is None:
             raise ModelProviderError(
@@ -52,12 +51,10 @@ class LocalChat(OpenAIChat):
             )
         return super().call(prompt, wire_id, kwargs, stream)
 
-    def key(self) -> str | None:
-        """See `Wire.key`."""
-        return _key
+    def key(self) -> Key | None:
+        return Key(_key)
 
     def request(self, call: Call) -> Request:
-        """See `Wire.request`."""
         return super().request(call)._replace(address=_address)
 
 

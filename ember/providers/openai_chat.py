@@ -8,31 +8,37 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar, cast
 
 from ember.conversation.media import Media
 from ember.conversation.messages import Message
-from ember.conversation.parts import NativePart, Part, Text, ToolResult
-from ember.conversation.tools import (
-    Choice,
-    JsonFormat,
-    NativeTool,
-    Tool,
-    as_choice,
-    as_format,
-    as_tools,
-)
-from ember.exceptions import ModelProviderError
-from ember.models.schemas import ToolCall
-from ember.providers.arguments import as_address, as_object
-from ember.providers.openai_answers import (
-    THOUGHTS,
-    ChatStreamReader,
+from ember.conversation.parts import (
+    NativePart,
+    Part,
+    Text,
+    ToolResult,
     arguments_text,
-    read_chat,
+    json_or_text,
 )
+from ember.conversation.tools import Choice, JsonFormat, Tool
+from ember.exceptions import ModelProviderError
+from ember.models.schemas import Chunk, FinishReason, ToolCall, UsageStats
+from ember.pricing.cost import Billing
+from ember.providers.call import Answer, Call, as_address
+from ember.providers.json_values import (
+    NOTHING,
+    counts,
+    dollars,
+    entries,
+    fields,
+    given,
+    index,
+    items,
+    places,
+    string,
+)
+from ember.providers.provider import Fold, HTTPProvider
 from ember.providers.servers import SERVERS
-from ember.providers.wire import Answer, Call, Wire
 
 __all__ = ["OpenAIChat"]
 
@@ -43,13 +49,55 @@ _OPENAI_HOST = re.compile(r"https://([a-z]+\.)?api\.openai\.com(/|$)")
 _TOOLS_ELSEWHERE = re.compile(r"(ft:)?gpt-(5\.6|6)([-.:]|$)")
 _TOOLS_OR_EFFORT = re.compile(r"(ft:)?gpt-(5\.[456]|6)([-.:]|$)")
 _AUDIO_FORMATS = {"audio/wav": "wav", "audio/x-wav": "wav", "audio/mpeg": "mp3"}
+# Beside content and tool_calls, what some servers want to see again in the next turn.
+_THOUGHTS = ("reasoning_content", "reasoning_details")
+_FINISH: Mapping[str, FinishReason] = {
+    "stop": "stop",
+    "eos": "stop",  # Together
+    "eos_token": "stop",  # Hugging Face
+    "stop_sequence": "stop",
+    "end_turn": "stop",
+    "length": "length",
+    "max_tokens": "length",
+    "model_length": "length",  # Mistral
+    "model_context_window_exceeded": "length",  # Z.ai
+    "tool_calls": "tool_calls",
+    "function_call": "tool_calls",
+    "tool_use": "tool_calls",
+    "content_filter": "content_filter",
+    "sensitive": "content_filter",  # Z.ai
+    "error": "error",
+    "network_error": "error",  # Z.ai
+}
+# Where the parts of the prompt are counted: in its details, else beside it.
+_USAGE = places(
+    prompt="prompt_tokens",
+    completion="completion_tokens",
+    total="total_tokens",
+    cached="prompt_tokens_details.cached_tokens prompt_tokens_details.num_cached_tokens"
+    " cached_tokens"  # Together, Hugging Face
+    " num_cached_tokens"  # Mistral
+    " prompt_cache_hit_tokens"  # DeepSeek
+    " cache_read_input_tokens",  # Databricks, Vercel
+    written="prompt_tokens_details.cache_write_tokens"  # OpenAI, OpenRouter
+    " prompt_tokens_details.cache_creation_input_tokens"
+    " cache_write_tokens cache_creation_input_tokens",
+    reasoning="completion_tokens_details.reasoning_tokens reasoning_tokens",
+)
+_TOKENS = places(prompt="prompt_tokens", completion="completion_tokens")
+_BILLED = places(
+    input_audio_tokens="prompt_tokens_details.audio_tokens",
+    output_audio_tokens="completion_tokens_details.audio_tokens",
+)
 
 
-class OpenAIChat(Wire):
+class OpenAIChat(HTTPProvider):
     """Chat completions, spoken to OpenAI or to a server that is compatible with it."""
 
-    def for_call(self, model: str, params: Mapping[str, Any]) -> Wire:
-        """See `Wire.for_call`: OpenAI's models that reason call tools on the Responses API only."""
+    path: ClassVar[str] = "/chat/completions"
+
+    def serving(self, model: str, params: Mapping[str, Any]) -> HTTPProvider:
+        """OpenAI's models that reason call tools on the Responses API only."""
         if self.server.name != "openai" or not params.get("tools"):
             return self
         effort, base = params.get("reasoning_effort"), as_address(params.get("base_url"))
@@ -64,70 +112,91 @@ class OpenAIChat(Wire):
         return OpenAIResponses(SERVERS["openai-responses"])
 
     def url(self, call: Call) -> str:
-        """See `Wire.url`."""
         base, mark, query = call.base_url.partition("?")
-        return f"{base}/chat/completions{mark}{query}"
+        return f"{base}{self.path}{mark}{query}"
 
     def body(self, call: Call) -> dict[str, Any]:
-        """See `Wire.body`."""
-        own = self.server.base_url in ("", call.base_url) or _OPENAI_HOST.match(call.base_url)
-        thinks = self.server.name == "openai" and bool(_THINKS.match(call.model))
+        server = self.server
+        own = server.base_url in ("", call.base_url) or _OPENAI_HOST.match(call.base_url)
+        thinks = server.name == "openai" and bool(_THINKS.match(call.model))
         system = "developer" if own and thinks else "system"
         # Another server behind `openai/` is asked in the words that all of them understand.
-        known = bool(own) or self.server.name != "openai"
-        thoughts = self.server.thoughts_back or not known
+        known = bool(own) or server.name != "openai"
+        thoughts = server.thoughts_back or not known
         body: dict[str, Any] = {
             "model": call.model,
             "messages": [
                 made for turn in call.messages for made in _messages(turn, system, thoughts)
             ],
         }
-        for name, value in call.params.items():
-            if name == "max_tokens":
-                name = self.max_tokens(call) if known or thinks else name
-            self._add(body, name, value)
+        params = dict(call.params)
+        if "max_tokens" in params and self.takes_max_tokens(call, known or thinks):
+            body["max_tokens"] = params.pop("max_tokens")
+        if server.thinking_switch and params.get("reasoning_effort") == "none":
+            del params["reasoning_effort"]
+            params.setdefault("thinking", {"type": "disabled"})
+        self.add(body, params)
         if call.stream:
             body["stream"] = True
-            if self.server.stream_usage:
+            if server.stream_usage:
                 body.setdefault("stream_options", {"include_usage": True})
         return body
 
-    def max_tokens(self, call: Call) -> str:
-        """The field that bounds the output."""
-        return self.server.max_tokens
+    def takes_max_tokens(self, call: Call, known: bool) -> bool:
+        """Whether the output is bounded by `max_tokens`, whatever the server's table says."""
+        return not known
 
-    def _add(self, body: dict[str, Any], name: str, value: Any) -> None:
-        if name == "seed":
-            body[self.server.seed] = value
-        elif name == "tools":
-            body["tools"] = [_tool(tool, self.server.strict_tools) for tool in as_tools(value)]
-        elif name == "reasoning_effort" and value == "none" and self.server.thinking_switch:
-            body.setdefault("thinking", {"type": "disabled"})
-        elif name == "reasoning_effort" and self.server.nested_effort:
-            body["reasoning"] = {**body.get("reasoning", {}), "effort": value}
-        elif name == "reasoning" and self.server.nested_effort:
-            body[name] = {**body.get(name, {}), **as_object(name, value)}
-        elif name == "tool_choice":
-            body["tool_choice"] = self._choice(as_choice(value))
-        elif name == "response_format":
-            body["response_format"] = _format(as_format(value))
-        else:
-            body[name] = value
+    def tool(self, tool: Tool) -> Mapping[str, Any]:
+        parameters, strict = tool.parameters, tool.strict
+        if not self.server.strict_tools:
+            # Mistral refuses what a schema says of itself, too.
+            strict = None
+            parameters = {k: v for k, v in parameters.items() if k not in ("$schema", "$id")}
+        about = given(description=tool.description, parameters=parameters, strict=strict)
+        return {"type": "function", "function": {"name": tool.name, **about}}
 
-    def _choice(self, choice: Choice | Mapping[str, Any]) -> Any:
-        if not isinstance(choice, Choice):
-            return choice
+    def choice(self, choice: Choice) -> Any:
         if choice.name is not None:
             return {"type": "function", "function": {"name": choice.name}}
         return self.server.required_tool if choice.mode == "required" else choice.mode
 
-    def read(self, body: Mapping[str, Any]) -> Answer | None:
-        """See `Wire.read`."""
-        return read_chat(body)
+    def format(self, wanted: JsonFormat) -> Mapping[str, Any]:
+        if wanted.schema is None:
+            return {"type": "json_object"}
+        about = given(schema=wanted.schema, strict=wanted.strict, description=wanted.description)
+        return {"type": "json_schema", "json_schema": {"name": wanted.name, **about}}
 
-    def stream_reader(self) -> ChatStreamReader:
-        """See `Wire.stream_reader`."""
-        return ChatStreamReader()
+    def read(self, body: Mapping[str, Any]) -> Answer | None:
+        choices = entries(body.get("choices"))
+        usage = _usage_of(body)
+        if not choices and not (body.get("object") == "chat.completion" and usage):
+            return None
+        # With n > 1 the first choice is the answer; the others are in `raw`. Without any, the
+        # answer is empty, and paid for.
+        choice = choices[0] if len(choices) == 1 else min(choices, key=_place, default=NOTHING)
+        message = fields(choice.get("message"))
+        content = message.get("content", choice.get("text"))
+        text, thoughts = (content, "") if isinstance(content, str) else _content(content)
+        kept = {key: message[key] for key in ("tool_calls", *_THOUGHTS) if message.get(key)}
+        reasoning = thoughts or string(message.get("reasoning"))
+        word = choice.get("finish_reason")
+        stats, billing = _counted(usage, string(body.get("service_tier")))
+        return Answer(
+            text,
+            # Nothing is said by null, and by Snowflake's "".
+            _FINISH.get(word.lower(), "other") if isinstance(word, str) and word else None,
+            _tool_calls(message) if kept or "function_call" in message else (),
+            reasoning or string(message.get("reasoning_content")) or None,
+            string(message.get("refusal")) or None,
+            string(body.get("model")),
+            string(body.get("id")) or None,
+            {"role": "assistant", "content": message.get("content"), **kept},
+            stats,
+            billing,
+        )
+
+    def fold(self) -> Fold:
+        return _ChatFold()
 
 
 # --- requests ----------------------------------------------------------------------------------
@@ -136,16 +205,16 @@ class OpenAIChat(Wire):
 def _messages(message: Message, system: str, thoughts: bool) -> list[dict[str, Any]]:
     """A message in OpenAI's words; results of tools are messages of their own there."""
     role = system if message.role == "system" else message.role
+    if len(message.parts) == 1 and isinstance(message.parts[0], Text) and not message.extra:
+        return [{"role": role, "content": message.parts[0].text}]  # as nearly all are
     parts = message.spoken("chat")
-    if len(parts) == 1 and isinstance(parts[0], Text) and not message.extra:
-        return [{"role": role, "content": parts[0].text}]  # as nearly all are
     results = [part for part in parts if isinstance(part, ToolResult)]
     calls = [_call(part, thoughts) for part in parts if _is_call(part)]
     rest = [part for part in parts if not isinstance(part, ToolResult) and not _is_call(part)]
     out: list[dict[str, Any]] = [
         {"role": "tool", "tool_call_id": r.id, "content": _result(r)} for r in results
     ]
-    extra = {k: v for k, v in message.extra.items() if thoughts or k not in THOUGHTS}
+    extra = {k: v for k, v in message.extra.items() if thoughts or k not in _THOUGHTS}
     if not rest and not calls and (results or not extra):
         return out
     made: dict[str, Any] = {"role": role, "content": _parts(rest), **extra}
@@ -213,30 +282,215 @@ def _part_body(part: Part) -> Mapping[str, Any]:
     return {"type": "image_url", "image_url": image}
 
 
-def _tool(tool: Tool | NativeTool, strict: bool) -> Mapping[str, Any]:
-    if isinstance(tool, NativeTool):
-        return tool.value
-    function: dict[str, Any] = {"name": tool.name}
-    if tool.description is not None:
-        function["description"] = tool.description
-    function["parameters"] = tool.parameters
-    if not strict:
-        # Mistral refuses what a schema says of itself, too.
-        about = ("$schema", "$id")
-        function["parameters"] = {k: v for k, v in tool.parameters.items() if k not in about}
-    elif tool.strict is not None:
-        function["strict"] = tool.strict
-    return {"type": "function", "function": function}
+# --- answers -----------------------------------------------------------------------------------
 
 
-def _format(wanted: JsonFormat | Mapping[str, Any]) -> Mapping[str, Any]:
-    if not isinstance(wanted, JsonFormat):
-        return wanted
-    if wanted.schema is None:
-        return {"type": "json_object"}
-    schema: dict[str, Any] = {"name": wanted.name, "schema": wanted.schema}
-    if wanted.strict is not None:
-        schema["strict"] = wanted.strict
-    if wanted.description is not None:
-        schema["description"] = wanted.description
-    return {"type": "json_schema", "json_schema": schema}
+class _ChatFold(Fold):
+    """Folds the chunks of one streamed chat completion."""
+
+    ends_with_done = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._about: dict[str, Any] = {}
+        self._choices: dict[int, _Choice] = {}
+
+    def add(self, name: str, event: Mapping[str, Any]) -> Chunk | None:
+        about = self._about
+        for key in ("id", "model"):
+            if string(event.get(key)):
+                about[key] = event[key]
+        if (event.get("usage") or "x_groq" in event) and (usage := _usage_of(event)):
+            self.started = True
+            # The last one counts, but a chunk full of zeros says nothing about what was counted.
+            if "usage" not in about or counts(usage, _TOKENS):
+                about["usage"], about["service_tier"] = usage, event.get("service_tier")
+        if stopped := string(fields(event.get("x_groq")).get("error")):
+            self.failure = {"error": {"message": stopped}}
+        if "choices" not in event:
+            return None
+        self.started = True
+        text = reasoning = ""
+        for part in entries(event["choices"]):
+            place = _place(part)
+            if (choice := self._choices.get(place)) is None:
+                choice = self._choices[place] = _Choice()
+            more, thoughts = choice.add(part)
+            if place == 0:
+                self.complete = self.complete or choice.ended
+                text, reasoning = text + more, reasoning + thoughts
+        return Chunk(text, reasoning, event) if text or reasoning else None
+
+    def body(self) -> Mapping[str, Any]:
+        first = self._choices[min(self._choices)].body() if self._choices else NOTHING
+        return {**self._about, "choices": [first]}
+
+
+class _Choice:
+    """One choice of a stream, as far as it has come."""
+
+    def __init__(self) -> None:
+        self.ended = False
+        self._finish: object = None
+        self._text: list[str] = []
+        self._said: dict[str, list[str]] = {}
+        self._details: list[Any] = []
+        self._calls: list[dict[str, Any]] = []
+        self._by_index: dict[int, dict[str, Any]] = {}
+
+    def add(self, part: Mapping[str, Any]) -> tuple[str, str]:
+        """Take what a chunk says of this choice; returns its text and its reasoning."""
+        delta = fields(part.get("delta"))
+        if len(delta) == 1 and not part.get("finish_reason"):
+            # Nearly all chunks add to the text and say nothing else.
+            text = delta.get("content")
+            if isinstance(text, str):
+                self._text.append(text)
+                return text, ""
+        if string(part.get("finish_reason")):
+            self.ended, self._finish = True, part["finish_reason"]
+        if "delta" not in part and "message" in part:
+            # A server that does not stream answers in one piece.
+            delta, self.ended = fields(part["message"]), True
+        text, thoughts = _content(delta.get("content", part.get("text")))
+        shown = string(delta.get("reasoning_content"))
+        reasoning = thoughts or shown or string(delta.get("reasoning"))
+        self._text.append(text)
+        self._say("reasoning", reasoning)
+        self._say("refusal", string(delta.get("refusal")))
+        self._say("reasoning_content", shown)
+        self._details += items(delta.get("reasoning_details"))
+        for call in entries(delta.get("tool_calls")):
+            self._add_call(call)
+        if legacy := fields(delta.get("function_call")):
+            self._add_call({"index": 0, "function": legacy})
+        return text, reasoning
+
+    def _say(self, key: str, text: str) -> None:
+        if text:
+            self._said.setdefault(key, []).append(text)
+
+    def _add_call(self, part: Mapping[str, Any]) -> None:
+        function = _function(part)
+        call_id, name = string(part.get("id")), string(function.get("name"))
+        arguments = arguments_text(function.get("arguments", function.get("input")))
+        place = index(part.get("index"))
+        if place is not None:
+            call = self._by_index.get(place)
+            # Google's compatible endpoint numbers all calls 0: another id begins another call, and
+            # where it gives none, a name and arguments after those of a whole call do.
+            new = call is None or bool(name and call_id and call["id"] and call_id != call["id"])
+            if call is not None and name and arguments and not call_id and not call["id"]:
+                so_far = "".join(call["arguments"])
+                new = bool(so_far) and isinstance(json_or_text(so_far), dict)
+        else:
+            # Mistral sends no index. A call's own pieces repeat its id, or neither id nor name.
+            call = self._calls[-1] if self._calls else None
+            new = call is None or (
+                call_id != call["id"] if call_id else bool(name and call["name"])
+            )
+            place = len(self._calls)
+        if new or call is None:
+            call = dict[str, Any](id="", name="", arguments=[], custom=False, place=place)
+            self._by_index[place] = call
+            self._calls.append(call)
+        call["id"], call["name"] = call_id or call["id"], name or call["name"]
+        call["custom"] = call["custom"] or part.get("type") == "custom"
+        call["extra"] = fields(part.get("extra_content")) or call.get("extra")
+        call["arguments"].append(arguments)
+
+    def body(self) -> Mapping[str, Any]:
+        """The choice as it would stand in a whole answer."""
+        message: dict[str, Any] = {"content": "".join(self._text) or None}
+        message |= {key: "".join(pieces) for key, pieces in self._said.items()}
+        message["reasoning_details"] = self._details
+        calls = sorted(self._calls, key=lambda call: cast("int", call["place"]))
+        message["tool_calls"] = [_echo(c) for c in calls if c["name"] or any(c["arguments"])]
+        return {"message": message, "finish_reason": self._finish}
+
+
+def _echo(call: Mapping[str, Any]) -> dict[str, Any]:
+    """A call as it goes back with the conversation."""
+    kind, key = ("custom", "input") if call["custom"] else ("function", "arguments")
+    asked = {"name": call["name"], key: "".join(call["arguments"])}
+    # Google's compatible endpoint keeps the signature of its thoughts in `extra_content`.
+    extra = {"extra_content": call["extra"]} if call["extra"] else {}
+    return {"id": call["id"], "type": kind, kind: asked, **extra}
+
+
+def _place(choice: Mapping[str, Any]) -> int:
+    # A number below 0 is no place: whatever carries it belongs to the one answer there is.
+    place = choice.get("index")
+    return 0 if place == 0 else max(0, index(place) or 0)
+
+
+def _content(content: object) -> tuple[str, str]:
+    """The text and the reasoning of a `content`, which may be a list of parts (Mistral)."""
+    if isinstance(content, str):
+        return content, ""
+    if isinstance(content, Mapping):
+        # Cloudflare sends structured output as an object.
+        return arguments_text(cast("object", content)), ""
+    text: list[str] = []
+    thoughts: list[str] = []
+    for part in items(content):
+        if isinstance(part, str):
+            text.append(part)
+            continue
+        said = fields(part)
+        if said.get("type") in ("thinking", "reasoning"):
+            thoughts += _content(said.get("thinking", said.get("text")))
+        else:
+            text.append(string(said.get("text")))
+    return "".join(text), "".join(thoughts)
+
+
+def _tool_calls(message: Mapping[str, Any]) -> list[ToolCall]:
+    calls = entries(message.get("tool_calls"))
+    if not calls and (legacy := fields(message.get("function_call"))):
+        calls = [{"function": legacy}]
+    made: list[ToolCall] = []
+    for call in calls:
+        function = _function(call)
+        name = string(function.get("name"))
+        arguments = function.get("arguments", function.get("input"))
+        if name or arguments:  # Snowflake fills in a function_call that holds nothing
+            made.append(ToolCall(string(call.get("id")), name, json_or_text(arguments)))
+    return made
+
+
+def _function(call: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a call says of its function; a custom tool's has a name of its own."""
+    kinds = ("custom", "function") if call.get("type") == "custom" else ("function", "custom")
+    return fields(call.get(kinds[0])) or fields(call.get(kinds[1])) or call
+
+
+def _usage_of(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    # Groq's streams have it under a name of their own.
+    return fields(body.get("usage")) or fields(fields(body.get("x_groq")).get("usage"))
+
+
+def _counted(usage: Mapping[str, Any], tier: str) -> tuple[UsageStats | None, Billing | None]:
+    """What the answer used, in the normalised meaning, and what its price needs besides."""
+    if not usage:
+        return None, None
+    found = counts(usage, _USAGE)
+    prompt, completion = found.get("prompt", 0), found.get("completion", 0)
+    total, reasoning = found.get("total", 0), found.get("reasoning", 0)
+    if reasoning and total == prompt + completion + reasoning:
+        completion += reasoning  # xAI counts it beside the completion
+    cost = usage.get("cost")
+    reported = dollars(fields(cost).get("total_cost", cost))  # Perplexity itemizes it
+    if reported is not None and usage.get("is_byok") is True:
+        # With a key of the caller's at the upstream the seller bills beside OpenRouter.
+        upstream = fields(usage.get("cost_details")).get("upstream_inference_cost")
+        reported += dollars(upstream) or 0
+    stats = UsageStats(
+        prompt,
+        completion,
+        total or prompt + completion,
+        found.get("cached", 0),
+        found.get("written", 0),
+        reasoning,
+    )
+    return stats, Billing(counts(usage, _BILLED), tier or None, reported)

@@ -9,23 +9,30 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from ember.conversation.messages import Message
-from ember.conversation.parts import NativePart, Part, Text, ToolResult, json_or_text
-from ember.conversation.tools import (
-    Choice,
-    JsonFormat,
-    NativeTool,
-    Tool,
-    as_choice,
-    as_format,
-    as_tools,
+from ember.conversation.parts import (
+    NativePart,
+    Part,
+    Text,
+    ToolResult,
+    arguments_text,
+    json_or_text,
 )
+from ember.conversation.tools import Choice, JsonFormat, Tool
 from ember.exceptions import ModelProviderError
 from ember.models.schemas import Chunk, FinishReason, ToolCall, UsageStats
 from ember.pricing.cost import Billing
-from ember.providers.arguments import as_object
-from ember.providers.json_values import count, dollars, entries, fields, string
-from ember.providers.openai_answers import arguments_text
-from ember.providers.wire import Answer, Call, Wire
+from ember.providers.call import Answer, Call
+from ember.providers.json_values import (
+    count,
+    counts,
+    dollars,
+    entries,
+    fields,
+    given,
+    places,
+    string,
+)
+from ember.providers.provider import Fold, HTTPProvider
 
 __all__ = ["OpenAIResponses"]
 
@@ -35,18 +42,35 @@ _INCOMPLETE: Mapping[str, FinishReason] = {
     "content_filter": "content_filter",
 }
 _TERMINAL = ("response.completed", "response.incomplete", "response.failed")
+_USAGE = places(
+    input="input_tokens",
+    output="output_tokens",
+    total="total_tokens",
+    cached="input_tokens_details.cached_tokens",
+    written="input_tokens_details.cache_write_tokens",
+    reasoning="output_tokens_details.reasoning_tokens",
+)
+_ELSEWHERE = "leave it out, or use a model that chat completions serve"
 
 
-class OpenAIResponses(Wire):
+class OpenAIResponses(HTTPProvider):
     """The Responses API."""
 
+    places = {  # noqa: RUF012 - a table, never changed
+        "max_tokens": ("max_output_tokens",),
+        "max_completion_tokens": ("max_output_tokens",),
+        "response_format": ("text", "format"),
+        "verbosity": ("text", "verbosity"),
+        "reasoning_effort": ("reasoning", "effort"),
+    }
+    merged = ("reasoning", "text")
+    refused = {"stop": _ELSEWHERE, "seed": _ELSEWHERE}  # noqa: RUF012 - a table, never changed
+
     def url(self, call: Call) -> str:
-        """See `Wire.url`."""
         base, mark, query = call.base_url.partition("?")
         return f"{base}/responses{mark}{query}"
 
     def body(self, call: Call) -> dict[str, Any]:
-        """See `Wire.body`."""
         body: dict[str, Any] = {"model": call.model}
         turns = list(call.messages)
         if turns[0].role == "system" and len(turns) > 1:
@@ -57,83 +81,67 @@ class OpenAIResponses(Wire):
         if len(items) == 1 and items[0].get("role") == "user":
             content = items[0].get("content")
             body["input"] = content if isinstance(content, str) else items
-        for name, value in call.params.items():
-            _add(body, name, value)
+        self.add(body, call.params)
         if call.stream:
             body["stream"] = True
         return body
 
+    def tool(self, tool: Tool) -> Mapping[str, Any]:
+        about = given(description=tool.description, parameters=tool.parameters)
+        return {"type": "function", "name": tool.name, **about, "strict": tool.strict}
+
+    def choice(self, choice: Choice) -> Any:
+        return choice.mode if choice.name is None else {"type": "function", "name": choice.name}
+
+    def format(self, wanted: JsonFormat) -> Mapping[str, Any]:
+        if wanted.schema is None:
+            return {"type": "json_object"}
+        about = given(schema=wanted.schema, strict=wanted.strict, description=wanted.description)
+        return {"type": "json_schema", "name": wanted.name, **about}
+
     def read(self, body: Mapping[str, Any]) -> Answer | None:
-        """See `Wire.read`."""
         if body.get("object") != "response" and not isinstance(body.get("output"), list):
             return None
-        return _answer(body, entries(body.get("output")))
+        text: list[str] = []
+        refusals: list[str] = []
+        thoughts: list[str] = []
+        calls: list[ToolCall] = []
+        output = entries(body.get("output"))
+        for item in output:
+            kind = item.get("type")
+            if kind == "message":
+                for part in entries(item.get("content")):
+                    if part.get("type") == "output_text":
+                        text.append(string(part.get("text")))
+                    elif part.get("type") == "refusal":
+                        refusals.append(string(part.get("refusal")))
+            elif kind in ("function_call", "custom_tool_call"):
+                arguments = json_or_text(item.get("arguments", item.get("input")))
+                call_id, name = string(item.get("call_id")), string(item.get("name"))
+                calls.append(ToolCall(call_id, name, arguments))
+            elif kind == "reasoning":
+                shown = [*entries(item.get("summary")), *entries(item.get("content"))]
+                thoughts += [string(part.get("text")) for part in shown]
+        # What the SDKs put beside the items, some servers send, and a stream's deltas said.
+        beside = string(body.get("output_text"))
+        said = "".join(text)
+        refusal = "".join(refusals) or string(body.get("refusal"))
+        stats, billing = _counted(fields(body.get("usage")), body)
+        return Answer(
+            said if said.startswith(beside) else beside,
+            _finish(body, bool(calls), bool(refusal)),
+            calls,
+            "".join(thoughts) or string(body.get("reasoning_text")) or None,
+            refusal or None,
+            string(body.get("model")),
+            string(body.get("id")) or None,
+            {"role": "assistant", "content": output},
+            stats,
+            billing,
+        )
 
-    def stream_reader(self) -> ResponseStreamReader:
-        """See `Wire.stream_reader`."""
-        return ResponseStreamReader()
-
-
-class ResponseStreamReader:
-    """Reads the events of one streamed response."""
-
-    ends_with_done = False
-
-    def __init__(self) -> None:
-        self.started = False
-        self.complete = False
-        self.failure: Mapping[str, Any] | None = None
-        self._response: Mapping[str, Any] = {}
-        self._items: list[Mapping[str, Any]] = []
-        self._text: list[str] = []
-        self._reasoning: list[str] = []
-        self._refusal: list[str] = []
-
-    def read(self, name: str, event: Mapping[str, Any]) -> Chunk | None:
-        """See `StreamReader.read`."""
-        kind = string(event.get("type")) or name
-        delta = string(event.get("delta"))
-        response = event if event.get("object") == "response" else fields(event.get("response"))
-        ours = kind.startswith(("response.", "keepalive"))
-        self.started = self.started or ours or bool(response)
-        if kind == "response.output_text.delta":
-            self._text.append(delta)
-            return Chunk(delta, "", event) if delta else None
-        if kind in ("response.reasoning_summary_text.delta", "response.reasoning_text.delta"):
-            self._reasoning.append(delta)
-            return Chunk("", delta, event) if delta else None
-        if kind == "response.refusal.delta":
-            self._refusal.append(delta)
-        elif kind == "response.output_item.done":
-            self._items += entries(event.get("item"))
-        elif response:
-            self._response = response
-            # A server that does not stream answers in one piece.
-            self.complete = self.complete or kind in _TERMINAL or response is event
-            if kind == "response.failed" or response.get("status") == "failed":
-                error = fields(response.get("error"))
-                self.failure = {"error": error or {"message": "the response failed"}}
-            return self._rest(event) if self.complete else None
-        return None
-
-    def _rest(self, event: Mapping[str, Any]) -> Chunk | None:
-        """The text that stands in the whole response only, since no delta brought it."""
-        rest = self.answer().text[len("".join(self._text)) :]
-        self._text.append(rest)
-        return Chunk(rest, "", event) if rest else None
-
-    def answer(self) -> Answer:
-        """See `StreamReader.answer`."""
-        answer = _answer(self._response, entries(self._response.get("output")) or self._items)
-        # A stream that was cut, and servers whose last event has no output: what the deltas said.
-        streamed = "".join(self._text)
-        if not answer.text.startswith(streamed):
-            answer.text = streamed
-        answer.reasoning = answer.reasoning or "".join(self._reasoning) or None
-        answer.refusal = answer.refusal or "".join(self._refusal) or None
-        if answer.refusal and answer.finish_reason == "stop":
-            answer.finish_reason = "content_filter"
-        return answer
+    def fold(self) -> Fold:
+        return _ResponseFold()
 
 
 # --- requests ----------------------------------------------------------------------------------
@@ -207,95 +215,70 @@ def _part(part: Part, role: str) -> Mapping[str, Any]:
     return image
 
 
-def _add(body: dict[str, Any], name: str, value: Any) -> None:
-    if name in ("max_tokens", "max_completion_tokens"):
-        body["max_output_tokens"] = value
-    elif name in ("stop", "seed"):
-        raise ModelProviderError(
-            f"the Responses API has no {name} ({name}={value!r}): leave it out, or use a model "
-            "that chat completions serve",
-            {"provider": "openai-responses", "param": name},
-        )
-    elif name == "tools":
-        body["tools"] = [_tool(tool) for tool in as_tools(value)]
-    elif name == "tool_choice":
-        body["tool_choice"] = _choice(as_choice(value))
-    elif name == "response_format":
-        body["text"] = {**body.get("text", {}), "format": _format(as_format(value))}
-    elif name == "reasoning_effort":
-        body["reasoning"] = {**body.get("reasoning", {}), "effort": value}
-    elif name == "verbosity":
-        body["text"] = {**body.get("text", {}), "verbosity": value}
-    elif name in ("reasoning", "text"):
-        body[name] = {**body.get(name, {}), **as_object(name, value)}
-    else:
-        body[name] = value
-
-
-def _tool(tool: Tool | NativeTool) -> Mapping[str, Any]:
-    if isinstance(tool, NativeTool):
-        return tool.value
-    made: dict[str, Any] = {"type": "function", "name": tool.name}
-    if tool.description is not None:
-        made["description"] = tool.description
-    return {**made, "parameters": tool.parameters, "strict": tool.strict}
-
-
-def _choice(choice: Choice | Mapping[str, Any]) -> Any:
-    if not isinstance(choice, Choice):
-        return choice
-    return choice.mode if choice.name is None else {"type": "function", "name": choice.name}
-
-
-def _format(wanted: JsonFormat | Mapping[str, Any]) -> Mapping[str, Any]:
-    if not isinstance(wanted, JsonFormat):
-        return wanted
-    if wanted.schema is None:
-        return {"type": "json_object"}
-    made: dict[str, Any] = {"type": "json_schema", "name": wanted.name, "schema": wanted.schema}
-    if wanted.strict is not None:
-        made["strict"] = wanted.strict
-    if wanted.description is not None:
-        made["description"] = wanted.description
-    return made
-
-
 # --- answers -----------------------------------------------------------------------------------
 
+# Which text of the answer the deltas of an event add to.
+_GROWING = {
+    "response.output_text.delta": "output_text",
+    "response.reasoning_summary_text.delta": "reasoning_text",
+    "response.reasoning_text.delta": "reasoning_text",
+    "response.refusal.delta": "refusal",
+}
 
-def _answer(body: Mapping[str, Any], output: list[Mapping[str, Any]]) -> Answer:
-    text: list[str] = []
-    refusals: list[str] = []
-    thoughts: list[str] = []
-    calls: list[ToolCall] = []
-    for item in output:
-        kind = item.get("type")
-        if kind == "message":
-            for part in entries(item.get("content")):
-                if part.get("type") == "output_text":
-                    text.append(string(part.get("text")))
-                elif part.get("type") == "refusal":
-                    refusals.append(string(part.get("refusal")))
-        elif kind in ("function_call", "custom_tool_call"):
-            arguments = json_or_text(item.get("arguments", item.get("input")))
-            calls.append(ToolCall(string(item.get("call_id")), string(item.get("name")), arguments))
-        elif kind == "reasoning":
-            shown = [*entries(item.get("summary")), *entries(item.get("content"))]
-            thoughts += [string(part.get("text")) for part in shown]
-    answer = Answer(
-        # `output_text` is a convenience of the SDKs that some servers send as well.
-        "".join(text) or string(body.get("output_text")),
-        _finish(body, bool(calls), bool(refusals)),
-        calls,
-        "".join(thoughts) or None,
-        "".join(refusals) or None,
-        string(body.get("model")),
-        string(body.get("id")) or None,
-        message={"role": "assistant", "content": output},
-    )
-    if usage := fields(body.get("usage")):
-        _count(answer, usage, body)
-    return answer
+
+class _ResponseFold(Fold):
+    """Folds the events of one streamed response."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._response: Mapping[str, Any] = {}
+        self._items: list[Mapping[str, Any]] = []
+        self._said: dict[str, list[str]] = {key: [] for key in _GROWING.values()}
+
+    def add(self, name: str, event: Mapping[str, Any]) -> Chunk | None:
+        kind = string(event.get("type")) or name
+        response = event if event.get("object") == "response" else fields(event.get("response"))
+        ours = kind.startswith(("response.", "keepalive"))
+        self.started = self.started or ours or bool(response)
+        text = reasoning = ""
+        if key := _GROWING.get(kind):
+            delta = string(event.get("delta"))
+            self._said[key].append(delta)
+            text = delta if key == "output_text" else ""
+            reasoning = delta if key == "reasoning_text" else ""
+        elif kind == "response.output_item.done":
+            self._items += entries(event.get("item"))
+        elif response:
+            self._response = response
+            # A server that does not stream answers in one piece.
+            self.complete = self.complete or kind in _TERMINAL or response is event
+            if kind == "response.failed" or response.get("status") == "failed":
+                error = fields(response.get("error"))
+                self.failure = {"error": error or {"message": "the response failed"}}
+            text = self._rest() if self.complete else ""
+        return Chunk(text, reasoning, event) if text or reasoning else None
+
+    def _rest(self) -> str:
+        """The text that stands in the whole response only, since no delta brought it."""
+        whole = "".join(
+            string(part.get("text"))
+            for item in self._output()
+            if item.get("type") == "message"
+            for part in entries(item.get("content"))
+            if part.get("type") == "output_text"
+        )
+        whole = whole or string(self._response.get("output_text"))
+        streamed = "".join(self._said["output_text"])
+        rest = whole[len(streamed) :] if whole.startswith(streamed) else ""
+        self._said["output_text"].append(rest)
+        return rest
+
+    def _output(self) -> list[Mapping[str, Any]]:
+        return entries(self._response.get("output")) or self._items
+
+    def body(self) -> Mapping[str, Any]:
+        said = {key: "".join(pieces) for key, pieces in self._said.items()}
+        return {**self._response, "output": self._output(), **said}
 
 
 def _finish(body: Mapping[str, Any], calls: bool, refused: bool) -> FinishReason | None:
@@ -311,22 +294,24 @@ def _finish(body: Mapping[str, Any], calls: bool, refused: bool) -> FinishReason
     return "other" if status in ("queued", "in_progress") and "output" in body else None
 
 
-def _count(answer: Answer, usage: Mapping[str, Any], body: Mapping[str, Any]) -> None:
-    inputs = fields(usage.get("input_tokens_details"))
-    outputs = fields(usage.get("output_tokens_details"))
-    prompt, completion = count(usage.get("input_tokens")), count(usage.get("output_tokens"))
-    answer.usage = UsageStats(
+def _counted(
+    usage: Mapping[str, Any], body: Mapping[str, Any]
+) -> tuple[UsageStats | None, Billing | None]:
+    """What the answer used, in the normalised meaning, and what its price needs besides."""
+    if not usage:
+        return None, None
+    found = counts(usage, _USAGE)
+    prompt, completion = found.get("input", 0), found.get("output", 0)
+    stats = UsageStats(
         prompt,
         completion,
-        count(usage.get("total_tokens")) or prompt + completion,
-        count(inputs.get("cached_tokens")),
-        count(inputs.get("cache_write_tokens")),
-        count(outputs.get("reasoning_tokens")),
+        found.get("total") or prompt + completion,
+        found.get("cached", 0),
+        found.get("written", 0),
+        found.get("reasoning", 0),
     )
-    tools = fields(body.get("tool_usage"))
-    searches = count(fields(tools.get("web_search")).get("num_requests"))
-    answer.billing = Billing(
-        {"web_searches": searches} if searches else {},
-        tier=string(body.get("service_tier")) or None,
-        reported=dollars(usage.get("cost")),
+    searches = count(fields(fields(body.get("tool_usage")).get("web_search")).get("num_requests"))
+    billed = {"web_searches": searches} if searches else {}
+    return stats, Billing(
+        billed, string(body.get("service_tier")) or None, dollars(usage.get("cost"))
     )

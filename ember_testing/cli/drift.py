@@ -133,12 +133,13 @@ def _with_keys(row: Mapping[str, Any]) -> tuple[str, list[tuple[str, str]]]:
 
 
 def _key(row: Mapping[str, Any]) -> str:
-    from ember.providers.compatible import WIRES  # late: it knows all of Ember
+    from ember.models.routing import built_in  # late: loads all of ember
+    from ember.providers.servers import SERVERS
 
-    wire = WIRES.get(row["provider"] or "")
-    key = wire.key() if wire is not None else None
+    server = SERVERS.get(row["provider"] or "")
+    key = built_in(server.name).key() if server is not None else None
     if not key:
-        names = " or ".join(wire.server.key_vars) if wire is not None else ""
+        names = " or ".join(server.key_vars) if server is not None else ""
         wanted = f"set {names}" if names else "its provider is none that Ember knows"
         raise KeyError(f"the recorded key is redacted: {wanted}")
     return key

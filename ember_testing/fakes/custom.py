@@ -31,7 +31,7 @@ def replace_complete(cls: type[base.BaseProvider], ask: Ask, until: ExitStack) -
         until: Undoes it.
     """
     complete = cls.complete
-    acomplete = getattr(cls, "acomplete", None)
+    acomplete = getattr(cls, "acomplete", base.BaseProvider.acomplete)
 
     def names() -> list[str]:
         return [name for name, known in base.known().items() if known is cls]
@@ -41,7 +41,7 @@ def replace_complete(cls: type[base.BaseProvider], ask: Ask, until: ExitStack) -
         return complete(self, prompt, model, **params) if answer is None else answer
 
     until.enter_context(mock.patch.object(cls, "complete", faked))
-    if acomplete is not None:
+    if acomplete is not base.BaseProvider.acomplete:  # which calls the one above
 
         async def afaked(
             self: base.BaseProvider, prompt: Any, model: str, **params: Any

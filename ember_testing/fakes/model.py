@@ -18,7 +18,7 @@ import respx
 
 from ember.models.schemas import ChatResponse, UsageStats
 from ember.providers import base
-from ember.providers.compatible import WIRES
+from ember.providers.servers import SERVERS
 from ember_testing import wires as encoding
 from ember_testing.exceptions import ReplayFailure
 from ember_testing.fakes import custom as fake_custom
@@ -378,9 +378,9 @@ def _was_reported(failure: ReplayFailure) -> bool:
 
 def _keys() -> dict[str, str]:
     names = {
-        next(name for name in wire.server.key_vars if name != wire.server.token_var)
-        for wire in WIRES.values()
-        if wire.server.key_vars
+        next(name for name in server.key_vars if name != server.token_var)
+        for server in SERVERS.values()
+        if server.key_vars
     }
     return {
         **dict.fromkeys(names, "fake-key"),

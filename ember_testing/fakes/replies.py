@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
 
 from ember.exceptions import EmberError
-from ember.models.routing import resolve
+from ember.models.routing import built_in, resolve
 from ember.models.schemas import ChatResponse, UsageStats
 from ember.providers import base
-from ember.providers.compatible import WIRES
+from ember.providers.servers import SERVERS
 from ember_testing import wires as encoding
 from ember_testing.fakes.call import FakeCall
 from ember_testing.faults import Damage, Fault, applied, replaces_answer
@@ -44,7 +44,7 @@ class SetUp:
         self.waiting = deque(replies)
         self._names = [re.compile(fnmatch.translate(name.lower())) for name in _names(pattern)]
         left, slash, _ = pattern.lower().partition("/")
-        self.provider = left if slash and (left in WIRES or base.is_known(left)) else None
+        self.provider = left if slash and (left in SERVERS or base.is_known(left)) else None
 
     @property
     def endless(self) -> bool:
@@ -81,7 +81,7 @@ def _names(pattern: str) -> Iterator[str]:
         if base.is_known(route.provider):
             return
         nothing = {"api_key": "fake-key", "base_url": "http://fake"}
-        wire_id = WIRES[route.provider].call("name", route.model, nothing).model
+        wire_id = built_in(route.provider).call("name", route.model, nothing).model
         prefix = f"{route.provider}/" if "/" in pattern and pattern != route.model else ""
         yield f"{prefix}{wire_id}"
 

@@ -34,9 +34,9 @@ def lend() -> Mapping[str, str]:
 @lru_cache(maxsize=1)
 def _variables() -> tuple[tuple[str, ...], ...]:
     """The names under which each provider looks for its key."""
-    from ember.providers.compatible import WIRES  # late: it is all of Ember
+    from ember.providers.servers import SERVERS  # late: loads the client
 
-    return tuple(wire.server.key_vars for wire in WIRES.values() if wire.server.key_vars)
+    return tuple(tuple(server.key_vars) for server in SERVERS.values() if server.key_vars)
 
 
 def take_back(lent: Mapping[str, str]) -> None:

@@ -15,13 +15,12 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from ember.exceptions import EmberError, ProviderAPIError
+from ember.models.routing import built_in
 from ember.models.schemas import ChatResponse
-from ember.providers.compatible import WIRES
-from ember.providers.http import parse
+from ember.providers.call import Address, Call
+from ember.providers.provider import StreamedCall
 from ember.providers.servers import SELLERS
-from ember.providers.streaming import StreamParser
-from ember.providers.wire import Call, Wire
-from ember.transport.send import Reply, Timeout
+from ember.transport.send import Reply
 
 __all__ = ["Asked", "Reading", "read_exchange", "read_pieces", "read_request", "read_response"]
 
@@ -159,14 +158,14 @@ def read_response(
     Raises:
         EmberError: It is an error, or not what the provider's wire says.
     """
-    wire = WIRES[asked.provider]
+    provider = built_in(asked.provider)
     lower = {name.lower(): value for name, value in headers.items()}
-    return parse(wire, _call(wire, asked), Reply(status, lower, body))
+    return provider.answer(_call(asked), Reply(status, lower, body))
 
 
-def _call(wire: Wire, asked: Asked) -> Call:
-    base_url = wire.server.base_url
-    return Call(asked.model, (), {}, asked.stream, base_url, None, Timeout(), {})
+def _call(asked: Asked) -> Call:
+    base_url = built_in(asked.provider).server.base_url
+    return Call(asked.model, (), {}, asked.stream, Address(base_url), None)
 
 
 def read_pieces(
@@ -180,13 +179,13 @@ def read_pieces(
         headers: The answer's headers.
         pieces: The answer's body, content encoding removed.
     """
-    wire = WIRES[asked.provider]
-    parser = StreamParser(wire, _call(wire, asked))
-    parser.start(status, {name.lower(): value for name, value in headers.items()})
+    streamed = StreamedCall(built_in(asked.provider), _call(asked))
+    streamed.start(status, {name.lower(): value for name, value in headers.items()})
     texts: list[str] = []
     try:
         for piece in pieces:
-            texts.append("".join(f"{chunk.reasoning}{chunk.text}" for chunk in parser.feed(piece)))
+            chunks = streamed.feed(piece)
+            texts.append("".join(f"{chunk.reasoning}{chunk.text}" for chunk in chunks))
     except EmberError:  # the stream reports an error, or is no stream: no more text comes
         pass
     return texts + [""] * (len(pieces) - len(texts))

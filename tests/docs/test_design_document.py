@@ -135,10 +135,10 @@ def test_environment_of_the_document() -> None:
     block = DOCUMENT.read_text(encoding="utf-8").split("```bash\n")[1].partition("```")[0]
     program = (
         "from ember.pricing.cost import cost\n"
-        "from ember.providers.compatible import WIRES\n"
+        "from ember.models.routing import built_in\n"
         "from ember.models.schemas import UsageStats\n"
         "million = UsageStats(1_000_000, 1_000_000)\n"
-        "for name in ('openai', 'anthropic', 'google'): print(WIRES[name].key())\n"
+        "for name in ('openai', 'anthropic', 'google'): print(built_in(name).key())\n"
         "for name in ('gpt-4', 'gpt-4-turbo', 'custom-model'): print(cost('openai', name, million))"
     )
     process = subprocess.run(

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ember.exceptions import EmberError, ProviderAPIError
-from ember.providers.compatible import WIRES
-from ember.providers.streaming import StreamParser
+from ember.models.routing import built_in
+from ember.transport.send import Reply
 from tests.corpus import needs_corpus, player, rows
 
 if TYPE_CHECKING:
@@ -40,23 +40,16 @@ RECORDED = {
 
 
 def read(wire: str, pieces: list[bytes], status: int = 200) -> dict[str, Any]:
-    """What a stream of these pieces comes to, by the parser that the public functions use."""
-    spoken = WIRES[wire]
-    call = spoken.call("hi", "m", {"api_key": "sk-of-a-test", "base_url": "https://x.test"}, True)
-    parser = StreamParser(spoken, call)
-    parser.start(status, {})
+    """What a stream of these pieces comes to, by the code that the public functions use."""
+    streamed = built_in(wire).stream("hi", "m", api_key="sk-of-a-test", base_url="https://x.test")
     text: list[str] = []
     error: ProviderAPIError | None = None
     try:
-        for piece in pieces:
-            for chunk in parser.feed(piece):
-                text.append(chunk.text)
-        for chunk in parser.finish():
+        for chunk in streamed.read(*(Reply(status, {}, piece) for piece in pieces)):
             text.append(chunk.text)
     except ProviderAPIError as raised:
-        parser.explain(raised)
         error = raised
-    answer = parser._reader.answer()
+    answer = streamed.answer()
     return {
         "chunks": "".join(text),
         "text": answer.text,
@@ -340,13 +333,9 @@ def test_incomplete_stream_tells_the_usage_so_far() -> None:
     """Usage that came before the break is in context['usage'], and no retry is advised."""
     start = {"type": "message_start", "message": {"usage": {"input_tokens": 9}, "content": []}}
     body = f"data: {json.dumps(start)}\n\n{BEGUN['anthropic']}\n\n".encode()
-    spoken = WIRES["anthropic"]
-    parser = StreamParser(spoken, spoken.call("hi", "m", {"api_key": "sk-of-a-test"}, True))
-    parser.start(200, {"request-id": "req_1"})
+    streamed = built_in("anthropic").stream("hi", "m", api_key="sk-of-a-test")
     with pytest.raises(ProviderAPIError) as caught:
-        for _ in (*parser.feed(body), *parser.finish()):
-            pass
-    parser.explain(caught.value)
+        list(streamed.read(Reply(200, {"request-id": "req_1"}, body)))
     assert caught.value.context["usage"]["prompt_tokens"] == 9
     assert caught.value.context["request_id"] == "req_1"
     assert caught.value.retryable is False

@@ -246,9 +246,8 @@ def _echo() -> Iterator[None]:
     register_provider("echo", Echo)
     register_provider("awaited", AwaitedEcho)
     yield
-    for name in ("echo", "awaited"):
-        base._providers.pop(name)  # there is no public way to unregister
-    base._generation += 1
+    # There is no public way to unregister.
+    base.providers = {n: p for n, p in base.providers.items() if n not in ("echo", "awaited")}
 
 
 @pytest.mark.usefixtures("_echo")

@@ -1,0 +1,584 @@
+"""A provider that is reached over HTTP: the way of a call, sync and async.
+
+A call is `answer(call, send(request(call)))`. All that decides anything is pure; the I/O stands in
+`complete`, `acomplete` and the two loops of `StreamedCall`. What a wire says for itself (`url`,
+`body`, `read`, `fold`) is a subclass, one file a wire.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import AsyncGenerator, Collection, Generator, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from ember.conversation.messages import Message, as_messages
+from ember.conversation.parts import Text
+from ember.conversation.tools import NativeTool, as_choice, as_format, as_tools
+from ember.exceptions import ModelProviderError, ProviderAPIError
+from ember.models.schemas import ChatResponse, Chunk, UsageStats
+from ember.providers.base import BaseProvider
+from ember.providers.call import (
+    NO_HEADERS,
+    Address,
+    Answer,
+    Call,
+    Headers,
+    Key,
+    as_address,
+    as_headers,
+    as_key,
+    as_object,
+    as_timeout,
+)
+from ember.providers.json_values import items, loaded, parsed, request_id, text_of
+from ember.providers.servers import Server, seller
+from ember.transport import send as transport
+from ember.transport.send import Timeout
+
+if TYPE_CHECKING:
+    from ember.conversation.tools import Choice, JsonFormat, Tool
+
+__all__ = ["Fold", "HTTPProvider", "StreamedCall"]
+
+_DEFAULT_TIMEOUT = Timeout()
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+_STREAM: Mapping[str, Any] = {"in_stream": True, "phase": "stream"}
+
+
+class Fold:
+    """Folds the events of one stream into the body that would have come in one piece.
+
+    `started` says whether any event was one of this wire's, `complete` whether the wire's end
+    marker has been seen (`[DONE]`, where `ends_with_done`), and `failure` is the error that an
+    event reported without being an error itself.
+    """
+
+    ends_with_done = False
+
+    def __init__(self) -> None:
+        self.started = False
+        self.complete = False
+        self.failure: Mapping[str, Any] | None = None
+
+    def add(self, name: str, event: Mapping[str, Any]) -> Chunk | None:
+        """Take an event; returns what it adds, or None where that is neither text nor reasoning."""
+        raise NotImplementedError
+
+    def body(self) -> Mapping[str, Any]:
+        """The body, as far as it has come."""
+        raise NotImplementedError
+
+
+class HTTPProvider(BaseProvider):
+    """A provider that is spoken to over HTTP.
+
+    The key and the base URL are the environment's at the time of each call, so that a rotated key
+    is used at once.
+
+    Args:
+        server: Where, and with which differences.
+    """
+
+    is_priced = True
+    # Where a parameter goes in the body, where that is not its own name: keys from the outside in.
+    places: Mapping[str, Sequence[str]] = {}
+    # Objects that a caller may give beside parameters whose place is inside them.
+    merged: Collection[str] = ()
+    # Parameters that the wire lacks, and what to do about it.
+    refused: Mapping[str, str] = {}
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.places = {**self.places, **server.places}
+        self.merged = {*self.merged, *server.merged}
+
+    # --- what each wire says for itself ---
+
+    def url(self, call: Call) -> str:
+        """Where the call goes."""
+        raise NotImplementedError
+
+    def body(self, call: Call) -> dict[str, Any]:
+        """The call as the wire's JSON."""
+        raise NotImplementedError
+
+    def tool(self, tool: Tool) -> Mapping[str, Any]:
+        """A tool in the wire's words."""
+        raise NotImplementedError
+
+    def choice(self, choice: Choice) -> Any:
+        """A tool choice in the wire's words."""
+        raise NotImplementedError
+
+    def format(self, wanted: JsonFormat) -> Mapping[str, Any]:
+        """A response format in the wire's words."""
+        raise NotImplementedError
+
+    def read(self, body: Mapping[str, Any]) -> Answer | None:
+        """A whole answer; None where the body is none of this wire's."""
+        raise NotImplementedError
+
+    def fold(self) -> Fold:
+        """What folds one stream into a body for `read`."""
+        raise NotImplementedError
+
+    def serving(self, model: str, params: Mapping[str, Any]) -> HTTPProvider:
+        """The provider that serves a call with tools: this one, mostly."""
+        return self
+
+    # --- the way of a call ---
+
+    @property
+    def api_key(self) -> str | None:  # type: ignore[override]  # looked up, where others store it
+        """The key that the environment holds now."""
+        return self.key()
+
+    def complete(self, prompt: Any, model: str, **kwargs: Any) -> ChatResponse:
+        """Answer a prompt; see `models` for the parameters and the errors."""
+        provider = self.serving(model, kwargs) if "tools" in kwargs else self
+        call = provider.call(prompt, model, kwargs)
+        return provider.answer(call, transport.send(provider.request(call)))
+
+    async def acomplete(self, prompt: Any, model: str, **kwargs: Any) -> ChatResponse:
+        """`complete` without blocking the event loop."""
+        provider = self.serving(model, kwargs) if "tools" in kwargs else self
+        call = provider.call(prompt, model, kwargs)
+        return provider.answer(call, await transport.asend(provider.request(call)))
+
+    def stream(self, prompt: Any, model: str, **kwargs: Any) -> StreamedCall:
+        """Prepare an answer in pieces; nothing is sent before it runs."""
+        provider = self.serving(model, kwargs) if "tools" in kwargs else self
+        call = provider.call(prompt, model, kwargs, stream=True)
+        return StreamedCall(provider, call, provider.request(call))
+
+    def call(
+        self, prompt: object, model: str, kwargs: Mapping[str, Any], stream: bool = False
+    ) -> Call:
+        """The call that a caller's arguments mean.
+
+        Raises:
+            ModelProviderError: The key is missing, or an argument cannot be.
+        """
+        params = {name: value for name, value in kwargs.items() if value is not None}
+        url = as_address(params.pop("base_url")) if "base_url" in params else None
+        key = as_key(params.pop("api_key")) if "api_key" in params else None
+        key = key or self.key()
+        if bool(params.pop("stream", stream)) is not stream:
+            raise ModelProviderError(
+                "stream= is no parameter: models.stream() and models.astream() stream, and "
+                "models() and models.acall() do not"
+            )
+        if key is None and url is None and self.server.key_required:
+            raise ModelProviderError(
+                f"no API key for {self.server.name}: set the environment variable "
+                f"{' or '.join(self.server.key_vars)}, or pass api_key=",
+                {"provider": self.server.name, "model": model},
+            )
+        timeout, headers = _DEFAULT_TIMEOUT, NO_HEADERS
+        if "timeout" in kwargs:  # None among them: no bound
+            timeout = as_timeout(params.pop("timeout", None))
+        if "extra_headers" in params:
+            headers = as_headers(params.pop("extra_headers") or NO_HEADERS)
+        messages = (
+            [Message("user", (Text(prompt),))]
+            if isinstance(prompt, str) and prompt.strip()
+            else as_messages(prompt)
+        )
+        if (system := params.pop("system", None)) is not None:
+            messages = [*as_messages([{"role": "system", "content": system}]), *messages]
+        base_url = Address((url or self.base_url()).rstrip("/"))
+        return Call(model, messages, params, stream, base_url, key, timeout, headers)
+
+    def request(self, call: Call) -> transport.Request:
+        """The HTTP request that a call means.
+
+        Raises:
+            ModelProviderError: Something in it cannot be sent.
+        """
+        name = self.server.name
+        headers = self.headers(call)
+        for header, value in call.extra_headers.items():
+            headers[header.lower()] = value
+        _check_headers(headers, name)
+        body = self.body(call)
+        try:
+            content = _ENCODER.encode(body).encode()
+        except (TypeError, ValueError) as error:
+            raise _not_json(body, name, error) from error
+        url = Address(self.url(call))
+        return transport.Request(url, headers, content, call.timeout, name, call.model)
+
+    def headers(self, call: Call) -> Headers:
+        """The wire's own headers, authentication included."""
+        server = self.server
+        headers = Headers({"content-type": "application/json"})
+        for header, name in server.header_vars:
+            if value := os.environ.get(name, "").strip():
+                headers[header] = value
+        if (key := call.key) is not None:
+            token = server.token_var and os.environ.get(server.token_var, "").strip() == key
+            auth = "authorization" if token else server.auth_header
+            headers[auth] = f"Bearer {key}" if auth == "authorization" else key
+        return headers
+
+    def base_url(self) -> str:
+        """The server's base URL: the environment's, else its own."""
+        server = self.server
+        for name in server.url_vars:
+            if value := os.environ.get(name, "").strip().rstrip("/"):
+                return value if value.endswith(server.url_suffix) else value + server.url_suffix
+        if not server.base_url:
+            raise ModelProviderError(
+                f"no address for {server.name}: set the environment variable "
+                f"{' or '.join(server.url_vars)}, or pass base_url=",
+                {"provider": server.name},
+            )
+        return server.base_url
+
+    def key(self) -> Key | None:
+        """The key that the environment holds."""
+        for name in self.server.key_vars:
+            if value := os.environ.get(name, "").strip():
+                return Key(value)
+        return None
+
+    def add(self, body: dict[str, Any], params: Mapping[str, Any]) -> None:
+        """Put parameters into a body, by the tables above.
+
+        Raises:
+            ModelProviderError: The wire lacks one of them, or it cannot be sent.
+        """
+        own: list[str] = []
+        for name, value in params.items():
+            if name in self.merged:
+                own.append(name)
+                continue
+            if name in self.refused:
+                raise ModelProviderError(
+                    f"{self.server.name} has no {name} ({name}={value!r}): {self.refused[name]}",
+                    {"provider": self.server.name, "param": name},
+                )
+            inside, key = self._place(body, name)
+            inside[key] = self.translated(name, value)
+        for name in own:  # last: what a caller says in the wire's words holds
+            inside, key = self._place(body, name)
+            inside[key] = {**inside.get(key, {}), **as_object(name, params[name])}
+
+    def _place(self, body: dict[str, Any], name: str) -> tuple[dict[str, Any], str]:
+        """The object that a parameter goes into, and its key there."""
+        *outside, key = self.places.get(name, (name,))
+        for step in outside:
+            body = body.setdefault(step, {})
+        return body, key
+
+    def translated(self, name: str, value: Any) -> Any:
+        """A parameter's value in the wire's words."""
+        if name == "tools":
+            tools = as_tools(value, self.server.name)
+            return [t.value if isinstance(t, NativeTool) else self.tool(t) for t in tools]
+        if name == "tool_choice":
+            choice = as_choice(value)
+            return choice if isinstance(choice, Mapping) else self.choice(choice)
+        if name == "response_format":
+            wanted = as_format(value)
+            return wanted if isinstance(wanted, Mapping) else self.format(wanted)
+        return value
+
+    # --- answers ---
+
+    def answer(self, call: Call, reply: transport.Reply) -> ChatResponse:
+        """The response that an answer means.
+
+        Raises:
+            ProviderAPIError: The provider reports an error, or the answer is not of this wire.
+        """
+        status, headers = reply.status, reply.headers
+        body = parsed(text_of(reply.content))
+        if not 200 <= status < 300:
+            raise self.error(call, status, headers, body)
+        if not isinstance(body, dict):
+            return self._read_as_stream(call, reply, body)
+        item = cast("Mapping[str, Any]", body)
+        answer = self.read(item)
+        if _reports_error(item):
+            raise _with_answer(self.error(call, status, headers, item), answer)
+        if answer is None:
+            raise self.bad_response(call, status, headers, item)
+        return self.response(call, answer, headers, item)
+
+    def _read_as_stream(self, call: Call, reply: transport.Reply, body: object) -> ChatResponse:
+        """Some servers stream whether asked to or not, and Google may send an array."""
+        streamed = StreamedCall(self, call)
+        try:
+            for _ in streamed.read(reply):
+                pass
+        except ProviderAPIError as error:
+            if error.error_type == "incomplete_stream" and not error.context["partial_text"]:
+                raise self.bad_response(call, reply.status, reply.headers, body) from None
+            raise
+        return streamed.response()
+
+    def response(
+        self, call: Call, answer: Answer, headers: Mapping[str, str], raw: object
+    ) -> ChatResponse:
+        """The answer as the caller gets it, with its cost."""
+        from ember.pricing import cost as pricing  # late: prices are read at the first cost
+
+        name, model = self.server.name, answer.model or call.model
+        identity = request_id(headers) or answer.request_id
+        usage = answer.usage
+        failure: ModelProviderError | None = None
+        if usage is None:  # nobody counted, and the cost stays unknown
+            usage = UsageStats()
+        else:
+            try:
+                cost = pricing.cost(
+                    seller(name, call.base_url),
+                    model,
+                    usage,
+                    billing=answer.billing,
+                    requested_model=call.model,
+                    base_url=call.base_url,
+                )
+                usage = usage.priced(cost)
+            except ModelProviderError as error:
+                failure = error
+        response = ChatResponse(
+            answer.text,
+            usage,
+            model,
+            name,
+            answer.finish_reason,
+            answer.tool_calls,
+            answer.reasoning,
+            answer.refusal,
+            identity,
+            headers,
+            answer.message or {"role": "assistant", "content": answer.text},
+            raw,
+        )
+        if failure is not None:
+            failure.context["response"] = response  # it is paid for
+            raise failure
+        return response
+
+    def error(
+        self, call: Call, status: int, headers: Mapping[str, str], body: object, **facts: Any
+    ) -> ProviderAPIError:
+        """The error that the provider's answer means."""
+        from ember.providers.error_mapping import api_error  # late: few programs meet one
+
+        key_names = " or ".join((*self.server.key_vars[:1], "api_key="))
+        name = self.server.name
+        vendor = seller(name, call.base_url)
+        keys = _keys(call)
+        return api_error(name, call.model, status, headers, body, keys, key_names, facts, vendor)
+
+    def bad_response(
+        self, call: Call, status: int, headers: Mapping[str, str], body: object, **facts: Any
+    ) -> ProviderAPIError:
+        """The error of an answer that is not of this wire."""
+        from ember.providers.error_mapping import not_of_wire  # late: few programs meet one
+
+        name, keys = self.server.name, _keys(call)
+        return not_of_wire(name, call.model, status, headers, body, keys, call.base_url, facts)
+
+
+class StreamedCall:
+    """One streamed call.
+
+    Args:
+        provider: The provider that is called.
+        call: What is asked.
+        request: What to send; None for an answer that has come already.
+    """
+
+    def __init__(
+        self, provider: HTTPProvider, call: Call, request: transport.Request | None = None
+    ) -> None:
+        from ember.providers.sse import EventDecoder  # late: for streams only
+
+        self._provider = provider
+        self._call = call
+        self._request = request
+        self._fold = provider.fold()
+        self._decoder = EventDecoder()
+        self._events: list[Any] = []
+        self._failed: list[bytes] = []
+        self._status = 0
+        self._headers: Mapping[str, str] = NO_HEADERS
+
+    def run(self) -> Generator[Chunk]:
+        """Send the request and yield what the answer brings, as it arrives."""
+        assert self._request is not None
+        try:
+            with transport.open(self._request) as body:
+                self.start(body.status, body.headers)
+                for piece in body.pieces():
+                    yield from self.feed(piece)
+            yield from self._finish()
+        except ProviderAPIError as error:
+            _with_answer(error, self.answer())
+            raise
+
+    async def arun(self) -> AsyncGenerator[Chunk]:
+        """`run` without blocking the event loop."""
+        assert self._request is not None
+        try:
+            async with transport.aopen(self._request) as body:
+                self.start(body.status, body.headers)
+                async for piece in body.pieces():
+                    for chunk in self.feed(piece):
+                        yield chunk
+            for chunk in self._finish():
+                yield chunk
+        except ProviderAPIError as error:
+            _with_answer(error, self.answer())
+            raise
+
+    def read(self, *replies: transport.Reply) -> Iterator[Chunk]:
+        """What an answer brings that has come already; each reply holds a piece of its body.
+
+        Raises:
+            ProviderAPIError: The answer is or holds an error, or it ended too early.
+        """
+        try:
+            for status, headers, piece in replies:
+                self.start(status, headers)
+                yield from self.feed(piece)
+            yield from self._finish()
+        except ProviderAPIError as error:
+            _with_answer(error, self.answer())
+            raise
+
+    def answer(self) -> Answer:
+        """What was read so far."""
+        return self._provider.read(self._fold.body()) or Answer()
+
+    def response(self) -> ChatResponse:
+        """The answer as far as it was read, as the caller gets it."""
+        return self._provider.response(self._call, self.answer(), self._headers, self._events)
+
+    def start(self, status: int, headers: Mapping[str, str]) -> None:
+        """Take the beginning of the answer."""
+        self._status, self._headers = status, headers
+
+    def feed(self, piece: bytes) -> Iterator[Chunk]:
+        """The chunks that a piece of the body completes."""
+        if not 200 <= self._status < 300:
+            self._failed.append(piece)
+            return
+        for name, data in self._decoder.feed(piece):
+            if (chunk := self._read(name, data)) is not None:
+                yield chunk
+
+    def _finish(self) -> Iterator[Chunk]:
+        """The chunks that the end of the body completes."""
+        if not 200 <= self._status < 300:
+            body = parsed(text_of(b"".join(self._failed)))
+            raise self._provider.error(self._call, self._status, self._headers, body)
+        for name, data in self._decoder.finish():
+            if (chunk := self._read(name, data, at_end=True)) is not None:
+                yield chunk
+        if self._fold.complete:
+            return
+        if not self._fold.started:
+            stray = text_of(self._decoder.stray).strip()
+            if self._events or stray:
+                raise self._misread(self._events or stray)
+        name = self._provider.server.name
+        raise ProviderAPIError(
+            f"{name} ({self._call.model}): the stream ended before the answer did; what arrived "
+            "is in context['partial_text']",
+            {
+                "error_type": "incomplete_stream",
+                "status_code": self._status,
+                "provider": name,
+                "model": self._call.model,
+                "request_id": request_id(self._headers),
+                **_STREAM,
+            },
+        )
+
+    def _read(self, name: str, data: str, at_end: bool = False) -> Chunk | None:
+        fold = self._fold
+        try:
+            event = loaded(data)
+        except ValueError:
+            bare = data.strip()
+            if bare == "[DONE]":
+                fold.complete = fold.complete or fold.ends_with_done
+                return None
+            if at_end or not bare:
+                return None  # the last event was cut off: the missing end marker will tell
+            raise self._misread(data) from None
+        self._events.append(event)
+        if len(wrapped := items(event)) == 1:
+            event = wrapped[0]  # Google wraps an error in a list at times
+        if not isinstance(event, dict):
+            return None
+        item = cast("Mapping[str, Any]", event)
+        chunk = fold.add(name, item)
+        failure = item if name == "error" or _reports_error(item) else fold.failure
+        if failure is not None:
+            error = self._provider.error
+            raise error(self._call, self._status, self._headers, failure, **_STREAM)
+        return chunk
+
+    def _misread(self, body: object) -> ProviderAPIError:
+        bad_response = self._provider.bad_response
+        return bad_response(self._call, self._status, self._headers, body, **_STREAM)
+
+
+def _reports_error(body: Mapping[str, Any]) -> bool:
+    """Whether a body that came with a success is an error all the same."""
+    return bool(body.get("error")) or "error" in (body.get("type"), body.get("object"))
+
+
+def _with_answer(error: ProviderAPIError, answer: Answer | None) -> ProviderAPIError:
+    """The error, with what the provider had already answered: that is paid for."""
+    error.context["partial_text"] = answer.text if answer else ""
+    if answer and answer.usage is not None:
+        error.context["usage"] = answer.usage.as_dict()
+    if answer and answer.text:
+        error.retryable = False  # what was delivered can't be asked for again unnoticed
+    return error
+
+
+_KEY_HEADERS = frozenset({"authorization", "x-api-key", "api-key", "x-goog-api-key"})
+
+
+def _keys(call: Call) -> list[Key]:
+    """What must not come back in an error."""
+    given = [v for name, v in call.extra_headers.items() if name.lower() in _KEY_HEADERS]
+    return [call.key or Key(), *(Key(value.removeprefix("Bearer ")) for value in given)]
+
+
+def _check_headers(headers: Headers, provider: str) -> None:
+    text = "".join([*headers, *headers.values()])
+    if text.isascii() and text.isprintable():
+        return
+    for name, value in headers.items():
+        if not value.isascii() or not value.isprintable() or not name.isascii():
+            # The value may be a key: the message does not show it.
+            raise ModelProviderError(
+                f"{provider}: the header {name!r} cannot be sent: it holds a line break or a "
+                "character beyond ASCII; look at the key, or at extra_headers=",
+                {"provider": provider},
+            )
+
+
+def _not_json(body: Mapping[str, Any], provider: str, error: Exception) -> ModelProviderError:
+    """Which part of a body is the one that cannot be sent."""
+    param = None
+    for name, value in body.items():
+        try:
+            _ENCODER.encode(value).encode()
+        except (TypeError, ValueError):
+            param = name
+            break
+    return ModelProviderError(
+        f"{provider}: {param!r} cannot be sent as JSON: {error}",
+        {"provider": provider, "param": param},
+    )
