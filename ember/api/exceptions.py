@@ -1,4 +1,9 @@
-"""The errors that Ember raises."""
+"""The errors that Ember raises.
+
+Attributes:
+    ERROR_TYPES: Every `ErrorType`, for a program that has an answer to each of them.
+    ErrorType: The vocabulary of `ProviderAPIError.error_type`, the same for every provider.
+"""
 
 from ember.exceptions import (
     ERROR_TYPES,

@@ -54,6 +54,10 @@ class FakeModel:
 
     Args:
         allow_loopback: Let connections to this machine through: a database's, a test server's.
+
+    Attributes:
+        calls: The calls so far, in the order in which they came.
+        failures: Calls that nothing answered, and what would have reached the network.
     """
 
     def __init__(self, *, allow_loopback: bool = False) -> None:
