@@ -1,5 +1,27 @@
 """Record, replay and fake calls to language models in tests.
 
+With pytest, the marker `ember_replay` and the fixtures `fake_model`, `cassette` and `no_sleep` need
+no import: `pytest --markers` and `pytest --fixtures` describe them. The same without pytest:
+
+    with ember_testing.cassette("paris.sqlite", record="new") as cassette:  # record what is missing
+        models("gpt-5.6-sol", "What is the capital of France?")
+    print(cassette.recorded[0].text)
+
+    with ember_testing.fake_model("gpt-5.6-sol", "Paris") as fake:  # answered without a network
+        assert models("gpt-5.6-sol", "What is the capital of France?").text == "Paris"
+    print(fake.calls[0].prompt)
+
+- `cassette`, `Cassette`, `Call`: record and replay; what was played and recorded.
+- `fake_model`, `FakeModel`, `FakeCall`, `Answer`: fakes, the calls that reached them, and answers.
+- `fault_server`, `FaultServer`: the same as a server, for other processes and other libraries.
+- `Verdict`: what the code under test made of faults; `ember_testing.faults` has the faults.
+- `no_sleep`, `NoSleep`: retry waits that return at once.
+- `CassetteMiss`, `NetworkBlocked`, `UnansweredCall`, all `ReplayFailure`: a test wanted something
+  that is not there. `CassetteError`, `BudgetExceeded`, `RecordingWarning`.
+
+`ember_testing.strategies` generates traffic for property tests, and the command `ember-cassettes`
+looks after recordings.
+
 The names load what they need when they are first used: pytest imports this package wherever Ember
 is installed, and a test that uses none of it pays for none of it.
 """
@@ -77,3 +99,7 @@ def __getattr__(name: str) -> Any:
     value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

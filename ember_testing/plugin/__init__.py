@@ -240,9 +240,14 @@ def _abandon(config: pytest.Config) -> None:
 
 @pytest.fixture
 def no_sleep() -> Generator[NoSleep]:
-    """Retry waits return at once: `no_sleep.seconds` are the seconds that were left out.
+    """Retry waits return at once, and are added up: `assert no_sleep.seconds == 20`.
 
     `sleep` of time, asyncio, anyio and trio; while a cassette records, waits are kept.
+
+        def test_retry(fake_model, no_sleep):
+            fake_model("gpt-5.6-sol", rate_limit(retry_after=20), "Paris")
+            assert ask_patiently("What is the capital of France?") == "Paris"
+            assert no_sleep.seconds == 20
     """
     from ember_testing.patches.sleep import no_sleep
 
@@ -252,10 +257,15 @@ def no_sleep() -> Generator[NoSleep]:
 
 @pytest.fixture
 def cassette(request: pytest.FixtureRequest) -> Cassette:
-    """What was played and recorded so far in this test: `cassette.played`, `cassette.recorded`.
+    """What was played and recorded so far in this test: `cassette.played[0].text`.
 
-    Both are sequences of `ember_testing.Call`: `method`, `url`, `body`, `status`, `text`, `cost`.
-    Needs the marker `ember_replay`.
+    `cassette.played` and `cassette.recorded` are sequences of `ember_testing.Call`: `method`,
+    `url`, `body`, `status`, `text`, `cost`. Needs the marker `ember_replay`.
+
+        @pytest.mark.ember_replay
+        def test_capital(cassette):
+            answer("What is the capital of France?")
+            assert [call.status for call in cassette.played] == [200]
     """
     session = request.node.stash.get(_session_key, None)
     if session is None:
@@ -271,13 +281,19 @@ def cassette(request: pytest.FixtureRequest) -> Cassette:
 
 @pytest.fixture
 def fake_model(request: pytest.FixtureRequest) -> Generator[FakeModel]:
-    """Fake models in the providers' wire formats: `fake_model("gpt-4", "Paris")`.
+    """Fake models in the providers' wire formats: `fake_model("gpt-5.6-sol", "Paris")`.
 
     Answers are given in turn: text, the pieces of a stream, a fault of `ember_testing.faults`, an
     `Answer`, a `ChatResponse`, or a function of the call. `fake_model.calls` are the calls so far,
     each with `prompt`, `messages`, `images`, `system`, `params` and `headers`. A call without an
     answer and an answer without a call fail the test, and so does anything that would reach the
     network. `fake_model.verdict()` says what the code under test made of faults.
+
+        def test_capital(fake_model):
+            fake_model("claude-*", rate_limit(retry_after=1), "Paris")
+            assert answer("What is the capital of France?") == "Paris"
+            assert len(fake_model.calls) == 2
+            assert fake_model.verdict().ok
     """
     from ember_testing.fakes.model import fake_model
 

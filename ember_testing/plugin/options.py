@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import re
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +21,11 @@ _MODES = ("none", "new", "all")
 _UNUSED = ("ignore", "warn", "fail")
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
     """Options, with `--ember-record=all` beside `--ember-record path::test`."""
+    config = pluginmanager.get_plugin("pytestconfig")
+    if isinstance(config, pytest.Config):
+        _refuse_other_modes(config)
     group = parser.getgroup("ember", "recorded calls to language models")
     # Literal spellings and no optional argument: that would take a test's path for its value.
     for spelling, mode in (("", "new"), *((f"={mode}", mode) for mode in _MODES)):
@@ -31,33 +36,52 @@ def pytest_addoption(parser: pytest.Parser) -> None:
             dest="ember_record",
             default=None,
             help={
-                "": "record calls that have no recording, replay the others (same as =new)",
-                "=none": "replay only, whatever EMBER_RECORD says",
+                "": "record calls that have no recording, replay the others (same as =new); "
+                "example: pytest --ember-record tests/test_towns.py",
+                "=none": "replay only, whatever the environment variable EMBER_RECORD says",
                 "=new": _suppress(),
                 "=all": "record all calls anew; a test's new cassette replaces the old one when "
-                "the test has passed",
+                "the test has passed; example: pytest --ember-record=all -k capital",
             }[spelling],
         )
     group.addoption(
         "--ember-budget",
         metavar="USD",
-        help="stop before the recorded call that might exceed this sum, by the rule that "
-        "ember_testing.replay.budget states",
+        help="while recording, stop before the call that might exceed this sum of US dollars; "
+        "example: pytest --ember-record --ember-budget 0.50",
     )
     group.addoption(
         "--ember-report",
         metavar="FILE",
-        help="write the figures of the run, and which recordings it used, as JSON",
+        help="write the figures of the run, and which recordings it used, as JSON, for "
+        "`ember-cassettes prune`; example: pytest --ember-report report.json",
     )
     parser.addini(
-        "ember_cassette_dir", "folder of the cassettes, below rootdir", default="cassettes"
+        "ember_cassette_dir",
+        "folder of the cassettes, below rootdir; example: tests/recordings",
+        default="cassettes",
     )
     parser.addini(
         "ember_unused",
-        "recordings that their test did not ask for: ignore, warn or fail",
+        "what becomes of recordings that their test did not ask for: ignore, warn or fail",
         default="ignore",
     )
-    parser.addini("ember_max_age", "days after which a recording counts as stale", default="")
+    parser.addini(
+        "ember_max_age",
+        "days after which a recording counts as stale, which the run's summary says; example: 90",
+        default="",
+    )
+
+
+def _refuse_other_modes(config: pytest.Config) -> None:
+    """Say which modes there are: the parser would say that it ignores an explicit argument."""
+    for argument in config.invocation_params.args:
+        option, equals, mode = str(argument).partition("=")
+        if option == "--ember-record" and equals and mode not in _MODES:
+            raise pytest.UsageError(
+                f"{argument}: expected one of new, all (or none, to replay whatever the "
+                "environment variable EMBER_RECORD says)"
+            )
 
 
 def _suppress() -> str:
@@ -69,16 +93,29 @@ def _suppress() -> str:
 
 def check_options(config: pytest.Config) -> None:
     """Declare the marker and refuse settings that mean nothing."""
-    config.addinivalue_line(
-        "markers",
-        f"{MARKER}({', '.join(f'{name}=' for name in _ARGUMENTS)}): replay this test's calls to "
-        "language models from its cassette, with the network closed; record them with "
-        "--ember-record",
-    )
+    config.addinivalue_line("markers", _marker_help())
     mode_of(config)
     unused_rule(config)
     max_age(config)
     budget_limit(config)
+
+
+def _marker_help() -> str:
+    """The marker and its arguments for `pytest --markers`: what `Settings` says of each."""
+    about = inspect.cleandoc(Settings.__doc__ or "")  # 3.13 takes the indentation off by itself
+    described = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", about, re.MULTILINE)
+    meanings = {"cassette": 'A name for a cassette that several tests share: "towns".'}
+    meanings |= {name: " ".join(text.split()) for name, text in described}
+    lines = [f"    {name}=: {meanings.get(name, '')}" for name in _ARGUMENTS]
+    return "\n".join(
+        [
+            f"{MARKER}({', '.join(f'{name}=' for name in _ARGUMENTS)}): replay this test's calls "
+            "to language models from its cassette, with the network closed; `pytest "
+            "--ember-record` records those that are missing. Example: "
+            f'@pytest.mark.{MARKER}(ignore=["metadata.run_id"])',
+            *lines,
+        ]
+    )
 
 
 def mode_of(config: pytest.Config) -> str:

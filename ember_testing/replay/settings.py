@@ -90,20 +90,21 @@ class Settings:
     """How a cassette is used; what the marker and `ember_testing.cassette` take.
 
     Attributes:
-        match_on: Parts of the request that are compared, see `Rules`.
-        ignore: JSON paths of the body that are not compared.
+        match_on: Parts of the request that are compared: any of method, scheme, host, port, path,
+            query, url, body and header:NAME; `["method", "path", "body"]`.
+        ignore: JSON paths of the body that are not compared: `["metadata.run_id"]`.
         repeats: Past the last recording of a request: `error`, or `last` to repeat it.
-        record_errors: Keep recorded answers of status 400 and above.
-        timing: Replay the pauses too.
-        allow_loopback: Calls to this machine go through, neither recorded nor replayed.
+        record_errors: Keep recorded answers of status 400 and above: `True`.
+        timing: Replay the pauses between the pieces of a stream too: `True`.
+        allow_loopback: Calls to this machine go through, neither recorded nor replayed: `True`.
         allow_hosts: Hosts that may be reached in a replay, neither recorded nor replayed: names,
             patterns (`*.internal`), addresses, networks (`10.0.0.0/8`).
         allow_subprocess: Child processes get the environment that they would get anyway, with
             providers' keys and without the guard.
         prices: What a replayed call costs: `recorded`, by the prices in force when it was recorded,
             or `current`.
-        faults: By the number of the call, from 1, what happens to it in a replay; see
-            `ember_testing.faults`.
+        faults: By the number of the call, from 1, what happens to it in a replay, a fault of
+            `ember_testing.faults`: `{3: rate_limit(retry_after=1)}`.
 
     Raises:
         ValueError: An argument has a value that is none of these.

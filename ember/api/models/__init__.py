@@ -1,4 +1,19 @@
-"""The one function, `models(model, prompt, **params)`, and what belongs to it."""
+"""The one function, `models(model, prompt, **params)`, and what belongs to it.
+
+    from ember.api import models
+
+    response = models("gpt-5.6-sol", "What is the capital of France?", temperature=0)
+    print(response.text, response.usage.total_tokens, response.usage.cost)
+
+    for chunk in models.stream("claude-opus-5-5", "Tell a story."):  # in pieces
+        print(chunk.text, end="")
+
+    response = await models.acall("gemini-3.8-flash", "Hello")  # in an event loop; also astream
+    ask = models.instance("groq/openai/gpt-oss-20b", system="Be brief.")  # keeps parameters
+    print(ask("What is the capital of Spain?"))
+
+`help(Models)` has the arguments and the errors, `ModelRegistry` counts what models were used for.
+"""
 
 import sys
 from importlib import import_module
