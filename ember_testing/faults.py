@@ -22,7 +22,8 @@ from typing import Literal, TypeAlias
 from ember.exceptions import ErrorType
 from ember_testing.wires import error, error_event
 from ember_testing.wires.answer import Answer, Failure
-from ember_testing.wires.response import Broken, Served
+from ember_testing.wires.body import Headers
+from ember_testing.wires.response import Broken, Response
 
 __all__ = [
     "Damage",
@@ -309,37 +310,37 @@ def replaces_answer(fault: Fault) -> bool:
     return fault.kind not in ("cut", "stall", "slow")
 
 
-def applied(fault: Fault, served: Served, wire: str) -> Served:
+def applied(fault: Fault, response: Response, wire: str) -> Response:
     """What comes over the network when a fault hits a response.
 
     Args:
         fault: What happens.
-        served: The response, faked or recorded; unused where the fault replaces it.
+        response: The response, faked or recorded; unused where the fault replaces it.
         wire: The wire in whose words a provider's error is said: `openai`, `openai-responses`,
             `anthropic` or `google`.
     """
     if isinstance(fault, Failure):
-        streams = "event-stream" in dict(served.headers).get("content-type", "")
+        streams = "event-stream" in dict(response.headers).get("content-type", "")
         if fault.after_chunks is None or not streams:
             return error(wire, fault)
-        kept = _first(served.pieces, fault.after_chunks)
-        return served._replace(
-            headers=_without_lengths(served), pieces=[*kept, error_event(wire, fault)], broken=None
+        kept = _first(response.pieces, fault.after_chunks)
+        return response._replace(
+            headers=_without_lengths(response), pieces=[*kept, error_event(wire, fault)], end=None
         )
     if fault.kind in _BROKEN:
-        return Served(None, broken=_BROKEN[fault.kind])
+        return Response(None, end=_BROKEN[fault.kind])
     if fault.kind == "slow":
-        return served._replace(pause=fault.seconds)
+        return response._replace(pauses=[fault.seconds] * len(response.pieces))
     if fault.kind in ("cut", "stall"):
-        headers = _without_lengths(served) if fault.silent else served.headers
-        broken = None if fault.silent else _CUT if fault.kind == "cut" else _BROKEN["timeout"]
-        return served._replace(
-            headers=headers, pieces=_first(served.pieces, fault.after_chunks), broken=broken
+        headers = _without_lengths(response) if fault.silent else response.headers
+        end = None if fault.silent else _CUT if fault.kind == "cut" else _BROKEN["timeout"]
+        return response._replace(
+            headers=headers, pieces=_first(response.pieces, fault.after_chunks), end=end
         )
     if fault.kind == "wrong_content_type":
-        return Served(200, (("content-type", "text/html; charset=utf-8"),), (_PAGE,))
+        return Response(200, (("content-type", "text/html; charset=utf-8"),), (_PAGE,))
     body = b"\x00\xff\xfe{]" * 8 if fault.kind == "garbage" else b""
-    return Served(200, (("content-type", "application/json"),), (body,) if body else ())
+    return Response(200, (("content-type", "application/json"),), (body,) if body else ())
 
 
 def _first(pieces: Sequence[bytes], number: int) -> Sequence[bytes]:
@@ -349,8 +350,8 @@ def _first(pieces: Sequence[bytes], number: int) -> Sequence[bytes]:
     return [*pieces[:-1], pieces[-1][: len(pieces[-1]) // 2]]
 
 
-def _without_lengths(served: Served) -> list[tuple[str, str]]:
-    return [pair for pair in served.headers if pair[0].lower() not in _LENGTHS]
+def _without_lengths(response: Response) -> Headers:
+    return tuple(pair for pair in response.headers if pair[0].lower() not in _LENGTHS)
 
 
 def _seconds(name: str, value: float | None) -> float | None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ember_testing.cassettes import schema
 from ember_testing.exceptions import CassetteError
-from ember_testing.wires.readings import COLUMNS, Read
+from ember_testing.wires.exchange import COLUMNS, Read
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping, Sequence

@@ -9,7 +9,7 @@ from uuid import uuid4
 from ember_testing.cassettes import schema
 from ember_testing.cassettes.file import CassetteFile
 from ember_testing.exceptions import CassetteError
-from ember_testing.wires.readings import COLUMNS, Read
+from ember_testing.wires.exchange import COLUMNS, Read
 
 if TYPE_CHECKING:
     from pathlib import Path

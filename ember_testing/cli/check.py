@@ -15,6 +15,7 @@ from ember_testing.replay import request as matching
 from ember_testing.replay.redaction import REDACTED, Redaction, secrets_of_environment
 from ember_testing.replay.settings import Rules
 from ember_testing.wires.body import as_bytes, decoded, headers_from_json
+from ember_testing.wires.response import Request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -139,7 +140,7 @@ def _calls(file: CassetteFile, redaction: Redaction, allowed: frozenset[str]) ->
 def _key(row: Mapping[str, Any]) -> Iterator[Finding]:
     """Whether a replay would find the call."""
     rules: dict[str, list[str]] = json.loads(row["rules"]) if row["rules"] else {}
-    request = matching.Request(
+    request = Request(
         row["method"],
         row["url"],
         headers_from_json(row["request_headers"]),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from ember_testing.replay import request as matching
 from ember_testing.replay.miss import differences, nearest
 from ember_testing.wires.body import as_bytes
+from ember_testing.wires.response import Request
 
 if TYPE_CHECKING:
     from ember_testing.cassettes.calls import Call
@@ -34,9 +35,9 @@ class Difference(NamedTuple):
     lines: list[str]
 
 
-def request_of(call: Call) -> matching.Request:
+def request_of(call: Call) -> Request:
     """What was asked, as it is compared."""
-    return matching.Request(call.method, call.url, call.request_headers, as_bytes(call.body))
+    return Request(call.method, call.url, call.request_headers, as_bytes(call.body))
 
 
 def compare(old: Iterable[Call], new: Iterable[Call]) -> list[Difference]:

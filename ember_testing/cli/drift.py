@@ -14,7 +14,7 @@ from ember_testing.exceptions import BudgetExceeded
 from ember_testing.replay.budget import Budget
 from ember_testing.replay.redaction import REDACTED, Redaction, secrets_of_environment
 from ember_testing.wires.body import as_bytes, as_text, headers_from_json
-from ember_testing.wires.readings import read_row
+from ember_testing.wires.exchange import read_row
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

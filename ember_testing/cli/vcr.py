@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from ember_testing.cassettes.paths import cassette_file
 from ember_testing.exceptions import CassetteError
-from ember_testing.replay.recording import Take
+from ember_testing.patches.transport import Exchange
 from ember_testing.replay.session import Session
 from ember_testing.replay.settings import Settings
 from ember_testing.wires.body import decoded
+from ember_testing.wires.response import Request
 
 if TYPE_CHECKING:
     from ember_testing.wires.body import Headers
@@ -126,13 +127,13 @@ def import_file(source: Path, target: Path) -> int:
     passed = False
     try:
         for each in interactions:
-            take = session.begin(each.method, each.url, each.request_headers, each.body)
-            assert isinstance(take, Take)  # recording anew plays nothing
-            take.recorded_at = _date(each.response_headers) or take.recorded_at
-            take.head(each.status, each.response_headers, each.http_version, each.reason)
+            call = session.begin(Request(each.method, each.url, each.request_headers, each.body))
+            assert isinstance(call, Exchange)  # recording anew plays nothing
+            call.recorded_at = _date(each.response_headers) or call.recorded_at
+            call.head(each.status, each.response_headers, each.http_version, each.reason)
             if each.content:
-                take.piece(each.content)
-            take.finish("complete")
+                call.piece(each.content)
+            call.finish("complete")
         passed = True
     finally:
         session.close(passed)

@@ -1,11 +1,10 @@
-"""Providers of the user's own, which do not go over HTTP: a fake in the place of `complete`."""
+"""Custom providers, which do not go over HTTP: a fake in the place of `complete`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+import json
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeAlias
-from unittest import mock
 
 from ember.exceptions import ProviderAPIError
 from ember.models.schemas import ChatResponse, UsageStats
@@ -13,43 +12,81 @@ from ember.providers import base
 from ember.providers.error_mapping import api_error
 from ember_testing import wires as encoding
 from ember_testing.faults import Damage, Fault
+from ember_testing.patches.patch import Patch
 from ember_testing.wires.answer import Answer, Failure
 
-__all__ = ["Ask", "failure_of", "replace_complete", "response_of"]
+__all__ = ["Ask", "ask_first", "failure_of", "response_of"]
 
 # The names that a class is registered by, the model, the prompt and the parameters; None lets the
 # provider answer for itself.
 Ask: TypeAlias = Callable[["list[str]", str, Any, Mapping[str, Any]], "ChatResponse | None"]
 
 
-def replace_complete(cls: type[base.BaseProvider], ask: Ask, until: ExitStack) -> None:
+class _Replaced:
+    """A provider's class whose `complete` is a fake's for as long as there is one."""
+
+    def __init__(self, cls: type[base.BaseProvider]) -> None:
+        self.asked: list[Ask] = []  # the innermost fake is last
+        self._cls = cls
+        self._patches = [Patch(cls, "complete", self._sync)]
+        # That of the base calls the one above.
+        if cls.acomplete is not base.BaseProvider.acomplete:
+            self._patches.append(Patch(cls, "acomplete", self._awaited))
+
+    def ask(self, fake: Ask) -> None:
+        self.asked.append(fake)
+        for patch in self._patches:
+            patch.put_in()
+
+    def forget(self, fake: Ask) -> None:
+        self.asked.remove(fake)
+        if not self.asked:
+            for patch in self._patches:
+                patch.take_out()
+
+    def _answer(self, model: str, prompt: Any, params: Mapping[str, Any]) -> ChatResponse | None:
+        names = [name for name, known in base.known().items() if known is self._cls]
+        for fake in reversed(self.asked):
+            answer = fake(names, model, prompt, params)
+            if answer is not None:
+                return answer
+        return None
+
+    def _sync(self, complete: Callable[..., ChatResponse]) -> Callable[..., ChatResponse]:
+        def faked(own: base.BaseProvider, prompt: Any, model: str, **params: Any) -> ChatResponse:
+            answer = self._answer(model, prompt, params)
+            return complete(own, prompt, model, **params) if answer is None else answer
+
+        return faked
+
+    def _awaited(
+        self, acomplete: Callable[..., Awaitable[ChatResponse]]
+    ) -> Callable[..., Awaitable[ChatResponse]]:
+        async def faked(
+            own: base.BaseProvider, prompt: Any, model: str, **params: Any
+        ) -> ChatResponse:
+            answer = self._answer(model, prompt, params)
+            return await acomplete(own, prompt, model, **params) if answer is None else answer
+
+        return faked
+
+
+_replaced: dict[type[base.BaseProvider], _Replaced] = {}
+
+
+def ask_first(cls: type[base.BaseProvider], fake: Ask) -> Callable[[], None]:
     """Let a fake be asked before a provider.
 
     Args:
         cls: The provider's class; instances made before are asked as well.
-        ask: The fake.
-        until: Undoes it.
+        fake: Whom to ask.
+
+    Returns:
+        What ends it.
     """
-    complete = cls.complete
-    acomplete = getattr(cls, "acomplete", base.BaseProvider.acomplete)
-
-    def names() -> list[str]:
-        return [name for name, known in base.known().items() if known is cls]
-
-    def faked(self: base.BaseProvider, prompt: Any, model: str, **params: Any) -> ChatResponse:
-        answer = ask(names(), model, prompt, params)
-        return complete(self, prompt, model, **params) if answer is None else answer
-
-    until.enter_context(mock.patch.object(cls, "complete", faked))
-    if acomplete is not base.BaseProvider.acomplete:  # which calls the one above
-
-        async def afaked(
-            self: base.BaseProvider, prompt: Any, model: str, **params: Any
-        ) -> ChatResponse:
-            answer = ask(names(), model, prompt, params)
-            return await acomplete(self, prompt, model, **params) if answer is None else answer
-
-        until.enter_context(mock.patch.object(cls, "acomplete", afaked))
+    replaced = _replaced.setdefault(cls, _Replaced(cls))
+    replaced.ask(fake)
+    return lambda: replaced.forget(fake)
 
 
 def response_of(provider: str, model: str, answer: Answer, usage: UsageStats) -> ChatResponse:
@@ -81,8 +118,6 @@ def failure_of(provider: str, model: str, fault: Fault) -> ProviderAPIError:
 
 
 def _error(provider: str, model: str, failure: Failure) -> ProviderAPIError:
-    import json
-
-    served = encoding.error("openai", failure)
-    body = json.loads(served.pieces[0])
-    return api_error(provider, model, served.status or 0, dict(served.headers), body)
+    error = encoding.error("openai", failure)
+    body = json.loads(error.body)
+    return api_error(provider, model, error.status or 0, dict(error.headers), body)

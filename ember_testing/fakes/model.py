@@ -1,17 +1,16 @@
 """`fake_model`: answers for models, served in the providers' real wire formats.
 
 Everything of the client runs: routing, serialising, parsing, usage, cost, error mapping. Only the
-network is missing: respx answers in its place, for every httpx client of the process, and no
-library reaches the network meanwhile.
+network is missing: a respx router is asked in its place, for every client of the process that the
+seam (`patches/transport.py`) reaches, and no library reaches the network meanwhile.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
-from unittest import mock
 
 import httpx
 import respx
@@ -23,15 +22,15 @@ from ember_testing import wires as encoding
 from ember_testing.exceptions import ReplayFailure
 from ember_testing.fakes import custom as fake_custom
 from ember_testing.fakes.call import FakeCall, call_of_custom, call_of_request
-from ember_testing.fakes.replies import Given, Replies, Reply, SetUp, next_of, served_of
+from ember_testing.fakes.replies import Given, Replies, Reply, SetUp, next_of, response_of
 from ember_testing.fakes.verdict import Attempt, Verdict, judged, key_of
 from ember_testing.faults import Damage, Failure, Fault, replaces_answer
-from ember_testing.patches import network, transport
-from ember_testing.patches.clock import now
-from ember_testing.patches.serving import respond
+from ember_testing.patches import keys, network
+from ember_testing.patches.sleep import now
+from ember_testing.patches.transport import Answerer, install, is_asked_last, remove
 from ember_testing.wires.answer import as_answer, plausible_usage
-from ember_testing.wires.exchange import Asked, read_exchange, read_request
-from ember_testing.wires.response import Sent, Served
+from ember_testing.wires.exchange import Asked, asks_model, read_exchange, read_request
+from ember_testing.wires.response import Request, Response, Sent
 
 __all__ = ["FakeCall", "FakeModel", "Reply", "UnansweredCall", "fake_model"]
 
@@ -67,8 +66,7 @@ class FakeModel:
         self._replies = Replies()
         self._attempts: list[Attempt] = []
         self._lock = threading.Lock()
-        self._open = ExitStack()
-        self._replaced: set[type[base.BaseProvider]] = set()
+        self._replaced: dict[type[base.BaseProvider], Callable[[], None]] = {}
         self._told: int | None = None  # of the failures, once they were said in words
 
     def __call__(self, model: str, *replies: Reply, usage: UsageStats | None = None) -> None:
@@ -162,16 +160,12 @@ class FakeModel:
 
     # What the router asks ---------------------------------------------------------------------
 
-    def serve(
-        self, asked: Asked, url: str, headers: Mapping[str, str], body: bytes, *, last: bool = True
-    ) -> Served | None:
+    def respond(self, asked: Asked, request: Request, *, last: bool = True) -> Response | None:
         """The response to a request; None where this fake has nothing for it.
 
         Args:
             asked: What the request asks for.
-            url: Where it goes.
-            headers: Its headers, names in lower case.
-            body: Its body.
+            request: The request.
             last: Whether nobody else will be asked.
 
         Raises:
@@ -181,25 +175,25 @@ class FakeModel:
         if not setups and not last:
             return None
         at = now()
-        call = call_of_request(asked, headers)
+        call = call_of_request(asked, {name.lower(): value for name, value in request.headers})
         setup, given, number = self._next(setups, call)
         wire = encoding.wire_of(asked.provider)
         try:
-            served, fault = served_of(wire, call, setup, given, number)
+            response, fault = response_of(wire, call, setup, given, number)
         except (TypeError, ValueError) as error:
             raise self._fail(UnansweredCall(f"fake_model({setup.pattern!r}): {error}")) from error
         partial = ""
         if fault is not None and not replaces_answer(fault) and fault.error_type is not None:
-            came = b"".join(served.pieces)
-            read = read_exchange("POST", url, body, 200, dict(served.headers), came)
+            url, headers = request.url, dict(response.headers)
+            read = read_exchange("POST", url, request.body, 200, headers, response.body)
             partial = (read.text if read is not None else None) or ""
-        self._tried(key_of(asked, url), call, at, fault, partial)
-        return served
+        self._tried(key_of(asked, request.url), call, at, fault, partial)
+        return response
 
     def _answer_custom(
         self, names: list[str], model: str, prompt: Any, params: Mapping[str, Any]
     ) -> ChatResponse | None:
-        """Answer in the place of a provider of the user's own; None lets it answer for itself."""
+        """Answer in the place of a custom provider; None lets it answer for itself."""
         for name in names:
             setups = [each for each in self._replies.of(name, model) if each.provider == name]
             if not setups:
@@ -258,71 +252,79 @@ class FakeModel:
 
     def _replace(self, cls: type[base.BaseProvider]) -> None:
         if cls not in self._replaced:
-            self._replaced.add(cls)
-            fake_custom.replace_complete(cls, self._answer_custom, self._open)
+            self._replaced[cls] = fake_custom.ask_first(cls, self._answer_custom)
 
     def _begin(self) -> None:
         with _change:
+            keys.put_in(self, _keys())
             if not _active:
-                _router.start()
+                install(_answerer, first=True)
             _active.append(self)
             self._close_network()
 
+    def _put_back(self) -> None:
+        """Let the custom providers answer for themselves again."""
+        while self._replaced:
+            self._replaced.popitem()[1]()
+
     def _end(self) -> None:
         with _change:
-            self._open.close()
+            self._put_back()
             network.open_for_fakes(self)
             _active.remove(self)
             if not _active:
-                _router.stop(clear=False)
+                remove(_answerer)
+            keys.take_out(self)
 
 
 # --- one router for all fakes of the process -----------------------------------------------------
 
 _change = threading.RLock()
 _active: list[FakeModel] = []  # the innermost is last
+# Where the router's requests and responses hold those of the seam.
+_REQUEST, _RESPONSE = "ember_testing.request", "ember_testing.response"
 
 
-class _Router(respx.MockRouter):
-    """respx's router, whose errors are not chained in a circle: error, its wrapper, error."""
+class _Router(respx.Router):
+    """respx's router, which would keep every request and response of a long run."""
 
-    def handler(self, request: httpx.Request) -> httpx.Response:
-        """See `respx.Router`."""
-        try:
-            return super().handler(request)
-        except httpx.TransportError as error:
-            error.__cause__ = error.__context__ = None
-            raise
-
-    async def async_handler(self, request: httpx.Request) -> httpx.Response:
-        """See `respx.Router`."""
-        try:
-            return await super().async_handler(request)
-        except httpx.TransportError as error:
-            error.__cause__ = error.__context__ = None
-            raise
+    def record(self, *arguments: Any, **named: Any) -> None:
+        """Keep nothing: the fakes have their own list of calls."""
 
 
-_router = _Router(using="httpx", assert_all_called=False, assert_all_mocked=False)
+_router = _Router(assert_all_called=False, assert_all_mocked=False)
 
 
 def _route(request: httpx.Request) -> httpx.Response | httpx.Request:
     """What the innermost fake that knows the model answers; the request itself passes through."""
-    fakes = [*reversed(_active)]
-    url = str(request.url)
-    asked = read_request(url, request.content)
-    if asked is None or not fakes:
+    asked_for: Request = request.extensions[_REQUEST]
+    asked = read_request(asked_for.url, asked_for.body)
+    if asked is None:
         return request
-    replayed = transport.innermost() is not None
+    fakes = [*reversed(_active)]
     for fake in fakes:
-        last = fake is fakes[-1] and not replayed
-        served = fake.serve(asked, url, request.headers, request.content, last=last)
-        if served is not None:
-            return respond(served, request)
+        last = fake is fakes[-1] and is_asked_last(_answerer)
+        response = fake.respond(asked, asked_for, last=last)
+        if response is not None:
+            return httpx.Response(200, extensions={_RESPONSE: response})
     return request
 
 
 _router.route().mock(side_effect=_route)
+
+
+def _answer(request: Request) -> Response | None:
+    try:
+        found = _router.handler(
+            httpx.Request(request.method, request.url, extensions={_REQUEST: request})
+        )
+    except respx.models.PassThrough:
+        return None
+    response: Response = found.extensions[_RESPONSE]
+    return response
+
+
+_answerer = Answerer(asks_model, _answer)
 
 
 @contextmanager
@@ -354,21 +356,20 @@ def fake_model(
         AssertionError: An answer was set up that nobody asked for.
     """
     fake = FakeModel(allow_loopback=allow_loopback)
-    with mock.patch.dict("os.environ", _keys()):
-        fake._begin()  # pyright: ignore[reportPrivateUsage] - of this module
-        try:
-            if model is not None:
-                fake(model, *replies, usage=usage)
-            elif usage is not None:
-                raise TypeError(f"{usage!r} belongs to answers: name their model before it")
-            yield fake
-        except Exception as error:
-            # What a swallowed failure led to explains less than the failure itself.
-            if fake.failures:
-                raise fake.failures[0] from error
-            raise
-        finally:
-            fake._end()  # pyright: ignore[reportPrivateUsage] - of this module
+    fake._begin()  # pyright: ignore[reportPrivateUsage] - of this module
+    try:
+        if model is not None:
+            fake(model, *replies, usage=usage)
+        elif usage is not None:
+            raise TypeError(f"{usage!r} belongs to answers: name their model before it")
+        yield fake
+    except Exception as error:
+        # What a swallowed failure led to explains less than the failure itself.
+        if fake.failures:
+            raise fake.failures[0] from error
+        raise
+    finally:
+        fake._end()  # pyright: ignore[reportPrivateUsage] - of this module
     fake._check()  # pyright: ignore[reportPrivateUsage] - of this module
 
 

@@ -18,9 +18,9 @@ from ember_testing import wires as encoding
 from ember_testing.fakes.call import FakeCall
 from ember_testing.faults import Damage, Fault, applied, replaces_answer
 from ember_testing.wires.answer import Answer, Failure, as_answer, plausible_usage
-from ember_testing.wires.response import Sent, Served
+from ember_testing.wires.response import Response, Sent
 
-__all__ = ["Given", "Replies", "Reply", "SetUp", "next_of", "served_of"]
+__all__ = ["Given", "Replies", "Reply", "SetUp", "next_of", "response_of"]
 
 Given: TypeAlias = str | Sequence[str] | Answer | ChatResponse | Fault | Sent
 Reply: TypeAlias = Given | Callable[[FakeCall], Given]
@@ -135,9 +135,9 @@ def next_of(setups: Sequence[SetUp]) -> tuple[SetUp, Reply] | None:
 _INTERRUPTED = "This answer does not come to its end."
 
 
-def served_of(
+def response_of(
     wire: str, call: FakeCall, setup: SetUp, given: Given, number: int
-) -> tuple[Served, Fault | None]:
+) -> tuple[Response, Fault | None]:
     """The response that a reply is on the wire, and the fault in it.
 
     Args:
@@ -154,11 +154,11 @@ def served_of(
     if isinstance(given, Sent):
         return given.served, None
     fault = given if isinstance(given, (Failure, Damage)) else None
-    served = Served(200)
+    response = Response(200)
     if fault is None or not replaces_answer(fault):
         said = _INTERRUPTED if isinstance(given, Failure) else given
         answer = as_answer(said.answer if isinstance(said, Damage) else said)
         usage = answer.usage or setup.usage or plausible_usage(call.prompt, answer)
         write = encoding.streamed if call.stream else encoding.whole
-        served = write(wire, call.model, answer, usage, number)
-    return (served if fault is None else applied(fault, served, wire)), fault
+        response = write(wire, call.model, answer, usage, number)
+    return (response if fault is None else applied(fault, response, wire)), fault

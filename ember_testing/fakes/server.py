@@ -16,11 +16,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ember_testing.exceptions import ReplayFailure
 from ember_testing.fakes.model import FakeModel
 from ember_testing.wires.exchange import read_request
-from ember_testing.wires.response import Served
+from ember_testing.wires.response import Broken, Request, Response
 
 __all__ = ["FaultServer", "fault_server"]
 
 _STALLED_SECONDS = 30.0
+
+
+class _Ended(Exception):
+    """The response breaks off here."""
 
 
 class FaultServer(FakeModel):
@@ -58,6 +62,7 @@ def fault_server() -> Generator[FaultServer]:
     try:
         yield models
     finally:
+        models._put_back()  # pyright: ignore[reportPrivateUsage] - of this room
         over.set()
         server.shutdown()
         server.server_close()
@@ -89,38 +94,38 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """Answer a call."""
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
-        url = f"{self.models.url}{self.path}"
-        asked = read_request(url, body)
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        served = Served(501)
+        headers = tuple(self.headers.items())
+        request = Request("POST", f"{self.models.url}{self.path}", headers, body)
+        asked = read_request(request.url, body)
+        response = Response(501)
         if asked is not None:
             with suppress(ReplayFailure):  # kept in `failures`
-                served = self.models.serve(asked, url, headers, body) or served
-        self._send(served)
+                response = self.models.respond(asked, request) or response
+        self._send(response)
 
-    def _send(self, served: Served) -> None:
-        if served.status is None:
-            self._break(served)
+    def _send(self, response: Response) -> None:
+        if response.status is None:
+            self._break(response)
             return
-        self.send_response(served.status)
-        for name, value in served.headers:
+        self.send_response(response.status)
+        for name, value in response.headers:
             if name.lower() not in ("content-length", "transfer-encoding"):
                 self.send_header(name, value)
         self.send_header("transfer-encoding", "chunked")
         self.end_headers()
-        for piece in served.pieces:
-            self.ended.wait(served.pause)
-            if piece:
-                self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
-                self.wfile.flush()
-        if served.broken is None:
+        with suppress(_Ended):
+            for pause, piece in response.timed_pieces(None, _Ended):
+                self.ended.wait(pause)
+                if piece:
+                    self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+                    self.wfile.flush()
             self.wfile.write(b"0\r\n\r\n")
-        else:
-            self._break(served)
+            return
+        self._break(response)
 
-    def _break(self, served: Served) -> None:
+    def _break(self, response: Response) -> None:
         self.close_connection = True
-        error = served.broken.error if served.broken is not None else ""
+        error = response.end.error if isinstance(response.end, Broken) else ""
         if error.endswith("Timeout"):
             self.ended.wait(_STALLED_SECONDS)
         elif error != "RemoteProtocolError":

@@ -6,41 +6,72 @@ A recording is made with a key and replayed where there is none: in CI, on a col
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import threading
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-__all__ = ["PLACEHOLDER", "lend", "take_back"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["PLACEHOLDER", "missing", "providers", "put_in", "take_out"]
 
 PLACEHOLDER = "no-key-is-needed-for-this"
 
+_change = threading.RLock()
+# By variable: who has set it, and to what, the last one in force; and what it was before.
+_set: dict[str, list[tuple[object, str]]] = {}
+_before: dict[str, str | None] = {}
 
-def lend() -> Mapping[str, str]:
-    """Set the providers' key variables that are not set.
 
-    Returns:
-        What was set, for `take_back`.
+def put_in(owner: object, values: Mapping[str, str]) -> None:
+    """Set variables until `take_out`.
+
+    Args:
+        owner: Who sets them; several may have set one at a time, and end in any order.
+        values: By name; placeholders stand behind what another one has set.
     """
+    with _change:
+        for name, value in values.items():
+            if name not in _set:
+                _before[name] = os.environ.get(name)
+            owners = _set.setdefault(name, [])
+            if owners and value == PLACEHOLDER:
+                owners.insert(0, (owner, value))
+            else:
+                owners.append((owner, value))
+                os.environ[name] = value
+
+
+def take_out(owner: object) -> None:
+    """Put the variables back that an owner has set, but none that was set anew meanwhile."""
+    with _change:
+        for name in [name for name, owners in _set.items() if any(o is owner for o, _ in owners)]:
+            in_force = _set[name][-1][1]
+            left = _set[name] = [each for each in _set[name] if each[0] is not owner]
+            value = left[-1][1] if left else _before[name]
+            if os.environ.get(name) == in_force:
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
+            if not left:
+                del _set[name], _before[name]
+
+
+def missing() -> Mapping[str, str]:
+    """A placeholder for each provider none of whose key variables is set but by an owner here."""
     # This is done with every test: asking os.environ for a name that it lacks costs an exception.
     present = set(os.environ)
-    lent = {
-        names[-1]: PLACEHOLDER
-        for names in _variables()
-        if present.isdisjoint(names) or not any(os.environ.get(name) for name in names)
-    }
-    os.environ.update(lent)
-    return lent
+
+    def is_set(name: str) -> bool:
+        return bool(_before[name] if name in _set else name in present and os.environ[name])
+
+    return {names[-1]: PLACEHOLDER for names in providers() if not any(map(is_set, names))}
 
 
 @lru_cache(maxsize=1)
-def _variables() -> tuple[tuple[str, ...], ...]:
+def providers() -> tuple[tuple[str, ...], ...]:
     """The names under which each provider looks for its key."""
     from ember.providers.servers import SERVERS  # late: loads the client
 
     return tuple(tuple(server.key_vars) for server in SERVERS.values() if server.key_vars)
-
-
-def take_back(lent: Mapping[str, str]) -> None:
-    """Unset what `lend` set, unless somebody has set it anew meanwhile."""
-    for name, value in lent.items():
-        if os.environ.get(name) == value:
-            del os.environ[name]

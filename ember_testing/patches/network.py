@@ -15,6 +15,7 @@ import threading
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from ember_testing.exceptions import NetworkBlocked, ReplayFailure
+from ember_testing.patches.patch import Patch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +38,6 @@ _recording = False
 _fakes: dict[int, _Closed] = {}  # by the fake's id; the innermost is last
 _hooked = False
 _pairing = threading.local()
-_socketpair = socket.socketpair
 
 
 def close_network(
@@ -107,12 +107,12 @@ def _hook() -> None:
         _hooked = True
     if sys.platform == "win32":
         # There a socket pair is made of a connection to this machine; event loops need one.
-        socket.socketpair = _paired
+        _pairs.put_in()
 
 
 def _unhook() -> None:
     if sys.platform == "win32" and _closed is None and not _fakes:
-        socket.socketpair = _socketpair
+        _pairs.take_out()
 
 
 def _in_force() -> _Closed | None:
@@ -125,12 +125,18 @@ def _in_force() -> _Closed | None:
     return fake
 
 
-def _paired(*arguments: Any, **named: Any) -> tuple[socket.socket, socket.socket]:
-    _pairing.now = True
-    try:
-        return _socketpair(*arguments, **named)
-    finally:
-        _pairing.now = False
+def _noted(socketpair: Callable[..., Any]) -> Callable[..., Any]:
+    def pair(*arguments: Any, **named: Any) -> Any:
+        _pairing.now = True
+        try:
+            return socketpair(*arguments, **named)
+        finally:
+            _pairing.now = False
+
+    return pair
+
+
+_pairs = Patch(socket, "socketpair", _noted)
 
 
 def _audit(event: str, arguments: tuple[Any, ...]) -> None:

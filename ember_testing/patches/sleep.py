@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import importlib
+import asyncio
 import sys
 import threading
-from collections.abc import Callable, Generator
+import time
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from contextvars import ContextVar
+from typing import Any
 
-from ember_testing.patches.clock import skip
-from ember_testing.patches.transport import innermost
+from ember_testing.patches.patch import Patch
 
-if TYPE_CHECKING:
-    from types import ModuleType
+__all__ = ["NoSleep", "no_sleep", "now", "wait", "wait_async", "watch"]
 
 _CHANGE = threading.RLock()
-_SYNC, _AWAITED = ("time",), ("asyncio", "anyio", "trio")
 _active: list[NoSleep] = []
-_originals: dict[str, Callable[..., Any]] = {}
+_patches: dict[str, Patch] = {}
+_watchers: list[Callable[[float], bool]] = []
+# Seconds that a thread or task slept without waiting. With one number for all, two tasks that wait
+# at the same time would seem to have waited for each other's seconds as well.
+_skipped: ContextVar[float] = ContextVar("ember_testing_skipped", default=0.0)
+# Set while the toolkit itself waits, for a slow answer or a recorded pause.
+_own: ContextVar[bool] = ContextVar("ember_testing_waits", default=False)
 
 
 class NoSleep:
@@ -63,38 +68,57 @@ def no_sleep() -> Generator[NoSleep]:
         with _CHANGE:
             _active.remove(waits)
             if not _active:
-                _take_out()
+                for patch in _patches.values():
+                    patch.take_out()
+
+
+def watch(watcher: Callable[[float], bool]) -> None:
+    """Ask about each wait from now on whether it may be left out."""
+    _watchers.append(watcher)
+
+
+def now() -> float:
+    """Seconds on a clock that goes on with every wait, whether it was waited for or left out."""
+    return time.monotonic() + _skipped.get()
+
+
+def wait(seconds: float) -> None:
+    """Wait, whatever is left out meanwhile."""
+    own = _own.set(True)
+    try:
+        time.sleep(seconds)
+    finally:
+        _own.reset(own)
+
+
+async def wait_async(seconds: float) -> None:
+    """The same in an event loop."""
+    import anyio  # late: httpx's own dependency, needed for slow answers only
+
+    own = _own.set(True)
+    try:
+        await anyio.sleep(seconds)
+    finally:
+        _own.reset(own)
 
 
 def _put_in() -> None:
-    for name in (*_SYNC, *_AWAITED):
-        module = _module(name)
-        if module is not None:
-            original: Callable[..., Any] = module.sleep
-            _originals[name] = original
-            module.sleep = _instant(original) if name in _SYNC else _awaited_instant(original)  # type: ignore[attr-defined]  # a module's own function
-
-
-def _take_out() -> None:
-    for name, original in _originals.items():
-        importlib.import_module(name).sleep = original  # type: ignore[attr-defined]  # as above
-    _originals.clear()
-
-
-def _module(name: str) -> ModuleType | None:
-    """A module that a program may sleep with: one that nobody has loaded, nobody uses."""
-    return importlib.import_module(name) if name in ("time", "asyncio") else sys.modules.get(name)
+    for name, instant in _INSTANT.items():
+        # A library that is not loaded is not slept with.
+        if name not in _patches and (module := sys.modules.get(name)) is not None:
+            _patches[name] = Patch(module, "sleep", instant)
+    for patch in _patches.values():
+        patch.put_in()
 
 
 def _left_out(seconds: float) -> bool:
-    """Note a wait, unless a cassette records."""
-    session = innermost()
-    if not _active or seconds <= 0 or (session is not None and session.record):
+    """Note a wait, unless it is to be kept."""
+    if not _active or _own.get() or seconds <= 0:
+        return False
+    if not all(watcher(seconds) for watcher in _watchers):
         return False
     _active[-1].waits.append(seconds)
-    skip(seconds)  # a fake's verdict takes it for waited
-    if session is not None:
-        session.tally.waits += seconds
+    _skipped.set(_skipped.get() + seconds)  # a fake's verdict takes it for waited
     return True
 
 
@@ -111,3 +135,11 @@ def _awaited_instant(original: Callable[..., Any]) -> Callable[..., Any]:
         return await original(0 if _left_out(delay) else delay, *arguments, **named)
 
     return sleep
+
+
+_INSTANT: Mapping[str, Callable[[Any], Any]] = {
+    time.__name__: _instant,
+    asyncio.__name__: _awaited_instant,
+    "anyio": _awaited_instant,
+    "trio": _awaited_instant,
+}

@@ -14,12 +14,24 @@ import threading
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from ember_testing.patches.patch import Patch
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _LOCK = threading.Lock()
-_create = ssl.create_default_context
 _COPIED = ("options", "verify_flags", "minimum_version", "maximum_version", "keylog_filename")
+
+
+def _loading(name: str) -> Any:
+    """A method of a context that loads the trust store before it does what it does."""
+    inherited = getattr(ssl.SSLContext, name)
+
+    def method(self: LateTrust, *arguments: Any, **named: Any) -> Any:
+        self.load()
+        return inherited(self, *arguments, **named)
+
+    return method
 
 
 class LateTrust(ssl.SSLContext):
@@ -28,12 +40,13 @@ class LateTrust(ssl.SSLContext):
     _places: tuple[Any, Any] | None = None
 
     @classmethod
-    def of(cls, cafile: Any, capath: Any) -> LateTrust:
+    def of(cls, cafile: Any, capath: Any, template: ssl.SSLContext) -> LateTrust:
         """A context with these certificates, as `ssl.create_default_context` would make it.
 
         Args:
             cafile: File of certificates.
             capath: Folder of them.
+            template: Has the settings.
 
         Raises:
             OSError: The file cannot be read.
@@ -41,68 +54,57 @@ class LateTrust(ssl.SSLContext):
         if cafile is not None:
             os.close(os.open(cafile, os.O_RDONLY))
         context = cls(ssl.PROTOCOL_TLS_CLIENT)
-        template = _template()
         for name in _COPIED:
             if getattr(context, name, None) != (value := getattr(template, name, None)):
                 setattr(context, name, value)
         context._places = (cafile, capath)
         return context
 
-    def _load(self) -> None:
+    def load(self) -> None:
+        """Load the trust store, once."""
         with _LOCK:
             if self._places is not None:
                 self.load_verify_locations(*self._places)
                 self._places = None
 
-    def wrap_socket(self, *arguments: Any, **named: Any) -> ssl.SSLSocket:
-        """See `ssl.SSLContext`."""
-        self._load()
-        return super().wrap_socket(*arguments, **named)
-
-    def wrap_bio(self, *arguments: Any, **named: Any) -> ssl.SSLObject:
-        """See `ssl.SSLContext`."""
-        self._load()
-        return super().wrap_bio(*arguments, **named)
-
-    def cert_store_stats(self) -> dict[str, int]:
-        """See `ssl.SSLContext`."""
-        self._load()
-        return super().cert_store_stats()
-
-    def get_ca_certs(self, binary_form: bool = False) -> Any:
-        """See `ssl.SSLContext`."""
-        self._load()
-        return super().get_ca_certs(binary_form)
+    wrap_socket = _loading("wrap_socket")
+    wrap_bio = _loading("wrap_bio")
+    cert_store_stats = _loading("cert_store_stats")
+    get_ca_certs = _loading("get_ca_certs")
 
 
 @lru_cache(maxsize=1)
-def _template() -> ssl.SSLContext:
+def _template(create: Callable[..., ssl.SSLContext]) -> ssl.SSLContext:
     """What this Python sets by default; without certificates, and never connected with."""
-    return _create(capath="/nonexistent")
+    return create(capath="/nonexistent")
 
 
-def _late(
-    purpose: ssl.Purpose = ssl.Purpose.SERVER_AUTH,
-    *,
-    cafile: Any = None,
-    capath: Any = None,
-    cadata: Any = None,
-) -> ssl.SSLContext:
-    if purpose != ssl.Purpose.SERVER_AUTH or cadata or not (cafile or capath):
-        return _create(purpose, cafile=cafile, capath=capath, cadata=cadata)
-    return LateTrust.of(cafile, capath)
+def _late(create: Callable[..., ssl.SSLContext]) -> Callable[..., ssl.SSLContext]:
+    """A `create_default_context` that makes clients' contexts late, and no others."""
+
+    def create_default_context(
+        purpose: ssl.Purpose = ssl.Purpose.SERVER_AUTH,
+        *,
+        cafile: Any = None,
+        capath: Any = None,
+        cadata: Any = None,
+    ) -> ssl.SSLContext:
+        late = purpose == ssl.Purpose.SERVER_AUTH and not cadata and (cafile or capath)
+        if not late or not _patch.in_force:
+            return create(purpose, cafile=cafile, capath=capath, cadata=cadata)
+        return LateTrust.of(cafile, capath, _template(create))
+
+    return create_default_context
+
+
+_patch = Patch(ssl, "create_default_context", _late)
 
 
 def put_in() -> None:
     """Hand out late contexts from now on."""
-    global _create
-    current: Callable[..., ssl.SSLContext] = ssl.create_default_context
-    if current is not _late:
-        _create = current
-        ssl.create_default_context = _late
+    _patch.put_in()
 
 
 def take_out() -> None:
-    """Hand out ordinary ones again, unless somebody has replaced ours meanwhile."""
-    if ssl.create_default_context is _late:
-        ssl.create_default_context = _create
+    """Hand out ordinary ones again."""
+    _patch.take_out()

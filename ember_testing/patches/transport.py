@@ -1,9 +1,10 @@
-"""The seam: httpx's transport classes while a cassette is in use, sync and async, httpx2 as well.
+"""The seam: every request of httpx and httpx2 is put to whoever may answer it before it is sent.
 
-Their public methods `handle_request` and `handle_async_request` are replaced on the class, so every
-client of the process is seen, whether made before or after, from whatever thread. (A ContextVar
-would be invisible to pool threads, which would then reach the network.) The innermost cassette
-answers; with the last one gone the methods are the original ones again.
+The public methods `handle_request` and `handle_async_request` of the libraries' own transports are
+replaced on the class, so every client of the process is seen, whether made before or after, from
+whatever thread. (A ContextVar would be invisible to pool threads, which would then reach the
+network.) A client with a transport of its own, such as that of an application under test, is left
+alone. With the last answerer gone the methods are the original ones again.
 """
 
 from __future__ import annotations
@@ -12,105 +13,158 @@ import importlib
 import importlib.util
 import threading
 import time
+from contextvars import ContextVar
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import httpx
-
-from ember_testing.exceptions import CassetteMiss
-from ember_testing.patches import keys, network
-from ember_testing.patches import tls as late_trust
-from ember_testing.replay.request import LOOPBACK
-from ember_testing.replay.session import Session
-from ember_testing.wires.playback import Playback
+from ember_testing.patches.patch import Patch
+from ember_testing.patches.sleep import wait, wait_async
+from ember_testing.wires.response import Broken, Request, Response
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
-    from ember_testing.replay.recording import Take
+    from ember_testing.wires.body import Headers
 
-_PATIENCE = 1.0  # seconds, on top of how long the recorded caller waited
-_CHANGE = threading.RLock()
-_sessions: list[Session] = []  # the innermost is last
+__all__ = ["Answerer", "Exchange", "install", "is_asked_last", "remove"]
+
+_LIBRARIES = ("httpx", "httpx2")
+
+
+class Exchange:
+    """A call that is sent and kept: its request, the pieces of its response, how it ends.
+
+    Args:
+        request: As it was sent.
+        keep: Gets the exchange once, when it is over.
+
+    Attributes:
+        recorded_at: When it was sent, ISO 8601, UTC.
+        status: Of the response; None before its head has come.
+        headers: Of the response, as they came.
+        http_version: Such as `HTTP/1.1`.
+        reason: The words behind the status.
+        headers_after: Seconds until the head came.
+        chunks: Seconds until each piece of the body came, and its bytes.
+        outcome: `complete`, `closed`, `cut`, `failed` or `cancelled`; "" until it is over.
+        error: What broke it.
+        elapsed: Seconds until it was over.
+    """
+
+    def __init__(self, request: Request, keep: Callable[[Exchange], None]) -> None:
+        self.request = request
+        self._keep = keep
+        self._started = time.perf_counter()
+        self.recorded_at = datetime.now(timezone.utc).isoformat(timespec="microseconds")
+        self.status: int | None = None
+        self.headers: Headers = ()
+        self.http_version = ""
+        self.reason = ""
+        self.headers_after: float | None = None
+        self.chunks: list[tuple[float, bytes]] = []
+        self.outcome = ""
+        self.error: Exception | None = None
+        self.elapsed = 0.0
+
+    def head(self, status: int, headers: Headers, http_version: str, reason: str) -> None:
+        """The response has begun."""
+        self.headers_after = time.perf_counter() - self._started
+        self.status, self.headers = status, headers
+        self.http_version, self.reason = http_version, reason
+
+    def piece(self, data: bytes) -> None:
+        """A piece of the response has come."""
+        self.chunks.append((time.perf_counter() - self._started, data))
+
+    def finish(self, outcome: str, error: Exception | None = None) -> None:
+        """The call is over; the first of several ends counts.
+
+        Args:
+            outcome: `complete`, `closed`, `cut` or `failed`; closed before the response's head is
+                `cancelled`.
+            error: What broke it.
+        """
+        if self.outcome:
+            return
+        cancelled = outcome == "closed" and self.status is None
+        self.outcome, self.error = "cancelled" if cancelled else outcome, error
+        self.elapsed = time.perf_counter() - self._started
+        self._keep(self)
+
+
+class Answerer(NamedTuple):
+    """Whoever may answer requests in the place of the network.
+
+    Args:
+        wants: Whether a request to this URL may be for it; asked before the body is read.
+        answer: Gets the request; gives the response, an exchange to send it and keep what comes,
+            or None to have the next one asked.
+    """
+
+    wants: Callable[[str], bool]
+    answer: Callable[[Request], Response | Exchange | None]
+
+
+_change = threading.RLock()
+_answerers: tuple[Answerer, ...] = ()  # in the order in which they are asked
 _seams: list[_Seam] = []
-_pinned = False
-_lent: Mapping[str, str] = {}
+# The request on its way out. Somebody's wrapper that outlived an earlier block has the method of
+# that time inside of it: the request must not be answered, or recorded, there as well.
+_sent: ContextVar[tuple[str, str] | None] = ContextVar("ember_testing_sent", default=None)
 
 
-def activate(session: Session) -> None:
-    """Let this cassette answer from now on."""
-    with _CHANGE:
-        if not _sessions:
+def install(answerer: Answerer, *, first: bool = False) -> None:
+    """Ask somebody from now on.
+
+    Args:
+        answerer: Who is asked.
+        first: Before the others rather than after them.
+    """
+    global _answerers
+    with _change:
+        if not _answerers:
             for seam in _installed():
                 seam.put_in()
-        _sessions.append(session)
-        _guard()
+        _answerers = (answerer, *_answerers) if first else (*_answerers, answerer)
 
 
-def deactivate(session: Session) -> None:
-    """Let the cassette around it answer again, or the network."""
-    with _CHANGE:
-        _sessions.remove(session)
-        if not _sessions:
+def remove(answerer: Answerer) -> None:
+    """Ask that one no more."""
+    global _answerers
+    with _change:
+        _answerers = tuple(each for each in _answerers if each is not answerer)
+        if not _answerers:
             for seam in _seams:
                 seam.take_out()
-        _guard()
 
 
-def innermost() -> Session | None:
-    """The cassette that answers now."""
-    sessions = _sessions
-    return sessions[-1] if sessions else None
+def is_asked_last(answerer: Answerer) -> bool:
+    """Whether a request that this one leaves is sent."""
+    return _answerers[-1:] == (answerer,)
 
 
-def _guard() -> None:
-    session = innermost()
-    _pin(session)
-    _lend(session)
-    if session is None or session.record:
-        late_trust.take_out()
-        network.open_network(recording=session is not None)
-    else:
-        late_trust.put_in()
-        network.close_network(
-            allow_loopback=session.settings.allow_loopback,
-            fail=session.fail,
-            command=session.command(),
-        )
+def _asked(method: str, url: str) -> list[Answerer]:
+    """Whom to ask about a request."""
+    if not _answerers or _sent.get() == (method, url):
+        return []
+    return [each for each in _answerers if each.wants(url)]
 
 
-def _pin(session: Session | None) -> None:
-    """Put the innermost cassette's prices in force."""
-    global _pinned
-    wanted = session.pins.table if session is not None and session.pins else None
-    if wanted is not None or _pinned:
-        from ember_testing.replay import prices
-
-        prices.pin(wanted)
-        _pinned = wanted is not None
-
-
-def _lend(session: Session | None) -> None:
-    """Let calls that are only replayed do without their keys."""
-    global _lent
-    keys.take_back(_lent)
-    _lent = keys.lend() if session is not None and not session.record else {}
+def _answer(answerers: list[Answerer], request: Request) -> Response | Exchange | None:
+    __tracebackhide__ = True  # a miss is told without the way it came
+    for each in answerers:
+        answer = each.answer(request)
+        if answer is not None:
+            return answer
+    return None
 
 
 def _installed() -> list[_Seam]:
     """httpx, and its fork that the newest vendor SDKs send through, if it is there."""
     if not _seams:
-        _seams.append(_Seam(httpx))
-        if importlib.util.find_spec("httpx2"):
-            _seams.append(_Seam(importlib.import_module("httpx2")))
+        found = [name for name in _LIBRARIES if importlib.util.find_spec(name)]
+        _seams.extend(_Seam(importlib.import_module(name)) for name in found)
     return _seams
-
-
-class _Streams(NamedTuple):
-    """One library's classes for a response's body."""
-
-    sync: Callable[..., Any]
-    awaited: Callable[..., Any]
-    replayed: Callable[..., Any]
 
 
 class _Seam:
@@ -122,58 +176,47 @@ class _Seam:
 
     def __init__(self, library: Any) -> None:  # Any: httpx2 is not installed for every type check
         self.library = library
-        self.streams = _Streams(
-            type("RecordedStream", (_Recorded, library.SyncByteStream), {}),
-            type("AsyncRecordedStream", (_AsyncRecorded, library.AsyncByteStream), {}),
-            type(
-                "ReplayedStream", (_Replayed, library.SyncByteStream, library.AsyncByteStream), {}
-            ),
+        self._recorded = type("RecordedStream", (_Recorded, library.SyncByteStream), {})
+        self._recorded_async = type(
+            "AsyncRecordedStream", (_AsyncRecorded, library.AsyncByteStream), {}
         )
-        self._original: Callable[[Any, Any], Any] = library.HTTPTransport.handle_request
-        self._awaited: Callable[[Any, Any], Awaitable[Any]] = (
-            library.AsyncHTTPTransport.handle_async_request
+        both = (_Played, library.SyncByteStream, library.AsyncByteStream)
+        self._played = type("PlayedStream", both, {})
+        self._patches = (
+            Patch(library.HTTPTransport, "handle_request", self._sync_method),
+            Patch(library.AsyncHTTPTransport, "handle_async_request", self._async_method),
         )
-        self._put: tuple[Any, Any] = (None, None)
 
     def put_in(self) -> None:
         """Replace the methods."""
-        sync, awaited = self.library.HTTPTransport, self.library.AsyncHTTPTransport
-        self._original, self._awaited = sync.handle_request, awaited.handle_async_request
-        self._put = (self._sync_method(self._original), self._async_method(self._awaited))
-        sync.handle_request, awaited.handle_async_request = self._put
+        for patch in self._patches:
+            patch.put_in()
 
     def take_out(self) -> None:
-        """Put the original methods back, unless somebody has replaced ours meanwhile.
-
-        Then ours stays underneath and passes everything through.
-        """
-        sync, awaited = self.library.HTTPTransport, self.library.AsyncHTTPTransport
-        if sync.handle_request is self._put[0]:
-            sync.handle_request = self._original
-        if awaited.handle_async_request is self._put[1]:
-            awaited.handle_async_request = self._awaited
+        """Put the original methods back."""
+        for patch in self._patches:
+            patch.take_out()
 
     def _sync_method(self, original: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         def handle_request(transport: Any, request: Any) -> Any:
-            session = _session_for(request)
-            if session is None:
+            answerers = _asked(request.method, url := str(request.url))
+            if not answerers:
                 return original(transport, request)
-            exchange = _begin(session, request, request.read())
-            if isinstance(exchange, Playback):
-                if exchange.answer.outcome == "cancelled":
-                    raise _waits_on(exchange)
-                if exchange.timing:
-                    time.sleep(exchange.answer.headers_after or 0.0)
-                return self._replay(exchange)
+            asked = Request(request.method, url, _pairs(request.headers), request.read())
+            answer = _answer(answerers, asked)
+            if isinstance(answer, Response):
+                if answer.delay and answer.status is not None:
+                    wait(answer.delay)
+                return self._response(answer, request)
+            sent = _sent.set(asked[:2])
             try:
                 response = original(transport, request)
-            except self.library.TransportError as error:
-                exchange.finish("failed", error)
+            except BaseException as error:
+                self._failed(answer, error)
                 raise
-            except BaseException:  # cancelled, or interrupted
-                exchange.finish("closed")
-                raise
-            return self._record(exchange, response, self.streams.sync)
+            finally:
+                _sent.reset(sent)
+            return self._begun(answer, response, self._recorded)
 
         return handle_request
 
@@ -181,180 +224,138 @@ class _Seam:
         self, original: Callable[[Any, Any], Awaitable[Any]]
     ) -> Callable[[Any, Any], Awaitable[Any]]:
         async def handle_async_request(transport: Any, request: Any) -> Any:
-            session = _session_for(request)
-            if session is None:
+            answerers = _asked(request.method, url := str(request.url))
+            if not answerers:
                 return await original(transport, request)
-            exchange = _begin(session, request, await request.aread())
-            if isinstance(exchange, Playback):
-                if exchange.answer.outcome == "cancelled":
-                    # Its caller is expected to give up here as well; at twice the time it has not.
-                    await _sleep(2 * (exchange.answer.elapsed or 0.0) + _PATIENCE)
-                    raise _waits_on(exchange)
-                if exchange.timing:
-                    await _sleep(exchange.answer.headers_after or 0.0)
-                return self._replay(exchange)
+            asked = Request(request.method, url, _pairs(request.headers), await request.aread())
+            answer = _answer(answerers, asked)
+            if isinstance(answer, Response):
+                if answer.delay:
+                    await wait_async(answer.delay)
+                return self._response(answer, request)
+            sent = _sent.set(asked[:2])
             try:
                 response = await original(transport, request)
-            except self.library.TransportError as error:
-                exchange.finish("failed", error)
+            except BaseException as error:
+                self._failed(answer, error)
                 raise
-            except BaseException:  # cancelled, or interrupted
-                exchange.finish("closed")
-                raise
-            return self._record(exchange, response, self.streams.awaited)
+            finally:
+                _sent.reset(sent)
+            return self._begun(answer, response, self._recorded_async)
 
         return handle_async_request
 
-    def _record(self, take: Take, response: Any, stream: Callable[..., Any]) -> Any:
-        extensions = response.extensions
-        take.head(
-            response.status_code,
-            _text_pairs(response.headers.raw),
-            extensions.get("http_version", b"").decode("ascii", "replace"),
-            extensions.get("reason_phrase", b"").decode("ascii", "replace"),
-        )
-        response.stream = stream(response.stream, take, self.library.TransportError)
+    def _failed(self, exchange: Exchange | None, error: BaseException) -> None:
+        if exchange is None:
+            return
+        if isinstance(error, Exception) and isinstance(error, self.library.TransportError):
+            exchange.finish("failed", error)
+        else:  # cancelled, or interrupted
+            exchange.finish("closed")
+
+    def _begun(self, exchange: Exchange | None, response: Any, stream: Callable[..., Any]) -> Any:
+        if exchange is not None:
+            more = response.extensions
+            exchange.head(
+                response.status_code,
+                _pairs(response.headers),
+                more.get("http_version", b"").decode("ascii", "replace"),
+                more.get("reason_phrase", b"").decode("ascii", "replace"),
+            )
+            response.stream = stream(response.stream, exchange, self.library.TransportError)
         return response
 
-    def _replay(self, playback: Playback) -> Any:
-        answer = playback.answer
+    def _response(self, answer: Response, request: Any) -> Any:
+        """An answer as the library hands it to its caller."""
+
+        def error(broken: Broken) -> Exception:
+            kind = getattr(self.library, broken.error, self.library.ReadError)
+            made: Exception = kind(broken.message, request=request)
+            return made
+
         if answer.status is None:
-            raise _error(self.library, playback)
-        extensions = {
-            "http_version": (answer.http_version or "HTTP/1.1").encode(),
-            "reason_phrase": (answer.reason or "").encode(),
-        }
+            raise answer.failure(error)
+        more = {"http_version": answer.http_version.encode()}
+        if answer.reason is not None:
+            more["reason_phrase"] = answer.reason.encode()
         return self.library.Response(
             answer.status,
-            headers=playback.headers,
-            stream=self.streams.replayed(playback, self.library),
-            extensions=extensions,
+            # latin-1 keeps every byte, whatever a server thinks a header may hold
+            headers=[(k.encode("latin-1"), v.encode("latin-1")) for k, v in answer.headers],
+            stream=self._played(answer, error, request.extensions.get("timeout", {}).get("read")),
+            extensions=more,
+            request=request,
         )
 
 
-def _session_for(request: Any) -> Session | None:
-    session = innermost()
-    if session and session.settings.allow_loopback and request.url.host in LOOPBACK:
-        return None
-    return session
-
-
-def _begin(session: Session, request: Any, body: bytes) -> Playback | Take:
-    __tracebackhide__ = True  # a miss is told without the way it came
-    return session.begin(request.method, str(request.url), _text_pairs(request.headers.raw), body)
-
-
-def _text_pairs(raw: list[tuple[bytes, bytes]]) -> tuple[tuple[str, str], ...]:
-    # latin-1 keeps every byte, whatever a server thinks a header may hold
-    return tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in raw)
-
-
-def _error(library: Any, playback: Playback) -> Exception:
-    answer = playback.answer
-    kind = getattr(library, answer.error_type or "", library.ReadError)
-    error: Exception = kind(answer.error_message or "")
-    return error
-
-
-def _waits_on(playback: Playback) -> BaseException:
-    request = playback.request
-    return playback.session.fail(
-        CassetteMiss(
-            f"recording {playback.answer.id} of {request.method} {request.url} has no answer, "
-            "because its caller gave up before one came; this one waits on\n"
-            f"to record it anew: {playback.session.command(anew=True)}"
-        )
-    )
-
-
-async def _sleep(seconds: float) -> None:
-    import anyio  # late: httpx's own dependency, needed for timing=True only
-
-    await anyio.sleep(seconds)
+def _pairs(headers: Any) -> Headers:
+    return tuple((k.decode("latin-1"), v.decode("latin-1")) for k, v in headers.raw)
 
 
 class _Recorded:
     """A response's pieces on their way to the caller, each noted as it passes."""
 
-    def __init__(self, inner: Any, take: Take, errors: type[Exception]) -> None:
+    def __init__(self, inner: Any, exchange: Exchange, errors: type[Exception]) -> None:
         self._inner = inner
-        self._take = take
+        self._exchange = exchange
         self._errors = errors
 
     def __iter__(self) -> Iterator[bytes]:
         try:
             for piece in self._inner:
-                self._take.piece(piece)
+                self._exchange.piece(piece)
                 yield piece
         except self._errors as error:
-            self._take.finish("cut", error)
+            self._exchange.finish("cut", error)
             raise
-        self._take.finish("complete")
+        self._exchange.finish("complete")
 
     def close(self) -> None:
-        self._take.finish("closed")
+        self._exchange.finish("closed")
         self._inner.close()
 
 
 class _AsyncRecorded:
     """The same for an awaiting caller."""
 
-    def __init__(self, inner: Any, take: Take, errors: type[Exception]) -> None:
+    def __init__(self, inner: Any, exchange: Exchange, errors: type[Exception]) -> None:
         self._inner = inner
-        self._take = take
+        self._exchange = exchange
         self._errors = errors
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
             async for piece in self._inner:
-                self._take.piece(piece)
+                self._exchange.piece(piece)
                 yield piece
         except self._errors as error:
-            self._take.finish("cut", error)
+            self._exchange.finish("cut", error)
             raise
-        self._take.finish("complete")
+        self._exchange.finish("complete")
 
     async def aclose(self) -> None:
-        self._take.finish("closed")
+        self._exchange.finish("closed")
         await self._inner.aclose()
 
 
-class _Replayed:
-    """Recorded pieces, at the same boundaries; one class for both kinds of caller."""
+class _Played:
+    """The pieces of an answer, at their boundaries; one class for both kinds of caller."""
 
-    def __init__(self, playback: Playback, library: Any) -> None:
-        self._playback = playback
-        self._library = library
-
-    def _pieces(self) -> Iterator[tuple[float, bytes]]:
-        """How long to wait, and then the piece; the recorded end after the last."""
-        playback = self._playback
-        before = playback.answer.headers_after or 0.0
-        for offset, piece in playback.chunks:
-            yield (offset - before if playback.timing else 0.0), piece
-            before = offset
-        if playback.answer.outcome == "cut":
-            raise _error(self._library, playback)
-        if playback.answer.outcome == "closed":
-            request = playback.request
-            raise playback.session.fail(
-                CassetteMiss(
-                    f"recording {playback.answer.id} of {request.method} {request.url} ends after "
-                    f"{len(playback.chunks)} pieces, because its reader closed it there; this one "
-                    f"reads on\nto record it anew: {playback.session.command(anew=True)}"
-                )
-            )
+    def __init__(
+        self, answer: Response, error: Callable[[Broken], Exception], patience: float | None
+    ) -> None:
+        self._pieces = answer.timed_pieces(patience, error)
 
     def __iter__(self) -> Iterator[bytes]:
-        for pause, piece in self._pieces():
+        for pause, piece in self._pieces:
             if pause > 0:
-                time.sleep(pause)
+                wait(pause)
             yield piece
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        for pause, piece in self._pieces():
+        for pause, piece in self._pieces:
             if pause > 0:
-                await _sleep(pause)
+                await wait_async(pause)
             yield piece
 
     def close(self) -> None:

@@ -170,7 +170,7 @@ def _where(item: pytest.Item, call: pytest.CallInfo[None]) -> str:
 
 def _begin(item: pytest.Item) -> None:
     from ember_testing.exceptions import CassetteError
-    from ember_testing.patches import transport
+    from ember_testing.replay.active import activate
     from ember_testing.replay.session import Session
     from ember_testing.replay.settings import Settings
 
@@ -190,16 +190,16 @@ def _begin(item: pytest.Item) -> None:
     except (ValueError, CassetteError) as error:
         raise pytest.fail.Exception(f"{MARKER}: {error}", pytrace=False) from None
     look_for_leftovers(item.config, session)
-    transport.activate(session)
+    activate(session)
     item.config.stash[_running_key] = item.stash[_session_key] = session
     item.stash[_passed_key] = False
 
 
 def _end(item: pytest.Item, session: Session, passed: bool) -> None:
     from ember_testing.exceptions import CassetteError
-    from ember_testing.patches import transport
+    from ember_testing.replay.active import deactivate
 
-    transport.deactivate(session)
+    deactivate(session)
     del item.stash[_session_key], item.config.stash[_running_key]
     shared = bool(arguments_of(item).get("cassette"))
     unused = session.unused() if passed and not shared else 0
@@ -231,9 +231,9 @@ def _abandon(config: pytest.Config) -> None:
     session = config.stash.get(_running_key, None)
     if session is not None:
         from ember_testing.exceptions import CassetteError
-        from ember_testing.patches import transport
+        from ember_testing.replay.active import deactivate
 
-        transport.deactivate(session)
+        deactivate(session)
         with suppress(CassetteError):  # the file stays as the error found it
             session.close(passed=False)
 

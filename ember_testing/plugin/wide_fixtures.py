@@ -122,7 +122,7 @@ class _Use:
     def enter(self, *, teardown: bool = False) -> None:
         """Let the fixture's cassette answer from now on."""
         from ember_testing.exceptions import CassetteError
-        from ember_testing.patches.transport import activate
+        from ember_testing.replay.active import activate
         from ember_testing.replay.session import Session
 
         path = _of_teardown(self._path) if teardown else self._path
@@ -155,7 +155,7 @@ class _Use:
         if session is None:
             return None
         from ember_testing.exceptions import CassetteError
-        from ember_testing.patches.transport import deactivate
+        from ember_testing.replay.active import deactivate
 
         deactivate(session)
         told = [str(failure) for failure in session.failures]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ember_testing.exceptions import RecordingWarning
-from ember_testing.patches import transport
+from ember_testing.replay.active import activate, deactivate
 from ember_testing.replay.budget import Budget
 from ember_testing.replay.session import Session
 from ember_testing.replay.settings import DEFAULT_MATCH_ON, Record, Settings
@@ -121,13 +121,13 @@ def cassette(
     )
     purse = Budget(budget) if budget is not None else None
     session = Session(Path(path), record, settings, budget=purse)
-    transport.activate(session)
+    activate(session)
     passed = False
     try:
         yield Cassette(session)
         passed = True
     finally:
-        transport.deactivate(session)
+        deactivate(session)
         session.close(passed=passed or session.record == "new")
         if purse is not None:
             purse.close()

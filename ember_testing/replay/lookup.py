@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from ember_testing.replay.request import Request, key
+from ember_testing.replay.request import key
 from ember_testing.wires.body import as_bytes, headers_from_json
+from ember_testing.wires.response import Request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,12 +13,12 @@ from ember_testing.replay.lookup import stored_requests
 from ember_testing.replay.request import (
     LOOPBACK,
     Json,
-    Request,
     canonical_body,
     drop,
     parsed,
 )
 from ember_testing.replay.settings import DEFAULT_RULES, Rules, split_path
+from ember_testing.wires.response import Request
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -11,13 +11,15 @@ import hashlib
 import json
 import re
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from ember_testing.replay.settings import DEFAULT_RULES, Rules, split_path
+from ember_testing.wires.body import decoded
+from ember_testing.wires.response import Request
 
 if TYPE_CHECKING:
-    from ember_testing.wires.body import Headers
+    from ember_testing.replay.redaction import Redaction
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _BOUNDARY = re.compile(r'boundary="?([^";,]+)')
@@ -35,19 +37,6 @@ _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 Json: TypeAlias = "dict[str, Json] | list[Json] | str | float | bool | None"
 
 
-class Request(NamedTuple):
-    """A request as it is compared and written down: redacted, its body whole and decoded."""
-
-    method: str
-    url: str
-    headers: Headers
-    body: bytes
-
-    def header(self, name: str) -> str:
-        """The value of a header, "" when it is absent."""
-        return next((value for key, value in self.headers if key.lower() == name), "")
-
-
 def key(request: Request, rules: Rules = DEFAULT_RULES) -> str:
     """32 hexadecimal digits, equal for requests that the rules call the same."""
     parts = [_url_part(request.url, rules.match_on)]
@@ -60,6 +49,32 @@ def key(request: Request, rules: Rules = DEFAULT_RULES) -> str:
             parts.append(request.header(part[len("header:") :].lower()))
     text = "\n".join(parts).encode("utf-8", "surrogatepass")
     return hashlib.sha256(text).hexdigest()[:32]
+
+
+def keyed(request: Request, rules: Rules, redaction: Redaction) -> tuple[Request, str]:
+    """A request as it is compared and written down, and the key that its recordings go by.
+
+    Args:
+        request: As it was sent.
+        rules: What is compared.
+        redaction: Knows the credentials that this request carries.
+    """
+    content_type, body = "", request.body
+    for name, value in request.headers:
+        lower = name.lower()
+        if lower == "content-type":
+            content_type = value
+        elif lower == "content-encoding":
+            body = decoded(request.headers, body)
+    # The other headers are looked at only where a rule compares them, or when they are written.
+    shown = redaction.headers(request.headers) if rules.compares_headers else ()
+    redacted = Request(
+        request.method,
+        redaction.url(request.url),
+        shown or (("content-type", content_type),),
+        redaction.request_body(body, content_type),
+    )
+    return redacted, key(redacted, rules)
 
 
 @lru_cache(maxsize=512)

@@ -1,6 +1,6 @@
 """One cassette in use: which recording answers a request, what is kept of a live call, the end.
 
-Sync and async callers share all of it; only `transport.py` awaits.
+Sync and async callers share all of it; only the seam awaits.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ import os
 import threading
 from array import array
 from datetime import datetime, timedelta, timezone
+from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -17,30 +19,26 @@ from ember_testing.cassettes.calls import Calls
 from ember_testing.cassettes.file import Answer, CassetteFile
 from ember_testing.cassettes.swap import Found, found_at, replace, take_back
 from ember_testing.exceptions import BudgetExceeded, CassetteError, CassetteMiss, ReplayFailure
-from ember_testing.replay import request as matching
-from ember_testing.replay.incoming import keyed
-from ember_testing.replay.leaks import first_leak
+from ember_testing.patches.transport import Exchange
 from ember_testing.replay.lookup import Lookup
 from ember_testing.replay.miss import explain, record_command
-from ember_testing.replay.prices import Pins
-from ember_testing.replay.recording import Take
-from ember_testing.replay.redaction import (
-    Redaction,
-    secrets_of_environment,
-    secrets_of_request,
-)
+from ember_testing.replay.prices import Pins, noted
+from ember_testing.replay.recording import first_leak, row_of
+from ember_testing.replay.redaction import Redaction, secrets_of_environment, secrets_of_request
+from ember_testing.replay.request import keyed
 from ember_testing.replay.settings import Record, Settings
 from ember_testing.replay.tally import Tally
-from ember_testing.wires.body import Headers, headers_from_json
-from ember_testing.wires.playback import Playback
-from ember_testing.wires.readings import read_row, sets_prices
+from ember_testing.wires.body import headers_from_json
+from ember_testing.wires.exchange import Read, read_row, sets_prices
+from ember_testing.wires.response import Broken, End, Request, Response
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from ember_testing.replay.budget import Budget
 
+_PATIENCE = 1.0  # seconds that a caller is given to give up, above twice what it took when recorded
 _EXPLAINED = 3  # misses of one test that get the nearest recording; a loop may make thousands
 
 
@@ -81,12 +79,11 @@ class Session:
         self.played = Calls(self._rows)
         self.recorded = Calls(self._rows)
         self._rules = self.settings.rules()
-        self.rules_text = self._rules.text  # as they are stored beside a key
         self._lookup = Lookup(self._rules, repeats_last=self.settings.repeats == "last")
         self._run = run
         self._redaction = Redaction(secrets_of_environment(os.environ))
         self._lock = threading.RLock()
-        self._takes: set[Take] = set()
+        self._exchanges: set[Exchange] = set()
         self._broken: list[str] = []
         self._unread = array("q")  # calls written down, not yet read
         self._budget = budget
@@ -122,17 +119,14 @@ class Session:
 
     # A call ----------------------------------------------------------------------------------
 
-    def begin(self, method: str, url: str, headers: Headers, body: bytes) -> Playback | Take:
+    def begin(self, sent: Request) -> Response | Exchange:
         """Count a request, before it is sent, and say what becomes of it.
 
         Args:
-            method: Of the request.
-            url: Of the request, whole.
-            headers: Of the request.
-            body: All of it.
+            sent: The request.
 
         Returns:
-            A recorded response, or the place where to put the live one.
+            A recorded response, or the exchange that keeps the live one.
 
         Raises:
             CassetteMiss: Nothing is recorded for it and nothing is to be.
@@ -142,41 +136,40 @@ class Session:
             with self._lock:
                 if self.record:  # a test may set a key while it runs
                     self._learn()
-                request, key = self._keyed(method, url, headers, body)
+                request, key = self._keyed(sent)
                 file = None if self.record == "all" else self._file
                 self._calls += 1
                 if self._calls in self.settings.faults and not self.record:
                     return self._faulted(request, key)
                 answer = self._lookup.next(file, key)
                 if answer is None and not self.record and self._learn():
-                    request, key = self._keyed(method, url, headers, body)
+                    request, key = self._keyed(sent)
                     answer = self._lookup.next(file, key)
                 if answer is not None:
                     return self._play(answer, request)
-                n = self._lookup.count(key)
                 if self.record:
-                    return self._take(request._replace(headers=headers), key, n, url, body)
-                self.tally.missed += 1
-                raise self.fail(CassetteMiss(self._explain(request, key, n)))
+                    return self._exchange(sent, request, key)
+                raise self._miss(request, key)
         except CassetteError as error:
             self._broken.append(str(error))
             raise
 
-    def _take(self, request: matching.Request, key: str, n: int, url: str, body: bytes) -> Take:
+    def _exchange(self, sent: Request, request: Request, key: str) -> Exchange:
         if self._broken:  # what cannot be kept is not to be paid for again and again
             raise CassetteError(self._broken[0])
         self._for_writing()
         reservation = None
         if self._budget is not None:
             try:
-                reservation = self._budget.reserve(request.method, url, body)
+                reservation = self._budget.reserve(sent.method, sent.url, sent.body)
             except BudgetExceeded as error:
                 raise self.fail(BudgetExceeded(self._redaction.text(str(error)))) from None
         self.pins.follow(None)
-        request = request._replace(headers=self._redaction.headers(request.headers))
-        take = Take(self, request, key, n, reservation)
-        self._takes.add(take)
-        return take
+        place = {"key": key, "n": self._lookup.count(key)}
+        request = request._replace(headers=self._redaction.headers(sent.headers))
+        exchange = Exchange(sent, partial(self._keep, place, request, reservation))
+        self._exchanges.add(exchange)
+        return exchange
 
     def _learn(self, values: frozenset[str] = frozenset()) -> bool:
         before = self._redaction
@@ -185,26 +178,23 @@ class Session:
         self._redaction = before.also(values or secrets_of_environment(os.environ, names))
         return self._redaction is not before
 
-    def _keyed(
-        self, method: str, url: str, headers: Headers, body: bytes
-    ) -> tuple[matching.Request, str]:
-        self._redaction = self._redaction.also(secrets_of_request(url, headers))
-        return keyed(method, url, headers, body, self._rules, self._redaction)
+    def _keyed(self, sent: Request) -> tuple[Request, str]:
+        self._redaction = self._redaction.also(secrets_of_request(sent.url, sent.headers))
+        return keyed(sent, self._rules, self._redaction)
 
-    def _faulted(self, request: matching.Request, key: str) -> Playback:
+    def _faulted(self, request: Request, key: str) -> Response:
         """A call that meets a fault; its recording is left to the next one like it."""
         from ember_testing.replay.faults import faulted  # late: few tests have any
 
-        def recorded() -> Playback:
+        def recorded() -> Response:
             answer = self._lookup.peek(self._file, key)
             if answer is None:
-                self.tally.missed += 1
-                raise self.fail(CassetteMiss(self._explain(request, key, self._lookup.count(key))))
+                raise self._miss(request, key)
             return self._play(answer, request)
 
-        return faulted(self.settings.faults[self._calls], self, request, recorded)
+        return faulted(self.settings.faults[self._calls], request, recorded)
 
-    def _play(self, answer: Answer, request: matching.Request) -> Playback:
+    def _play(self, answer: Answer, request: Request) -> Response:
         assert self._file is not None  # the answer came out of it
         if answer.offset is None or answer.data is None:
             chunks: list[tuple[float, bytes]] = []
@@ -217,11 +207,41 @@ class Session:
         self.tally.replayed += 1
         self.tally.avoided += answer.elapsed or 0.0
         self._count_cost("saved", answer.cost_usd)
-        headers = [
-            (name.encode("latin-1"), value.encode("latin-1"))
-            for name, value in headers_from_json(answer.response_headers)
-        ]
-        return Playback(answer, headers, chunks, self.settings.timing, self, request)
+        response = Response(
+            answer.status,
+            headers_from_json(answer.response_headers),
+            [data for _, data in chunks],
+            end=self._end(answer, request),
+            http_version=answer.http_version or "HTTP/1.1",
+            reason=answer.reason or "",
+        )
+        if answer.outcome == "cancelled":
+            # Its caller is expected to give up here as well; at twice the time it has not.
+            return response._replace(delay=2 * (answer.elapsed or 0.0) + _PATIENCE)
+        if not self.settings.timing:
+            return response
+        times = [answer.headers_after or 0.0, *(at for at, _ in chunks)]
+        pauses = [max(0.0, at - before) for before, at in pairwise(times)]
+        return response._replace(delay=times[0], pauses=pauses)
+
+    def _end(self, answer: Answer, request: Request) -> End:
+        """How a recorded response ends: as it did, or with what cannot be replayed."""
+        if answer.outcome in ("cut", "failed"):
+            return Broken(answer.error_type or "ReadError", answer.error_message or "")
+        if answer.outcome == "complete":
+            return None
+        what = (
+            "has no answer, because its caller gave up before one came; this one waits on"
+            if answer.outcome == "cancelled"
+            else f"ends after {answer.pieces} pieces, because its reader closed it there; this one "
+            "reads on"
+        )
+        return lambda: self.fail(
+            CassetteMiss(
+                f"recording {answer.id} of {request.method} {request.url} {what}\n"
+                f"to record it anew: {self.command(anew=True)}"
+            )
+        )
 
     def _count_cost(self, name: str, cost: float | None) -> None:
         if cost is None:
@@ -231,24 +251,26 @@ class Session:
 
     # Keeping ---------------------------------------------------------------------------------
 
-    def keep(self, take: Take, row: dict[str, Any], chunks: Sequence[tuple[float, bytes]]) -> None:
-        """Write a finished call down; what cannot be written fails the test at its end.
-
-        Args:
-            take: The call.
-            row: Its columns.
-            chunks: Offset and bytes of its pieces.
-        """
+    def _keep(
+        self,
+        place: Mapping[str, Any],
+        request: Request,
+        reservation: int | None,
+        exchange: Exchange,
+    ) -> None:
+        """Write a finished call down; what cannot be written fails the test at its end."""
         with self._lock:
-            if take not in self._takes:
-                return  # the session is over, or the call was written when the caller closed it
-            self._takes.discard(take)
-            if (row["status"] or 0) >= 400 and not self.settings.record_errors:
+            if exchange not in self._exchanges:
+                return  # the session is over
+            self._exchanges.discard(exchange)
+            if (exchange.status or 0) >= 400 and not self.settings.record_errors:
                 self.note(
-                    f"not kept: status {row['status']} for {row['method']} {row['url']}; mark the "
-                    "test ember_replay(record_errors=True) to record errors"
+                    f"not kept: status {exchange.status} for {request.method} {request.url}; mark "
+                    "the test ember_replay(record_errors=True) to record errors"
                 )
                 return
+            row, chunks = row_of(exchange, request, self._redaction)
+            row |= {**place, "rules": self._rules.text, "test": self.test or None}
             try:
                 number = self._for_writing().add(row, chunks)
             except CassetteError as error:  # the caller has paid for its answer and gets it
@@ -257,16 +279,16 @@ class Session:
             self.recorded.add(number)
             self.tally.recorded += 1
             self._unread.append(number)
-            if take.reservation is not None or self._sets_prices:
-                self._read(take)
+            if reservation is not None or self._sets_prices:
+                self._read(reservation)
 
-    def _read(self, take: Take | None = None) -> None:
+    def _read(self, reservation: int | None = None) -> None:
         """Read what was written down: who answered, how many tokens, at what price."""
         file, unread = self._file, self._unread
         if file is None or not unread:
             return
         self._unread = array("q")
-        found = [(row["id"], read_row(row)) for row in file.rows(unread)]
+        found = [(row["id"], _read_with_charges(row)) for row in file.rows(unread)]
         try:
             file.describe(found)
         except CassetteError as error:
@@ -275,13 +297,8 @@ class Session:
             if read.problem:
                 self.note(read.problem)
             self._count_cost("spent", read.columns["cost_usd"])
-        if take is not None and take.reservation is not None and self._budget is not None:
-            self._budget.settle(take.reservation, found[-1][1].columns["cost_usd"])
-
-    @property
-    def redaction(self) -> Redaction:
-        """What is known to be secret by now."""
-        return self._redaction
+        if reservation is not None and self._budget is not None:
+            self._budget.settle(reservation, found[-1][1].columns["cost_usd"])
 
     def note(self, sentence: str) -> None:
         """Say something at the end of the run."""
@@ -304,8 +321,8 @@ class Session:
             CassetteError: Something could not be written, or would have held a credential.
         """
         with self._lock:
-            for take in list(self._takes):
-                take.finish("closed")
+            for exchange in list(self._exchanges):
+                exchange.finish("closed")
             if self.record:  # what was learnt late may stand in what was written before
                 self._learn()
             elif passed:
@@ -382,14 +399,24 @@ class Session:
         """What to type to record what is missing, or all of it anew."""
         return record_command(self._target, self.path, anew=anew)
 
-    def _explain(self, request: matching.Request, key: str, n: int) -> str:
-        return explain(
-            request,
-            self.path,
-            self._file,
-            n=n,
-            recorded=self._lookup.recorded(self._file, key) if self._file else 0,
-            compare=len(self.failures) < _EXPLAINED,
-            command=self.command(),
-            rules=self._rules,
+    def _miss(self, request: Request, key: str) -> ReplayFailure:
+        self.tally.missed += 1
+        return self.fail(
+            CassetteMiss(
+                explain(
+                    request,
+                    self.path,
+                    self._file,
+                    n=self._lookup.count(key),
+                    recorded=self._lookup.recorded(self._file, key) if self._file else 0,
+                    compare=len(self.failures) < _EXPLAINED,
+                    command=self.command(),
+                    rules=self._rules,
+                )
+            )
         )
+
+
+def _read_with_charges(row: Mapping[str, Any]) -> Read:
+    with noted() as charges:
+        return read_row(row)._replace(charges=charges)

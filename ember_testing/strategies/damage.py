@@ -14,7 +14,7 @@ from ember_testing.cassettes.file import CassetteFile
 from ember_testing.wires import wire_of
 from ember_testing.wires.body import as_bytes, headers_from_json
 from ember_testing.wires.exchange import read_request
-from ember_testing.wires.response import Sent, Served
+from ember_testing.wires.response import Response, Sent
 
 __all__ = ["Damages", "damaged", "recordings"]
 
@@ -50,7 +50,7 @@ def _sent(row: dict[str, Any]) -> Sent | None:
         if name.lower() not in _OF_THE_BODY
     )
     wire = wire_of(asked.provider)
-    served = Served(row["status"], headers, (as_bytes(row["response_body"] or b""),))
+    served = Response(row["status"], headers, (as_bytes(row["response_body"] or b""),))
     return Sent(wire, f"{wire}/{asked.model}", asked.stream, served)
 
 

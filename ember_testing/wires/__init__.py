@@ -16,8 +16,9 @@ from ember_testing.wires import google as encoding_google
 from ember_testing.wires import openai as encoding_openai
 from ember_testing.wires import responses as encoding_responses
 from ember_testing.wires.answer import Answer, Failure
+from ember_testing.wires.body import Headers
 from ember_testing.wires.events import dumps, event
-from ember_testing.wires.response import Served
+from ember_testing.wires.response import Response
 
 __all__ = ["WIRES", "error", "error_event", "streamed", "whole", "wire_of"]
 
@@ -44,7 +45,7 @@ def wire_of(provider: str) -> str:
     return provider if provider in WIRES else "openai"
 
 
-def whole(wire: str, model: str, answer: Answer, usage: UsageStats, number: int) -> Served:
+def whole(wire: str, model: str, answer: Answer, usage: UsageStats, number: int) -> Response:
     """The response of an answer that comes in one piece.
 
     Args:
@@ -59,23 +60,23 @@ def whole(wire: str, model: str, answer: Answer, usage: UsageStats, number: int)
     """
     words = _WORDS[wire]
     body = dumps(words.whole(answer.model or model, answer, usage, number))
-    return Served(200, (_JSON, (words.request_id, f"req_fake{number}")), (body,))
+    return Response(200, (_JSON, (words.request_id, f"req_fake{number}")), (body,))
 
 
-def streamed(wire: str, model: str, answer: Answer, usage: UsageStats, number: int) -> Served:
+def streamed(wire: str, model: str, answer: Answer, usage: UsageStats, number: int) -> Response:
     """The response of an answer that is streamed, a piece an event; see `whole`."""
     words = _WORDS[wire]
     headers = (("content-type", "text/event-stream"), (words.request_id, f"req_fake{number}"))
-    return Served(200, headers, [*words.events(answer.model or model, answer, usage, number)])
+    return Response(200, headers, [*words.events(answer.model or model, answer, usage, number)])
 
 
-def error(wire: str, failure: Failure) -> Served:
+def error(wire: str, failure: Failure) -> Response:
     """The response that is an error."""
     status = failure.status.get(wire, failure.status["openai"])
-    headers = [_JSON, (_WORDS[wire].request_id, "req_fake")]
+    headers: Headers = (_JSON, (_WORDS[wire].request_id, "req_fake"))
     if failure.retry_after is not None and wire != "google":
-        headers.append(("retry-after", f"{failure.retry_after:g}"))
-    return Served(status, headers, (dumps(_error_body(wire, failure)),))
+        headers += (("retry-after", f"{failure.retry_after:g}"),)
+    return Response(status, headers, (dumps(_error_body(wire, failure)),))
 
 
 def error_event(wire: str, failure: Failure) -> bytes:

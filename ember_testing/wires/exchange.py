@@ -11,7 +11,8 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from functools import lru_cache
+from typing import Any, NamedTuple, cast
 from urllib.parse import urlsplit
 
 from ember.exceptions import EmberError, ProviderAPIError
@@ -21,8 +22,24 @@ from ember.providers.call import Address, Call
 from ember.providers.provider import StreamedCall
 from ember.providers.servers import SELLERS
 from ember.transport.send import Reply
+from ember_testing.wires.body import as_bytes, headers_from_json
 
-__all__ = ["Asked", "Reading", "read_exchange", "read_pieces", "read_request", "read_response"]
+__all__ = [
+    "COLUMNS",
+    "Asked",
+    "Read",
+    "Reading",
+    "asks_model",
+    "read_exchange",
+    "read_pieces",
+    "read_request",
+    "read_response",
+    "read_row",
+    "sets_prices",
+]
+
+# What is read of a recorded call, as it stands in the table `calls`.
+COLUMNS = ("provider", "model", "prompt_tokens", "completion_tokens", "cost_usd", "text")
 
 _GOOGLE_METHOD = re.compile(
     r"/(?P<model>[^/:]+):(?P<method>generateContent|streamGenerateContent)$"
@@ -32,6 +49,7 @@ _PATHS = (
     ("/responses", "openai-responses"),
     ("/messages", "anthropic"),
 )
+_ENDINGS = tuple(path for path, _ in _PATHS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +90,12 @@ class Reading:
     completion_tokens: int | None = None
     cost: float | None = None
     text: str | None = None
+
+
+def asks_model(url: str) -> bool:
+    """Whether a request to this URL may ask something of a model."""
+    path = urlsplit(url).path
+    return path.endswith(_ENDINGS) or bool(_GOOGLE_METHOD.search(path))
 
 
 def read_request(url: str, body: bytes) -> Asked | None:
@@ -189,3 +213,67 @@ def read_pieces(
     except EmberError:  # the stream reports an error, or is no stream: no more text comes
         pass
     return texts + [""] * (len(pieces) - len(texts))
+
+
+class Read(NamedTuple):
+    """What one row says.
+
+    Args:
+        columns: Values for `COLUMNS`, null where nothing is known.
+        charges: What was charged (`pricing.cost.Charge`), with its prices as JSON text.
+        problem: Why it could not be read, None if it could.
+    """
+
+    columns: dict[str, Any]
+    charges: Sequence[tuple[tuple[Any, ...], str]] = ()
+    problem: str | None = None
+
+
+def read_row(row: Mapping[str, Any]) -> Read:
+    """Read one recorded call, without what was charged.
+
+    This takes as long as writing it down, so it is done for all calls of a session at its end, or
+    when one of them is looked at.
+
+    Args:
+        row: `method, url, request_body, status, response_headers, response_body` of the table
+            `calls`.
+    """
+    columns: dict[str, Any] = dict.fromkeys(COLUMNS)
+    if row["status"] is None:
+        return Read(columns)
+    try:
+        reading = read_exchange(
+            row["method"],
+            row["url"],
+            as_bytes(row["request_body"] or b""),
+            row["status"],
+            dict(headers_from_json(row["response_headers"])),
+            as_bytes(row["response_body"] or b""),
+        )
+    except Exception as error:  # an answer of a shape that nobody foresaw is recorded all the same
+        problem = f"usage and cost not read: {type(error).__name__}: {error}"
+        return Read(columns, problem=problem)
+    if reading is not None:
+        columns.update(
+            provider=reading.provider,
+            model=reading.model,
+            prompt_tokens=reading.prompt_tokens,
+            completion_tokens=reading.completion_tokens,
+            cost_usd=reading.cost,
+            text=reading.text,
+        )
+    # A lone surrogate, which JSON can escape, is no UTF-8, and SQLite takes none.
+    for name, value in columns.items():
+        if isinstance(value, str):
+            columns[name] = value.encode("utf-8", "backslashreplace").decode("utf-8")
+    return Read(columns)
+
+
+@lru_cache(maxsize=16)
+def sets_prices(variables: tuple[str, ...]) -> bool:
+    """Whether variables of these names set prices.
+
+    A test may do that for as long as it runs only, and so its calls are read at once.
+    """
+    return any(name.startswith(("EMBER_COST_", "EMBER_MODEL_COSTS_JSON")) for name in variables)

@@ -129,18 +129,19 @@ def cassette_of(count: int) -> Path:
     """Ember's cassette of so many calls, made once a run."""
     path = FOLDER / f"{count}.sqlite"
     if not path.exists():
-        from ember_testing.replay.recording import Take
+        from ember_testing.patches.transport import Exchange
         from ember_testing.replay.session import Session
+        from ember_testing.wires.response import Request
 
         session = Session(path.with_suffix(".new"), "new")
         headers = (("content-type", "application/json"),)
         for i in range(count):
             body = json.dumps(question(i), separators=(",", ":"), ensure_ascii=False).encode()
-            take = session.begin("POST", URL, headers, body)
-            assert isinstance(take, Take)
-            take.head(200, headers, "HTTP/1.1", "OK")
-            take.piece(ANSWER)
-            take.finish("complete")
+            call = session.begin(Request("POST", URL, headers, body))
+            assert isinstance(call, Exchange)
+            call.head(200, headers, "HTTP/1.1", "OK")
+            call.piece(ANSWER)
+            call.finish("complete")
         session.close(True)
         path.with_suffix(".new").rename(path)
     return path
