@@ -54,7 +54,8 @@ def _gateway(folder: Path) -> subprocess.Popen[bytes]:
     }
     path = folder / "config.jsonc"
     path.write_text(json.dumps(config))
-    KeyStore(folder / "keys.db").import_from_config([{"key": KEY, "label": "recording"}])
+    with contextlib.closing(KeyStore(folder / "keys.db")) as store:
+        store.import_from_config([{"key": KEY, "label": "recording"}])
     command = [sys.executable, "-m", "llm_rosetta.gateway", "--no-banner", "-c", str(path)]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 

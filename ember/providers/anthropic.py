@@ -79,8 +79,7 @@ class AnthropicMessages(HTTPProvider):
     }
 
     def url(self, call: Call) -> str:
-        base, mark, query = call.base_url.partition("?")
-        return f"{base.rstrip('/').removesuffix('/v1')}/v1/messages{mark}{query}"
+        return f"{call.base_url.removesuffix('/v1')}/v1/messages"
 
     def headers(self, call: Call) -> Headers:
         headers = super().headers(call)

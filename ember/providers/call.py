@@ -6,10 +6,8 @@ a debugger, a logger or a test's failure report that prints the variables of a f
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from ember.conversation.messages import Message
 from ember.exceptions import ModelProviderError
@@ -20,8 +18,6 @@ if TYPE_CHECKING:
     from ember.pricing.cost import Billing
 
 __all__ = [
-    "GUARDED",
-    "KEY_HEADER",
     "NO_HEADERS",
     "Address",
     "Answer",
@@ -34,37 +30,23 @@ __all__ = [
     "as_object",
     "as_stops",
     "as_timeout",
-    "guard",
+    "guarded",
 ]
 
 
 class Key(str):
-    """A key, or a header that carries one; the repr, also that of a part, does not show it."""
+    """A key, or a header that carries one; its repr does not show it."""
 
     __slots__ = ()
 
     def __repr__(self) -> str:
         return "'***'"
 
-    def __getitem__(self, index: SupportsIndex | slice) -> Key:
-        return Key(super().__getitem__(index))
-
 
 class Headers(dict[str, str]):
-    """HTTP headers by name; the repr shows the names only, that of a value nothing.
-
-    Reporters such as rich and Sentry print each value by itself.
-    """
+    """HTTP headers by name; the repr shows the names only."""
 
     __slots__ = ()
-
-    def __init__(self, values: Mapping[str, Any] = MappingProxyType({})) -> None:
-        super().__init__(
-            {name: Key(value) if type(value) is str else value for name, value in values.items()}
-        )
-
-    def __setitem__(self, name: str, value: str) -> None:
-        super().__setitem__(name, Key(value))
 
     def __repr__(self) -> str:
         return repr(dict.fromkeys(self, "***"))
@@ -81,22 +63,8 @@ class Address(str):
         shown = f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
         return repr(f"{shown}?***" if "?" in rest else shown)
 
-    def __getitem__(self, index: SupportsIndex | slice) -> Key:
-        return Key(super().__getitem__(index))
-
-    def secrets(self) -> list[Key]:
-        """The password and the query's values, which may be keys."""
-        rest, _, query = self.partition("?")
-        password = rest.partition("://")[2].partition("/")[0].rpartition("@")[0].partition(":")[2]
-        values = [pair.partition("=")[2] for pair in query.split("&")]
-        return [Key(value) for value in (password, *values) if value]
-
 
 NO_HEADERS = Headers()
-KEY_HEADER = re.compile("auth|key|token|secret|cookie|credential", re.IGNORECASE)
-"""In the names of headers that carry a key."""
-GUARDED = frozenset({"api_key", "base_url", "extra_headers"})
-"""Parameters that may hold a key."""
 _GUARDS: Mapping[str, tuple[type, type]] = {
     "api_key": (str, Key),
     "base_url": (str, Address),
@@ -104,11 +72,12 @@ _GUARDS: Mapping[str, tuple[type, type]] = {
 }
 
 
-def guard(params: dict[str, Any]) -> None:
-    """Put the parameters that may hold a key into types whose repr hides it."""
-    for name, (kind, guarded) in _GUARDS.items():
-        if type(params.get(name)) is kind:
-            params[name] = guarded(params[name])
+def guarded(params: dict[str, Any]) -> dict[str, Any]:
+    """The parameters, those that may hold a key in types whose repr hides it."""
+    for name, (kind, guard) in _GUARDS.items():
+        if type(value := params.get(name)) is kind:
+            params[name] = guard(value)
+    return params
 
 
 class Call(NamedTuple):
@@ -129,7 +98,7 @@ class Call(NamedTuple):
     messages: Sequence[Message]
     params: Mapping[str, Any]
     stream: bool
-    base_url: Address
+    base_url: str
     key: Key | None
     timeout: Timeout = Timeout()
     extra_headers: Mapping[str, str] = NO_HEADERS
@@ -210,10 +179,9 @@ def as_headers(value: object) -> Headers:
     if not isinstance(value, Mapping):
         what = type(value).__name__
         raise ModelProviderError(f"extra_headers= is a dict of names and values, not {what}")
-    given = cast("Mapping[object, object]", value)
-    for name in given:
-        if not isinstance(name, str) or not isinstance(given[name], str):
-            what = f"{name!r}: a value of type {type(given[name]).__name__}"
+    for name, text in cast("Mapping[object, object]", value).items():
+        if not isinstance(name, str) or not isinstance(text, str):
+            what = f"{name!r}: a value of type {type(text).__name__}"
             raise ModelProviderError(f"extra_headers= holds strings only, not {what}")
     return Headers(cast("Mapping[str, str]", value))
 

@@ -1,6 +1,6 @@
 """One cassette on disk: read it, add to it.
 
-With `schema.py` and `swap.py` the only code that knows SQLite.
+With `schema.py`, `rows.py` and `swap.py` the only code that knows SQLite.
 
 While recording, each finished call is one committed transaction, so a killed process loses only the
 call in flight. `synchronous = off` leaves the order of writes to the operating system, which a
@@ -14,15 +14,30 @@ import os
 import sqlite3
 import threading
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ember_testing.cassettes import schema
+from ember_testing.cassettes.rows import (
+    COLUMNS,
+    Pieces,
+    check_price,
+    checked,
+    digest,
+    laid_out,
+    pieces_of,
+    playable,
+    text_columns,
+)
 from ember_testing.exceptions import CassetteError
-from ember_testing.wires.exchange import COLUMNS, Read
+from ember_testing.wires.exchange import COLUMNS as READ_COLUMNS
+from ember_testing.wires.exchange import Read
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Mapping, Sequence
+    from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
+
+    from ember_testing.wires.body import Headers
 
 _EXCHANGES = 100  # of a file by other processes while it is being opened, before that is an error
 _BUSY = 60.0  # seconds to wait for another process's commit, which takes a millisecond
@@ -32,13 +47,16 @@ _LARGEST_SNAPSHOT = 32 * 2**20  # bytes kept in memory to give back a file exact
 # the file is closed, so nobody may read the raw bytes while another thread is in a transaction.
 LOCK = threading.RLock()
 
-# One query for a call and its first piece, which is the only one unless it was streamed.
-_ANSWER = """
-select calls.id, n, status, http_version, reason, response_headers, outcome, error_type,
-       error_message, elapsed, headers_after, cost_usd, pieces, "offset", data
-from calls left join chunks on call_id = calls.id and i = 0 where calls.id =
-"""
-_NEXT = f"{_ANSWER} (select id from calls where key = ? and n > ? and id <= ? order by n limit 1)"
+_READ = (
+    f"select id, digest, {', '.join(COLUMNS)}, {schema.TEXT} as found_text from calls where id ="
+)
+_FIND = "(select id from calls where key = ? and n > ? and id <= ? order by n limit 1)"
+_INSERT = f"insert into calls (digest, {', '.join(COLUMNS)}) values (?{', ?' * len(COLUMNS)})"
+_DESCRIBED = (*READ_COLUMNS, "text_at")
+_DESCRIBE = f"update calls set digest = ?, {' = ?, '.join(_DESCRIBED)} = ? where id = ?"
+_PRICES = "select since, provider, model, requested_model, tier, rates, digest from prices"
+_CHARGE = "insert into prices values (?, ?, ?, ?, ?, ?, ?)"
+_FIND_TEXT = f"select {schema.TEXT} from (select ? as response_body, ? as text_at, null as text)"
 
 
 class Answer(NamedTuple):
@@ -49,16 +67,14 @@ class Answer(NamedTuple):
     status: int | None
     http_version: str | None
     reason: str | None
-    response_headers: str | None
+    headers: Headers
     outcome: str
     error_type: str | None
     error_message: str | None
     elapsed: float | None
     headers_after: float | None
     cost_usd: float | None
-    pieces: int
-    offset: float | None
-    data: bytes | None
+    pieces: Pieces
 
 
 class CassetteFile:
@@ -102,18 +118,12 @@ class CassetteFile:
 
         Recordings made since this file was opened are left out: a session plays what it found.
         """
-        rows = self._read(_NEXT, (key, after, self.horizon))
-        return Answer(*rows[0]) if rows else None
+        rows = self._read(f"{_READ} {_FIND}", (key, after, self.horizon))
+        return _answer(self._checked(rows[0])) if rows else None
 
     def answer(self, call_id: int) -> Answer:
         """The recording with this number."""
-        return Answer(*self._read(f"{_ANSWER} ?", (call_id,))[0])
-
-    def chunks(self, call_id: int) -> list[tuple[float, bytes]]:
-        """Offset in seconds and bytes of each piece of a response."""
-        return self._read(
-            'select "offset", data from chunks where call_id = ? order by i', (call_id,)
-        )
+        return _answer(self.rows([call_id])[0])
 
     def recorded(self, key: str) -> int:
         """How many recordings of this request there are."""
@@ -131,49 +141,102 @@ class CassetteFile:
         query = "select 1 from calls where rules <> ? and id <= ? limit 1"
         return bool(self._read(query, (rules, self.horizon)))
 
-    def requests(self) -> Iterator[tuple[int, str, str, str, str | bytes]]:
-        """Number, method, URL, headers (JSON) and body of every call, a few at a time."""
-        last = 0
-        while rows := self._read(
-            "select id, method, url, request_headers, request_body from calls "
-            "where id > ? and id <= ? order by id limit 100",
-            (last, self.horizon),
-        ):
-            yield from rows
-            last = rows[-1][0]
+    def chunks(self, call_id: int) -> Pieces:
+        """The pieces of a response as they came."""
+        return pieces_of(self.rows([call_id])[0])
 
-    def rows(self, call_ids: Sequence[int]) -> list[dict[str, Any]]:
-        """All columns of some calls."""
-        columns = ("id", *schema.CALL_COLUMNS)
-        query = f"select {', '.join(columns)} from calls where id = ?"
+    def requests(self) -> Iterator[dict[str, Any]]:
+        """All columns of every call that was there when the file was opened, one at a time."""
+        for number in self.numbers():
+            if number <= self.horizon:
+                yield from self.rows([number])
+
+    def rows(self, call_ids: Iterable[int]) -> list[dict[str, Any]]:
+        """All columns of some calls, and their number as `id`.
+
+        Raises:
+            CassetteError: One of them is damaged.
+        """
         return [
-            dict(zip(columns, row, strict=True))
+            self._checked(row)
             for call_id in call_ids
-            for row in self._read(query, (call_id,))
+            for row in self._read(f"{_READ} ?", (call_id,))
         ]
+
+    def unchecked(self, call_id: int) -> tuple[dict[str, Any], object]:
+        """All columns of a call whatever they hold, and the row's digest."""
+        _, stored, *columns, _ = self._read(f"{_READ} ?", (call_id,))[0]
+        return {**dict(zip(COLUMNS, columns, strict=True)), "id": call_id}, stored
+
+    def problems(self) -> list[str]:
+        """What is wrong with the file as SQLite sees it."""
+        found = [sentence for (sentence,) in self._read("pragma integrity_check", ())]
+        return [] if found == ["ok"] else found
+
+    def missing_views(self) -> list[str]:
+        """The views that should be there and are not."""
+        query = "select name from sqlite_master where type = 'view'"
+        there = {name for (name,) in self._read(query, ())}
+        return [name for name in schema.VIEWS if name not in there]
+
+    def _checked(self, values: Sequence[Any]) -> dict[str, Any]:
+        """A row's columns by name, its text from where it stands."""
+        call_id, stored, *columns, text = values
+        try:
+            row = checked(columns, stored)
+        except ValueError as error:
+            raise schema.damaged(self.path, f"call {call_id}: {error}") from None
+        return {**row, "id": call_id, "text": text if isinstance(text, str) else None}
 
     def numbers(self) -> list[int]:
         """The numbers of all calls, in the order in which they were recorded."""
         return [call_id for (call_id,) in self._read("select id from calls order by id", ())]
 
     def prices(self) -> list[tuple[Any, ...]]:
-        """The columns of `schema.PRICES`, in their order."""
-        names = ", ".join(schema.PRICES)
-        return self._read(f"select {names} from prices order by since, rowid", ())
+        """The columns of the table `prices` but its digest, by their first call.
+
+        Raises:
+            CassetteError: They are damaged.
+        """
+        rows = self._read(f"{_PRICES} order by since, rowid", ())
+        try:
+            for row in rows:
+                check_price(row[:-1], row[-1])
+        except ValueError as error:
+            raise schema.damaged(self.path, error) from None
+        return [row[:-1] for row in rows]
+
+    @property
+    def salt(self) -> bytes:
+        """What the digests of redacted values begin with."""
+        return self.about().get("salt", "").encode()
+
+    def verify(self) -> None:
+        """Look through the whole file: what is asked for may be missing because it is damaged.
+
+        Raises:
+            CassetteError: It is damaged.
+        """
+        for (sentence,) in self._read("pragma integrity_check(1)", ()):
+            if sentence != "ok":
+                raise schema.damaged(self.path, sentence)
 
     def about(self) -> dict[str, str]:
         """The table `cassette`: who made the file, when, in which run."""
-        return dict(self._read("select name, value from cassette", ()))
+        rows = self._read("select name, value from cassette", ())
+        if not all(isinstance(each, str) for row in rows for each in row):
+            raise schema.damaged(self.path, "the table cassette holds what is no text")
+        return dict(rows)
 
     # Writing ---------------------------------------------------------------------------------
 
-    def add(self, call: Mapping[str, Any], chunks: Sequence[tuple[float, bytes]]) -> int:
-        """Commit one call with its pieces.
+    def add(self, call: Mapping[str, Any], pieces: Sequence[tuple[float, bytes]]) -> int:
+        """Commit one call with the pieces of its response.
 
         Args:
-            call: The columns of `schema.CALL_COLUMNS`. When another process took its `n` for the
-                same key meanwhile, the next free one is used.
-            chunks: Offset and bytes.
+            call: All columns but `layout`, `response_raw` and `text_at`. When another process took
+                its `n` for the same key meanwhile, the next free one is used.
+            pieces: Seconds after the request was sent, and bytes.
 
         Returns:
             The number of the call.
@@ -181,22 +244,20 @@ class CassetteFile:
         Raises:
             CassetteError: A full disk, a damaged file, a lock that is never released.
         """
+        return self._add({"text_at": None, **call, **laid_out(call, pieces)})
+
+    def _add(self, call: dict[str, Any]) -> int:
+        """Commit one call with all its columns."""
         with self.transaction("immediate") as connection:
-            values = [call[name] for name in schema.CALL_COLUMNS]
             try:
-                row = connection.execute(_INSERT, values)
+                row = connection.execute(_INSERT, _values(call))
             except sqlite3.IntegrityError:
                 (last,) = connection.execute(
                     "select max(n) from calls where key = ?", (call["key"],)
                 ).fetchone()
-                values[schema.CALL_COLUMNS.index("n")] = last + 1
-                row = connection.execute(_INSERT, values)
+                row = connection.execute(_INSERT, _values({**call, "n": last + 1}))
             call_id = row.lastrowid
             assert call_id is not None  # sqlite3 sets it after every insert
-            connection.executemany(
-                "insert into chunks values (?, ?, ?, ?)",
-                [(call_id, i, offset, data) for i, (offset, data) in enumerate(chunks)],
-            )
         self._wrote = True
         self.added.append((call_id, call["recorded_at"]))
         return call_id
@@ -211,15 +272,27 @@ class CassetteFile:
             CassetteError: The file cannot be written.
         """
         with self.transaction("immediate") as connection:
-            connection.executemany(
-                _DESCRIBE, [(*read.columns.values(), call_id) for call_id, read in found]
-            )
             known = {row[1:5]: row[5] for row in self.prices()}
             for call_id, read in found:
+                row = self.rows([call_id])[0] | read.columns
+                row |= text_columns(row["text"], partial(self._text, row["response_body"]))
+                stored, *values = _values(row)
+                described = [values[COLUMNS.index(name)] for name in _DESCRIBED]
+                connection.execute(_DESCRIBE, (stored, *described, call_id))
                 for charge, rates in read.charges:
                     if known.get(charge) != rates:
                         known[charge] = rates
-                        connection.execute(_CHARGE, (call_id, *charge, rates))
+                        line = (call_id, *charge, rates)
+                        connection.execute(_CHARGE, (*line, digest(line)))
+
+    def _text(self, body: str | bytes, path: str) -> object:
+        """What the views find at a path of a response's body."""
+        if isinstance(body, bytes):
+            return None
+        try:
+            return self._connection.execute(_FIND_TEXT, (body, path)).fetchone()[0]
+        except sqlite3.Error:  # a lone surrogate, say: then the text is kept beside its body
+            return None
 
     def remove(self, numbers: Sequence[int]) -> None:
         """Delete calls, and give their space back.
@@ -228,10 +301,9 @@ class CassetteFile:
             CassetteError: The file cannot be written.
         """
         with self.transaction("exclusive") as connection:
-            for table, column in (("chunks", "call_id"), ("calls", "id")):
-                connection.executemany(
-                    f"delete from {table} where {column} = ?", [(number,) for number in numbers]
-                )
+            connection.executemany(
+                "delete from calls where id = ?", [(number,) for number in numbers]
+            )
         self._wrote = True
         with LOCK:
             self._connection.execute("vacuum")
@@ -262,8 +334,9 @@ class CassetteFile:
                 # Before it is opened: the next transaction then notices an exchange in between.
                 status = self.path.stat()
                 self._identity = (status.st_dev, status.st_ino)
+                schema.check_bytes(self.path)
                 return self._open_once()
-            except (CassetteError, FileNotFoundError) as error:
+            except (CassetteError, OSError) as error:
                 if attempt + 1 == _EXCHANGES or self._is_current():
                     if isinstance(error, CassetteError):
                         raise
@@ -320,13 +393,16 @@ class CassetteFile:
                 try:
                     yield self._connection
                 except BaseException:
-                    self._connection.execute("rollback")
+                    self._roll_back()
                     raise
                 self._connection.execute("commit")
             except sqlite3.Error as error:
-                if self._connection.in_transaction:
-                    self._connection.execute("rollback")
+                self._roll_back()
                 raise CassetteError(f"cannot write the cassette {self.path}: {error}") from error
+
+    def _roll_back(self) -> None:
+        if self._connection.in_transaction:  # a full disk has ended it already
+            self._connection.execute("rollback")
 
     def _begin(self, kind: str) -> None:
         """Lock the file that has the name now: another process may have exchanged it."""
@@ -402,9 +478,24 @@ def _in_commit(path: Path) -> bool:
         return False
 
 
-_DESCRIBE = f"update calls set {', '.join(f'{name} = ?' for name in COLUMNS)} where id = ?"
-_CHARGE = f"insert into prices values ({', '.join('?' * len(schema.PRICES))})"
-_INSERT = (
-    f"insert into calls ({', '.join(schema.CALL_COLUMNS)}) "
-    f"values ({', '.join('?' * len(schema.CALL_COLUMNS))})"
-)
+def _answer(row: Mapping[str, Any]) -> Answer:
+    headers, pieces = playable(row)
+    fields = {name: row[name] for name in Answer._fields if name in row}
+    return Answer(**fields, headers=headers, pieces=pieces)
+
+
+def _values(call: Mapping[str, Any]) -> list[Any]:
+    """The row's digest and its columns, as SQLite will give them back."""
+    values = [_storable(call[name]) for name in COLUMNS]
+    return [digest(values), *values]
+
+
+def _storable(value: Any) -> Any:
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:  # a lone surrogate, which JSON can escape and SQLite not take
+            return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return None  # no count of tokens
+    return value

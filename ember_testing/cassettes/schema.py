@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 from contextlib import closing, suppress
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
@@ -16,81 +17,104 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 APPLICATION_ID = 0x454D4252  # "EMBR"; `file cassette.sqlite` shows it
-VERSION = 2
-PAGE_SIZE = 1024
-"""Bytes. A cassette of one call then has some 15 KB instead of 50."""
+VERSION = 3
+PAGE_SIZE = 512
+"""Bytes. A row's last page is half empty on average: small pages keep a cassette near the size of
+what was said, and one of a single call at some 9 KB."""
 
-_CALLS: dict[str, type] = {
-    "id": int,
-    "key": str,  # digest of the canonical request
-    "n": int,  # the how-manieth recording of that request
-    "rules": str,  # what the key compares; "" for the default
-    "method": str,
-    "url": str,
-    "status": int,  # null: no response came
-    # complete, closed (by the caller), cut (while reading), failed (no response), cancelled (by the
-    # caller, before the response's head)
-    "outcome": str,
-    "error_type": str,  # the httpx exception's class, for cut and failed
-    "error_message": str,
-    "provider": str,
-    "model": str,
-    "prompt_tokens": int,
-    "completion_tokens": int,
-    "cost_usd": float,
-    "headers_after": float,  # seconds from sending the request to the response's head
-    "elapsed": float,  # seconds from sending the request to the end of the response
-    "recorded_at": str,  # ISO 8601, UTC
-    "test": str,  # node id of the test that recorded it
-    "pieces": int,  # rows in chunks
-    "http_version": str,
-    "reason": str,
-    "response_headers": str,  # JSON: list of [name, value]
-    # What is long comes last: a replay reads the columns above without walking through it.
-    "text": str,  # the answer as a person reads it
-    "request_headers": str,  # JSON: list of [name, value]
-    "request_body": str,  # text where it is text, else bytes
-    "response_body": str,  # decoded (gzip, br, ...) for reading; the bytes that came are in chunks
+# SQLite keeps these texts as they are written here, and `check` compares them: a view, a virtual
+# table or a generated column in a table's place is found before anything is asked of it.
+_DECLARATIONS = {
+    "cassette": """\
+CREATE TABLE cassette (name text primary key, value text not null) without rowid""",
+    "calls": """\
+CREATE TABLE calls (
+  id integer primary key,
+  key text not null, -- digest of the canonical request
+  n integer not null, -- position among identical requests, from 1
+  digest integer not null, -- of all other columns
+  rules text not null, -- what the key compares; '' for the default
+  method text not null,
+  url text not null,
+  status integer, -- null: no response came
+  outcome text not null, -- complete, closed (by the caller), cut (while reading), failed (no
+                         -- response), cancelled (by the caller, before the response's head)
+  error_type text, -- the httpx exception's class, for cut and failed
+  error_message text,
+  provider text,
+  model text,
+  prompt_tokens integer,
+  completion_tokens integer,
+  cost_usd real,
+  headers_after real, -- seconds from sending the request to the response's head
+  elapsed real, -- seconds from sending the request to the end of the response
+  recorded_at text not null, -- ISO 8601, UTC
+  test text, -- node id of the test that recorded it
+  layout text not null, -- JSON: of each piece microseconds after the one before, and its bytes
+  http_version text,
+  reason text,
+  text_at text, -- JSON path of the answer's text in response_body, or in each of its events
+  text text, -- the answer as a person reads it, where no path leads to it
+  response_headers text, -- JSON: list of [name, value]
+  response_body text, -- text where it is text, else bytes; without content encoding
+  response_raw blob, -- the bytes that came, where they had a content encoding
+  request_headers text not null, -- JSON: list of [name, value]
+  request_body text
+)""",
+    # What the calls were charged at: a row for the first price of its kind and for each change.
+    "prices": """\
+CREATE TABLE prices (
+  since integer not null, -- number of the first call charged so
+  provider text not null,
+  model text not null, -- as the answer reports it
+  requested_model text not null,
+  tier text, -- the service tier; null for the standard one
+  rates text not null, -- JSON: US dollars per million tokens by kind, or the provider's own figure
+  digest integer not null
+)""",
+    "calls_by_key": "CREATE UNIQUE INDEX calls_by_key on calls (key, n)",
 }
-CALL_COLUMNS = tuple(_CALLS)[1:]
-_CHUNKS: dict[str, type] = {
-    "call_id": int,
-    "i": int,
-    "offset": float,  # seconds after the request was sent
-    "data": bytes,  # as it came off the wire
+TEXT = """coalesce(text, case
+  when text_at is null then null
+  when json_valid(response_body) then json_extract(response_body, text_at)
+  else (
+    select group_concat(json_extract(event, text_at), '') from (
+      select substr(value, 1, instr(value || char(10), char(10)) - 1) as event
+      from json_each('[' || replace(replace(json_quote(replace(
+        char(10) || response_body, char(13), '')), '\\\\', '\\u005c'), '\\ndata:', '","') || ']')
+      order by key
+    ) where json_valid(event)
+  ) end)"""
+"""The answer's text in SQL: the column, or what the path finds in the body or in its events."""
+# What a person wants to see first, and the response piece by piece.
+VIEWS = {
+    "transcript": f"""\
+CREATE VIEW transcript as
+select id, provider, model, coalesce({TEXT}, response_body) as answer, request_body as request,
+       status, outcome, prompt_tokens, completion_tokens, cost_usd, round(elapsed, 3) as seconds,
+       json_array_length(layout) as pieces, method || ' ' || url as endpoint, n, recorded_at, test
+from calls order by id""",
+    "chunks": """\
+CREATE VIEW chunks as
+select calls.id as call_id, piece.key as i,
+       sum(json_extract(piece.value, '$[0]')) over before / 1e6 as "offset",
+       substr(cast(coalesce(response_raw, response_body) as blob),
+              1 + sum(json_extract(piece.value, '$[1]')) over before
+                - json_extract(piece.value, '$[1]'),
+              json_extract(piece.value, '$[1]')) as data
+from calls, json_each(layout) as piece
+window before as (partition by calls.id order by piece.key)""",
 }
-# What the calls were charged at: a row for the first price of its kind and for each change.
-PRICES: dict[str, type] = {
-    "since": int,  # number of the first call charged so
-    "provider": str,
-    "model": str,  # as the answer reports it
-    "requested_model": str,
-    "tier": str,  # the service tier; null for the standard one
-    "rates": str,  # JSON: US dollars per million tokens by kind, or the provider's own figure
-}
-# What a person wants to see first.
-_TRANSCRIPT = """
-select id, provider, model, coalesce(text, response_body) as answer, request_body as request,
-       status, outcome,
-       prompt_tokens, completion_tokens, cost_usd, round(elapsed, 3) as seconds,
-       pieces, method || ' ' || url as endpoint, n, recorded_at, test
-from calls order by id
-"""
+_HEADER = b"SQLite format 3\0"
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
-TABLES = {
-    "cassette": ("name", "value"),
-    "calls": ("id", *CALL_COLUMNS),
-    "chunks": tuple(_CHUNKS),
-    "prices": tuple(PRICES),
-}
-
-
-def about(run: str = "") -> dict[str, str]:
+def about(run: str = "", salt: str = "") -> dict[str, str]:
     """What a new file says of itself in the table `cassette`.
 
     Args:
         run: The name of the test run, where the file is shared by several tests.
+        salt: Of the file that this one will replace.
     """
     from importlib.metadata import PackageNotFoundError, version
 
@@ -100,6 +124,7 @@ def about(run: str = "") -> dict[str, str]:
         ember = "unknown"
     return {
         "id": uuid4().hex,
+        "salt": salt or uuid4().hex,
         "run": run,
         "recorded_by": f"ember-models {ember}",
         "created_at": datetime.now(timezone.utc).isoformat(timespec="microseconds"),
@@ -135,26 +160,12 @@ def create(path: Path, about: Mapping[str, str]) -> bool:
 
 
 def _write_empty(part: Path, about: Mapping[str, str]) -> None:
-    from sqlite_utils import Database  # late: 60 ms that a replay does without
-
     with closing(sqlite3.connect(part, isolation_level=None)) as connection:
         connection.execute(f"pragma page_size = {PAGE_SIZE}")
         connection.execute("pragma synchronous = off")  # not yet anybody's file
         connection.execute("begin")
-        database = Database(connection, execute_plugins=False)
-        database.table("cassette").create({"name": str, "value": str}, pk="name")
-        database.table("calls").create(
-            _CALLS, pk="id", not_null={"key", "n", "method", "url", "outcome", "recorded_at"}
-        )
-        database.table("calls").create_index(["key", "n"], unique=True)
-        database.table("chunks").create(
-            _CHUNKS,
-            pk=("call_id", "i"),
-            not_null={"offset", "data"},
-            foreign_keys=[("call_id", "calls", "id")],
-        )
-        database.table("prices").create(PRICES)
-        database.create_view("transcript", _TRANSCRIPT)
+        for statement in (*_DECLARATIONS.values(), *VIEWS.values()):
+            connection.execute(statement)
         connection.executemany("insert into cassette values (?, ?)", list(about.items()))
         connection.execute(f"pragma application_id = {APPLICATION_ID}")
         connection.execute(f"pragma user_version = {VERSION}")
@@ -174,26 +185,52 @@ def place(part: Path, path: Path) -> bool:
     return True
 
 
-# One query: this is done with every test that replays.
+def check_bytes(path: Path) -> None:
+    """Refuse what SQLite should not be asked to open; the caller holds `file.LOCK`.
+
+    Raises:
+        CassetteError: No regular file, empty, a Git LFS pointer, no SQLite file, or one that is
+            split into several.
+    """
+    for each in (path, path.with_name(path.name + "-journal")):
+        if each.exists() and not stat.S_ISREG(each.stat().st_mode):
+            raise CassetteError(f"{each} is no regular file and no cassette; it is left as it is")
+    with path.open("rb") as file:
+        head = file.read(100)
+    if not head:
+        raise CassetteError(
+            f"{path} is empty (0 bytes) and no cassette; delete it, or record anew with "
+            "--ember-record=all"
+        )
+    if head.startswith(_LFS_POINTER):
+        raise CassetteError(
+            f"{path} is a Git LFS pointer, the cassette itself is not here: git lfs pull"
+        )
+    if not head.startswith(_HEADER):
+        raise damaged(path, "it does not begin as an SQLite file does")
+    if 2 in (head[18], head[19]):
+        raise CassetteError(
+            f"{path} is in write-ahead mode, in which a cassette is more than one file; run: "
+            f'sqlite3 {path} "pragma journal_mode = delete"'
+        )
+
+
+# Asked with every test that replays: as few queries as possible.
 _IDENTITY = "select application_id, user_version from pragma_application_id, pragma_user_version"
+_DECLARED = "select name, sql from sqlite_master where type in ('table', 'index', 'trigger')"
 
 
 def check(connection: sqlite3.Connection, path: Path) -> None:
     """Refuse what is no cassette, or one this version cannot read.
 
     Raises:
-        CassetteError: Empty, truncated, damaged, foreign, older or newer.
+        CassetteError: Damaged, foreign, older or newer, or with other tables than it should have.
     """
-    if path.stat().st_size == 0:
-        raise CassetteError(
-            f"{path} is empty (0 bytes) and no cassette; delete it, or record anew with "
-            "--ember-record=all"
-        )
     try:
+        connection.execute("pragma trusted_schema = off")
         application, version = connection.execute(_IDENTITY).fetchone()
-        if application == APPLICATION_ID:
-            connection.execute("select id from calls limit 1").fetchone()
-    except sqlite3.DatabaseError as error:
+        declared = dict(connection.execute(_DECLARED).fetchall())
+    except (sqlite3.Error, TypeError) as error:
         raise damaged(path, error) from error
     if application != APPLICATION_ID:
         raise CassetteError(
@@ -207,14 +244,20 @@ def check(connection: sqlite3.Connection, path: Path) -> None:
         )
     if version < VERSION:
         raise CassetteError(
-            f"{path} has schema {version}, which no release wrote; record anew with "
-            "--ember-record=all"
+            f"{path} has schema {version}, which no release wrote; delete it and record anew with "
+            "--ember-record"
         )
+    for name, statement in _DECLARATIONS.items():
+        if declared.get(name) != statement:
+            raise damaged(path, f"{name} is missing, or not as it was made")
+    for name, statement in declared.items():
+        if statement and statement.lower().startswith("create trigger"):
+            raise damaged(path, f"it has a trigger, {name}")
 
 
-def damaged(path: Path, error: Exception) -> CassetteError:
-    """The error for a file that SQLite cannot read."""
+def damaged(path: Path, reason: object) -> CassetteError:
+    """The error for a file that cannot be read."""
     return CassetteError(
-        f"{path} is damaged or no cassette ({error}); it is left as it is: restore it from version "
-        "control, or delete it and record anew with --ember-record"
+        f"{path} is damaged or no cassette ({reason}); it is left as it is: restore it from "
+        "version control, or delete it and record anew with --ember-record"
     )

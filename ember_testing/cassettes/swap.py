@@ -8,6 +8,7 @@ from uuid import uuid4
 
 from ember_testing.cassettes import schema
 from ember_testing.cassettes.file import CassetteFile
+from ember_testing.cassettes.rows import pieces_of
 from ember_testing.exceptions import CassetteError
 from ember_testing.wires.exchange import COLUMNS, Read
 
@@ -24,10 +25,12 @@ class Found(NamedTuple):
     Args:
         id: From its table `cassette`, or `UNREADABLE`.
         horizon: The number of its last call.
+        salt: Of its digests, which the new recording keeps.
     """
 
     id: str
     horizon: int
+    salt: str = ""
 
 
 def found_at(path: Path) -> tuple[Found | None, str]:
@@ -46,7 +49,8 @@ def found_at(path: Path) -> tuple[Found | None, str]:
         return Found(UNREADABLE, 0), ""
     with closing(present):
         about = present.about()
-        return Found(about.get("id", ""), present.horizon), about.get("run", "")
+        found = Found(about.get("id", ""), present.horizon, about.get("salt", ""))
+        return found, about.get("run", "")
 
 
 def take_back(file: CassetteFile) -> None:
@@ -131,7 +135,7 @@ def _join(file: CassetteFile, other: CassetteFile, after: int) -> None:
     for call_id in other.numbers():
         if call_id > after:
             row = other.rows([call_id])[0]
-            number = file.add(row, other.chunks(call_id))
+            number = file.add(row, pieces_of(row))
             in_force = {line[1:5]: line[5] for line in prices if line[0] <= call_id}
             charges = [
                 (charge, rates) for charge, rates in in_force.items() if row["model"] in charge[1:3]

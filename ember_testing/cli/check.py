@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ember_testing.cassettes import schema
 from ember_testing.cassettes.file import CassetteFile
+from ember_testing.cassettes.rows import COLUMNS, check_pieces, check_types, digest
 from ember_testing.exceptions import CassetteError
 from ember_testing.replay import request as matching
 from ember_testing.replay.redaction import REDACTED, Redaction, secrets_of_environment
@@ -81,60 +80,47 @@ def check_file(
         return [Finding("integrity", None, "file", str(error))]
     with closing(file):
         try:
-            findings = [*_damage(path), *_missing(path)]
-            if not findings:
-                values = secrets_of_environment(environment) - allowed
-                findings = [*_calls(file, Redaction(values), allowed)]
-                if not any(finding.kind == "secret" for finding in findings):
-                    findings += _elsewhere(path, file, Redaction(values), allowed)
-        except (CassetteError, sqlite3.Error) as error:
-            return [Finding("integrity", None, "file", str(error))]
+            findings = [Finding("integrity", None, "file", each) for each in file.problems()]
+            for name in file.missing_views():
+                findings.append(Finding("schema", None, name, "the view is missing"))
+            values = secrets_of_environment(environment) - allowed
+            for number in file.numbers():
+                findings += _call(file, number, Redaction(values), allowed)
+            if not any(finding.kind == "secret" for finding in findings):
+                findings += _elsewhere(path, file, Redaction(values), allowed)
+        except CassetteError as error:
+            findings.append(Finding("integrity", None, "file", str(error)))
     return findings
 
 
-def _damage(path: Path) -> Iterator[Finding]:
-    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-        for (sentence,) in connection.execute("pragma integrity_check"):
-            if sentence != "ok":
-                yield Finding("integrity", None, "file", sentence)
-        for table, row, parent, _ in connection.execute("pragma foreign_key_check"):
-            yield Finding("integrity", None, table, f"row {row} belongs to no row of {parent}")
-        torn = (
-            "select id, pieces, (select count(*) from chunks where call_id = calls.id) as found "
-            "from calls where pieces <> found"
-        )
-        for number, pieces, found in connection.execute(torn):
-            what = f"{pieces} pieces were recorded, {found} are there"
-            yield Finding("integrity", number, "chunks", what)
-
-
-def _missing(path: Path) -> Iterator[Finding]:
-    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-        for table, columns in schema.TABLES.items():
-            found = {row[1] for row in connection.execute(f"pragma table_info({table})")}
-            for column in columns:
-                if column not in found:
-                    what = "the column is missing" if found else "the table is missing"
-                    yield Finding("schema", None, f"{table}.{column}", what)
-        if not connection.execute("pragma table_info(transcript)").fetchall():
-            yield Finding("schema", None, "transcript", "the view is missing")
-
-
-def _calls(file: CassetteFile, redaction: Redaction, allowed: frozenset[str]) -> Iterator[Finding]:
-    for number in file.numbers():
-        row = file.rows([number])[0]
-        raw = b"".join(data for _, data in file.chunks(number))
+def _call(
+    file: CassetteFile, number: int, redaction: Redaction, allowed: frozenset[str]
+) -> Iterator[Finding]:
+    row, stored = file.unchecked(number)
+    if digest([row[name] for name in COLUMNS]) != stored:
+        what = "is not what was recorded: damaged, or edited by hand"
+        yield Finding("integrity", number, "calls", what)
+    contents = {name: value for name, value in row.items() if isinstance(value, (str, bytes))}
+    try:
+        check_types(row)
+    except ValueError as error:
+        yield Finding("integrity", number, "calls", str(error))
+    else:
+        try:
+            check_pieces(row)
+        except ValueError as error:
+            yield Finding("integrity", number, "calls", str(error))
         yield from _key(row)
         yield from _by_name(row, redaction)
-        headers = headers_from_json(row["response_headers"])
-        contents = {name: value for name, value in row.items() if isinstance(value, (str, bytes))}
-        contents["chunks"] = decoded(headers, raw)
-        seen: set[bytes] = set()
-        for where, content in contents.items():
-            for name, secret in _secrets(as_bytes(content), redaction, allowed):
-                if where != "chunks" or secret not in seen:  # they say what response_body says
-                    yield Finding("secret", number, where, f"{name}: {_masked(secret)}")
-                seen.add(secret)
+        if row["response_raw"] is not None:
+            headers = headers_from_json(row["response_headers"])
+            contents["response_raw"] = decoded(headers, row["response_raw"])
+    seen: set[bytes] = set()
+    for where, content in contents.items():
+        for name, secret in _secrets(as_bytes(content), redaction, allowed):
+            if where != "response_raw" or secret not in seen:  # it says what response_body says
+                yield Finding("secret", number, where, f"{name}: {_masked(secret)}")
+            seen.add(secret)
 
 
 def _key(row: Mapping[str, Any]) -> Iterator[Finding]:

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 def stored_requests(file: CassetteFile) -> Iterator[tuple[int, Request]]:
     """Number and request of every recording."""
-    for number, method, url, headers, body in file.requests():
-        yield number, Request(method, url, headers_from_json(headers), as_bytes(body))
+    for row in file.requests():
+        headers, body = headers_from_json(row["request_headers"]), row["request_body"] or b""
+        yield row["id"], Request(row["method"], row["url"], headers, as_bytes(body))
 
 
 class Lookup:

@@ -52,7 +52,6 @@ def row_of(
         "headers_after": exchange.headers_after,
         "elapsed": exchange.elapsed,
         "recorded_at": exchange.recorded_at,
-        "pieces": len(chunks),
         **_NOT_YET_READ,
     }
     return row, chunks

@@ -28,7 +28,6 @@ from ember_testing.replay.redaction import Redaction, secrets_of_environment, se
 from ember_testing.replay.request import keyed
 from ember_testing.replay.settings import Record, Settings
 from ember_testing.replay.tally import Tally
-from ember_testing.wires.body import headers_from_json
 from ember_testing.wires.exchange import Read, read_row, sets_prices
 from ember_testing.wires.response import Broken, End, Request, Response
 
@@ -103,9 +102,12 @@ class Session:
             if self._run and run == self._run:
                 self.record = "new"  # an earlier test of this run has begun the new file
         if self.record != "all" and self.path.exists():
-            self._file = CassetteFile(self.path, schema.about(self._run) if self.record else None)
+            self._file = CassetteFile(self.path, self._about() if self.record else None)
             if self.settings.prices == "recorded":
                 self.pins = Pins(self._file.prices())
+
+    def _about(self) -> dict[str, str]:
+        return schema.about(self._run, self._since.salt if self._since else "")
 
     def _for_writing(self) -> CassetteFile:
         """The file that recordings go to; made with the first one, before anything is paid for."""
@@ -114,7 +116,7 @@ class Session:
             if self.record == "all":
                 # In the same folder, so that it can take the old one's place in one step.
                 path = path.with_name(f"{path.name}.{os.getpid()}-{uuid4().hex[:8]}.part")
-            self._file = CassetteFile(path, schema.about(self._run))
+            self._file = CassetteFile(path, self._about())
         return self._file
 
     # A call ----------------------------------------------------------------------------------
@@ -196,12 +198,6 @@ class Session:
 
     def _play(self, answer: Answer, request: Request) -> Response:
         assert self._file is not None  # the answer came out of it
-        if answer.offset is None or answer.data is None:
-            chunks: list[tuple[float, bytes]] = []
-        elif answer.pieces == 1:
-            chunks = [(answer.offset, answer.data)]
-        else:
-            chunks = self._file.chunks(answer.id)
         self.pins.follow(answer.id)
         self.played.add(answer.id)
         self.tally.replayed += 1
@@ -209,8 +205,8 @@ class Session:
         self._count_cost("saved", answer.cost_usd)
         response = Response(
             answer.status,
-            headers_from_json(answer.response_headers),
-            [data for _, data in chunks],
+            answer.headers,
+            [data for _, data in answer.pieces],
             end=self._end(answer, request),
             http_version=answer.http_version or "HTTP/1.1",
             reason=answer.reason or "",
@@ -220,7 +216,7 @@ class Session:
             return response._replace(delay=2 * (answer.elapsed or 0.0) + _PATIENCE)
         if not self.settings.timing:
             return response
-        times = [answer.headers_after or 0.0, *(at for at, _ in chunks)]
+        times = [answer.headers_after or 0.0, *(at for at, _ in answer.pieces)]
         pauses = [max(0.0, at - before) for before, at in pairwise(times)]
         return response._replace(delay=times[0], pauses=pauses)
 
@@ -233,8 +229,8 @@ class Session:
         what = (
             "has no answer, because its caller gave up before one came; this one waits on"
             if answer.outcome == "cancelled"
-            else f"ends after {answer.pieces} pieces, because its reader closed it there; this one "
-            "reads on"
+            else f"ends after {len(answer.pieces)} pieces, because its reader closed it there; "
+            "this one reads on"
         )
         return lambda: self.fail(
             CassetteMiss(

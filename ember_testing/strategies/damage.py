@@ -34,8 +34,7 @@ def recordings(path: str | os.PathLike[str]) -> list[Sent]:
     """
     file = CassetteFile(Path(path))
     try:
-        numbers = [number for number, *_ in file.requests()]
-        return [sent for row in file.rows(numbers) if (sent := _sent(row)) is not None]
+        return [sent for row in file.requests() if (sent := _sent(row)) is not None]
     finally:
         file.close()
 

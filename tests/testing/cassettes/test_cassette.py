@@ -57,16 +57,15 @@ def rows(path: Path, query: str) -> list[tuple[object, ...]]:
 def test_the_file_declares_itself_and_reads_like_a_table(recorded: Path) -> None:
     """Application id, schema version, small pages, typed columns, text bodies, a first view."""
     assert rows(recorded, "pragma application_id") == [(0x454D4252,)]
-    assert rows(recorded, "pragma user_version") == [(2,)]
-    assert rows(recorded, "pragma page_size") == [(1024,)]
+    assert rows(recorded, "pragma user_version") == [(3,)]
+    assert rows(recorded, "pragma page_size") == [(512,)]
     assert rows(recorded, "pragma journal_mode") == [("delete",)]
     assert rows(recorded, "pragma integrity_check") == [("ok",)]
     assert rows(recorded, "pragma foreign_key_check") == []
     assert rows(
         recorded,
-        "select n, method, status, outcome, request_body, response_body, pieces from calls "
-        "where id = 3",
-    ) == [(1, "POST", 200, "complete", '{"q":"question 2"}', '{"echo": {"q":"question 2"}}', 1)]
+        "select n, method, status, outcome, request_body, response_body from calls where id = 3",
+    ) == [(1, "POST", 200, "complete", '{"q":"question 2"}', '{"echo": {"q":"question 2"}}')]
     assert rows(recorded, 'select typeof(data), typeof("offset") from chunks limit 1') == [
         ("blob", "real")
     ]

@@ -251,10 +251,13 @@ def test_check_finds_a_secret_in_a_compressed_piece_and_in_other_tables(
     import gzip
 
     other = Path(shutil.copy(cassette, tmp_path / "other.sqlite"))
-    change(cassette, "update chunks set data = ?", gzip.compress(KEY.encode()))
-    change(cassette, "update calls set response_headers = ?", '[["content-encoding", "gzip"]]')
+    headers = '[["content-encoding", "gzip"]]'
+    layout = f"[[0, {len(gzip.compress(KEY.encode()))}]]"
+    change(cassette, "update calls set response_raw = ?", gzip.compress(KEY.encode()))
+    change(cassette, "update calls set response_headers = ?", headers)
+    change(cassette, "update calls set layout = ?", layout)
     findings = found("check", cassette, code=1)[str(cassette)]
-    assert {each["where"] for each in findings if each["kind"] == "secret"} == {"chunks"}
+    assert {each["where"] for each in findings if each["kind"] == "secret"} == {"response_raw"}
     change(other, "insert into cassette values ('note', ?)", KEY)
     assert found("check", other, code=1)[str(other)][0]["where"] == "cassette"
     run("check", other, "--allow", KEY)
@@ -267,11 +270,11 @@ def test_check_finds_what_is_torn_edited_or_missing(cassette: Path) -> None:
         return {(each["kind"], each["where"]) for each in found("check", path, code=1)[str(path)]}
 
     spoilt = {
-        "delete from chunks where call_id = 1": ("integrity", "chunks"),
+        "update calls set layout = '[]' where id = 1": ("integrity", "calls"),
         "update calls set request_body = '{}' where id = 1": ("schema", "key"),
         "drop view transcript": ("schema", "transcript"),
-        "alter table calls drop column reason": ("schema", "calls.reason"),
-        "drop table prices": ("schema", "prices.since"),
+        "alter table calls drop column reason": ("integrity", "file"),
+        "drop table prices": ("integrity", "file"),
     }
     for number, (statement, finding) in enumerate(spoilt.items()):
         path = Path(shutil.copy(cassette, cassette.with_name(f"{number}.sqlite")))

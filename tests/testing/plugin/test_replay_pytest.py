@@ -15,6 +15,7 @@ from ember_testing.cassettes import schema
 from ember_testing.cassettes.paths import cassette_file, shared_file
 from ember_testing.replay import cassette as standalone
 from ember_testing.wires import exchange as traffic
+from tests.edited import edit
 from tests.loopback import Loopback, Received, Reply, echo, serving
 
 # Loaded here, because each of the runs below forgets what it was the first to import.
@@ -352,9 +353,8 @@ def test_stale_recordings_are_counted(run: Run, pytester: pytest.Pytester) -> No
     """`ember_max_age` in days."""
     run(PLAIN, "--ember-record").assert_outcomes(passed=1)
     run(None, "-o", "ember_max_age=30").stdout.no_fnmatch_line("*stale*")
-    with closing(sqlite3.connect(pytester.path / "cassettes/test_it/test_one.sqlite")) as file:
-        file.execute("update calls set recorded_at = '2020-01-01T00:00:00+00:00'")
-        file.commit()
+    path = pytester.path / "cassettes/test_it/test_one.sqlite"
+    edit(path, "update calls set recorded_at = '2020-01-01T00:00:00+00:00'")
     run(None, "-o", "ember_max_age=30").stdout.fnmatch_lines(["*1 stale recordings*"])
 
 

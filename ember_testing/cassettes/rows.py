@@ -1,0 +1,271 @@
+"""A row of the table `calls`: its digest, what its columns may hold, its response; pure.
+
+A file may be damaged, edited, or made to harm: whatever a row holds, reading it gives values of the
+declared types or a ValueError, and a bit that flipped anywhere in it is found by the digest.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import datetime
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
+
+from ember_testing.wires.body import Headers, as_bytes, decoded, headers_from_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+Pieces = list[tuple[float, bytes]]
+"""Seconds after the request was sent, and bytes, of each piece of a response."""
+
+_OUTCOMES = ("complete", "closed", "cut", "failed", "cancelled")
+_OF_THE_ENCODED_BODY = ("content-encoding", "content-length")
+_STATUS = range(100, 1000)
+# Where the answer's text stands, in a whole body or in the events of a stream.
+_TEXT_PATHS = (
+    "$.choices[0].message.content",
+    "$.choices[0].delta.content",
+    "$.content[0].text",
+    "$.delta.text",
+    "$.output[0].content[0].text",
+    "$.delta",
+    "$.candidates[0].content.parts[0].text",
+)
+_SHORT = 64  # characters of an answer's text that are kept beside its body all the same
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_body(value: object) -> bool:
+    return isinstance(value, (str, bytes))
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and value >= 0
+
+
+def _is_seconds(value: object) -> bool:
+    return isinstance(value, float) and math.isfinite(value) and value >= 0
+
+
+def _is_amount(value: object) -> bool:
+    return isinstance(value, float) and math.isfinite(value)
+
+
+def _is_address(value: object) -> bool:
+    if not isinstance(value, str):
+        return False
+    parts = urlsplit(value)  # ValueError: http://[::1
+    return parts.port is None or parts.port >= 0
+
+
+def _is_date(value: object) -> bool:
+    return isinstance(value, str) and bool(datetime.fromisoformat(value.replace("Z", "+00:00")))
+
+
+def _is_headers(value: object) -> bool:
+    if not isinstance(value, str):
+        return False
+    pairs: object = json.loads(value)
+    if not isinstance(pairs, list):
+        return False
+    for pair in cast("list[object]", pairs):
+        if not (isinstance(pair, list) and len(cast("list[object]", pair)) == 2):
+            return False
+        for text in cast("list[object]", pair):
+            if not isinstance(text, str):
+                return False
+            text.encode("latin-1")  # a ValueError where no header could hold it
+    return True
+
+
+def _is_layout(value: object) -> bool:
+    if not isinstance(value, str):
+        return False
+    pieces: object = json.loads(value)
+    return isinstance(pieces, list) and all(
+        isinstance(piece, list)
+        and len(cast("list[object]", piece)) == 2
+        and all(isinstance(each, int) and each >= 0 for each in cast("list[object]", piece))
+        for piece in cast("list[object]", pieces)
+    )
+
+
+# What each column may hold, and whether it may be null; in the order of the table, without `id`
+# and `digest`.
+_COLUMNS: dict[str, tuple[Callable[[object], bool], bool]] = {
+    "key": (_is_text, False),
+    "n": (_is_count, False),
+    "rules": (_is_text, False),
+    "method": (_is_text, False),
+    "url": (_is_address, False),
+    "status": (lambda value: value in _STATUS, True),
+    "outcome": (lambda value: value in _OUTCOMES, False),
+    "error_type": (_is_text, True),
+    "error_message": (_is_text, True),
+    "provider": (_is_text, True),
+    "model": (_is_text, True),
+    "prompt_tokens": (_is_count, True),
+    "completion_tokens": (_is_count, True),
+    "cost_usd": (_is_amount, True),
+    "headers_after": (_is_seconds, True),
+    "elapsed": (_is_seconds, True),
+    "recorded_at": (_is_date, False),
+    "test": (_is_text, True),
+    "layout": (_is_layout, False),
+    "http_version": (_is_text, True),
+    "reason": (_is_text, True),
+    "text_at": (_is_text, True),
+    "text": (_is_text, True),
+    "response_headers": (_is_headers, True),
+    "response_body": (_is_body, True),
+    "response_raw": (lambda value: isinstance(value, bytes), True),
+    "request_headers": (_is_headers, False),
+    "request_body": (_is_body, True),
+}
+COLUMNS = tuple(_COLUMNS)
+
+
+def digest(values: Sequence[object]) -> int:
+    """A number of 64 bits that changes with any of these values."""
+    # `ascii` tells the types apart and is the same in every version of Python.
+    content = ascii(tuple(values)).encode()
+    return int.from_bytes(blake2b(content, digest_size=8).digest(), "big", signed=True)
+
+
+def checked(values: Sequence[Any], stored: object) -> dict[str, Any]:
+    """The columns of a row by name.
+
+    Args:
+        values: In the order of `COLUMNS`, as they were read.
+        stored: The row's digest.
+
+    Raises:
+        ValueError: The digest is another one, or a column holds what it cannot; in words.
+    """
+    if digest(values) != stored:
+        raise ValueError("its content is not what was recorded")
+    row = dict(zip(COLUMNS, values, strict=True))
+    check_types(row)
+    check_pieces(row)
+    return row
+
+
+def check_types(row: Mapping[str, Any]) -> None:
+    """Whether each column of a row holds what it can.
+
+    Raises:
+        ValueError: One does not; in words.
+    """
+    for name, (is_right, nullable) in _COLUMNS.items():
+        value = row[name]
+        if value is None and nullable:
+            continue
+        try:
+            right = is_right(value)
+        except (ValueError, RecursionError, OverflowError):
+            right = False
+        if not right:
+            raise ValueError(f"{name} holds {ascii(value)[:60]}")
+
+
+def check_pieces(row: Mapping[str, Any]) -> None:
+    """Whether the pieces of a row of right types are those of its body.
+
+    Raises:
+        ValueError: They are not; in words.
+    """
+    size = sum(size for _, size in json.loads(row["layout"]))
+    body = row["response_raw"] if row["response_raw"] is not None else row["response_body"]
+    if size != len(as_bytes(body or b"")):
+        raise ValueError(f"its pieces have {size} bytes, and its body {len(as_bytes(body or b''))}")
+    if (row["status"] is None) != (row["outcome"] in ("failed", "cancelled")):
+        raise ValueError(f"status {row['status']} with the outcome {row['outcome']}")
+
+
+def laid_out(row: Mapping[str, Any], pieces: Sequence[tuple[float, bytes]]) -> dict[str, Any]:
+    """The columns that hold a response's pieces: each byte of it once.
+
+    Args:
+        row: Its `response_body` is the body without content encoding.
+        pieces: As they came.
+    """
+    raw = b"".join(data for _, data in pieces)
+    layout: list[list[int]] = []
+    before = 0
+    for at, data in pieces:
+        microseconds = round(at * 1_000_000)
+        layout.append([max(0, microseconds - before), len(data)])
+        before = max(before, microseconds)
+    encoded = raw != as_bytes(row["response_body"] or b"")
+    text = json.dumps(layout, separators=(",", ":"))
+    return {"layout": text, "response_raw": raw if encoded else None}
+
+
+def pieces_of(row: Mapping[str, Any]) -> Pieces:
+    """The pieces of a response as they came."""
+    raw = row["response_raw"]
+    content = as_bytes(row["response_body"] or b"") if raw is None else raw
+    found: Pieces = []
+    start = microseconds = 0
+    for after, size in json.loads(row["layout"]):
+        microseconds += after
+        found.append((microseconds / 1_000_000, content[start : start + size]))
+        start += size
+    return found
+
+
+_readable: set[str] = set()
+
+
+def playable(row: Mapping[str, Any]) -> tuple[Headers, Pieces]:
+    """The headers and pieces to answer with.
+
+    As they came; the decoded body in one piece where this process lacks what decodes it.
+    """
+    headers, pieces = headers_from_json(row["response_headers"]), pieces_of(row)
+    if row["response_raw"] is None:
+        return headers, pieces
+    encoding = next((v.lower() for name, v in headers if name.lower() == "content-encoding"), "")
+    body = as_bytes(row["response_body"] or b"")
+    if encoding not in _readable:
+        if decoded(headers, row["response_raw"]) != body:
+            kept = tuple(p for p in headers if p[0].lower() not in _OF_THE_ENCODED_BODY)
+            length = (("content-length", str(len(body))),)
+            return kept + length, [(pieces[-1][0] if pieces else 0.0, body)]
+        _readable.add(encoding)
+    return headers, pieces
+
+
+def text_columns(text: str | None, finds: Callable[[str], object]) -> dict[str, Any]:
+    """The columns that hold an answer's text: a path to where it stands, if there is one.
+
+    Args:
+        text: The text.
+        finds: What the view finds by a path.
+    """
+    if text is None or len(text) <= _SHORT:
+        return {"text": text, "text_at": None}
+    path = next((path for path in _TEXT_PATHS if finds(path) == text), None)
+    return {"text": None if path else text, "text_at": path}
+
+
+def check_price(values: Sequence[Any], stored: object) -> None:
+    """Whether a row of the table `prices` is what was written.
+
+    Raises:
+        ValueError: It is not; in words.
+    """
+    since, *texts, rates = values
+    if digest(values) != stored:
+        raise ValueError("a row of prices is not what was recorded")
+    kinds = [isinstance(text, str) for text in texts[:3]]
+    if not (_is_count(since) and all(kinds) and isinstance(texts[3], (str, type(None)))):
+        raise ValueError(f"a row of prices holds {ascii(values)[:60]}")
+    if not isinstance(rates, str):
+        raise ValueError(f"a row of prices holds {ascii(rates)[:60]}")
