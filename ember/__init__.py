@@ -2,5 +2,5 @@
 
 from ember.api import models
 
-response = models("gpt-4", "What is the capital of France?")
+response = models("gpt-5.6-sol", "What is the capital of France?")
 """

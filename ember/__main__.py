@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m ember",
         description="Ask a language model.",
         epilog="examples:\n  python -m ember 'Name three primary colors.'\n"
-        "  python -m ember -m gpt-4 --stream -p temperature=0.2 < question.txt",
+        "  python -m ember -m gpt-5.6-sol --stream -p temperature=0.2 < question.txt",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("prompt", nargs="?", help="the prompt; text piped in is added to it")

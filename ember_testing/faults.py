@@ -3,7 +3,7 @@
 A provider's errors have the status, the words and the headers that each provider really uses; a
 broken connection is the exception that httpx really raises. Everything is deterministic.
 
-    fake_model("gpt-4", rate_limit(retry_after=2), "Paris")
+    fake_model("gpt-5.6-sol", rate_limit(retry_after=2), "Paris")
 
     @pytest.mark.ember_replay(faults={3: rate_limit(retry_after=1), 5: cut(after_chunks=4)})
 

@@ -16,7 +16,7 @@ default_registry = ModelRegistry()
 
 
 class Models:
-    """Call a language model as a function: `models("gpt-4", "What is the capital of France?")`.
+    """Call a language model as a function: `models("gpt-5.6-sol", "What is 2 + 2?")`.
 
     Every form takes the same arguments:
 

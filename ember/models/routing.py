@@ -49,7 +49,7 @@ def resolve(model: str) -> Route:
         ModelProviderError: Nothing serves it; the message says which prefixes or names would.
     """
     if not isinstance(model, str) or not model.strip():  # pyright: ignore[reportUnnecessaryIsInstance] - callers without types
-        raise ModelProviderError(f"a model's name is a string such as 'gpt-4', not {model!r}")
+        raise ModelProviderError(f"a model's name is a string such as 'gpt-5.6-sol', not {model!r}")
     left, slash, right = model.partition("/")
     if slash and _is_provider(left):
         if not right:

@@ -10,9 +10,9 @@ A price is taken, in this order, from:
    one's own machine or network costs nothing, since nobody bills it.
 
 The environment's prices are US dollars per million tokens. A variable's name holds the model's
-whole name in capitals with all punctuation dropped: `GPT4` is `gpt-4` and not `gpt-4-turbo`. The
-JSON's keys are model names, compared in the same way, or `provider/model` for that provider alone;
-its entries are `{"input": 10, "output": 30}`, with `cached_input` and `cache_write` if those
+whole name in capitals with all punctuation dropped: `GPT6SOL` is `gpt-6-sol` and not `gpt-6.2-sol`.
+The JSON's keys are model names, compared in the same way, or `provider/model` for that provider
+alone; its entries are `{"input": 10, "output": 30}`, with `cached_input` and `cache_write` if those
 differ. A variable beats the JSON. `input` is the price of all input, cached or not, audio or not,
 in every service tier. What is not named (the other direction, fees by search or by request) keeps
 the tables' price. An empty variable counts as not set.
@@ -388,7 +388,7 @@ def _dollars_per_million(value: Any, variable: str, where: str = "") -> Decimal:
 
 
 def _malformed(variable: str, what: str) -> ModelProviderError:
-    example = """{"gpt-4": {"input": 30.0, "output": 60.0}}""" if variable == _JSON else "30.0"
+    example = """{"gpt-6-sol": {"input": 2.0, "output": 10.0}}""" if variable == _JSON else "30.0"
     return ModelProviderError(
         f"{variable}: {what}. Give US dollars per million tokens, such as {example}, or unset it.",
         {"variable": variable},

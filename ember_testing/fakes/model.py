@@ -42,7 +42,7 @@ class UnansweredCall(ReplayFailure):
 class FakeModel:
     """Sets up answers by calling it, and remembers the calls.
 
-    fake_model("gpt-4", rate_limit(retry_after=2), "Paris")
+    fake_model("gpt-5.6-sol", rate_limit(retry_after=2), "Paris")
     fake_model("claude-*", lambda call: call.prompt.upper())
 
     A provider of one's own, made with `register_provider("echo", ...)`, does not go over HTTP by
@@ -73,8 +73,8 @@ class FakeModel:
         """Answer calls of a model.
 
         Args:
-            model: The model as it is called (`gpt-4`, `groq/llama-3.3-70b`), its id on the wire,
-                or a pattern of either (`claude-*`, `groq/*`, `*`).
+            model: The model as it is called (`gpt-5.6-sol`, `groq/openai/gpt-oss-20b`), its id on
+                the wire, or a pattern of either (`claude-*`, `groq/*`, `*`).
             *replies: Given in turn, each once: text, a list of the pieces of a stream, an
                 `Answer`, a `ChatResponse`, a fault of `ember_testing.faults`, what
                 `ember_testing.strategies` generates, or a function of the call that returns one of
@@ -336,7 +336,7 @@ def fake_model(
 ) -> Generator[FakeModel]:
     """Fake the models inside the block, in all threads and event loops; see `FakeModel`.
 
-    with fake_model("gpt-4", "Paris") as fake:
+    with fake_model("gpt-5.6-sol", "Paris") as fake:
         fake("claude-*", rate_limit(retry_after=2), "Rome")
 
     Keys need not be set: every provider gets one for the time being. What is no call of a model

@@ -72,7 +72,7 @@ class SetUp:
 
 
 def _names(pattern: str) -> Iterator[str]:
-    """The pattern, and what a model's name in Ember is on the wire: claude-3-opus has a date."""
+    """The pattern, and what a model's name in Ember is on the wire, with a date at times."""
     yield pattern
     if _WILD.search(pattern):
         return

@@ -44,7 +44,7 @@ def fault_server() -> Generator[FaultServer]:
     """Run a server of OpenAI's, Anthropic's and Google's wires until the block ends.
 
     with fault_server() as server:
-        server("gpt-4", rate_limit(retry_after=1), "Paris")
+        server("gpt-5.6-sol", rate_limit(retry_after=1), "Paris")
         client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="any")
 
     `timeout` and `stall` hold the connection until the client gives up; `refused` cannot be told
