@@ -8,6 +8,7 @@ seam (`patches/transport.py`) reaches, and no library reaches the network meanwh
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -26,7 +27,7 @@ from ember_testing.fakes.replies import Given, Replies, Reply, SetUp, next_of, r
 from ember_testing.fakes.verdict import Attempt, Verdict, judged, key_of
 from ember_testing.faults import Damage, Failure, Fault, replaces_answer
 from ember_testing.patches import keys, network
-from ember_testing.patches.sleep import now
+from ember_testing.patches.sleep import flow, skips
 from ember_testing.patches.transport import Answerer, install, is_asked_last, remove
 from ember_testing.wires.answer import as_answer, plausible_usage
 from ember_testing.wires.exchange import Asked, asks_model, read_exchange, read_request
@@ -130,7 +131,7 @@ class FakeModel:
             result: What the code under test returned, to look for half an answer in it.
         """
         with self._lock:
-            return judged(self._attempts, result)
+            return judged(self._attempts, result, skips())
 
     def complaint(self, *, unused: bool = True) -> str:
         """What went wrong so far, in words; "" where nothing did. Said once, it is not raised.
@@ -174,7 +175,7 @@ class FakeModel:
         setups = self._replies.of(asked.provider, asked.model, asked.guessed)
         if not setups and not last:
             return None
-        at = now()
+        at = time.monotonic()
         call = call_of_request(asked, {name.lower(): value for name, value in request.headers})
         setup, given, number = self._next(setups, call)
         wire = encoding.wire_of(asked.provider)
@@ -187,7 +188,7 @@ class FakeModel:
             url, headers = request.url, dict(response.headers)
             read = read_exchange("POST", url, request.body, 200, headers, response.body)
             partial = (read.text if read is not None else None) or ""
-        self._tried(key_of(asked, request.url), call, at, fault, partial)
+        self._tried(key_of(asked, request.url), call, at, fault, partial, given)
         return response
 
     def _answer_custom(
@@ -198,13 +199,13 @@ class FakeModel:
             setups = [each for each in self._replies.of(name, model) if each.provider == name]
             if not setups:
                 continue
-            at = now()
+            at = time.monotonic()
             call = call_of_custom(name, model, prompt, params)
             setup, given, _ = self._next(setups, call)
             if isinstance(given, (Failure, Damage)):
-                self._tried((name, model, repr(prompt)), call, at, given, "")
+                self._tried((name, model, repr(prompt)), call, at, given)
                 raise fake_custom.failure_of(name, model, given)
-            self._tried((name, model, repr(prompt)), call, at, None, "")
+            self._tried((name, model, repr(prompt)), call, at, None, given=given)
             answer = as_answer(given)
             usage = answer.usage or setup.usage or plausible_usage(call.prompt, answer)
             return fake_custom.response_of(name, model, answer, usage)
@@ -233,13 +234,28 @@ class FakeModel:
         )
 
     def _tried(
-        self, key: object, call: FakeCall, at: float, fault: Fault | None, partial: str
+        self,
+        key: object,
+        call: FakeCall,
+        at: float,
+        fault: Fault | None,
+        partial: str = "",
+        given: Given = "",
     ) -> None:
-        name = f"{call.provider}/{call.model}"
         error_type = fault.error_type if fault is not None else None
-        retry_after = fault.retry_after if isinstance(fault, Failure) else None
+        whole = given.means if isinstance(given, Sent) else None if fault else as_answer(given)
+        attempt = Attempt(
+            key,
+            f"{call.provider}/{call.model}",
+            at,
+            error_type,
+            fault.retry_after if isinstance(fault, Failure) else None,
+            partial,
+            whole.text if whole is not None and error_type is None else "",
+            flow(),
+        )
         with self._lock:
-            self._attempts.append(Attempt(key, name, at, error_type, retry_after, partial))
+            self._attempts.append(attempt)
 
     def _fail(self, failure: ReplayFailure) -> ReplayFailure:
         self.failures.append(failure)

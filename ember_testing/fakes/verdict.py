@@ -13,6 +13,7 @@ from typing import NamedTuple, cast
 from urllib.parse import urlsplit
 
 from ember.exceptions import ErrorType
+from ember_testing.patches.sleep import Skip
 from ember_testing.wires.exchange import Asked
 
 __all__ = ["Attempt", "Verdict", "judged", "key_of"]
@@ -33,10 +34,12 @@ class Attempt(NamedTuple):
     Attributes:
         key: Equal for requests that say the same.
         name: Provider and model.
-        asked_at: When it came, in seconds of the caller's time.
+        asked_at: When it came, by `time.monotonic()`.
         fault: What it was answered with in Ember's vocabulary; None for an answer.
         retry_after: Seconds that it was told to wait, or None.
         partial: The text that came before the answer broke, or "".
+        answer: The text of an answer that came whole, or "".
+        flow: The thread or task that made it.
     """
 
     key: object
@@ -45,6 +48,8 @@ class Attempt(NamedTuple):
     fault: ErrorType | None
     retry_after: float | None = None
     partial: str = ""
+    answer: str = ""
+    flow: object = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,22 +89,27 @@ def key_of(asked: Asked, url: str) -> object:
     return urlsplit(url).netloc, asked.provider, asked.model, json.dumps(said, sort_keys=True)
 
 
-def judged(attempts: Sequence[Attempt], result: object = None) -> Verdict:
+def judged(
+    attempts: Sequence[Attempt], result: object = None, skips: Sequence[Skip] = ()
+) -> Verdict:
     """The verdict on a sequence of attempts.
 
     Args:
         attempts: All of them, in their order.
         result: What the code under test made of them; half an answer inside it is found.
+        skips: The waits that were left out meanwhile.
     """
     complaints: list[str] = []
     waits: list[float] = []
     last: dict[object, tuple[int, Attempt]] = {}
     failed: dict[object, int] = {}
+    callers = {attempt.flow for attempt in attempts}
     for number, attempt in enumerate(attempts, 1):
         before = last.get(attempt.key)
         last[attempt.key] = number, attempt
         if before is not None and before[1].fault is not None:
             wait = attempt.asked_at - before[1].asked_at
+            wait += _skipped_between(before[1], attempt, skips, callers)
             waits.append(wait)
             if complaint := _of_retry(before, number, wait):
                 complaints.append(complaint)
@@ -109,8 +119,28 @@ def judged(attempts: Sequence[Attempt], result: object = None) -> Verdict:
                 f"{attempt.name}: {_MOST_ATTEMPTS + 1} attempts of one call failed in a row: stop "
                 "after a few, and tell"
             )
-    complaints += _of_result(last.values(), result)
+    complaints += _of_result(last.values(), attempts, result)
     return Verdict(tuple(complaints), len(attempts), tuple(waits))
+
+
+def _skipped_between(
+    before: Attempt, after: Attempt, skips: Iterable[Skip], callers: set[object]
+) -> float:
+    """Seconds that a retry would have waited, had none of its waits been left out.
+
+    What another call's thread or task waits does not count. What makes no call itself may have
+    waited for this one: `asyncio.to_thread(time.sleep, 1)`, `asyncio.gather(asyncio.sleep(1))`;
+    of several such, which wait at the same time, the longest counts.
+    """
+    own = 0.0
+    helpers: dict[object, float] = {}
+    for skip in skips:
+        if before.asked_at <= skip.at <= after.asked_at:
+            if skip.flow in (before.flow, after.flow):
+                own += skip.seconds
+            elif skip.flow not in callers:
+                helpers[skip.flow] = helpers.get(skip.flow, 0.0) + skip.seconds
+    return own + max(helpers.values(), default=0.0)
 
 
 def _of_retry(before: tuple[int, Attempt], number: int, wait: float) -> str | None:
@@ -131,18 +161,27 @@ def _of_retry(before: tuple[int, Attempt], number: int, wait: float) -> str | No
     return None
 
 
-def _of_result(last: Iterable[tuple[int, Attempt]], result: object) -> Iterator[str]:
+def _of_result(
+    last: Iterable[tuple[int, Attempt]], attempts: Iterable[Attempt], result: object
+) -> Iterator[str]:
     said = _text(result)
+    # Another model's answer may begin as the one that broke off.
+    for answer in sorted({each.answer for each in attempts if each.answer}, key=len, reverse=True):
+        said = said.replace(answer, "").replace(_escaped(answer), "")
     for place, attempt in last:
         # The last attempt of a call: no retry brought the whole answer.
-        # Inside an object's own words a line's end is written as its escape.
-        escaped = repr(attempt.partial)[1:-1]
-        if attempt.partial.strip() and (attempt.partial in said or escaped in said):
+        partial = attempt.partial
+        if partial.strip() and (partial in said or _escaped(partial) in said):
             yield (
                 f"call {place} of {attempt.name} broke off ({attempt.fault}) after "
-                f"{attempt.partial!r}, and the code under test took that for the answer: let the "
+                f"{partial!r}, and the code under test took that for the answer: let the "
                 "error through, or ask again"
             )
+
+
+def _escaped(text: str) -> str:
+    """A text as an object's own words have it, where a line's end is its escape."""
+    return repr(text)[1:-1]
 
 
 def _text(result: object) -> str:

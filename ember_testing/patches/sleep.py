@@ -6,24 +6,55 @@ import asyncio
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 from ember_testing.patches.patch import Patch
 
-__all__ = ["NoSleep", "no_sleep", "now", "wait", "wait_async", "watch"]
+__all__ = [
+    "NoSleep",
+    "Skip",
+    "flow",
+    "no_sleep",
+    "note_call",
+    "skips",
+    "wait",
+    "wait_async",
+    "watch",
+]
 
+# Waits in a row without a call in between, after which a task is no retry but a clock of its own.
+_MOST_IN_A_ROW = 10
 _CHANGE = threading.RLock()
 _active: list[NoSleep] = []
 _patches: dict[str, Patch] = {}
 _watchers: list[Callable[[float], bool]] = []
-# Seconds that a thread or task slept without waiting. With one number for all, two tasks that wait
-# at the same time would seem to have waited for each other's seconds as well.
-_skipped: ContextVar[float] = ContextVar("ember_testing_skipped", default=0.0)
+# How many waits a thread or task has left out since its last call.
+_in_a_row: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+_inside: ContextVar[bool] = ContextVar("ember_testing_no_sleep", default=False)
 # Set while the toolkit itself waits, for a slow answer or a recorded pause.
 _own: ContextVar[bool] = ContextVar("ember_testing_waits", default=False)
+
+
+class Skip(NamedTuple):
+    """A wait that was left out.
+
+    Attributes:
+        at: When, by `time.monotonic()`.
+        seconds: How long it would have been.
+        flow: The thread or task that wanted it.
+    """
+
+    at: float
+    seconds: float
+    flow: object
+
+
+_skips: deque[Skip] = deque(maxlen=10_000)
 
 
 class NoSleep:
@@ -31,10 +62,12 @@ class NoSleep:
 
     Attributes:
         waits: Seconds of each, in their order.
+        thread: The thread whose block it is.
     """
 
     def __init__(self) -> None:
         self.waits: list[float] = []
+        self.thread = threading.current_thread()
 
     @property
     def seconds(self) -> float:
@@ -52,7 +85,9 @@ def no_sleep() -> Generator[NoSleep]:
     So do the waits of retries that use them: tenacity, stamina, backoff, the vendors' SDKs. While a
     cassette records, a wait is a provider's wish and is kept. `await asyncio.sleep(...)` still lets
     other tasks run. A function that was imported by name before the block (`from time import
-    sleep`) and an `Event.wait(timeout)` wait as ever.
+    sleep`) and an `Event.wait(timeout)` wait as ever. So does what is not the code under test: a
+    thread that the block neither started nor saw calling a model, and a task that waits again and
+    again without a call in between, such as a heartbeat.
 
     Yields:
         The waits that were left out, for assertions: `waits.seconds`.
@@ -62,9 +97,12 @@ def no_sleep() -> Generator[NoSleep]:
         if not _active:
             _put_in()
         _active.append(waits)
+    inside = _inside.set(True)
     try:
         yield waits
     finally:
+        with suppress(ValueError):  # the block ends in another context than it began in
+            _inside.reset(inside)
         with _CHANGE:
             _active.remove(waits)
             if not _active:
@@ -77,9 +115,26 @@ def watch(watcher: Callable[[float], bool]) -> None:
     _watchers.append(watcher)
 
 
-def now() -> float:
-    """Seconds on a clock that goes on with every wait, whether it was waited for or left out."""
-    return time.monotonic() + _skipped.get()
+def flow() -> Any:
+    """What runs now: in an event loop the task, else the thread."""
+    task: Any = None
+    with suppress(RuntimeError):  # no event loop here
+        task = asyncio.current_task()
+    if task is None and (trio := sys.modules.get("trio")) is not None:
+        with suppress(RuntimeError):
+            task = trio.lowlevel.current_task()
+    return task or threading.current_thread()
+
+
+def note_call() -> None:
+    """This thread or task makes a call, and so the waits that follow are its retries."""
+    if _active:
+        _in_a_row[flow()] = 0
+
+
+def skips() -> list[Skip]:
+    """The waits that were left out, the latest ones."""
+    return [*_skips]
 
 
 def wait(seconds: float) -> None:
@@ -113,13 +168,26 @@ def _put_in() -> None:
 
 def _left_out(seconds: float) -> bool:
     """Note a wait, unless it is to be kept."""
-    if not _active or _own.get() or seconds <= 0:
+    if not _active or _own.get() or seconds <= 0 or not _is_retry(current := flow()):
         return False
     if not all(watcher(seconds) for watcher in _watchers):
         return False
     _active[-1].waits.append(seconds)
-    _skipped.set(_skipped.get() + seconds)  # a fake's verdict takes it for waited
+    _skips.append(Skip(time.monotonic(), seconds, current))
     return True
+
+
+def _is_retry(current: Any) -> bool:
+    """Whether who waits may be the code under test, and is no clock."""
+    thread = threading.current_thread()
+    mine = any(thread is block.thread for block in _active)
+    if mine and current is thread:
+        return True
+    count = _in_a_row.get(current)
+    if count is None and not mine and not _inside.get():
+        return False
+    _in_a_row[current] = (count or 0) + 1
+    return _in_a_row[current] <= _MOST_IN_A_ROW
 
 
 def _instant(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -18,7 +18,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ember_testing.patches.patch import Patch
-from ember_testing.patches.sleep import wait, wait_async
+from ember_testing.patches.sleep import note_call, wait, wait_async
 from ember_testing.wires.response import Broken, Request, Response
 
 if TYPE_CHECKING:
@@ -152,6 +152,7 @@ def _asked(method: str, url: str) -> list[Answerer]:
 
 def _answer(answerers: list[Answerer], request: Request) -> Response | Exchange | None:
     __tracebackhide__ = True  # a miss is told without the way it came
+    note_call()
     for each in answerers:
         answer = each.answer(request)
         if answer is not None:

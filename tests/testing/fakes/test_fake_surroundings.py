@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import socket
 import subprocess
@@ -23,7 +24,7 @@ from ember.api.models import ModelRegistry
 from ember.api.models.providers import BaseProvider, register_provider
 from ember.api.models.schemas import ChatResponse, UsageStats
 from ember.providers import base
-from ember_testing import Answer, NetworkBlocked, UnansweredCall, fake_model
+from ember_testing import Answer, FakeCall, NetworkBlocked, UnansweredCall, fake_model
 from ember_testing.faults import overloaded, refused
 
 ROOT = Path(__file__).parents[3]
@@ -288,3 +289,19 @@ def test_an_unanswered_call_explains_an_assertion() -> None:
             models("gpt-4", "hi")
         raise AssertionError("no text")
     assert isinstance(caught.value.__cause__, AssertionError)
+
+
+def test_a_long_run_keeps_no_call_that_was_reset() -> None:
+    """Requests and answers of thousands of examples are gone once the fake has forgotten them."""
+
+    def kept() -> int:
+        gc.collect()
+        return sum(isinstance(each, (FakeCall, httpx.Request)) for each in gc.get_objects())
+
+    with fake_model() as fake:
+        before = kept()
+        for _ in range(200):
+            fake("gpt-4", "Paris")
+            models("gpt-4", "hi")
+            fake.reset()
+        assert kept() <= before + 2

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -213,3 +214,64 @@ def test_another_model_is_no_retry(fake_model: FakeModel) -> None:
     models("gpt-4", "another question")
     assert fake_model.verdict().ok
     assert str(fake_model.verdict()) == "nothing to complain of in 3 calls"
+
+
+async def _gathered(seconds: float) -> None:
+    await asyncio.gather(asyncio.sleep(seconds), asyncio.sleep(seconds))
+
+
+WAYS_TO_WAIT: dict[str, Callable[[float], Any]] = {
+    "to_thread": lambda seconds: asyncio.to_thread(time.sleep, seconds),
+    "gather": _gathered,
+    "wait_for": lambda seconds: asyncio.wait_for(asyncio.sleep(seconds), 100),
+    "task": lambda seconds: asyncio.create_task(asyncio.sleep(seconds)),
+}
+
+
+@pytest.mark.parametrize("way", WAYS_TO_WAIT)
+@pytest.mark.parametrize("seconds", [5, 1])
+def test_a_wait_that_somebody_else_waits(way: str, seconds: float, fake_model: FakeModel) -> None:
+    """A wait in another thread or task counts as the caller's, and is not longer than it is."""
+    fake_model("gpt-4", rate_limit(retry_after=4), "Paris")
+
+    async def ask() -> None:
+        with pytest.raises(ProviderAPIError):
+            await models.acall("gpt-4", "hi")
+        await WAYS_TO_WAIT[way](seconds)
+        await models.acall("gpt-4", "hi")
+
+    with no_sleep():
+        asyncio.run(ask())
+    assert fake_model.verdict().ok == (seconds > 4)
+
+
+@pytest.mark.parametrize("seconds", [5, 1])
+def test_a_retry_in_another_thread(seconds: float, fake_model: FakeModel) -> None:
+    """A call that a pool's thread repeats has waited for as long as that thread has."""
+    fake_model("gpt-4", rate_limit(retry_after=4), "Paris")
+
+    def again() -> str:
+        time.sleep(seconds)
+        return models("gpt-4", "hi").text
+
+    with no_sleep(), ThreadPoolExecutor(1) as pool:
+        with pytest.raises(ProviderAPIError):
+            pool.submit(models, "gpt-4", "hi").result()
+        assert pool.submit(again).result() == "Paris"
+    assert fake_model.verdict().ok == (seconds > 4)
+
+
+def test_a_fallback_that_begins_as_the_broken_answer(fake_model: FakeModel) -> None:
+    """Another model's whole answer is not taken for the half of the first one's; both are."""
+    fake_model("gpt-4", cut(4, answer="Paris is the capital"))
+    fake_model("claude-*", "Paris is the capital of France.")
+    said = ""
+    with contextlib.suppress(ProviderAPIError), models.stream("gpt-4", "hi") as stream:
+        for chunk in stream:
+            said += chunk.text
+    assert said
+    answer = models("claude-3-opus", "hi").text
+    assert answer.startswith(said)
+    assert fake_model.verdict(answer).ok
+    assert fake_model.verdict({"answer": answer, "lines": "one\ntwo"}).ok
+    assert "took that for the answer" in str(fake_model.verdict(said + answer))

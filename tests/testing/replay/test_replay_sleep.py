@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import anyio
@@ -14,6 +16,9 @@ import tenacity
 import trio
 
 import ember_testing
+from ember.api import models
+from ember.api.exceptions import ProviderAPIError
+from ember_testing.faults import rate_limit, slow
 from tests.loopback import Received, Reply, serving
 
 LONG = 30.0
@@ -132,3 +137,86 @@ def test_one(no_sleep):
 """
     )
     result.stdout.fnmatch_lines(["*50.0 s of waits left out*", "1 passed*"])
+
+
+class TestWhatIsNoRetry:
+    """Only the code under test does without its waits."""
+
+    @staticmethod
+    def turns(during: Callable[[Callable[[], None]], None]) -> int:
+        """How often a loop that sleeps for 0.05 seconds goes round in about 0.2."""
+        count, over = 0, threading.Event()
+
+        def beat() -> None:
+            nonlocal count
+            while not over.is_set():
+                count += 1
+                time.sleep(0.05)
+
+        during(beat)
+        over.set()
+        return count
+
+    @pytest.mark.parametrize("started", ["before", "inside"])
+    def test_a_heartbeat_thread_beats_as_ever(self, started: str) -> None:
+        """A thread that calls no model waits, whenever it was started."""
+
+        def during(beat: Callable[[], None]) -> None:
+            thread = threading.Thread(target=beat, daemon=True)
+            if started == "before":
+                thread.start()
+            with ember_testing.no_sleep() as waits:
+                if started == "inside":
+                    thread.start()
+                time.sleep(LONG)
+                threading.Event().wait(0.2)
+            assert waits.waits == [LONG]
+
+        assert self.turns(during) <= 6
+
+    def test_a_heartbeat_task_comes_to_rest(self) -> None:
+        """A task that waits again and again and calls nothing is a clock: it waits again."""
+        turns = 0
+
+        async def beat() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0.05)
+
+        async def both() -> None:
+            task = asyncio.create_task(beat())
+            started = time.monotonic()
+            while time.monotonic() - started < 0.2:
+                await asyncio.to_thread(threading.Event().wait, 0.05)
+            task.cancel()
+
+        with ember_testing.no_sleep():
+            asyncio.run(both())
+        assert turns <= 16
+
+    def test_a_pools_retries_are_left_out(self) -> None:
+        """A thread that calls a model and waits is retrying, though nobody told it of the block."""
+
+        def ask() -> None:
+            for _ in range(20):
+                with pytest.raises(ProviderAPIError):
+                    models("gpt-4", "hi")
+                time.sleep(LONG)
+
+        with ember_testing.fake_model() as fake, ThreadPoolExecutor(1) as pool:
+            fake("gpt-4", lambda call: rate_limit())
+            pool.submit(time.monotonic).result()  # the thread is there before the block
+            with ember_testing.no_sleep() as waits:
+                pool.submit(ask).result()
+        assert waits.waits == [LONG] * 20
+
+    def test_an_answer_that_is_slow_is_slow(self) -> None:
+        """What the toolkit itself waits for is no retry."""
+        answer = slow(0.05, answer="Paris")
+        with ember_testing.fake_model("gpt-4", answer), ember_testing.no_sleep() as waits:
+            started = time.monotonic()
+            assert models("gpt-4", "hi").text == "Paris"
+            assert time.monotonic() - started >= 0.05
+            asyncio.run(asyncio.sleep(LONG))
+        assert waits.waits == [LONG]

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import math
 import os
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -259,3 +262,24 @@ def test_a_strategy_is_made_once_for_a_wire() -> None:
 
         each()
     assert 0 < made.call_count <= 2 * 4  # two strategies, four wires
+
+
+def test_nothing_is_slow_in_a_fresh_checkout(tmp_path: Path) -> None:
+    """No strategy has Hypothesis build its table of all Unicode, which fails its health check."""
+    code = """
+        from hypothesis import given, settings
+        from hypothesis.internal import charmap
+        from ember_testing import strategies
+
+        for name in sorted({*strategies.__all__} - {"from_cassette"}):
+            @settings(max_examples=25, database=None, deadline=None)
+            @given(getattr(strategies, name)())
+            def draw(value):
+                assert charmap._charmap is None, name
+            draw()
+    """
+    environment = {**os.environ, "HYPOTHESIS_STORAGE_DIRECTORY": str(tmp_path)}
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "unicode_data").exists()
