@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import pkgutil
 import re
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
@@ -23,7 +24,6 @@ from ember.exceptions import ModelProviderError
 __all__ = ["EXACT", "Prices", "Rate", "Unit", "is_local", "seller", "standard_prices", "units"]
 
 _NEWER = "EMBER_PRICES"
-_PRICES = Path(__file__).with_name("prices")
 _SAME_PRICES = {"openai-responses": "openai"}
 
 # A number; or [base, [above this many input tokens, the price of all tokens], ...].
@@ -238,7 +238,8 @@ def _matches(pattern: Any, name: str) -> bool:
 
 
 def _read(name: str) -> Any:
-    text = _PRICES.joinpath(name).read_text(encoding="ascii")
+    # By the package's own loader: a program may have replaced the file system when it first asks.
+    text = pkgutil.get_data(__name__, f"prices/{name}") or b""
     return json.loads(text, parse_float=Decimal)
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import math
+import pkgutil
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 __all__ = [
@@ -171,6 +171,6 @@ def _whole(digits: str) -> int | float:
 
 def data_file(name: str) -> dict[str, Any]:
     """A table of `data/`, where each stands with its source and date."""
-    path = Path(__file__).with_name("data") / f"{name}.json"
-    table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    # By the package's own loader: a program may have replaced the file system when it first asks.
+    table: dict[str, Any] = json.loads(pkgutil.get_data(__name__, f"data/{name}.json") or b"")
     return table
