@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from ember.models.registry import ModelRegistry
 from ember.models.schemas import ChatResponse, Prompt
 from ember.models.streams import AsyncStream, Stream
+from ember.providers.call import GUARDED, KEY_HEADER, guard
 
 __all__ = ["ModelBinding", "Models", "default_registry"]
 
@@ -37,18 +37,26 @@ class Models:
 
     def __call__(self, model: str, prompt: Prompt, **params: Any) -> ChatResponse:
         """Answer a prompt; see the class for the arguments."""
+        if not GUARDED.isdisjoint(params):
+            guard(params)
         return default_registry.invoke_model(model, prompt, **params)
 
     async def acall(self, model: str, prompt: Prompt, **params: Any) -> ChatResponse:
         """Answer a prompt without blocking the event loop."""
+        if not GUARDED.isdisjoint(params):
+            guard(params)
         return await default_registry.invoke_model_async(model, prompt, **params)
 
     def stream(self, model: str, prompt: Prompt, **params: Any) -> Stream:
         """Answer a prompt in pieces: `for chunk in models.stream(...): print(chunk.text)`."""
+        if not GUARDED.isdisjoint(params):
+            guard(params)
         return default_registry.stream_model(model, prompt, **params)
 
     def astream(self, model: str, prompt: Prompt, **params: Any) -> AsyncStream:
         """Answer a prompt in pieces: `async for chunk in models.astream(...)`."""
+        if not GUARDED.isdisjoint(params):
+            guard(params)
         return default_registry.astream_model(model, prompt, **params)
 
     def instance(self, model: str, **defaults: Any) -> ModelBinding:
@@ -75,24 +83,29 @@ class ModelBinding:
     def __init__(self, model: str, **defaults: Any) -> None:
         default_registry.get_model(model)
         self.model = model
+        guard(defaults)
         self._defaults = defaults
 
     def __call__(self, prompt: Prompt, **overrides: Any) -> ChatResponse:
         """Answer a prompt; an override serves for this call only."""
+        guard(overrides)
         return default_registry.invoke_model(self.model, prompt, **(self._defaults | overrides))
 
     async def acall(self, prompt: Prompt, **overrides: Any) -> ChatResponse:
         """Answer a prompt without blocking the event loop."""
+        guard(overrides)
         return await default_registry.invoke_model_async(
             self.model, prompt, **(self._defaults | overrides)
         )
 
     def stream(self, prompt: Prompt, **overrides: Any) -> Stream:
         """Answer a prompt in pieces."""
+        guard(overrides)
         return default_registry.stream_model(self.model, prompt, **(self._defaults | overrides))
 
     def astream(self, prompt: Prompt, **overrides: Any) -> AsyncStream:
         """Answer a prompt in pieces, for an event loop."""
+        guard(overrides)
         return default_registry.astream_model(self.model, prompt, **(self._defaults | overrides))
 
     def __repr__(self) -> str:
@@ -103,15 +116,12 @@ class ModelBinding:
         return _restored, (self.model, _public(self._defaults))
 
 
-_KEY_HEADER = "(?i)auth|key|token|secret|cookie|credential"
-
-
 def _public(defaults: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters without what holds a key."""
     public = {name: value for name, value in defaults.items() if name != "api_key"}
     if headers := public.get("extra_headers"):
         public["extra_headers"] = {
-            name: value for name, value in headers.items() if not re.search(_KEY_HEADER, name)
+            name: value for name, value in headers.items() if not KEY_HEADER.search(name)
         }
     return public
 

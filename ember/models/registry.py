@@ -16,6 +16,7 @@ from ember.models.schemas import ChatResponse, Prompt, UsageStats
 from ember.models.streams import AsyncStream, Stream
 from ember.providers import base
 from ember.providers.base import BaseProvider
+from ember.providers.call import GUARDED, guard
 from ember.providers.servers import SERVERS
 
 __all__ = ["ModelRegistry", "UsageSummary"]
@@ -79,6 +80,8 @@ class ModelRegistry:
             ModelProviderError: The call cannot be made as it is set up.
             ProviderAPIError: The provider failed.
         """
+        if not GUARDED.isdisjoint(params):
+            guard(params)
         entry = self._entry(model)
         with _Observed(entry, self._metrics) as observed:
             answer = entry.provider.complete(prompt, entry.wire_id, **params)
@@ -86,6 +89,8 @@ class ModelRegistry:
 
     async def invoke_model_async(self, model: str, prompt: Prompt, **params: Any) -> ChatResponse:
         """`invoke_model` without blocking the event loop."""
+        if not GUARDED.isdisjoint(params):
+            guard(params)
         entry = self._entry(model)
         with _Observed(entry, self._metrics) as observed:
             answer = await entry.provider.acomplete(prompt, entry.wire_id, **params)
@@ -96,12 +101,16 @@ class ModelRegistry:
 
         What the provider raises comes from the iteration.
         """
+        if not GUARDED.isdisjoint(params):
+            guard(params)
         entry = self._entry(model)
         source = entry.provider.stream(prompt, entry.wire_id, **params)
         return Stream(source, lambda: _Observed(entry, self._metrics))
 
     def astream_model(self, model: str, prompt: Prompt, **params: Any) -> AsyncStream:
         """`stream_model` for an event loop."""
+        if not GUARDED.isdisjoint(params):
+            guard(params)
         entry = self._entry(model)
         source = entry.provider.stream(prompt, entry.wire_id, **params)
         return AsyncStream(source, lambda: _Observed(entry, self._metrics))
@@ -183,11 +192,12 @@ class _Entry(NamedTuple):
 class _Observed:
     """One call: counts it, times it, and reports it to the metrics."""
 
-    __slots__ = ("_entry", "_metrics", "_started")
+    __slots__ = ("_answer", "_entry", "_metrics", "_started")
 
     def __init__(self, entry: _Entry, metrics: Mapping[str, Any]) -> None:
         self._entry = entry
         self._metrics = metrics
+        self._answer: object = None
         self._started = time.perf_counter()
 
     def __enter__(self) -> _Observed:
@@ -199,17 +209,19 @@ class _Observed:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
+        response = self._answer
         if isinstance(error, ModelProviderError):
-            paid = error.context.get("response")  # answered, but its price is malformed
-            if isinstance(paid, ChatResponse):
-                self._count(paid.usage)
+            # Answered, but its price is malformed.
+            response = error.context.get("response")
+        if isinstance(response, ChatResponse):
+            self._count(response.usage)
         if self._metrics:
             self._report(error)
 
     def answered(self, answer: ChatResponse) -> ChatResponse:
-        """Finish and count an answer."""
+        """Finish an answer, to be counted at the end of the block."""
         response = answer if self._entry.provider.is_priced else self.finished(answer)
-        self._count(response.usage)
+        self._answer = response
         return response
 
     def finished(self, answer: ChatResponse) -> ChatResponse:

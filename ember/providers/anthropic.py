@@ -79,7 +79,8 @@ class AnthropicMessages(HTTPProvider):
     }
 
     def url(self, call: Call) -> str:
-        return f"{call.base_url.removesuffix('/v1')}/v1/messages"
+        base, mark, query = call.base_url.partition("?")
+        return f"{base.rstrip('/').removesuffix('/v1')}/v1/messages{mark}{query}"
 
     def headers(self, call: Call) -> Headers:
         headers = super().headers(call)

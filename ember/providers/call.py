@@ -6,6 +6,7 @@ a debugger, a logger or a test's failure report that prints the variables of a f
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from ember.pricing.cost import Billing
 
 __all__ = [
+    "GUARDED",
+    "KEY_HEADER",
     "NO_HEADERS",
     "Address",
     "Answer",
@@ -30,7 +33,7 @@ __all__ = [
     "as_object",
     "as_stops",
     "as_timeout",
-    "guarded",
+    "guard",
 ]
 
 
@@ -63,8 +66,19 @@ class Address(str):
         shown = f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
         return repr(f"{shown}?***" if "?" in rest else shown)
 
+    def secrets(self) -> list[Key]:
+        """The password and the query's values, which may be keys."""
+        rest, _, query = self.partition("?")
+        password = rest.partition("://")[2].partition("/")[0].rpartition("@")[0].partition(":")[2]
+        values = [pair.partition("=")[2] for pair in query.split("&")]
+        return [Key(value) for value in (password, *values) if value]
+
 
 NO_HEADERS = Headers()
+KEY_HEADER = re.compile("auth|key|token|secret|cookie|credential", re.IGNORECASE)
+"""In the names of headers that carry a key."""
+GUARDED = frozenset({"api_key", "base_url", "extra_headers"})
+"""Parameters that may hold a key."""
 _GUARDS: Mapping[str, tuple[type, type]] = {
     "api_key": (str, Key),
     "base_url": (str, Address),
@@ -72,12 +86,11 @@ _GUARDS: Mapping[str, tuple[type, type]] = {
 }
 
 
-def guarded(params: dict[str, Any]) -> dict[str, Any]:
-    """The parameters, those that may hold a key in types whose repr hides it."""
-    for name, (kind, guard) in _GUARDS.items():
-        if type(value := params.get(name)) is kind:
-            params[name] = guard(value)
-    return params
+def guard(params: dict[str, Any]) -> None:
+    """Put the parameters that may hold a key into types whose repr hides it."""
+    for name, (kind, guarded) in _GUARDS.items():
+        if type(params.get(name)) is kind:
+            params[name] = guarded(params[name])
 
 
 class Call(NamedTuple):
@@ -98,7 +111,7 @@ class Call(NamedTuple):
     messages: Sequence[Message]
     params: Mapping[str, Any]
     stream: bool
-    base_url: str
+    base_url: Address
     key: Key | None
     timeout: Timeout = Timeout()
     extra_headers: Mapping[str, str] = NO_HEADERS
@@ -179,9 +192,10 @@ def as_headers(value: object) -> Headers:
     if not isinstance(value, Mapping):
         what = type(value).__name__
         raise ModelProviderError(f"extra_headers= is a dict of names and values, not {what}")
-    for name, text in cast("Mapping[object, object]", value).items():
-        if not isinstance(name, str) or not isinstance(text, str):
-            what = f"{name!r}: a value of type {type(text).__name__}"
+    given = cast("Mapping[object, object]", value)
+    for name in given:
+        if not isinstance(name, str) or not isinstance(given[name], str):
+            what = f"{name!r}: a value of type {type(given[name]).__name__}"
             raise ModelProviderError(f"extra_headers= holds strings only, not {what}")
     return Headers(cast("Mapping[str, str]", value))
 

@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from ember.conversation.messages import Message
 from ember.conversation.parts import NativePart, Part, Text, ToolResult, json_or_text
@@ -142,14 +143,21 @@ class GoogleGenerate(HTTPProvider):
     merged = ("generationConfig", "thinkingConfig")
 
     def url(self, call: Call) -> str:
-        base = call.base_url
+        base, _, query = call.base_url.partition("?")
+        base = base.rstrip("/")
         if not _VERSION_AT_END.search(base):
             # google-genai 3 defaults to v1, which lacks what is in preview.
             base = f"{base}/{os.environ.get('GOOGLE_GENAI_API_VERSION', '').strip() or 'v1beta'}"
         kept = call.model.startswith(("models/", "tunedModels/", "projects/", "publishers/"))
-        path = call.model if kept else f"models/{call.model}"
-        method = "streamGenerateContent?alt=sse" if call.stream else "generateContent"
-        return f"{base}/{path}:{method}"
+        path = quote(call.model if kept else f"models/{call.model}")
+        if {".", ".."}.intersection(path.split("/")):
+            raise ModelProviderError(
+                f"google has no model {call.model!r}: its name stands in the URL's path",
+                {"provider": self.server.name, "model": call.model},
+            )
+        method = "streamGenerateContent" if call.stream else "generateContent"
+        query = "&".join(filter(None, ["alt=sse" if call.stream else "", query]))
+        return f"{base}/{path}:{method}{'?' if query else ''}{query}"
 
     def body(self, call: Call) -> dict[str, Any]:
         body: dict[str, Any] = {"contents": _contents(call.messages)}

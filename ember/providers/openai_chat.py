@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 from ember.conversation.media import Media
 from ember.conversation.messages import Message
@@ -94,8 +94,6 @@ _BILLED = places(
 class OpenAIChat(HTTPProvider):
     """Chat completions, spoken to OpenAI or to a server that is compatible with it."""
 
-    path: ClassVar[str] = "/chat/completions"
-
     def serving(self, model: str, params: Mapping[str, Any]) -> HTTPProvider:
         """OpenAI's models that reason call tools on the Responses API only."""
         if self.server.name != "openai" or not params.get("tools"):
@@ -113,7 +111,7 @@ class OpenAIChat(HTTPProvider):
 
     def url(self, call: Call) -> str:
         base, mark, query = call.base_url.partition("?")
-        return f"{base}{self.path}{mark}{query}"
+        return f"{base.rstrip('/')}/chat/completions{mark}{query}"
 
     def body(self, call: Call) -> dict[str, Any]:
         server = self.server
@@ -168,7 +166,7 @@ class OpenAIChat(HTTPProvider):
 
     def read(self, body: Mapping[str, Any]) -> Answer | None:
         choices = entries(body.get("choices"))
-        usage = _usage_of(body)
+        usage = fields(body.get("usage")) or _groq_usage(body)
         if not choices and not (body.get("object") == "chat.completion" and usage):
             return None
         # With n > 1 the first choice is the answer; the others are in `raw`. Without any, the
@@ -180,16 +178,18 @@ class OpenAIChat(HTTPProvider):
         kept = {key: message[key] for key in ("tool_calls", *_THOUGHTS) if message.get(key)}
         reasoning = thoughts or string(message.get("reasoning"))
         word = choice.get("finish_reason")
-        stats, billing = _counted(usage, string(body.get("service_tier")))
+        refusal, model = string(message.get("refusal")), string(body.get("model"))
+        answer_id = string(body.get("id"))
+        stats, billing = _counted(usage, body.get("service_tier"))
         return Answer(
             text,
             # Nothing is said by null, and by Snowflake's "".
             _FINISH.get(word.lower(), "other") if isinstance(word, str) and word else None,
             _tool_calls(message) if kept or "function_call" in message else (),
             reasoning or string(message.get("reasoning_content")) or None,
-            string(message.get("refusal")) or None,
-            string(body.get("model")),
-            string(body.get("id")) or None,
+            refusal or None,
+            model,
+            answer_id or None,
             {"role": "assistant", "content": message.get("content"), **kept},
             stats,
             billing,
@@ -300,7 +300,7 @@ class _ChatFold(Fold):
         for key in ("id", "model"):
             if string(event.get(key)):
                 about[key] = event[key]
-        if (event.get("usage") or "x_groq" in event) and (usage := _usage_of(event)):
+        if usage := fields(event.get("usage")) or _groq_usage(event):
             self.started = True
             # The last one counts, but a chunk full of zeros says nothing about what was counted.
             if "usage" not in about or counts(usage, _TOKENS):
@@ -465,12 +465,12 @@ def _function(call: Mapping[str, Any]) -> Mapping[str, Any]:
     return fields(call.get(kinds[0])) or fields(call.get(kinds[1])) or call
 
 
-def _usage_of(body: Mapping[str, Any]) -> Mapping[str, Any]:
-    # Groq's streams have it under a name of their own.
-    return fields(body.get("usage")) or fields(fields(body.get("x_groq")).get("usage"))
+def _groq_usage(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The usage of Groq's streams, which have it under a name of their own."""
+    return fields(fields(body.get("x_groq")).get("usage")) if "x_groq" in body else NOTHING
 
 
-def _counted(usage: Mapping[str, Any], tier: str) -> tuple[UsageStats | None, Billing | None]:
+def _counted(usage: Mapping[str, Any], tier: object) -> tuple[UsageStats | None, Billing | None]:
     """What the answer used, in the normalised meaning, and what its price needs besides."""
     if not usage:
         return None, None
@@ -485,12 +485,7 @@ def _counted(usage: Mapping[str, Any], tier: str) -> tuple[UsageStats | None, Bi
         # With a key of the caller's at the upstream the seller bills beside OpenRouter.
         upstream = fields(usage.get("cost_details")).get("upstream_inference_cost")
         reported += dollars(upstream) or 0
-    stats = UsageStats(
-        prompt,
-        completion,
-        total or prompt + completion,
-        found.get("cached", 0),
-        found.get("written", 0),
-        reasoning,
-    )
-    return stats, Billing(counts(usage, _BILLED), tier or None, reported)
+    billing = Billing(counts(usage, _BILLED), string(tier) or None, reported)
+    cached, written = found.get("cached", 0), found.get("written", 0)
+    total = total or prompt + completion
+    return UsageStats(prompt, completion, total, cached, written, reasoning), billing

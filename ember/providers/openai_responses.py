@@ -68,7 +68,7 @@ class OpenAIResponses(HTTPProvider):
 
     def url(self, call: Call) -> str:
         base, mark, query = call.base_url.partition("?")
-        return f"{base}/responses{mark}{query}"
+        return f"{base.rstrip('/')}/responses{mark}{query}"
 
     def body(self, call: Call) -> dict[str, Any]:
         body: dict[str, Any] = {"model": call.model}

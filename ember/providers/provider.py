@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import AsyncGenerator, Collection, Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,6 +20,7 @@ from ember.exceptions import ModelProviderError, ProviderAPIError
 from ember.models.schemas import ChatResponse, Chunk, UsageStats
 from ember.providers.base import BaseProvider
 from ember.providers.call import (
+    KEY_HEADER,
     NO_HEADERS,
     Address,
     Answer,
@@ -198,15 +200,14 @@ class HTTPProvider(BaseProvider):
         """
         name = self.server.name
         headers = self.headers(call)
-        for header, value in call.extra_headers.items():
-            headers[header.lower()] = value
+        headers.update({header.lower(): value for header, value in call.extra_headers.items()})
         _check_headers(headers, name)
+        url = Address(self.url(call))
         body = self.body(call)
         try:
             content = _ENCODER.encode(body).encode()
         except (TypeError, ValueError) as error:
             raise _not_json(body, name, error) from error
-        url = Address(self.url(call))
         return transport.Request(url, headers, content, call.timeout, name, call.model)
 
     def headers(self, call: Call) -> Headers:
@@ -296,28 +297,32 @@ class HTTPProvider(BaseProvider):
         status, headers = reply.status, reply.headers
         body = parsed(text_of(reply.content))
         if not 200 <= status < 300:
-            raise self.error(call, status, headers, body)
-        if not isinstance(body, dict):
-            return self._read_as_stream(call, reply, body)
-        item = cast("Mapping[str, Any]", body)
-        answer = self.read(item)
-        if _reports_error(item):
-            raise _with_answer(self.error(call, status, headers, item), answer)
-        if answer is None:
-            raise self.bad_response(call, status, headers, item)
-        return self.response(call, answer, headers, item)
-
-    def _read_as_stream(self, call: Call, reply: transport.Reply, body: object) -> ChatResponse:
-        """Some servers stream whether asked to or not, and Google may send an array."""
-        streamed = StreamedCall(self, call)
-        try:
-            for _ in streamed.read(reply):
-                pass
-        except ProviderAPIError as error:
+            error = self.error(call, status, headers, body)
+        elif isinstance(body, dict):
+            item = cast("Mapping[str, Any]", body)
+            answer = self.read(item)
+            failed = _reports_error(item)
+            if answer is not None and not failed:
+                return self.response(call, answer, headers, item)
+            if failed:
+                error = _with_answer(self.error(call, status, headers, item), answer)
+            else:
+                error = self.bad_response(call, status, headers, item)
+            item = {}
+        else:
+            # Some servers stream whether asked to or not, and Google may send an array.
+            streamed = StreamedCall(self, call)
+            try:
+                for _ in streamed.read(status, headers, [reply.content]):
+                    pass
+                return streamed.response()
+            except ProviderAPIError as broken:
+                error = broken.with_traceback(None)
             if error.error_type == "incomplete_stream" and not error.context["partial_text"]:
-                raise self.bad_response(call, reply.status, reply.headers, body) from None
-            raise
-        return streamed.response()
+                error = self.bad_response(call, status, headers, body)
+        # Some servers repeat the key: no variable of a frame that is left shows what they sent.
+        del reply, body
+        raise error
 
     def response(
         self, call: Call, answer: Answer, headers: Mapping[str, str], raw: object
@@ -326,7 +331,7 @@ class HTTPProvider(BaseProvider):
         from ember.pricing import cost as pricing  # late: prices are read at the first cost
 
         name, model = self.server.name, answer.model or call.model
-        identity = request_id(headers) or answer.request_id
+        identity = headers.get("x-request-id") or request_id(headers) or answer.request_id
         usage = answer.usage
         failure: ModelProviderError | None = None
         if usage is None:  # nobody counted, and the cost stays unknown
@@ -412,6 +417,7 @@ class StreamedCall:
     def run(self) -> Generator[Chunk]:
         """Send the request and yield what the answer brings, as it arrives."""
         assert self._request is not None
+        piece = b""
         try:
             with transport.open(self._request) as body:
                 self.start(body.status, body.headers)
@@ -419,12 +425,13 @@ class StreamedCall:
                     yield from self.feed(piece)
             yield from self._finish()
         except ProviderAPIError as error:
-            _with_answer(error, self.answer())
-            raise
+            piece = b""  # see `HTTPProvider.answer`
+            raise _with_answer(error, self.answer()) from error.__cause__
 
     async def arun(self) -> AsyncGenerator[Chunk]:
         """`run` without blocking the event loop."""
         assert self._request is not None
+        piece = b""
         try:
             async with transport.aopen(self._request) as body:
                 self.start(body.status, body.headers)
@@ -434,23 +441,26 @@ class StreamedCall:
             for chunk in self._finish():
                 yield chunk
         except ProviderAPIError as error:
-            _with_answer(error, self.answer())
-            raise
+            piece = b""
+            raise _with_answer(error, self.answer()) from error.__cause__
 
-    def read(self, *replies: transport.Reply) -> Iterator[Chunk]:
-        """What an answer brings that has come already; each reply holds a piece of its body.
+    def read(
+        self, status: int, headers: Mapping[str, str], pieces: Sequence[bytes]
+    ) -> Iterator[Chunk]:
+        """What an answer brings that has come already, in these pieces.
 
         Raises:
             ProviderAPIError: The answer is or holds an error, or it ended too early.
         """
+        self.start(status, headers)
+        piece = b""
         try:
-            for status, headers, piece in replies:
-                self.start(status, headers)
+            for piece in pieces:
                 yield from self.feed(piece)
             yield from self._finish()
         except ProviderAPIError as error:
-            _with_answer(error, self.answer())
-            raise
+            pieces, piece = (), b""
+            raise _with_answer(error, self.answer()) from error.__cause__
 
     def answer(self) -> Answer:
         """What was read so far."""
@@ -476,8 +486,7 @@ class StreamedCall:
     def _finish(self) -> Iterator[Chunk]:
         """The chunks that the end of the body completes."""
         if not 200 <= self._status < 300:
-            body = parsed(text_of(b"".join(self._failed)))
-            raise self._provider.error(self._call, self._status, self._headers, body)
+            raise self._refused()
         for name, data in self._decoder.finish():
             if (chunk := self._read(name, data, at_end=True)) is not None:
                 yield chunk
@@ -500,6 +509,10 @@ class StreamedCall:
                 **_STREAM,
             },
         )
+
+    def _refused(self) -> ProviderAPIError:
+        body = parsed(text_of(b"".join(self._failed)))
+        return self._provider.error(self._call, self._status, self._headers, body)
 
     def _read(self, name: str, data: str, at_end: bool = False) -> Chunk | None:
         fold = self._fold
@@ -538,6 +551,7 @@ def _reports_error(body: Mapping[str, Any]) -> bool:
 
 def _with_answer(error: ProviderAPIError, answer: Answer | None) -> ProviderAPIError:
     """The error, with what the provider had already answered: that is paid for."""
+    error = error.with_traceback(None)  # its frames hold the answer, which may repeat the key
     error.context["partial_text"] = answer.text if answer else ""
     if answer and answer.usage is not None:
         error.context["usage"] = answer.usage.as_dict()
@@ -546,22 +560,22 @@ def _with_answer(error: ProviderAPIError, answer: Answer | None) -> ProviderAPIE
     return error
 
 
-_KEY_HEADERS = frozenset({"authorization", "x-api-key", "api-key", "x-goog-api-key"})
-
-
 def _keys(call: Call) -> list[Key]:
     """What must not come back in an error."""
-    given = [v for name, v in call.extra_headers.items() if name.lower() in _KEY_HEADERS]
-    return [call.key or Key(), *(Key(value.removeprefix("Bearer ")) for value in given)]
+    given = [value for name, value in call.extra_headers.items() if KEY_HEADER.search(name)]
+    keys = [Key(value.removeprefix("Bearer ")) for value in given]
+    return [call.key or Key(), *keys, *call.base_url.secrets()]
+
+
+_SENDABLE = re.compile(r"[ -~]*").fullmatch
 
 
 def _check_headers(headers: Headers, provider: str) -> None:
-    text = "".join([*headers, *headers.values()])
-    if text.isascii() and text.isprintable():
+    if _SENDABLE("".join([*headers, *headers.values()])):
         return
-    for name, value in headers.items():
-        if not value.isascii() or not value.isprintable() or not name.isascii():
-            # The value may be a key: the message does not show it.
+    for name in headers:
+        if not headers[name].isascii() or not headers[name].isprintable() or not name.isascii():
+            # The value may be a key: neither the message nor a variable here shows it.
             raise ModelProviderError(
                 f"{provider}: the header {name!r} cannot be sent: it holds a line break or a "
                 "character beyond ASCII; look at the key, or at extra_headers=",

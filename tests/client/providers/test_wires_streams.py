@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from ember.exceptions import EmberError, ProviderAPIError
 from ember.models.routing import built_in
-from ember.transport.send import Reply
 from tests.corpus import needs_corpus, player, rows
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ def read(wire: str, pieces: list[bytes], status: int = 200) -> dict[str, Any]:
     text: list[str] = []
     error: ProviderAPIError | None = None
     try:
-        for chunk in streamed.read(*(Reply(status, {}, piece) for piece in pieces)):
+        for chunk in streamed.read(status, {}, pieces):
             text.append(chunk.text)
     except ProviderAPIError as raised:
         error = raised
@@ -335,7 +334,7 @@ def test_incomplete_stream_tells_the_usage_so_far() -> None:
     body = f"data: {json.dumps(start)}\n\n{BEGUN['anthropic']}\n\n".encode()
     streamed = built_in("anthropic").stream("hi", "m", api_key="sk-of-a-test")
     with pytest.raises(ProviderAPIError) as caught:
-        list(streamed.read(Reply(200, {"request-id": "req_1"}, body)))
+        list(streamed.read(200, {"request-id": "req_1"}, [body]))
     assert caught.value.context["usage"]["prompt_tokens"] == 9
     assert caught.value.context["request_id"] == "req_1"
     assert caught.value.retryable is False
