@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -61,3 +62,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("figures")
         for text in measured:
             terminalreporter.write_line(str(text))
+
+
+@pytest.fixture(scope="session")
+def unpacked_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with what the built wheel installs, to be put on a process's path."""
+    wheels = pytest.importorskip("hatchling.builders.wheel", reason="the wheel's build backend")
+    folder = tmp_path_factory.mktemp("wheel")
+    builder = wheels.WheelBuilder(str(Path(__file__).parents[1]))
+    (wheel,) = builder.build(directory=str(folder / "dist"), versions=["standard"])
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "unpacked")
+    return folder / "unpacked"

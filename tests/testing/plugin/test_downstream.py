@@ -5,14 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
-
-import pytest
 
 from ember_testing import fault_server
 
-ROOT = Path(__file__).parents[3]
 APP = """
 from ember.api import models
 from ember.api.exceptions import ProviderAPIError
@@ -81,15 +77,9 @@ def test_recorded_and_broken():
 """
 
 
-def test_a_project_that_installs_the_wheel(tmp_path: Path) -> None:
+def test_a_project_that_installs_the_wheel(tmp_path: Path, unpacked_wheel: Path) -> None:
     """A project with the built wheel records, replays with the server gone, fakes and generates."""
-    wheels = pytest.importorskip("hatchling.builders.wheel", reason="the wheel's build backend")
-    (wheel,) = wheels.WheelBuilder(str(ROOT)).build(
-        directory=str(tmp_path / "dist"), versions=["standard"]
-    )
-    unpacked, project = tmp_path / "unpacked", tmp_path / "project"
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(unpacked)
+    project = tmp_path / "project"
     project.mkdir()
     (project / "app.py").write_text(APP)
     (project / "test_app.py").write_text(TESTS)
@@ -101,7 +91,7 @@ def test_a_project_that_installs_the_wheel(tmp_path: Path) -> None:
             cwd=project,
             env={
                 **os.environ,
-                "PYTHONPATH": os.pathsep.join([str(unpacked), str(project)]),
+                "PYTHONPATH": os.pathsep.join([str(unpacked_wheel), str(project)]),
                 "OPENAI_API_KEY": "sk-of-a-project",
                 "OPENAI_BASE_URL": f"{url}/v1",
             },
