@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex, cast
 
 from ember.conversation.messages import Message
 from ember.exceptions import ModelProviderError
@@ -38,18 +39,32 @@ __all__ = [
 
 
 class Key(str):
-    """A key, or a header that carries one; its repr does not show it."""
+    """A key, or a header that carries one; the repr, also that of a part, does not show it."""
 
     __slots__ = ()
 
     def __repr__(self) -> str:
         return "'***'"
 
+    def __getitem__(self, index: SupportsIndex | slice) -> Key:
+        return Key(super().__getitem__(index))
+
 
 class Headers(dict[str, str]):
-    """HTTP headers by name; the repr shows the names only."""
+    """HTTP headers by name; the repr shows the names only, that of a value nothing.
+
+    Reporters such as rich and Sentry print each value by itself.
+    """
 
     __slots__ = ()
+
+    def __init__(self, values: Mapping[str, Any] = MappingProxyType({})) -> None:
+        super().__init__(
+            {name: Key(value) if type(value) is str else value for name, value in values.items()}
+        )
+
+    def __setitem__(self, name: str, value: str) -> None:
+        super().__setitem__(name, Key(value))
 
     def __repr__(self) -> str:
         return repr(dict.fromkeys(self, "***"))
@@ -65,6 +80,9 @@ class Address(str):
         host, slash, path = rest.partition("?")[0].partition("/")
         shown = f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
         return repr(f"{shown}?***" if "?" in rest else shown)
+
+    def __getitem__(self, index: SupportsIndex | slice) -> Key:
+        return Key(super().__getitem__(index))
 
     def secrets(self) -> list[Key]:
         """The password and the query's values, which may be keys."""

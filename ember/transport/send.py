@@ -318,9 +318,9 @@ class _Mapped:
     ) -> None:
         # A host name that has no form in DNS is a UnicodeError.
         if isinstance(error, (httpx.InvalidURL, *_SETUP_ERRORS, UnicodeError)):
-            raise _setup_error(error, self._request) from error
+            raise _setup_error(error, self._request) from _without_frames(error)
         if isinstance(error, httpx.HTTPError):
-            raise _api_error(error, self._request, self._streamed) from error
+            raise _api_error(error, self._request, self._streamed) from _without_frames(error)
 
 
 def _setup_error(error: Exception, request: Request) -> ModelProviderError:
@@ -393,6 +393,13 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         yield cause
         seen.add(id(cause))
         cause = cause.__cause__ or cause.__context__
+
+
+def _without_frames(error: BaseException) -> BaseException:
+    """An error without the frames of httpx, which hold the request, in which a key stands."""
+    for cause in _causes(error):
+        cause.__traceback__ = None
+    return error
 
 
 def _context(request: Request, error_type: ErrorType, phase: str) -> dict[str, Any]:

@@ -1,0 +1,298 @@
+"""No traceback, repr or report shows a key, whatever fails, and however the frames are printed."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import dataclasses
+import json
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from types import TracebackType
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from ember.api import models
+from ember.exceptions import EmberError
+from tests.loopback import Received, Reply, reset, scripted, serving
+
+KEY = "sk-live-J4mQz7RkX2vBn9TcW5yHd8LpFg3S"
+MODELS = {
+    "openai": "openai/gpt-4",
+    "openai-responses": "openai-responses/o3-pro",
+    "anthropic": "anthropic/claude-3-opus",
+    "google": "google/gemini-pro",
+}
+VARIABLES = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GOOGLE_API_KEY")
+
+
+# --- what fails ----------------------------------------------------------------------------------
+
+EVENTS = {
+    "openai": '{"choices": [{"index": 0, "delta": {"content": "so far"}}]}',
+    "openai-responses": '{"type": "response.output_text.delta", "delta": "so far"}',
+    "anthropic": '{"type": "content_block_delta", "index": 0, "delta": '
+    '{"type": "text_delta", "text": "so far"}}',
+    "google": '{"candidates": [{"content": {"parts": [{"text": "so far"}]}}]}',
+}
+STREAM = {"content-type": "text/event-stream"}
+
+
+def answer(request: Received) -> Reply:
+    """Fails as the path says, `/FAILURE/WIRE/...`; some providers repeat the key in their error."""
+    _, failure, wire, *_ = request.path.split("/")
+    failure, _, echo = failure.partition("-")
+    message = f"Incorrect API key provided: {KEY}" if echo else "No."
+    refusal = json.dumps({"type": "error", "error": {"message": message, "type": "x"}}).encode()
+    begun = f"data: {EVENTS[wire]}\n\n".encode()
+    if failure.isdecimal():
+        return Reply(refusal, status=int(failure))
+    return {
+        "shape": Reply(b'{"answer": 42}'),
+        "page": Reply(b"<html>Sign in</html>", headers={"content-type": "text/html"}),
+        "empty": Reply(),
+        "late": Reply(b"{}", delay=0.3),
+        "stall": Reply(pieces=[begun, begun], pause=0.3, headers=STREAM),
+        "cut": Reply(pieces=[begun], cut=True, headers=STREAM),
+        "ends": Reply(pieces=[begun], headers=STREAM),
+        "inside": Reply(pieces=[begun, b"event: error\ndata: %b\n\n" % refusal], headers=STREAM),
+    }[failure]
+
+
+ANSWERED = ("401", "429", "500", "401-echo", "500-echo", "inside-echo", "shape", "page", "empty",
+            "late", "stall", "cut", "ends", "inside")  # fmt: skip
+
+
+# --- the ways to call ----------------------------------------------------------------------------
+
+
+def whole(model: str, **params: Any) -> None:
+    """The plain call."""
+    models(model, "hi", **params)
+
+
+def streamed(model: str, **params: Any) -> None:
+    """The streamed call."""
+    list(models.stream(model, "hi", **params))
+
+
+async def awaited(model: str, **params: Any) -> None:
+    """The awaited call."""
+    await models.acall(model, "hi", **params)
+
+
+async def awaited_stream(model: str, **params: Any) -> None:
+    """The awaited stream."""
+    [chunk async for chunk in models.astream(model, "hi", **params)]
+
+
+def bound(model: str, **params: Any) -> None:
+    """The call of a binding."""
+    models.instance(model, **params)("hi")
+
+
+WAYS: dict[str, Callable[..., Any]] = {
+    "whole": whole,
+    "streamed": streamed,
+    "awaited": lambda model, **params: asyncio.run(awaited(model, **params)),
+    "awaited_stream": lambda model, **params: asyncio.run(awaited_stream(model, **params)),
+    "bound": bound,
+}
+STREAMING = ("streamed", "awaited_stream")
+
+
+# --- the search ----------------------------------------------------------------------------------
+
+
+def pieces(secret: str) -> set[str]:
+    """All forms of a key that a reader could use, in whole or in a part of eight characters."""
+    encoded = base64.b64encode(secret.encode()).decode()
+    forms = {secret, quote(secret, safe=""), encoded}
+    return {form[at : at + 8] for form in forms for at in range(8, len(form) - 7)}
+
+
+PIECES = pieces(KEY)
+
+
+def holds_key(text: str) -> bool:
+    """Whether a part of the key stands in a text."""
+    return any(piece in text for piece in PIECES)
+
+
+def shown(value: object, depth: int = 4) -> Iterator[str]:
+    """What a reporter prints of a local: its repr, and that of what it is made of."""
+    try:
+        yield repr(value)
+    except Exception:  # of an object that was not made to its end
+        return
+    if isinstance(value, str | bytes):
+        yield repr(value[:80])  # how rich shortens a long text
+    if not depth:
+        return
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from shown(name, 0)
+            yield from shown(item, depth - 1)
+    elif isinstance(value, list | tuple | set | frozenset):
+        for item in value:
+            yield from shown(item, depth - 1)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            if field.repr and hasattr(value, field.name):
+                yield from shown(getattr(value, field.name), depth - 1)
+
+
+def frames(error: BaseException) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The frames of an error and of all that it came from, without those of this file."""
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        each = waiting.pop()
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        waiting += [each.__cause__, *getattr(each, "exceptions", ())]
+        if not each.__suppress_context__:
+            waiting.append(each.__context__)
+        at: TracebackType | None = each.__traceback__
+        while at is not None:
+            code = at.tb_frame.f_code
+            if code.co_filename != __file__:
+                yield f"{code.co_filename}:{at.tb_lineno} {code.co_name}", at.tb_frame.f_locals
+            at = at.tb_next
+
+
+def leaks(error: BaseException) -> list[str]:
+    """Where a key can be read in an error, its traceback and the locals of its frames."""
+    texts = {"message": str(error), "repr": repr(error), "context": repr(vars(error))}
+    texts["traceback"] = "".join(traceback.format_exception(error))
+    found = [where for where, text in texts.items() if holds_key(text)]
+    for where, names in frames(error):
+        for name, value in names.items():
+            if any(map(holds_key, shown(value))):
+                found.append(f"{where}: {name}")
+    return found
+
+
+def search(call: Callable[..., Any], model: str, **params: Any) -> list[str]:
+    """Make a call that fails, and search what it raised."""
+    try:
+        call(model, **params)
+    except EmberError as error:
+        return leaks(error)
+    raise AssertionError("the call did not fail")
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """A server on which everything fails."""
+    with serving(answer) as server:
+        yield server.url
+
+
+@pytest.fixture
+def key(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The key, in the environment."""
+    for name in VARIABLES:
+        monkeypatch.setenv(name, KEY)
+    return KEY
+
+
+def test_the_search_finds_what_reporters_print() -> None:
+    """A key in an error's words, its cause, or a local of a frame below the caller's is found."""
+    error = EmberError(f"no {KEY[-8:]}")
+    assert leaks(error) == ["message", "repr", "traceback"]
+    try:
+        json.loads("[" + KEY)
+    except ValueError as cause:
+        error = EmberError("no")
+        error.__cause__ = cause
+    assert {where.rpartition(": ")[2] for where in leaks(error)} >= {"s"}
+    assert holds_key(base64.b64encode(KEY.encode()).decode())
+
+
+@pytest.mark.usefixtures("key")
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("wire", MODELS)
+def test_no_frame_shows_a_key(way: str, wire: str, url: str) -> None:
+    """Whatever the provider answers, no local of any frame below the caller's holds the key."""
+    found = {
+        name: where
+        for name in ANSWERED
+        if way in STREAMING or name not in ("stall", "ends")
+        if (where := search(WAYS[way], MODELS[wire], base_url=f"{url}/{name}/{wire}", timeout=0.1))
+    }
+    assert not found, json.dumps(found, indent=1)
+
+
+def sources(base_url: str) -> dict[str, dict[str, Any]]:
+    """The places in which a caller may give a key."""
+    scheme, _, rest = base_url.partition("://")
+    return {
+        "api_key": {"base_url": base_url, "api_key": KEY},
+        "authorization": {
+            "base_url": base_url,
+            "extra_headers": {"Authorization": f"Bearer {KEY}"},
+        },
+        "a header": {"base_url": base_url, "extra_headers": {"x-api-key": KEY}},
+        "an address": {"base_url": f"{scheme}://user:{KEY}@{rest}"},
+        "a query": {"base_url": f"{base_url}?api-key={KEY}"},
+    }
+
+
+@pytest.mark.parametrize("source", sources(""))
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("wire", MODELS)
+def test_no_frame_shows_a_key_that_the_caller_gave(
+    wire: str, way: str, source: str, url: str
+) -> None:
+    """The same for keys in the arguments of a call."""
+    found = {}
+    for name in ("401", "401-echo", "shape", "late"):
+        params = sources(f"{url}/{name}/{wire}")[source]
+        if where := search(WAYS[way], MODELS[wire], timeout=0.1, **params):
+            found[name] = where
+    assert not found, json.dumps(found, indent=1)
+
+
+WRONG: dict[str, dict[str, Any]] = {
+    "timeout": {"timeout": -1},
+    "tools": {"tools": 7},
+    "JSON": {"metadata": object()},
+    "a key that is no header": {"api_key": f"{KEY}\n"},
+    "a header that is none": {"extra_headers": {"x-api-key": f"{KEY}\n"}},
+    "a prompt": {"system": 7},
+    "nobody there": {"base_url": "http://127.0.0.1:1"},
+    "no such host": {"base_url": "http://nowhere.invalid"},
+    "no such scheme": {"base_url": "ftp://127.0.0.1"},
+    "no address": {"base_url": "http://[::1"},
+}
+
+
+@pytest.mark.usefixtures("key")
+@pytest.mark.parametrize("way", WAYS)
+def test_no_frame_shows_a_key_of_a_call_that_is_not_sent(way: str) -> None:
+    """The same where an argument is wrong, or the provider cannot be reached."""
+    found = {}
+    for name, params in WRONG.items():
+        given = {"api_key": KEY, "extra_headers": {"x-secret": KEY}, **params}
+        if where := search(WAYS[way], "openai/gpt-4", **given):
+            found[name] = where
+    assert not found, json.dumps(found, indent=1)
+
+
+@pytest.mark.usefixtures("key")
+@pytest.mark.parametrize("way", WAYS)
+def test_no_frame_shows_a_key_when_the_connection_breaks(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same where the request cannot be sent whole, and where a proxy refuses it."""
+    prompt = "word " * 200_000
+    with scripted(reset) as broken:
+        found = {"reset": search(WAYS[way], "openai/gpt-4", base_url=broken, system=prompt)}
+        for name in ("http_proxy", "HTTP_PROXY"):
+            monkeypatch.setenv(name, f"http://user:{KEY}@{broken.removeprefix('http://')}")
+        found["proxy"] = search(WAYS[way], "openai/gpt-4", base_url="http://model.invalid")
+    assert not any(found.values()), json.dumps(found, indent=1)
