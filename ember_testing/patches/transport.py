@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ember_testing.patches.patch import Patch
 from ember_testing.patches.sleep import note_call, wait, wait_async
-from ember_testing.wires.response import Broken, Request, Response
+from ember_testing.wires.response import Broken, HeaderValue, Request, Response
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -203,7 +203,7 @@ class _Seam:
             answerers = _asked(request.method, url := str(request.url))
             if not answerers:
                 return original(transport, request)
-            asked = Request(request.method, url, _pairs(request.headers), request.read())
+            asked = Request(request.method, url, _sent_headers(request), request.read())
             answer = _answer(answerers, asked)
             if isinstance(answer, Response):
                 if answer.delay and answer.status is not None:
@@ -228,7 +228,7 @@ class _Seam:
             answerers = _asked(request.method, url := str(request.url))
             if not answerers:
                 return await original(transport, request)
-            asked = Request(request.method, url, _pairs(request.headers), await request.aread())
+            asked = Request(request.method, url, _sent_headers(request), await request.aread())
             answer = _answer(answerers, asked)
             if isinstance(answer, Response):
                 if answer.delay:
@@ -287,6 +287,13 @@ class _Seam:
             extensions=more,
             request=request,
         )
+
+
+def _sent_headers(request: Any) -> Headers:
+    return tuple(
+        (name.decode("latin-1"), HeaderValue(value.decode("latin-1")))
+        for name, value in request.headers.raw
+    )
 
 
 def _pairs(headers: Any) -> Headers:

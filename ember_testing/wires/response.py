@@ -5,20 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, repeat
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, SupportsIndex, TypeAlias
 
 from ember.exceptions import ErrorType
 from ember_testing.wires.answer import Answer
 from ember_testing.wires.body import Headers, decoded
 
-__all__ = ["Broken", "End", "Request", "Response", "Sent", "plain"]
+__all__ = ["Broken", "End", "HeaderValue", "Request", "Response", "Sent", "plain"]
 
 _TIMED_OUT = "The read operation timed out"
 _OF_THE_ENCODED_BODY = ("content-encoding", "content-length")
 
 
+class HeaderValue(str):
+    """The value of a request's header, which may be a key: its repr does not show it."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+    def __getitem__(self, index: SupportsIndex | slice) -> HeaderValue:
+        return HeaderValue(super().__getitem__(index))
+
+
 class Request(NamedTuple):
-    """A request, its body whole."""
+    """A request, its body whole; the seam gives it headers of the type `HeaderValue`."""
 
     method: str
     url: str

@@ -8,15 +8,19 @@ import dataclasses
 import json
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 from urllib.parse import quote
 
+import httpx
 import pytest
 
+import ember_testing
 from ember.api import models
 from ember.exceptions import EmberError
 from tests.loopback import Received, Reply, reset, scripted, serving
+from tests.testing.chat import ask, chat
 
 KEY = "sk-live-J4mQz7RkX2vBn9TcW5yHd8LpFg3S"
 MODELS = {
@@ -296,3 +300,178 @@ def test_no_frame_shows_a_key_when_the_connection_breaks(
             monkeypatch.setenv(name, f"http://user:{KEY}@{broken.removeprefix('http://')}")
         found["proxy"] = search(WAYS[way], "openai/gpt-4", base_url="http://model.invalid")
     assert not any(found.values()), json.dumps(found, indent=1)
+
+
+# --- as pytest prints it -------------------------------------------------------------------------
+
+SUITE = """
+import asyncio, pytest
+from ember.api import models
+
+async def read(stream):
+    return [chunk async for chunk in stream]
+
+WAYS = {{
+    "whole": models,
+    "streamed": lambda *about, **params: list(models.stream(*about, **params)),
+    "awaited": lambda *about, **params: asyncio.run(models.acall(*about, **params)),
+    "awaited_stream": lambda *about, **params: asyncio.run(read(models.astream(*about, **params))),
+}}
+
+@pytest.mark.parametrize("failure", ["401-echo", "inside-echo", "late"])
+@pytest.mark.parametrize("wire, model", {models})
+@pytest.mark.parametrize("way", WAYS)
+def test_it(way, wire, model, failure):
+    WAYS[way](model, "hi", base_url=f"{url}/{{failure}}/{{wire}}", timeout=0.1)
+"""
+
+
+@pytest.mark.usefixtures("key")
+@pytest.mark.parametrize(
+    ("options", "failures"),
+    [((), 48), (("-l",), 48), (("-l", "--tb=long", "-vvv", "--full-trace", "-k", "late"), 16)],
+    ids=["plain", "locals", "everything"],
+)
+def test_pytest_prints_no_key(
+    options: tuple[str, ...], failures: int, run: Callable[..., pytest.RunResult], url: str
+) -> None:
+    """A failure that nobody expected is printed by pytest, with all locals where asked for."""
+    result = run(SUITE.format(models=[*MODELS.items()], url=url), *options)
+    assert result.parseoutcomes()["failed"] == failures
+    result.stdout.fnmatch_lines(["*ProviderAPIError: openai*"])
+    assert not holds_key(str(result.stdout) + str(result.stderr))
+
+
+# --- the toolkit's own frames --------------------------------------------------------------------
+
+
+def by_httpx(base_url: str) -> None:
+    """What a program sends without Ember, its key in headers."""
+    with httpx.Client(verify=False) as client:
+        client.post(
+            f"{base_url}/v1/chat/completions",
+            headers={"authorization": f"Bearer {KEY}", "x-api-key": KEY},
+            json={"model": "gpt-4", "messages": [{"role": "user", "content": "hi"}]},
+        )
+
+
+TOOLKIT_WAYS: dict[str, Callable[[str], Any]] = {
+    name: lambda base_url, way=way: way("openai/gpt-4", base_url=base_url)
+    for name, way in WAYS.items()
+} | {"httpx": by_httpx}
+
+
+def miss(call: Callable[[str], Any], path: Path) -> None:
+    """A request that was never recorded, beside one that was."""
+    with serving(chat) as server, ember_testing.cassette(path, record="new"):
+        ask(server.url, "Paris")
+    with ember_testing.cassette(path):
+        call("http://127.0.0.1:1")
+
+
+def no_cassette(call: Callable[[str], Any], path: Path) -> None:
+    """A replay without a recording."""
+    with ember_testing.cassette(path):
+        call("http://127.0.0.1:1")
+
+
+def not_written(call: Callable[[str], Any], path: Path) -> None:
+    """A recording that cannot be written."""
+    path.mkdir()
+    with serving(chat) as server, ember_testing.cassette(path, record="new"):
+        call(server.url)
+
+
+def too_expensive(call: Callable[[str], Any], path: Path) -> None:
+    """A recording whose budget is used up."""
+    with serving(chat) as server, ember_testing.cassette(path, record="new", budget=0.0):
+        call(server.url)
+
+
+def error_recorded(call: Callable[[str], Any], path: Path) -> None:
+    """A provider's error while recording, where none is expected."""
+    with serving(answer) as server, ember_testing.cassette(path, record="new"):
+        call(f"{server.url}/401/openai")
+
+
+def spelled_out(call: Callable[[str], Any], path: Path) -> None:
+    """A key that comes back in pieces, so that it cannot be redacted: nothing is written."""
+    deltas = [{"choices": [{"index": 0, "delta": {"content": KEY[at : at + 6]}}]}
+              for at in range(0, len(KEY), 6)]  # fmt: skip
+    ended = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+    events = [f"data: {json.dumps(each)}\n\n".encode() for each in (*deltas, ended)]
+    spelling = Reply(pieces=[*events, b"data: [DONE]\n\n"], headers=STREAM)
+    with serving(lambda _: spelling) as server, ember_testing.cassette(path, record="new"):
+        call(server.url)
+
+
+def not_faked(call: Callable[[str], Any], path: Path) -> None:
+    """A call for which no fake was set up."""
+    with ember_testing.fake_model() as fake:
+        fake("claude-3-opus", "Paris")
+        call("https://api.openai.com/v1")
+
+
+def fake_raises(call: Callable[[str], Any], path: Path) -> None:
+    """A fake's own function that fails."""
+    with ember_testing.fake_model() as fake:
+        fake("*", lambda call: 1 / 0)
+        call("https://api.openai.com/v1")
+
+
+FAILURES = (
+    spelled_out,
+    miss,
+    no_cassette,
+    not_written,
+    too_expensive,
+    error_recorded,
+    not_faked,
+    fake_raises,
+)
+
+
+@pytest.mark.usefixtures("key")
+@pytest.mark.parametrize("way", TOOLKIT_WAYS)
+@pytest.mark.parametrize("fails", FAILURES, ids=lambda fails: fails.__name__)
+def test_no_frame_of_the_toolkit_shows_a_key(
+    fails: Callable[..., None], way: str, path: Path
+) -> None:
+    """What the seam, the session, the redaction and the fakes hold of a request is hidden too."""
+    with pytest.raises(BaseException) as caught:
+        fails(TOOLKIT_WAYS[way], path)
+    assert not isinstance(caught.value, AssertionError)
+    found = [where for where in leaks(caught.value) if "/ember" in where or way != "httpx"]
+    assert not found, json.dumps(found, indent=1)
+
+
+UNANSWERED = """
+import asyncio, pytest
+from ember.api import models
+
+CALLS = [
+    lambda: models("gpt-4", "hi"),
+    lambda: list(models.stream("claude-3-opus", "hi")),
+    lambda: asyncio.run(models.acall("gemini-pro", "hi")),
+]
+
+@pytest.mark.ember_replay
+@pytest.mark.parametrize("n", range(3))
+def test_replayed(n):
+    CALLS[n]()
+
+@pytest.mark.parametrize("n", range(3))
+def test_faked(n, fake_model):
+    fake_model("o3-pro", "Paris")
+    CALLS[n]()
+"""
+
+
+@pytest.mark.usefixtures("key")
+def test_pytest_prints_no_key_of_what_nothing_answers(
+    run: Callable[..., pytest.RunResult],
+) -> None:
+    """A miss of a cassette and a call that no fake answers show no key, with all locals."""
+    result = run(UNANSWERED, "-l", "--tb=long", "-vvv", "--full-trace")
+    assert result.parseoutcomes()["failed"] == 6
+    assert not holds_key(str(result.stdout) + str(result.stderr))
