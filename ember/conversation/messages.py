@@ -19,6 +19,7 @@ from ember.conversation.parts import (
     Text,
     ToolResult,
     as_mapping,
+    in_words_of,
     is_output_item,
     needed,
     output_item,
@@ -66,11 +67,7 @@ class Message(NamedTuple):
 
     def spoken(self, wire: str) -> list[Part]:
         """The parts for one wire: what is in another's words is replaced by what it means."""
-        parts: list[Part] = []
-        for part in self.parts:
-            foreign = isinstance(part, NativePart) and part.wire not in ("", wire)
-            parts += part.meaning if isinstance(part, NativePart) and foreign else [part]
-        return parts
+        return in_words_of(wire, self.parts)
 
 
 def as_messages(prompt: object) -> list[Message]:
@@ -172,7 +169,11 @@ def _result_message(item: Mapping[str, Any], content: object, extra: dict[str, A
 
 def _named_results(messages: list[Message]) -> list[Message]:
     """Google wants a result's tool by its name: look it up where the caller gave only the id."""
-    names = {p.id: p.name for m in messages for p in m.spoken("none") if isinstance(p, ToolCall)}
+    said = [part for message in messages for part in message.parts]
+    meant = [
+        means for p in said for means in (p.meaning or () if isinstance(p, NativePart) else (p,))
+    ]
+    names = {part.id: part.name for part in meant if isinstance(part, ToolCall)}
     named: list[Message] = []
     for message in messages:
         if any(isinstance(p, ToolResult) and not p.name for p in message.parts):

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import mimetypes
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, cast
 
-from ember.conversation.media import Media, from_bytes, from_image, from_path, from_url, is_image
+from ember.conversation.media import (
+    MEDIA_SUFFIXES,
+    Media,
+    from_base64,
+    from_bytes,
+    from_image,
+    from_path,
+    from_url,
+    is_image,
+    type_of_name,
+)
 from ember.exceptions import ModelProviderError
 from ember.models.schemas import ToolCall
 
@@ -20,6 +30,8 @@ __all__ = [
     "ToolResult",
     "arguments_text",
     "as_mapping",
+    "call_id_for",
+    "in_words_of",
     "is_output_item",
     "json_or_text",
     "needed",
@@ -67,11 +79,35 @@ class ToolResult(NamedTuple):
                 f"the result of the tool call {self.id!r} cannot be sent as JSON: {error}"
             ) from error
 
+    def parts_with_media(self, wire: str) -> list[Part]:
+        """The content as parts for one wire where an image or the like is among them; else none.
+
+        Such content is bytes, a `Path`, an image, or a list of these, text and parts in any
+        provider's words. Any other is data, and is told as `text`.
+        """
+        given: object = self.content
+        items = cast("list[object]", given) if isinstance(given, (list, tuple)) else [given]
+        if not any(map(_is_medium, items)):
+            return []
+        if not all(
+            isinstance(item, str) or _is_text_part(item) or _is_medium(item) for item in items
+        ):
+            return []
+        parts = [Text(item) if isinstance(item, str) else part_of(item) for item in items]
+        return in_words_of(wire, parts)
+
 
 def _is_text_part(part: object) -> bool:
     item = as_mapping(part)
     kinds = ("text", "input_text", "output_text")
     return item.get("type") in kinds and isinstance(item.get("text"), str)
+
+
+def _is_medium(item: object) -> bool:
+    """Whether this is an image, a file or sound, in Ember's words or a provider's."""
+    if isinstance(item, (Media, bytes, bytearray, Path)) or is_image(item):
+        return True
+    return isinstance(item, Mapping) and _words_of(cast("Mapping[str, Any]", item)) is not None
 
 
 class NativePart(NamedTuple):
@@ -80,15 +116,31 @@ class NativePart(NamedTuple):
     Args:
         value: The part.
         wire: The wire whose words these are; "" where only the caller knows.
-        meaning: What it says to any other wire: nothing, for reasoning.
+        meaning: What it says to any other wire: nothing, for reasoning. None where it holds a
+            medium, which is read when another wire needs it.
     """
 
     value: Mapping[str, Any]
     wire: str = ""
-    meaning: Sequence[Part] = ()
+    meaning: Sequence[Part] | None = ()
 
 
 Part: TypeAlias = "Text | Media | ToolCall | ToolResult | NativePart"
+
+
+def in_words_of(wire: str, parts: Sequence[Part]) -> list[Part]:
+    """The parts for one wire: what is in another's words is replaced by what it means.
+
+    Raises:
+        ModelProviderError: A medium in another's words cannot be read.
+    """
+    translated: list[Part] = []
+    for part in parts:
+        if not isinstance(part, NativePart) or part.wire in ("", wire):
+            translated.append(part)
+        else:
+            translated += [_medium(part.value)] if part.meaning is None else part.meaning
+    return translated
 
 
 def part_of(item: object) -> Part:
@@ -119,15 +171,124 @@ def part_of(item: object) -> Part:
 _DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+|(?=;))(;[^\s,;]+)*,")
 
 
+# A file's name or path by its form: whether there is such a file does not matter.
+_FILE_NAME = re.compile(rf"\S*[^\s/\\]\.({'|'.join(MEDIA_SUFFIXES)})", re.IGNORECASE)
+
+
 def _from_string(item: str) -> Part:
     """Text, unless the whole string is one URL of a file that is not text."""
     if _DATA_URL.match(item):
         return from_url(item)
     if item.startswith(("https://", "http://")) and not any(c.isspace() for c in item):
-        mime_type = mimetypes.guess_type(item.partition("?")[0])[0] or ""
-        if mime_type.startswith(("image/", "audio/", "video/")) or mime_type == "application/pdf":
-            return Media(mime_type, url=item)
+        mime_type = type_of_name(item)
+        is_media = mime_type.startswith(("image/", "audio/", "video/"))
+        return Media(mime_type, url=item) if is_media or "/pdf" in mime_type else Text(item)
+    if _FILE_NAME.fullmatch(item.strip()):
+        raise ModelProviderError(
+            f"the part {shown(item)} is the name of a file and would be sent as text: pass "
+            f"Path({item.strip()!r}) for the file, or {{'type': 'text', 'text': ...}} for the name"
+        )
     return Text(item)
+
+
+def _image_url(item: Mapping[str, Any]) -> Media:
+    # An object in chat completions, a plain string in the Responses API.
+    image = item["image_url"]
+    given = item if isinstance(image, str) else needed(item, "image_url", Mapping)
+    url = image if isinstance(image, str) else needed(given, "url", str)
+    return from_url(url, None if isinstance(given, str) else _label(given, "detail") or None)
+
+
+def _source(item: Mapping[str, Any]) -> Media:
+    source = needed(item, "source", Mapping)
+    if source["type"] == "url":
+        media = from_url(needed(source, "url", str))
+        return (
+            media if media.mime_type or item["type"] == "image" else media._replace(mime_type=_PDF)
+        )
+    return from_base64(needed(source, "data", str), _label(source, "media_type"))
+
+
+def _file(item: Mapping[str, Any]) -> Media:
+    file = item if item.get("type") == "input_file" else needed(item, "file", Mapping)
+    name = _label(file, "filename") or None
+    if url := file.get("file_url"):
+        media = from_url(needed(file, "file_url", str))
+        return media._replace(mime_type=media.mime_type or _PDF, name=name)
+    data = needed(file, "file_data", str)
+    media = (
+        from_url(data) if data.startswith("data:") else from_base64(data, _PDF if not url else "")
+    )
+    return media._replace(name=name)
+
+
+def _input_audio(item: Mapping[str, Any]) -> Media:
+    sound = needed(item, "input_audio", Mapping)
+    return from_base64(needed(sound, "data", str), type_of_name(f"x.{sound.get('format')}"))
+
+
+def _inline_data(item: Mapping[str, Any]) -> Media:
+    data = needed(item, "inlineData" if "inlineData" in item else "inline_data", Mapping)
+    return from_base64(
+        needed(data, "data", str), data.get("mimeType") or data.get("mime_type") or ""
+    )
+
+
+def _file_data(item: Mapping[str, Any]) -> Media:
+    file = needed(item, "fileData" if "fileData" in item else "file_data", Mapping)
+    uri = "fileUri" if "fileUri" in file else "file_uri"
+    media = from_url(needed(file, uri, str))
+    return media._replace(
+        mime_type=file.get("mimeType") or file.get("mime_type") or media.mime_type
+    )
+
+
+def _label(item: Mapping[str, Any], *keys: str) -> str:
+    """The first text under one of these keys."""
+    return next((item[key] for key in keys if isinstance(item.get(key), str)), "")
+
+
+def _mcp(item: Mapping[str, Any]) -> Media:
+    return from_base64(needed(item, "data", str), needed(item, "mimeType", str))
+
+
+_PDF = "application/pdf"
+_SOURCES = ("base64", "url")
+
+
+class _Words(NamedTuple):
+    """How a provider says a medium: its wire ("" is nobody's), and what reads it."""
+
+    wire: str
+    read: Callable[[Mapping[str, Any]], Media]
+
+
+def _words_of(item: Mapping[str, Any]) -> _Words | None:
+    """In whose words this is a medium; None where it is none, or a file that only its owner has."""
+    kind = item.get("type")
+    if kind in ("image_url", "input_image") and item.get("image_url"):
+        return _Words("chat" if kind == "image_url" else "openai-responses", _image_url)
+    if kind in ("image", "document") and as_mapping(item.get("source")).get("type") in _SOURCES:
+        return _Words("anthropic", _source)
+    if kind in ("image", "audio") and "data" in item and "mimeType" in item:
+        return _Words("mcp", _mcp)
+    if kind == "input_file" and not item.get("file_id"):
+        return _Words("openai-responses", _file)
+    if kind == "file" and "file_data" in as_mapping(item.get("file")):
+        return _Words("chat", _file)
+    if kind == "input_audio":
+        return _Words("chat", _input_audio)
+    if kind is None and ("inlineData" in item or "inline_data" in item):
+        return _Words("google", _inline_data)
+    if kind is None and ("fileData" in item or "file_data" in item):
+        return _Words("google", _file_data)
+    return None
+
+
+def _medium(item: Mapping[str, Any]) -> Media:
+    words = _words_of(item)
+    assert words is not None
+    return words.read(item)
 
 
 def _from_mapping(item: Mapping[str, Any]) -> Part:
@@ -141,12 +302,12 @@ def _from_mapping(item: Mapping[str, Any]) -> Part:
         return Text(item["text"])
     if kind == "refusal":
         return Text(needed(item, "refusal", str))
-    known = kind in ("image_url", "input_image") and set(item) <= {"type", "image_url", "detail"}
-    if known and (image := item.get("image_url")):
-        # An object in chat completions, a plain string in the Responses API.
-        given = item if isinstance(image, str) else needed(item, "image_url", Mapping)
-        url = image if isinstance(image, str) else needed(given, "url", str)
-        return from_url(url, given.get("detail"))
+    if words := _words_of(item):
+        # Both of OpenAI's wires say the same of an image, and so does Ember.
+        same = words.read is _image_url and set(item) <= {"type", "image_url", "detail"}
+        return (
+            words.read(item) if same or words.wire == "mcp" else NativePart(item, words.wire, None)
+        )
     if kind == "tool_use":
         call_id, name = needed(item, "id", str), needed(item, "name", str)
         call = ToolCall(call_id, name, item.get("input", {}))
@@ -207,6 +368,18 @@ def tool_call(call: object) -> ToolCall | NativePart:
     # A custom tool's input is no JSON; Google's compatible endpoint wants its signature back.
     own = item.get("type") == "custom" or "extra_content" in item
     return NativePart(item, "chat", (meant,)) if own else meant
+
+
+def call_id_for(call_id: str, allowed: str) -> str:
+    """A tool call's id in a wire's alphabet and length; the same for a call and its result.
+
+    Args:
+        call_id: The id that the call came with.
+        allowed: A regular expression of the ids that the wire takes.
+    """
+    digest = hashlib.sha256(call_id.encode("utf-8", "surrogatepass")).hexdigest()
+    ids = (call_id, f"call_{digest[:24]}", digest[:9])
+    return next(each for each in ids if re.fullmatch(allowed, each))
 
 
 def as_mapping(value: object) -> Mapping[str, Any]:

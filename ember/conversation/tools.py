@@ -10,6 +10,16 @@ from ember.exceptions import ModelProviderError
 __all__ = ["Choice", "JsonFormat", "NativeTool", "Tool", "as_choice", "as_format", "as_tools"]
 
 
+_NOTHING: Mapping[str, Any] = {}
+# Keys of a tool that one wire has and the others refuse.
+_ANTHROPICS = "allowed_callers cache_control defer_loading eager_input_streaming input_examples"
+_GOOGLES = "behavior response responseJsonSchema"
+_OWNERS = {
+    **dict.fromkeys(_ANTHROPICS.split(), "anthropic"),
+    **dict.fromkeys(_GOOGLES.split(), "google"),
+}
+
+
 class Tool(NamedTuple):
     """A function that the model may ask to have called.
 
@@ -18,12 +28,22 @@ class Tool(NamedTuple):
         description: What it does, for the model to read.
         parameters: The JSON schema of its arguments.
         strict: Whether the arguments must keep to the schema; None leaves it to the provider.
+        extra: Other keys that the caller gave it, such as `cache_control`.
     """
 
     name: str
     description: str | None
     parameters: Mapping[str, Any]
     strict: bool | None = None
+    extra: Mapping[str, Any] = _NOTHING
+
+    def extra_for(self, wire: str) -> dict[str, Any]:
+        """The other keys, without those that another wire alone has.
+
+        Args:
+            wire: The wire's name: `chat`, `openai-responses`, `anthropic` or `google`.
+        """
+        return {key: value for key, value in self.extra.items() if _OWNERS.get(key, wire) == wire}
 
 
 class NativeTool(NamedTuple):
@@ -52,16 +72,24 @@ def as_tools(value: object, wire: str = "") -> list[Tool | NativeTool]:
     """The tools that a caller gave, in Ember's form, OpenAI's, Anthropic's or Google's.
 
     Args:
-        value: The caller's list.
+        value: The caller's list; a Python function in it becomes the tool that it is.
         wire: The wire that they are for: "google" takes Google's declarations as they are.
 
     Raises:
         ModelProviderError: There is something that is no tool.
     """
     if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
-        raise ModelProviderError(f"tools= is a list of dicts, not {value!r}")
+        raise ModelProviderError(f"tools= is a list of dicts and functions, not {value!r}")
     tools: list[Tool | NativeTool] = []
     for item in cast("Sequence[object]", value):
+        if callable(item):
+            from ember.conversation.python_types import (
+                function_schema,
+            )  # imported late: seldom used
+
+            name, description, schema = function_schema(item)
+            tools.append(Tool(name, description, schema))
+            continue
         tool = _mapping(item)
         declared = next((tool[key] for key in _DECLARATIONS if key in tool), None)
         if declared is not None and wire == "google":
@@ -81,7 +109,7 @@ def _mapping(item: object) -> Mapping[str, Any]:
     if isinstance(item, Mapping):
         return cast("Mapping[str, Any]", item)
     raise ModelProviderError(
-        f"a tool is a dict with 'name', 'description' and 'parameters', not {item!r}"
+        f"a tool is a dict with 'name', 'description' and 'parameters', or a function, not {item!r}"
     )
 
 
@@ -95,17 +123,16 @@ def _as_tool(item: Mapping[str, Any]) -> Tool | NativeTool:
         if kind == "custom":
             return NativeTool(item)
         key = "parameters"
-    known = {"type", "function", "name", "description", "strict", key}
-    if not set(item) | set(function) <= known:
-        # A key that not all providers have, such as cache_control, is that provider's own.
-        return NativeTool(item)
     schema = function.get(key) or _NO_ARGUMENTS
     if not isinstance(schema, Mapping):
         raise ModelProviderError(
             f"the tool {function['name']!r} needs a JSON schema as its {key!r}, not {schema!r}"
         )
     parameters = cast("Mapping[str, Any]", schema)
-    return Tool(function["name"], function.get("description"), parameters, function.get("strict"))
+    known = {"type", "function", "name", "description", "strict", key}
+    given = {**item, **function}
+    extra = {name: value for name, value in given.items() if name not in known}
+    return Tool(given["name"], given.get("description"), parameters, given.get("strict"), extra)
 
 
 _NO_ARGUMENTS: Mapping[str, Any] = {"type": "object", "properties": {}}
@@ -140,18 +167,24 @@ def as_choice(value: object) -> Choice | Mapping[str, Any]:
 def as_format(value: object) -> JsonFormat | Mapping[str, Any]:
     """What a caller gave as `response_format`.
 
-    A JSON schema, a class with `model_json_schema` (pydantic's), OpenAI's
-    `{"type": "json_schema", ...}` and `{"type": "json_object"}`, or a provider's own dict.
+    A JSON schema, a type (`type_schema` says which), OpenAI's `{"type": "json_schema", ...}` and
+    `{"type": "json_object"}`, or a provider's own dict.
 
     Raises:
         ModelProviderError: It is none of these.
     """
-    if callable(make := getattr(value, "model_json_schema", None)):
-        schema = cast("Mapping[str, Any]", make())
-        return JsonFormat(schema, _name(getattr(value, "__name__", "")))  # "Box[int]" is no name
     if not isinstance(value, Mapping):
+        from ember.conversation.python_types import (
+            is_type,
+            type_schema,
+        )  # imported late: seldom used
+
+        if is_type(value):
+            # "Box[int]" is no name.
+            return JsonFormat(type_schema(value), _name(getattr(value, "__name__", "")))
         raise ModelProviderError(
-            f"response_format= is a JSON schema or {{'type': 'json_object'}}, not {value!r}"
+            "response_format= is a JSON schema, a type (a pydantic class, a dataclass, a "
+            f"TypedDict) or {{'type': 'json_object'}}, not {value!r}"
         )
     item = cast("Mapping[str, Any]", value)
     kind = item.get("type")
@@ -164,8 +197,13 @@ def as_format(value: object) -> JsonFormat | Mapping[str, Any]:
                 f"response_format= holds a 'json_schema' that is no dict: {given!r}"
             )
         given = cast("Mapping[str, Any]", given)
+        schema: object = given.get("schema") or {}
+        if not isinstance(schema, Mapping):
+            raise ModelProviderError(
+                f"response_format= holds a 'schema' that is no dict: {schema!r}"
+            )
         return JsonFormat(
-            given.get("schema") or {},
+            cast("Mapping[str, Any]", schema),
             given.get("name", "response"),
             given.get("strict"),
             given.get("description"),
@@ -176,6 +214,6 @@ def as_format(value: object) -> JsonFormat | Mapping[str, Any]:
 
 
 def _name(title: str) -> str:
-    """A format's name as OpenAI takes one: 64 signs of these."""
+    """A format's name as OpenAI takes one: 64 of these characters."""
     plain = "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "_" for c in title)
     return plain[:64] or "response"

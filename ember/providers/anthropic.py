@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ember.conversation.messages import Message
@@ -15,7 +16,7 @@ from ember.conversation.parts import NativePart, Part, Text, ToolResult, json_or
 from ember.conversation.tools import Choice, JsonFormat, Tool
 from ember.exceptions import ModelProviderError
 from ember.models.schemas import Chunk, FinishReason, ToolCall, UsageStats
-from ember.pricing.cost import Billing
+from ember.pricing.cost import Billing, Share
 from ember.providers.call import Answer, Call, Headers, as_stops
 from ember.providers.json_values import (
     count,
@@ -344,9 +345,29 @@ def _counted(usage: Mapping[str, Any]) -> tuple[UsageStats | None, Billing | Non
     """What the answer used, in the normalised meaning, and what its price needs besides."""
     if not usage:
         return None, None
+    stats, billed = _tokens(usage), counts(usage, _BILLED)
+    shares = [
+        Share(string(each.get("model")) or None, _tokens(each), counts(each, _BILLED))
+        for each in _billed_iterations(entries(usage.get("iterations")))
+    ]
+    if shares:
+        total = sum((share.usage for share in shares), UsageStats())
+        stats = replace(total, reasoning_tokens=stats.reasoning_tokens)
+        billed = {name: billed[name] for name in ("web_searches",) if name in billed}
+    fast, geo = usage.get("speed") == "fast", string(usage.get("inference_geo"))
+    return stats, Billing(
+        billed,
+        "fast" if fast else string(usage.get("service_tier")) or None,
+        dollars(usage.get("cost")),
+        geo if len(geo) == 2 else None,  # "global", "not_available": no region
+        shares,
+    )
+
+
+def _tokens(usage: Mapping[str, Any]) -> UsageStats:
     found = counts(usage, _USAGE)
     cached, written = found.get("cached", 0), found.get("written", 0)
-    stats = UsageStats(
+    return UsageStats(
         # Anthropic leaves cached reads and writes out of its input_tokens.
         found.get("input", 0) + cached + written,
         found.get("output", 0),
@@ -354,5 +375,20 @@ def _counted(usage: Mapping[str, Any]) -> tuple[UsageStats | None, Billing | Non
         cache_write_tokens=written,
         reasoning_tokens=found.get("reasoning", 0),
     )
-    tier = string(usage.get("service_tier")) or None
-    return stats, Billing(counts(usage, _BILLED), tier, dollars(usage.get("cost")))
+
+
+def _billed_iterations(iterations: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The samplings of an answer that are billed one by one; none where it was one.
+
+    The usage above them leaves out compactions and other models' parts. Where a fallback model
+    served the answer, the models that declined before it are not billed.
+    """
+    served_by = [each.get("model") for each in iterations if each.get("type") == "fallback_message"]
+    if served_by:
+        return [
+            each
+            for each in iterations
+            if each.get("type") != "message" or each.get("model") in served_by
+        ]
+    several = len(iterations) > 1 or any(each.get("type") != "message" for each in iterations)
+    return iterations if several else []

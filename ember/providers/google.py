@@ -21,7 +21,7 @@ from ember.exceptions import ModelProviderError
 from ember.models.schemas import Chunk, FinishReason, ToolCall, UsageStats
 from ember.pricing.cost import Billing
 from ember.providers.call import Answer, Call, as_stops
-from ember.providers.json_values import count, counts, entries, fields, given, places, string
+from ember.providers.json_values import count, counts, entries, fields, given, items, places, string
 from ember.providers.provider import Fold, HTTPProvider
 
 __all__ = ["GoogleGenerate"]
@@ -217,14 +217,16 @@ class GoogleGenerate(HTTPProvider):
             reason = "content_filter"
             refusal = string(feedback.get("blockReasonMessage")) or str(blocked)
         text, thoughts = _said(parts)
-        stats, billing = _counted(fields(body.get("usageMetadata")))
+        model = string(body.get("modelVersion"))
+        searches = _searches(candidate, model)
+        stats, billing = _counted(fields(body.get("usageMetadata")), searches)
         return Answer(
             text,
             reason,
             calls,
             thoughts or None,
             refusal,
-            string(body.get("modelVersion")),
+            model,
             answer_id or None,
             {"role": "model", "parts": _joined(parts)},
             stats,
@@ -332,6 +334,9 @@ class _ContentFold(Fold):
         parts = entries(fields(candidate.pop("content", None)).get("parts"))
         if not _finish_name(candidate.get("finishReason")):
             candidate.pop("finishReason", None)
+        if grounding := fields(candidate.get("groundingMetadata")):
+            so_far = fields(self._candidate.get("groundingMetadata"))
+            candidate["groundingMetadata"] = {**so_far, **grounding}
         self._candidate |= {key: value for key, value in candidate.items() if value}
         blocked = fields(event.get("promptFeedback")).get("blockReason")
         self.complete = self.complete or bool(blocked) or "finishReason" in candidate
@@ -419,22 +424,32 @@ _SUMMANDS = (
 )
 
 
-def _counted(usage: Mapping[str, Any]) -> tuple[UsageStats | None, Billing | None]:
+def _counted(usage: Mapping[str, Any], searches: int) -> tuple[UsageStats | None, Billing | None]:
     """What the answer used, in the normalised meaning, and what its price needs besides."""
     if not usage:
         return None, None
     found = counts(usage, _USAGE)
-    prompt, thoughts = found.get("prompt", 0), found.get("thoughts", 0)
+    # Results of Google's own tools are input beside the prompt, and billed.
+    prompt, thoughts = found.get("prompt", 0) + found.get("tools", 0), found.get("thoughts", 0)
     completion = found.get("candidates", 0) + thoughts
     total = found.get("total") or prompt + completion
-    stats = UsageStats(prompt, completion, total, found.get("cached", 0), 0, thoughts)
+    stats = UsageStats(prompt, completion, total, min(found.get("cached", 0), prompt), 0, thoughts)
     billed: Counter[str] = Counter()
-    if tools := found.get("tools"):
-        # Results of Google's own tools are input beside the prompt, and billed.
-        billed["input_tokens"] = prompt + tools
     for name, key in _DETAILS:
         for detail in entries(usage.get(name)):
             modality = detail.get("modality")
             if isinstance(modality, (str, int)) and modality in _MODALITIES:
                 billed[key.format(_MODALITIES[modality])] += count(detail.get("tokenCount"))
+    if searches:
+        billed["web_searches"] = searches
     return stats, Billing(billed, string(usage.get("serviceTier")) or None)
+
+
+_BILLED_BY_PROMPT = re.compile(r"gemini-[12]\b")
+
+
+def _searches(candidate: Mapping[str, Any], model: str) -> int:
+    """The searches that ground an answer: by query from Gemini 3 on, before by prompt."""
+    grounding = fields(candidate.get("groundingMetadata"))
+    queries = len([query for query in items(grounding.get("webSearchQueries")) if query])
+    return min(queries, 1) if _BILLED_BY_PROMPT.search(model) else queries

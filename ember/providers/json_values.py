@@ -21,6 +21,7 @@ __all__ = [
     "counts",
     "data_file",
     "dollars",
+    "dollars_of_ticks",
     "entries",
     "fields",
     "given",
@@ -115,6 +116,12 @@ def dollars(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     return float(value) if abs(value) <= _MOST and math.isfinite(value) else None
+
+
+def dollars_of_ticks(usage: Mapping[str, Any]) -> float | None:
+    """A cost in the ticks of xAI, searches included: 1e-10 US dollars each; 0 is no figure."""
+    ticks = count(usage.get("cost_in_usd_ticks"))
+    return ticks / 10**10 if ticks else None
 
 
 def request_id(headers: Mapping[str, str]) -> str | None:

@@ -24,11 +24,12 @@ from ember.conversation.tools import Choice, JsonFormat, Tool
 from ember.exceptions import ModelProviderError
 from ember.models.schemas import Chunk, FinishReason, ToolCall, UsageStats
 from ember.pricing.cost import Billing
-from ember.providers.call import Answer, Call, as_address
+from ember.providers.call import Answer, Call, as_address, as_object
 from ember.providers.json_values import (
     NOTHING,
     counts,
     dollars,
+    dollars_of_ticks,
     entries,
     fields,
     given,
@@ -88,6 +89,10 @@ _TOKENS = places(prompt="prompt_tokens", completion="completion_tokens")
 _BILLED = places(
     input_audio_tokens="prompt_tokens_details.audio_tokens",
     output_audio_tokens="completion_tokens_details.audio_tokens",
+    input_audio_seconds="prompt_audio_seconds",  # Mistral
+    output_citation_tokens="citation_tokens",  # Perplexity
+    web_searches="num_search_queries"  # Perplexity
+    " server_tool_use.web_search_requests server_tool_use_details.web_search_requests",
 )
 
 
@@ -137,7 +142,8 @@ class OpenAIChat(HTTPProvider):
         if call.stream:
             body["stream"] = True
             if server.stream_usage:
-                body.setdefault("stream_options", {"include_usage": True})
+                options = as_object("stream_options", body.get("stream_options", {}))
+                body["stream_options"] = {"include_usage": True, **options}
         return body
 
     def takes_max_tokens(self, call: Call, known: bool) -> bool:
@@ -301,10 +307,7 @@ class _ChatFold(Fold):
             if string(event.get(key)):
                 about[key] = event[key]
         if usage := fields(event.get("usage")) or _groq_usage(event):
-            self.started = True
-            # The last one counts, but a chunk full of zeros says nothing about what was counted.
-            if "usage" not in about or counts(usage, _TOKENS):
-                about["usage"], about["service_tier"] = usage, event.get("service_tier")
+            self._count(usage, event)
         if stopped := string(fields(event.get("x_groq")).get("error")):
             self.failure = {"error": {"message": stopped}}
         if "choices" not in event:
@@ -316,10 +319,19 @@ class _ChatFold(Fold):
             if (choice := self._choices.get(place)) is None:
                 choice = self._choices[place] = _Choice()
             more, thoughts = choice.add(part)
+            if usage := fields(part.get("usage")):  # Moonshot
+                self._count(usage, event)
             if place == 0:
                 self.complete = self.complete or choice.ended
                 text, reasoning = text + more, reasoning + thoughts
         return Chunk(text, reasoning, event) if text or reasoning else None
+
+    def _count(self, usage: Mapping[str, Any], event: Mapping[str, Any]) -> None:
+        about = self._about
+        self.started = True
+        # The last one counts, but a chunk full of zeros says nothing about what was counted.
+        if usage and ("usage" not in about or counts(usage, _TOKENS)):
+            about["usage"], about["service_tier"] = usage, event.get("service_tier")
 
     def body(self) -> Mapping[str, Any]:
         first = self._choices[min(self._choices)].body() if self._choices else NOTHING
@@ -481,11 +493,14 @@ def _counted(usage: Mapping[str, Any], tier: object) -> tuple[UsageStats | None,
         completion += reasoning  # xAI counts it beside the completion
     cost = usage.get("cost")
     reported = dollars(fields(cost).get("total_cost", cost))  # Perplexity itemizes it
+    if reported is None:
+        reported = dollars_of_ticks(usage)
     if reported is not None and usage.get("is_byok") is True:
         # With a key of the caller's at the upstream the seller bills beside OpenRouter.
         upstream = fields(usage.get("cost_details")).get("upstream_inference_cost")
         reported += dollars(upstream) or 0
     billing = Billing(counts(usage, _BILLED), string(tier) or None, reported)
-    cached, written = found.get("cached", 0), found.get("written", 0)
+    # Azure's grok was seen to count more cached tokens than the prompt has.
+    cached, written = min(found.get("cached", 0), prompt), found.get("written", 0)
     total = total or prompt + completion
     return UsageStats(prompt, completion, total, cached, written, reasoning), billing

@@ -26,6 +26,7 @@ from ember.providers.json_values import (
     count,
     counts,
     dollars,
+    dollars_of_ticks,
     entries,
     fields,
     given,
@@ -171,7 +172,7 @@ def _items(message: Message, custom: Collection[str]) -> list[Mapping[str, Any]]
             kind = "custom_tool_call_output" if part.id in custom else "function_call_output"
             output = part.content if _are_parts(part.content) else part.text
             items.append({"type": kind, "call_id": part.id, "output": output})
-        elif isinstance(part, NativePart) and part.wire:
+        elif isinstance(part, NativePart) and part.wire and part.meaning is not None:
             items.append(part.value)  # an item of an earlier answer
         else:
             parts.append(_part(part, message.role))
@@ -306,12 +307,27 @@ def _counted(
         prompt,
         completion,
         found.get("total") or prompt + completion,
-        found.get("cached", 0),
+        min(found.get("cached", 0), prompt),
         found.get("written", 0),
         found.get("reasoning", 0),
     )
-    searches = count(fields(fields(body.get("tool_usage")).get("web_search")).get("num_requests"))
-    billed = {"web_searches": searches} if searches else {}
+    reported = dollars(usage.get("cost"))
     return stats, Billing(
-        billed, string(body.get("service_tier")) or None, dollars(usage.get("cost"))
+        _searches(body),
+        string(body.get("service_tier")) or None,
+        dollars_of_ticks(usage) if reported is None else reported,
     )
+
+
+def _searches(body: Mapping[str, Any]) -> dict[str, int]:
+    """The searches that are billed beside tokens, by genai-prices' names."""
+    output = entries(body.get("output"))
+    web = [item for item in output if item.get("type") == "web_search_call"]
+    # A page that was opened is no search; servers before the actions said nothing of either.
+    found = sum(fields(item.get("action")).get("type", "search") == "search" for item in web)
+    counted = fields(body.get("tool_usage")).get("web_search")  # may be left out
+    searches = {
+        "web_searches": count(fields(counted).get("num_requests")) if counted else found,
+        "storage_searches": sum(item.get("type") == "file_search_call" for item in output),
+    }
+    return {name: number for name, number in searches.items() if number}

@@ -56,6 +56,23 @@ REASONS = {
         05f7fa0e4b38b4d6 5e2d31e1f972b00c f566cef0112fac8b 09b770c3e0c5ba23 39c08587076dc274
         5723e81c2498c1db b7d98490f5f3a522
     """,
+    "OpenAI's web searches, 10 dollars a thousand, counted in the answer's items": """
+        02f1c7f6ab4fecf1 043522ac7e261fab 15a3b785e3173a25 21a9c1ecacdb7ba6 222d18f765985c4f
+        224537d70efd98ff 2b0be3e685923149 8461cb9b0355cc1e 9fd5051e768415f1 c0ca6fe018ba551c
+        c77f6484675c8a4a d58bdaf499082b36 d59e4bc8240788ca d7d47a3b76f0d2a1 dd635e0979b9ed9e
+        decf2424fa48d0f1 f0c8f50a7a7b8fad f15674a2855568a4 fbe36bf695a79c00
+    """,
+    "Google's searches, 14 dollars a thousand, or 35 for a grounded prompt before Gemini 3": """
+        03377998b55dbde7 2247b3695184d49f 326198d754af053a 673fe35a62b20b98 715841af767ff23c
+        7f6f8bd9bd7aa380 9f67d0c52b506391 a12e805caa4f4098 ad1560f5522e9c9f e32411869488cf99
+    """,
+    "an advisor's tokens at its own model's price, which the reference leaves out": """
+        37fc64576ffa4384 3bd8c6c33a22b82b d5c7b08682599519 dd6d4bc74cad6b3f
+    """,
+    "OpenAI's file searches, 2.50 dollars a thousand, counted in the answer's items": """
+        44c1154c5995371c 5009df55fd6156c6 5593dca8d55ba4b3 b05bff06e483a679 c0df3527d9c56a6b
+        e479475c9d1b7889
+    """,
 }
 DEVIATIONS = {row: reason for reason, rows in REASONS.items() for row in rows.split()}
 

@@ -46,6 +46,18 @@ REASONS = {
     ("error", "an echo of the request in a 200 answer is no answer"): """
         877c7cc58d8dc709
     """,
+    ("prompt", "what Google's own tools put into the prompt is input, and billed as such"): """
+        03377998b55dbde7 2502d6ae4aa8664e 254a4142ecc88520 2aa0a98d21b3f5fc 326198d754af053a
+        40ca0abfedad8edb 62d64f92555e6218 7f6f8bd9bd7aa380 8023c4df6ca0dc7b 873005697504862b
+        8c2996b41556a324 8d012acdaabed2b2 9f67d0c52b506391 a10d66b88bbe9488 a12e805caa4f4098
+        ce9aec52ebe598d3 daa33cabab9183cf e2a11b59700a52da e32411869488cf99 eed31c688c3e1850
+    """,
+    (
+        "prompt completion",
+        "an advisor's tokens, which Anthropic's total leaves out, are billed",
+    ): """
+        37fc64576ffa4384 3bd8c6c33a22b82b d5c7b08682599519 dd6d4bc74cad6b3f
+    """,
     ("finish", "a prompt that was blocked (promptFeedback) has ended for that reason"): """
         da80d185a705c113
     """,

@@ -332,9 +332,9 @@ def test_cost_of_perplexity(played: Player) -> None:
         ({"prompt_tokens_details": {"cached_tokens": 0}, "cached_tokens": 3}, 3, 0),
         (
             {"prompt_tokens_details": {"cached_tokens": 161}},
-            161,
+            9,
             0,
-        ),  # more than the prompt: as sent
+        ),  # more than the prompt: never above it
         ({"prompt_tokens_details": None, "completion_tokens_details": None}, 0, 0),
         ({"prompt_tokens_details": {"cached_tokens": None}}, 0, 0),
     ],

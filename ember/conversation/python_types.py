@@ -1,0 +1,318 @@
+"""Python types and functions as JSON schemas, and JSON values as objects of a type; pure.
+
+A pydantic class says its schema and reads its value itself; pydantic is never imported here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import inspect
+import json
+import re
+import textwrap
+import types
+import typing
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from datetime import date, datetime, time
+from decimal import Decimal
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
+from uuid import UUID
+
+from ember.exceptions import ModelProviderError
+
+__all__ = ["function_schema", "is_type", "parsed", "type_schema"]
+
+_Schema = dict[str, Any]
+_PLAIN: Mapping[object, _Schema] = {
+    str: {"type": "string"},
+    int: {"type": "integer"},
+    float: {"type": "number"},
+    bool: {"type": "boolean"},
+    type(None): {"type": "null"},
+    None: {"type": "null"},
+    Decimal: {"type": "number"},
+    Any: {},
+    object: {},
+}
+# Written as text in JSON: the format's name, and what makes the object of it.
+_TEXTS: Mapping[object, tuple[str, Callable[[str], object]]] = {
+    datetime: ("date-time", lambda text: datetime.fromisoformat(text.replace("Z", "+00:00"))),
+    date: ("date", date.fromisoformat),
+    time: ("time", lambda text: time.fromisoformat(text.replace("Z", "+00:00"))),
+    UUID: ("uuid", UUID),
+}
+_NO_TYPE = (
+    "pass a pydantic class, a dataclass, a TypedDict, an Enum, a Literal, or list, dict, tuple or "
+    "a union of such"
+)
+
+
+def is_type(value: object) -> bool:
+    """Whether this is a type whose values JSON can say, and no value."""
+    return isinstance(value, type) or get_origin(value) is not None or _is_pydantic(value)
+
+
+def type_schema(kind: object) -> _Schema:
+    """The JSON schema of a type's values.
+
+    Raises:
+        ModelProviderError: JSON cannot say its values.
+    """
+    if _is_pydantic(kind):
+        return dict(cast("Any", kind).model_json_schema())
+    definitions: dict[str, _Schema] = {}
+    schema = _schema(kind, definitions)
+    if schema.keys() == {"$ref"}:
+        # The outermost schema is an object, as the providers want it; where it holds itself, it
+        # stands among the definitions too.
+        name = schema["$ref"].rpartition("/")[2]
+        schema = dict(definitions[name])
+        if f'"#/$defs/{name}"' not in json.dumps([schema, definitions]):
+            del definitions[name]
+    return {**schema, "$defs": definitions} if definitions else schema
+
+
+def function_schema(function: Callable[..., Any]) -> tuple[str, str | None, _Schema]:
+    """A function as a tool: its name, what its docstring says of it, the schema of its arguments.
+
+    The arguments' descriptions are those of `Annotated[int, "..."]` or of the docstring's
+    `Args:` section (Google's style) or `:param name:` lines.
+
+    Raises:
+        ModelProviderError: The arguments cannot be named in JSON.
+    """
+    name = getattr(function, "__name__", type(function).__name__)
+    called: Any = function  # the call of an object that is no function is its class's
+    if not inspect.isroutine(function):
+        method = "__init__" if isinstance(function, type) else "__call__"
+        called = getattr(function, method)
+    try:
+        hints = get_type_hints(called, include_extras=True)
+        parameters = inspect.signature(function).parameters
+    except (NameError, TypeError, ValueError) as error:
+        raise ModelProviderError(
+            f"the tool {name!r}: its signature cannot be read: {error}"
+        ) from error
+    summary, descriptions = _docstring(inspect.getdoc(function) or "")
+    definitions: dict[str, _Schema] = {}
+    properties: dict[str, _Schema] = {}
+    required: list[str] = []
+    for key, parameter in parameters.items():
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL):
+            raise ModelProviderError(
+                f"the tool {name!r}: its parameter {key!r} cannot be passed by name, as a call of "
+                "the model is: make it an ordinary parameter"
+            )
+        if parameter.kind is parameter.VAR_KEYWORD:
+            continue
+        schema = _schema(hints.get(key, Any), definitions)
+        if key in descriptions:
+            schema = {"description": descriptions[key], **schema}
+        if parameter.default is parameter.empty:
+            required.append(key)
+        elif isinstance(parameter.default, (str, int, float, bool)):
+            schema = {**schema, "default": parameter.default}
+        properties[key] = schema
+    made: _Schema = {"type": "object", "properties": properties, "required": required}
+    return name, summary or None, {**made, "$defs": definitions} if definitions else made
+
+
+def parsed(kind: object, text: str) -> Any:
+    """The object of a type that an answer's text is.
+
+    Raises:
+        ValueError: The text is not JSON, or does not fit the type; it says where.
+    """
+    if _is_pydantic(kind):
+        return cast("Any", kind).model_validate_json(text)
+    return _value(kind, json.loads(text), "the answer")
+
+
+def _is_among(table: Mapping[Any, object], kind: object) -> bool:
+    return isinstance(kind, Hashable) and kind in table
+
+
+def _is_enum(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, enum.Enum)
+
+
+def _is_pydantic(kind: object) -> bool:
+    return callable(getattr(kind, "model_json_schema", None))
+
+
+def _fields_of(kind: Any) -> list[tuple[str, object, bool]] | None:
+    """The fields of a dataclass or TypedDict: name, type, whether it must be there; else None."""
+    if dataclasses.is_dataclass(kind):
+        hints = get_type_hints(kind, include_extras=True)
+        missing = dataclasses.MISSING
+        return [
+            (each.name, hints[each.name], each.default is each.default_factory is missing)
+            for each in dataclasses.fields(kind)
+            if each.init
+        ]
+    if typing.is_typeddict(kind) or hasattr(kind, "__required_keys__"):
+        hints = get_type_hints(kind)  # which drops Required and NotRequired
+        return [(name, hint, name in kind.__required_keys__) for name, hint in hints.items()]
+    return None
+
+
+def _schema(kind: Any, definitions: dict[str, _Schema]) -> _Schema:
+    if _is_among(_PLAIN, kind):
+        return dict(_PLAIN[kind])
+    if _is_among(_TEXTS, kind):
+        return {"type": "string", "format": _TEXTS[kind][0]}
+    if _is_pydantic(kind):
+        schema: _Schema = dict(kind.model_json_schema())
+        definitions |= schema.pop("$defs", {})
+        return schema
+    if (fields := _fields_of(kind)) is not None:
+        return _object_schema(kind, fields, definitions)
+    if _is_enum(kind):
+        return {"enum": [member.value for member in kind]}
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        notes = [note for note in arguments[1:] if isinstance(note, str)]
+        schema = _schema(arguments[0], definitions)
+        return {"description": notes[0], **schema} if notes else schema
+    if origin is Literal:
+        return {"enum": list(arguments)}
+    if origin in (Union, types.UnionType):
+        return {"anyOf": [_schema(each, definitions) for each in arguments]}
+    return _collection_schema(kind, origin or kind, arguments, definitions)
+
+
+def _collection_schema(
+    kind: object, origin: object, arguments: Sequence[Any], definitions: dict[str, _Schema]
+) -> _Schema:
+    if origin is tuple and arguments and arguments[-1] is not Ellipsis:
+        parts = [_schema(each, definitions) for each in arguments]
+        count = len(parts)
+        return {"type": "array", "prefixItems": parts, "minItems": count, "maxItems": count}
+    if origin in _LISTS:
+        items = _schema(arguments[0], definitions) if arguments else {}
+        unique = {"uniqueItems": True} if origin in _SETS else {}
+        return {"type": "array", "items": items, **unique}
+    if origin in _DICTS:
+        values = _schema(arguments[1], definitions) if len(arguments) == 2 else {}
+        return {"type": "object", "additionalProperties": values or True}
+    raise ModelProviderError(f"JSON cannot say {kind!r}: {_NO_TYPE}")
+
+
+_SETS: tuple[object, ...] = (set, frozenset)
+_LISTS: tuple[object, ...] = (list, tuple, Sequence, *_SETS)
+_DICTS: tuple[object, ...] = (dict, Mapping)
+
+
+def _object_schema(
+    kind: Any, fields: list[tuple[str, object, bool]], definitions: dict[str, _Schema]
+) -> _Schema:
+    name = str(kind.__name__)
+    if name not in definitions:
+        definitions[name] = {}  # a type may hold itself
+        _, descriptions = _docstring(inspect.getdoc(kind) or "")
+        properties: dict[str, _Schema] = {}
+        for key, hint, _ in fields:
+            schema = _schema(hint, definitions)
+            about = {"description": descriptions[key]} if key in descriptions else {}
+            properties[key] = {**about, **schema}
+        definitions[name] = {
+            "type": "object",
+            "title": name,
+            "properties": properties,
+            "required": [key for key, _, required in fields if required],
+        }
+    return {"$ref": f"#/$defs/{name}"}
+
+
+_SECTION = re.compile(r"^(?:(Args|Arguments|Attributes|Parameters)|\w[\w ]*):[ ]*\n", re.MULTILINE)
+_ENTRY = re.compile(r"^\**(\w+)(?: *\([^)\n]*\))?:[ ]*(.*(?:\n[ ]+.*)*)", re.MULTILINE)
+_PARAM = re.compile(r"^:param (?:[^:\n]* )?(\w+):[ ]*(.*(?:\n[ ]+.*)*)", re.MULTILINE)
+
+
+def _docstring(text: str) -> tuple[str, dict[str, str]]:
+    """What a docstring says before its first section, and of each argument."""
+    sections = [*_SECTION.finditer(text), *re.finditer(r"^:\w", text, re.MULTILINE)]
+    about = text[: min((section.start() for section in sections), default=len(text))].strip()
+    found = [*_PARAM.findall(text)]
+    for section in sections:
+        if section.re is _SECTION and section[1]:
+            indented = re.match(r"(?:[ ]+.*\n?|[ ]*\n)*", text[section.end() :])
+            found += _ENTRY.findall(textwrap.dedent(indented[0] if indented else ""))
+    return about, {name: " ".join(told.split()) for name, told in found}
+
+
+def _value(kind: Any, value: Any, where: str) -> Any:
+    """The object of a type that a JSON value means.
+
+    Raises:
+        ValueError: It does not fit.
+    """
+    if kind is Any or kind is object:
+        return value
+    if _is_pydantic(kind):
+        return kind.model_validate(value)
+    if (fields := _fields_of(kind)) is not None:
+        return _object(kind, fields, value, where)
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _value(arguments[0], value, where)
+    if origin in (Union, types.UnionType):
+        for each in arguments:
+            try:
+                return _value(each, value, where)
+            except ValueError:
+                continue
+    elif origin is Literal:
+        same = (each for each in arguments if each == value and type(each) is type(value))
+        if (found := next(same, _MISSING)) is not _MISSING:
+            return found
+    elif _is_enum(kind):
+        return kind(value)
+    elif _is_among(_TEXTS, kind) and isinstance(value, str):
+        return _TEXTS[kind][1](value)
+    elif (origin or kind) in _LISTS and isinstance(value, list):
+        return _list(origin or kind, arguments, cast("list[object]", value), where)
+    elif (origin or kind) in _DICTS and isinstance(value, dict):
+        inner = arguments[1] if len(arguments) == 2 else Any
+        items = cast("dict[str, object]", value).items()
+        return {key: _value(inner, each, f"{where}[{key!r}]") for key, each in items}
+    elif kind is Decimal and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return Decimal(repr(value))
+    elif kind is float and type(value) is int:
+        return float(value)
+    elif (kind is None and value is None) or type(value) is kind:
+        return value
+    raise ValueError(f"{where} is {value!r}, which is no {getattr(kind, '__name__', kind)}")
+
+
+_MISSING = object()
+
+
+def _list(origin: Any, arguments: Sequence[Any], values: list[object], where: str) -> Any:
+    make: Any = list if origin is Sequence else origin
+    if origin is tuple and arguments and arguments[-1] is not Ellipsis:
+        if len(values) != len(arguments):
+            raise ValueError(f"{where} has {len(values)} items, not {len(arguments)}")
+        kinds: Sequence[Any] = arguments
+    else:
+        kinds = [arguments[0] if arguments else Any] * len(values)
+    pairs = enumerate(zip(kinds, values, strict=True))
+    return make([_value(kind, each, f"{where}[{at}]") for at, (kind, each) in pairs])
+
+
+def _object(kind: Any, fields: list[tuple[str, object, bool]], value: object, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise ValueError(f"{where} is {value!r}, which is no {kind.__name__}")
+    given = cast("dict[str, object]", value)
+    if missing := [key for key, _, required in fields if required and key not in given]:
+        raise ValueError(f"{where} has no {', '.join(map(repr, missing))}")
+    if unknown := given.keys() - {key for key, _, _ in fields}:
+        raise ValueError(f"{where} has {', '.join(map(repr, sorted(unknown)))} beside the fields")
+    return kind(
+        **{
+            key: _value(hint, given[key], f"{where}.{key}")
+            for key, hint, _ in fields
+            if key in given
+        }
+    )
