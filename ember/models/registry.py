@@ -61,6 +61,8 @@ class ModelRegistry:
                 f"metrics has {sorted(unknown)}, which nothing fills: there are "
                 f"{', '.join(_METRICS)}"
             )
+        for name, metric in self._metrics.items():
+            _check_metric(name, metric)
         # A provider may call this registry while it is made: the lock lets its own thread in again.
         self._lock = threading.RLock()
         self._entries: dict[str, _Entry] = {}
@@ -147,13 +149,30 @@ class ModelRegistry:
             return entry
 
 
-_METRICS = (
-    "model_invocations",
-    "invocation_duration",
-    "model_errors",
-    "model_tokens",
-    "model_cost",
-)
+# Each with its labels and the method that fills it.
+_METRICS: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "model_invocations": (("model",), "inc"),
+    "invocation_duration": (("model",), "observe"),
+    "model_errors": (("model", "error_type"), "inc"),
+    "model_tokens": (("model", "kind"), "inc"),
+    "model_cost": (("model",), "inc"),
+}
+
+
+def _check_metric(name: str, metric: Any) -> None:
+    """Refuse what could not be filled after a call that is paid for by then."""
+    labels, method = _METRICS[name]
+    try:
+        fill = getattr(metric.labels(**dict.fromkeys(labels, "")), method)
+        if remove := getattr(metric, "remove", None):
+            remove(*[""] * len(labels))  # no series is left behind
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ModelProviderError(
+            f"metrics[{name!r}] cannot be filled: {error}; it needs the labels "
+            f"{', '.join(labels)} and a method {method}()"
+        ) from error
+    if not callable(fill):
+        raise ModelProviderError(f"metrics[{name!r}] has no method {method}()")
 
 
 class _Tally:

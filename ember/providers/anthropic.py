@@ -17,7 +17,7 @@ from ember.conversation.tools import Choice, JsonFormat, Tool
 from ember.exceptions import ModelProviderError
 from ember.models.schemas import Chunk, FinishReason, ToolCall, UsageStats
 from ember.pricing.cost import Billing, Share
-from ember.providers.call import Answer, Call, Headers, as_stops
+from ember.providers.call import Answer, Call, Fold, Headers, as_stops, cut_off, ending
 from ember.providers.json_values import (
     count,
     counts,
@@ -29,7 +29,7 @@ from ember.providers.json_values import (
     places,
     string,
 )
-from ember.providers.provider import Fold, HTTPProvider
+from ember.providers.provider import HTTPProvider
 
 __all__ = ["AnthropicMessages"]
 
@@ -154,6 +154,11 @@ class AnthropicMessages(HTTPProvider):
             if b.get("type") == "tool_use"
         ]
         thoughts = [string(b.get("thinking")) for b in content if b.get("type") == "thinking"]
+        text = body.get("text")  # a stream's
+        if not isinstance(text, str):
+            text = "".join([string(b.get("text")) for b in content if b.get("type") == "text"])
+        # A call that is followed by something else was whole.
+        last = content[-1].get("input") if content and content[-1].get("type") == "tool_use" else 1
         stopped = string(body.get("stop_reason"))
         reason = _FINISH.get(stopped, "other") if stopped else None
         refusal = None
@@ -163,9 +168,9 @@ class AnthropicMessages(HTTPProvider):
             refusal = told or "refused"
         stats, billing = _counted(fields(body.get("usage")))
         return Answer(
-            "".join([string(b.get("text")) for b in content if b.get("type") == "text"]),
-            reason,
-            calls,
+            text,
+            ending(reason, calls, refusal),
+            cut_off(calls, reason, last),
             "".join(thoughts) or None,
             refusal,
             string(body.get("model")),
@@ -247,6 +252,7 @@ class _MessageFold(Fold):
         super().__init__()
         self._message: dict[str, Any] = {}
         self._usage: dict[str, Any] = {}
+        self._text: list[str] = []
         self._blocks: list[_Block] = []
         self._at: dict[int, _Block] = {}
 
@@ -255,6 +261,7 @@ class _MessageFold(Fold):
         self.started = self.started or kind.startswith(("message", "content_block", "ping"))
         if kind == "content_block_delta":
             text, thoughts = self._block(event).add(fields(event.get("delta")))
+            self._text.append(text)
             return Chunk(text, thoughts, event) if text or thoughts else None
         text = ""
         if kind == "content_block_start":
@@ -270,8 +277,9 @@ class _MessageFold(Fold):
             self._say(message, message.get("usage"))
             content = entries(message.get("content"))
             begun = [self._begin(block, place) for place, block in enumerate(content)]
-            text = "".join(begun) if whole else ""
+            text = "".join(begun)
             self.complete = self.complete or whole
+        self._text.append(text)
         return Chunk(text, "", event) if text else None
 
     def _begin(self, content: Mapping[str, Any], place: int | None) -> str:
@@ -297,7 +305,9 @@ class _MessageFold(Fold):
 
     def body(self) -> Mapping[str, Any]:
         content = [block.body() for block in self._blocks]
-        return {**self._message, "content": content, "usage": self._usage}
+        # The text as it was given out: a broken stream may have sent it in another order.
+        text = "".join(self._text)
+        return {**self._message, "content": content, "usage": self._usage, "text": text}
 
 
 # Which field of a block a delta adds text to.
@@ -324,6 +334,8 @@ class _Block:
             return new if key == "text" else "", new if key == "thinking" else ""
         if kind == "signature_delta":
             self._content["signature"] = string(delta.get("signature"))
+        elif kind == "compaction_delta":
+            self._content |= {k: v for k, v in delta.items() if k != "type" and v is not None}
         elif kind == "citations_delta":
             cited = [*entries(self._content.get("citations")), fields(delta.get("citation"))]
             self._content["citations"] = cited

@@ -6,26 +6,28 @@ a debugger, a logger or a test's failure report that prints the variables of a f
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex, cast
 
 from ember.conversation.messages import Message
 from ember.exceptions import ModelProviderError
-from ember.models.schemas import FinishReason, ToolCall, UsageStats
+from ember.models.schemas import Chunk, FinishReason, ToolCall, UsageStats
 from ember.transport.send import Timeout
 
 if TYPE_CHECKING:
     from ember.pricing.cost import Billing
 
 __all__ = [
+    "ENCODER",
     "GUARDED",
     "KEY_HEADER",
     "NO_HEADERS",
     "Address",
     "Answer",
     "Call",
+    "Fold",
     "Headers",
     "Key",
     "as_address",
@@ -34,7 +36,12 @@ __all__ = [
     "as_object",
     "as_stops",
     "as_timeout",
+    "cut_off",
+    "ending",
     "guard",
+    "not_json",
+    "sendable",
+    "unsendable",
 ]
 
 
@@ -51,20 +58,17 @@ class Key(str):
 
 
 class Headers(dict[str, str]):
-    """HTTP headers by name; the repr shows the names only, that of a value nothing.
+    """HTTP headers by name; the repr shows the names only.
 
-    Reporters such as rich and Sentry print each value by itself.
+    What may be secret is a `Key`: reporters such as rich and Sentry print each value by itself.
     """
 
     __slots__ = ()
 
-    def __init__(self, values: Mapping[str, Any] = MappingProxyType({})) -> None:
-        super().__init__(
-            {name: Key(value) if type(value) is str else value for name, value in values.items()}
-        )
-
-    def __setitem__(self, name: str, value: str) -> None:
-        super().__setitem__(name, Key(value))
+    @classmethod
+    def of(cls, values: Mapping[Any, Any]) -> Headers:
+        """The headers that a caller gives, each of them perhaps secret."""
+        return cls({n: Key(v) if isinstance(v, str) else v for n, v in values.items()})
 
     def __repr__(self) -> str:
         return repr(dict.fromkeys(self, "***"))
@@ -97,10 +101,10 @@ KEY_HEADER = re.compile("auth|key|token|secret|cookie|credential", re.IGNORECASE
 """In the names of headers that carry a key."""
 GUARDED = frozenset({"api_key", "base_url", "extra_headers"})
 """Parameters that may hold a key."""
-_GUARDS: Mapping[str, tuple[type, type]] = {
+_GUARDS: Mapping[str, tuple[type, Callable[[Any], Any]]] = {
     "api_key": (str, Key),
     "base_url": (str, Address),
-    "extra_headers": (dict, Headers),
+    "extra_headers": (dict, Headers.of),
 }
 
 
@@ -134,6 +138,12 @@ class Call(NamedTuple):
     timeout: Timeout = Timeout()
     extra_headers: Mapping[str, str] = NO_HEADERS
 
+    def secrets(self) -> list[Key]:
+        """What must not come back in an error."""
+        given = [value for name, value in self.extra_headers.items() if KEY_HEADER.search(name)]
+        keys = [Key(value.removeprefix("Bearer ")) for value in given]
+        return [self.key or Key(), *keys, *self.base_url.secrets()]
+
 
 class Answer(NamedTuple):
     """What a wire reads out of a provider's answer; the fields are those of `ChatResponse`.
@@ -151,6 +161,58 @@ class Answer(NamedTuple):
     message: Mapping[str, Any] | None = None
     usage: UsageStats | None = None
     billing: Billing | None = None
+
+
+class Fold:
+    """Folds the events of one stream into the body that would have come in one piece.
+
+    `started` says whether any event was one of this wire's, `complete` whether the wire's end
+    marker has been seen (`[DONE]`, where `ends_with_done`), and `failure` is the error that an
+    event reported without being an error itself.
+    """
+
+    ends_with_done = False
+
+    def __init__(self) -> None:
+        self.started = False
+        self.complete = False
+        self.failure: Mapping[str, Any] | None = None
+
+    def add(self, name: str, event: Mapping[str, Any]) -> Chunk | None:
+        """Take an event; returns what it adds, or None where that is neither text nor reasoning."""
+        raise NotImplementedError
+
+    def body(self) -> Mapping[str, Any]:
+        """The body, as far as it has come."""
+        raise NotImplementedError
+
+
+# Reasons for which an answer may have ended in the middle of a tool call.
+_CUT = (None, "length", "content_filter", "error")
+
+
+def ending(
+    reason: FinishReason | None, calls: Sequence[ToolCall], refusal: str | None
+) -> FinishReason | None:
+    """Why an answer ended, where the provider's word for it says only that it did."""
+    if reason != "stop":
+        return reason
+    return "content_filter" if refusal else "tool_calls" if calls else "stop"
+
+
+def cut_off(
+    calls: list[ToolCall], reason: FinishReason | None, last_arguments: object
+) -> list[ToolCall]:
+    """The calls; a last one that was cut before its arguments began does not look whole.
+
+    Args:
+        calls: As they were read: no arguments are none that a tool needs.
+        reason: Why the answer ended.
+        last_arguments: Those of the last call as the provider sent them.
+    """
+    if calls and reason in _CUT and not last_arguments:
+        calls[-1] = calls[-1]._replace(arguments="")
+    return calls
 
 
 # --- arguments that cannot be sent as they are ---------------------------------------------------
@@ -215,7 +277,7 @@ def as_headers(value: object) -> Headers:
         if not isinstance(name, str) or not isinstance(given[name], str):
             what = f"{name!r}: a value of type {type(given[name]).__name__}"
             raise ModelProviderError(f"extra_headers= holds strings only, not {what}")
-    return Headers(cast("Mapping[str, str]", value))
+    return Headers.of(given)
 
 
 def as_timeout(value: object) -> Timeout:
@@ -253,3 +315,35 @@ def _seconds(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
         raise ModelProviderError(f"timeout= is a number of seconds above 0, not {value!r}")
     return float(value) if value <= _LONGEST_WAIT else None
+
+
+# --- requests that cannot be sent -----------------------------------------------------------------
+
+ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+sendable = re.compile(r"[ -~]*").fullmatch
+"""Whether headers hold printable ASCII only."""
+
+
+def unsendable(headers: Headers, provider: str) -> ModelProviderError:
+    """The error of a header that is not `sendable`; it may be a key, and is not shown."""
+    name = next(name for name in headers if not sendable(name) or not sendable(headers[name]))
+    return ModelProviderError(
+        f"{provider}: the header {name!r} cannot be sent: it holds a line break or a character "
+        "beyond ASCII; look at the key, or at extra_headers=",
+        {"provider": provider},
+    )
+
+
+def not_json(body: Mapping[str, Any], provider: str, error: Exception) -> ModelProviderError:
+    """The error of a body of which a part, which it names, cannot be sent."""
+    param = None
+    for name, value in body.items():
+        try:
+            ENCODER.encode(value).encode()
+        except (TypeError, ValueError):
+            param = name
+            break
+    return ModelProviderError(
+        f"{provider}: {param!r} cannot be sent as JSON: {error}",
+        {"provider": provider, "param": param},
+    )

@@ -32,6 +32,7 @@ _MESSAGES: Mapping[ErrorType, re.Pattern[str]] = {
     kind: re.compile("|".join(patterns), re.IGNORECASE | re.DOTALL)
     for kind, patterns in _TABLES["messages"].items()
 }
+_OUT_OF_MONEY = re.compile("|".join(_TABLES["out_of_money"]), re.IGNORECASE)
 _BAD_REQUEST = frozenset(
     {"invalid_request_error", "invalid_request", "invalid_argument", "badrequesterror"}
 )
@@ -42,6 +43,9 @@ _WAIT = re.compile(
     r"(?:(?:try again|retry) (?:in|after)|wait(?: for)?) "
     r"((?:[\d.]+\s*(?:ms|milliseconds?|s|seconds?|m|minutes?|h|hours?)\s*)+)",
     re.IGNORECASE,
+)
+_LARGER_THAN_LIMIT = re.compile(
+    r"limit:? (\d[\d,]*)\b.{,60}?requested:? (\d[\d,]*)", re.IGNORECASE | re.DOTALL
 )
 _DURATION = re.compile(r"([\d.]+)\s*(ms|milli|s|m|h)", re.IGNORECASE)
 # Some bodies repeat the whole request.
@@ -95,7 +99,8 @@ def api_error(
         sentence = f"{sentence[:_LONGEST]}..."
     remedy = _REMEDIES.get(error_type, "").format(key=key_names)
     if 300 <= status < 400:
-        remedy = f"it redirects to {headers.get('location', 'nowhere')!r}: is base_url= right?"
+        target = without_user(headers.get("location", "nowhere").partition("?")[0])
+        remedy = f"it redirects to {target!r}: is base_url= right?"
     if error_type == "not_found" and (note := retirement(vendor, model)):
         remedy = note
     parts = [f"{provider} ({model}): {sentence}", f"[{_label(status, error_type, error)}]"]
@@ -115,7 +120,7 @@ def api_error(
     return ProviderAPIError(
         " ".join(parts) + (f"; {remedy}" if remedy else ""),
         context,
-        _retryable(headers, effective, error_type, context),
+        _retryable(headers, effective, error_type, error.message, context),
         retry_after,
     )
 
@@ -160,6 +165,10 @@ def _classify(vendor: str, status: int, error: ErrorBody) -> ErrorType:
         return "quota"
     if vendor == "xai" and error.message.startswith("Incorrect API key"):
         return "authentication"  # xAI answers a wrong key with 400, and says so in words only
+    if status in (200, 403, 429) and _OUT_OF_MONEY.search(error.message):
+        return "quota"
+    if status >= 500 and error.message.rstrip(".") == "Context size has been exceeded":
+        return "context_length"  # llama.cpp, whose type for it is `server_error`
     for word in error.words:
         if kind := _WORDS.get(word):
             # The status is the provider's word too: where it blames the call (Ollama's 404 of the
@@ -194,8 +203,18 @@ def _daily_quota(error: ErrorBody) -> bool:
 
 
 def _retryable(
-    headers: Mapping[str, str], status: int, error_type: str, context: Mapping[str, Any]
+    headers: Mapping[str, str],
+    status: int,
+    error_type: str,
+    message: str,
+    context: Mapping[str, Any],
 ) -> bool | None:
+    if error_type in ("quota", "context_length"):
+        return False
+    if error_type == "rate_limit" and (found := _LARGER_THAN_LIMIT.search(message)):
+        limit, requested = (int(number.replace(",", "")) for number in found.groups())
+        if requested > limit:
+            return False  # no wait makes it smaller
     told = headers.get("x-should-retry")
     if told in ("true", "false"):
         return told == "true" and not context.get("partial_text")

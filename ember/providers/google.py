@@ -20,9 +20,19 @@ from ember.conversation.tools import Choice, JsonFormat, Tool
 from ember.exceptions import ModelProviderError
 from ember.models.schemas import Chunk, FinishReason, ToolCall, UsageStats
 from ember.pricing.cost import Billing
-from ember.providers.call import Answer, Call, as_stops
-from ember.providers.json_values import count, counts, entries, fields, given, items, places, string
-from ember.providers.provider import Fold, HTTPProvider
+from ember.providers.call import Answer, Call, Fold, as_stops, cut_off, ending
+from ember.providers.json_values import (
+    NOTHING,
+    count,
+    counts,
+    entries,
+    fields,
+    given,
+    items,
+    places,
+    string,
+)
+from ember.providers.provider import HTTPProvider
 
 __all__ = ["GoogleGenerate"]
 
@@ -208,14 +218,14 @@ class GoogleGenerate(HTTPProvider):
         refusal: str | None = None
         feedback = fields(body.get("promptFeedback"))
         if finish := _finish_name(candidate.get("finishReason")):
-            reason = _FINISH.get(finish, "other")
-            if reason == "stop" and calls:
-                reason = "tool_calls"
+            reason = ending(_FINISH.get(finish, "other"), calls, None)
             if reason == "content_filter":
                 refusal = string(candidate.get("finishMessage")) or finish
         elif blocked := feedback.get("blockReason"):
             reason = "content_filter"
             refusal = string(feedback.get("blockReasonMessage")) or str(blocked)
+        last = fields(parts[-1].get("functionCall")) if parts else NOTHING
+        whole = not last or "args" in last
         text, thoughts = _said(parts)
         model = string(body.get("modelVersion"))
         searches = _searches(candidate, model)
@@ -223,7 +233,7 @@ class GoogleGenerate(HTTPProvider):
         return Answer(
             text,
             reason,
-            calls,
+            cut_off(calls, reason, whole),
             thoughts or None,
             refusal,
             model,

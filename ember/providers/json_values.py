@@ -28,11 +28,13 @@ __all__ = [
     "index",
     "items",
     "loaded",
+    "may_hold_halves",
     "parsed",
     "places",
     "request_id",
     "string",
     "text_of",
+    "whole_characters",
 ]
 
 NOTHING: Mapping[str, Any] = {}
@@ -174,6 +176,29 @@ def loaded(text: str) -> object:
 def _whole(digits: str) -> int | float:
     # Python refuses to read numbers of more than 4300 digits.
     return int(digits) if len(digits) < 4300 else float(digits)
+
+
+def may_hold_halves(text: str) -> bool:
+    """Whether a JSON text has escapes of surrogates, which may be halves of a character."""
+    return "\\ud" in text or "\\uD" in text
+
+
+def whole_characters(value: Any) -> Any:
+    """The value with each two halves of a character joined, and U+FFFD in place of a lone one.
+
+    A character beyond U+FFFF is escaped as two surrogates, and some servers cut between them.
+    """
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, dict):
+        pairs: dict[Any, Any] = value  # pyright: ignore[reportUnknownVariableType] - any JSON
+        return {whole_characters(key): whole_characters(item) for key, item in pairs.items()}
+    if isinstance(value, (list, tuple)):
+        several: list[Any] | tuple[Any, ...] = value  # pyright: ignore[reportUnknownVariableType] - any JSON
+        made = [whole_characters(item) for item in several]
+        named = getattr(several, "_make", None)
+        return named(made) if named else made
+    return value
 
 
 def data_file(name: str) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from ember.conversation.tools import Choice, JsonFormat, Tool
 from ember.exceptions import ModelProviderError
 from ember.models.schemas import Chunk, FinishReason, ToolCall, UsageStats
 from ember.pricing.cost import Billing
-from ember.providers.call import Answer, Call, as_address, as_object
+from ember.providers.call import Answer, Call, Fold, as_address, as_object, cut_off, ending
 from ember.providers.json_values import (
     NOTHING,
     counts,
@@ -38,7 +38,7 @@ from ember.providers.json_values import (
     places,
     string,
 )
-from ember.providers.provider import Fold, HTTPProvider
+from ember.providers.provider import HTTPProvider
 from ember.providers.servers import SERVERS
 
 __all__ = ["OpenAIChat"]
@@ -50,6 +50,8 @@ _OPENAI_HOST = re.compile(r"https://([a-z]+\.)?api\.openai\.com(/|$)")
 _TOOLS_ELSEWHERE = re.compile(r"(ft:)?gpt-(5\.6|6)([-.:]|$)")
 _TOOLS_OR_EFFORT = re.compile(r"(ft:)?gpt-(5\.[456]|6)([-.:]|$)")
 _AUDIO_FORMATS = {"audio/wav": "wav", "audio/x-wav": "wav", "audio/mpeg": "mp3"}
+# One of these is in every choice.
+_SAID = ("message", "delta", "text", "finish_reason")
 # Beside content and tool_calls, what some servers want to see again in the next turn.
 _THOUGHTS = ("reasoning_content", "reasoning_details")
 _FINISH: Mapping[str, FinishReason] = {
@@ -178,21 +180,28 @@ class OpenAIChat(HTTPProvider):
         # With n > 1 the first choice is the answer; the others are in `raw`. Without any, the
         # answer is empty, and paid for.
         choice = choices[0] if len(choices) == 1 else min(choices, key=_place, default=NOTHING)
+        if choice and choice.keys().isdisjoint(_SAID):
+            return None
         message = fields(choice.get("message"))
         content = message.get("content", choice.get("text"))
         text, thoughts = (content, "") if isinstance(content, str) else _content(content)
         kept = {key: message[key] for key in ("tool_calls", *_THOUGHTS) if message.get(key)}
         reasoning = thoughts or string(message.get("reasoning"))
         word = choice.get("finish_reason")
+        # Nothing is said by null, and by Snowflake's "".
+        reason = _FINISH.get(word.lower(), "other") if isinstance(word, str) and word else None
+        calls = _tool_calls(message, reason) if kept or "function_call" in message else []
         refusal, model = string(message.get("refusal")), string(body.get("model"))
         answer_id = string(body.get("id"))
+        reasoning = reasoning or string(message.get("reasoning_content"))
+        if reason == "stop" and (calls or refusal):
+            reason = ending(reason, calls, refusal)
         stats, billing = _counted(usage, body.get("service_tier"))
         return Answer(
             text,
-            # Nothing is said by null, and by Snowflake's "".
-            _FINISH.get(word.lower(), "other") if isinstance(word, str) and word else None,
-            _tool_calls(message) if kept or "function_call" in message else (),
-            reasoning or string(message.get("reasoning_content")) or None,
+            reason,
+            calls,
+            reasoning or None,
             refusal or None,
             model,
             answer_id or None,
@@ -334,8 +343,8 @@ class _ChatFold(Fold):
             about["usage"], about["service_tier"] = usage, event.get("service_tier")
 
     def body(self) -> Mapping[str, Any]:
-        first = self._choices[min(self._choices)].body() if self._choices else NOTHING
-        return {**self._about, "choices": [first]}
+        first = self._choices[min(self._choices)] if self._choices else _Choice()
+        return {**self._about, "choices": [first.body()]}
 
 
 class _Choice:
@@ -457,18 +466,19 @@ def _content(content: object) -> tuple[str, str]:
     return "".join(text), "".join(thoughts)
 
 
-def _tool_calls(message: Mapping[str, Any]) -> list[ToolCall]:
+def _tool_calls(message: Mapping[str, Any], reason: FinishReason | None) -> list[ToolCall]:
     calls = entries(message.get("tool_calls"))
     if not calls and (legacy := fields(message.get("function_call"))):
         calls = [{"function": legacy}]
     made: list[ToolCall] = []
+    arguments: object = None
     for call in calls:
         function = _function(call)
         name = string(function.get("name"))
         arguments = function.get("arguments", function.get("input"))
         if name or arguments:  # Snowflake fills in a function_call that holds nothing
             made.append(ToolCall(string(call.get("id")), name, json_or_text(arguments)))
-    return made
+    return cut_off(made, reason, arguments)
 
 
 def _function(call: Mapping[str, Any]) -> Mapping[str, Any]:

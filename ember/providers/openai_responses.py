@@ -21,7 +21,7 @@ from ember.conversation.tools import Choice, JsonFormat, Tool
 from ember.exceptions import ModelProviderError
 from ember.models.schemas import Chunk, FinishReason, ToolCall, UsageStats
 from ember.pricing.cost import Billing
-from ember.providers.call import Answer, Call
+from ember.providers.call import Answer, Call, Fold, cut_off, ending
 from ember.providers.json_values import (
     count,
     counts,
@@ -33,7 +33,7 @@ from ember.providers.json_values import (
     places,
     string,
 )
-from ember.providers.provider import Fold, HTTPProvider
+from ember.providers.provider import HTTPProvider
 
 __all__ = ["OpenAIResponses"]
 
@@ -107,6 +107,7 @@ class OpenAIResponses(HTTPProvider):
         refusals: list[str] = []
         thoughts: list[str] = []
         calls: list[ToolCall] = []
+        arguments: object = None
         output = entries(body.get("output"))
         for item in output:
             kind = item.get("type")
@@ -117,9 +118,9 @@ class OpenAIResponses(HTTPProvider):
                     elif part.get("type") == "refusal":
                         refusals.append(string(part.get("refusal")))
             elif kind in ("function_call", "custom_tool_call"):
-                arguments = json_or_text(item.get("arguments", item.get("input")))
+                arguments = item.get("arguments", item.get("input"))
                 call_id, name = string(item.get("call_id")), string(item.get("name"))
-                calls.append(ToolCall(call_id, name, arguments))
+                calls.append(ToolCall(call_id, name, json_or_text(arguments)))
             elif kind == "reasoning":
                 shown = [*entries(item.get("summary")), *entries(item.get("content"))]
                 thoughts += [string(part.get("text")) for part in shown]
@@ -127,11 +128,12 @@ class OpenAIResponses(HTTPProvider):
         beside = string(body.get("output_text"))
         said = "".join(text)
         refusal = "".join(refusals) or string(body.get("refusal"))
+        reason = ending(_finish(body), calls, refusal)
         stats, billing = _counted(fields(body.get("usage")), body)
         return Answer(
             said if said.startswith(beside) else beside,
-            _finish(body, bool(calls), bool(refusal)),
-            calls,
+            reason,
+            cut_off(calls, reason, arguments),
             "".join(thoughts) or string(body.get("reasoning_text")) or None,
             refusal or None,
             string(body.get("model")),
@@ -279,10 +281,15 @@ class _ResponseFold(Fold):
 
     def body(self) -> Mapping[str, Any]:
         said = {key: "".join(pieces) for key, pieces in self._said.items()}
-        return {**self._response, "output": self._output(), **said}
+        output = self._output()
+        if said["output_text"] and not any(item.get("type") == "message" for item in output):
+            # A stream that was cut, and servers whose last event has no output.
+            parts = [{"type": "output_text", "text": said["output_text"]}]
+            output = [*output, {"type": "message", "role": "assistant", "content": parts}]
+        return {**self._response, "output": output, **said}
 
 
-def _finish(body: Mapping[str, Any], calls: bool, refused: bool) -> FinishReason | None:
+def _finish(body: Mapping[str, Any]) -> FinishReason | None:
     status = body.get("status")
     if status in ("failed", "cancelled"):
         return "error"
@@ -290,7 +297,7 @@ def _finish(body: Mapping[str, Any], calls: bool, refused: bool) -> FinishReason
         reason = fields(body.get("incomplete_details")).get("reason")
         return _INCOMPLETE.get(str(reason), "other")
     if status == "completed":
-        return "content_filter" if refused else "tool_calls" if calls else "stop"
+        return "stop"
     # In the background: what is there now is not the answer.
     return "other" if status in ("queued", "in_progress") and "output" in body else None
 

@@ -7,9 +7,7 @@ A call is `answer(call, send(request(call)))`. All that decides anything is pure
 
 from __future__ import annotations
 
-import json
 import os
-import re
 from collections.abc import AsyncGenerator, Collection, Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,11 +18,12 @@ from ember.exceptions import ModelProviderError, ProviderAPIError
 from ember.models.schemas import ChatResponse, Chunk, UsageStats
 from ember.providers.base import BaseProvider
 from ember.providers.call import (
-    KEY_HEADER,
+    ENCODER,
     NO_HEADERS,
     Address,
     Answer,
     Call,
+    Fold,
     Headers,
     Key,
     as_address,
@@ -32,8 +31,19 @@ from ember.providers.call import (
     as_key,
     as_object,
     as_timeout,
+    not_json,
+    sendable,
+    unsendable,
 )
-from ember.providers.json_values import items, loaded, parsed, request_id, text_of
+from ember.providers.json_values import (
+    items,
+    loaded,
+    may_hold_halves,
+    parsed,
+    request_id,
+    text_of,
+    whole_characters,
+)
 from ember.providers.servers import Server, seller
 from ember.transport import send as transport
 from ember.transport.send import Timeout
@@ -41,35 +51,12 @@ from ember.transport.send import Timeout
 if TYPE_CHECKING:
     from ember.conversation.tools import Choice, JsonFormat, Tool
 
-__all__ = ["Fold", "HTTPProvider", "StreamedCall"]
+__all__ = ["HTTPProvider", "StreamedCall"]
 
 _DEFAULT_TIMEOUT = Timeout()
-_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+# Enough of an answer that is something else to show what it was.
+_STRAY_LIMIT = 2000
 _STREAM: Mapping[str, Any] = {"in_stream": True, "phase": "stream"}
-
-
-class Fold:
-    """Folds the events of one stream into the body that would have come in one piece.
-
-    `started` says whether any event was one of this wire's, `complete` whether the wire's end
-    marker has been seen (`[DONE]`, where `ends_with_done`), and `failure` is the error that an
-    event reported without being an error itself.
-    """
-
-    ends_with_done = False
-
-    def __init__(self) -> None:
-        self.started = False
-        self.complete = False
-        self.failure: Mapping[str, Any] | None = None
-
-    def add(self, name: str, event: Mapping[str, Any]) -> Chunk | None:
-        """Take an event; returns what it adds, or None where that is neither text nor reasoning."""
-        raise NotImplementedError
-
-    def body(self) -> Mapping[str, Any]:
-        """The body, as far as it has come."""
-        raise NotImplementedError
 
 
 class HTTPProvider(BaseProvider):
@@ -201,13 +188,14 @@ class HTTPProvider(BaseProvider):
         name = self.server.name
         headers = self.headers(call)
         headers.update({header.lower(): value for header, value in call.extra_headers.items()})
-        _check_headers(headers, name)
+        if not sendable("".join([*headers, *headers.values()])):
+            raise unsendable(headers, name)
         url = Address(self.url(call))
         body = self.body(call)
         try:
-            content = _ENCODER.encode(body).encode()
+            content = ENCODER.encode(body).encode()
         except (TypeError, ValueError) as error:
-            raise _not_json(body, name, error) from error
+            raise not_json(body, name, error) from error
         return transport.Request(url, headers, content, call.timeout, name, call.model)
 
     def headers(self, call: Call) -> Headers:
@@ -216,11 +204,11 @@ class HTTPProvider(BaseProvider):
         headers = Headers({"content-type": "application/json"})
         for header, name in server.header_vars:
             if value := os.environ.get(name, "").strip():
-                headers[header] = value
+                headers[header] = Key(value)
         if (key := call.key) is not None:
             token = server.token_var and os.environ.get(server.token_var, "").strip() == key
             auth = "authorization" if token else server.auth_header
-            headers[auth] = f"Bearer {key}" if auth == "authorization" else key
+            headers[auth] = Key(f"Bearer {key}") if auth == "authorization" else key
         return headers
 
     def base_url(self) -> str:
@@ -295,7 +283,9 @@ class HTTPProvider(BaseProvider):
             ProviderAPIError: The provider reports an error, or the answer is not of this wire.
         """
         status, headers = reply.status, reply.headers
-        body = parsed(text_of(reply.content))
+        text = text_of(reply.content)
+        halves = may_hold_halves(text)
+        body = whole_characters(parsed(text)) if halves else parsed(text)
         if not 200 <= status < 300:
             error = self.error(call, status, headers, body)
         elif isinstance(body, dict):
@@ -303,6 +293,8 @@ class HTTPProvider(BaseProvider):
             answer = self.read(item)
             failed = _reports_error(item)
             if answer is not None and not failed:
+                if halves:  # in the arguments of a tool call, after all
+                    answer = whole_characters(answer)
                 return self.response(call, answer, headers, item)
             if failed:
                 error = _with_answer(self.error(call, status, headers, item), answer)
@@ -321,7 +313,7 @@ class HTTPProvider(BaseProvider):
             if error.error_type == "incomplete_stream" and not error.context["partial_text"]:
                 error = self.bad_response(call, status, headers, body)
         # Some servers repeat the key: no variable of a frame that is left shows what they sent.
-        del reply, body
+        del reply, text, body
         raise error
 
     def response(
@@ -377,7 +369,7 @@ class HTTPProvider(BaseProvider):
         key_names = " or ".join((*self.server.key_vars[:1], "api_key="))
         name = self.server.name
         vendor = seller(name, call.base_url)
-        keys = _keys(call)
+        keys = call.secrets()
         return api_error(name, call.model, status, headers, body, keys, key_names, facts, vendor)
 
     def bad_response(
@@ -386,7 +378,7 @@ class HTTPProvider(BaseProvider):
         """The error of an answer that is not of this wire."""
         from ember.providers.error_mapping import not_of_wire  # late: few programs meet one
 
-        name, keys = self.server.name, _keys(call)
+        name, keys = self.server.name, call.secrets()
         return not_of_wire(name, call.model, status, headers, body, keys, call.base_url, facts)
 
 
@@ -411,6 +403,9 @@ class StreamedCall:
         self._decoder = EventDecoder()
         self._events: list[Any] = []
         self._failed: list[bytes] = []
+        self._beginning = b""  # of the body
+        self._halves = False  # whether an event may hold halves of characters
+        self._half_text = self._half_reasoning = ""  # the first half, until the other comes
         self._status = 0
         self._headers: Mapping[str, str] = NO_HEADERS
 
@@ -464,7 +459,8 @@ class StreamedCall:
 
     def answer(self) -> Answer:
         """What was read so far."""
-        return self._provider.read(self._fold.body()) or Answer()
+        answer = self._provider.read(self._fold.body()) or Answer()
+        return whole_characters(answer) if self._halves else answer
 
     def response(self) -> ChatResponse:
         """The answer as far as it was read, as the caller gets it."""
@@ -479,6 +475,8 @@ class StreamedCall:
         if not 200 <= self._status < 300:
             self._failed.append(piece)
             return
+        if len(self._beginning) < _STRAY_LIMIT:
+            self._beginning += piece[:_STRAY_LIMIT]
         for name, data in self._decoder.feed(piece):
             if (chunk := self._read(name, data)) is not None:
                 yield chunk
@@ -490,12 +488,14 @@ class StreamedCall:
         for name, data in self._decoder.finish():
             if (chunk := self._read(name, data, at_end=True)) is not None:
                 yield chunk
+        if self._half_text or self._half_reasoning:
+            yield Chunk(
+                *(whole_characters(half) for half in (self._half_text, self._half_reasoning))
+            )
         if self._fold.complete:
             return
-        if not self._fold.started:
-            stray = text_of(self._decoder.stray).strip()
-            if self._events or stray:
-                raise self._misread(self._events or stray)
+        if not self._fold.started and (found := self._something_else()) is not None:
+            raise self._misread(found)
         name = self._provider.server.name
         raise ProviderAPIError(
             f"{name} ({self._call.model}): the stream ended before the answer did; what arrived "
@@ -509,6 +509,15 @@ class StreamedCall:
                 **_STREAM,
             },
         )
+
+    def _something_else(self) -> object:
+        """What came that is nothing of this wire; None where nothing came: the stream broke."""
+        stray = text_of(self._decoder.stray or self._beginning).strip()
+        if self._events or self._decoder.stray:
+            return self._events or stray
+        if self._status == 204:  # which has no body
+            return stray
+        return stray if stray.startswith(("[", "{")) and parsed(stray) != [] else None
 
     def _refused(self) -> ProviderAPIError:
         body = parsed(text_of(b"".join(self._failed)))
@@ -526,7 +535,9 @@ class StreamedCall:
             if at_end or not bare:
                 return None  # the last event was cut off: the missing end marker will tell
             raise self._misread(data) from None
-        self._events.append(event)
+        halves = may_hold_halves(data)
+        self._halves = self._halves or halves
+        self._events.append(whole_characters(event) if halves else event)
         if len(wrapped := items(event)) == 1:
             event = wrapped[0]  # Google wraps an error in a list at times
         if not isinstance(event, dict):
@@ -537,11 +548,23 @@ class StreamedCall:
         if failure is not None:
             error = self._provider.error
             raise error(self._call, self._status, self._headers, failure, **_STREAM)
-        return chunk
+        return self._joined(chunk) if self._halves and chunk is not None else chunk
+
+    def _joined(self, chunk: Chunk) -> Chunk | None:
+        """A chunk of whole characters; half a one waits for the chunk that brings the other."""
+        text, reasoning = self._half_text + chunk.text, self._half_reasoning + chunk.reasoning
+        self._half_text, self._half_reasoning = _half_at_end(text), _half_at_end(reasoning)
+        text = whole_characters(text.removesuffix(self._half_text))
+        reasoning = whole_characters(reasoning.removesuffix(self._half_reasoning))
+        return Chunk(text, reasoning, self._events[-1]) if text or reasoning else None
 
     def _misread(self, body: object) -> ProviderAPIError:
         bad_response = self._provider.bad_response
         return bad_response(self._call, self._status, self._headers, body, **_STREAM)
+
+
+def _half_at_end(text: str) -> str:
+    return text[-1:] if "\ud800" <= text[-1:] < "\udc00" else ""
 
 
 def _reports_error(body: Mapping[str, Any]) -> bool:
@@ -558,41 +581,3 @@ def _with_answer(error: ProviderAPIError, answer: Answer | None) -> ProviderAPIE
     if answer and answer.text:
         error.retryable = False  # what was delivered can't be asked for again unnoticed
     return error
-
-
-def _keys(call: Call) -> list[Key]:
-    """What must not come back in an error."""
-    given = [value for name, value in call.extra_headers.items() if KEY_HEADER.search(name)]
-    keys = [Key(value.removeprefix("Bearer ")) for value in given]
-    return [call.key or Key(), *keys, *call.base_url.secrets()]
-
-
-_SENDABLE = re.compile(r"[ -~]*").fullmatch
-
-
-def _check_headers(headers: Headers, provider: str) -> None:
-    if _SENDABLE("".join([*headers, *headers.values()])):
-        return
-    for name in headers:
-        if not headers[name].isascii() or not headers[name].isprintable() or not name.isascii():
-            # The value may be a key: neither the message nor a variable here shows it.
-            raise ModelProviderError(
-                f"{provider}: the header {name!r} cannot be sent: it holds a line break or a "
-                "character beyond ASCII; look at the key, or at extra_headers=",
-                {"provider": provider},
-            )
-
-
-def _not_json(body: Mapping[str, Any], provider: str, error: Exception) -> ModelProviderError:
-    """Which part of a body is the one that cannot be sent."""
-    param = None
-    for name, value in body.items():
-        try:
-            _ENCODER.encode(value).encode()
-        except (TypeError, ValueError):
-            param = name
-            break
-    return ModelProviderError(
-        f"{provider}: {param!r} cannot be sent as JSON: {error}",
-        {"provider": provider, "param": param},
-    )

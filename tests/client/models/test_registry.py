@@ -348,6 +348,30 @@ def test_error_metrics(fake_model: FakeModel) -> None:
     assert found == {"overloaded": 1, "rate_limit": 1, "ModelProviderError": 1}
 
 
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("model_invocations", lambda r: Counter("c", "c", registry=r)),
+        ("model_invocations", lambda r: Counter("c", "c", ["modell"], registry=r)),
+        ("model_errors", lambda r: Counter("c", "c", ["model"], registry=r)),
+        ("invocation_duration", lambda r: Counter("c", "c", ["model"], registry=r)),
+        ("model_cost", lambda r: object()),
+    ],
+)
+def test_metric_that_cannot_be_filled(name: str, make: Any) -> None:
+    """A metric with other labels or of another kind is refused before any call is paid for."""
+    with pytest.raises(ModelProviderError, match=rf"metrics\['{name}'\] cannot be filled"):
+        ModelRegistry(metrics={name: make(CollectorRegistry())})
+
+
+def test_metric_is_looked_at_without_a_trace() -> None:
+    """A metric that fits holds no series before the first call."""
+    collected = CollectorRegistry()
+    counter = Counter("c", "c", ["model", "error_type"], registry=collected)
+    ModelRegistry(metrics={"model_errors": counter})
+    assert [sample for metric in collected.collect() for sample in metric.samples] == []
+
+
 def test_metric_that_nothing_fills() -> None:
     """A misspelt metric is refused, with the names that there are."""
     with pytest.raises(ModelProviderError, match=r"model_invocation'.*model_invocations"):

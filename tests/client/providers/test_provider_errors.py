@@ -930,6 +930,130 @@ TABLE: list[tuple[str, int, object, str, bool, float | None]] = [
         True,
         None,
     ),
+    # Money is out, which xAI and OpenRouter say in words only.
+    *[
+        (model, status, body, "quota", False, None)
+        for model, status, body in (
+            (
+                "xai/grok-4",
+                429,
+                {
+                    "code": "Some resource has been exhausted",
+                    "error": "Your team 0 "
+                    "has either used all available credits or reached its monthly spending limit.",
+                },
+            ),
+            (
+                "xai/grok-4",
+                403,
+                {
+                    "code": "The caller does not have permission",
+                    "error": "You have run out of credits or need a Grok subscription.",
+                },
+            ),
+            (
+                "openrouter/x/m",
+                403,
+                {
+                    "error": {
+                        "code": 403,
+                        "message": "Key limit exceeded (total "
+                        "limit). Manage it using https://openrouter.ai/settings/keys",
+                    }
+                },
+            ),
+            (
+                "openrouter/x/m",
+                429,
+                {
+                    "error": {
+                        "code": 429,
+                        "message": "Provider returned error",
+                        "metadata": {
+                            "raw": '{"error": "Your team has used all available credits"}'
+                        },
+                    }
+                },
+            ),
+            (
+                "openrouter/x/m",
+                429,
+                {
+                    "error": {
+                        "code": 429,
+                        "message": "Provider returned error",
+                        "metadata": {"raw": '{"error": {"type": "exceeded_current_quota_error"}}'},
+                    }
+                },
+            ),
+            (OPENAI, 429, openai("no", "exceeded_current_quota_error", None)),
+        )
+    ],
+    ("xai/grok-4", 403, {"code": "x", "error": "You may not."}, "permission", False, None),
+    # Too long, or larger than a limit: no wait makes it smaller.
+    (
+        "perplexity/sonar",
+        400,
+        openai("too long", "too_many_prompt_tokens", 400),
+        "context_length",
+        False,
+        None,
+    ),
+    (
+        "ollama/m",
+        400,
+        openai("prompt too long; exceeded max context length by 77 tokens", "api_error", None),
+        "context_length",
+        False,
+        None,
+    ),
+    (
+        "llamacpp/m",
+        500,
+        openai("Context size has been exceeded.", "server_error", 500),
+        "context_length",
+        False,
+        None,
+    ),
+    (
+        OPENAI,
+        429,
+        openai(
+            "Request too large for m in organization o on tokens per min (TPM): "
+            "Limit 1,000, Requested 9,999.",
+            "tokens",
+            "rate_limit_exceeded",
+        ),
+        "rate_limit",
+        False,
+        None,
+    ),
+    (
+        OPENAI,
+        429,
+        openai(
+            "Rate limit reached: Limit 100000, Used 96749, Requested 19126.",
+            "tokens",
+            "rate_limit_exceeded",
+        ),
+        "rate_limit",
+        True,
+        None,
+    ),
+    (
+        "mistral/m",
+        400,
+        {
+            "object": "error",
+            "message": "Invalid model: m",
+            "type": "invalid_model",
+            "param": None,
+            "code": "1500",
+        },
+        "not_found",
+        False,
+        None,
+    ),
     (OPENAI, 404, "", "not_found", False, None),
     (OPENAI, 418, {"error": {}}, "invalid_request", False, None),
     (OPENAI, 500, "null", "server", True, None),
@@ -1019,6 +1143,8 @@ def test_server_decides_on_retrying(played: Player) -> None:
     no = failed(played, 500, {}, headers={"x-should-retry": "false"})
     yes = failed(played, 400, {}, headers={"x-should-retry": "true"})
     assert (no.retryable, yes.retryable) == (False, True)
+    no_money = openai("no", "insufficient_quota", "insufficient_quota")
+    assert not failed(played, 429, no_money, headers={"x-should-retry": "true"}).retryable
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -1143,10 +1269,11 @@ def test_words_in_an_unknown_place_are_shown(played: Player, stream: bool) -> No
 @pytest.mark.parametrize("stream", [False, True])
 def test_redirect_shows_where_to(played: Player, stream: bool) -> None:
     """A redirect, which is not followed with a key in hand, says where to and what to look at."""
-    headers = {"location": "https://elsewhere.example/v1"}
+    headers = {"location": "https://elsewhere.example/v1?key=s3cret"}
     text = str(failed(played, 308, "", headers=headers, stream=stream))
     assert "status 308" in text
     assert "https://elsewhere.example/v1" in text
+    assert "s3cret" not in text
     assert "base_url=" in text
 
 

@@ -1,0 +1,245 @@
+"""How an answer ends: refused, cut, with a tool call, in half a character, or as something else."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ember.api import models
+from ember.exceptions import ProviderAPIError
+from ember.models.schemas import ChatResponse
+from tests.corpus import Player, ask
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+pytestmark = pytest.mark.filterwarnings("ignore::ember.exceptions.UnknownPriceWarning")
+
+MODELS = {
+    "chat": "openai/m",
+    "responses": "openai-responses/m",
+    "anthropic": "anthropic/m",
+    "google": "google/m",
+}
+
+
+def events(*each: object) -> str:
+    """An event stream."""
+    return "".join(f"data: {json.dumps(event)}\n\n" for event in each)
+
+
+def read(played: Player, wire: str, body: str, stream: bool = False) -> ChatResponse:
+    """The response to a body."""
+    played.load({"status": 200, "response_headers": {}, "response_body": body})
+    got = ask(MODELS[wire], stream)
+    assert isinstance(got, ChatResponse), got
+    return got
+
+
+def both(played: Player, wire: str, whole: object, *streamed: object) -> list[ChatResponse]:
+    """The response to a whole body and to the stream that says the same."""
+    end = "data: [DONE]\n\n" if wire == "chat" else ""
+    return [
+        read(played, wire, json.dumps(whole)),
+        read(played, wire, events(*streamed) + end, stream=True),
+    ]
+
+
+def chat(message: Any, finish: str, key: str = "message") -> Any:
+    """A chat completion, or a chunk of one."""
+    return {"choices": [{"index": 0, key: message, "finish_reason": finish}]}
+
+
+def test_refusal_on_chat_is_a_content_filter(played: Player) -> None:
+    """A refusal that ends with `stop` is no ordinary answer, whole and streamed."""
+    said = {"content": None, "refusal": "I will not."}
+    for got in both(played, "chat", chat(said, "stop"), chat(said, "stop", "delta")):
+        assert (got.finish_reason, got.refusal, got.text) == ("content_filter", "I will not.", "")
+
+
+def called(wire: str, arguments: Any, finish: str) -> tuple[object, Sequence[object]]:
+    """An answer of one tool call, whole and as a stream; the finish in the wire's word."""
+    if wire == "chat":
+        function = {"name": "f", "arguments": arguments}
+        call = {"index": 0, "id": "1", "type": "function", "function": function}
+        said = {"content": None, "tool_calls": [call]}
+        return chat(said, finish), [chat(said, finish, "delta")]
+    if wire == "responses":
+        item = {"type": "function_call", "call_id": "1", "name": "f", "arguments": arguments}
+        done = {"object": "response", "status": "completed", "output": [item]}
+        if finish == "length":
+            details = {"reason": "max_output_tokens"}
+            done |= {"status": "incomplete", "incomplete_details": details}
+        return done, [{"type": f"response.{done['status']}", "response": done}]
+    if wire == "anthropic":
+        stop = {"length": "max_tokens", "stop": "tool_use"}[finish]
+        block = {"type": "tool_use", "id": "1", "name": "f", "input": json.loads(arguments or "{}")}
+        begun = {**block, "input": {}}
+        return {"type": "message", "content": [block], "stop_reason": stop}, [
+            {"type": "message_start", "message": {"content": []}},
+            {"type": "content_block_start", "index": 0, "content_block": begun},
+            {"type": "content_block_delta", "index": 0,
+             "delta": {"type": "input_json_delta", "partial_json": arguments}},
+            {"type": "message_delta", "delta": {"stop_reason": stop}},
+            {"type": "message_stop"},
+        ]  # fmt: skip
+    function = {"name": "f", **({"args": json.loads(arguments)} if arguments else {})}
+    reason = {"length": "MAX_TOKENS", "stop": "STOP"}[finish]
+    parts = [{"functionCall": function}]
+    body = {"candidates": [{"content": {"parts": parts}, "finishReason": reason}]}
+    return body, [body]
+
+
+@pytest.mark.parametrize("wire", MODELS)
+def test_forced_tool_call_ends_as_tool_calls(played: Player, wire: str) -> None:
+    """A provider's `stop` after a tool call that was forced is `tool_calls` on every wire."""
+    whole, streamed = called(wire, '{"a": 1}', "stop")
+    for got in both(played, wire, whole, *streamed):
+        assert got.finish_reason == "tool_calls"
+        assert got.tool_calls[0].arguments == {"a": 1}
+
+
+@pytest.mark.parametrize("wire", MODELS)
+def test_tool_call_cut_before_its_arguments(played: Player, wire: str) -> None:
+    """A call cut before its arguments began does not look like a whole one without any."""
+    whole, streamed = called(wire, "", "length")
+    for got in both(played, wire, whole, *streamed):
+        assert (got.finish_reason, got.tool_calls[0].arguments) == ("length", "")
+
+
+@pytest.mark.parametrize("wire", MODELS)
+def test_whole_tool_call_without_arguments(played: Player, wire: str) -> None:
+    """A tool that takes no arguments is called with none."""
+    whole, streamed = called(wire, "", "stop")
+    for got in both(played, wire, whole, *streamed):
+        assert (got.finish_reason, got.tool_calls[0].arguments) == ("tool_calls", {})
+
+
+# --- halves of characters ------------------------------------------------------------------------
+
+
+def deltas(wire: str, pieces: Sequence[str]) -> list[object]:
+    """A stream whose text comes in these pieces."""
+    if wire == "chat":
+        return [*(chat({"content": p}, "", "delta") for p in pieces), chat({}, "stop", "delta")]
+    if wire == "responses":
+        each = [{"type": "response.output_text.delta", "delta": piece} for piece in pieces]
+        done = {"object": "response", "status": "completed", "output": []}
+        return [*each, {"type": "response.completed", "response": done}]
+    if wire == "anthropic":
+        each = [{"type": "content_block_delta", "index": 0,
+                 "delta": {"type": "text_delta", "text": piece}} for piece in pieces]  # fmt: skip
+        return [*each, {"type": "message_stop"}]
+    each = [{"candidates": [{"content": {"parts": [{"text": piece}]}}]} for piece in pieces]
+    return [*each, {"candidates": [{"finishReason": "STOP"}]}]
+
+
+@pytest.mark.parametrize("wire", MODELS)
+def test_character_split_over_two_chunks(played: Player, wire: str) -> None:
+    """The halves of an emoji join; a lone half is U+FFFD; the answer can be sent back."""
+    body = events(*deltas(wire, ["a\ud83d", "\ude00b", "\ude00", "c\ud83d"]))
+    got = read(played, wire, body + ("data: [DONE]\n\n" if wire == "chat" else ""), stream=True)
+    assert got.text == "a\U0001f600b\ufffdc\ufffd"
+    json.dumps([got.message, got.raw], ensure_ascii=False).encode()
+    played.load({"status": 200, "response_headers": {}, "response_body": body})
+    ask(MODELS[wire], True, [{"role": "user", "content": "hi"}, got.message])
+    assert "\U0001f600b\ufffdc" in played.requests[0].content.decode()
+
+
+@given(pieces=st.lists(st.text(st.sampled_from("a\ud83d\ude00"), max_size=3), max_size=5))
+def test_pieces_are_the_text(pieces: list[str]) -> None:
+    """However characters are cut, the chunks of a stream add up to its text, and all encode."""
+    from ember.models.routing import built_in
+
+    streamed = built_in("openai").stream("hi", "m", api_key="k")
+    body = events(*deltas("chat", pieces)).encode()
+    chunks = [chunk.text for chunk in streamed.read(200, {}, [body])]
+    joined = "".join(pieces).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    assert "".join(chunks) == streamed.answer().text == joined
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_half_a_character_in_the_arguments_of_a_call(played: Player, stream: bool) -> None:
+    """A lone half inside a tool's arguments, which are JSON in a string, is U+FFFD as well."""
+    whole, streamed = called("chat", json.dumps({"a": "x\ud83d"}), "stop")
+    got = both(played, "chat", whole, *streamed)[stream]
+    assert got.tool_calls[0].arguments == {"a": "x\ufffd"}
+
+
+def test_half_a_character_in_a_whole_answer(played: Player) -> None:
+    """A lone half in an answer that is not streamed is U+FFFD, in `raw` too."""
+    got = read(played, "chat", json.dumps(chat({"content": "x\ude00"}, "stop")))
+    assert (got.text, got.raw["choices"][0]["message"]["content"]) == ("x\ufffd", "x\ufffd")
+
+
+# --- what must go back ---------------------------------------------------------------------------
+
+
+def test_streamed_compaction_is_kept(played: Player) -> None:
+    """A compaction that streams in a delta stands in the message as it would come whole."""
+    delta = {"type": "compaction_delta", "content": "SUMMARY", "encrypted_content": "ENC"}
+    block = {"type": "compaction", "content": None}
+    body = events(
+        {"type": "message_start", "message": {"content": []}},
+        {"type": "content_block_start", "index": 0, "content_block": block},
+        {"type": "content_block_delta", "index": 0, "delta": delta},
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_stop"},
+    )
+    got = read(played, "anthropic", body, stream=True)
+    kept = {"type": "compaction", "content": "SUMMARY", "encrypted_content": "ENC"}
+    assert got.message["content"] == [kept]
+
+
+# --- bodies that are none of the wire's ----------------------------------------------------------
+
+STRANGE = {
+    "brackets": "[[[[",
+    "brackets that close": "[[]]",
+    "a number": "5",
+    "null": "null",
+    "a string": '"hi"',
+    "HTML": "<html>hi</html>",
+    "another object": '{"ok": true}',
+    "a list of numbers": "[1, 2]",
+    "cut JSON": '{"id": "x", "cho',
+    "nested deeply": "[" * 5000,
+}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("body", STRANGE.values(), ids=STRANGE)
+@pytest.mark.parametrize("wire", MODELS)
+def test_body_of_something_else_is_a_bad_response(
+    played: Player, wire: str, body: str, stream: bool
+) -> None:
+    """A body that is none of the wire's is bad_response and not retryable, streamed or not."""
+    played.load({"status": 200, "response_headers": {}, "response_body": body})
+    error = ask(MODELS[wire], stream)
+    assert isinstance(error, ProviderAPIError), error
+    assert (error.error_type, error.retryable) == ("bad_response", False)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_no_content_is_a_bad_response(played: Player, stream: bool) -> None:
+    """A 204, which by its nature has no body, is no answer that broke off."""
+    played.load({"status": 204, "response_headers": {}, "response_body": ""})
+    error = ask("openai/m", stream)
+    assert isinstance(error, ProviderAPIError)
+    assert (error.error_type, error.retryable) == ("bad_response", False)
+
+
+def test_awaited_stream_of_halves(played: Player) -> None:
+    """The awaited stream joins characters as the other does."""
+    body = events(*deltas("chat", ["\ud83d", "\ude00"])) + "data: [DONE]\n\n"
+    played.load({"status": 200, "response_headers": {}, "response_body": body})
+
+    async def read_all() -> list[str]:
+        return [chunk.text async for chunk in models.astream("openai/m", "hi", api_key="k")]
+
+    assert asyncio.run(read_all()) == ["\U0001f600"]
