@@ -325,6 +325,13 @@ class CassetteFile:
                     os.close(handle)
             self._wrote = False
 
+    def reopen(self) -> None:
+        """Take a connection of this process's own, in a process that was forked with this open."""
+        with LOCK:
+            self._inherited = self._connection  # to be left alone: it is the other process's
+            self._connection = self._open()
+            self.created, self.snapshot, self.added = False, None, []
+
     # Underneath ------------------------------------------------------------------------------
 
     def _open(self) -> sqlite3.Connection:

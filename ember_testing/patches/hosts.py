@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Hosts", "is_address", "is_loopback"]
+__all__ = ["Hosts", "hosts_of", "is_address", "is_loopback"]
 
 
 def is_address(host: str) -> bool:
@@ -35,12 +36,10 @@ class Hosts:
         names: Host names, patterns (`*.internal`), IP addresses and networks (`10.0.0.0/8`).
 
     Raises:
-        ValueError: It is one string, or one of them is a URL or has a port.
+        ValueError: One of them is a URL or has a port.
     """
 
     def __init__(self, names: Sequence[str] = ()) -> None:
-        if isinstance(names, str):
-            raise ValueError(f"allow_hosts={names!r}: expected a list, such as [{names!r}]")
         self.names = tuple(name.lower().strip("[]") for name in names)
         self._networks: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
         for name in self.names:
@@ -70,3 +69,9 @@ class Hosts:
         """The same as the value of `NO_PROXY`, with this machine."""
         names = [name.removeprefix("*") for name in self.names]
         return ",".join(["localhost", "127.0.0.1", "::1", *names])
+
+
+@lru_cache(maxsize=32)
+def hosts_of(names: tuple[str, ...]) -> Hosts:
+    """One object for the same names: it is asked for with every test."""
+    return Hosts(names)

@@ -8,13 +8,15 @@ pairs (an event loop's own) are not its business, nor are connections that were 
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import sys
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from ember_testing.exceptions import NetworkBlocked, ReplayFailure
+from ember_testing.patches import children
+from ember_testing.patches.hosts import Hosts, is_address, is_loopback
 from ember_testing.patches.patch import Patch
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ _REVERSE = frozenset({"socket.gethostbyaddr", "socket.getnameinfo"})  # the name
 
 class _Closed(NamedTuple):
     allow_loopback: bool
+    hosts: Hosts
     fail: Callable[[ReplayFailure], ReplayFailure]
     why: str
     for_loopback: str
@@ -38,15 +41,21 @@ _recording = False
 _fakes: dict[int, _Closed] = {}  # by the fake's id; the innermost is last
 _hooked = False
 _pairing = threading.local()
+_allowed_names: set[str] = set()  # that were looked up
 
 
 def close_network(
-    *, allow_loopback: bool, fail: Callable[[ReplayFailure], ReplayFailure], command: str
+    *,
+    allow_loopback: bool,
+    hosts: Hosts,
+    fail: Callable[[ReplayFailure], ReplayFailure],
+    command: str,
 ) -> None:
     """Stop every connection and name look-up from now on, in all threads.
 
     Args:
         allow_loopback: Let connections to this machine through.
+        hosts: Let connections to these through.
         fail: Is told of each attempt, so that swallowing the error does not hide it.
         command: What to type to record instead.
     """
@@ -54,6 +63,7 @@ def close_network(
     _recording = False
     _closed = _Closed(
         allow_loopback,
+        hosts,
         fail,
         "this test replays",
         "a server of the test's own needs @pytest.mark.ember_replay(allow_loopback=True)",
@@ -70,6 +80,7 @@ def open_network(*, recording: bool = False) -> None:
     """
     global _closed, _recording
     _closed, _recording = None, recording
+    _allowed_names.clear()
     _unhook()
 
 
@@ -85,6 +96,7 @@ def close_for_fakes(
     """
     _fakes[id(owner)] = _Closed(
         allow_loopback,
+        Hosts(),
         fail,
         "models are faked here",
         "a server of the test's own needs fake_model.allow_loopback = True",
@@ -120,8 +132,10 @@ def _in_force() -> _Closed | None:
     if _recording or not _fakes:
         return replay
     fake = next(reversed([*_fakes.values()]), None)
-    if fake is not None and replay is not None and replay.allow_loopback:
-        return fake._replace(allow_loopback=True)
+    if fake is not None and replay is not None:
+        return fake._replace(
+            allow_loopback=fake.allow_loopback or replay.allow_loopback, hosts=replay.hosts
+        )
     return fake
 
 
@@ -140,7 +154,11 @@ _pairs = Patch(socket, "socketpair", _noted)
 
 
 def _audit(event: str, arguments: tuple[Any, ...]) -> None:
-    if not event.startswith("socket.") or (_closed is None and not _fakes):
+    if not event.startswith("socket."):
+        if event in children.EVENTS:
+            children.watch(event, arguments)
+        return
+    if _closed is None and not _fakes:
         return
     closed = _in_force()
     if closed is None:
@@ -158,8 +176,10 @@ def _check_connection(closed: _Closed, used: socket.socket, address: Any) -> Non
     if used.family not in (socket.AF_INET, socket.AF_INET6) or not isinstance(address, tuple):
         return  # a Unix socket, or a datagram on a socket that was let through when it connected
     host, port = str(cast("object", address[0])), cast("object", address[1])
-    local = _is_loopback(host)
+    local = is_loopback(host)
     if local and (closed.allow_loopback or getattr(_pairing, "now", False)):
+        return
+    if closed.hosts and (closed.hosts.allows(host) or host in _addresses()):
         return
     remedy = closed.for_loopback if local else closed.remedy
     used.close()  # libraries close it after an OSError only, and this is none
@@ -170,7 +190,10 @@ def _check_connection(closed: _Closed, used: socket.socket, address: Any) -> Non
 
 def _check_lookup(closed: _Closed, host: Any, *, reverse: bool = False) -> None:
     name = host.decode("ascii", "replace") if isinstance(host, bytes) else host
-    if name is None or name == "" or _is_loopback(name) or (_is_address(name) and not reverse):
+    if name and closed.hosts.allows(name):
+        _allowed_names.add(name)
+        return
+    if name is None or name == "" or is_loopback(name) or (is_address(name) and not reverse):
         return  # answered without the network
     if name == socket.gethostname():
         return  # what servers ask for when they bind
@@ -179,15 +202,10 @@ def _check_lookup(closed: _Closed, host: Any, *, reverse: bool = False) -> None:
     )
 
 
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return False
-    return True
-
-
-def _is_loopback(host: str) -> bool:
-    if host in ("localhost", "localhost."):
-        return True
-    return _is_address(host) and ipaddress.ip_address(host.partition("%")[0]).is_loopback
+def _addresses() -> frozenset[str]:
+    """The addresses of the allowed names that were looked up: a connection shows no name."""
+    found: set[str] = set()
+    for name in tuple(_allowed_names):
+        with suppress(OSError):
+            found.update(str(each[4][0]) for each in socket.getaddrinfo(name, None))
+    return frozenset(found)

@@ -56,6 +56,8 @@ __all__ = [
     "pytest_unconfigure",
 ]
 
+_STANDSTILL = "ember-standstill"
+
 _session_key = pytest.StashKey["Session"]()
 _passed_key = pytest.StashKey[bool]()
 _running_key = pytest.StashKey["Session"]()
@@ -74,10 +76,13 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     marked = [item for item in session.items if item.get_closest_marker(MARKER) is not None]
     if not marked:
         return
-    from ember_testing.plugin.wide_fixtures import WideFixtures  # late: most runs need none
+    # Late: most runs need none.
+    from ember_testing.plugin.standstill import Standstill
+    from ember_testing.plugin.wide_fixtures import WideFixtures
 
     fixtures = WideFixtures(marked)
     session.config.pluginmanager.register(fixtures, "ember-wide-fixtures")
+    session.config.pluginmanager.register(Standstill(marked), _STANDSTILL)
     if counts_use(session.config):
         for item in marked:
             expect(item)
@@ -190,6 +195,9 @@ def _begin(item: pytest.Item) -> None:
     except (ValueError, CassetteError) as error:
         raise pytest.fail.Exception(f"{MARKER}: {error}", pytrace=False) from None
     look_for_leftovers(item.config, session)
+    standstill = item.config.pluginmanager.get_plugin(_STANDSTILL)
+    if standstill is not None:
+        standstill.watch(session)
     activate(session)
     item.config.stash[_running_key] = item.stash[_session_key] = session
     item.stash[_passed_key] = False

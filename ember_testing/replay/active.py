@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
+from functools import partial
 from urllib.parse import urlsplit
 
-from ember_testing.patches import keys, network, sleep, tls
+from ember_testing.patches import children, keys, network, sleep, tls
 from ember_testing.patches.transport import Answerer, Exchange, install, remove
 from ember_testing.replay import prices
 from ember_testing.replay.request import LOOPBACK
@@ -16,11 +18,13 @@ __all__ = ["activate", "deactivate"]
 
 _change = threading.RLock()
 _sessions: list[Session] = []  # the innermost is last
+_watches_forks = False
 
 
 def activate(session: Session) -> None:
     """Let this cassette answer from now on."""
     with _change:
+        _watch_forks()
         if not _sessions:
             install(_answerer)
         _sessions.append(session)
@@ -36,6 +40,30 @@ def deactivate(session: Session) -> None:
         _guard()
 
 
+def _watch_forks() -> None:
+    """Let a process that a test forks replay from the same cassette."""
+    global _watches_forks
+    if not _watches_forks and hasattr(os, "register_at_fork"):
+        _watches_forks = True
+        os.register_at_fork(
+            before=_before_fork,
+            after_in_parent=partial(_after_fork, forked=False),
+            after_in_child=partial(_after_fork, forked=True),
+        )
+
+
+def _before_fork() -> None:
+    _change.acquire()
+    for session in _sessions:
+        session.before_fork()
+
+
+def _after_fork(*, forked: bool) -> None:
+    for session in reversed(_sessions):
+        session.after_fork(forked=forked)
+    _change.release()
+
+
 def _innermost() -> Session | None:
     sessions = _sessions
     return sessions[-1] if sessions else None
@@ -45,7 +73,11 @@ def _wants(url: str) -> bool:
     session = _innermost()
     if session is None:
         return False
-    return not (session.settings.allow_loopback and urlsplit(url).hostname in LOOPBACK)
+    settings = session.settings
+    if not settings.allow_loopback and not settings.allow_hosts:
+        return True
+    host = urlsplit(url).hostname or ""
+    return not (settings.allow_loopback and host in LOOPBACK) and not settings.hosts.allows(host)
 
 
 def _answer(request: Request) -> Response | Exchange | None:
@@ -77,12 +109,18 @@ def _guard() -> None:
     keys.take_out(_answerer)
     if session is None or session.record:
         tls.take_out()
+        children.open_children()
         network.open_network(recording=session is not None)
         return
     keys.put_in(_answerer, keys.missing())  # calls that are only replayed need none
     tls.put_in()
     network.close_network(
         allow_loopback=session.settings.allow_loopback,
+        hosts=session.settings.hosts,
         fail=session.fail,
         command=session.command(),
     )
+    if session.settings.allow_subprocess:
+        children.open_children()
+    else:
+        children.close_children(hosts=session.settings.hosts, fail=session.fail)

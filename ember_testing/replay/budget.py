@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sqlite3
+import tempfile
 import threading
 import warnings
 from collections.abc import Mapping
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, cast
+from pathlib import Path
+from typing import Any, cast
 
 from ember_testing.exceptions import BudgetExceeded
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 BYTES_A_TOKEN = 3
 UNLIMITED_OUTPUT = 4096
@@ -83,10 +83,38 @@ class Budget:
             raise ValueError(f"budget={limit!r}: expected US dollars, 0 or more")
         self.limit = limit
         self._lock = threading.Lock()
-        self._connection = sqlite3.connect(
-            str(ledger or ":memory:"), isolation_level=None, check_same_thread=False, timeout=60
-        )
+        self._ledger = ledger
+        self._own: Path | None = None  # a ledger that this object has made
+        self._inherited: list[sqlite3.Connection] = []  # of the process that forked this one
+        self._connect()
         self._connection.execute(_SCHEMA)
+
+    def _connect(self) -> None:
+        self._pid = os.getpid()
+        self._connection = sqlite3.connect(
+            str(self._ledger or ":memory:"),
+            isolation_level=None,
+            check_same_thread=False,
+            timeout=60,
+        )
+
+    def share(self) -> None:
+        """Keep the ledger in a file from now on: this process is about to fork."""
+        with self._lock:
+            if self._ledger is None:
+                handle, name = tempfile.mkstemp(prefix="ember-", suffix=".ledger")
+                os.close(handle)
+                self._ledger = self._own = Path(name)
+                with closing(self._connection) as before:
+                    self._connect()
+                    before.backup(self._connection)
+
+    def _locked(self) -> threading.Lock:
+        """The lock; the connection is this process's own then."""
+        if self._pid != os.getpid():
+            self._inherited.append(self._connection)
+            self._connect()
+        return self._lock
 
     def reserve(self, method: str, url: str, body: bytes) -> int | None:
         """Set aside what a call may cost, before it is sent.
@@ -114,7 +142,7 @@ class Budget:
                 f"${self.limit:g} cannot be kept; set EMBER_COST_{name}_INPUT and _OUTPUT (US "
                 "dollars per million tokens), or record without a budget"
             )
-        with self._lock:
+        with self._locked():
             self._connection.execute("begin immediate")
             try:
                 spent = self._sum()
@@ -137,7 +165,7 @@ class Budget:
             amount: US dollars; None leaves the estimate, since something was sent.
         """
         if amount is not None:
-            with self._lock:
+            with self._locked():
                 self._connection.execute(
                     "update calls set usd = ? where id = ?", (amount, reservation)
                 )
@@ -145,7 +173,7 @@ class Budget:
     @property
     def spent(self) -> float:
         """US dollars spent or set aside."""
-        with self._lock:
+        with self._locked():
             return self._sum()
 
     def _sum(self) -> float:
@@ -155,6 +183,8 @@ class Budget:
     def close(self) -> None:
         """Let go of the ledger's file."""
         self._connection.close()
+        if self._own is not None:
+            self._own.unlink(missing_ok=True)
 
 
 def dollars(amount: float) -> str:

@@ -40,11 +40,13 @@ class Cassette:
     @property
     def played(self) -> Calls:
         """Calls answered from the file, in their order."""
+        self._session.collect()
         return self._session.played
 
     @property
     def recorded(self) -> Calls:
         """Calls that were made and written down, in the order in which they ended."""
+        self._session.collect()
         return self._session.recorded
 
     def __repr__(self) -> str:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from ember_testing.cassettes.file import Answer, CassetteFile
     from ember_testing.replay.settings import Rules
+    from ember_testing.replay.shared_counts import SharedCounts
 
 
 def stored_requests(file: CassetteFile) -> Iterator[tuple[int, Request]]:
@@ -29,12 +30,15 @@ class Lookup:
     Args:
         rules: What makes the keys.
         repeats_last: Past the end, give the last recording again.
+
+    Attributes:
+        positions: By key, the `n` that was given last; shared with the processes that a test forks.
     """
 
     def __init__(self, rules: Rules, *, repeats_last: bool) -> None:
         self._rules = rules
         self._repeats_last = repeats_last
-        self._last: Counter[str] = Counter()  # the `n` that was played last, by key
+        self.positions: Counter[str] | SharedCounts = Counter()
         self._index: dict[str, list[int]] | None = None
         self._looked_for_other_rules = False
 
@@ -42,14 +46,14 @@ class Lookup:
         """The next recording of this request that was not played yet, and count it as played."""
         answer = self.peek(file, key)
         if answer is not None:
-            self._last[key] = answer.n
+            self.positions[key] = answer.n
         return answer
 
     def peek(self, file: CassetteFile | None, key: str) -> Answer | None:
         """The recording that `next` would give, which stays the next one."""
         if file is None or not file.horizon:
             return None
-        after = self._last[key]
+        after = self.positions[key]
         answer = self._find(file, key, after)
         if answer is None and not self._looked_for_other_rules:
             self._looked_for_other_rules = True
@@ -62,8 +66,8 @@ class Lookup:
 
     def count(self, key: str) -> int:
         """Count a request that has no recording; returns its position among identical ones."""
-        self._last[key] += 1
-        return self._last[key]
+        n = self.positions[key] = self.positions[key] + 1
+        return n
 
     def recorded(self, file: CassetteFile, key: str) -> int:
         """How many recordings of this request there are."""

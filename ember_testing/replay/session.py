@@ -8,17 +8,20 @@ from __future__ import annotations
 import os
 import threading
 from array import array
+from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from ember_testing import exceptions
 from ember_testing.cassettes import schema
 from ember_testing.cassettes.calls import Calls
-from ember_testing.cassettes.file import Answer, CassetteFile
+from ember_testing.cassettes.file import LOCK, Answer, CassetteFile
 from ember_testing.cassettes.swap import Found, found_at, replace, take_back
 from ember_testing.exceptions import BudgetExceeded, CassetteError, CassetteMiss, ReplayFailure
+from ember_testing.patches import interrupt
 from ember_testing.patches.transport import Exchange
 from ember_testing.replay.lookup import Lookup
 from ember_testing.replay.miss import explain, record_command
@@ -27,17 +30,19 @@ from ember_testing.replay.recording import first_leak, row_of
 from ember_testing.replay.redaction import Redaction, secrets_of_environment, secrets_of_request
 from ember_testing.replay.request import keyed
 from ember_testing.replay.settings import Record, Settings
+from ember_testing.replay.shared_counts import SharedCounts
 from ember_testing.replay.tally import Tally
 from ember_testing.wires.exchange import Read, read_row, sets_prices
 from ember_testing.wires.response import Broken, End, Request, Response
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
     from pathlib import Path
 
     from ember_testing.replay.budget import Budget
 
 _PATIENCE = 1.0  # seconds that a caller is given to give up, above twice what it took when recorded
+_CALLS = "calls"  # stands among the positions of requests, whose keys are digests
 _EXPLAINED = 3  # misses of one test that get the nearest recording; a loop may make thousands
 
 
@@ -56,6 +61,9 @@ class Session:
 
     Raises:
         CassetteError: The file is there and cannot be used.
+
+    Attributes:
+        on_failure: Called with each failure, from whichever thread.
     """
 
     def __init__(
@@ -73,7 +81,8 @@ class Session:
         self.settings = settings or Settings()
         self.test = test
         self._target = target or test
-        self.failures: list[ReplayFailure] = []
+        self._failures: list[ReplayFailure] = []
+        self.on_failure: Callable[[], None] = lambda: None
         self.tally = Tally()
         self.played = Calls(self._rows)
         self.recorded = Calls(self._rows)
@@ -92,6 +101,9 @@ class Session:
         self._file: CassetteFile | None = None
         self.record: Record | None = record
         self._calls = 0
+        self._shared: SharedCounts | None = None  # once the test has forked
+        self._is_forked = False
+        self._reopen = False
         self._open()
 
     # Opening ---------------------------------------------------------------------------------
@@ -135,13 +147,12 @@ class Session:
             CassetteError: The file cannot be read or written.
         """
         try:
-            with self._lock:
+            with self._lock, self._counting():
                 if self.record:  # a test may set a key while it runs
                     self._learn()
                 request, key = self._keyed(sent)
                 file = None if self.record == "all" else self._file
-                self._calls += 1
-                if self._calls in self.settings.faults and not self.record:
+                if self._count_call() in self.settings.faults and not self.record:
                     return self._faulted(request, key)
                 answer = self._lookup.next(file, key)
                 if answer is None and not self.record and self._learn():
@@ -196,13 +207,18 @@ class Session:
 
         return faulted(self.settings.faults[self._calls], request, recorded)
 
+    def _count_call(self) -> int:
+        """The number of this call, from 1, over all processes of the test."""
+        if self._shared is not None:
+            self._calls = self._shared[_CALLS]
+            self._shared[_CALLS] = self._calls + 1
+        self._calls += 1
+        return self._calls
+
     def _play(self, answer: Answer, request: Request) -> Response:
         assert self._file is not None  # the answer came out of it
         self.pins.follow(answer.id)
-        self.played.add(answer.id)
-        self.tally.replayed += 1
-        self.tally.avoided += answer.elapsed or 0.0
-        self._count_cost("saved", answer.cost_usd)
+        self._count_played(answer.id, answer.elapsed, answer.cost_usd)
         response = Response(
             answer.status,
             answer.headers,
@@ -219,6 +235,13 @@ class Session:
         times = [answer.headers_after or 0.0, *(at for at, _ in answer.pieces)]
         pauses = [max(0.0, at - before) for before, at in pairwise(times)]
         return response._replace(delay=times[0], pauses=pauses)
+
+    def _count_played(self, number: int, elapsed: float | None, cost: float | None) -> None:
+        self.played.add(number)
+        self.tally.replayed += 1
+        self.tally.avoided += elapsed or 0.0
+        self._count_cost("saved", cost)
+        self._tell("played", [number, elapsed, cost])
 
     def _end(self, answer: Answer, request: Request) -> End:
         """How a recorded response ends: as it did, or with what cannot be replayed."""
@@ -265,6 +288,7 @@ class Session:
                     "the test ember_replay(record_errors=True) to record errors"
                 )
                 return
+            self._use_own_connection()
             row, chunks = row_of(exchange, request, self._redaction)
             row |= {**place, "rules": self._rules.text, "test": self.test or None}
             try:
@@ -272,11 +296,15 @@ class Session:
             except CassetteError as error:  # the caller has paid for its answer and gets it
                 self._broken.append(str(error))
                 return
-            self.recorded.add(number)
-            self.tally.recorded += 1
-            self._unread.append(number)
+            self._count_recorded(number)
+            self._tell("recorded", [number, row["recorded_at"]])
             if reservation is not None or self._sets_prices:
                 self._read(reservation)
+
+    def _count_recorded(self, number: int) -> None:
+        self.recorded.add(number)
+        self.tally.recorded += 1
+        self._unread.append(number)
 
     def _read(self, reservation: int | None = None) -> None:
         """Read what was written down: who answered, how many tokens, at what price."""
@@ -299,11 +327,93 @@ class Session:
     def note(self, sentence: str) -> None:
         """Say something at the end of the run."""
         self.tally.notes.append(f"{self.test or self.path}: {sentence}")
+        self._tell("note", sentence)
 
     def fail(self, failure: ReplayFailure) -> ReplayFailure:
         """Remember a failure, so that whoever swallows it does not turn it into a success."""
-        self.failures.append(failure)
+        self._failures.append(failure)
+        if self._is_forked and self._shared is not None:
+            self._tell("failure", [type(failure).__name__, str(failure)])
+            interrupt.call_process(self._shared.owner)
+        else:
+            self.on_failure()
         return failure
+
+    @property
+    def failures(self) -> list[ReplayFailure]:
+        """What failed so far, in this process and in those that the test has forked."""
+        self.collect()
+        return self._failures
+
+    # Forked processes --------------------------------------------------------------------------
+
+    def before_fork(self) -> None:
+        """Hold everything still, and count in a file from now on that both processes use."""
+        self._lock.acquire()
+        LOCK.acquire()
+        try:
+            positions = self._lookup.positions
+            if not isinstance(positions, SharedCounts):
+                self._shared = SharedCounts({**positions, _CALLS: self._calls})
+                self._lookup.positions = self._shared
+                interrupt.listen(lambda: self.on_failure())
+                if self._budget is not None:
+                    self._budget.share()
+            if self.record:
+                self._for_writing()  # one file, whichever process records first
+        except CassetteError as error:
+            self._broken.append(str(error))
+
+    def after_fork(self, *, forked: bool) -> None:
+        """Go on, in both processes.
+
+        Args:
+            forked: Whether this is the new one.
+        """
+        if forked:
+            self._is_forked = True
+            self._reopen = self._file is not None
+            self._exchanges = set()  # the other process's
+        LOCK.release()
+        self._lock.release()
+
+    @contextmanager
+    def _counting(self) -> Generator[None]:
+        """While a request is counted: no other process of the test counts one."""
+        if self._shared is None:
+            yield
+            return
+        self._use_own_connection()
+        with self._shared.locked():
+            yield
+
+    def _use_own_connection(self) -> None:
+        if self._reopen and self._file is not None:
+            self._reopen = False
+            self._file.reopen()
+
+    def _tell(self, kind: str, value: Any) -> None:
+        if self._is_forked and self._shared is not None:
+            self._shared.tell(kind, value)
+
+    def collect(self) -> None:
+        """Count what forked processes have done since the last time."""
+        if self._shared is None or self._is_forked:
+            return
+        with self._lock:
+            for kind, value in self._shared.news():
+                if kind == "played":
+                    self._count_played(*value)
+                elif kind == "recorded":
+                    number, recorded_at = value
+                    self._count_recorded(number)
+                    self._for_writing().added.append((number, recorded_at))
+                elif kind == "note":
+                    self.note(value)
+                else:
+                    name, text = value
+                    self.tally.missed += name == CassetteMiss.__name__
+                    self._failures.append(getattr(exceptions, name)(text))
 
     # The end ---------------------------------------------------------------------------------
 
@@ -316,9 +426,15 @@ class Session:
         Raises:
             CassetteError: Something could not be written, or would have held a credential.
         """
+        if self._is_forked:
+            return None  # the cassette is the other process's to end
         with self._lock:
             for exchange in list(self._exchanges):
                 exchange.finish("closed")
+            self.collect()
+            if self._shared is not None:
+                self._shared.end()
+                interrupt.listen_no_longer()
             if self.record:  # what was learnt late may stand in what was written before
                 self._learn()
             elif passed:
@@ -372,12 +488,14 @@ class Session:
 
     def unused(self) -> int:
         """How many recordings of the file were not asked for."""
+        self.collect()
         if self._file is None or self.record:
             return 0
         return self._file.size() - len(set(self.played.numbers()))
 
     def _rows(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
         with self._lock:
+            self._use_own_connection()
             self._read()
             if self._file is not None:
                 return self._file.rows(numbers)
@@ -405,7 +523,7 @@ class Session:
                     self._file,
                     n=self._lookup.count(key),
                     recorded=self._lookup.recorded(self._file, key) if self._file else 0,
-                    compare=len(self.failures) < _EXPLAINED,
+                    compare=len(self._failures) < _EXPLAINED,
                     command=self.command(),
                     rules=self._rules,
                 )

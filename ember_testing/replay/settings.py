@@ -126,7 +126,7 @@ class Settings:
             raise ValueError(f"repeats={self.repeats!r}: expected 'error' or 'last'")
         if self.prices not in ("recorded", "current"):
             raise ValueError(f"prices={self.prices!r}: expected 'recorded' or 'current'")
-        for name in ("match_on", "ignore"):
+        for name in ("match_on", "ignore", "allow_hosts"):
             value: Sequence[str] = getattr(self, name)
             if isinstance(value, str):
                 raise ValueError(f"{name}={value!r}: expected a list, such as [{value!r}]")
@@ -137,13 +137,16 @@ class Settings:
                     "a fault of ember_testing.faults, such as {3: rate_limit()}"
                 )
         self.rules()
-        self.hosts()
+        if self.allow_hosts:
+            _ = self.hosts
 
+    @property
     def hosts(self) -> Hosts:
         """The hosts of `allow_hosts`."""
-        from ember_testing.patches.hosts import Hosts  # late: pytest reads this file at its start
+        # Late: pytest reads this file at its start.
+        from ember_testing.patches.hosts import hosts_of
 
-        return Hosts(self.allow_hosts)
+        return hosts_of(tuple(self.allow_hosts))
 
     def unmet_faults(self, calls: int) -> list[str]:
         """What is to be said of faults that never happened, for a test that made fewer calls."""

@@ -1,0 +1,199 @@
+"""A proxy on this machine that refuses what child processes send, with the reason.
+
+It runs in one thread, which stops for as long as the process forks: a fork in a process of several
+threads is warned of (Python 3.12), and copies locks that nobody releases.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import socket
+import threading
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_PATIENCE = 5.0  # seconds for a client's request line, and for an allowed host to be reached
+_LONGEST_HEAD = 64 * 1024
+
+
+class Guard:
+    """A proxy that lets no request out, unless its host is allowed.
+
+    Args:
+        refuse: Gets the host and port that a process asked for; gives the reason.
+        allowed: Whether a host may be reached.
+    """
+
+    def __init__(self, refuse: Callable[[str, int], str], allowed: Callable[[str], bool]) -> None:
+        self._refuse = refuse
+        self._allowed = allowed
+        self._listener: socket.socket | None = None
+        self._thread: threading.Thread | None = None
+        self._wake: tuple[socket.socket, socket.socket] | None = None
+        self.port = 0
+
+    def start(self) -> int:
+        """Listen, on the same port as before if it is free; the port."""
+        if self._listener is None:
+            self._listener = _listening(self.port)
+            self.port = int(self._listener.getsockname()[1])
+        if self._thread is None:
+            self._wake = socket.socketpair()
+            self._thread = threading.Thread(
+                target=self._serve,
+                args=(self._listener, self._wake[0]),
+                name="ember-guard",
+                daemon=True,
+            )
+            self._thread.start()
+        return self.port
+
+    def pause(self) -> bool:
+        """End the thread; whoever connects waits until `start`. Whether there was one."""
+        thread, self._thread = self._thread, None
+        if thread is None or self._wake is None:
+            return False
+        self._wake[1].send(b"x")
+        thread.join()
+        for end in self._wake:
+            end.close()
+        self._wake = None
+        return True
+
+    def stop(self) -> None:
+        """Listen no longer."""
+        self.pause()
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Close what a forked child has inherited; its parent listens on."""
+        self._thread = self._wake = None
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+
+    def _serve(self, listener: socket.socket, wake: socket.socket) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(listener, selectors.EVENT_READ)
+            selector.register(wake, selectors.EVENT_READ)
+            while True:
+                ready = [key.fileobj for key, _ in selector.select()]
+                if listener in ready:
+                    with contextlib.suppress(OSError):
+                        self._answer(listener.accept()[0])
+                elif wake in ready:
+                    return
+
+    def _answer(self, client: socket.socket) -> None:
+        with contextlib.ExitStack() as stack:
+            stack.callback(client.close)
+            client.settimeout(_PATIENCE)
+            head = _head(client)
+            if head is None:
+                return
+            method, target, rest = head
+            host, port = _destination(method, target)
+            if self._allowed(host):
+                stack.pop_all()
+                threading.Thread(
+                    target=_relay,
+                    args=(client, host, port, method, target, rest),
+                    name="ember-guard-relay",
+                    daemon=True,
+                ).start()
+                return
+            client.sendall(_refusal(self._refuse(host, port)))
+
+
+def _listening(port: int) -> socket.socket:
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(("127.0.0.1", port))
+    except OSError:  # somebody has the port by now
+        listener.bind(("127.0.0.1", 0))
+    listener.listen(128)
+    return listener
+
+
+def _head(client: socket.socket) -> tuple[str, str, bytes] | None:
+    """Method, target and all bytes after the request line; None where it is no request."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        piece = client.recv(65536)
+        if not piece or len(data) > _LONGEST_HEAD:
+            return None
+        data += piece
+    line, _, rest = data.partition(b"\r\n")
+    words = line.decode("latin-1").split(" ")
+    return (words[0], words[1], rest) if len(words) == 3 else None
+
+
+def _destination(method: str, target: str) -> tuple[str, int]:
+    parts = urlsplit(f"//{target}" if method == "CONNECT" else target)
+    try:
+        port = parts.port
+    except ValueError:
+        port = None
+    return parts.hostname or target, port or (443 if parts.scheme == "https" else 80)
+
+
+def _refusal(reason: str) -> bytes:
+    body = (reason + "\n").encode()
+    # Clients show the words behind the status of a refused CONNECT, and no body.
+    words = reason.encode("ascii", "replace").decode().replace("\r", " ").replace("\n", " ")
+    return (
+        f"HTTP/1.1 403 {words}\r\ncontent-type: text/plain; charset=utf-8\r\n"
+        f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+    ).encode() + body
+
+
+def _relay(
+    client: socket.socket, host: str, port: int, method: str, target: str, rest: bytes
+) -> None:
+    """Pass an allowed request on, as a proxy does, one request a connection."""
+    fields, _, begun = (b"\r\n" + rest).partition(b"\r\n\r\n")
+    with client, contextlib.suppress(OSError):
+        try:
+            server = socket.create_connection((host, port), timeout=_PATIENCE)
+        except OSError as error:
+            client.sendall(_refusal(f"{host}:{port} cannot be reached: {error}"))
+            return
+        with server:
+            if method == "CONNECT":
+                client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                server.sendall(begun)
+            else:
+                server.sendall(_forwarded(method, target, fields) + begun)
+            _pump(client, server)
+
+
+def _forwarded(method: str, target: str, fields: bytes) -> bytes:
+    """The head of a request as its own server expects it."""
+    parts = urlsplit(target)
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    between = (b"proxy-", b"connection:")
+    lines = [line for line in fields.split(b"\r\n") if line]
+    kept = [line for line in lines if not line.lower().startswith(between)]
+    head = [f"{method} {path} HTTP/1.1".encode("latin-1"), b"Connection: close", *kept]
+    return b"\r\n".join(head) + b"\r\n\r\n"
+
+
+def _pump(one: socket.socket, other: socket.socket) -> None:
+    one.settimeout(None)
+    other.settimeout(None)
+    with selectors.DefaultSelector() as selector:
+        selector.register(one, selectors.EVENT_READ, other)
+        selector.register(other, selectors.EVENT_READ, one)
+        while selector.get_map():
+            for key, _ in selector.select():
+                source, target = key.fileobj, key.data
+                assert isinstance(source, socket.socket)
+                data = source.recv(65536)
+                if not data:
+                    return
+                target.sendall(data)

@@ -1,0 +1,72 @@
+"""Ends a marked test that stands still after a miss in one of its threads or processes."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext, suppress
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ember_testing.patches.interrupt import StandstillWatch
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable
+
+    from ember_testing.replay.session import Session
+
+
+class Standstill:
+    """The hooks around the phases of a test.
+
+    Args:
+        marked: The tests that have the marker.
+    """
+
+    def __init__(self, marked: Iterable[pytest.Item]) -> None:
+        self._marked = frozenset(marked)
+        self._session: Session | None = None
+        self._watch: StandstillWatch | None = None
+
+    def watch(self, session: Session) -> None:
+        """Look after the test that this session is of."""
+        self._session = session
+        session.on_failure = self._failed
+
+    def _failed(self) -> None:
+        if self._watch is not None:
+            self._watch.begin()
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None]:
+        """Fixtures may wait for what will never come."""
+        return (yield from self._watched(item))
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None]:
+        """So may the test."""
+        return (yield from self._watched(item))
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None]:
+        """So may the end of its fixtures."""
+        return (yield from self._watched(item))
+
+    def _watched(self, item: pytest.Item) -> Generator[None]:
+        if item not in self._marked:
+            return (yield)
+        watch = self._watch = StandstillWatch()
+        try:
+            return (yield)
+        except KeyboardInterrupt:
+            if not watch.interrupted or self._session is None:
+                raise
+            failures = "\n\n".join(dict.fromkeys(map(str, self._session.failures)))
+            pytest.fail(
+                f"{failures}\nThe test was waiting for the thread, task or process that met this.",
+                pytrace=False,
+            )
+        finally:
+            self._watch = None
+            # The interruption may come while the phase ends by itself.
+            with suppress(KeyboardInterrupt) if watch.interrupted else nullcontext():
+                watch.end()

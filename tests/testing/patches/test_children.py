@@ -1,0 +1,270 @@
+"""What a child process gets while a test replays: no key, and a guard that refuses."""
+
+# ruff: noqa: SIM117 - the tests are about `with` blocks and what happens at their ends
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import json
+import multiprocessing
+import os
+import shlex
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from os import posix_spawn as spawn_imported_before
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+import ember_testing
+from ember_testing import NetworkBlocked
+from ember_testing.patches.guard import Guard
+from ember_testing.patches.hosts import Hosts
+from ember_testing.patches.keys import PLACEHOLDER
+from tests.loopback import serving
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="children are started elsewise")
+
+# Without the site module: what a child sees is wanted, and quickly.
+DUMP = "import json, os, sys; json.dump(dict(os.environ), open(sys.argv[1], 'w'))"
+SHELL = f"{shlex.quote(sys.executable)} -S -c {shlex.quote(DUMP)}"
+
+
+def dump(file: str) -> None:
+    """What a child of multiprocessing does."""
+    Path(file).write_text(json.dumps(dict(os.environ)))
+
+
+def argv(file: Path) -> list[str]:
+    """A child that writes down its environment."""
+    return [sys.executable, "-S", "-c", DUMP, str(file)]
+
+
+def by_run(file: Path) -> None:
+    """The usual way."""
+    subprocess.run(argv(file), check=True)
+
+
+def by_own_environment(file: Path) -> None:
+    """With an environment made for the child."""
+    subprocess.run(argv(file), check=True, env={**os.environ, "MORE": "1"})
+
+
+def by_bytes(file: Path) -> None:
+    """The same in bytes."""
+    subprocess.run(argv(file), check=True, env=dict(os.environb))
+
+
+def by_shell(file: Path) -> None:
+    """Through a shell, its output read."""
+    subprocess.check_output(f"{SHELL} {file}", shell=True)
+
+
+def by_system(file: Path) -> None:
+    """With the environment of the C library."""
+    assert os.system(f"{SHELL} {file}") == 0
+
+
+def by_popen(file: Path) -> None:
+    """The oldest way."""
+    with os.popen(f"{SHELL} {file}") as pipe:
+        pipe.read()
+
+
+def by_posix_spawn(file: Path) -> None:
+    """The system's own function."""
+    os.waitpid(os.posix_spawn(sys.executable, argv(file), os.environ), 0)
+
+
+def by_asyncio(file: Path) -> None:
+    """From an event loop."""
+
+    async def run() -> None:
+        process = await asyncio.create_subprocess_exec(*argv(file))
+        await process.wait()
+
+    asyncio.run(run())
+
+
+def by_multiprocessing(method: str) -> Callable[[Path], None]:
+    """A process of multiprocessing that starts anew."""
+
+    def start(file: Path) -> None:
+        process: Any = multiprocessing.get_context(method).Process(target=dump, args=(str(file),))
+        process.start()
+        process.join()
+
+    return start
+
+
+WAYS: dict[str, Callable[[Path], None]] = {
+    "run": by_run,
+    "env": by_own_environment,
+    "env in bytes": by_bytes,
+    "shell": by_shell,
+    "os.system": by_system,
+    "os.popen": by_popen,
+    "os.posix_spawn": by_posix_spawn,
+    "asyncio": by_asyncio,
+    "spawn": by_multiprocessing("spawn"),
+    "forkserver": by_multiprocessing("forkserver"),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_child_gets_no_key_and_a_guard(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """However it is started, in its own environment only; nothing else there is touched."""
+    file = tmp_path / "environment"
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-real")
+    monkeypatch.setenv("DATABASE_URL", "postgres://user:password@db")
+    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
+    monkeypatch.delenv("https_proxy", raising=False)
+    with ember_testing.cassette(path):
+        before = dict(os.environ)
+        WAYS[way](file)
+        assert dict(os.environ) == before
+    found = json.loads(file.read_text())
+    assert found["OPENAI_API_KEY"] == found["ANTHROPIC_API_KEY"] == PLACEHOLDER
+    assert found["HF_TOKEN"] == PLACEHOLDER
+    assert found["https_proxy"] == found["HTTP_PROXY"]
+    assert found["https_proxy"].startswith("http://127.0.0.1:")
+    assert found["no_proxy"] == "localhost,127.0.0.1,::1"
+    assert found["DATABASE_URL"] == "postgres://user:password@db"
+    assert found["PATH"] == os.environ["PATH"]
+    assert ("MORE" in found) == (way == "env")
+    file.unlink()
+    WAYS[way](file)
+    found = json.loads(file.read_text())
+    assert found["OPENAI_API_KEY"] == "sk-real"
+    assert "https_proxy" not in found
+
+
+def test_what_a_child_sends_is_refused_and_fails_the_test(path: Path) -> None:
+    """The child reads the reason, and whoever swallows its error is told at the end."""
+    code = "import urllib.request as u; u.urlopen('https://api.openai.com/v1/models')"
+    with pytest.raises(NetworkBlocked, match=r"child process tried to reach api\.openai\.com:443"):
+        with ember_testing.cassette(path):
+            done = subprocess.run(
+                [sys.executable, "-c", code], capture_output=True, text=True, check=False
+            )
+            assert "403 a child process tried to reach api.openai.com:443, blocked" in done.stderr
+    with pytest.raises(NetworkBlocked, match="What remains open"):
+        with ember_testing.cassette(path):
+            subprocess.run(
+                [sys.executable, "-c", code.replace("https", "http")],
+                capture_output=True,
+                check=False,
+            )
+
+
+def test_a_harmless_child_runs_and_reaches_this_machine(path: Path) -> None:
+    """git, ffmpeg and the like work on, and so does what asks a server of the test's own."""
+    with serving() as server, ember_testing.cassette(path):
+        assert subprocess.run(["echo", "x"], capture_output=True, check=True).stdout == b"x\n"
+        code = f"import urllib.request as u; print(u.urlopen({server.url!r}).status)"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+        assert done.stdout == b"200\n"
+    assert len(server.received) == 1
+
+
+def test_children_that_are_allowed_get_what_they_would_get(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`allow_subprocess=True` leaves the environment alone."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-real")
+    with ember_testing.cassette(path, allow_subprocess=True):
+        by_run(tmp_path / "environment")
+    assert json.loads((tmp_path / "environment").read_text())["OPENAI_API_KEY"] == "sk-real"
+
+
+def test_a_function_imported_by_name_is_no_way_round(path: Path, tmp_path: Path) -> None:
+    """What no patch of a module's attribute reaches is refused, with what to do."""
+    with pytest.raises(NetworkBlocked, match=r"imported by name .*allow_subprocess=True"):
+        with ember_testing.cassette(path):
+            spawn_imported_before(sys.executable, argv(tmp_path / "environment"), os.environ)
+    assert not (tmp_path / "environment").exists()
+
+
+def test_c_libraries_that_honour_proxies_are_refused_in_this_process(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The proxy of libcurl stands where Python does not see it, and only meanwhile."""
+    (tmp_path / "pycurl.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("https_proxy", "HTTPS_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    getenv = ctypes.CDLL(None).getenv
+    getenv.restype = ctypes.c_char_p
+    monkeypatch.delitem(sys.modules, "pycurl", raising=False)
+    with ember_testing.cassette(path):
+        assert getenv(b"https_proxy") is None
+        __import__("pycurl")
+        assert getenv(b"https_proxy").startswith(b"http://127.0.0.1:")
+        assert "https_proxy" not in os.environ
+    assert getenv(b"https_proxy") is None
+    with ember_testing.cassette(path):
+        assert getenv(b"https_proxy").startswith(b"http://127.0.0.1:")
+    assert getenv(b"https_proxy") is None
+
+
+@pytest.mark.parametrize("name", ["localhost", "127.0.0.1", "127.0.0.0/8", "local*"])
+def test_allowed_hosts_are_reached_by_every_client(path: Path, name: str) -> None:
+    """A host of `allow_hosts=` is neither recorded nor replayed, by httpx or by a plain socket."""
+    with serving() as server:
+        host = "127.0.0.1" if name[0] == "1" else "localhost"
+        with ember_testing.cassette(path, allow_hosts=[name]) as cassette:
+            assert httpx.get(f"http://{host}:{server.port}").status_code == 200
+            socket.create_connection((host, server.port)).close()
+            assert not cassette.played
+        with pytest.raises(NetworkBlocked, match="allow_loopback=True"):
+            with ember_testing.cassette(path, allow_hosts=["db", "*.internal", "10.0.0.0/8"]):
+                socket.create_connection((host, server.port))
+    assert len(server.received) == 1
+
+
+@pytest.mark.parametrize("name", ["http://db", "db:5432", "", "a b"])
+def test_what_is_no_host_is_refused(name: str) -> None:
+    """A URL or a port among the hosts would never match."""
+    with pytest.raises(ValueError, match="expected a host's name without scheme and port"):
+        Hosts([name])
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "tunnel"])
+def test_the_guard_passes_allowed_requests_on(secure: bool) -> None:
+    """To a client that takes no notice of `NO_PROXY`, it is a proxy like any other."""
+    guard = Guard(lambda host, port: f"no {host}:{port}", lambda host: host == "localhost")
+    guard.start()
+    try:
+        with serving() as server, socket.create_connection(("127.0.0.1", guard.port)) as client:
+            head = b"Host: localhost\r\nConnection: close\r\n\r\n"
+            if secure:
+                client.sendall(b"CONNECT localhost:%d HTTP/1.1\r\n\r\n" % server.port)
+                assert client.recv(1000).startswith(b"HTTP/1.1 200 ")
+                client.sendall(b"GET /x HTTP/1.1\r\n" + head)
+            else:
+                client.sendall(b"GET http://localhost:%d/x HTTP/1.1\r\n" % server.port + head)
+            answer = b"".join(iter(lambda: client.recv(1000), b""))
+            assert answer.startswith(b"HTTP/1.1 200 ")
+            assert [request.path for request in server.received] == ["/x"]
+        assert httpx.get("http://other/", proxy=f"http://127.0.0.1:{guard.port}").text == (
+            "no other:80\n"
+        )
+    finally:
+        guard.stop()
+
+
+def test_the_guards_thread_ends_with_the_replay(path: Path) -> None:
+    """A fork after it is one of a process with one thread, as it would be anyway."""
+    import threading
+
+    before = threading.active_count()
+    with ember_testing.cassette(path):
+        subprocess.run(["true"], check=True)
+        assert threading.active_count() == before + 1
+    assert threading.active_count() == before
