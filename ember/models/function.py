@@ -121,7 +121,7 @@ def _public(defaults: Mapping[str, Any]) -> dict[str, Any]:
     public = {name: value for name, value in defaults.items() if name != "api_key"}
     if headers := public.get("extra_headers"):
         public["extra_headers"] = {
-            name: value for name, value in headers.items() if not KEY_HEADER.search(name)
+            name: str(value) for name, value in headers.items() if not KEY_HEADER.search(name)
         }
     return public
 
