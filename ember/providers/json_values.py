@@ -17,6 +17,7 @@ from typing import Any, TypeAlias, cast
 __all__ = [
     "NOTHING",
     "Places",
+    "carries_answer",
     "count",
     "counts",
     "data_file",
@@ -41,7 +42,16 @@ NOTHING: Mapping[str, Any] = {}
 _DECODER = json.JSONDecoder()
 # No answer has as many tokens: what is beyond is no count.
 _MOST = 10**15
-_COMMA_AT_END = r"""(?s)("[^"\\]*(?:\\.[^"\\]*)*")|,(?=\s*[}\]])"""
+# A string is matched to its end, or to the end of a text that was cut: else each quotation mark of
+# a long unfinished string would be tried as a beginning.
+_COMMA_AT_END = r"""(?s)("[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z))|,(?=\s*[}\]])"""
+# Where the events of all wires hold text, reasoning or a part of a tool call: as a string, or in an
+# object of which anything counts, as for usage.
+_ANSWER_STRINGS = frozenset({
+    "arguments", "content", "data", "delta", "name", "partial_json", "reasoning",
+    "reasoning_content", "refusal", "signature", "text", "thinking", "thoughtSignature",
+})  # fmt: skip
+_ANSWER_OBJECTS = frozenset({"executableCode", "functionCall", "usage", "usageMetadata"})
 
 
 def fields(value: object) -> Mapping[str, Any]:
@@ -124,6 +134,28 @@ def dollars_of_ticks(usage: Mapping[str, Any]) -> float | None:
     """A cost in the ticks of xAI, searches included: 1e-10 US dollars each; 0 is no figure."""
     ticks = count(usage.get("cost_in_usd_ticks"))
     return ticks / 10**10 if ticks else None
+
+
+def carries_answer(event: object) -> bool:
+    """Whether an event of a stream brings text, reasoning, a part of a tool call or usage.
+
+    What only keeps the connection alive does not: pings, empty deltas, a response without output.
+    """
+    if response := fields(fields(event).get("response")):  # it repeats what the request said
+        event = {key: response.get(key) for key in ("output", "usage")}
+    waiting: list[tuple[object, bool]] = [(event, False)]
+    while waiting:
+        value, counts_all = waiting.pop()
+        if isinstance(value, dict):
+            for key, inner in cast("Mapping[str, object]", value).items():
+                if key in _ANSWER_STRINGS and isinstance(inner, str) and inner:
+                    return True
+                waiting.append((inner, counts_all or key in _ANSWER_OBJECTS))
+        elif isinstance(value, list):
+            waiting += [(inner, counts_all) for inner in cast("list[object]", value)]
+        elif counts_all and value:
+            return True
+    return False
 
 
 def request_id(headers: Mapping[str, str]) -> str | None:

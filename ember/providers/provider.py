@@ -36,6 +36,7 @@ from ember.providers.call import (
     unsendable,
 )
 from ember.providers.json_values import (
+    carries_answer,
     items,
     loaded,
     may_hold_halves,
@@ -406,6 +407,8 @@ class StreamedCall:
         self._beginning = b""  # of the body
         self._halves = False  # whether an event may hold halves of characters
         self._half_text = self._half_reasoning = ""  # the first half, until the other comes
+        self._brought_text = False
+        self._examined = 0  # of the events, by `_brought_answer`
         self._status = 0
         self._headers: Mapping[str, str] = NO_HEADERS
 
@@ -418,6 +421,8 @@ class StreamedCall:
                 self.start(body.status, body.headers)
                 for piece in body.pieces():
                     yield from self.feed(piece)
+                    if self._brought_answer():
+                        body.expect_event()
             yield from self._finish()
         except ProviderAPIError as error:
             piece = b""  # see `HTTPProvider.answer`
@@ -433,6 +438,8 @@ class StreamedCall:
                 async for piece in body.pieces():
                     for chunk in self.feed(piece):
                         yield chunk
+                    if self._brought_answer():
+                        body.expect_event()
             for chunk in self._finish():
                 yield chunk
         except ProviderAPIError as error:
@@ -479,7 +486,14 @@ class StreamedCall:
             self._beginning += piece[:_STRAY_LIMIT]
         for name, data in self._decoder.feed(piece):
             if (chunk := self._read(name, data)) is not None:
+                self._brought_text = True
                 yield chunk
+
+    def _brought_answer(self) -> bool:
+        """Whether an event since the last time brought some of the answer."""
+        brought, self._brought_text = self._brought_text, False
+        events, self._examined = self._events[self._examined :], len(self._events)
+        return brought or any(map(carries_answer, events))
 
     def _finish(self) -> Iterator[Chunk]:
         """The chunks that the end of the body completes."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import ssl
-import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, NamedTuple, cast
@@ -16,6 +16,7 @@ from urllib.parse import unquote
 import httpx
 
 from ember.exceptions import ErrorType, ModelProviderError, ProviderAPIError
+from ember.transport.bounds import BodyTooLong, ContentDecoder, Deadline
 from ember.transport.client import async_client, client
 from ember.transport.environment import proxy_for, without_user
 
@@ -28,9 +29,11 @@ class Timeout(NamedTuple):
     """How long to wait, in seconds; None waits for ever.
 
     Args:
-        connect: For a connection.
-        read: For each piece of the answer, and for each piece of the request to be taken.
-        total: For the whole of a call that is not streamed.
+        connect: For a connection, with its TLS handshake.
+        read: For each piece of the request to be taken and for each piece of the answer to come;
+            in a stream, for each event that carries text, reasoning, a tool call or usage.
+        total: For the whole of an answer that is not streamed; in a stream, for the first such
+            event.
     """
 
     connect: float | None = 5.0
@@ -76,37 +79,52 @@ def send(request: Request) -> Reply:
         ProviderAPIError: `timeout`, `connection` or `bad_response`.
         ModelProviderError: The URL, a header or the proxy's address is not valid.
     """
-    deadline = _deadline(request)
-    with _Mapped(request):
-        response = client().exchange(_httpx_request(request))
-        headers = _headers(response)
+    deadline = Deadline(request.timeout.read, request.timeout.total)
+    with _Mapped(request, deadline):
+        response = client().exchange(_httpx_request(request, deadline))
         try:
-            pieces: list[bytes] = []
-            for piece in _pieces(response, headers):
-                pieces.append(piece)
-                _check(deadline, request)
+            headers = _headers(response)
+            whole = _WholeBody(headers, deadline)
+            for piece in cast("httpx.SyncByteStream", response.stream):
+                whole.add(piece)
         finally:
             response.close()
-        return Reply(response.status_code, headers, b"".join(pieces))
+        return Reply(response.status_code, headers, b"".join(whole.pieces))
 
 
 async def asend(request: Request) -> Reply:
     """`send` without blocking the event loop."""
-    deadline = _deadline(request)
-    with _Mapped(request):
-        response = await (await async_client()).exchange(_httpx_request(request))
-        headers = _headers(response)
+    deadline = Deadline(request.timeout.read, request.timeout.total)
+    with _Mapped(request, deadline):
+        response = await (await async_client()).exchange(_httpx_request(request, deadline))
         try:
-            pieces: list[bytes] = []
+            headers = _headers(response)
+            whole = _WholeBody(headers, deadline)
             # Kept until the connection is closed: let go before, it would be closed by the event
             # loop, at a time of its own.
-            arriving = _apieces(response, headers)
+            arriving = aiter(cast("httpx.AsyncByteStream", response.stream))
             async for piece in arriving:
-                pieces.append(piece)
-                _check(deadline, request)
+                whole.add(piece)
         finally:
             await response.aclose()
-        return Reply(response.status_code, headers, b"".join(pieces))
+        return Reply(response.status_code, headers, b"".join(whole.pieces))
+
+
+class _WholeBody:
+    """A body that is read to its end, each piece of it in time."""
+
+    def __init__(self, headers: Mapping[str, str], deadline: Deadline) -> None:
+        self.pieces: list[bytes] = []
+        self._decoder = ContentDecoder(headers)
+        self._deadline = deadline
+        deadline.expect_piece()
+
+    def add(self, piece: bytes) -> None:
+        if decoded := self._decoder.feed(piece):
+            self.pieces += decoded
+            self._deadline.expect_piece()
+        if self._deadline.has_ended:  # a transport in place of httpx's knows no deadline
+            raise httpx.ReadTimeout("timed out")
 
 
 def open(request: Request) -> Body:
@@ -120,34 +138,50 @@ def aopen(request: Request) -> AsyncBody:
 
 
 class _OpenResponse:
-    """What the two kinds of body share: status, headers, and how to name a failure."""
+    """What the two kinds of body share: status, headers, timeouts, and how to name a failure."""
 
     status: int
     headers: Mapping[str, str]
 
     def __init__(self, request: Request) -> None:
         self._request = request
-        self._sending = _Mapped(request)
-        self._reading = _Mapped(request, streamed=True)
+
+    def _start(self) -> httpx.Request:
+        request = self._request
+        self._deadline = Deadline(request.timeout.read, request.timeout.total)
+        self._sending = _Mapped(request, self._deadline)
+        self._reading = _Mapped(request, self._deadline, streamed=True)
+        return _httpx_request(request, self._deadline)
 
     def _begin(self, response: httpx.Response) -> None:
         self._response = response
         self.status = response.status_code
         self.headers = _headers(response)
+        self._deadline.expect_first_event()
+
+    def expect_event(self) -> None:
+        """Let the next wait begin: the caller has taken an event that carries some of the answer.
+
+        Until the next one `timeout.read` bounds the wait, whatever else the server sends.
+        """
+        self._deadline.expect_event()
 
 
 class Body(_OpenResponse):
     """The answer to a request, still on its way: the block in which it is read."""
 
     def __enter__(self) -> Body:
+        request = self._start()
         with self._sending:
-            self._begin(client().exchange(_httpx_request(self._request)))
+            self._begin(client().exchange(request))
         return self
 
     def pieces(self) -> Iterator[bytes]:
         """The body as it arrives, content encoding removed."""
         with self._reading:
-            yield from _pieces(self._response, self.headers)
+            decoder = ContentDecoder(self.headers)
+            for piece in cast("httpx.SyncByteStream", self._response.stream):
+                yield from decoder.feed(piece)
 
     def __exit__(
         self,
@@ -166,10 +200,13 @@ class AsyncBody(_OpenResponse):
     """
 
     async def __aenter__(self) -> AsyncBody:
+        request = self._start()
         with self._sending:
-            exchange = (await async_client()).exchange
-            self._begin(await exchange(_httpx_request(self._request)))
-        self._arriving = _apieces(self._response, self.headers)  # kept, as in asend
+            self._begin(await (await async_client()).exchange(request))
+        # Kept, as in asend.
+        self._arriving = aiter(cast("httpx.AsyncByteStream", self._response.stream))
+        self._decoder: ContentDecoder | None = None
+        self._decoded: deque[bytes] = deque()
         return self
 
     def pieces(self) -> AsyncIterator[bytes]:
@@ -181,7 +218,11 @@ class AsyncBody(_OpenResponse):
 
     async def __anext__(self) -> bytes:
         with self._reading:
-            return await self._arriving.__anext__()
+            if self._decoder is None:
+                self._decoder = ContentDecoder(self.headers)
+            while not self._decoded:
+                self._decoded += self._decoder.feed(await self._arriving.__anext__())
+            return self._decoded.popleft()
 
     async def __aexit__(
         self,
@@ -191,19 +232,6 @@ class AsyncBody(_OpenResponse):
     ) -> None:
         with self._reading:
             await self._response.aclose()
-
-
-def _pieces(response: httpx.Response, headers: Mapping[str, str]) -> Iterator[bytes]:
-    """The body as it arrives; one that is not encoded needs none of httpx's decoders."""
-    if "content-encoding" in headers:
-        return response.iter_bytes()
-    return iter(cast("httpx.SyncByteStream", response.stream))
-
-
-def _apieces(response: httpx.Response, headers: Mapping[str, str]) -> AsyncIterator[bytes]:
-    if "content-encoding" in headers:
-        return response.aiter_bytes()
-    return aiter(cast("httpx.AsyncByteStream", response.stream))
 
 
 def _headers(response: httpx.Response) -> Mapping[str, str]:
@@ -217,9 +245,12 @@ def _headers(response: httpx.Response) -> Mapping[str, str]:
     return headers
 
 
-def _httpx_request(request: Request) -> httpx.Request:
+def _httpx_request(request: Request, deadline: Deadline) -> httpx.Request:
     url, host, unix_socket = _parsed(request.url)
-    extensions: dict[str, Any] = {"timeout": _by_phase(request.timeout)}
+    extensions: dict[str, Any] = {
+        "timeout": _by_phase(request.timeout),
+        "ember_deadline": deadline,
+    }
     if unix_socket:
         extensions["ember_unix_socket"] = unix_socket
     if request.address is not None:
@@ -264,20 +295,6 @@ def _parsed(url: str) -> tuple[httpx.URL, str, str | None]:
     return parsed, parsed.netloc.decode("ascii"), unix_socket
 
 
-def _deadline(request: Request) -> float | None:
-    total = request.timeout.total
-    return None if total is None else time.monotonic() + total
-
-
-def _check(deadline: float | None, request: Request) -> None:
-    if deadline is not None and time.monotonic() > deadline:
-        raise ProviderAPIError(
-            f"{request.provider}: no whole answer within {request.timeout.total:g} s; pass a "
-            "larger timeout=, or stream",
-            _context(request, "timeout", "read"),
-        )
-
-
 # --- what httpx raises, in our words -----------------------------------------------------------
 
 # httpx.HTTPError is abstract to us: every subclass that a request can raise stands here, the more
@@ -294,6 +311,7 @@ _ERRORS: tuple[tuple[type[httpx.HTTPError], ErrorType, str, str], ...] = (
     (httpx.CloseError, "connection", "read", "the connection broke while closing"),
     (httpx.RemoteProtocolError, "connection", "read", "the server broke off its answer"),
     (httpx.DecodingError, "bad_response", "read", "the answer's content encoding is broken"),
+    (BodyTooLong, "bad_response", "read", "the answer is too long"),
 )
 _SETUP_ERRORS = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
 
@@ -301,10 +319,11 @@ _SETUP_ERRORS = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
 class _Mapped:
     """A block in which httpx's errors become Ember's; a streamed body breaks off differently."""
 
-    __slots__ = ("_request", "_streamed")
+    __slots__ = ("_deadline", "_request", "_streamed")
 
-    def __init__(self, request: Request, streamed: bool = False) -> None:
+    def __init__(self, request: Request, deadline: Deadline, streamed: bool = False) -> None:
         self._request = request
+        self._deadline = deadline
         self._streamed = streamed
 
     def __enter__(self) -> None:
@@ -320,7 +339,9 @@ class _Mapped:
         if isinstance(error, (httpx.InvalidURL, *_SETUP_ERRORS, UnicodeError)):
             raise _setup_error(error, self._request) from _without_frames(error)
         if isinstance(error, httpx.HTTPError):
-            raise _api_error(error, self._request, self._streamed) from _without_frames(error)
+            late = self._deadline.has_ended
+            api_error = _api_error(error, self._request, self._streamed, late)
+            raise api_error from _without_frames(error)
 
 
 def _setup_error(error: Exception, request: Request) -> ModelProviderError:
@@ -339,11 +360,16 @@ def _setup_error(error: Exception, request: Request) -> ModelProviderError:
     )
 
 
-def _api_error(error: httpx.HTTPError, request: Request, streamed: bool) -> ProviderAPIError:
+def _api_error(
+    error: httpx.HTTPError, request: Request, streamed: bool, late: bool
+) -> ProviderAPIError:
     where = without_user(request.url)
     # The request that httpx attaches carries the key in its headers.
     error.request = httpx.Request("POST", where)
     error_type, phase, what = _named(error)
+    if error_type == "timeout" and late:
+        part = "event that says anything" if streamed else "whole answer"
+        what = f"no {part} within {request.timeout.total:g} s"
     if streamed:
         phase = "stream"
         if error_type == "connection":

@@ -21,7 +21,6 @@ import trio
 from ember.api import models
 from ember.api.exceptions import ModelProviderError, ProviderAPIError
 from ember.transport import client as connections
-from ember.transport import pool
 from ember.transport import send as transport
 from ember.transport import tls as trust
 from tests.loopback import Loopback, Received, Reply, receive, reset, scripted, serving
@@ -214,13 +213,30 @@ def test_a_connection_that_closes_as_it_is_used_is_never_an_error(
     assert asked == [1, 1, 2]
 
 
-def test_what_breaks_later_is_not_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A break that comes later than a round trip may have been paid for: it is the caller's."""
-    monkeypatch.setattr(pool, "_ROUND_TRIP_SECONDS", 0.0)
+@pytest.mark.parametrize("end", [reset, socket.socket.close], ids=["reset", "closed"])
+@pytest.mark.parametrize("way", [call, acall], ids=["sync", "asyncio"])
+def test_what_breaks_later_is_not_sent_again(
+    way: Callable[[str], str], end: Callable[[socket.socket], None]
+) -> None:
+    """A break later than a round trip may have been paid for: whether to repeat is the caller's."""
+
+    def end_late(connection: socket.socket) -> None:
+        time.sleep(0.3)
+        end(connection)
+
+    async def twice(url: str) -> None:
+        await acall(url)
+        await acall(url)
+
     asked: list[int] = []
-    with scripted(closing_at_the_second(reset, asked)) as url:
-        call(url)
-        with pytest.raises(ProviderAPIError, match="connection"):
+    with (
+        scripted(closing_at_the_second(end_late, asked)) as url,
+        pytest.raises(ProviderAPIError, match=r"connection|broke off"),
+    ):
+        if way is acall:
+            asyncio.run(twice(url))
+        else:
+            call(url)
             call(url)
     assert asked == [1, 1]
 

@@ -1,0 +1,163 @@
+"""What bounds a call and the connections it uses: time, the size of an answer, idle connections."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import httpx
+
+from ember.exceptions import ModelProviderError
+
+__all__ = ["BodyTooLong", "ContentDecoder", "Deadline", "IdleLimits", "idle_limits"]
+
+# Above what any provider sends: an answer with several large images has some 50 MB.
+_MAX_BODY_BYTES = 128 * 1024 * 1024
+# A small piece can decode to a thousand times its size: never to more than this at once.
+_PIECE_BYTES = 1024 * 1024
+# The window size by which zlib knows a gzip stream.
+_GZIP = 16 + zlib.MAX_WBITS
+
+
+class IdleLimits(NamedTuple):
+    """Bounds on idle connections, as the environment sets them.
+
+    Args:
+        seconds: How long one is kept.
+        connections: How many to one origin are kept.
+    """
+
+    seconds: float
+    connections: float
+
+
+def idle_limits() -> IdleLimits:
+    """The limits that the environment sets now.
+
+    Raises:
+        ModelProviderError: A variable is not a number of 0 or more.
+    """
+    # Most load balancers close an idle connection after 60 s or more; httpx's default of 5 s would
+    # make every call of a quiet program open a new one.
+    return IdleLimits(
+        _number("EMBER_KEEPALIVE_SECONDS", 30.0), _number("EMBER_MAX_IDLE_CONNECTIONS", 100.0)
+    )
+
+
+def _number(variable: str, default: float) -> float:
+    text = os.environ.get(variable, "").strip()
+    try:
+        value = float(text) if text else default
+    except ValueError:
+        value = math.nan
+    if not value >= 0:
+        raise ModelProviderError(
+            f"{variable}={text!r} is not a number of 0 or more, such as {default:g}",
+            {"variable": variable},
+        )
+    return value
+
+
+class Deadline:
+    """The moments at which one call's waits end, on the clock of `time.monotonic`.
+
+    Args:
+        read: Seconds for each piece of the answer, the head being the first, or None.
+        total: Seconds for the whole answer, or for the first event of a streamed one, or None.
+    """
+
+    __slots__ = ("_read", "end", "next")
+
+    def __init__(self, read: float | None = None, total: float | None = None) -> None:
+        self._read = math.inf if read is None else read
+        # For the whole of the call.
+        self.end = math.inf if total is None else time.monotonic() + total
+        # For what the server is to send next.
+        self.next = self.end
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the time for the whole call is over."""
+        return time.monotonic() >= self.end
+
+    def expect_piece(self) -> None:
+        """Wait for the next piece of an answer from now on."""
+        self.next = min(time.monotonic() + self._read, self.end)
+
+    def expect_first_event(self) -> None:
+        """Wait for the first event of a stream that says anything: `total` bounds it, if given."""
+        if self.end == math.inf:
+            self.expect_piece()
+        else:
+            self.next = self.end
+
+    def expect_event(self) -> None:
+        """Wait for the next such event from now on; how many follow is not bounded."""
+        self.end = math.inf
+        self.expect_piece()
+
+
+class BodyTooLong(httpx.TransportError):
+    """A body is longer than `EMBER_MAX_BODY_BYTES` allows."""
+
+
+class ContentDecoder:
+    """Takes the content encoding off the pieces of one body, whose length is bounded.
+
+    An encoding that does not exist, such as `utf-8`, is passed over, as httpx does.
+
+    Args:
+        headers: Of the response, with names in lower case.
+
+    Raises:
+        httpx.DecodingError: The body has several encodings, or one that was not asked for.
+        ModelProviderError: `EMBER_MAX_BODY_BYTES` is not a number of 0 or more.
+    """
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        self._most = self._left = _number("EMBER_MAX_BODY_BYTES", _MAX_BODY_BYTES)
+        self._inflater = None
+        self._header = b""  # of a zlib stream, which some servers leave out
+        self._encoding = encoding = headers.get("content-encoding", "").strip().lower()
+        if encoding in ("br", "zstd", "compress") or "," in encoding:
+            raise httpx.DecodingError(f"content-encoding {encoding!r} was not asked for")
+        if encoding in ("gzip", "x-gzip"):
+            self._inflater = zlib.decompressobj(_GZIP)
+
+    def feed(self, data: bytes) -> Sequence[bytes]:
+        """What a piece of the body decodes to.
+
+        Raises:
+            BodyTooLong: There was more than the bound allows.
+            httpx.DecodingError: The encoding is broken.
+        """
+        if self._inflater is None:
+            if self._encoding != "deflate":
+                self._count(data)
+                return (data,)
+            data = self._header = self._header + data
+            if len(data) < 2:
+                return ()
+            has_header = data[0] % 16 == zlib.DEFLATED and int.from_bytes(data[:2], "big") % 31 == 0
+            self._inflater = zlib.decompressobj(zlib.MAX_WBITS if has_header else -zlib.MAX_WBITS)
+        pieces: list[bytes] = []
+        while True:
+            try:
+                piece = self._inflater.decompress(data, _PIECE_BYTES)
+            except zlib.error as error:
+                raise httpx.DecodingError(str(error)) from error
+            self._count(piece)
+            if piece:
+                pieces.append(piece)
+            data = self._inflater.unconsumed_tail
+            if not data and len(piece) < _PIECE_BYTES:
+                return pieces
+
+    def _count(self, piece: bytes) -> None:
+        self._left -= len(piece)
+        if self._left < 0:
+            raise BodyTooLong(f"EMBER_MAX_BODY_BYTES allows {self._most:.0f} bytes, decoded")

@@ -1,0 +1,134 @@
+"""Bodies that are larger than they look: bounded, and read in time that grows with their length."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import json
+import zlib
+from collections.abc import Callable
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ember.api.exceptions import ModelProviderError, ProviderAPIError
+from ember.transport.bounds import ContentDecoder
+from tests.loopback import Received, Reply, serving
+from tests.ways import ALL, completion, events
+
+Way = Callable[..., str]
+every_way = pytest.mark.parametrize("way", ALL.values(), ids=ALL)
+
+MiB = 1024 * 1024
+
+
+def answering(encode: Callable[[bytes], bytes], encoding: str) -> Callable[[Received], Reply]:
+    """A server whose answers, whole or streamed, have a content encoding."""
+
+    def answer(received: Received) -> Reply:
+        streamed = received.json().get("stream")
+        body = b"".join(events("Hello!")) if streamed else json.dumps(completion()).encode()
+        return Reply(encode(body), headers={"content-encoding": encoding})
+
+    return answer
+
+
+def raw_deflate(body: bytes) -> bytes:
+    """Deflate without zlib's header, as some servers send it."""
+    return zlib.compress(body)[2:-4]
+
+
+@every_way
+@pytest.mark.parametrize(
+    ("encode", "encoding"),
+    [
+        (gzip.compress, "gzip"),
+        (gzip.compress, " X-GZIP"),
+        (zlib.compress, "deflate"),
+        (raw_deflate, "deflate"),
+        (bytes, "identity"),
+        (bytes, "utf-8"),
+    ],
+)
+def test_content_encodings(way: Way, encode: Callable[[bytes], bytes], encoding: str) -> None:
+    """What Ember asks for is decoded; a name that is no encoding is passed over."""
+    with serving(answering(encode, encoding)) as server:
+        assert way(server.url) == "Hello!"
+
+
+@every_way
+@pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip"])
+def test_encodings_that_were_not_asked_for(way: Way, encoding: str) -> None:
+    """Another encoding, or several, is a bad response that names it."""
+    with (
+        serving(answering(bytes, encoding)) as server,
+        pytest.raises(ProviderAPIError, match=encoding) as caught,
+    ):
+        way(server.url)
+    assert (caught.value.error_type, caught.value.retryable) == ("bad_response", False)
+
+
+@every_way
+def test_a_body_that_is_too_long(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bound is the variable's, for what is decoded; beyond it the error names the variable."""
+    with serving(answering(gzip.compress, "gzip")) as server:
+        monkeypatch.setenv("EMBER_MAX_BODY_BYTES", "1000")
+        assert way(server.url) == "Hello!"
+        monkeypatch.setenv("EMBER_MAX_BODY_BYTES", "200")
+        with pytest.raises(ProviderAPIError, match="EMBER_MAX_BODY_BYTES allows 200 ") as caught:
+            way(server.url)
+        assert server.settles_at(0)
+    assert (caught.value.error_type, caught.value.retryable) == ("bad_response", False)
+
+
+def test_a_malformed_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bound that is no number is refused by name."""
+    monkeypatch.setenv("EMBER_MAX_BODY_BYTES", "big")
+    with serving() as server, pytest.raises(ModelProviderError, match="EMBER_MAX_BODY_BYTES='big'"):
+        ALL["call"](server.url)
+
+
+def bomb(size: int, character: bytes) -> bytes:
+    """A gzip stream that decodes to one character again and again."""
+    packer = zlib.compressobj(1, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+    block = character * MiB
+    return b"".join([*(packer.compress(block) for _ in range(size // MiB)), packer.flush()])
+
+
+@every_way
+def test_a_gzip_bomb(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small body that decodes to a large one is given up at the bound."""
+    monkeypatch.setenv("EMBER_MAX_BODY_BYTES", str(8 * MiB))
+    reply = Reply(bomb(64 * MiB, b"0"), headers={"content-encoding": "gzip"})
+    with serving(lambda _: reply) as server, pytest.raises(ProviderAPIError) as caught:
+        way(server.url)
+    assert caught.value.error_type == "bad_response"
+
+
+def test_a_gzip_bomb_without_a_setting() -> None:
+    """There is a bound of itself, 128 MiB, for any body."""
+    reply = Reply(bomb(160 * MiB, b"0"), headers={"content-encoding": "gzip"})
+    with serving(lambda _: reply) as server, pytest.raises(ProviderAPIError, match="134217728"):
+        ALL["call"](server.url)
+
+
+@given(st.binary(max_size=2000), st.lists(st.integers(0, 2000), max_size=5), st.booleans())
+def test_decoding_does_not_depend_on_the_cuts(body: bytes, cuts: list[int], raw: bool) -> None:
+    """However a body is cut, it decodes to what was encoded."""
+    encoded = raw_deflate(body) if raw else gzip.compress(body)
+    decoder = ContentDecoder({"content-encoding": "deflate" if raw else "gzip"})
+    places = [0, *sorted(cuts), len(encoded)]
+    pieces = [encoded[start:end] for start, end in itertools.pairwise(places)]
+    assert b"".join(b"".join(decoder.feed(piece)) for piece in pieces) == body
+
+
+def test_what_is_decoded_comes_in_bounded_pieces() -> None:
+    """A piece that decodes to far more than its size is decoded bit by bit."""
+    decoder = ContentDecoder({"content-encoding": "gzip"})
+    pieces = decoder.feed(bomb(20 * MiB, b"a"))
+    assert sum(map(len, pieces)) == 20 * MiB
+    assert max(map(len, pieces)) <= MiB
+    with pytest.raises(httpx.DecodingError):
+        ContentDecoder({"content-encoding": "gzip"}).feed(b"none")

@@ -1,0 +1,331 @@
+"""Timeouts hold, however a server spreads what it sends: each server here would go on for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gzip
+import json
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+
+from ember.api import models
+from ember.api.exceptions import ProviderAPIError
+from tests.loopback import receive, reset, scripted
+from tests.ways import ALL, KEY, PLAIN, STREAMED, completion, events
+
+# httpx leaves its generators to the collector when a body ends early, and trio complains of it.
+pytestmark = pytest.mark.filterwarnings("ignore:Async generator 'http:ResourceWarning")
+
+Way = Callable[..., str]
+Ways = Mapping[str, Way]
+Script = Callable[[socket.socket], None]
+
+SECONDS = 0.4
+# On a busy machine a thread may wait for its turn; the servers go on for three seconds.
+PATIENCE = 2.0
+
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
+STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
+WHOLE = json.dumps(completion()).encode()
+PING = b'event: ping\ndata: {"type": "ping"}\n\n'
+COMMENT = b": keep waiting\n\n"
+ROLE = b'data: {"id":"1","choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}\n\n'
+IN_PROGRESS = (
+    b'data: {"type":"response.in_progress","response":{"status":"in_progress","output":[],'
+    b'"tools":[{"type":"function","name":"f"}],"usage":null}}\n\n'
+)
+
+
+def dripping(*begun: bytes, then: bytes, pause: float = 0.1) -> Script:
+    """A server that sends a beginning, and then the same again and again."""
+
+    def script(connection: socket.socket) -> None:
+        receive(connection)
+        for piece in begun:
+            connection.sendall(piece)
+        over = time.monotonic() + 3
+        while time.monotonic() < over:
+            connection.sendall(then)
+            time.sleep(pause)
+
+    return script
+
+
+def at_once(ways: Ways, url: str, **params: Any) -> list[str]:
+    """The answers of calls that are made at the same time, one each way."""
+    with ThreadPoolExecutor(len(ways)) as pool:
+        running = [pool.submit(way, url, **params) for way in ways.values()]
+        return [future.result() for future in running]
+
+
+def timed_out(ways: Ways, url: str, **params: Any) -> list[ProviderAPIError]:
+    """The timeouts that end calls in each of these ways, which come in time."""
+
+    def failing(way: Way) -> ProviderAPIError:
+        started = time.monotonic()
+        with pytest.raises(ProviderAPIError) as caught:
+            way(url, **params)
+        assert SECONDS * 0.9 <= time.monotonic() - started < PATIENCE
+        assert caught.value.error_type == "timeout", str(caught.value)
+        return caught.value
+
+    with ThreadPoolExecutor(len(ways)) as pool:
+        return list(pool.map(failing, ways.values()))
+
+
+# A gzip stream whose blocks are empty: each decodes to nothing.
+EMPTY_BLOCK = b"\x00\x00\x00\xff\xff"
+UNFINISHED: dict[str, Script] = {
+    "head": dripping(HEAD + b"x-slow: ", then=b"a"),
+    "status-line": dripping(then=b"H", pause=0.2),
+    "103s": dripping(then=b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n"),
+    "103s-at-once": dripping(then=b"HTTP/1.1 103 Early Hints\r\n\r\n" * 10, pause=0),
+    "100s": dripping(then=b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "chunk-size": dripping(HEAD + b"transfer-encoding: chunked\r\n\r\n", then=b"0"),
+    "chunk-extension": dripping(HEAD + b"transfer-encoding: chunked\r\n\r\n1;x=", then=b"y"),
+    "gzip-name": dripping(
+        HEAD + b"content-encoding: gzip\r\n\r\n\x1f\x8b\x08\x08\x00\x00\x00\x00\x00\x03", then=b"n"
+    ),
+    "gzip-blocks": dripping(
+        HEAD + b"content-encoding: gzip\r\n\r\n" + gzip.compress(b"")[:10], then=EMPTY_BLOCK
+    ),
+}
+
+
+@pytest.mark.parametrize("timeout", [SECONDS, {"read": SECONDS}], ids=["seconds", "read"])
+@pytest.mark.parametrize("script", UNFINISHED.values(), ids=UNFINISHED)
+def test_an_answer_that_never_begins(script: Script, timeout: object) -> None:
+    """A server that sends without saying anything is given up when the wait for a piece is over."""
+    with scripted(script) as url:
+        errors = timed_out(ALL, url, timeout=timeout)
+    for error in errors:
+        assert "timeout=" in str(error)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        dripping(HEAD + b"\r\n", then=b" "),
+        dripping(HEAD + b"transfer-encoding: chunked\r\n\r\n", then=b"1\r\n \r\n"),
+        dripping(HEAD + b"transfer-encoding: chunked\r\n\r\n0\r\n", then=b"x: y\r\n"),
+    ],
+    ids=["bytes", "chunks", "trailers"],
+)
+def test_total_bounds_a_body_that_drips(script: Script) -> None:
+    """A body whose every piece comes in time ends with the total."""
+    with scripted(script) as url:
+        errors = timed_out(PLAIN, url, timeout={"read": 30, "total": SECONDS})
+    for error in errors:
+        assert f"no whole answer within {SECONDS} s" in str(error)
+        assert (error.context["phase"], error.retryable) == ("read", True)
+
+
+def test_total_bounds_a_request_that_is_taken_slowly() -> None:
+    """A server that reads a long request bit by bit is given up when the total is over."""
+
+    def script(connection: socket.socket) -> None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        over = time.monotonic() + 1
+        while time.monotonic() < over and connection.recv(20_000):
+            time.sleep(0.05)
+        reset(connection)
+
+    with scripted(script) as url:
+        errors = timed_out(
+            ALL, url, prompt="x" * 20_000_000, timeout={"read": 30, "total": SECONDS}
+        )
+    for error in errors:
+        assert error.context["phase"] == "write"
+
+
+@contextlib.contextmanager
+def full_server() -> Generator[str]:
+    """A server that accepts no connection; yields its URL."""
+    with socket.socket() as listener, contextlib.ExitStack() as filling:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(3):
+            filler = filling.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("timeout", [{"total": SECONDS}, {"connect": SECONDS}, SECONDS])
+def test_a_connection_that_is_not_accepted(timeout: object) -> None:
+    """Connecting ends with the total as well as with its own timeout."""
+    with full_server() as url:
+        errors = timed_out(ALL, url, timeout=timeout)
+    for error in errors:
+        assert error.context["phase"] == "connect"
+
+
+def test_several_addresses_share_the_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host of which no address answers takes the time of one."""
+    with full_server() as url:
+        address = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", int(url[17:])))
+        monkeypatch.setattr(socket, "getaddrinfo", Mock(return_value=[address] * 3))
+        errors = timed_out(ALL, url.replace("127.0.0.1", "many.invalid"), timeout=SECONDS)
+    for error in errors:
+        assert error.context["phase"] == "connect"
+
+
+def test_a_dead_address_does_not_hide_a_good_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a host's addresses the first that answers is used, within the one timeout."""
+
+    def script(connection: socket.socket) -> None:
+        receive(connection)
+        connection.sendall(HEAD + b"content-length: %d\r\n\r\n%b" % (len(WHOLE), WHOLE))
+
+    def both(*_: object, **__: object) -> list[Any]:
+        kind = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
+        return [(*kind, ("127.0.0.2", port)), (*kind, ("127.0.0.1", port))]
+
+    with scripted(script) as url:
+        port = int(url[17:])
+        monkeypatch.setattr(socket, "getaddrinfo", both)
+        assert PLAIN["call"](url.replace("127.0.0.1", "two.invalid"), timeout=5) == "Hello!"
+
+
+def test_a_name_service_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking up a host belongs to connecting."""
+    answered = threading.Event()
+
+    def silent(
+        host: object, port: object, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
+    ) -> list[Any]:
+        if flags & socket.AI_NUMERICHOST:  # trio asks first whether the host is an address
+            raise socket.gaierror(socket.EAI_NONAME, "it is none")
+        answered.wait(PATIENCE / 2)  # asyncio.run waits for it
+        raise socket.gaierror(socket.EAI_AGAIN, "no answer")
+
+    monkeypatch.setattr(socket, "getaddrinfo", silent)
+    errors = timed_out(ALL, "http://slow.invalid", timeout=SECONDS)
+    for error in errors:
+        assert error.context["phase"] == "connect"
+    answered.set()
+
+
+def test_a_handshake_that_drips() -> None:
+    """The TLS handshake belongs to connecting, which takes one timeout with it."""
+
+    def script(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(b"\x16\x03\x03\x40\x00")  # the head of a record that is long in coming
+        over = time.monotonic() + 3
+        while time.monotonic() < over:
+            connection.sendall(b"\x02")
+            time.sleep(0.1)
+
+    with scripted(script) as url:
+        errors = timed_out(ALL, url.replace("http:", "https:"), timeout={"connect": SECONDS})
+    for error in errors:
+        assert error.context["phase"] == "connect"
+
+
+# --- streams ------------------------------------------------------------------------------------
+
+
+IDLE = {"pings": PING, "comments": COMMENT, "roles": ROLE, "in-progress": IN_PROGRESS}
+
+
+@pytest.mark.parametrize(
+    "timeout",
+    [SECONDS, {"total": SECONDS}, {"read": SECONDS}, {"read": 30, "total": SECONDS}],
+    ids=["seconds", "total", "read", "both"],
+)
+@pytest.mark.parametrize("idle", IDLE.values(), ids=IDLE)
+def test_a_stream_that_says_nothing(idle: bytes, timeout: object) -> None:
+    """What only keeps a stream alive does not count: an event that does must come in time."""
+    with scripted(dripping(STREAM_HEAD, then=idle)) as url:
+        errors = timed_out(STREAMED, url, timeout=timeout)
+    for error in errors:
+        assert (error.context["phase"], error.context["in_stream"]) == ("stream", True)
+        assert error.context["partial_text"] == ""
+        assert error.retryable
+
+
+@pytest.mark.parametrize("idle", IDLE.values(), ids=IDLE)
+def test_a_stream_that_stops_saying_anything(idle: bytes) -> None:
+    """After some text, `read` bounds the wait for more, whatever is sent in between."""
+    with scripted(dripping(STREAM_HEAD, events("Once")[0], then=idle)) as url:
+        errors = timed_out(STREAMED, url, timeout={"read": SECONDS, "total": SECONDS / 2})
+    for error in errors:
+        assert error.context["phase"] == "stream"
+        assert error.context["partial_text"] == "Once"
+        assert not error.retryable
+
+
+SAYING = {
+    "text": events("a")[0],
+    "reasoning": b'data: {"choices":[{"index":0,"delta":{"reasoning_content":"hm"}}]}\n\n',
+    "tool call": (
+        b'data: {"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"id":"call_1",'
+        b'"function":{"name":"f","arguments":"{\\"a\\""}}]}}]}\n\n'
+    ),
+    "usage": b'data: {"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":0}}\n\n',
+}
+
+
+@pytest.mark.parametrize("event", SAYING.values(), ids=SAYING)
+def test_a_stream_that_goes_on_for_longer_than_any_timeout(event: bytes) -> None:
+    """Events that say something keep a stream going: neither `total` nor `read` ends it."""
+
+    def script(connection: socket.socket) -> None:
+        receive(connection)
+        connection.sendall(STREAM_HEAD)
+        for _ in range(8):
+            connection.sendall(event)
+            time.sleep(0.1)
+        connection.sendall(b"".join(events("end")))
+
+    with scripted(script) as url:
+        answers = at_once(STREAMED, url, timeout={"read": 0.6, "total": 0.6})
+    assert all(answer.endswith("end") for answer in answers)
+
+
+def test_a_slow_reader_is_not_timed_out() -> None:
+    """What the caller does between two chunks is no waiting for the server."""
+
+    def script(connection: socket.socket) -> None:
+        receive(connection)
+        connection.sendall(STREAM_HEAD + b"".join(events("Once", " upon")[:1]))
+        time.sleep(0.2)
+        connection.sendall(b"".join(events("Once", " upon")[1:]))
+
+    async def read_slowly(url: str) -> list[str]:
+        texts: list[str] = []
+        async for chunk in models.astream("gpt-4", "Hi", base_url=url, api_key=KEY, timeout=0.4):
+            texts.append(chunk.text)
+            await asyncio.sleep(0.6)
+        return texts
+
+    with scripted(script) as url:
+        texts: list[str] = []
+        for chunk in models.stream("gpt-4", "Hi", base_url=url, api_key=KEY, timeout=0.4):
+            texts.append(chunk.text)
+            time.sleep(0.6)
+        assert texts == asyncio.run(read_slowly(url)) == ["Once", " upon"]
+
+
+def test_a_stream_over_tls_that_says_nothing(
+    server_tls: ssl.SSLContext, certificate: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over TLS the same holds, also for a record that never ends."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+
+    def script(connection: socket.socket) -> None:
+        with server_tls.wrap_socket(connection, server_side=True) as secured:
+            dripping(STREAM_HEAD, then=PING)(secured)
+
+    with scripted(script) as url:
+        timed_out(STREAMED, url.replace("http:", "https:"), timeout=SECONDS)
