@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from ember_testing.cassettes.paths import cassette_file
 from ember_testing.exceptions import CassetteError
-from ember_testing.patches.transport import Exchange
+from ember_testing.patches.exchange import Exchange
 from ember_testing.replay.session import Session
 from ember_testing.replay.settings import Settings
 from ember_testing.wires.body import decoded

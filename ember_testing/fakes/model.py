@@ -27,8 +27,9 @@ from ember_testing.fakes.replies import Given, Replies, Reply, SetUp, next_of, r
 from ember_testing.fakes.verdict import Attempt, Verdict, judged, key_of
 from ember_testing.faults import Damage, Failure, Fault, replaces_answer
 from ember_testing.patches import keys, network
+from ember_testing.patches.exchange import Answerer
 from ember_testing.patches.sleep import flow, skips
-from ember_testing.patches.transport import Answerer, install, is_asked_last, remove
+from ember_testing.patches.transport import install, is_asked_last, remove
 from ember_testing.wires.answer import as_answer, plausible_usage
 from ember_testing.wires.exchange import Asked, asks_model, read_exchange, read_request
 from ember_testing.wires.response import Request, Response, Sent
@@ -379,9 +380,10 @@ def fake_model(
         elif usage is not None:
             raise TypeError(f"{usage!r} belongs to answers: name their model before it")
         yield fake
-    except Exception as error:
-        # What a swallowed failure led to explains less than the failure itself.
-        if fake.failures:
+    except BaseException as error:
+        # What a swallowed failure led to, or a group around it, explains less than the failure.
+        ends = isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit, ReplayFailure))
+        if fake.failures and not ends:
             raise fake.failures[0] from error
         raise
     finally:

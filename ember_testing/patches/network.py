@@ -18,6 +18,7 @@ from ember_testing.exceptions import NetworkBlocked, ReplayFailure
 from ember_testing.patches import children
 from ember_testing.patches.hosts import Hosts, is_address, is_loopback
 from ember_testing.patches.patch import Patch
+from ember_testing.patches.transport import RECORDED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,7 +68,7 @@ def close_network(
         fail,
         "this test replays",
         "a server of the test's own needs @pytest.mark.ember_replay(allow_loopback=True)",
-        f"only httpx (and httpx2) is recorded; to record: {command}",
+        f"recorded are calls by {RECORDED}; to record: {command}",
     )
     _hook()
 
@@ -100,8 +101,8 @@ def close_for_fakes(
         fail,
         "models are faked here",
         "a server of the test's own needs fake_model.allow_loopback = True",
-        "fake_model answers what httpx sends to a model; mock the rest, or fake the provider of "
-        "one's own that sends it",
+        f"fake_model answers calls of models by {RECORDED}; mock the rest, or fake the custom "
+        "provider that sends it",
     )
     _hook()
 

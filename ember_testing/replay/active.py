@@ -8,7 +8,8 @@ from functools import partial
 from urllib.parse import urlsplit
 
 from ember_testing.patches import children, keys, network, sleep, tls
-from ember_testing.patches.transport import Answerer, Exchange, install, remove
+from ember_testing.patches.exchange import Answerer, Exchange
+from ember_testing.patches.transport import install, remove
 from ember_testing.replay import prices
 from ember_testing.replay.request import LOOPBACK
 from ember_testing.replay.session import Session

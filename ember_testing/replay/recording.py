@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ember_testing.cassettes.file import CassetteFile
-    from ember_testing.patches.transport import Exchange
+    from ember_testing.patches.exchange import Exchange
     from ember_testing.replay.redaction import Redaction
     from ember_testing.wires.body import Headers
     from ember_testing.wires.response import Request
@@ -47,8 +47,8 @@ def row_of(
         "response_headers": headers_to_json(headers) if headers else None,
         "response_body": as_text(body) if exchange.status is not None else None,
         "outcome": exchange.outcome,
-        "error_type": type(error).__name__ if error else None,
-        "error_message": redaction.text(str(error)) if error else None,
+        "error_type": error.error if error else None,
+        "error_message": redaction.text(error.message) if error else None,
         "headers_after": exchange.headers_after,
         "elapsed": exchange.elapsed,
         "recorded_at": exchange.recorded_at,

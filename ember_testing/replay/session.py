@@ -22,7 +22,7 @@ from ember_testing.cassettes.file import LOCK, Answer, CassetteFile
 from ember_testing.cassettes.swap import Found, found_at, replace, take_back
 from ember_testing.exceptions import BudgetExceeded, CassetteError, CassetteMiss, ReplayFailure
 from ember_testing.patches import interrupt
-from ember_testing.patches.transport import Exchange
+from ember_testing.patches.exchange import Exchange
 from ember_testing.replay.lookup import Lookup
 from ember_testing.replay.miss import explain, record_command
 from ember_testing.replay.prices import Pins, noted

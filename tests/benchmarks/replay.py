@@ -129,7 +129,7 @@ def cassette_of(count: int) -> Path:
     """Ember's cassette of so many calls, made once a run."""
     path = FOLDER / f"{count}.sqlite"
     if not path.exists():
-        from ember_testing.patches.transport import Exchange
+        from ember_testing.patches.exchange import Exchange
         from ember_testing.replay.session import Session
         from ember_testing.wires.response import Request
 

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import httpx
 import pytest
 
 from ember_testing import Answer, FakeModel, UnansweredCall, fake_model
@@ -108,8 +107,7 @@ def _google() -> Way:
         return clients[-1].models
 
     def awaited_client() -> Any:
-        # By itself it takes aiohttp where that is installed.
-        clients.append(genai.Client(http_options={"httpx_async_client": httpx.AsyncClient()}))
+        clients.append(genai.Client())  # which takes aiohttp where that is installed
         return clients[-1].aio.models
 
     async def awaited() -> str:

@@ -1,0 +1,246 @@
+"""aiohttp's client: the connector, which is asked for a connection, and what a connection receives.
+
+The library's own code makes the request and reads the response. Where a request is answered, it
+gets a connection whose transport takes all that is written and gives the answer's bytes; where one
+is recorded, what the connection receives is listened to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from ember_testing.patches.exchange import Exchange, answer_of, asked, sending
+from ember_testing.patches.http_bytes import Listener, played_bytes
+from ember_testing.patches.patch import Patch
+from ember_testing.patches.sleep import wait_async
+from ember_testing.wires.response import Broken, HeaderValue, Request, Response
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from ember_testing.wires.body import Headers
+
+__all__ = ["Seam"]
+
+# Turns of the event loop that the reader of a piece gets before the next one comes.
+_TURNS = 4
+
+
+class Seam:
+    """The replaced methods of the library's connector and of its connections.
+
+    Args:
+        library: `aiohttp`.
+    """
+
+    def __init__(self, library: Any) -> None:  # Any: aiohttp is not installed for every type check
+        self._library = library
+        self._heard: WeakKeyDictionary[Any, Listener] = WeakKeyDictionary()
+        protocol = library.client_proto.ResponseHandler
+        self.patches = (
+            Patch(library.BaseConnector, "connect", self._connect),
+            Patch(protocol, "data_received", self._data_received),
+            Patch(protocol, "connection_lost", self._connection_lost),
+            Patch(protocol, "set_exception", self._set_exception),
+        )
+
+    def _connect(self, original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def connect(connector: Any, req: Any, *arguments: Any, **named: Any) -> Any:
+            __tracebackhide__ = True
+            url = str(req.url.with_fragment(None))
+            if not (whom := asked(req.method, url)):
+                return await original(connector, req, *arguments, **named)
+            body = await _body_of(req)
+            answer = answer_of(whom, Request(req.method, url, _pairs(req.headers), body))
+            if isinstance(answer, Response):
+                return await self._played(connector, req, answer)
+            try:
+                with sending(req.method, url):
+                    connection = await original(connector, req, *arguments, **named)
+            except BaseException as error:
+                if answer is not None:
+                    self._failed(answer, error)
+                raise
+            if answer is not None:
+                self._heard[connection.protocol] = Listener(answer)
+                connection.add_callback(self._heard[connection.protocol].closed)
+            return connection
+
+        return connect
+
+    def _failed(self, exchange: Exchange, error: BaseException) -> None:
+        if isinstance(error, asyncio.TimeoutError):
+            exchange.finish("failed", Broken("ConnectTimeout", str(error)))
+        elif isinstance(error, Exception):
+            exchange.finish("failed", Broken("ConnectError", str(error)))
+        else:  # cancelled
+            exchange.finish("closed")
+
+    # What a recorded connection receives -----------------------------------------------------
+
+    def _data_received(self, original: Callable[..., None]) -> Callable[..., None]:
+        def data_received(protocol: Any, data: bytes) -> None:
+            if data and (listener := self._heard.get(protocol)) is not None:
+                listener.receive(data)
+            original(protocol, data)
+
+        return data_received
+
+    def _connection_lost(self, original: Callable[..., None]) -> Callable[..., None]:
+        def connection_lost(protocol: Any, exc: BaseException | None) -> None:
+            if (listener := self._heard.pop(protocol, None)) is not None:
+                if exc is None:
+                    listener.receive(b"")
+                else:
+                    listener.broke(Broken("ReadError", str(exc)))
+            original(protocol, exc)
+
+        return connection_lost
+
+    def _set_exception(self, original: Callable[..., None]) -> Callable[..., None]:
+        def set_exception(protocol: Any, exc: BaseException, *arguments: Any) -> None:
+            listener = self._heard.get(protocol)
+            if listener is not None and isinstance(exc, asyncio.TimeoutError):
+                listener.broke(Broken("ReadTimeout", str(exc)))
+            original(protocol, exc, *arguments)
+
+        return set_exception
+
+    # What is played --------------------------------------------------------------------------
+
+    async def _played(self, connector: Any, req: Any, answer: Response) -> Any:
+        end = answer.end
+        if answer.status is None and not isinstance(end, Broken):
+            if answer.delay:
+                await wait_async(answer.delay)
+            raise answer.failure(_error)
+        if answer.status is None and isinstance(end, Broken):
+            if end.error == "ConnectTimeout":
+                raise asyncio.TimeoutError(end.message)
+            if end.error == "ConnectError":
+                cause = OSError(111, end.message)
+                raise self._library.ClientConnectorError(req.connection_key, cause)
+        loop = asyncio.get_running_loop()
+        protocol = self._library.client_proto.ResponseHandler(loop)
+        protocol.force_close()  # not to be used a second time
+        protocol.connection_made(_PlayedTransport(protocol, answer))
+        return self._library.connector.Connection(connector, req.connection_key, protocol, loop)
+
+
+class _PlayedTransport(asyncio.Transport):
+    """Takes a request, and gives the protocol the answer's bytes."""
+
+    def __init__(self, protocol: Any, answer: Response) -> None:
+        super().__init__()
+        self._protocol = protocol
+        self._answer = answer
+        self._resumed = asyncio.Event()
+        self._resumed.set()
+        self._task: asyncio.Task[None] | None = None
+        self._closing = False
+
+    def write(self, data: Any) -> None:
+        # Nobody reads it; but what is written first is the request's head, and the response may
+        # come. The body need not be waited for: it is known.
+        if self._task is None and not self._closing:
+            self._task = asyncio.get_running_loop().create_task(self._play())
+
+    def writelines(self, list_of_data: Any) -> None:
+        self.write(b"")
+
+    async def _play(self) -> None:
+        protocol = self._protocol
+        while protocol._parser is None:
+            await asyncio.sleep(0)
+        last = 1 + sum(map(bool, self._answer.pieces))  # the head, and then the pieces
+        try:
+            for pause, data in played_bytes(self._answer, protocol.read_timeout, _error):
+                if pause > 0:
+                    await wait_async(pause)
+                for _ in range(_TURNS):
+                    await asyncio.sleep(0)
+                await self._resumed.wait()
+                if self._closing:
+                    return
+                protocol.data_received(data)
+                last -= 1
+                if not last and callable(self._answer.end) and not await self._is_read_on():
+                    return
+        except _End as ended:
+            protocol.connection_lost(ended.cause)
+        except TimeoutError:
+            protocol._on_read_timeout()
+        except BaseException as failure:  # a miss: it is the reader's
+            protocol.set_exception(failure)
+            if protocol._payload is not None:
+                protocol._payload.set_exception(failure)
+        else:
+            for _ in range(_TURNS):
+                await asyncio.sleep(0)
+            if not self._closing:
+                protocol.connection_lost(None)
+
+    async def _is_read_on(self) -> bool:
+        """Wait until somebody waits for more than there is: a reader who leaves misses nothing."""
+        while not self._closing:
+            payload: Any = self._protocol._payload
+            if payload is not None and payload._waiter is not None:
+                return True
+            await wait_async(0.001)
+        return False
+
+    def pause_reading(self) -> None:
+        self._resumed.clear()
+
+    def resume_reading(self) -> None:
+        self._resumed.set()
+
+    def is_reading(self) -> bool:
+        return self._resumed.is_set()
+
+    def is_closing(self) -> bool:
+        return self._closing
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def close(self) -> None:
+        self._closing = True
+        self._resumed.set()
+
+    abort = close
+
+
+class _End(Exception):
+    """The connection ends here; by an error if there is a cause."""
+
+    def __init__(self, cause: OSError | None) -> None:
+        self.cause = cause
+
+
+def _error(broken: Broken) -> Exception:
+    if broken.error.endswith("Timeout"):
+        return TimeoutError(broken.message)
+    if broken.error == "RemoteProtocolError":
+        return _End(None)
+    return _End(ConnectionResetError(104, broken.message))
+
+
+async def _body_of(req: Any) -> bytes:
+    body = req.body
+    if isinstance(body, bytes):
+        return body
+    as_bytes: Any = getattr(body, "as_bytes", None)
+    if as_bytes is not None:
+        read: bytes = await as_bytes()
+        return read
+    raise TypeError(
+        f"a body of type {type(body).__name__} cannot be read before it is sent by this version of "
+        "aiohttp: pass bytes, or install aiohttp 3.12 or newer"
+    )
+
+
+def _pairs(headers: Any) -> Headers:
+    return tuple((str(name), HeaderValue(str(value))) for name, value in headers.items())

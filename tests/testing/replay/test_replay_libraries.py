@@ -1,0 +1,400 @@
+"""What the toolkit promises, held by every HTTP library that it has a seam for."""
+
+# ruff: noqa: SIM117 - the tests are about `with` blocks and what happens at their ends
+from __future__ import annotations
+
+import asyncio
+import gzip
+import importlib
+import json
+import subprocess
+import sys
+import textwrap
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ember_testing
+from ember_testing import CassetteMiss, NetworkBlocked, faults
+from ember_testing.patches.transport import SEAMS
+from tests.loopback import Received, Reply, resetting, serving
+from tests.testing.http_clients import LIBRARIES, Library
+
+GONE = "http://127.0.0.1:1"  # where nothing listens: a replay does not need it
+SSE = [b"data: %d\n\n" % i for i in range(6)] + ["data: é".encode()[:-1], b"\xa9\n\n", b"[DONE]"]
+KEY = "sk-libraries-0123456789abcdef"
+CHAT = "https://api.openai.com/v1/chat/completions"
+ASKED = {"model": "gpt-4", "messages": [{"role": "user", "content": "Where is the Louvre?"}]}
+
+
+@pytest.fixture(params=LIBRARIES)
+def library(request: pytest.FixtureRequest) -> Library:
+    """One library."""
+    return LIBRARIES[request.param]()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where the test's cassette lies."""
+    return tmp_path / "c.sqlite"
+
+
+def test_a_replayed_response_is_the_one_that_came(library: Library, path: Path) -> None:
+    """Status, headers and bytes are the same, each question gets its own, in any order."""
+
+    def answer(request: Received) -> Reply:
+        raw = b'{"a": 1e2, "asked": ' + request.body + b"}"
+        return Reply(raw, status=201, headers={"x-request-id": "r1", "x-ratelimit-tokens": "9"})
+
+    with serving(answer) as server, ember_testing.cassette(path, record="new") as cassette:
+        live = [library.post(f"{server.url}/v1?n=1", {"q": n}) for n in range(3)]
+        assert len(cassette.recorded) == len(server.received) == 3
+        assert {call.outcome for call in cassette.recorded} == {"complete"}
+    with ember_testing.cassette(path) as cassette:
+        played = [library.post(f"{GONE}/v1?n=1", {"q": n}) for n in (2, 0, 1)]
+        assert len(cassette.played) == 3
+    assert played == [live[2], live[0], live[1]]
+    assert (live[0].status, live[0].headers["x-request-id"]) == (201, "r1")
+    assert live[0].body.startswith(b'{"a": 1e2')
+
+
+def test_one_librarys_recording_is_anothers(library: Library, path: Path) -> None:
+    """What httpx recorded is replayed to every library, and the other way round."""
+    httpx = LIBRARIES["httpx"]()
+    with serving() as server, ember_testing.cassette(path, record="new"):
+        assert httpx.post(server.url, {"q": 1}).json() == {"echo": {"q": 1}}
+        assert library.post(server.url, {"q": 2}).json() == {"echo": {"q": 2}}
+    with ember_testing.cassette(path, match_on=["method", "path", "body"]):
+        assert library.post(GONE, {"q": 1}).json() == {"echo": {"q": 1}}
+        assert httpx.post(GONE, {"q": 2}).json() == {"echo": {"q": 2}}
+
+
+def test_identical_calls_from_threads(library: Library, path: Path) -> None:
+    """Calls of many threads at once are each recorded once, and answered each with its own."""
+    with serving() as server, ember_testing.cassette(path, record="new") as cassette:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda n: library.post(server.url, {"q": n % 10}), range(20)))
+        assert sorted(call.n for call in cassette.recorded) == [1] * 10 + [2] * 10
+    with ember_testing.cassette(path), ThreadPoolExecutor(4) as pool:
+        answers = pool.map(lambda n: library.post(GONE, {"q": n % 10}).json(), range(20))
+        assert [each["echo"]["q"] for each in answers] == [n % 10 for n in range(20)]
+
+
+def test_pieces_pass_through_and_come_again(library: Library, path: Path) -> None:
+    """A stream's pieces are those of the network, live and replayed."""
+    with serving(lambda _: Reply(pieces=SSE, pause=0.02)) as server:
+        with ember_testing.cassette(path, record="new") as cassette:
+            assert list(library.pieces(server.url)) == SSE
+            assert cassette.recorded[0].outcome == "complete"
+    with ember_testing.cassette(path) as cassette:
+        assert list(library.pieces(GONE)) == SSE
+        assert len(cassette.played) == 1
+
+
+def test_a_stream_left_early_is_a_recording(library: Library, path: Path) -> None:
+    """A reader who leaves after two pieces is answered; one who reads on is told why not."""
+    with serving(lambda _: Reply(pieces=SSE, pause=0.05)) as server:
+        with ember_testing.cassette(path, record="new") as cassette:
+            stream = library.pieces(server.url)
+            assert list(islice(stream, 2)) == SSE[:2]
+            stream.close()  # type: ignore[attr-defined]  # a generator
+            assert cassette.recorded[0].outcome == "closed"
+    with ember_testing.cassette(path):
+        stream = library.pieces(GONE)
+        assert list(islice(stream, 2)) == SSE[:2]
+        stream.close()  # type: ignore[attr-defined]  # a generator
+    with pytest.raises(CassetteMiss, match="because its reader closed it there"):
+        with ember_testing.cassette(path), suppress(BaseException):
+            list(library.pieces(GONE))
+
+
+def test_a_cut_stream_is_a_recording(library: Library, path: Path) -> None:
+    """The pieces up to the cut come again, and then an error of the library's own."""
+
+    def broken(url: str) -> list[bytes]:
+        found: list[bytes] = []
+        with pytest.raises(library.errors):
+            for piece in library.pieces(url):
+                found.append(piece)
+        return found
+
+    with serving(lambda _: Reply(pieces=SSE[:3], pause=0.02, cut=True)) as server:
+        with ember_testing.cassette(path, record="new") as cassette:
+            assert broken(server.url) == SSE[:3]
+            assert cassette.recorded[0].outcome == "cut"
+    with ember_testing.cassette(path):
+        assert broken(GONE) == SSE[:3]
+
+
+def test_connection_errors_are_recordings(library: Library, path: Path) -> None:
+    """Refused and reset connections fail again as they did, and nothing is connected to."""
+    with resetting() as url, ember_testing.cassette(path, record="new") as cassette:
+        with pytest.raises(library.errors) as reset:
+            library.post(url, {"q": "reset"})
+        with pytest.raises(library.errors) as refused:
+            library.post(GONE, {"q": "refused"})
+        assert [call.outcome for call in cassette.recorded] == ["failed", "failed"]
+    with ember_testing.cassette(path):
+        for question, live in (("reset", reset), ("refused", refused)):
+            with pytest.raises(library.errors) as played:
+                library.post(GONE, {"q": question})
+            assert type(played.value) is type(live.value)
+
+
+def test_compressed_answers(library: Library, path: Path) -> None:
+    """The library decodes what is replayed; the file's text column holds plain text."""
+    packed = gzip.compress(b'{"text": "plain to read"}')
+    headers = {"content-encoding": "gzip"}
+
+    def post(url: str) -> bytes:
+        got = library.post(url, {})
+        return got.body if got.body[:1] == b"{" else gzip.decompress(got.body)  # urllib leaves it
+
+    with serving(lambda _: Reply(packed, headers=headers)) as server:
+        with ember_testing.cassette(path, record="new") as cassette:
+            assert json.loads(post(server.url)) == {"text": "plain to read"}
+            assert cassette.recorded[0].response_body == '{"text": "plain to read"}'
+    with ember_testing.cassette(path):
+        assert json.loads(post(GONE)) == {"text": "plain to read"}
+
+
+def test_cookies_and_empty_bodies(library: Library, path: Path) -> None:
+    """A status without a body, and headers that come twice, are what they were."""
+
+    def answer(request: Received) -> Reply:
+        return Reply(b"", status=204, headers={"set-cookie": "theme=dark; Path=/"})
+
+    with serving(answer) as server, ember_testing.cassette(path, record="new"):
+        live = library.post(server.url, {})
+    with ember_testing.cassette(path):
+        played = library.post(GONE, {})
+    assert (played.status, played.body) == (live.status, live.body) == (204, b"")
+    assert "set-cookie" in played.headers
+
+
+def test_a_key_is_nowhere_in_the_file(library: Library, path: Path) -> None:
+    """A key in a header, and its echo in the answer, are replaced; another key gets the answer."""
+
+    def leaky(request: Received) -> Reply:
+        return Reply(json.dumps({"bad key": request.headers["authorization"]}).encode())
+
+    with serving(leaky) as server, ember_testing.cassette(path, record="new"):
+        live = library.post(server.url, {}, {"Authorization": f"Bearer {KEY}"})
+        assert KEY in live.body.decode()
+    assert KEY.encode() not in path.read_bytes()
+    with ember_testing.cassette(path):
+        played = library.post(GONE, {}, {"Authorization": "Bearer sk-another-key-of-ci-1"})
+    assert len(played.body) == len(live.body)
+
+
+def test_a_miss_is_not_swallowed(library: Library, path: Path) -> None:
+    """It goes through the library's handling of errors, and is raised again at the end."""
+    for swallowed in ((), (BaseException,)):
+        with pytest.raises(CassetteMiss, match="there is no cassette"):
+            with ember_testing.cassette(path), suppress(*swallowed):
+                library.post(CHAT, ASKED)
+    assert not path.exists()
+
+
+def test_a_fake_answers(library: Library) -> None:
+    """Plain and streamed calls of a model, an error, and a broken connection, without a network."""
+    with ember_testing.fake_model() as fake:
+        fake("gpt-4", "Paris", faults.rate_limit(retry_after=3), faults.reset(), "Rome")
+        assert library.post(CHAT, ASKED).json()["choices"][0]["message"]["content"] == "Paris"
+        refused = library.post(CHAT, ASKED)
+        assert (refused.status, refused.headers["retry-after"]) == (429, "3")
+        with pytest.raises(library.errors):
+            library.post(CHAT, ASKED)
+        streamed = library.post(CHAT, {**ASKED, "stream": True})
+        assert streamed.headers["content-type"] == "text/event-stream"
+        assert streamed.body.endswith(b"data: [DONE]\n\n")
+        assert [call.prompt for call in fake.calls] == ["Where is the Louvre?"] * 4
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [faults.timeout(), faults.timeout(connecting=True), faults.refused(), faults.cut(1)],
+    ids=lambda fault: fault.kind,
+)
+def test_a_fault_is_the_librarys_own_error(library: Library, fault: faults.Damage) -> None:
+    """No time is lost, and what is raised is what the library raises on a real network."""
+    with ember_testing.fake_model("gpt-4", fault), pytest.raises(library.errors):
+        library.post(CHAT, {**ASKED, "stream": True})
+
+
+def test_a_fault_over_a_recording(library: Library, path: Path) -> None:
+    """The second call meets the fault, and the third gets its recording."""
+    with serving() as server, ember_testing.cassette(path, record="new"):
+        for n in range(2):
+            library.post(server.url, {"q": n})
+    with ember_testing.cassette(path, faults={2: faults.server_error()}):
+        assert library.post(GONE, {"q": 0}).status == 200
+        assert library.post(GONE, {"q": 1}).status == 500
+        assert library.post(GONE, {"q": 1}).status == 200
+
+
+def test_everything_else_is_as_ever(library: Library, path: Path) -> None:
+    """Outside of a block, and to this machine where that is allowed, the network is real."""
+    with serving() as server:
+        library.post(server.url, {"q": 0})
+        with ember_testing.cassette(path, allow_loopback=True):
+            assert library.post(server.url, {"q": 1}).json() == {"echo": {"q": 1}}
+        with ember_testing.fake_model(allow_loopback=True):
+            assert library.post(server.url, {"q": 2}).json() == {"echo": {"q": 2}}
+        with pytest.raises(NetworkBlocked), ember_testing.fake_model():
+            library.post(server.url, {"q": 3})
+        assert library.post(server.url, {"q": 4}).json() == {"echo": {"q": 4}}
+        assert [request.json()["q"] for request in server.received] == [0, 1, 2, 4]
+
+
+def test_redirects_are_followed_in_a_replay(path: Path) -> None:
+    """Each hop is a recording of its own."""
+    requests = pytest.importorskip("requests", reason="in the extra dev")
+
+    def answer(request: Received) -> Reply:
+        if request.path == "/old":
+            return Reply(b"", status=307, headers={"location": "/new"})
+        return Reply(request.body)
+
+    def follow(url: str) -> tuple[int, bytes]:
+        response = requests.post(f"{url}/old", json={"q": 1}, timeout=5)
+        return len(response.history), response.content
+
+    with serving(answer) as server, ember_testing.cassette(path, record="new") as cassette:
+        assert follow(server.url) == (1, b'{"q": 1}')
+        assert [call.status for call in cassette.recorded] == [307, 200]
+    with ember_testing.cassette(path):
+        assert follow(GONE) == (1, b'{"q": 1}')
+
+
+def test_urllib3s_own_retries_are_calls(path: Path) -> None:
+    """Every attempt is recorded; the replay retries as the recording did."""
+    urllib3 = pytest.importorskip("urllib3", reason="in the extra dev")
+    statuses = iter([503, 503, 200])
+
+    def ask(url: str) -> int:
+        retry = urllib3.Retry(3, status_forcelist=[503], allowed_methods=None, backoff_factor=0)
+        with urllib3.PoolManager(retries=retry) as pool:
+            return int(pool.request("POST", url, json={}).status)
+
+    with serving(lambda _: Reply(b"{}", status=next(statuses))) as server:
+        with ember_testing.cassette(path, record="new", record_errors=True) as cassette:
+            assert ask(server.url) == 200
+            assert [call.status for call in cassette.recorded] == [503, 503, 200]
+    with ember_testing.cassette(path) as cassette:
+        assert ask(GONE) == 200
+        assert len(cassette.played) == 3
+
+
+def test_a_pool_outlives_its_replay(path: Path) -> None:
+    """A session that was answered from a cassette opens a real connection afterwards."""
+    requests = pytest.importorskip("requests", reason="in the extra dev")
+    with serving() as server, requests.Session() as session:
+        with ember_testing.cassette(path, record="new"):
+            session.post(server.url, json={"q": 1}, timeout=5)
+            session.post(server.url, json={"q": 2}, timeout=5)
+            assert server.connections == 1
+        with ember_testing.cassette(path):
+            for q in (1, 2):
+                assert session.post(server.url, json={"q": q}, timeout=5).json()["echo"] == {"q": q}
+        assert session.post(server.url, json={"q": 3}, timeout=5).json()["echo"] == {"q": 3}
+        assert len(server.received) == 3
+
+
+def test_a_session_of_aiohttp_outlives_its_replay(path: Path) -> None:
+    """So does aiohttp's, and its calls that are gathered get each its own answer."""
+    aiohttp = pytest.importorskip("aiohttp", reason="in the extra dev")
+
+    async def main() -> None:
+        async with aiohttp.ClientSession() as session:
+
+            async def ask(url: str, q: int) -> int:
+                async with session.post(url, json={"q": q}) as response:
+                    return int((await response.json(content_type=None))["echo"]["q"])
+
+            with ember_testing.cassette(path, record="new"):
+                await asyncio.gather(*(ask(server.url, q) for q in range(30)))
+            with ember_testing.cassette(path):
+                order = [*reversed(range(30))]
+                assert await asyncio.gather(*(ask(GONE, q) for q in order)) == order
+            assert await ask(server.url, 99) == 99
+        assert len(server.received) == 31
+
+    with serving() as server:
+        asyncio.run(main())
+
+
+def test_uploads_in_pieces_are_matched_by_their_content(path: Path) -> None:
+    """A body from a generator or a file is recorded and sent whole."""
+    requests = pytest.importorskip("requests", reason="in the extra dev")
+    aiohttp = pytest.importorskip("aiohttp", reason="in the extra dev")
+
+    async def pieces() -> Any:
+        yield b'{"q": '
+        yield b'"awaited"}'
+
+    async def awaited(url: str) -> bytes:
+        async with aiohttp.ClientSession() as session, session.post(url, data=pieces()) as answer:
+            body: bytes = await answer.read()
+            return body
+
+    def everything(url: str) -> list[bytes]:
+        plain = requests.post(url, data=iter([b'{"q": ', b'"pieces"}']), timeout=5).content
+        form = requests.post(url, files={"f": b"file"}, timeout=5).content
+        return [plain, asyncio.run(awaited(url)), form[-9:]]
+
+    with serving() as server, ember_testing.cassette(path, record="new"):
+        live = everything(server.url)
+        assert live[:2] == [b'{"echo": {"q": "pieces"}}', b'{"echo": {"q": "awaited"}}']
+    with ember_testing.cassette(path):
+        assert everything(GONE) == live
+
+
+def test_a_library_that_is_loaded_inside_of_a_block(path: Path) -> None:
+    """It is patched when somebody loads it, and by nobody before."""
+    code = f"""
+        import sys
+        import ember_testing
+
+        def loaded():
+            return {{"aiohttp", "urllib3", "requests"}} & {{*sys.modules}}
+
+        with ember_testing.fake_model() as fake:
+            assert not loaded(), loaded()
+            fake("gpt-4", lambda call: "Paris")
+            import requests
+            answer = requests.post({CHAT!r}, json={ASKED!r})
+            assert answer.json()["choices"][0]["message"]["content"] == "Paris"
+            import asyncio
+            import aiohttp
+
+            async def ask():
+                async with aiohttp.ClientSession() as session:
+                    async with session.post({CHAT!r}, json={ASKED!r}) as answer:
+                        return (await answer.json())["choices"][0]["message"]["content"]
+
+            assert asyncio.run(ask()) == "Paris"
+        assert not [each for each in sys.meta_path if "ember" in type(each).__module__]
+    """
+    pytest.importorskip("requests", reason="in the extra dev")
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", SEAMS)
+def test_a_librarys_methods_are_its_own_afterwards(name: str, path: Path) -> None:
+    """No replacement is left behind by a block."""
+    module = pytest.importorskip(name)
+    owners: list[Any] = [module]
+    owners += [each for each in vars(module).values() if isinstance(each, type)]
+    if name == "aiohttp":
+        owners.append(importlib.import_module("aiohttp.client_proto").ResponseHandler)
+    before = [dict(vars(owner)) for owner in owners]
+    with ember_testing.cassette(path):
+        assert any(dict(vars(o)) != old for o, old in zip(owners, before, strict=True))
+    assert all(dict(vars(o)) == old for o, old in zip(owners, before, strict=True))
