@@ -48,7 +48,10 @@ def install(answerer: Answerer, *, first: bool = False) -> None:
     """
     with _change:
         if not answerers:
-            sys.meta_path.insert(0, _finder)
+            # Not the first: others (pyfakefs) take the first one out as theirs.
+            finders: list[Any] = sys.meta_path
+            at = finders.index(PathFinder) if PathFinder in finders else len(finders)
+            finders.insert(at, _finder)
             for name in SEAMS:
                 if name in sys.modules:
                     _put_in(name)

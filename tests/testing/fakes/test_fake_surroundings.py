@@ -305,3 +305,29 @@ def test_a_long_run_keeps_no_call_that_was_reset() -> None:
             models("gpt-4", "hi")
             fake.reset()
         assert kept() <= before + 2
+
+
+def test_the_first_call_of_a_run_under_pyfakefs(pytester: pytest.Pytester) -> None:
+    """Where the file system is another one, models are called and priced; and so they are later."""
+    pytest.importorskip("pyfakefs", reason="in the extra dev")
+    pytester.makepyfile(
+        """
+        import sys
+        from ember.api import models
+        from ember_testing import fake_model as context
+
+        def test_context(fs):
+            with context("gpt-4", "Paris"):
+                assert models("gpt-4", "hi").usage.cost > 0
+
+        def test_fixture(fs, fake_model):
+            fake_model("claude-3-opus", "Paris")
+            assert models("claude-3-opus", "hi").usage.cost > 0
+
+        def test_afterwards(fake_model):
+            fake_model("gemini-2.5-flash", "Paris")
+            assert models("gemini-2.5-flash", "hi").usage.cost > 0
+            assert not [each for each in sys.meta_path if type(each).__name__ == "DynamicPatcher"]
+        """
+    )
+    pytester.runpytest_subprocess("-q", "-p", "no:xdist").assert_outcomes(passed=3)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import socket
 import threading
 import urllib.request
@@ -16,7 +17,7 @@ import httpx
 import pytest
 
 import ember_testing
-from ember_testing import NetworkBlocked
+from ember_testing import CassetteMiss, NetworkBlocked
 from tests.loopback import Loopback, serving
 
 FAR = "192.0.2.1"  # reserved for documentation: never answers
@@ -124,8 +125,17 @@ def in_a_thread() -> None:
     raise failures[0]
 
 
+def by_pieces_of_a_request() -> None:
+    """http.client below its seam, where a request is put together by hand."""
+    connection = http.client.HTTPConnection("example.com")
+    connection.putrequest("GET", "/")
+    connection.endheaders()
+
+
+# These are recorded, and so they meet a recording that is missing before they reach the guard.
+RECORDED = [by_urllib, by_aiohttp, by_requests, by_urllib3]
 WAYS = [
-    by_urllib, by_aiohttp, by_requests, by_urllib3, by_socket, by_connect_ex, by_udp, by_ipv6,
+    by_pieces_of_a_request, by_socket, by_connect_ex, by_udp, by_ipv6,
     by_imported_function, by_name, by_reverse_name, by_name_info, by_asyncio, by_asyncio_name,
     in_a_thread,
 ]  # fmt: skip
@@ -138,6 +148,15 @@ def test_every_way_out_is_blocked_with_the_reason(path: Path, way: Callable[[], 
         with ember_testing.cassette(path):
             way()
     assert 'record="new"' in str(blocked.value)
+
+
+@pytest.mark.parametrize("way", RECORDED)
+def test_a_recorded_library_meets_a_miss(path: Path, way: Callable[[], None]) -> None:
+    """The error says what is missing and how to record it; nothing is connected to."""
+    with pytest.raises(CassetteMiss, match="there is no cassette") as missed:
+        with ember_testing.cassette(path):
+            way()
+    assert 'record="new"' in str(missed.value)
 
 
 def test_swallowing_the_error_does_not_help(path: Path) -> None:
