@@ -1,6 +1,6 @@
 """A JSON schema in the dialect that a provider's constrained output takes; pure.
 
-Sources: `anthropic` 2.12.0 (`lib/_parse/_transform.py`), `openai` 3.54.0 (`lib/_pydantic.py`).
+Source: the `anthropic` 2.12.0 package (`lib/_parse/_transform.py`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from ember.exceptions import ModelProviderError
 
-__all__ = ["for_anthropic", "for_openai_strict"]
+__all__ = ["for_anthropic"]
 
 _Schema = Mapping[str, Any]
 # Where schemas stand inside a schema: alone, in a list, by name.
@@ -63,26 +63,6 @@ def for_anthropic(schema: _Schema, what: str) -> dict[str, Any]:
         notes = "{" + ", ".join(f"{key}: {value}" for key, value in told.items()) + "}"
         kept["description"] = "\n\n".join(filter(None, [kept.get("description"), notes]))
     return kept
-
-
-def for_openai_strict(schema: _Schema, what: str) -> dict[str, Any]:
-    """The schema for what OpenAI calls strict: every object closed, every property required.
-
-    Args:
-        schema: The schema as the caller gave it.
-        what: The argument that it came with, for messages.
-
-    Raises:
-        ModelProviderError: Something in it cannot be said.
-    """
-    made = _each(schema, lambda inner: for_openai_strict(inner, what))
-    made.pop("default", None)
-    if "$ref" in made and made.keys() - {"$ref", "$defs", "definitions"}:
-        made["anyOf"] = [{"$ref": made.pop("$ref")}]
-    if made.get("type") == "object" or "properties" in made:
-        made = _closed(made, what, schema)
-        made["required"] = list(made["properties"])
-    return made
 
 
 def _each(schema: _Schema, change: Callable[[_Schema], dict[str, Any]]) -> dict[str, Any]:

@@ -65,7 +65,7 @@ class Message(NamedTuple):
         """The text of all text parts."""
         return "".join(part.text for part in self.parts if isinstance(part, Text))
 
-    def spoken(self, wire: str) -> list[Part]:
+    def parts_for(self, wire: str) -> list[Part]:
         """The parts for one wire: what is in another's words is replaced by what it means."""
         return in_words_of(wire, self.parts)
 

@@ -11,9 +11,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from ember.conversation.dialects import for_anthropic
 from ember.conversation.messages import Message
-from ember.conversation.parts import NativePart, Part, Text, ToolResult, json_or_text
-from ember.conversation.tools import Choice, JsonFormat, Tool
+from ember.conversation.parts import (
+    NativePart,
+    Part,
+    Text,
+    ToolResult,
+    arguments_text,
+    call_id_for,
+    json_or_text,
+)
+from ember.conversation.tools import Choice, JsonFormat, Tool, as_format
 from ember.exceptions import ModelProviderError
 from ember.models.schemas import Chunk, FinishReason, ToolCall, UsageStats
 from ember.pricing.cost import Billing, Share
@@ -26,6 +35,7 @@ from ember.providers.json_values import (
     fields,
     given,
     index,
+    items,
     places,
     string,
 )
@@ -60,6 +70,12 @@ _MAX_TOKENS, _OLD_MAX_TOKENS = 16_000, 4096
 _NEW = re.compile(r"claude-(?!instant|\d)(?!(opus|sonnet)-4(-[01])?(-\d{8})?$)")
 # A system message within the conversation is taken by these; for the others it goes to the front.
 _SYSTEM_IN_PLACE = re.compile(r"claude-(opus-4-8|opus-5(?!-5)|fable-5|mythos-5)")
+# These take no schema for their answer: they are made to call a tool that has it.
+_WITHOUT_SCHEMAS = re.compile(r"claude-(instant|\d|(opus|sonnet)-4(-0)?(-\d{8})?$)")
+_ANSWER_TOOL = "answer_in_json"
+# The alphabet of the ids of tool calls, and the images that are taken.
+_CALL_ID = r"[a-zA-Z0-9_-]{1,64}"
+_IMAGES = ("image/gif", "image/jpeg", "image/png", "image/webp")
 # From this version on any sampling parameter is refused, the older one takes them where the model
 # does ("Migrating to API version 2026-10-21").
 _VERSION, _SAMPLING_VERSION = "2026-10-21", "2023-06-01"
@@ -95,7 +111,7 @@ class AnthropicMessages(HTTPProvider):
         turns: list[Message] = []
         for message in call.messages:
             if message.role == "system" and not (turns and in_place):
-                system += message.spoken("anthropic")
+                system += message.parts_for("anthropic")
             else:
                 turns.append(message)
         body: dict[str, Any] = {
@@ -112,7 +128,15 @@ class AnthropicMessages(HTTPProvider):
         if params.get("reasoning_effort") == "none":
             del params["reasoning_effort"]
             params.setdefault("thinking", {"type": "disabled"})
+        answer = self._answer_tool(call.model, params)
         self.add(body, params)
+        if answer is not None:
+            others = body.get("tools", [])
+            body["tools"] = [*others, answer]
+            forced = {"type": "any"} if others else {"type": "tool", "name": _ANSWER_TOOL}
+            # A model that thinks cannot be made to call anything.
+            thinks = fields(body.get("thinking")).get("type", "disabled") != "disabled"
+            body["tool_choice"] = {"type": "auto"} if thinks else forced
         if parallel is not None:
             choice = {"type": "auto", **body.get("tool_choice", {})}
             body["tool_choice"] = {**choice, "disable_parallel_tool_use": not parallel}
@@ -120,16 +144,26 @@ class AnthropicMessages(HTTPProvider):
             body["stream"] = True
         return body
 
+    def _answer_tool(self, model: str, params: dict[str, Any]) -> Mapping[str, Any] | None:
+        """The tool that stands in the place of a response format, taken out of the parameters."""
+        if "response_format" not in params or not _WITHOUT_SCHEMAS.match(model):
+            return None
+        wanted = as_format(params["response_format"])
+        if not isinstance(wanted, JsonFormat) or wanted.schema is None:
+            return None
+        del params["response_format"]
+        about = "Give the answer, as the arguments of this tool."
+        return self.tool(Tool(_ANSWER_TOOL, wanted.description or about, wanted.schema))
+
     def translated(self, name: str, value: Any) -> Any:
         return as_stops(value) if name == "stop" else super().translated(name, value)
 
     def tool(self, tool: Tool) -> Mapping[str, Any]:
-        return given(
-            name=tool.name,
-            description=tool.description,
-            input_schema=tool.parameters,
-            strict=tool.strict,
-        )
+        schema = tool.parameters
+        if tool.strict:
+            schema = for_anthropic(schema, f"tools= ({tool.name})")
+        about = given(description=tool.description, input_schema=schema, strict=tool.strict)
+        return {"name": tool.name, **about, **tool.extra_for("anthropic")}
 
     def choice(self, choice: Choice) -> Mapping[str, Any]:
         if choice.name is not None:
@@ -142,12 +176,12 @@ class AnthropicMessages(HTTPProvider):
                 "anthropic has no JSON mode without a schema: pass the JSON schema as "
                 "response_format="
             )
-        return {"type": "json_schema", "schema": wanted.schema}
+        return {"type": "json_schema", "schema": for_anthropic(wanted.schema, "response_format=")}
 
     def read(self, body: Mapping[str, Any]) -> Answer | None:
         if body.get("type") != "message" and not isinstance(body.get("content"), list):
             return None
-        content = entries(body.get("content"))
+        content = [_answered(block) for block in entries(body.get("content"))]
         calls = [
             ToolCall(string(b.get("id")), string(b.get("name")), json_or_text(b.get("input")))
             for b in content
@@ -161,6 +195,8 @@ class AnthropicMessages(HTTPProvider):
         last = content[-1].get("input") if content and content[-1].get("type") == "tool_use" else 1
         stopped = string(body.get("stop_reason"))
         reason = _FINISH.get(stopped, "other") if stopped else None
+        if reason == "tool_calls" and content and not calls:
+            reason = "stop"  # what it was made to call was its answer
         refusal = None
         if reason == "content_filter":
             details = fields(body.get("stop_details"))
@@ -191,7 +227,7 @@ def _messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
     made: list[dict[str, Any]] = []
     results_of: list[Mapping[str, Any]] | None = None
     for message in messages:
-        blocks = _blocks(message.spoken("anthropic"))
+        blocks = _blocks(message.parts_for("anthropic"))
         if not blocks:
             continue
         if message.role == "tool" and results_of is not None:
@@ -200,6 +236,9 @@ def _messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
         results_of = blocks if message.role == "tool" else None
         role = "user" if message.role == "tool" else message.role
         made.append({"role": role, "content": _alone(blocks)})
+    if made and made[-1]["role"] == "assistant" and isinstance(made[-1]["content"], str):
+        # The beginning of the answer: white space at its end is refused.
+        made[-1]["content"] = made[-1]["content"].rstrip()
     return made
 
 
@@ -210,7 +249,8 @@ def _alone(blocks: list[Mapping[str, Any]]) -> Any:
 
 
 def _blocks(parts: Sequence[Part]) -> list[Mapping[str, Any]]:
-    return [_block(part) for part in parts if not (isinstance(part, Text) and not part.text)]
+    # Text of nothing but white space is refused, in Claude's own answers too.
+    return [_block(p) for p in parts if not (isinstance(p, Text) and not p.text.strip())]
 
 
 def _block(part: Part) -> Mapping[str, Any]:
@@ -218,13 +258,16 @@ def _block(part: Part) -> Mapping[str, Any]:
         return {"type": "text", "text": part.text}
     if isinstance(part, ToolCall):
         arguments = fields(json_or_text(part.arguments))
-        return {"type": "tool_use", "id": part.id, "name": part.name, "input": arguments}
+        call_id = call_id_for(part.id or part.name, _CALL_ID)
+        return {"type": "tool_use", "id": call_id, "name": part.name, "input": arguments}
     if isinstance(part, ToolResult):
-        native = isinstance(part.content, list)
+        content: Any = _blocks(part.parts_with_media("anthropic"))
+        if not content:
+            content = part.content if _are_blocks(part.content) else part.text
         block: dict[str, Any] = {
             "type": "tool_result",
-            "tool_use_id": part.id,
-            "content": part.content if native else part.text,
+            "tool_use_id": call_id_for(part.id, _CALL_ID),
+            "content": content,
         }
         if part.is_error:
             block["is_error"] = True
@@ -235,11 +278,17 @@ def _block(part: Part) -> Mapping[str, Any]:
         raise ModelProviderError(f"anthropic takes no {part.mime_type}: pass text, images or PDFs")
     kind = "document" if part.mime_type == "application/pdf" else "image"
     if kind == "image":
-        part.must_be_image("anthropic")
+        part.must_be_image("anthropic", _IMAGES)
     if part.data is None:
         return {"type": kind, "source": {"type": "url", "url": part.url}}
     source = {"type": "base64", "media_type": part.mime_type, "data": part.base64}
     return {"type": kind, "source": source}
+
+
+def _are_blocks(content: object) -> bool:
+    """Whether a tool's result is in Anthropic's words already."""
+    blocks = items(content)
+    return bool(blocks) and all(string(fields(block).get("type")) for block in blocks)
 
 
 # --- answers -----------------------------------------------------------------------------------
@@ -284,6 +333,7 @@ class _MessageFold(Fold):
 
     def _begin(self, content: Mapping[str, Any], place: int | None) -> str:
         block = _Block(content)
+        content = _answered(content)
         self._at[len(self._blocks) if place is None else place] = block
         self._blocks.append(block)
         return string(content.get("text")) if content.get("type") == "text" else ""
@@ -310,6 +360,14 @@ class _MessageFold(Fold):
         return {**self._message, "content": content, "usage": self._usage, "text": text}
 
 
+def _answered(block: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A block as it is told: the call that stands for a response format is the answer's text."""
+    if block.get("type") != "tool_use" or block.get("name") != _ANSWER_TOOL:
+        return block
+    given = block.get("input")
+    return {"type": "text", "text": arguments_text(given) if given else ""}
+
+
 # Which field of a block a delta adds text to.
 _GROWING = {
     "text_delta": "text",
@@ -322,12 +380,15 @@ class _Block:
     """One block of a streamed message, as far as it has come."""
 
     def __init__(self, content: Mapping[str, Any]) -> None:
-        self._content = dict(content)
+        self._content = dict(_answered(content))
+        self._is_answer = content.get("name") == _ANSWER_TOOL
         self._pieces: dict[str, list[str]] = {}
 
     def add(self, delta: Mapping[str, Any]) -> tuple[str, str]:
         """Take a delta; returns its text and its reasoning."""
         kind = delta.get("type")
+        if self._is_answer and kind == "input_json_delta":
+            kind, delta = "text_delta", {"text": delta.get("partial_json")}
         if key := _GROWING.get(string(kind)):
             new = string(delta.get(key))
             self._pieces.setdefault(key, []).append(new)

@@ -170,8 +170,9 @@ class GoogleGenerate(HTTPProvider):
         return f"{base}/{path}:{method}{'?' if query else ''}{query}"
 
     def body(self, call: Call) -> dict[str, Any]:
-        body: dict[str, Any] = {"contents": _contents(call.messages)}
-        system = [p for m in call.messages if m.role == "system" for p in m.spoken("google")]
+        newer = _NEWER_MODELS.search(call.model) is not None
+        body: dict[str, Any] = {"contents": _contents(call.messages, newer)}
+        system = [p for m in call.messages if m.role == "system" for p in m.parts_for("google")]
         if system:
             body["systemInstruction"] = {"parts": [_part(part) for part in system]}
         params = dict(call.params)
@@ -198,7 +199,7 @@ class GoogleGenerate(HTTPProvider):
 
     def tool(self, tool: Tool) -> Mapping[str, Any]:
         about = given(description=tool.description, parametersJsonSchema=tool.parameters)
-        return {"name": tool.name, **about}
+        return {"name": tool.name, **about, **tool.extra_for("google")}
 
     def choice(self, choice: Choice) -> Mapping[str, Any]:
         mode = "ANY" if choice.mode == "required" else choice.mode.upper()
@@ -250,15 +251,23 @@ class GoogleGenerate(HTTPProvider):
 # --- requests ----------------------------------------------------------------------------------
 
 
-def _contents(messages: Sequence[Message]) -> list[dict[str, Any]]:
+# From Gemini 3 on a call needs its signature, and a function's response may hold media. Google's
+# own word for a call of another model ("Thought signatures", ai.google.dev).
+_NEWER_MODELS = re.compile(r"gemini-(?![12]\b)")
+_NO_SIGNATURE = "skip_thought_signature_validator"
+
+
+def _contents(messages: Sequence[Message], newer: bool) -> list[dict[str, Any]]:
     contents: list[dict[str, Any]] = []
     for message in messages:
         if message.role == "system":
             continue
         role = "model" if message.role == "assistant" else "user"
-        parts = [_part(part) for part in message.spoken("google")]
+        parts = [made for part in message.parts_for("google") for made in _parts(part, newer)]
         if not parts:
             continue
+        if newer and role == "model":
+            _sign(parts)
         if message.role == "tool" and contents and _holds_results(contents[-1]):
             contents[-1]["parts"] += parts  # the results of one turn's calls go together
         else:
@@ -266,12 +275,30 @@ def _contents(messages: Sequence[Message]) -> list[dict[str, Any]]:
     return contents
 
 
+def _sign(parts: list[Mapping[str, Any]]) -> None:
+    """Give the first call of a turn a signature where no call has one."""
+    calls = [at for at, part in enumerate(parts) if "functionCall" in part]
+    if calls and not any("thoughtSignature" in parts[at] for at in calls):
+        parts[calls[0]] = {**parts[calls[0]], "thoughtSignature": _NO_SIGNATURE}
+
+
 def _holds_results(content: Mapping[str, Any]) -> bool:
-    return all("functionResponse" in part for part in content["parts"])
+    return any("functionResponse" in part for part in content["parts"])
 
 
 # How ids begin that Ember, OpenAI or Anthropic made: Google links calls and results by name.
 _NOT_GOOGLES = (_MADE_UP, "call_", "toolu_")
+
+
+def _parts(part: Part, newer: bool) -> list[Mapping[str, Any]]:
+    """A part in Google's words; the media of a tool's result are inside it, or beside it."""
+    made = _part(part)
+    if not isinstance(part, ToolResult) or not (said := part.parts_with_media("google")):
+        return [made]
+    media = [_part(each) for each in said if not isinstance(each, Text)]
+    if not newer:
+        return [made, *media]
+    return [{"functionResponse": {**made["functionResponse"], "parts": media}}]
 
 
 def _part(part: Part) -> Mapping[str, Any]:
@@ -290,6 +317,9 @@ def _part(part: Part) -> Mapping[str, Any]:
         if part.is_error or not isinstance(result, Mapping):
             # A response must be an object; these two keys are Google's for what is none.
             said = part.text if part.text_parts else result
+            if media := part.parts_with_media("google"):
+                texts = [each.text for each in media if isinstance(each, Text)]
+                said = "\n".join(texts) or "The result is beside this."
             result = {"error" if part.is_error else "result": said}
         response: dict[str, Any] = {"name": part.name, "response": result}
         if part.id and part.id != part.name and not part.id.startswith(_NOT_GOOGLES):

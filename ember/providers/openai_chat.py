@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from ember.conversation.media import Media
 from ember.conversation.messages import Message
@@ -18,6 +18,7 @@ from ember.conversation.parts import (
     Text,
     ToolResult,
     arguments_text,
+    call_id_for,
     json_or_text,
 )
 from ember.conversation.tools import Choice, JsonFormat, Tool
@@ -39,7 +40,7 @@ from ember.providers.json_values import (
     string,
 )
 from ember.providers.provider import HTTPProvider
-from ember.providers.servers import SERVERS
+from ember.providers.servers import SERVERS, seller
 
 __all__ = ["OpenAIChat"]
 
@@ -114,7 +115,7 @@ class OpenAIChat(HTTPProvider):
             return self
         from ember.providers.openai_responses import OpenAIResponses  # late: for these calls only
 
-        return OpenAIResponses(SERVERS["openai-responses"])
+        return OpenAIResponses(SERVERS["openai-responses"], stores=False)
 
     def url(self, call: Call) -> str:
         base, mark, query = call.base_url.partition("?")
@@ -128,12 +129,9 @@ class OpenAIChat(HTTPProvider):
         # Another server behind `openai/` is asked in the words that all of them understand.
         known = bool(own) or server.name != "openai"
         thoughts = server.thoughts_back or not known
-        body: dict[str, Any] = {
-            "model": call.model,
-            "messages": [
-                made for turn in call.messages for made in _messages(turn, system, thoughts)
-            ],
-        }
+        at = SERVERS.get(seller(server.name, call.base_url), server)
+        words = _Words(system, thoughts, at.call_ids)
+        body: dict[str, Any] = {"model": call.model, "messages": _messages(call.messages, words)}
         params = dict(call.params)
         if "max_tokens" in params and self.takes_max_tokens(call, known or thinks):
             body["max_tokens"] = params.pop("max_tokens")
@@ -159,7 +157,8 @@ class OpenAIChat(HTTPProvider):
             strict = None
             parameters = {k: v for k, v in parameters.items() if k not in ("$schema", "$id")}
         about = given(description=tool.description, parameters=parameters, strict=strict)
-        return {"type": "function", "function": {"name": tool.name, **about}}
+        function = {"name": tool.name, **about, **tool.extra_for("chat")}
+        return {"type": "function", "function": function}
 
     def choice(self, choice: Choice) -> Any:
         if choice.name is not None:
@@ -217,30 +216,69 @@ class OpenAIChat(HTTPProvider):
 # --- requests ----------------------------------------------------------------------------------
 
 
-def _messages(message: Message, system: str, thoughts: bool) -> list[dict[str, Any]]:
-    """A message in OpenAI's words; results of tools are messages of their own there."""
-    role = system if message.role == "system" else message.role
+class _Words(NamedTuple):
+    """How a server wants the messages.
+
+    Args:
+        system: Its role for the system.
+        thoughts: Whether it takes reasoning back.
+        call_ids: A regular expression of the ids of tool calls that it takes.
+    """
+
+    system: str
+    thoughts: bool
+    call_ids: str
+
+
+def _messages(turns: Sequence[Message], words: _Words) -> list[dict[str, Any]]:
+    made: list[dict[str, Any]] = []
+    media: list[Mapping[str, Any]] = []  # of results, whose messages take text only
+    for turn in turns:
+        if media and turn.role != "tool":
+            made.append({"role": "user", "content": media})
+            media = []
+        made += _turn(turn, words, media)
+    return [*made, {"role": "user", "content": media}] if media else made
+
+
+def _turn(message: Message, words: _Words, media: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A turn in OpenAI's words; results of tools are messages of their own there.
+
+    What of a result is no text is added to `media`, to follow all results of the turn.
+    """
+    role = words.system if message.role == "system" else message.role
     if len(message.parts) == 1 and isinstance(message.parts[0], Text) and not message.extra:
         return [{"role": role, "content": message.parts[0].text}]  # as nearly all are
-    parts = message.spoken("chat")
+    parts = message.parts_for("chat")
     results = [part for part in parts if isinstance(part, ToolResult)]
-    calls = [_call(part, thoughts) for part in parts if _is_call(part)]
+    calls = [_call(part, words) for part in parts if _is_call(part)]
     rest = [part for part in parts if not isinstance(part, ToolResult) and not _is_call(part)]
-    out: list[dict[str, Any]] = [
-        {"role": "tool", "tool_call_id": r.id, "content": _result(r)} for r in results
-    ]
-    extra = {k: v for k, v in message.extra.items() if thoughts or k not in _THOUGHTS}
+    out: list[dict[str, Any]] = []
+    for result in results:
+        call_id = call_id_for(result.id, words.call_ids)
+        said = _result(result, media)
+        out.append({"role": "tool", "tool_call_id": call_id, "content": said})
+    extra = {k: v for k, v in message.extra.items() if words.thoughts or k not in _THOUGHTS}
     if not rest and not calls and (results or not extra):
         return out
+    if media:
+        out.append({"role": "user", "content": [*media]})
+        media.clear()
     made: dict[str, Any] = {"role": role, "content": _parts(rest), **extra}
     if calls:
         made["tool_calls"] = calls
     return [*out, made]
 
 
-def _result(result: ToolResult) -> Any:
-    parts = result.text_parts
-    return parts if parts and all(part["type"] == "text" for part in parts) else result.text
+def _result(result: ToolResult, media: list[Mapping[str, Any]]) -> Any:
+    if parts := result.parts_with_media("chat"):
+        bodies = [_part_body(part) for part in parts]
+        media += [body for body in bodies if body.get("type") != "text"]
+        texts = [string(body.get("text")) for body in bodies if body.get("type") == "text"]
+        return "\n".join(texts) or "The result is in the next message."
+    texts_only = result.text_parts
+    are_plain = texts_only and all(part["type"] == "text" for part in texts_only)
+    return texts_only if are_plain else result.text
 
 
 def _is_call(part: Part) -> bool:
@@ -249,12 +287,16 @@ def _is_call(part: Part) -> bool:
     return isinstance(part, ToolCall)
 
 
-def _call(part: Part, thoughts: bool) -> Mapping[str, Any]:
+def _call(part: Part, words: _Words) -> Mapping[str, Any]:
     if isinstance(part, NativePart):
-        return {k: v for k, v in part.value.items() if thoughts or k != "extra_content"}
+        call = {k: v for k, v in part.value.items() if words.thoughts or k != "extra_content"}
+        if "id" in call:
+            call["id"] = call_id_for(string(call["id"]), words.call_ids)
+        return call
     assert isinstance(part, ToolCall)
     function = {"name": part.name, "arguments": arguments_text(part.arguments)}
-    return {"id": part.id, "type": "function", "function": function}
+    call_id = call_id_for(part.id or part.name, words.call_ids)
+    return {"id": call_id, "type": "function", "function": function}
 
 
 def _parts(parts: Sequence[Part]) -> Any:
@@ -424,10 +466,27 @@ class _Choice:
         """The choice as it would stand in a whole answer."""
         message: dict[str, Any] = {"content": "".join(self._text) or None}
         message |= {key: "".join(pieces) for key, pieces in self._said.items()}
-        message["reasoning_details"] = self._details
+        message["reasoning_details"] = _merged(self._details)
         calls = sorted(self._calls, key=lambda call: cast("int", call["place"]))
         message["tool_calls"] = [_echo(c) for c in calls if c["name"] or any(c["arguments"])]
         return {"message": message, "finish_reason": self._finish}
+
+
+def _merged(details: Sequence[Any]) -> list[Any]:
+    """OpenRouter's pieces of reasoning, those of one type and index as one."""
+    merged: dict[object, Any] = {}
+    for at, detail in enumerate(details):
+        piece = fields(detail)
+        named = (piece.get("type"), piece.get("index"))
+        key = named if isinstance(named[0], str) and isinstance(named[1], int) else at
+        if key not in merged:
+            merged[key] = detail
+            continue
+        so_far = merged[key]
+        grown = {k: string(so_far.get(k)) + string(piece.get(k)) for k in ("text", "summary")}
+        new = {k: v for k, v in piece.items() if v is not None}
+        merged[key] = {**so_far, **new, **{k: text for k, text in grown.items() if text}}
+    return [*merged.values()]
 
 
 def _echo(call: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Source: the `openai` 3.54.0 package (`types/responses/`), read on 2026-11-22.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from ember.conversation.parts import (
     Text,
     ToolResult,
     arguments_text,
+    call_id_for,
     json_or_text,
 )
 from ember.conversation.tools import Choice, JsonFormat, Tool
@@ -34,6 +36,7 @@ from ember.providers.json_values import (
     string,
 )
 from ember.providers.provider import HTTPProvider
+from ember.providers.servers import Server
 
 __all__ = ["OpenAIResponses"]
 
@@ -51,6 +54,12 @@ _USAGE = places(
     written="input_tokens_details.cache_write_tokens",
     reasoning="output_tokens_details.reasoning_tokens",
 )
+# What asks for the reasoning of a response that is not stored, to be sent back; whatever else may
+# ask for storage; and the models without reasoning, which refuse to give it.
+_ENCRYPTED = "reasoning.encrypted_content"
+_STORAGE = frozenset({"store", "previous_response_id", "conversation", "background"})
+_NO_REASONING = re.compile(r"(ft:)?(gpt-[34]|chatgpt)|.*-chat\b")
+_CALL_ID = ".{1,64}"
 _ELSEWHERE = "leave it out, or use a model that chat completions serve"
 
 
@@ -67,6 +76,10 @@ class OpenAIResponses(HTTPProvider):
     merged = ("reasoning", "text")
     refused = {"stop": _ELSEWHERE, "seed": _ELSEWHERE}  # noqa: RUF012 - a table, never changed
 
+    def __init__(self, server: Server, stores: bool = True) -> None:
+        super().__init__(server)
+        self._stores = stores  # False where Ember, and not the caller, has chosen this API
+
     def url(self, call: Call) -> str:
         base, mark, query = call.base_url.partition("?")
         return f"{base.rstrip('/')}/responses{mark}{query}"
@@ -76,20 +89,28 @@ class OpenAIResponses(HTTPProvider):
         turns = list(call.messages)
         if turns[0].role == "system" and len(turns) > 1:
             body["instructions"] = turns.pop(0).text
+        params = dict(call.params)
+        if not self._stores and params.keys().isdisjoint(_STORAGE):
+            params["store"] = False
+        stored = params.get("store") is not False
         custom = {call_id for message in turns for call_id in _custom_calls(message)}
-        items = [item for message in turns for item in _items(message, custom)]
+        items = [item for message in turns for item in _items(message, custom, stored)]
         body["input"] = items
         if len(items) == 1 and items[0].get("role") == "user":
             content = items[0].get("content")
             body["input"] = content if isinstance(content, str) else items
-        self.add(body, call.params)
+        self.add(body, params)
+        if not stored and not _NO_REASONING.match(call.model):
+            included = params.get("include") or ()
+            body["include"] = [*included, *({_ENCRYPTED} - {*included})]
         if call.stream:
             body["stream"] = True
         return body
 
     def tool(self, tool: Tool) -> Mapping[str, Any]:
         about = given(description=tool.description, parameters=tool.parameters)
-        return {"type": "function", "name": tool.name, **about, "strict": tool.strict}
+        extra = tool.extra_for("openai-responses")
+        return {"type": "function", "name": tool.name, **about, "strict": tool.strict, **extra}
 
     def choice(self, choice: Choice) -> Any:
         return choice.mode if choice.name is None else {"type": "function", "name": choice.name}
@@ -156,27 +177,36 @@ def _custom_calls(message: Message) -> list[str]:
     return [string(v.get("call_id")) for v in values if v.get("type") == "custom_tool_call"]
 
 
-def _items(message: Message, custom: Collection[str]) -> list[Mapping[str, Any]]:
-    """A message in this API's words: calls and results of tools are items of their own."""
+def _items(message: Message, custom: Collection[str], stored: bool) -> list[Mapping[str, Any]]:
+    """A message in this API's words: calls and results of tools are items of their own.
+
+    Args:
+        message: The message.
+        custom: The ids of calls whose input is free text.
+        stored: Whether items may refer to those of stored responses.
+    """
     items: list[Mapping[str, Any]] = []
     parts: list[Mapping[str, Any]] = []
-    for part in message.spoken("openai-responses"):
+    for part in message.parts_for("openai-responses"):
         if isinstance(part, ToolCall):
             items.append(
                 {
                     "type": "function_call",
-                    "call_id": part.id,
+                    "call_id": call_id_for(part.id or part.name, _CALL_ID),
                     "name": part.name,
                     "arguments": arguments_text(part.arguments),
                 }
             )
         elif isinstance(part, ToolResult):
             kind = "custom_tool_call_output" if part.id in custom else "function_call_output"
-            output = part.content if _are_parts(part.content) else part.text
-            items.append({"type": kind, "call_id": part.id, "output": output})
+            media = [_part(each, "user") for each in part.parts_with_media("openai-responses")]
+            output = part.content if _are_parts(part.content) else media or part.text
+            call_id = call_id_for(part.id, _CALL_ID)
+            items.append({"type": kind, "call_id": call_id, "output": output})
         elif isinstance(part, NativePart) and part.wire and part.meaning is not None:
-            items.append(part.value)  # an item of an earlier answer
-        else:
+            # An item of an earlier answer.
+            items += [part.value] if stored else _stateless(part.value)
+        elif part != Text("") or len(message.parts) == 1:
             parts.append(_part(part, message.role))
     if parts:
         role = "developer" if message.role == "system" else message.role
@@ -188,6 +218,15 @@ def _items(message: Message, custom: Collection[str]) -> list[Mapping[str, Any]]
         # An assistant speaks before it calls; a user's words follow the results that they are with.
         items.insert(0 if role == "assistant" else len(items), said)
     return items
+
+
+def _stateless(item: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """An item that stands without any stored response; nothing where it does not."""
+    kind = item.get("type")
+    if kind == "item_reference" or (kind == "reasoning" and not item.get("encrypted_content")):
+        return []
+    refers = kind in ("message", "function_call", "custom_tool_call")
+    return [{k: v for k, v in item.items() if k != "id"} if refers else item]
 
 
 def _are_parts(content: object) -> bool:

@@ -296,6 +296,7 @@ NOT_AS_RECORDED = {
     "b34d56a0c6654d4e": "no such role",
     "270cfd6bdf1e5ded": "a call without arguments, which are {}",
     "5ebd277b8dbcbca6": "a call without arguments, which are {}",
+    "803d7225d22f7541": "text of a blank only, which Anthropic refuses where it is alone",
 }
 
 

@@ -17,6 +17,7 @@ sdk = pytest.importorskip("anthropic", reason="Anthropic's SDK is a development 
 
 PNG = b"\x89PNG\r\n\x1a\n0000"
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+CLOSED = {**SCHEMA, "additionalProperties": False}  # as Anthropic wants what is to be kept to
 TOOL = {"name": "weather", "description": "The weather.", "parameters": SCHEMA}
 THEIR_TOOL = {"name": "weather", "description": "The weather.", "input_schema": SCHEMA}
 MODEL = "claude-opus-4-6"
@@ -53,7 +54,8 @@ PARAMETERS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     (
         {"tools": [{"type": "function", "function": {**TOOL, "strict": True}}],
          "tool_choice": "required"},
-        {"tools": [{**THEIR_TOOL, "strict": True}], "tool_choice": {"type": "any"}},
+        {"tools": [{**THEIR_TOOL, "input_schema": CLOSED, "strict": True}],
+         "tool_choice": {"type": "any"}},
     ),
     (
         {"tools": [THEIR_TOOL], "tool_choice": "weather", "parallel_tool_calls": False},
@@ -63,7 +65,7 @@ PARAMETERS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"tools": [TOOL], "parallel_tool_calls": False, "tool_choice": "auto"},
      {"tools": [THEIR_TOOL], "tool_choice": {"type": "auto", "disable_parallel_tool_use": True}}),
     ({"response_format": SCHEMA, "reasoning_effort": "high"},
-     {"output_config": {"format": {"type": "json_schema", "schema": SCHEMA}, "effort": "high"}}),
+     {"output_config": {"format": {"type": "json_schema", "schema": CLOSED}, "effort": "high"}}),
     ({"thinking": {"type": "adaptive"}, "metadata": {"user_id": "u"}},
      {"thinking": {"type": "adaptive"}, "metadata": {"user_id": "u"}}),
     ({"reasoning_effort": "none"}, {"thinking": {"type": "disabled"}}),

@@ -1,0 +1,515 @@
+"""What one provider's words become on another's wire: schemas, ids, media, results, reasoning."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import pydantic
+import pytest
+
+from ember.exceptions import ModelProviderError
+from ember.models.schemas import ChatResponse
+from tests.corpus import ask, player, sent
+
+CLAUDE, GEMINI, CHAT, RESPONSES = (
+    "claude-opus-4-8",
+    "gemini-3-pro-preview",
+    "gpt-4o",
+    "openai-responses/gpt-5.6",
+)
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+JPEG = b"\xff\xd8\xff\xe0\x00\x10JFIF"
+DATA_URL = "data:image/png;base64," + base64.b64encode(PNG).decode()
+
+
+class Inner(pydantic.BaseModel):
+    """A model inside another."""
+
+    size: int = pydantic.Field(3, ge=1, le=9, description="How big")
+
+
+class Outer(pydantic.BaseModel):
+    """A model with all that Anthropic refuses."""
+
+    name: str = pydantic.Field(max_length=5)
+    inner: Inner
+    many: list[Inner] = pydantic.Field(max_length=4)
+    maybe: str | None = None
+
+
+class Open(pydantic.BaseModel):
+    """A model whose keys nobody has named."""
+
+    scores: dict[str, int]
+
+
+def objects(schema: Any) -> list[dict[str, Any]]:
+    """All objects that a schema describes."""
+    if isinstance(schema, list):
+        return [found for each in schema for found in objects(each)]
+    if not isinstance(schema, dict):
+        return []
+    inner = [found for each in schema.values() for found in objects(each)]
+    return [*([schema] if schema.get("type") == "object" else []), *inner]
+
+
+def test_anthropics_schema_is_the_sdks() -> None:
+    """A response format is what the vendor's own package makes of the class."""
+    body = sent(CLAUDE, response_format=Outer).body
+    schema = body["output_config"]["format"]["schema"]
+    assert schema == anthropic.transform_schema(Outer)
+    assert len(objects(schema)) == 2
+    assert all(each["additionalProperties"] is False for each in objects(schema))
+    assert "maximum: 9" in schema["$defs"]["Inner"]["properties"]["size"]["description"]
+
+
+def test_anthropics_strict_tools_are_closed_and_others_are_not() -> None:
+    """A tool that must be kept to has Anthropic's dialect; any other stays as it was given."""
+    tool = {"name": "f", "parameters": Outer.model_json_schema()}
+    strict, plain = (
+        sent(CLAUDE, tools=[{**tool, **more}]).body["tools"][0]["input_schema"]
+        for more in ({"strict": True}, {})
+    )
+    assert strict == anthropic.transform_schema(Outer)
+    assert plain == Outer.model_json_schema()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"response_format": Open},
+        {"response_format": Open.model_json_schema()},
+        {"tools": [{"name": "f", "parameters": Open.model_json_schema(), "strict": True}]},
+        {"response_format": {"type": "object", "properties": {"a": {}}}},
+        {"response_format": {"type": "object", "additionalProperties": True}},
+    ],
+)
+def test_what_anthropic_cannot_be_told_is_refused(arguments: dict[str, Any]) -> None:
+    """A dict with keys that nobody has named is refused before it is sent, with the argument."""
+    with pytest.raises(ModelProviderError, match=r"(response_format=|tools= \(f\)): .*cannot be"):
+        sent(CLAUDE, **arguments)
+    if arguments != {"response_format": {"type": "object", "properties": {"a": {}}}}:
+        sent(CHAT, **arguments)
+
+
+ANSWER = {"name": "Ada", "inner": {"size": 1}, "many": []}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("model", ["claude-3-opus", "claude-3-5-haiku-latest", "claude-sonnet-4-0"])
+def test_older_claudes_answer_by_a_tool(model: str, stream: bool) -> None:
+    """Where a model takes no schema a forced tool has it; what that is called with is the text."""
+    body = sent(model, response_format=Outer).body
+    (tool,) = body["tools"]
+    assert "output_config" not in body
+    assert tool["input_schema"] == Outer.model_json_schema()
+    assert body["tool_choice"] == {"type": "tool", "name": tool["name"]}
+    text = json.dumps(ANSWER)
+    use = {"type": "tool_use", "id": "toolu_1", "name": tool["name"]}
+    answer: Any = {"type": "message", "content": [{**use, "input": ANSWER}],
+                   "stop_reason": "tool_use"}  # fmt: skip
+    raw = json.dumps(answer)
+    if stream:
+        pieces = [text[:9], text[9:]]
+        deltas = [{"type": "input_json_delta", "partial_json": piece} for piece in pieces]
+        events = [
+            {"type": "message_start", "message": {"type": "message", "content": []}},
+            {"type": "content_block_start", "index": 0, "content_block": {**use, "input": {}}},
+            *({"type": "content_block_delta", "index": 0, "delta": delta} for delta in deltas),
+            {"type": "message_delta", "delta": {"stop_reason": "tool_use"}},
+            {"type": "message_stop"},
+        ]
+        raw = "".join(f"data: {json.dumps(event)}\n\n" for event in events)
+    with player() as played:
+        played.load({"status": 200, "response_headers": {}, "response_body": raw})
+        response = ask(model, stream, response_format=Outer)
+    assert isinstance(response, ChatResponse)
+    assert json.loads(response.text) == ANSWER
+    assert (response.finish_reason, list(response.tool_calls)) == ("stop", [])
+    assert response.message["content"] == [{"type": "text", "text": response.text}]
+    again = sent(model, ["a", "b"]).body  # nothing is left of it in other calls
+    assert "tools" not in again
+
+
+def test_older_claudes_keep_the_callers_tools() -> None:
+    """Beside other tools the answer is one of those that may be called; thinking forces nothing."""
+    tools = [{"name": "f", "parameters": {"type": "object", "properties": {}}}]
+    body = sent("claude-3-opus", response_format=Outer, tools=tools).body
+    assert len(body["tools"]) == 2
+    assert body["tool_choice"] == {"type": "any"}
+    thinking = {"type": "enabled", "budget_tokens": 1024}
+    body = sent("claude-3-7-sonnet-latest", response_format=Outer, thinking=thinking).body
+    assert body["tool_choice"] == {"type": "auto"}
+
+
+REASONED: list[dict[str, Any]] = [
+    {"type": "reasoning", "id": "rs_1", "summary": []},
+    {"type": "reasoning", "id": "rs_2", "summary": [], "encrypted_content": "ENC"},
+    {"type": "message", "id": "msg_1", "role": "assistant",
+     "content": [{"type": "output_text", "text": "Let me see.", "annotations": []}]},
+    {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "f", "arguments": "{}"},
+]  # fmt: skip
+
+
+def second_turn(*more: dict[str, Any]) -> list[dict[str, Any]]:
+    """A conversation whose first answer is a Responses answer."""
+    return [
+        {"role": "user", "content": "?"},
+        {"role": "assistant", "content": REASONED},
+        *more,
+        {"role": "tool", "tool_call_id": "call_1", "content": "grey"},
+    ]
+
+
+def test_what_is_not_stored_is_not_referred_to() -> None:
+    """With store=False reasoning comes and goes encrypted, and no id of an item is named."""
+    body = sent(RESPONSES, store=False).body
+    assert body["include"] == ["reasoning.encrypted_content"]
+    prompt = second_turn({"type": "item_reference", "id": "msg_1"})
+    body = sent(RESPONSES, prompt, store=False, include=["file_search_call.results"]).body
+    assert body["include"] == ["file_search_call.results", "reasoning.encrypted_content"]
+    kinds = [item.get("type") for item in body["input"][1:]]
+    assert kinds == ["reasoning", "message", "function_call", "function_call_output"]
+    assert body["input"][1] == REASONED[1]
+    assert not any(name in json.dumps(body) for name in ("rs_1", "msg_1", "fc_1"))
+    assert sent(RESPONSES, prompt).body["input"][1:5] == REASONED
+    assert "include" not in sent("openai-responses/gpt-4o", store=False).body
+
+
+TOOLS = [{"name": "f", "parameters": {"type": "object", "properties": {}}}]
+
+
+@pytest.mark.parametrize(
+    ("given", "store"),
+    [
+        ({}, False), ({"store": True}, True), ({"store": False}, False),
+        ({"previous_response_id": "resp_1"}, None), ({"conversation": "c"}, None),
+        ({"background": True}, None),
+    ],
+)  # fmt: skip
+def test_what_ember_chooses_is_not_stored(given: dict[str, Any], store: bool | None) -> None:
+    """Where Ember itself goes to the Responses API nothing is stored that nobody asked for."""
+    body = sent("gpt-5.6", tools=TOOLS, **given).body
+    assert body.get("store") is store
+    assert ("include" in body) is (store is False)
+    assert "store" not in sent(RESPONSES, tools=TOOLS).body
+
+
+def image_results() -> dict[str, Any]:
+    """One picture as a tool may give it back: in Ember's forms, and in each provider's words."""
+    encoded = base64.b64encode(PNG).decode()
+    source = {"type": "base64", "media_type": "image/png", "data": encoded}
+    return {
+        "bytes": PNG,
+        "list": [PNG],
+        "text and bytes": ["a chart", PNG],
+        "chat": [{"type": "image_url", "image_url": {"url": DATA_URL}}],
+        "responses": [{"type": "input_image", "image_url": DATA_URL}],
+        "anthropic": [{"type": "text", "text": "a chart"}, {"type": "image", "source": source}],
+        "google": [{"inlineData": {"mimeType": "image/png", "data": encoded}}],
+        "mcp": [{"type": "image", "data": encoded, "mimeType": "image/png"}],
+    }
+
+
+def asked_for(content: Any, results: int = 1) -> list[dict[str, Any]]:
+    """A conversation in which tools were called and gave back this."""
+    ids = [f"call_{number}" for number in range(results)]
+    calls = [{"id": each, "name": "shoot", "arguments": {}} for each in ids]
+    return [
+        {"role": "user", "content": "?"},
+        {"role": "assistant", "content": "", "tool_calls": calls},
+        *({"role": "tool", "tool_call_id": each, "content": content} for each in ids),
+    ]
+
+
+@pytest.mark.parametrize("form", [*image_results(), "path", "pil"])
+def test_images_in_results_on_four_wires(form: str, tmp_path: Path) -> None:
+    """A picture that a tool gives back is a picture on each wire, whatever form it came in."""
+    if form == "path":
+        content: Any = tmp_path / "a.png"
+        content.write_bytes(PNG)
+    elif form == "pil":
+        content = pytest.importorskip("PIL.Image").open(io.BytesIO(PNG))
+    else:
+        content = image_results()[form]
+    encoded = base64.b64encode(PNG).decode()
+    told = ["a chart"] if form in ("text and bytes", "anthropic") else []
+    prompt = asked_for(content)
+
+    *_, result, image = sent(CHAT, prompt).body["messages"]
+    assert (result["role"], image["role"]) == ("tool", "user")
+    assert result["content"] == (told[0] if told else "The result is in the next message.")
+    (picture,) = image["content"]
+    assert picture["type"] == "image_url"
+    if form != "pil":
+        assert picture["image_url"]["url"] == DATA_URL
+
+    output = sent(RESPONSES, prompt).body["input"][-1]["output"]
+    assert [part["type"] for part in output] == [*(["input_text"] if told else []), "input_image"]
+
+    (block,) = sent(CLAUDE, prompt).body["messages"][-1]["content"]
+    assert [part["type"] for part in block["content"]] == [*(["text"] if told else []), "image"]
+    assert block["content"][-1]["source"]["media_type"] == "image/png"
+
+    (part,) = sent(GEMINI, prompt).body["contents"][-1]["parts"]
+    (inside,) = part["functionResponse"]["parts"]
+    assert inside["inlineData"]["mimeType"] == "image/png"
+    if told:
+        assert part["functionResponse"]["response"] == {"result": "a chart"}
+    response, beside = sent("gemini-2.5-flash", prompt).body["contents"][-1]["parts"]
+    assert "parts" not in response["functionResponse"]
+    assert form == "pil" or beside["inlineData"]["data"] == encoded
+
+
+def test_images_follow_all_results_of_the_turn() -> None:
+    """Chat wants the results of one turn's calls together; the pictures come after them."""
+    prompt = [*asked_for(PNG, 2), {"role": "user", "content": "Well?"}]
+    roles = [message["role"] for message in sent(CHAT, prompt).body["messages"]]
+    assert roles == ["user", "assistant", "tool", "tool", "user", "user"]
+    pictures = sent(CHAT, prompt).body["messages"][4]["content"]
+    assert [part["type"] for part in pictures] == ["image_url", "image_url"]
+
+
+@pytest.mark.parametrize("content", [["a", "b"], {"type": "image"}, [{"a": 1}], 7, None, []])
+def test_data_stays_data(content: Any) -> None:
+    """A result that is no picture is its JSON, on every wire."""
+    prompt = asked_for(content)
+    assert json.loads(sent(CHAT, prompt).body["messages"][-1]["content"]) == content
+    assert json.loads(sent(RESPONSES, prompt).body["input"][-1]["output"]) == content
+
+
+LONG = "call_" + "x" * 75
+
+
+@pytest.mark.parametrize("call_id", ["toolu_01A09q90qw", LONG, "chatcmpl-tool:7.b", "a b", "é" * 9])
+@pytest.mark.parametrize(
+    ("model", "allowed"),
+    [
+        ("mistral/mistral-large-latest", "[a-zA-Z0-9]{9}"),
+        (CLAUDE, "[a-zA-Z0-9_-]{1,64}"),
+        (RESPONSES, ".{1,64}"),
+        (CHAT, ".{1,40}"),
+    ],
+)
+def test_ids_fit_the_wire_at_both_ends(model: str, allowed: str, call_id: str) -> None:
+    """A call's id is in the wire's alphabet and length, and the same in call and result."""
+    import re
+
+    prompt = asked_for("grey")
+    prompt[1]["tool_calls"][0]["id"] = prompt[2]["tool_call_id"] = call_id
+    body = sent(model, prompt).body
+    if model == RESPONSES:
+        ids = [item["call_id"] for item in body["input"][1:]]
+    elif model == CLAUDE:
+        use, result = (message["content"][0] for message in body["messages"][1:])
+        ids = [use["id"], result["tool_use_id"]]
+    else:
+        _, asked, result = body["messages"]
+        ids = [asked["tool_calls"][0]["id"], result["tool_call_id"]]
+    assert ids[0] == ids[1]
+    assert re.fullmatch(allowed, ids[0])
+    assert not re.fullmatch(allowed, call_id) or ids[0] == call_id
+
+
+def test_ids_of_custom_calls_fit_too() -> None:
+    """A call in chat's own words has an id of the server's form as well."""
+    custom = {"id": "call_1", "type": "custom", "custom": {"name": "code", "input": "1"}}
+    prompt = [
+        {"role": "assistant", "content": None, "tool_calls": [custom]},
+        {"role": "tool", "tool_call_id": "call_1", "content": "1"},
+    ]
+    asked, result = sent("mistral/mistral-large-latest", prompt).body["messages"]
+    assert asked["tool_calls"][0]["id"] == result["tool_call_id"]
+    assert len(result["tool_call_id"]) == 9
+
+
+def test_gemini_3_is_given_a_signature_for_foreign_calls() -> None:
+    """The first call of a turn has Google's word for none; what Gemini signed keeps its own."""
+    prompt = asked_for("grey", 2)
+    parts = sent(GEMINI, prompt).body["contents"][1]["parts"]
+    calls = [part for part in parts if "functionCall" in part]
+    assert [call.get("thoughtSignature") for call in calls] == [
+        "skip_thought_signature_validator", None,
+    ]  # fmt: skip
+    older = sent("gemini-2.5-flash", prompt).body["contents"][1]["parts"]
+    assert not any("thoughtSignature" in part for part in older)
+    own = {"role": "model", "parts": [
+        {"functionCall": {"name": "f", "args": {}}, "thoughtSignature": "c2ln"},
+        {"functionCall": {"name": "f", "args": {}}}]}  # fmt: skip
+    assert sent(GEMINI, [own]).body["contents"] == [own]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_reasoning_details_are_merged(stream: bool) -> None:
+    """OpenRouter's pieces of one entry go back as one: texts joined, the last signature."""
+
+    def piece(**more: Any) -> dict[str, Any]:
+        return {"type": "reasoning.text", "index": 0, "format": "f", **more}
+
+    pieces = [piece(text="Let "), piece(text="me see."), piece(text="", signature="SIG"),
+              {"type": "reasoning.encrypted", "index": 1, "data": "D"},
+              {"type": "odd"}]  # fmt: skip
+    whole = [piece(text="Let me see.", signature="SIG"), *pieces[3:]]
+    deltas: list[dict[str, Any]] = [
+        {"choices": [{"index": 0, "delta": {"reasoning_details": [each]}}]} for each in pieces
+    ]
+    end = {"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": "stop"}]}
+    message = {"role": "assistant", "content": "a", "reasoning_details": whole}
+    raw = json.dumps({"choices": [{"index": 0, "finish_reason": "stop", "message": message}]})
+    if stream:
+        raw = "".join(f"data: {json.dumps(each)}\n\n" for each in [*deltas, end]) + "data: [DONE]\n"
+    with player() as played:
+        played.load({"status": 200, "response_headers": {}, "response_body": raw})
+        response = ask("openrouter/anthropic/claude-sonnet-5", stream)
+    assert isinstance(response, ChatResponse)
+    assert response.message["reasoning_details"] == whole
+
+
+@pytest.mark.parametrize("blank", ["", "\n", " \t\n"])
+def test_turns_of_white_space_are_left_out_for_claude(blank: str) -> None:
+    """Anthropic refuses text of white space only, as a turn and beside other blocks."""
+    turns = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": blank},
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": blank}, {"type": "text", "text": "b"}],
+        },
+    ]
+    messages = sent(CLAUDE, turns).body["messages"]
+    assert [message["content"] for message in messages] == ["a", "b"]
+    begun = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "The answer is \n"}]
+    assert sent(CLAUDE, begun).body["messages"][-1]["content"] == "The answer is"
+
+
+def test_other_keys_of_a_tool_go_along() -> None:
+    """A key beside name and parameters goes to whoever knows it, in that wire's form."""
+    schema = {"type": "object", "properties": {}}
+    cache = {"cache_control": {"type": "ephemeral"}}
+    tool = {"name": "f", "parameters": schema, **cache, "new_key": 1}
+    assert sent(CLAUDE, tools=[tool]).body["tools"] == [
+        {"name": "f", "input_schema": schema, **cache, "new_key": 1}
+    ]
+    assert sent(CHAT, tools=[tool]).body["tools"] == [
+        {"type": "function", "function": {"name": "f", "parameters": schema, "new_key": 1}}
+    ]
+    (declared,) = sent(GEMINI, tools=[tool]).body["tools"][0]["functionDeclarations"]
+    assert declared == {"name": "f", "parametersJsonSchema": schema, "new_key": 1}
+    theirs = {"name": "f", "input_schema": schema, **cache}
+    assert sent(CLAUDE, tools=[theirs]).body["tools"] == [theirs]
+
+
+KINDS = {
+    "image/jpeg": [JPEG], "image/png": [PNG], "image/gif": [b"GIF89a\x01\x00"],
+    "image/webp": [b"RIFF\x24\x00\x00\x00WEBPVP8 "],
+    "image/heic": [b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic"],
+    "image/avif": [b"\x00\x00\x00\x1cftypavif\x00\x00\x00\x00avifmif1miaf",
+                   b"\x00\x00\x00\x1cftypmif1\x00\x00\x00\x00mif1avifmiaf"],
+    "image/bmp": [b"BM\x46\x00\x00\x00\x00\x00\x00\x00\x36\x00\x00\x00"],
+    "image/tiff": [b"II*\x00\x08\x00\x00\x00", b"MM\x00*\x00\x00\x00\x08"],
+    "image/svg+xml": [b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+                      b"\xef\xbb\xbf<?xml version='1.0'?>\n<!-- a -->\n<svg>"],
+    "video/mp4": [b"\x00\x00\x00\x20ftypisom\x00\x00\x02\x00isomiso2avc1mp41"],
+    "audio/mp4": [b"\x00\x00\x00\x20ftypM4A \x00\x00\x00\x00M4A mp42isom"],
+    "video/quicktime": [b"\x00\x00\x00\x14ftypqt  \x00\x00\x02\x00qt  "],
+    "video/webm": [b"\x1aE\xdf\xa3\x01\x00\x00\x00\x00\x00\x00\x1fB\x86\x81\x01B\x82\x84webm"],
+    "audio/mpeg": [b"ID3\x04", b"\xff\xfb\x90", b"\xff\xf3\x44"], "audio/aac": [b"\xff\xf1\x50"],
+    "audio/wav": [b"RIFF\x24\x00\x00\x00WAVEfmt "], "audio/flac": [b"fLaC"],
+    "audio/ogg": [b"OggS"], "application/pdf": [b"%PDF-1.7"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"), [(k, data) for k, each in KINDS.items() for data in each]
+)
+def test_media_are_what_their_bytes_are(kind: str, data: bytes, tmp_path: Path) -> None:
+    """Bytes, a file and a data URL with a wrong label are told by what they hold."""
+    url = f"data:image/png;base64,{base64.b64encode(data).decode()}"
+    safe = f"data:text/plain;base64,{base64.urlsafe_b64encode(data).decode().rstrip('=')}"
+    file = tmp_path / "a.png"
+    file.write_bytes(data)
+    for given in (data, url, safe, file):
+        (part,) = sent(GEMINI, [given]).body["contents"][0]["parts"]
+        assert part["inlineData"]["mimeType"] == kind
+        assert base64.b64decode(part["inlineData"]["data"]) == data
+
+
+def test_a_label_holds_where_the_bytes_do_not_tell() -> None:
+    """What no bytes show is what the caller says, in the name that the providers have for it."""
+    data = base64.b64encode(b"\x00\x01\x02").decode()
+    for label, kind in (("image/jpg", "image/jpeg"), ("image/x-icon", "image/x-icon")):
+        (part,) = sent(GEMINI, [f"data:{label};base64,{data}"]).body["contents"][0]["parts"]
+        assert part["inlineData"]["mimeType"] == kind
+    svg = "data:image/svg+xml,%3Csvg%20xmlns='http://www.w3.org/2000/svg'/%3E"
+    (part,) = sent(GEMINI, [svg]).body["contents"][0]["parts"]
+    assert base64.b64decode(part["inlineData"]["data"]).startswith(b"<svg ")
+
+
+def test_claude_gets_the_images_that_it_takes() -> None:
+    """A JPEG that is called PNG goes as JPEG; what Claude takes in no form is refused."""
+    body = sent(CLAUDE, ["see", "data:image/png;base64,/9j/4AAQ"]).body
+    assert body["messages"][0]["content"][1]["source"]["media_type"] == "image/jpeg"
+    with pytest.raises(ModelProviderError, match=r"anthropic cannot take .*image/heic.*image/webp"):
+        sent(CLAUDE, [KINDS["image/heic"][0]])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["shots/error.png", "C:\\shots\\error.PNG", "a.pdf", "/tmp/x.heic", "~/a.mp3", " b.webp\n"],
+)
+def test_a_files_name_is_no_text(name: str) -> None:
+    """A part that is one word and ends like a medium is refused, whether there is a file or not."""
+    with pytest.raises(ModelProviderError, match=r"name of a file.*Path\("):
+        sent(CHAT, ["What is this?", name])
+    text = {"type": "text", "text": name}
+    assert sent(CHAT, ["What is this?", text]).body["messages"][0]["content"][1] == text
+
+
+@pytest.mark.parametrize("text", ["see shots/error.png", ".png", "png", "error.txt", "a.png?"])
+def test_other_text_is_text(text: str) -> None:
+    """Only a whole part that is nothing but a name is taken for one; a prompt is always text."""
+    assert sent(CHAT, ["What?", text]).body["messages"][0]["content"][1]["text"] == text
+    assert sent(CHAT, "error.png").body["messages"][0]["content"] == "error.png"
+
+
+FOREIGN: dict[str, tuple[str, Any]] = {
+    "anthropic image": (CLAUDE, {"type": "image", "source": {
+        "type": "base64", "media_type": "image/png", "data": DATA_URL.partition(",")[2]}}),
+    "anthropic url": (CLAUDE, {"type": "image", "source": {
+        "type": "url", "url": "https://example.com/a.png"}}),
+    "responses image": (RESPONSES, {"type": "input_image", "image_url": DATA_URL}),
+    "chat file": (CHAT, {"type": "file", "file": {
+        "filename": "a.pdf", "file_data": "data:application/pdf;base64,JVBERi0xLjc="}}),
+    "responses file": (RESPONSES, {"type": "input_file", "filename": "a.pdf",
+                                   "file_data": "data:application/pdf;base64,JVBERi0xLjc="}),
+    "google inline": (GEMINI, {"inlineData": {
+        "mimeType": "image/png", "data": DATA_URL.partition(",")[2]}}),
+    "google snake": (GEMINI, {"inline_data": {
+        "mime_type": "image/png", "data": DATA_URL.partition(",")[2]}}),
+    "google file": (GEMINI, {"fileData": {
+        "mimeType": "image/png", "fileUri": "https://example.com/a"}}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FOREIGN)
+@pytest.mark.parametrize("model", [CLAUDE, RESPONSES, CHAT, GEMINI])
+def test_media_in_any_providers_words(model: str, form: str) -> None:
+    """A medium in one provider's words is one on each wire, and as it was on its own."""
+    own, part = FOREIGN[form]
+    body = sent(model, [{"role": "user", "content": ["see", part]}]).body
+    turn = (body.get("messages") or body.get("contents") or body["input"])[0]
+    told = (turn.get("content") or turn["parts"])[1]
+    if model == own:
+        assert told == part
+        return
+    shown = json.dumps(told)
+    assert "pdf" in shown or "image" in shown
+    words = {CLAUDE: "source", RESPONSES: "input_", CHAT: "url", GEMINI: "ata"}
+    assert words[model] in shown or "file" in shown
