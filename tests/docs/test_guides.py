@@ -10,16 +10,20 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from ember.api.exceptions import ERROR_TYPES, ProviderAPIError
 from ember.api.models.schemas import ToolCall, UsageStats
 from ember.providers.servers import SERVERS
-from ember_testing import Answer, FakeCall, fault_server
+from ember_testing import Answer, FakeCall, fault_server, faults, strategies
+from ember_testing.cli import main
+from ember_testing.replay.settings import Settings
 from tests.markdown import Block, python_blocks, run
 
 ROOT = Path(__file__).parents[2]
@@ -30,9 +34,8 @@ GUIDES = [
     ROOT / ".github" / "CONTRIBUTING.md",
 ]
 BLOCKS = [(guide, block) for guide in GUIDES for block in python_blocks(guide)]
-# Run elsewhere: fakes do not reach the processes of a cluster (test_bulk), nor the servers and
-# packages that a migration comes from (test_migrations).
-ELSEWHERE = ("from distributed import", "import litellm", "import vcr")
+# Run elsewhere: fakes do not reach the processes of a cluster (test_bulk).
+ELSEWHERE = ("from distributed import",)
 
 
 def name_of(value: object) -> str:
@@ -90,6 +93,10 @@ def test_block_runs(
     Where a block of text follows, it is what the Python prints.
     """
     monkeypatch.chdir(tmp_path)
+    for package in re.findall(r"^(?:import|from) (openai|litellm)", block.code, re.MULTILINE):
+        pytest.importorskip(package, reason="a migration begins with it")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-test")
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-of-the-test")
     sets_up_fakes = "fake_model" in block.code or "fault_server" in block.code
     if not sets_up_fakes:
         request.getfixturevalue("fake_model")("*", answer)
@@ -154,6 +161,21 @@ def test_the_table_of_providers_is_that_of_the_servers() -> None:
     assert rows == expected
 
 
+def test_the_tables_of_the_toolkit_are_complete(pytester: pytest.Pytester) -> None:
+    """The guide has every argument of the marker, setting, fixture, command, fault and strategy."""
+    text = GUIDES[2].read_text(encoding="utf-8")
+    named = set(re.findall(r"`([\w-]+)`", text))
+    arguments = {"cassette", *(field.name for field in fields(Settings))}
+    rows = set(re.findall(r"^\| `(\w+)` \|", text.partition("## Settings")[0], re.MULTILINE))
+    assert rows == arguments
+    helped = pytester.runpytest("--help").stdout.str()
+    settings = set(re.findall(r"^ *(--ember[\w=-]+|ember_\w+)", helped, re.MULTILINE))
+    assert {each.partition("=")[0] for each in settings} <= named
+    assert named >= {*main.commands, "fake_model", "cassette", "no_sleep"}
+    assert named >= {*strategies.__all__}
+    assert named >= {n for n in faults.__all__ if n[0].islower()} - {"applied", "replaces_answer"}
+
+
 def test_the_table_of_errors_is_the_vocabulary() -> None:
     """The guide explains every `error_type`, and says of each rightly whether it is retryable."""
     text = (ROOT / "ember" / "README.md").read_text(encoding="utf-8")
@@ -209,6 +231,27 @@ def test_the_first_recording_prints_what_the_readme_shows(pytester: pytest.Pytes
     for line in shown:
         expected = re.sub(r"\d+\.\d\ds$", "", line)
         assert line.startswith("$ ") or any(each.startswith(expected) for each in printed), line
+
+
+def test_a_recording_of_vcrpy_is_taken_over(pytester: pytest.Pytester) -> None:
+    """The guide's test with vcrpy, recorded by it and imported, replays with the other marker."""
+    vcr = pytest.importorskip("vcr", reason="in the extra dev")
+    blocks = [b for b in python_blocks(GUIDES[2]) if "def capital" in b.code]
+    before, after = (block.code for block in blocks)
+    assert before.replace("mark.vcr", "mark.ember_replay") == after
+    yaml = pytester.path / "tests" / "cassettes" / "test_towns" / "test_capital.yaml"
+    with fault_server() as server:
+        server("*", "Paris.")
+        here = before.replace("https://api.openai.com", server.url)
+        names = run(Block(1, here), GUIDES[2], {"__name__": "before"})
+        with vcr.use_cassette(str(yaml), record_mode="once"):  # as pytest-recording does
+            names["test_capital"]()  # type: ignore[operator]
+    yaml.write_text(yaml.read_text().replace(server.url, "https://api.openai.com"))
+    imported = CliRunner().invoke(main, ["import", "tests/cassettes", "--into", "cassettes"])
+    assert "1 of 1 files imported" in imported.output
+    (pytester.path / "tests" / "test_towns.py").write_text(after)
+    done = pytester.runpytest_subprocess("-q", "tests/test_towns.py")
+    assert "1 replayed, 0 recorded" in done.stdout.str()
 
 
 @pytest.mark.skipif(
