@@ -7,6 +7,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -119,11 +120,17 @@ NETWORK = {
 ALLOWED = {("ember.providers.base", "anyio.to_thread")}
 
 
+@cache
+def nodes(path: Path) -> list[ast.AST]:
+    """All nodes of a file's syntax tree."""
+    return list(ast.walk(ast.parse(path.read_text())))
+
+
 def imports(module: str) -> Iterator[str]:
     """All that a module imports, at its top, in functions or for types: full names."""
     path = SOURCES[module]
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -180,7 +187,7 @@ def longest_chain(edges: set[tuple[str, str]]) -> list[str]:
 
 def functions(path: str) -> Iterator[tuple[str, int]]:
     """The functions of a file, each with its number of lines."""
-    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+    for node in nodes(ROOT / path):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert node.end_lineno is not None
             yield node.name, node.end_lineno - node.lineno + 1
@@ -295,8 +302,7 @@ def test_client_prints_nothing(module: str) -> None:
     """A library does not write to the terminal; the command does."""
     if module == "ember.__main__":
         return
-    tree = ast.parse(SOURCES[module].read_text())
-    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    names = {node.id for node in nodes(SOURCES[module]) if isinstance(node, ast.Name)}
     assert "print" not in names
 
 

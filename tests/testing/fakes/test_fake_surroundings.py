@@ -9,7 +9,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -139,11 +139,10 @@ def test_the_fixture_fails_the_test_itself_and_once(pytester: pytest.Pytester) -
     result.stdout.fnmatch_lines(["*connection to 192.0.2.1:80 blocked: models are faked here*"])
 
 
-def test_under_xdist(pytester: pytest.Pytester) -> None:
+def test_under_xdist(run: Callable[..., pytest.RunResult]) -> None:
     """Fakes work in the worker processes of pytest-xdist."""
     pytest.importorskip("xdist", reason="in the extra dev")
-    pytester.makepyfile(
-        """
+    module = """
         import pytest
         from ember.api import models
 
@@ -152,8 +151,7 @@ def test_under_xdist(pytester: pytest.Pytester) -> None:
             fake_model("gpt-4", str(n))
             assert models("gpt-4", "hi").text == str(n)
         """
-    )
-    pytester.runpytest_subprocess("-q", "-n2").assert_outcomes(passed=4)
+    run(module, "-p", "xdist", "-n2").assert_outcomes(passed=4)
 
 
 def test_in_an_application_without_pytest() -> None:

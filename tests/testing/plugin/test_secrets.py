@@ -329,7 +329,11 @@ def test_it(way, wire, model, failure):
 @pytest.mark.usefixtures("key")
 @pytest.mark.parametrize(
     ("options", "failures"),
-    [((), 48), (("-l",), 48), (("-l", "--tb=long", "-vvv", "--full-trace", "-k", "late"), 16)],
+    [
+        ((), 48),
+        (("-l",), 48),
+        (("-l", "--tb=long", "-vvv", "--full-trace", "-k", "late and awaited"), 8),
+    ],
     ids=["plain", "locals", "everything"],
 )
 def test_pytest_prints_no_key(
