@@ -121,7 +121,7 @@ class UnknownPriceWarning(UserWarning):
 
 
 def _pickles(value: object) -> bool:
-    import pickle  # late: whoever pickles an error has loaded it
+    import pickle  # late: a program that pickles errors has loaded it
 
     try:
         pickle.dumps(value)

@@ -1,4 +1,4 @@
-"""The machine room; `ember.api` is the front door."""
+"""Turns a model's name into a call and counts its usage; users import from `ember.api`."""
 
 from ember.models.registry import ModelRegistry, UsageSummary
 

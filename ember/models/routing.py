@@ -142,7 +142,7 @@ def class_for(name: str) -> type[HTTPProvider]:
 
 @cache
 def built_in(name: str) -> HTTPProvider:
-    """The provider of this name in `SERVERS`, for whoever reads or prepares traffic with it.
+    """The provider of this name in `SERVERS`, to read or prepare its traffic with.
 
     Raises:
         KeyError: There is none.

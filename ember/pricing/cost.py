@@ -7,7 +7,7 @@ A price is taken, in this order, from:
 2. the provider's own figure (OpenRouter, Perplexity and xAI send one);
 3. the tables of prices (`snapshot`): those that `EMBER_PRICES` names, then the ones that Ember
    brings along; of the seller whom the call's address names, else of the provider. A server on
-   one's own machine or network costs nothing, since nobody bills it.
+   the caller's machine or network costs nothing, since nobody bills it.
 
 The environment's prices are US dollars per million tokens. A variable's name holds the model's
 whole name in capitals with all punctuation dropped: `GPT6SOL` is `gpt-6-sol` and not `gpt-6.2-sol`.
@@ -66,7 +66,7 @@ _OVERRIDES = {
     "cache_write": "cache_write_mtok",
 }
 
-# Whoever runs these runs them: free on a machine or network of one's own, unknown elsewhere.
+# Run by the caller: free on the caller's own machine or network, of unknown price elsewhere.
 _OWN_SERVERS = frozenset({"local", "ollama", "lmstudio", "vllm", "llamacpp"})
 _ELSEWHERE = " at "
 

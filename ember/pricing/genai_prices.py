@@ -24,7 +24,7 @@ _OWN = {
     *("anthropic", "azure", "cerebras", "deepseek", "fireworks", "google", "groq", "mistral"),
     *("moonshotai", "openai", "openrouter", "perplexity", "together", "x-ai"),
 }
-# Not sold by the token to whoever calls; or an address behind which anybody may serve anything.
+# Not sold by the token to the caller; or an address behind which anybody may serve anything.
 _NO_SELLERS = {"cursor", "github-copilot", "modal", "openai-decisions"}
 # Hosts where the data's own pattern leaves one out or takes too many in.
 _HOSTS = {

@@ -130,7 +130,7 @@ def _holds(when: str | None, moment: datetime) -> bool:
 
 @lru_cache(maxsize=256)
 def seller(provider: str, base_url: str) -> str:
-    """Whose prices hold: those of whoever is at this address, else the provider's.
+    """Whose prices hold: those of the seller at this address, else the provider's.
 
     Args:
         provider: The provider's name as it was called.
@@ -159,7 +159,7 @@ def is_local(base_url: str) -> bool:
     Loopback, private and link-local addresses, a Unix socket, names without a dot, and those that
     end in `.local`, `.localhost`, `.internal` or `.svc`.
     """
-    from ipaddress import ip_address, ip_network  # imported late: for one's own servers only
+    from ipaddress import ip_address, ip_network  # late: for the caller's own servers only
     from urllib.parse import urlsplit
 
     try:

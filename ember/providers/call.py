@@ -1,7 +1,7 @@
 """A caller's arguments, checked, and what a wire reads out of the answer; pure.
 
 Keys, headers and addresses have types of their own here, whose repr does not show what is secret:
-a debugger, a logger or a test's failure report that prints the variables of a frame prints no key.
+a debugger, a logger or a failure report that prints the variables of a frame prints no key.
 """
 
 from __future__ import annotations

@@ -125,5 +125,5 @@ def _address() -> tuple[str, int]:
 
 def _stop() -> None:
     global _server
-    close_open_streams()  # the server would wait half a minute for whoever still reads
+    close_open_streams()  # the server would wait half a minute for a client that still reads
     _server = None

@@ -1,7 +1,7 @@
 """The HTTP clients of this process: one `Client`, and one `AsyncClient` for each event loop.
 
-What tests replace is httpx's own: `httpx.HTTPTransport.handle_request` and its async twin, or, with
-respx, the transport of a whole client.
+Code that intercepts requests replaces what is httpx's own: `httpx.HTTPTransport.handle_request` and
+its async twin, or the transport of a whole client.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Client(httpx.Client):
         """Send a request as it is; the response's stream is to be read and closed.
 
         `Client.send` would do so too, for a tenth of what the whole call costs. Like it, this asks
-        for the transport by the one method that mocks of a client replace.
+        for the transport by the one method that libraries which intercept a client replace.
         """
         return self._transport_for_url(request.url).handle_request(request)
 

@@ -268,7 +268,7 @@ def _httpx_request(request: Request, deadline: Deadline) -> httpx.Request:
         stream=httpx.ByteStream(request.content),
         extensions=extensions,
     )
-    made.read()  # for hooks and mocks that look at request.content
+    made.read()  # for hooks that look at request.content
     return made
 
 
@@ -298,7 +298,7 @@ def _parsed(url: str) -> tuple[httpx.URL, str, str | None]:
 # --- what httpx raises, in our words -----------------------------------------------------------
 
 # httpx.HTTPError is abstract to us: every subclass that a request can raise stands here, the more
-# special before the more general. A test proves that none is missing.
+# special before the more general.
 _ERRORS: tuple[tuple[type[httpx.HTTPError], ErrorType, str, str], ...] = (
     (httpx.ConnectTimeout, "timeout", "connect", "no connection in time"),
     (httpx.PoolTimeout, "timeout", "connect", "no connection in time"),

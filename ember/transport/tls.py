@@ -1,4 +1,4 @@
-"""Whose certificates are believed: a TLS context that costs nothing before it is needed."""
+"""The trust store: a TLS context that costs nothing before it is needed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ __all__ = ["trusted"]
 class _LateTrust(ssl.SSLContext):
     """A client's TLS context that reads the trust store at its first handshake.
 
-    Reading it takes 18 ms, which a call over plain http, a replayed or a faked one need not pay.
+    Reading it takes 18 ms, which a call over plain http, or one that is answered without a
+    connection, need not pay.
     """
 
     def __init__(self, protocol: int, source: tuple[str | None, str | None]) -> None:
@@ -29,12 +30,12 @@ class _LateTrust(ssl.SSLContext):
             self.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | ssl.VERIFY_X509_STRICT
 
     def wrap_socket(self, *args: Any, **kwargs: Any) -> ssl.SSLSocket:
-        """See `ssl.SSLContext`."""
+        """Read the trust store, then wrap the socket."""
         self._load()
         return super().wrap_socket(*args, **kwargs)
 
     def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
-        """See `ssl.SSLContext`."""
+        """Read the trust store, then wrap the two buffers."""
         self._load()
         return super().wrap_bio(*args, **kwargs)
 

@@ -23,7 +23,7 @@ class Call:
 
     Attributes:
         id: Its number in the cassette.
-        n: The how-manieth recording of the same request it is, from 1.
+        n: Its position among the recordings of identical requests, from 1.
         method: Such as `POST`.
         url: The whole URL.
         request_headers: Name and value pairs in their order.

@@ -141,7 +141,7 @@ def _answer(call: Call) -> list[str]:
 
 
 def _read(call: Call) -> Any:
-    from ember.exceptions import EmberError  # late: they know all of Ember
+    from ember.exceptions import EmberError  # late: these load all of ember
     from ember_testing.wires.exchange import read_request, read_response
 
     asked = read_request(call.url, as_bytes(call.body))

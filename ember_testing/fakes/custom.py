@@ -90,7 +90,7 @@ def ask_first(cls: type[base.BaseProvider], fake: Ask) -> Callable[[], None]:
 
 
 def response_of(provider: str, model: str, answer: Answer, usage: UsageStats) -> ChatResponse:
-    """The answer as a provider of one's own gives it."""
+    """The answer as a custom provider gives it."""
     return ChatResponse(
         answer.text,
         usage,

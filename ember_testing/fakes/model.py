@@ -47,7 +47,7 @@ class FakeModel:
     fake_model("gpt-5.6-sol", rate_limit(retry_after=2), "Paris")
     fake_model("claude-*", lambda call: call.prompt.upper())
 
-    A provider of one's own, made with `register_provider("echo", ...)`, does not go over HTTP by
+    A custom provider, made with `register_provider("echo", ...)`, does not go over HTTP by
     itself: it runs as it is, until a name or pattern that begins with its own (`"echo/loud"`,
     `"echo/*"`) is set up; then the fake answers in the place of its `complete`.
 

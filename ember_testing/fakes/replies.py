@@ -57,7 +57,7 @@ class SetUp:
         Args:
             provider: The provider's name.
             model: The model's id on the wire.
-            guessed: Whether the provider is known by its wire only (a base URL of one's own).
+            guessed: Whether the provider is known by its wire only (a custom base URL).
         """
         names = {model, f"{provider}/{model}"} if self.provider is None else {f"{provider}/{model}"}
         if provider == "openai-responses":

@@ -81,7 +81,7 @@ class Exchange:
 
 
 class Answerer(NamedTuple):
-    """Whoever may answer requests in the place of the network.
+    """Answers requests in the place of the network.
 
     Args:
         wants: Whether a request to this URL may be for it; asked before the body is read.

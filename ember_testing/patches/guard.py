@@ -53,7 +53,7 @@ class Guard:
         return self.port
 
     def pause(self) -> bool:
-        """End the thread; whoever connects waits until `start`. Whether there was one."""
+        """End the thread; new connections wait until `start`. Returns whether there was one."""
         thread, self._thread = self._thread, None
         if thread is None or self._wake is None:
             return False

@@ -1,7 +1,7 @@
 """Ends a test that waits for what will never come: for a thread or a process that met a miss.
 
 A miss is no `Exception`, so it ends the worker of a `multiprocessing.Pool`, or the thread that
-empties a queue, and whoever waits for them would wait for ever.
+empties a queue, and the code that waits for them would wait for ever.
 """
 
 from __future__ import annotations

@@ -144,7 +144,7 @@ def _error(broken: Broken) -> Exception:
 
 
 class _PlayedSocket:
-    """Takes a request, and gives the answer's bytes to whoever reads."""
+    """Takes a request, and gives the answer's bytes to its reader."""
 
     def __init__(self, connection: Any, answer: Response) -> None:
         self._connection = connection

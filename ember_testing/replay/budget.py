@@ -41,7 +41,7 @@ def estimate(method: str, url: str, body: bytes) -> float | None:
     Returns:
         US dollars; `nan` where no price is known; None where it is no call to a model.
     """
-    # Late: they know all of Ember.
+    # Late: these load all of ember.
     from ember.exceptions import UnknownPriceWarning
     from ember.models.schemas import UsageStats
     from ember.pricing.cost import cost

@@ -60,7 +60,7 @@ def explain(
         request: The request, redacted.
         path: The cassette.
         file: The same, open; None where there is none.
-        n: The how-manieth of its kind it is.
+        n: Its position among identical requests, from 1.
         recorded: How many recordings of it there are.
         compare: Whether to look for the nearest recording, which reads all of them.
         command: What to type.

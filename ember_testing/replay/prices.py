@@ -75,7 +75,7 @@ class _Lookup:
     def find_prices(
         self, charge: Charge, reported: float | None, at: datetime | None
     ) -> Prices | None:
-        """The pinned prices of a charge; else Ember's own, noted for whoever collects them."""
+        """The pinned prices of a charge; else Ember's own, noted for a session."""
         if self.pins and (pinned := self.pins.get(charge)) is not None:
             return pinned
         assert self._original is not None

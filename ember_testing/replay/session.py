@@ -330,7 +330,7 @@ class Session:
         self._tell("note", sentence)
 
     def fail(self, failure: ReplayFailure) -> ReplayFailure:
-        """Remember a failure, so that whoever swallows it does not turn it into a success."""
+        """Remember a failure, so that code which swallows it does not turn it into a success."""
         self._failures.append(failure)
         if self._is_forked and self._shared is not None:
             self._tell("failure", [type(failure).__name__, str(failure)])

@@ -57,7 +57,7 @@ _REASONS: Mapping[str, Sequence[FinishReason]] = {
     "anthropic": ("stop", "length", "other"),
     "google": ("stop", "length", "other", "error"),
 }
-# What text readers stumble over: line ends that are none, and JSON's and SSE's own signs.
+# What text readers stumble over: characters that look like line ends, and JSON's and SSE's own.
 _TROUBLE = '\u2028\u2029\x85\r\n\x00"\\{}[]:'
 _FAILURES = (
     faults.rate_limit,

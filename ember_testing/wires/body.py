@@ -44,7 +44,7 @@ def decoded(headers: Headers, body: bytes) -> bytes:
 
 
 def as_text(content: bytes) -> str | bytes:
-    """Text where it is text, for whoever opens the file."""
+    """Text where it is text, to be readable in the file."""
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError:

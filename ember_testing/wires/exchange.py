@@ -1,4 +1,4 @@
-"""What a request and its answer say, whoever sent them; pure.
+"""What a request and its answer say, by whatever client they were sent; pure.
 
 Ember's own parsers read the traffic, so that a recording made through a vendor's SDK is understood
 as one of Ember's is.

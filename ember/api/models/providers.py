@@ -1,4 +1,4 @@
-"""For providers of one's own."""
+"""For custom providers."""
 
 from ember.providers.base import BaseProvider, register_provider
 

@@ -390,7 +390,7 @@ def test_turns_of_white_space_are_left_out_for_claude(blank: str) -> None:
 
 
 def test_other_keys_of_a_tool_go_along() -> None:
-    """A key beside name and parameters goes to whoever knows it, in that wire's form."""
+    """A key beside name and parameters goes to the providers that know it, in their wire's form."""
     schema = {"type": "object", "properties": {}}
     cache = {"cache_control": {"type": "ephemeral"}}
     tool = {"name": "f", "parameters": schema, **cache, "new_key": 1}

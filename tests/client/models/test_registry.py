@@ -1,4 +1,4 @@
-"""The registry: providers of one's own, instances, usage, cost and metrics."""
+"""The registry: custom providers, instances, usage, cost and metrics."""
 
 from __future__ import annotations
 
@@ -66,10 +66,10 @@ def azure(monkeypatch: pytest.MonkeyPatch) -> str:
     return "my-azure/gpt-4"
 
 
-# --- a provider of one's own --------------------------------------------------------------------
+# --- a custom provider --------------------------------------------------------------------------
 
 
-def test_provider_of_ones_own(azure: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_custom_provider(azure: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The document's provider answers; its key is found, and its cost filled in by the model."""
     monkeypatch.setenv("EMBER_COST_GPT4_INPUT", "30.0")
     monkeypatch.setenv("EMBER_COST_GPT4_OUTPUT", "60.0")
@@ -103,7 +103,7 @@ def test_synchronous_provider_serves_acall_from_a_thread(azure: str) -> None:
 
 
 def test_synchronous_provider_streams_one_chunk(azure: str) -> None:
-    """A provider that does not stream gives its whole answer as one chunk, in both colours."""
+    """A provider that does not stream gives its whole answer as one chunk, sync and async."""
     stream = models.stream(azure, "Hello")
     assert [chunk.text for chunk in stream] == ["Hello from Azure"]
     assert stream.response.usage.total_tokens == 3000
@@ -251,10 +251,8 @@ def test_malformed_price_loses_nothing_that_was_paid_for(
     assert (summary.request_count, summary.total_usage.total_tokens) == (1, 21)
 
 
-def test_malformed_price_of_a_provider_of_ones_own(
-    azure: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The same for a provider of one's own, plain and streamed."""
+def test_malformed_price_of_a_custom_provider(azure: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same for a custom provider, plain and streamed."""
     monkeypatch.setenv("EMBER_COST_GPT4_INPUT", "cheap")
     registry = ModelRegistry()
     with pytest.raises(ModelProviderError, match="cheap") as caught:

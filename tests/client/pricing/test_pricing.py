@@ -368,8 +368,8 @@ def test_gemini_pro_is_gemini_pro_latest() -> None:
 
 
 @pytest.mark.parametrize("provider", ["local", "ollama", "lmstudio", "vllm", "llamacpp", "Local"])
-def test_ones_own_machine_is_free(provider: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server on one's own machine costs nothing, unless its owner names a price."""
+def test_the_callers_own_machine_is_free(provider: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server on the caller's own machine costs nothing, unless a price is set for it."""
     assert cost(provider, "gpt-4o", MILLION) == 0.0
     monkeypatch.setenv("EMBER_COST_QWEN38B_OUTPUT", "0.5")
     assert cost(provider, "qwen3:8b", MILLION) == 0.5

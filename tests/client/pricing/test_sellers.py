@@ -93,7 +93,7 @@ ELSEWHERE = [
 
 @pytest.mark.parametrize("provider", ["ollama", "vllm", "lmstudio", "llamacpp", "VLLM"])
 @pytest.mark.parametrize("base_url", LOCAL)
-def test_servers_of_ones_own_network_are_free(provider: str, base_url: str) -> None:
+def test_servers_on_the_callers_network_are_free(provider: str, base_url: str) -> None:
     """A model server on this machine or its private network costs nothing."""
     assert cost(provider, "llama3.2", MILLION, base_url=base_url) == 0.0
 

@@ -50,8 +50,8 @@ def test_a_provider_in_the_pattern_is_meant(fake_model: FakeModel) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::ember.exceptions.UnknownPriceWarning")
-def test_a_server_of_ones_own(fake_model: FakeModel) -> None:
-    """A base URL of one's own is answered for the provider whose wire it speaks."""
+def test_a_custom_base_url(fake_model: FakeModel) -> None:
+    """A custom base URL is answered for the provider whose wire it speaks."""
     fake_model("groq/llama-x", "behind a gateway")
     fake_model("local/smollm2", "embedded")
     answer = models("groq/llama-x", "hi", base_url="http://gateway.test/v1")

@@ -1,4 +1,4 @@
-"""`fake_model` where it is used: test runners, clients of one's own, cassettes, providers."""
+"""`fake_model` where it is used: test runners, custom clients, cassettes, providers."""
 
 from __future__ import annotations
 
@@ -221,7 +221,7 @@ def test_real_keys_are_never_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     assert os.environ["OPENAI_API_KEY"] == "sk-a-real-one"
 
 
-# --- providers of one's own ----------------------------------------------------------------------
+# --- custom providers ----------------------------------------------------------------------------
 
 
 class Echo(BaseProvider):

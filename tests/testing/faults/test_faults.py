@@ -137,7 +137,7 @@ def test_a_stall_ends_by_the_callers_timeout_at_once(model: str, fake_model: Fak
 
 
 def test_a_slow_answer_comes(fake_model: FakeModel) -> None:
-    """Each piece of a slow answer is waited for, in both colours; a shorter timeout ends it."""
+    """Each piece of a slow answer is waited for, sync and async; a shorter timeout ends it."""
     fake_model("gpt-4", *[slow(0.01, answer=Answer(chunks=["a", "b"]))] * 2, slow(5))
 
     async def awaited() -> str:

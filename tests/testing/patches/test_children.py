@@ -146,7 +146,7 @@ def test_a_child_gets_no_key_and_a_guard(
 
 
 def test_what_a_child_sends_is_refused_and_fails_the_test(path: Path) -> None:
-    """The child reads the reason, and whoever swallows its error is told at the end."""
+    """The child reads the reason; if its error is swallowed, the test fails at the end."""
     code = "import urllib.request as u; u.urlopen('https://api.openai.com/v1/models')"
     with pytest.raises(NetworkBlocked, match=r"child process tried to reach api\.openai\.com:443"):
         with ember_testing.cassette(path):

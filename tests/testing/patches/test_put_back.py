@@ -1,4 +1,4 @@
-"""What is patched is put back as it was found, whoever else patched it in between."""
+"""What is patched is put back as it was found, also where others patched it in between."""
 
 from __future__ import annotations
 

@@ -222,7 +222,7 @@ def test_the_network_is_open_before_after_and_while_recording(path: Path) -> Non
 
 
 def test_a_connection_made_by_httpx_below_the_seam_is_blocked(path: Path) -> None:
-    """A transport of one's own that opens connections is stopped like any other library."""
+    """A custom transport that opens connections is stopped like any other library."""
 
     class Own(httpx.BaseTransport):
         def handle_request(self, request: httpx.Request) -> httpx.Response:
