@@ -70,6 +70,12 @@ def main() -> None:
     from ember.exceptions import UnknownPriceWarning
 
     warnings.simplefilter("ignore", UnknownPriceWarning)
+    # Colours where the output is a terminal, unless the environment says otherwise
+    # (https://no-color.org, https://force-color.org).
+    if os.environ.get("NO_COLOR"):
+        click.get_current_context().color = False
+    elif os.environ.get("FORCE_COLOR"):
+        click.get_current_context().color = True
 
 
 @main.command("list", epilog=_EXAMPLE + "ember-cassettes list cassettes --json")
@@ -166,7 +172,7 @@ def diff(old: Path, new: Path, as_json: bool) -> None:
 @_as_json
 def stats(paths: tuple[Path, ...], as_json: bool) -> None:
     """Add up calls, tokens, money, time and age by model."""
-    from ember_testing.cli.stats import by_model, table
+    from ember_testing.cli.stats import by_model
 
     def calls() -> Any:
         for path in output.progress(_cassettes(paths), "adding up"):
@@ -177,7 +183,7 @@ def stats(paths: tuple[Path, ...], as_json: bool) -> None:
     if as_json:
         output.print_json({name: row.as_dict() for name, row in rows.items()})
     else:
-        click.echo("\n".join(table(rows)))
+        output.print_stats(rows)
 
 
 @main.command(epilog=_EXAMPLE + "ember-cassettes check cassettes")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ember_testing.cli.diff import Difference
     from ember_testing.cli.drift import Drifted
     from ember_testing.cli.prune import Plan
+    from ember_testing.cli.stats import Figures
 
 T = TypeVar("T")
 _MANY = 20  # files from which on a bar says how far it is
@@ -78,27 +79,86 @@ def line(path: Path) -> dict[str, Any]:
     }
 
 
+def in_columns(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
+    """Lines with a head; the first `left` columns begin together, figures end together.
+
+    A cell with colours counts as wide as it is seen.
+    """
+    cells = [[click.style(head, bold=True) for head in heads], *rows]
+    widths = [max(len(click.unstyle(row[i])) for row in cells) for i in range(len(heads))]
+    return [
+        "  ".join(
+            cell + blank if i < left else blank + cell
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+            for blank in [" " * (width - len(click.unstyle(cell)))]
+        ).rstrip()
+        for row in cells
+    ]
+
+
+def _amounts(figures: Mapping[str, Any]) -> list[str]:
+    """Tokens, cost, time and age of sums, as cells."""
+    unknown = figures["unpriced"] == figures["calls"]
+    days = figures["age_days"]
+    return [
+        f"{figures['prompt_tokens']:,}",
+        f"{figures['completion_tokens']:,}",
+        click.style("?", fg="yellow") if unknown else dollars(figures["cost"]),
+        f"{figures['seconds']:,.1f} s",
+        "" if days is None else f"{days:.0f} d",
+    ]
+
+
 def print_list(found: list[dict[str, Any]], left: list[str]) -> None:
-    """A line a cassette."""
+    """A table of the cassettes, and what is wrong with those that cannot be read."""
+    readable = [each for each in found if not each["error"]]
+    rows = [
+        [
+            each["path"],
+            ", ".join(each["models"]),
+            str(each["calls"]),
+            f"{each['bytes'] / 1024:,.0f} KB",
+            *_amounts(each),
+        ]
+        for each in readable
+    ]
+    heads = ("cassette", "models", "calls", "size", "in", "out", "cost", "time", "age")
+    for text in in_columns(heads, rows, left=2) if rows else ():
+        click.echo(text)
     for each in found:
         if each["error"]:
-            click.echo(f"   !  {each['path']}: {each['error']}")
-            continue
-        cost = "?" if each["unpriced"] == each["calls"] else dollars(each["cost"])
-        days = "" if each["age_days"] is None else f"{each['age_days']:.0f} d"
-        click.echo(
-            f"{each['calls']:>4}  {each['path']}  {each['bytes'] / 1024:,.0f} KB  {cost}  {days}  "
-            f"{', '.join(each['models'])}"
-        )
-    calls = sum(each.get("calls", 0) for each in found)
+            click.echo(f"{click.style('!', fg='red')} {each['path']}: {each['error']}")
+    calls = sum(each["calls"] for each in readable)
     click.echo(f"{len(found)} cassettes, {calls} calls")
     for path in left:
         click.echo(f"left by a killed recording, or being written now: {path}")
 
 
+def print_stats(rows: Mapping[str, Figures]) -> None:
+    """A table of the sums by model, the sum of all last."""
+    heads = ("model", "calls", "in", "out", "cost", "time", "age", "errors")
+    cells = [
+        [
+            name,
+            f"{row.calls:,}",
+            *_amounts(row.as_dict()),
+            click.style(str(row.errors), fg="red") if row.errors else "0",
+        ]
+        for name, row in rows.items()
+    ]
+    for text in in_columns(heads, cells):
+        click.echo(text)
+    if rows["all"].unpriced:
+        click.echo(f"{rows['all'].unpriced} calls of unknown cost")
+
+
 def print_differences(found: list[Difference]) -> None:
     """A block a call that differs."""
-    signs = {"removed": "-", "added": "+", "changed": "!"}
+    signs = {
+        "removed": click.style("-", fg="red"),
+        "added": click.style("+", fg="green"),
+        "changed": click.style("!", fg="yellow"),
+    }
     for each in found:
         numbers = " -> ".join(str(n) for n in (each.old, each.new) if n is not None)
         click.echo(f"{signs[each.kind]} {each.call} (call {numbers}, {each.kind})")
@@ -112,7 +172,8 @@ def print_findings(found: Mapping[str, Sequence[Finding]], count: int) -> None:
     for path, findings in found.items():
         for each in findings:
             call = "" if each.call is None else f" call {each.call}"
-            click.echo(f"{path}:{call} {each.where}: {each.kind}: {each.what}")
+            kind = click.style(each.kind, fg="red")
+            click.echo(f"{path}:{call} {each.where}: {kind}: {each.what}")
     total = sum(map(len, found.values()))
     click.echo(f"{count} cassettes checked, {total} findings")
 

@@ -6,8 +6,6 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from ember_testing.replay.budget import dollars
-
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -80,23 +78,3 @@ def by_model(calls: Iterable[Call]) -> dict[str, Figures]:
         found.setdefault(name, Figures()).add(call)
         total.add(call)
     return {**dict(sorted(found.items())), "all": total}
-
-
-def table(rows: dict[str, Figures]) -> list[str]:
-    """The sums as lines of columns."""
-    width = max([5, *(len(name) for name in rows)])
-    head = (
-        f"{'model':<{width}} {'calls':>7} {'in':>10} {'out':>10} {'cost':>10} {'s':>9} {'age':>8}"
-    )
-    lines = [head]
-    for name, row in rows.items():
-        days = age(row.oldest)
-        cost = dollars(row.cost) if row.unpriced < row.calls else "?"
-        lines.append(
-            f"{name:<{width}} {row.calls:>7,} {row.prompt_tokens:>10,} "
-            f"{row.completion_tokens:>10,} {cost:>10} {row.seconds:>9.1f} "
-            f"{'' if days is None else f'{days:.0f} d':>8}"
-        )
-    if rows["all"].unpriced:
-        lines.append(f"{rows['all'].unpriced} calls of unknown cost")
-    return lines

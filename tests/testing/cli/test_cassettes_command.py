@@ -187,6 +187,31 @@ def test_diff_pairs_calls_and_names_what_changed(cassette: Path, tmp_path: Path)
     assert (third["kind"], third["new"]) == ("added", 3)
 
 
+def test_tables_have_heads_and_columns(cassette: Path) -> None:
+    """The columns of `list` and `stats` have heads, and figures end together below them."""
+    for command, first in (("list", "cassette"), ("stats", "model")):
+        head, *rows = run(command, cassette).stdout.splitlines()
+        assert head.split()[0] == first
+        assert {"calls", "in", "out", "cost", "time", "age"} <= set(head.split())
+        end = head.index("calls") + len("calls")
+        assert rows[0][:end].endswith(" 2")
+
+
+def test_colours_are_for_terminals(cassette: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal gets colours, a file none; NO_COLOR and FORCE_COLOR say otherwise."""
+
+    def colours(terminal: bool) -> bool:
+        return "\x1b[" in CliRunner().invoke(main, ["stats", str(cassette)], color=terminal).stdout
+
+    for name in ("NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    assert (colours(True), colours(False)) == (True, False)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert colours(False)
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not colours(True)
+
+
 def test_stats_add_up_by_model(cassette: Path) -> None:
     """Calls, tokens, money and age, a model and all."""
     sums = found("stats", cassette.parent)
