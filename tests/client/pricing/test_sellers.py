@@ -14,21 +14,11 @@ import pytest
 
 from ember.exceptions import ModelProviderError, UnknownPriceWarning
 from ember.models.schemas import UsageStats
-from ember.pricing import cost as pricing
 from ember.pricing.cost import Billing, Share, cost
 from ember.pricing.snapshot import is_local
 
 MILLION = UsageStats(1_000_000, 1_000_000)
 NOON = datetime(2026, 11, 22, 12, tzinfo=timezone.utc)
-
-
-@pytest.fixture(autouse=True)
-def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No price of the caller's environment, and no model warned of yet."""
-    for name in list(pricing.os.environ):
-        if name.startswith(("EMBER_COST_", "EMBER_MODEL_COSTS_JSON", "EMBER_PRICES")):
-            monkeypatch.delenv(name)
-    monkeypatch.setattr(pricing, "_warned", {})
 
 
 def quiet_cost(*args: Any, **kwargs: Any) -> float:

@@ -1,0 +1,156 @@
+"""Prices of the environment: `EMBER_COST_*` and `EMBER_MODEL_COSTS_JSON`."""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ember.exceptions import ModelProviderError, UnknownPriceWarning
+from ember.models.schemas import UsageStats
+from ember.pricing import cost as pricing
+from ember.pricing.cost import Billing, cost
+
+if TYPE_CHECKING:
+    pass
+
+MILLION = UsageStats(1_000_000, 1_000_000)
+NOON = datetime(2026, 11, 22, 12, tzinfo=timezone.utc)
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def test_variables_are_dollars_per_million_and_match_the_whole_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`GPT4` is `gpt-4` in any spelling, and not `gpt-4-turbo`."""
+    turbo = cost("openai", "gpt-4-turbo", MILLION)
+    monkeypatch.setenv("EMBER_COST_GPT4_INPUT", "1.5")
+    monkeypatch.setenv("EMBER_COST_GPT4_OUTPUT", " 2.25 ")
+    assert cost("openai", "gpt-4", MILLION) == 3.75
+    assert cost("anything", "GPT_4", MILLION) == 3.75
+    assert cost("openai", "gpt-4-0613", MILLION) == 90.0
+    assert cost("openai", "gpt-4-0613", MILLION, requested_model="gpt-4") == 3.75
+    assert cost("openai", "gpt-4-turbo", MILLION) == turbo
+    monkeypatch.delenv("EMBER_COST_GPT4_INPUT")
+    monkeypatch.setenv("EMBER_COST_GPT4_OUTPUT", "")
+    assert cost("openai", "gpt-4", MILLION) == 90.0
+
+
+def test_the_design_documents_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The JSON prices its models, known and custom, and leaves the others alone."""
+    monkeypatch.setenv(
+        "EMBER_MODEL_COSTS_JSON",
+        '{"gpt-4-turbo": {"input": 11.0, "output": 30.0},'
+        ' "custom-model": {"input": 5, "output": "15"}}',
+    )
+    assert cost("openai", "gpt-4-turbo", MILLION) == 41.0
+    assert cost("acme", "custom-model", MILLION) == 20.0
+    assert cost("openai", "gpt-4", MILLION) == 90.0
+    assert cost("openai", "unheard-of", MILLION, requested_model="custom_model") == 20.0
+
+
+def test_json_of_one_provider(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key `provider/model` is for that provider, and beats the bare model name there."""
+    monkeypatch.setenv(
+        "EMBER_MODEL_COSTS_JSON",
+        '{"azure/gpt-4": {"input": 1, "output": 1}, "gpt-4": {"input": 2, "output": 2},'
+        ' "groq/openai/gpt-oss-120b": {"input": 3, "output": 3}}',
+    )
+    assert cost("azure", "gpt-4", MILLION) == 2.0
+    assert cost("openai", "gpt-4", MILLION) == 4.0
+    assert cost("groq", "openai/gpt-oss-120b", MILLION) == 6.0
+
+
+def test_precedence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable beats the JSON, the JSON beats the provider's figure, that beats the snapshot."""
+    billing = Billing(reported=7.0)
+    assert cost("openai", "gpt-4", MILLION, billing=billing) == 7.0
+    monkeypatch.setenv("EMBER_MODEL_COSTS_JSON", '{"gpt-4": {"input": 1, "output": 2}}')
+    assert cost("openai", "gpt-4", MILLION, billing=billing) == 3.0
+    monkeypatch.setenv("EMBER_COST_GPT4_INPUT", "10")
+    assert cost("openai", "gpt-4", MILLION, billing=billing) == 12.0
+
+
+def test_one_side_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The side that is not named keeps the snapshot's price; without one the call is not priced."""
+    monkeypatch.setenv("EMBER_COST_GPT4_INPUT", "0")
+    assert cost("openai", "gpt-4", MILLION) == 60.0
+    monkeypatch.setenv("EMBER_COST_NEWMODEL_INPUT", "1")
+    assert cost("acme", "new-model", MILLION, billing=Billing(reported=0.25)) == 0.25
+    with pytest.warns(UnknownPriceWarning, match="EMBER_COST_NEWMODEL_OUTPUT"):
+        assert math.isnan(cost("acme", "new-model", MILLION))
+
+
+def test_overridden_input_is_all_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cached, written and long input costs the override's price, unless the JSON names others."""
+    usage = UsageStats(1_000_000, 0, cached_tokens=400_000, cache_write_tokens=200_000)
+    billing = Billing({"cache_write_1h_tokens": 50_000, "web_searches": 1_000}, tier="batch")
+
+    def dollars() -> float:
+        return cost("anthropic", "claude-sonnet-4-5", usage, billing=billing)
+
+    monkeypatch.setenv("EMBER_COST_CLAUDESONNET45_INPUT", "1")
+    assert dollars() == 11.0  # a thousand searches are 10
+    entry: dict[str, float] = {"cached_input": 0.1}
+    monkeypatch.setenv("EMBER_MODEL_COSTS_JSON", json.dumps({"claude-sonnet-4-5": entry}))
+    assert dollars() == 10.64
+    entry["cache_write"] = 2
+    monkeypatch.setenv("EMBER_MODEL_COSTS_JSON", json.dumps({"claude-sonnet-4-5": entry}))
+    assert dollars() == 10.84
+
+
+@pytest.mark.parametrize(
+    "value", ["-1", "nan", "inf", "-inf", "1e13", "$30", "30 USD", "0x10", "1,5", "--", "sNaN"]
+)
+def test_malformed_variable(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A value that is no price is refused at the first cost, by variable, value and remedy."""
+    monkeypatch.setenv("EMBER_COST_GPT4_OUTPUT", value)
+    for _ in range(2):
+        with pytest.raises(ModelProviderError) as error:
+            cost("openai", "gpt-4", UsageStats(1, 1))
+        message = str(error.value)
+        assert message.startswith(f"EMBER_COST_GPT4_OUTPUT: {value!r} is not a price")
+        assert "US dollars per million tokens, such as 30.0, or unset it" in message
+        assert error.value.context["variable"] == "EMBER_COST_GPT4_OUTPUT"
+    assert cost("openai", "gpt-4o", UsageStats(1, 1)) > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("{", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        ("[]", "is not an object of models"),
+        ('{"gpt-4": 30}', "'gpt-4': 30 is not an object of input, output"),
+        ('{"gpt-4": {"prompt": 1}}', "'prompt' is none of input, output"),
+        ('{"gpt-4": {"input": -1}}', "'input': -1 is not a price"),
+        ('{"gpt-4": {"input": NaN}}', "'input': nan is not a price"),
+        ('{"gpt-4": {"input": true}}', "'input': True is not a price"),
+        ('{"gpt-4": {"input": null}}', "'input': None is not a price"),
+        ('{"gpt-4": {"input": "cheap"}}', "'input': 'cheap' is not a price"),
+        ('{"gpt-4": {"input": 1}, "GPT4": {"input": 2}}', "'GPT4' stands there twice"),
+    ],
+)
+def test_malformed_json(text: str, complaint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """JSON that is no table of prices is refused for whichever model, with what is wrong in it."""
+    monkeypatch.setenv("EMBER_MODEL_COSTS_JSON", text)
+    with pytest.raises(ModelProviderError) as error:
+        cost("anthropic", "claude-haiku-4-5", UsageStats(1, 1))
+    assert str(error.value).startswith("EMBER_MODEL_COSTS_JSON: ")
+    assert complaint in str(error.value)
+    assert "or unset it" in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["EMBER_COST_MY_MODEL_2_INPUT", "EMBER_COST_mymodel2_OUTPUT"])
+def test_misspelt_variable(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable that would never be read because of its punctuation is said, not passed over."""
+    pricing._variables.cache_clear()
+    monkeypatch.setenv(name, "1")
+    right = "EMBER_COST_MYMODEL2_" + name.rpartition("_")[2]
+    with pytest.raises(ModelProviderError, match=f"{name} is not read.*{right}"):
+        cost("acme", "my-model-2", MILLION)
+    assert cost("openai", "gpt-4", MILLION) == 90.0
