@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
@@ -118,6 +118,14 @@ class Calls(Sequence[Call]):
     def numbers(self) -> Sequence[int]:
         """The calls' numbers in the cassette."""
         return self._ids
+
+    def renumber(self, numbers: Mapping[int, int]) -> None:
+        """The calls have other numbers now, because another file has taken the cassette's place.
+
+        Args:
+            numbers: The new one by the old one; the calls that are not among them are gone.
+        """
+        self._ids = array("q", [numbers[old] for old in self._ids if old in numbers])
 
     def __len__(self) -> int:
         return len(self._ids)

@@ -34,7 +34,7 @@ from ember_testing.wires.exchange import COLUMNS as READ_COLUMNS
 from ember_testing.wires.exchange import Read
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from ember_testing.wires.body import Headers
@@ -90,6 +90,8 @@ class CassetteFile:
         created: Whether this object made the file.
         added: Number and time of each call that this object added.
         snapshot: The bytes of the file before that, if they were few enough to be kept.
+        on_exchange: Called when another file has taken this one's place, with the new numbers of
+            the calls in `added` by their old ones.
 
     Raises:
         CassetteError: The file is not a cassette, damaged, newer, or cannot be opened.
@@ -101,6 +103,7 @@ class CassetteFile:
         self.created = False
         self.added: list[tuple[int, str]] = []
         self.snapshot: bytes | None = None
+        self.on_exchange: Callable[[Mapping[int, int]], None] = lambda _: None
         self._wrote = self._closed = False
         self._identity: tuple[int, int] | None = None
         with LOCK:
@@ -187,6 +190,15 @@ class CassetteFile:
         except ValueError as error:
             raise schema.damaged(self.path, f"call {call_id}: {error}") from None
         return {**row, "id": call_id, "text": text if isinstance(text, str) else None}
+
+    def number_of(self, recorded_at: str) -> int | None:
+        """The number of the call that was recorded at this time."""
+        rows = self._read("select id from calls where recorded_at = ?", (recorded_at,))
+        return rows[0][0] if rows else None
+
+    def times(self) -> list[tuple[int, str]]:
+        """The number of each call, and when it was recorded."""
+        return self._read("select id, recorded_at from calls order by id", ())
 
     def numbers(self) -> list[int]:
         """The numbers of all calls, in the order in which they were recorded."""
@@ -424,6 +436,14 @@ class CassetteFile:
             self._connection = self._open()
             self.snapshot = None
             self.created = False
+            self._renumber()
+
+    def _renumber(self) -> None:
+        """Find the calls that this object added in the file that has taken the old one's place."""
+        found = {old: (self.number_of(at), at) for old, at in self.added}
+        self.added = [(number, at) for number, at in found.values() if number is not None]
+        self.horizon = self._read("select coalesce(max(id), 0) from calls", ())[0][0]
+        self.on_exchange({old: number for old, (number, _) in found.items() if number is not None})
 
     def _read(self, query: str, parameters: tuple[Any, ...]) -> list[Any]:
         try:

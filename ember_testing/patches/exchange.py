@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, NamedTuple
 
-from ember_testing.patches.sleep import note_call
+from ember_testing.patches.sleep import note_call, wait, wait_async
 from ember_testing.wires.response import Broken, Request, Response
 
 if TYPE_CHECKING:
@@ -16,7 +16,17 @@ if TYPE_CHECKING:
 
     from ember_testing.wires.body import Headers
 
-__all__ = ["Answerer", "Exchange", "answer_of", "answerers", "asked", "is_sending", "sending"]
+__all__ = [
+    "Answerer",
+    "Exchange",
+    "Later",
+    "answer_of",
+    "answer_of_async",
+    "answerers",
+    "asked",
+    "is_sending",
+    "sending",
+]
 
 
 class Exchange:
@@ -80,17 +90,29 @@ class Exchange:
         self._keep(self)
 
 
+class Later(NamedTuple):
+    """There is no answer yet: another process is sending the same request.
+
+    Args:
+        seconds: How long to wait.
+        ask: Whom to ask then.
+    """
+
+    seconds: float
+    ask: Callable[[], Response | Exchange | Later]
+
+
 class Answerer(NamedTuple):
     """Answers requests in the place of the network.
 
     Args:
         wants: Whether a request to this URL may be for it; asked before the body is read.
         answer: Gets the request; gives the response, an exchange to send it and keep what comes,
-            or None to have the next one asked.
+            None to have the next one asked, or when to ask again.
     """
 
     wants: Callable[[str], bool]
-    answer: Callable[[Request], Response | Exchange | None]
+    answer: Callable[[Request], Response | Exchange | Later | None]
 
 
 answerers: list[Answerer] = []
@@ -111,6 +133,25 @@ def asked(method: str, url: str) -> list[Answerer]:
 def answer_of(asked: list[Answerer], request: Request) -> Response | Exchange | None:
     """What the first of them says that says something; None to send the request unseen."""
     __tracebackhide__ = True  # a miss is told without the way it came
+    answer = _first_answer(asked, request)
+    while isinstance(answer, Later):
+        wait(answer.seconds)
+        answer = answer.ask()
+    return answer
+
+
+async def answer_of_async(asked: list[Answerer], request: Request) -> Response | Exchange | None:
+    """The same in an event loop."""
+    __tracebackhide__ = True
+    answer = _first_answer(asked, request)
+    while isinstance(answer, Later):
+        await wait_async(answer.seconds)
+        answer = answer.ask()
+    return answer
+
+
+def _first_answer(asked: list[Answerer], request: Request) -> Response | Exchange | Later | None:
+    __tracebackhide__ = True
     note_call()
     for each in asked:
         answer = each.answer(request)

@@ -11,7 +11,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from ember_testing.patches.exchange import Exchange, answer_of, asked, sending
+from ember_testing.patches.exchange import Exchange, answer_of_async, asked, sending
 from ember_testing.patches.http_bytes import Listener, played_bytes
 from ember_testing.patches.patch import Patch
 from ember_testing.patches.sleep import wait_async
@@ -53,7 +53,8 @@ class Seam:
             if not (whom := asked(req.method, url)):
                 return await original(connector, req, *arguments, **named)
             body = await _body_of(req)
-            answer = answer_of(whom, Request(req.method, url, _pairs(req.headers), body))
+            sent = Request(req.method, url, _pairs(req.headers), body)
+            answer = await answer_of_async(whom, sent)
             if isinstance(answer, Response):
                 return await self._played(connector, req, answer)
             try:

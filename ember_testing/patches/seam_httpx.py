@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ember_testing.patches.exchange import Exchange, answer_of, asked, sending
+from ember_testing.patches.exchange import Exchange, answer_of, answer_of_async, asked, sending
 from ember_testing.patches.patch import Patch
 from ember_testing.patches.sleep import wait, wait_async
 from ember_testing.wires.response import Broken, HeaderValue, Request, Response
@@ -72,7 +72,7 @@ class Seam:
             if not whom:
                 return await original(transport, request)
             headers, body = _sent_headers(request), await request.aread()
-            answer = answer_of(whom, Request(request.method, url, headers, body))
+            answer = await answer_of_async(whom, Request(request.method, url, headers, body))
             if isinstance(answer, Response):
                 if answer.delay:
                     await wait_async(answer.delay)

@@ -8,7 +8,7 @@ from functools import partial
 from urllib.parse import urlsplit
 
 from ember_testing.patches import children, keys, network, sleep, tls
-from ember_testing.patches.exchange import Answerer, Exchange
+from ember_testing.patches.exchange import Answerer, Exchange, Later
 from ember_testing.patches.transport import install, remove
 from ember_testing.replay import prices
 from ember_testing.replay.request import LOOPBACK
@@ -81,7 +81,7 @@ def _wants(url: str) -> bool:
     return not (settings.allow_loopback and host in LOOPBACK) and not settings.hosts.allows(host)
 
 
-def _answer(request: Request) -> Response | Exchange | None:
+def _answer(request: Request) -> Response | Exchange | Later | None:
     __tracebackhide__ = True  # a miss is told without the way it came
     session = _innermost()
     return None if session is None else session.begin(request)

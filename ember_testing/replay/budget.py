@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ember_testing.exceptions import BudgetExceeded
+from ember_testing.replay.side_file import SideFile
 
 BYTES_A_TOKEN = 3
 UNLIMITED_OUTPUT = 4096
@@ -83,38 +84,34 @@ class Budget:
             raise ValueError(f"budget={limit!r}: expected US dollars, 0 or more")
         self.limit = limit
         self._lock = threading.Lock()
-        self._ledger = ledger
-        self._own: Path | None = None  # a ledger that this object has made
-        self._inherited: list[sqlite3.Connection] = []  # of the process that forked this one
-        self._connect()
-        self._connection.execute(_SCHEMA)
+        self._in_memory: sqlite3.Connection | None = None
+        self._ledger: SideFile | None = None
+        self._delete = ledger is None
+        if ledger is None:
+            self._in_memory = sqlite3.connect(
+                ":memory:", isolation_level=None, check_same_thread=False
+            )
+            self._in_memory.execute(_SCHEMA)
+        else:
+            self._ledger = SideFile(ledger, _SCHEMA)
 
-    def _connect(self) -> None:
-        self._pid = os.getpid()
-        self._connection = sqlite3.connect(
-            str(self._ledger or ":memory:"),
-            isolation_level=None,
-            check_same_thread=False,
-            timeout=60,
-        )
+    @property
+    def _connection(self) -> sqlite3.Connection:
+        if self._ledger is not None:
+            return self._ledger.connection
+        assert self._in_memory is not None  # one of the two is there
+        return self._in_memory
 
     def share(self) -> None:
         """Keep the ledger in a file from now on: this process is about to fork."""
         with self._lock:
-            if self._ledger is None:
+            if self._in_memory is not None:
                 handle, name = tempfile.mkstemp(prefix="ember-", suffix=".ledger")
                 os.close(handle)
-                self._ledger = self._own = Path(name)
-                with closing(self._connection) as before:
-                    self._connect()
-                    before.backup(self._connection)
-
-    def _locked(self) -> threading.Lock:
-        """The lock; the connection is this process's own then."""
-        if self._pid != os.getpid():
-            self._inherited.append(self._connection)
-            self._connect()
-        return self._lock
+                self._ledger = SideFile(Path(name), _SCHEMA)
+                self._in_memory.backup(self._ledger.connection)
+                self._in_memory.close()
+                self._in_memory = None
 
     def reserve(self, method: str, url: str, body: bytes) -> int | None:
         """Set aside what a call may cost, before it is sent.
@@ -142,7 +139,7 @@ class Budget:
                 f"${self.limit:g} cannot be kept; set EMBER_COST_{name}_INPUT and _OUTPUT (US "
                 "dollars per million tokens), or record without a budget"
             )
-        with self._locked():
+        with self._lock:
             self._connection.execute("begin immediate")
             try:
                 spent = self._sum()
@@ -165,7 +162,7 @@ class Budget:
             amount: US dollars; None leaves the estimate, since something was sent.
         """
         if amount is not None:
-            with self._locked():
+            with self._lock:
                 self._connection.execute(
                     "update calls set usd = ? where id = ?", (amount, reservation)
                 )
@@ -173,7 +170,7 @@ class Budget:
     @property
     def spent(self) -> float:
         """US dollars spent or set aside."""
-        with self._locked():
+        with self._lock:
             return self._sum()
 
     def _sum(self) -> float:
@@ -182,9 +179,10 @@ class Budget:
 
     def close(self) -> None:
         """Let go of the ledger's file."""
-        self._connection.close()
-        if self._own is not None:
-            self._own.unlink(missing_ok=True)
+        if self._in_memory is not None:
+            self._in_memory.close()
+        elif self._ledger is not None:
+            self._ledger.close(delete=self._delete)
 
 
 def dollars(amount: float) -> str:

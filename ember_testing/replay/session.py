@@ -22,7 +22,8 @@ from ember_testing.cassettes.file import LOCK, Answer, CassetteFile
 from ember_testing.cassettes.swap import Found, found_at, replace, take_back
 from ember_testing.exceptions import BudgetExceeded, CassetteError, CassetteMiss, ReplayFailure
 from ember_testing.patches import interrupt
-from ember_testing.patches.exchange import Exchange
+from ember_testing.patches.exchange import Exchange, Later
+from ember_testing.replay.claims import Claims, Left, Recorded, adopt
 from ember_testing.replay.lookup import Lookup
 from ember_testing.replay.miss import explain, record_command
 from ember_testing.replay.prices import Pins, noted
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from ember_testing.replay.budget import Budget
 
 _PATIENCE = 1.0  # seconds that a caller is given to give up, above twice what it took when recorded
+_LOOK_AGAIN = 0.02  # seconds
+_PATIENCE_FOR_OTHERS = 300.0  # seconds; then a request that another session is sending is sent too
 _CALLS = "calls"  # stands among the positions of requests, whose keys are digests
 _EXPLAINED = 3  # misses of one test that get the nearest recording; a loop may make thousands
 
@@ -104,6 +107,8 @@ class Session:
         self._shared: SharedCounts | None = None  # once the test has forked
         self._is_forked = False
         self._reopen = False
+        self._adopted: list[int] = []  # recordings of other sessions, by number
+        self._claims = Claims(path) if record and run else None
         self._open()
 
     # Opening ---------------------------------------------------------------------------------
@@ -111,10 +116,11 @@ class Session:
     def _open(self) -> None:
         if self.record == "all":
             self._since, run = found_at(self.path)
-            if self._run and run == self._run:
+            if self._run and self._run in run.split():
                 self.record = "new"  # an earlier test of this run has begun the new file
         if self.record != "all" and self.path.exists():
             self._file = CassetteFile(self.path, self._about() if self.record else None)
+            self._file.on_exchange = self._renumber
             if self.settings.prices == "recorded":
                 self.pins = Pins(self._file.prices())
 
@@ -129,18 +135,30 @@ class Session:
                 # In the same folder, so that it can take the old one's place in one step.
                 path = path.with_name(f"{path.name}.{os.getpid()}-{uuid4().hex[:8]}.part")
             self._file = CassetteFile(path, self._about())
+            self._file.on_exchange = self._renumber
         return self._file
+
+    def _renumber(self, numbers: Mapping[int, int]) -> None:
+        """Another process has recorded the cassette anew, and taken over what this one added."""
+        if lost := len(self.recorded) - len(numbers):
+            self._broken.append(
+                f"{self.path} was recorded anew by another process, which left out {lost} calls of "
+                f"this test; to record them again: {self.command()}"
+            )
+        self.recorded.renumber(numbers)
+        self._unread = array("q", [numbers[old] for old in self._unread if old in numbers])
 
     # A call ----------------------------------------------------------------------------------
 
-    def begin(self, sent: Request) -> Response | Exchange:
+    def begin(self, sent: Request) -> Response | Exchange | Later:
         """Count a request, before it is sent, and say what becomes of it.
 
         Args:
             sent: The request.
 
         Returns:
-            A recorded response, or the exchange that keeps the live one.
+            A recorded response, or the exchange that keeps the live one, or when to ask again
+            because another process is sending the same request.
 
         Raises:
             CassetteMiss: Nothing is recorded for it and nothing is to be.
@@ -161,13 +179,44 @@ class Session:
                 if answer is not None:
                     return self._play(answer, request)
                 if self.record:
-                    return self._exchange(sent, request, key)
+                    return self._claimed(sent, request, key, self._lookup.count(key))
                 raise self._miss(request, key)
         except CassetteError as error:
             self._broken.append(str(error))
             raise
 
-    def _exchange(self, sent: Request, request: Request, key: str) -> Exchange:
+    def _claimed(
+        self, sent: Request, request: Request, key: str, n: int, waited: float = 0.0
+    ) -> Response | Exchange | Later:
+        """Send a request, unless another session of the same cassette sends it or has sent it."""
+        found = self._claims.claim(key, n) if self._claims is not None else True
+        if isinstance(found, Recorded) and self._claims is not None:
+            file = self._for_writing()
+            answer = adopt(file, found, self.path)
+            if answer is not None:
+                self._adopted.append(answer.id)
+                here = found._replace(file=str(file.path.resolve()), number=answer.id)
+                if here.file != found.file:
+                    self._claims.record(key, n, here)
+                return self._play(answer, request)
+            self._claims.release(key, n)
+            found = self._claims.claim(key, n) is True
+        if found or waited > _PATIENCE_FOR_OTHERS:
+            return self._exchange(sent, request, key, n)
+        again = partial(self._ask_again, sent, request, key, n, waited + _LOOK_AGAIN)
+        return Later(_LOOK_AGAIN, again)
+
+    def _ask_again(
+        self, sent: Request, request: Request, key: str, n: int, waited: float
+    ) -> Response | Exchange | Later:
+        try:
+            with self._lock:
+                return self._claimed(sent, request, key, n, waited)
+        except CassetteError as error:
+            self._broken.append(str(error))
+            raise
+
+    def _exchange(self, sent: Request, request: Request, key: str, n: int) -> Exchange:
         if self._broken:  # what cannot be kept is not to be paid for again and again
             raise CassetteError(self._broken[0])
         self._for_writing()
@@ -176,9 +225,10 @@ class Session:
             try:
                 reservation = self._budget.reserve(sent.method, sent.url, sent.body)
             except BudgetExceeded as error:
+                self._release(key, n)
                 raise self.fail(BudgetExceeded(self._redaction.text(str(error)))) from None
         self.pins.follow(None)
-        place = {"key": key, "n": self._lookup.count(key)}
+        place = (key, n)
         request = request._replace(headers=self._redaction.headers(sent.headers))
         exchange = Exchange(sent, partial(self._keep, place, request, reservation))
         self._exchanges.add(exchange)
@@ -272,7 +322,7 @@ class Session:
 
     def _keep(
         self,
-        place: Mapping[str, Any],
+        place: tuple[str, int],
         request: Request,
         reservation: int | None,
         exchange: Exchange,
@@ -287,19 +337,30 @@ class Session:
                     f"not kept: status {exchange.status} for {request.method} {request.url}; mark "
                     "the test ember_replay(record_errors=True) to record errors"
                 )
+                self._release(*place)
                 return
             self._use_own_connection()
             row, chunks = row_of(exchange, request, self._redaction)
-            row |= {**place, "rules": self._rules.text, "test": self.test or None}
+            key, n = place
+            row |= {"key": key, "n": n, "rules": self._rules.text, "test": self.test or None}
+            file = self._for_writing()
             try:
-                number = self._for_writing().add(row, chunks)
+                number = file.add(row, chunks)
             except CassetteError as error:  # the caller has paid for its answer and gets it
                 self._broken.append(str(error))
+                self._release(key, n)
                 return
+            if self._claims is not None:
+                where = Recorded(str(file.path.resolve()), number, row["recorded_at"])
+                self._claims.record(key, n, where)
             self._count_recorded(number)
             self._tell("recorded", [number, row["recorded_at"]])
             if reservation is not None or self._sets_prices:
                 self._read(reservation)
+
+    def _release(self, key: str, n: int) -> None:
+        if self._claims is not None:
+            self._claims.release(key, n)
 
     def _count_recorded(self, number: int) -> None:
         self.recorded.add(number)
@@ -439,38 +500,38 @@ class Session:
                 self._learn()
             elif passed:
                 self._broken += self.settings.unmet_faults(self._calls)
+            self._read()
             file, self._file = self._file, None
+            keep = passed and not (self.record and file is not None and self._would_leak(file))
+            left = self._claims.leave(keep) if self._claims is not None else Left()
             if file is None:
                 return self._complain()
             try:
-                if self.record and self.recorded:
-                    self._file = file
-                    self._read()
-                    self._file = None
-                if not self.record:
-                    file.close()
-                elif not self.recorded or not passed or self._would_leak(file):
-                    self._drop(file)
+                if self.record and not (keep and file.added):
+                    self._drop(file, left)
                 elif self.record == "all":
                     replace(file, self.path, self._since)
-                else:
-                    file.close()
             finally:
                 file.close()
             return self._complain()
 
-    def _drop(self, file: CassetteFile) -> None:
-        if self.recorded:
-            self.note(f"{len(self.recorded)} new recordings dropped, the cassette is as it was")
+    def _drop(self, file: CassetteFile, left: Left) -> None:
         if self.record == "all":
             file.close()
             file.path.unlink(missing_ok=True)
         else:
+            if left.kept or left.dropped:
+                added = [each for each in file.added if each not in left.kept]
+                file.added = [*added, *left.dropped]
+                file.created, file.snapshot = False, None
             take_back(file)
+        if (dropped := len(self.recorded) - len(left.kept)) > 0:
+            self.note(f"{dropped} new recordings dropped, the cassette is as it was")
 
     def _would_leak(self, file: CassetteFile) -> bool:
         """Whether a credential that was learnt later stands in what was written before."""
-        leak = first_leak(file, self.recorded.numbers(), self._redaction)
+        numbers = [*self.recorded.numbers(), *self._adopted]
+        leak = first_leak(file, numbers, self._redaction)
         if leak is not None:
             self._broken.append(f"{self.path} is not written: {leak}")
         return leak is not None
