@@ -1,0 +1,28 @@
+"""Answers written by hand, put to Ember through the public function."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from ember.models.schemas import ChatResponse
+from tests.corpus import Player, ask
+
+DONE = "data: [DONE]\n\n"
+
+
+def result(played: Player, model: str, body: str, stream: bool = False, **headers: str) -> Any:
+    """What a call comes to that is answered with this body."""
+    played.load({"status": 200, "response_headers": headers, "response_body": body})
+    return ask(model, stream)
+
+
+def answer(played: Player, model: str, *events: Any, end: str = "") -> ChatResponse:
+    """The response to one JSON body, or to a stream of several events."""
+    if len(events) == 1 and not end:
+        got = result(played, model, json.dumps(events[0]))
+    else:
+        body = "".join(f"data: {json.dumps(event)}\n\n" for event in events)
+        got = result(played, model, body + end, True)
+    assert isinstance(got, ChatResponse), got
+    return got

@@ -1,0 +1,120 @@
+"""Answers of the Responses API that servers were seen to send and no recording holds."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from ember.exceptions import ProviderAPIError
+from tests.client.providers.answers import DONE, answer, result
+from tests.corpus import Player
+
+pytestmark = pytest.mark.filterwarnings("ignore::ember.exceptions.UnknownPriceWarning")
+
+
+def delta(said: str, kind: str = "output_text") -> Any:
+    """A piece of text."""
+    return {"type": f"response.{kind}.delta", "output_index": 0, "delta": said}
+
+
+def ended(kind: str = "completed", **response: Any) -> Any:
+    """The terminal event."""
+    whole = {"object": "response", "status": kind, "model": "m", "output": []}
+    return {"type": f"response.{kind}", "response": whole | response}
+
+
+def spoken(*texts: str) -> Any:
+    """Output items with these texts."""
+    return [{"type": "message", "content": [{"type": "output_text", "text": t}]} for t in texts]
+
+
+COUNTS = {"input_tokens": 9, "output_tokens": 4, "total_tokens": 13}
+
+
+def test_responses_terminal_event_without_output(played: Player) -> None:
+    """Where the last event has no output, the deltas are the answer (the ChatGPT backend)."""
+    events = [delta("a"), {"type": "keepalive"}, delta("b"), ended(usage=COUNTS)]
+    got = answer(played, "openai-responses/m", *events, end=DONE)
+    assert (got.text, got.finish_reason, got.usage.total_tokens) == ("ab", "stop", 13)
+
+
+def test_responses_text_that_no_delta_brought(played: Player) -> None:
+    """Text that stands in the last event only is yielded too."""
+    got = answer(played, "openai-responses/m", delta("a"), ended(output=spoken("ab", "c")))
+    assert got.text == "abc"  # and the chunks joined are the same: see ask()
+    got = result(played, "openai-responses/m", json.dumps(ended()["response"] | {
+        "output": spoken("x")}), True)  # fmt: skip
+    assert got.text == "x"
+
+
+def test_responses_that_only_kept_the_line_open(played: Player) -> None:
+    """A stream that broke off after its keepalives may be asked for again."""
+    body = 'event: keepalive\ndata: {"type":"keepalive","sequence_number":1}\n\n'
+    error = result(played, "openai-responses/m", body, True)
+    assert (error.error_type, error.retryable) == ("incomplete_stream", True)
+
+
+@pytest.mark.parametrize(
+    ("reason", "finish"),
+    [("max_output_tokens", "length"), ("content_filter", "content_filter"), ("steered", "other")],
+)
+def test_responses_incomplete(played: Player, reason: str, finish: str) -> None:
+    """An incomplete response is a whole answer with its reason, plain and streamed."""
+    details = {"incomplete_details": {"reason": reason}, "output": spoken("a")}
+    whole = {"object": "response", "status": "incomplete", **details}
+    got = answer(played, "openai-responses/m", whole)
+    assert (got.text, got.finish_reason) == ("a", finish)
+    got = answer(played, "openai-responses/m", delta("a"), ended("incomplete", **details))
+    assert (got.text, got.finish_reason) == ("a", finish)
+
+
+def test_responses_refusal(played: Player) -> None:
+    """A refusal in pieces or whole is content_filter with its words."""
+    got = answer(
+        played, "openai-responses/m", delta("N", "refusal"), delta("o", "refusal"), ended()
+    )
+    assert (got.refusal, got.finish_reason) == ("No", "content_filter")
+    part = {"type": "refusal", "refusal": "No"}
+    whole = ended(output=[{"type": "message", "content": [part]}])["response"]
+    got = answer(played, "openai-responses/m", whole)
+    assert (got.refusal, got.finish_reason) == ("No", "content_filter")
+
+
+def test_responses_without_details(played: Player) -> None:
+    """Usage without details counts; several messages are one text; output_text is a last resort."""
+    got = answer(
+        played, "openai-responses/m", ended(output=spoken("a", "b"), usage=COUNTS)["response"]
+    )
+    assert (got.text, got.usage.prompt_tokens, got.usage.cached_tokens) == ("ab", 9, 0)
+    got = answer(played, "openai-responses/m", ended(output_text="only here")["response"])
+    assert got.text == "only here"
+    got = answer(
+        played, "openai-responses/m", ended(output=spoken("a"), output_text="a")["response"]
+    )
+    assert got.text == "a"
+
+
+def test_responses_failed_in_a_plain_answer(played: Player) -> None:
+    """A failed response of status 200 raises by its code."""
+    failed = ended("failed", error={"code": "rate_limit_exceeded", "message": "slow"})["response"]
+    got = result(played, "openai-responses/m", json.dumps(failed))
+    assert isinstance(got, ProviderAPIError)
+    assert got.error_type == "rate_limit"
+
+
+def test_responses_in_the_background(played: Player) -> None:
+    """A queued response is visible as not yet an answer."""
+    queued = {"object": "response", "status": "queued", "output": [], "usage": None}
+    got = answer(played, "openai-responses/m", queued)
+    assert (got.text, got.finish_reason) == ("", "other")
+
+
+def test_responses_custom_tool(played: Player) -> None:
+    """A custom tool's call is the caller's to answer; the provider's own tools are not."""
+    output = [{"type": "custom_tool_call", "call_id": "c", "name": "sql", "input": "SELECT 1"},
+              {"type": "web_search_call", "id": "w", "status": "completed"}]  # fmt: skip
+    got = answer(played, "openai-responses/m", ended(output=output)["response"])
+    assert [(c.id, c.name, c.arguments) for c in got.tool_calls] == [("c", "sql", "SELECT 1")]
+    assert got.finish_reason == "tool_calls"

@@ -1,0 +1,142 @@
+"""Keys in recordings: none reaches the file, wherever it stood in a request or an answer."""
+# ruff: noqa: SIM117 - the tests are about `with` blocks and what happens at their ends
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+from pathlib import Path
+
+import httpx
+import pytest
+
+import ember_testing
+from tests.loopback import Received, Reply, serving
+from tests.testing.chat import client, post
+
+GONE = "http://127.0.0.1:1"  # where nothing listens: a replay does not need it
+SECRET = "sk-live-9f8e7d6c5b4a"
+
+
+class TestSecrets:
+    """No credential reaches the file, wherever it stood; matching does not notice."""
+
+    @staticmethod
+    def leaky(request: Received) -> Reply:
+        """A server that echoes the key in a header, in the body and across two pieces."""
+        key = (request.headers.get("authorization") or request.headers.get("x-k", "")).split()[-1]
+        if request.path.startswith("/stream"):
+            half = len(key) // 2
+            pieces = [f"data: your key {key[:half]}".encode(), f"{key[half:]} is bad\n\n".encode()]
+            return Reply(pieces=pieces, pause=0.03)
+        if request.path.startswith("/packed"):
+            body = gzip.compress(f'{{"error": "bad key {key}"}}'.encode())
+            return Reply(body, headers={"content-encoding": "gzip"})
+        body = f'{{"error": {{"message": "Incorrect API key provided: {key}"}}}}'.encode()
+        return Reply(body, status=401, headers={"x-echo": key, "set-cookie": "s=abcdefgh12345"})
+
+    def calls(self, url: str, key: str) -> list[httpx.Response]:
+        """A wrong key in every place."""
+        bearer = {"authorization": f"Bearer {key}"}
+        with client() as sender:
+            return [
+                sender.post(f"{url}/v1?key={key}", json={"q": 1}, headers=bearer),
+                sender.post(f"{url}/{key}/v1", json={"text": f"is {key} ok?"}, headers=bearer),
+                sender.post(f"{url}/stream", json={}, headers=bearer),
+                sender.post(f"{url}/packed", json={}, headers=bearer),
+            ]
+
+    def test_a_key_passed_in_code_is_nowhere_in_the_file(self, path: Path) -> None:
+        """Header, query, path, body, echo, stream pieces, gzip: nothing of it is written."""
+        with (
+            serving(self.leaky) as server,
+            ember_testing.cassette(path, record="new", record_errors=True) as cassette,
+        ):
+            live = self.calls(server.url, SECRET)
+            assert SECRET in live[0].text  # the program itself gets what came
+            assert len(cassette.recorded) == 4
+        content = path.read_bytes()
+        for secret in (SECRET, "abcdefgh12345", SECRET[:10]):
+            assert secret.encode() not in content
+        with ember_testing.cassette(path):
+            played = self.calls(GONE, "sk-another-key-of-ci")
+        assert [len(each.content) for each in played] == [len(each.content) for each in live]
+        assert played[0].json()["error"]["message"].endswith(": REDACTED************")
+        assert played[3].json() == {"error": "bad key REDACTED************"}
+
+    def test_a_key_of_the_environment_is_nowhere_in_the_file(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Also when it is set while the test runs and sent in a header of any name."""
+        with (
+            serving(self.leaky) as server,
+            ember_testing.cassette(path, record="new", record_errors=True),
+        ):
+            monkeypatch.setenv("SOME_PROVIDER_APIKEY", SECRET)
+            post(server.url, {"q": SECRET}, headers={"x-k": SECRET})
+        assert SECRET.encode() not in path.read_bytes()
+        monkeypatch.setenv("SOME_PROVIDER_APIKEY", "another-value-1")
+        with ember_testing.cassette(path):
+            assert post(GONE, {"q": "another-value-1"}).status_code == 401
+
+    def test_a_key_that_becomes_known_too_late_is_not_written(self, path: Path) -> None:
+        """A prompt that held a key before the key was used: the recording is refused whole."""
+        with serving() as server:
+            with ember_testing.cassette(path, record="new"):
+                post(server.url, {"q": "harmless"})
+            before = path.read_bytes()
+            with (
+                pytest.raises(ember_testing.CassetteError, match="would hold a credential") as told,
+                ember_testing.cassette(path, record="new"),
+            ):
+                post(server.url, {"q": f"my key is {SECRET}"})
+                post(server.url, {"q": 2}, headers={"x-api-key": SECRET})
+        assert path.read_bytes() == before
+        assert SECRET not in str(told.value)
+
+    def test_a_key_inside_of_base64_is_not_written(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It is not replaced there, and so the recording is refused."""
+        monkeypatch.setenv("GATEWAY_TOKEN", SECRET)
+        encoded = base64.b64encode(f"user:{SECRET}".encode()).decode()
+        with (
+            serving() as server,
+            pytest.raises(ember_testing.CassetteError, match="inside of base64"),
+            ember_testing.cassette(path, record="new"),
+        ):
+            post(server.url, {"config": encoded})
+        assert not path.exists()
+
+    def test_a_key_spelled_out_over_several_events_is_not_written(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """No piece of a stream holds it, the answer's text would: the reason says that."""
+        monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+        events = [
+            {"choices": [{"index": 0, "delta": {"content": part}}], "model": "gpt-4"}
+            for part in (SECRET[:8], SECRET[8:])
+        ]
+        pieces = [b"data: %b\n\n" % json.dumps(event).encode() for event in events]
+        pieces.append(b"data: [DONE]\n\n")
+        reply = Reply(pieces=pieces, headers={"content-type": "text/event-stream"})
+        with (
+            serving(lambda _: reply) as server,
+            pytest.raises(ember_testing.CassetteError, match="spells out over several events"),
+            ember_testing.cassette(path, record="new"),
+            client() as sender,
+        ):
+            body = {"model": "gpt-4", "stream": True}
+            sender.post(f"{server.url}/v1/chat/completions", json=body)
+        assert not path.exists()
+
+    def test_the_error_message_of_a_failed_connection_is_redacted(self, path: Path) -> None:
+        """A key in the text of an exception is replaced before it is written."""
+        with client() as sender:
+            transport = httpx.HTTPTransport(verify=False, proxy=f"http://u:{SECRET}@127.0.0.1:1")
+            with ember_testing.cassette(path, record="new"), httpx.Client(transport=transport) as c:
+                with pytest.raises(httpx.TransportError):
+                    c.post(f"{GONE}/v1", json={}, headers={"x-api-key": SECRET})
+            assert not sender.is_closed
+        assert SECRET.encode() not in path.read_bytes()
