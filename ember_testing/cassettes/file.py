@@ -30,6 +30,7 @@ from ember_testing.cassettes.rows import (
     text_columns,
 )
 from ember_testing.exceptions import CassetteError
+from ember_testing.wires.body import as_bytes
 from ember_testing.wires.exchange import COLUMNS as READ_COLUMNS
 from ember_testing.wires.exchange import Read
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from ember_testing.wires.body import Headers
 
 _EXCHANGES = 100  # of a file by other processes while it is being opened, before that is an error
+_LONGEST_SALT = 64  # bytes
 _BUSY = 60.0  # seconds to wait for another process's commit, which takes a millisecond
 _LARGEST_SNAPSHOT = 32 * 2**20  # bytes kept in memory to give back a file exactly as it was
 
@@ -74,6 +76,7 @@ class Answer(NamedTuple):
     elapsed: float | None
     headers_after: float | None
     cost_usd: float | None
+    body: bytes
     pieces: Pieces
 
 
@@ -104,7 +107,7 @@ class CassetteFile:
         self.added: list[tuple[int, str]] = []
         self.snapshot: bytes | None = None
         self.on_exchange: Callable[[Mapping[int, int]], None] = lambda _: None
-        self._wrote = self._closed = False
+        self._wrote = self._closed = self._verified = False
         self._identity: tuple[int, int] | None = None
         with LOCK:
             if written_by is not None and not path.exists():
@@ -221,7 +224,7 @@ class CassetteFile:
     @property
     def salt(self) -> bytes:
         """What the digests of redacted values begin with."""
-        return self.about().get("salt", "").encode()
+        return self.about().get("salt", "").encode()[:_LONGEST_SALT]
 
     def verify(self) -> None:
         """Look through the whole file: what is asked for may be missing because it is damaged.
@@ -229,6 +232,9 @@ class CassetteFile:
         Raises:
             CassetteError: It is damaged.
         """
+        if self._verified or not self.horizon:
+            return
+        self._verified = True
         for (sentence,) in self._read("pragma integrity_check(1)", ()):
             if sentence != "ok":
                 raise schema.damaged(self.path, sentence)
@@ -508,7 +514,8 @@ def _in_commit(path: Path) -> bool:
 def _answer(row: Mapping[str, Any]) -> Answer:
     headers, pieces = playable(row)
     fields = {name: row[name] for name in Answer._fields if name in row}
-    return Answer(**fields, headers=headers, pieces=pieces)
+    body = as_bytes(row["response_body"] or b"")
+    return Answer(**fields, headers=headers, body=body, pieces=pieces)
 
 
 def _values(call: Mapping[str, Any]) -> list[Any]:

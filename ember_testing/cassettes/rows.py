@@ -102,6 +102,7 @@ _COLUMNS: dict[str, tuple[Callable[[object], bool], bool]] = {
     "key": (_is_text, False),
     "n": (_is_count, False),
     "rules": (_is_text, False),
+    "redacted": (lambda value: value in (0, 1), False),
     "method": (_is_text, False),
     "url": (_is_address, False),
     "status": (lambda value: value in _STATUS, True),

@@ -7,6 +7,7 @@ import sqlite3
 import stat
 from contextlib import closing, suppress
 from datetime import datetime, timezone
+from hashlib import blake2b
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -34,6 +35,7 @@ CREATE TABLE calls (
   n integer not null, -- position among identical requests, from 1
   digest integer not null, -- of all other columns
   rules text not null, -- what the key compares; '' for the default
+  redacted integer not null, -- 1: the key is of a request of which less is written
   method text not null,
   url text not null,
   status integer, -- null: no response came
@@ -109,12 +111,17 @@ _HEADER = b"SQLite format 3\0"
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
+def salt_of(path: Path) -> str:
+    """The salt of a new cassette: the same for all processes that begin it at once."""
+    return blake2b(path.name.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
 def about(run: str = "", salt: str = "") -> dict[str, str]:
     """What a new file says of itself in the table `cassette`.
 
     Args:
         run: The name of the test run, where the file is shared by several tests.
-        salt: Of the file that this one will replace.
+        salt: What digests begin with: of the file that this one will replace, or `salt_of` it.
     """
     from importlib.metadata import PackageNotFoundError, version
 
@@ -124,7 +131,7 @@ def about(run: str = "", salt: str = "") -> dict[str, str]:
         ember = "unknown"
     return {
         "id": uuid4().hex,
-        "salt": salt or uuid4().hex,
+        "salt": salt,
         "run": run,
         "recorded_by": f"ember-models {ember}",
         "created_at": datetime.now(timezone.utc).isoformat(timespec="microseconds"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import base64
 import re
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,25 +11,35 @@ from ember_testing.cassettes.file import CassetteFile
 from ember_testing.cassettes.rows import COLUMNS, check_pieces, check_types, digest
 from ember_testing.exceptions import CassetteError
 from ember_testing.replay import request as matching
-from ember_testing.replay.redaction import REDACTED, Redaction, secrets_of_environment
+from ember_testing.replay.lookup import request_of
+from ember_testing.replay.redaction import Redaction
+from ember_testing.replay.secrets import REDACTED, secrets_of_environment
 from ember_testing.replay.settings import Rules
 from ember_testing.wires.body import as_bytes, decoded, headers_from_json
-from ember_testing.wires.response import Request
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
     from pathlib import Path
 
-# Keys that tell by their shape whose they are, whatever name they stand under.
+# Keys that tell by their shape whose they are, whatever name they stand under. Of the providers
+# that Ember knows, those of Cohere, Mistral, Together, SambaNova and Azure have no shape.
 _SHAPES = {
     "Anthropic key": rb"sk-ant-[A-Za-z0-9_-]{20,}",
     "OpenAI or compatible key": rb"sk-(?!ant-)(?:proj-|svcacct-|admin-|or-v1-)?[A-Za-z0-9_-]{20,}",
     "Google key": rb"AIza[0-9A-Za-z_-]{35}",
+    "Google key of the new kind": rb"AQ\.[0-9A-Za-z_-]{30,}",
     "Google OAuth token": rb"ya29\.[0-9A-Za-z_-]{20,}",
     "Groq key": rb"gsk_[A-Za-z0-9]{20,}",
     "xAI key": rb"xai-[A-Za-z0-9]{20,}",
+    "Cerebras key": rb"csk-[A-Za-z0-9]{20,}",
+    "Fireworks key": rb"fw_[A-Za-z0-9]{16,}",
+    "Together key": rb"tgp_v1_[A-Za-z0-9_-]{20,}",
     "Perplexity key": rb"pplx-[A-Za-z0-9]{20,}",
     "NVIDIA key": rb"nvapi-[A-Za-z0-9_-]{20,}",
+    "Vercel key": rb"vck_[A-Za-z0-9]{20,}",
+    "Z.ai key": rb"[0-9a-f]{32}\.[A-Za-z0-9]{16}(?![A-Za-z0-9])",
+    "Bedrock key": rb"(?:ABSK|bedrock-api-key-)[A-Za-z0-9+/=]{40,}",
+    "Voyage key": rb"pa-[A-Za-z0-9_-]{40,}",
     "Hugging Face token": rb"hf_[A-Za-z0-9]{20,}",
     "Replicate token": rb"r8_[A-Za-z0-9]{20,}",
     "GitHub token": rb"(?:gh[pousr]_[A-Za-z0-9]{30,}|github_pat_[A-Za-z0-9_]{30,})",
@@ -46,6 +56,8 @@ _PATTERN = re.compile(
     )
 )
 _NAMES = list(_SHAPES)
+_ENCODED = re.compile(rb"[A-Za-z0-9+/_-]{24,}")
+_STANDARD = bytes.maketrans(b"-_", b"+/")
 
 
 class Finding(NamedTuple):
@@ -84,17 +96,23 @@ def check_file(
             for name in file.missing_views():
                 findings.append(Finding("schema", None, name, "the view is missing"))
             values = secrets_of_environment(environment) - allowed
+            redaction = Redaction(values, file.salt)
+            issued: set[str] = set()
             for number in file.numbers():
-                findings += _call(file, number, Redaction(values), allowed)
+                findings += _call(file, number, redaction, allowed, issued)
             if not any(finding.kind == "secret" for finding in findings):
-                findings += _elsewhere(path, file, Redaction(values), allowed)
+                findings += _elsewhere(path, file, redaction, allowed)
         except CassetteError as error:
             findings.append(Finding("integrity", None, "file", str(error)))
     return findings
 
 
 def _call(
-    file: CassetteFile, number: int, redaction: Redaction, allowed: frozenset[str]
+    file: CassetteFile,
+    number: int,
+    redaction: Redaction,
+    allowed: frozenset[str],
+    issued: set[str],
 ) -> Iterator[Finding]:
     row, stored = file.unchecked(number)
     if digest([row[name] for name in COLUMNS]) != stored:
@@ -110,7 +128,8 @@ def _call(
             check_pieces(row)
         except ValueError as error:
             yield Finding("integrity", number, "calls", str(error))
-        yield from _key(row)
+        yield from _key(row, file, issued)
+        issued.update(matching.issued_ids(as_bytes(row["response_body"] or b"")))
         yield from _by_name(row, redaction)
         if row["response_raw"] is not None:
             headers = headers_from_json(row["response_headers"])
@@ -123,17 +142,18 @@ def _call(
             seen.add(secret)
 
 
-def _key(row: Mapping[str, Any]) -> Iterator[Finding]:
+def _key(row: Mapping[str, Any], file: CassetteFile, issued: Collection[str]) -> Iterator[Finding]:
     """Whether a replay would find the call."""
-    rules: dict[str, list[str]] = json.loads(row["rules"]) if row["rules"] else {}
-    request = Request(
-        row["method"],
-        row["url"],
-        headers_from_json(row["request_headers"]),
-        as_bytes(row["request_body"]),
-    )
-    chosen = {name: tuple(value) for name, value in rules.items()}
-    if matching.key(request, Rules(**chosen)) != row["key"]:
+    try:
+        rules = Rules.from_text(row["rules"])
+    except ValueError as error:
+        yield Finding("integrity", row["id"], "rules", str(error))
+        return
+    request = request_of(row)
+    # An id may have been issued in another session than the one that sent it back.
+    contexts = [matching.Context(salt=file.salt, issued=each) for each in ((), issued)]
+    found = {matching.key(request, rules, context) for context in contexts}
+    if not row["redacted"] and row["key"] not in found:
         yield Finding("schema", row["id"], "key", "is not that of its request: edited by hand?")
 
 
@@ -169,6 +189,18 @@ def _secrets(
         name = _NAMES[int(str(match.lastgroup)[1:])]
         if match.group().decode("latin-1").removeprefix("Bearer ") not in allowed:
             yield name, match.group()
+    for run in _ENCODED.findall(content):
+        yield from _in_base64(run, allowed)
+
+
+def _in_base64(run: bytes, allowed: frozenset[str]) -> Iterator[tuple[str, bytes]]:
+    """The shapes in what a row of letters says as base64, wherever in it that begins."""
+    text = run.translate(_STANDARD)
+    for start in range(4):
+        whole = text[start : start + (len(text) - start) // 4 * 4]
+        for match in _PATTERN.finditer(base64.b64decode(whole)):
+            if match.group().decode("latin-1") not in allowed:
+                yield f"{_NAMES[int(str(match.lastgroup)[1:])]} in base64", match.group()
 
 
 def _elsewhere(

@@ -12,7 +12,8 @@ from urllib.parse import quote
 from ember_testing.cli.diff import shape_of_body
 from ember_testing.exceptions import BudgetExceeded
 from ember_testing.replay.budget import Budget
-from ember_testing.replay.redaction import REDACTED, Redaction, secrets_of_environment
+from ember_testing.replay.redaction import Redaction
+from ember_testing.replay.secrets import REDACTED, secrets_of_environment
 from ember_testing.wires.body import as_bytes, as_text, headers_from_json
 from ember_testing.wires.exchange import read_row
 

@@ -106,7 +106,7 @@ sleep.watch(_leave_out)
 
 def _guard() -> None:
     session = _innermost()
-    prices.pin(session.pins.table if session is not None and session.pins else None)
+    prices.pin(session.pins if session is not None and session.pins else None)
     keys.take_out(_answerer)
     if session is None or session.record:
         tls.take_out()

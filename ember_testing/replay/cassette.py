@@ -16,10 +16,12 @@ from ember_testing.replay.settings import DEFAULT_MATCH_ON, Record, Settings
 
 if TYPE_CHECKING:
     import os
+    import re
     from collections.abc import Generator, Mapping, Sequence
 
     from ember_testing.cassettes.calls import Calls
     from ember_testing.faults import Fault
+    from ember_testing.replay.redaction import Rule
 
 
 class Cassette:
@@ -62,7 +64,9 @@ def cassette(
     record: Record | None = None,
     *,
     match_on: Sequence[str] = DEFAULT_MATCH_ON,
-    ignore: Sequence[str] = (),
+    ignore: Sequence[str | re.Pattern[str]] = (),
+    null_is_absent: bool = False,
+    redact: Sequence[str | Rule] = (),
     repeats: str = "error",
     record_errors: bool = False,
     timing: bool = False,
@@ -83,7 +87,11 @@ def cassette(
         record: None to replay only, `"new"` to record what is missing, `"all"` to record anew.
         match_on: Parts of the request that are compared: method, scheme, host, port, path, query,
             url, body, `header:NAME`.
-        ignore: JSON paths of the body that are not compared, such as `metadata.run_id`.
+        ignore: What varies and is not compared: JSON paths of the body (`metadata.run_id`),
+            `query.NAME`, `form.NAME`, `form.NAME.filename`, and patterns inside of texts.
+        null_is_absent: A null at the top of a JSON body is as good as no such key.
+        redact: What is not written down beside what is known as a credential: patterns, and
+            functions from a text to what may be written of it.
         repeats: Past the last recording of a request: `"error"`, or `"last"` to repeat it.
         record_errors: Keep recorded answers of status 400 and above.
         timing: Replay the pauses too.
@@ -112,6 +120,8 @@ def cassette(
     settings = Settings(
         match_on=match_on,
         ignore=ignore,
+        null_is_absent=null_is_absent,
+        redact=redact,
         repeats=repeats,
         record_errors=record_errors,
         timing=timing,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ember_testing.replay.request import key
+from ember_testing.replay.request import Context, issued_ids, key
 from ember_testing.wires.body import as_bytes, headers_from_json
 from ember_testing.wires.response import Request
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from ember_testing.cassettes.file import Answer, CassetteFile
     from ember_testing.replay.settings import Rules
@@ -20,8 +20,15 @@ if TYPE_CHECKING:
 def stored_requests(file: CassetteFile) -> Iterator[tuple[int, Request]]:
     """Number and request of every recording."""
     for row in file.requests():
-        headers, body = headers_from_json(row["request_headers"]), row["request_body"] or b""
-        yield row["id"], Request(row["method"], row["url"], headers, as_bytes(body))
+        yield row["id"], request_of(row)
+
+
+def request_of(row: Mapping[str, Any]) -> Request:
+    """The request of a row, as it was written down."""
+    headers, body = headers_from_json(row["request_headers"]), row["request_body"] or b""
+    # What is written has no content encoding any more.
+    plain = tuple(pair for pair in headers if pair[0].lower() != "content-encoding")
+    return Request(row["method"], row["url"], plain, as_bytes(body))
 
 
 class Lookup:
@@ -64,6 +71,11 @@ class Lookup:
             return self._find(file, key, after - 1)
         return answer
 
+    @property
+    def by_written_form(self) -> bool:
+        """Whether requests are found by what was written of them: others' rules made the keys."""
+        return self._index is not None
+
     def count(self, key: str) -> int:
         """Count a request that has no recording; returns its position among identical ones."""
         n = self.positions[key] = self.positions[key] + 1
@@ -82,6 +94,9 @@ class Lookup:
     def _by_these_rules(self, file: CassetteFile) -> dict[str, list[int]]:
         """An index in memory, for a file whose keys were made by other rules than this test's."""
         index: dict[str, list[int]] = {}
-        for number, request in stored_requests(file):
-            index.setdefault(key(request, self._rules), []).append(number)
+        issued: set[str] = set()
+        for row in file.requests():
+            found = key(request_of(row), self._rules, Context(salt=file.salt, issued=issued))
+            index.setdefault(found, []).append(row["id"])
+            issued.update(issued_ids(as_bytes(row["response_body"] or b"")))
         return index

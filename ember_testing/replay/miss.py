@@ -7,17 +7,21 @@ import heapq
 import json
 import shlex
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 from ember_testing.replay.lookup import stored_requests
 from ember_testing.replay.request import (
     LOOPBACK,
     Json,
-    canonical_body,
-    drop,
+    Number,
+    Pairs,
+    compared,
+    content_of,
+    form_of,
+    parameters,
     parsed,
 )
-from ember_testing.replay.settings import DEFAULT_RULES, Rules, split_path
+from ember_testing.replay.settings import DEFAULT_RULES, Rules
 from ember_testing.wires.response import Request
 
 if TYPE_CHECKING:
@@ -103,27 +107,31 @@ def leaves(request: Request, rules: Rules = DEFAULT_RULES) -> dict[str, Any]:
     }
     table: dict[str, Any] = {name: value for name, value in whole.items() if name in counted}
     if "query" in counted:
-        for name, text in parse_qsl(split.query, keep_blank_values=True):
-            table[f"?{name}"] = text
+        table |= {f"?{name}": text for name, text in parameters(request.url, rules)}
     for part in rules.match_on:
         if part.startswith("header:"):
             table[part] = request.header(part[len("header:") :].lower())
     if "body" not in counted:
         return table
-    found, value = parsed(request.body)
+    body = content_of(request)
+    found, value = parsed(body)
     if found:
-        for path in rules.ignore:
-            drop(value, split_path(path))
-        table.update(_walk(value, ""))
-    elif request.body:
-        table["body"] = canonical_body(request)
+        table.update(_walk(compared(value, rules), ""))
+    elif (fields := form_of(body, request.header("content-type"), rules)) is not None:
+        for name, head, content in fields:
+            table[f"form.{name}"] = (head + content.decode("utf-8", "backslashreplace")).strip()
+    elif body:
+        table["body"] = body.decode("utf-8", "backslashreplace")
     return table
 
 
-def _walk(value: Json, path: str) -> Iterator[tuple[str, Json]]:
+def _walk(value: Json, path: str) -> Iterator[tuple[str, Any]]:
     if isinstance(value, dict) and value:
         for name, item in value.items():
             yield from _walk(item, f"{path}.{name}" if path else name)
+    elif isinstance(value, Pairs):
+        for place, (name, item) in enumerate(value.pairs, 1):
+            yield from _walk(item, f"{path}.{name}#{place}" if path else f"{name}#{place}")
     elif isinstance(value, list) and value:
         for index, item in enumerate(value):
             yield from _walk(item, f"{path}[{index}]")
@@ -230,7 +238,7 @@ def differences(
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
+    text = value.text if isinstance(value, Number) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

@@ -8,65 +8,116 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, overload
+
+from ember_testing.cassettes.schema import damaged
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterator
     from datetime import datetime
 
     from ember.pricing.cost import Charge
     from ember.pricing.snapshot import Prices
+    from ember_testing.cassettes.file import CassetteFile
 
     Noted = list[tuple[Charge, str]]
 
 
 class Pins:
-    """A cassette's prices, following the calls that are played.
+    """A cassette's prices; which are in force tells the recording whose answer is being read.
+
+    Two streams may be open at once, each with its own: as its pieces are handed out, in whatever
+    thread or task reads them, its recording is noted there.
 
     Args:
-        rows: The columns of `schema.PRICES`, sorted by `since`.
+        rows: The columns of the table `prices`, sorted by `since`.
 
-    Attributes:
-        table: What is in force; the same object throughout, changed in place.
+    Raises:
+        ValueError: They hold what are no prices.
     """
 
     def __init__(self, rows: Sequence[tuple[Any, ...]] = ()) -> None:
-        self.table: dict[Charge, Prices] = {}
-        self._rows: list[tuple[int, Charge, Prices]] = []
+        self._prices: dict[Charge, list[tuple[int, Prices]]] = {}
+        self._last: int | None = None
         if rows:
             from ember.pricing.cost import Charge  # imported late: it loads part of Ember
 
-            self._rows = [(row[0], Charge(*row[1:5]), prices_from_text(row[5])) for row in rows]
-        self._changes = len({charge for _, charge, _ in self._rows}) < len(self._rows)
-        if not self._changes:
-            self.table = {charge: prices for _, charge, prices in self._rows}
-        self._off = False
+            for since, *charge, text in rows:
+                prices = prices_from_text(text)
+                self._prices.setdefault(Charge(*charge), []).append((since, prices))
 
     def __bool__(self) -> bool:
-        return bool(self._rows)
+        return bool(self._prices)
 
     def follow(self, number: int | None) -> None:
         """The next answer is that of this recording; None for a live one, charged as of today."""
-        if not self._rows or (not self._changes and not self._off and number is not None):
-            return
-        self._off = number is None
-        self.table.clear()
-        if number is not None:
-            self.table.update(
-                {charge: prices for since, charge, prices in self._rows if since <= number}
-                if self._changes
-                else {charge: prices for _, charge, prices in self._rows}
-            )
+        self._last = number
+        if self._prices:
+            _reading.set((self, number))
+
+    def get(self, charge: Charge) -> Prices | None:
+        """The prices of a charge in the answer that is being read."""
+        owner, number = _reading.get() or (None, None)
+        if owner is not self:  # it is read elsewhere than its pieces were taken
+            number = self._last
+        found = None
+        for since, prices in self._prices.get(charge, ()):
+            if number is not None and since <= number:
+                found = prices
+        return found
+
+    def following(self, number: int, pieces: Sequence[bytes]) -> Sequence[bytes]:
+        """The pieces of a recorded answer, whose prices are in force where they are taken."""
+        return _Followed(self, number, pieces) if self._prices else pieces
+
+
+def pins_of(file: CassetteFile) -> Pins:
+    """The prices that a cassette holds.
+
+    Raises:
+        CassetteError: They are damaged.
+    """
+    try:
+        return Pins(file.prices())
+    except (ValueError, TypeError, RecursionError) as error:
+        raise damaged(file.path, error) from None
+
+
+_reading: ContextVar[tuple[Pins, int | None] | None] = ContextVar("reading", default=None)
+
+
+class _Followed(Sequence[bytes]):
+    def __init__(self, pins: Pins, number: int, pieces: Sequence[bytes]) -> None:
+        self._pins = pins
+        self._number = number
+        self._pieces = pieces
+
+    def __iter__(self) -> Iterator[bytes]:
+        for piece in self._pieces:
+            self._pins.follow(self._number)
+            yield piece
+        self._pins.follow(self._number)
+
+    def __len__(self) -> int:
+        return len(self._pieces)
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[bytes]: ...
+    def __getitem__(self, index: int | slice) -> bytes | Sequence[bytes]:
+        return self._pieces[index]
 
 
 class _Lookup:
     """Ember's look-up of prices, with pinned prices before it and notes taken after it."""
 
     def __init__(self) -> None:
-        self.pins: Mapping[Charge, Prices] | None = None
+        self.pins: Pins | None = None
         self._notes: ContextVar[Noted | None] = ContextVar("notes", default=None)
         self._lock = threading.Lock()
         self._users = 0
@@ -120,12 +171,8 @@ noted = _lookup.noted
 """Collect what is charged inside the block: the charge, and its prices as JSON text."""
 
 
-def pin(pins: Mapping[Charge, Prices] | None) -> None:
-    """Charge at these prices from now on, before any other, in every thread; None for Ember's own.
-
-    Args:
-        pins: May be changed afterwards: it is looked at with each call.
-    """
+def pin(pins: Pins | None) -> None:
+    """Charge at these prices from now on, in every thread; None for Ember's own."""
     before, _lookup.pins = _lookup.pins, pins
     if before is None and pins is not None:
         _lookup.put_in()
@@ -142,7 +189,10 @@ def prices_from_text(text: str) -> Prices:
     prices: object = json.loads(text)
     if not isinstance(prices, dict):
         raise ValueError(f"prices {text!r}: expected an object")
-    return {name: _exact(rate) for name, rate in cast("dict[str, Any]", prices).items()}
+    try:
+        return {name: _exact(rate) for name, rate in cast("dict[str, Any]", prices).items()}
+    except ArithmeticError as error:
+        raise ValueError(f"prices {text!r}: {error!r}") from None
 
 
 def _exact(value: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ember_testing.wires.body import as_bytes, as_text, cut_alike, decoded, headers_to_json
+from ember_testing.wires.body import as_bytes, as_text, decoded, headers_to_json
 from ember_testing.wires.exchange import COLUMNS
 
 if TYPE_CHECKING:
@@ -60,19 +60,27 @@ def row_of(
 def _response(exchange: Exchange, redaction: Redaction) -> tuple[Headers, Chunks, bytes]:
     """Headers, pieces and decoded body, redacted."""
     headers, chunks = redaction.headers(exchange.headers), exchange.chunks
-    raw = b"".join(data for _, data in chunks)
-    plain = decoded(exchange.headers, raw)
-    body = redaction.response_body(plain)
-    if plain is not raw and body != plain:
-        # A credential inside a compressed body: only the decoded one can be kept without it.
-        dropped = ("content-encoding", "content-length")
-        headers = tuple(pair for pair in headers if pair[0].lower() not in dropped)
-        headers += (("content-length", str(len(body))),)
-        return headers, [(chunks[0][0], body)], body
-    if plain is not raw or body == raw:  # compressed without a credential, or plain without
+    raw = [data for _, data in chunks]
+    whole = b"".join(raw)
+    plain = decoded(exchange.headers, whole)
+    if plain is whole:
+        body, pieces = redaction.response(whole, raw)
+        if len(body) != len(whole):
+            headers = _with_length(headers, len(body))
+        return headers, [(at, piece) for (at, _), piece in zip(chunks, pieces, strict=True)], body
+    body, pieces = redaction.response(plain, [plain])
+    if body == plain:
         return headers, chunks, body
-    pieces = cut_alike(body, [data for _, data in chunks])
-    return headers, [(at, piece) for (at, _), piece in zip(chunks, pieces, strict=True)], body
+    # A secret inside a compressed body: only the decoded one can be kept without it.
+    headers = tuple(pair for pair in headers if pair[0].lower() != "content-encoding")
+    return _with_length(headers, len(body)), [(chunks[0][0], body)], body
+
+
+def _with_length(headers: Headers, length: int) -> Headers:
+    return tuple(
+        (name, str(length)) if name.lower() == "content-length" else (name, value)
+        for name, value in headers
+    )
 
 
 def first_leak(file: CassetteFile, numbers: Sequence[int], redaction: Redaction) -> str | None:

@@ -1,201 +1,112 @@
-"""What is never written down: credentials, by value and by name. Pure functions, no I/O.
+"""What is never written down: secrets by value, by name, and by a user's own rules. Pure, no I/O.
 
-By value: whatever the environment holds under a name that says it is a credential, and whatever a
-request carried as one, wherever else it turns up (a body, an echo in an error text, a URL).
-By name: credential headers, query parameters, JSON and form fields.
+By value: whatever `secrets.py` finds in the environment and in a request, wherever else it turns up
+(a body, an echo in an error text, a URL). By name: credential headers, query parameters, JSON and
+form fields. By rule: what the marker's `redact=` and the ini option `ember_redact` say.
 
-In a response every replacement has the length of what it replaces, so that content lengths and the
-boundaries of stream pieces stay exact. A request is written with one fixed word instead, so that it
-matches the same request made with another key. A name alone never loses its value when that is not
-a string: a tool schema's property called `api_key` is an object and stays as it is.
+In a response every replacement by value or name has the length of what it replaces, so that content
+lengths and the boundaries of stream pieces stay exact. In a request a value outside of a credential
+position is followed by a salted digest: a request with another value is another one. A name alone
+never loses a value that is a schema: a tool's property called `api_key` stays as it is.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
+import importlib
+import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING
-from urllib.parse import unquote_plus
+from hashlib import blake2b
+from typing import TYPE_CHECKING, TypeAlias
+from urllib.parse import quote, unquote, unquote_plus, urlsplit
+
+from ember_testing.replay.secrets import (
+    REDACTED,
+    SHORTEST_SECRET,
+    is_credential_header,
+    is_credential_name,
+    is_provider,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from ember_testing.wires.body import Headers
 
-REDACTED = "REDACTED"
-SHORTEST_SECRET = 8
-"""Characters. Anything shorter ("test", "x") would be found inside ordinary words."""
+Rule: TypeAlias = "re.Pattern[str] | Callable[[str], str]"
+"""A pattern whose matches are replaced, or a function from a text to what may be written of it."""
 
-_ENVIRONMENT = re.compile(
-    r"(?:^|_)(?:API_?KEYS?|KEYS?|TOKENS?|SECRETS?|PASSWORDS?|PASSWD|CREDENTIALS?|BEARER|PAT|AUTH)"
-    r"(?:_|$)|(?:APIKEY|TOKEN|SECRET|PASSWORD)(?:_|$)",
-    re.IGNORECASE,
+# Names of JSON fields, however they are joined: api_key, apiKey, API-KEY.
+_SURE = rb"""
+  (?:[a-z0-9_.-]*?)(?:api|access|secret|secret[_-]?access|private|signing|encryption|account|master|
+    service[_-]?role|subscription|license|shared[_-]?access)[_-]?key
+| (?:[a-z0-9_.-]*[_.-])?(?:access|refresh|id|auth|session|bearer|security|sas|oauth|api|bot|
+    personal[_-]?access|csrf|xsrf|jwt|service|deploy|webhook|device|registration|user|app|
+    authorization)[_-]?token
+| (?:[a-z0-9_.-]*?)(?:client|consumer|webhook|app|api|shared|signing|hmac)[_-]?secret
+| (?:[a-z0-9_.-]*-)?authorization | connection[_-]?string
+"""
+# In a model's answer these may be what it was asked for.
+_LIKELY = rb"(?:[a-z0-9_.-]*[_.-])?(?:password|passwd|pwd|passphrase|secret|credentials?|jwt)"
+_VALUE = rb'(?!REDACTED)(?:[^"\\]|\\.){%d,}' % SHORTEST_SECRET
+
+
+def _fields(names: bytes) -> re.Pattern[bytes]:
+    """What finds such a field's value: in JSON, in JSON inside of a JSON text, in an object."""
+    # Backslashes before the quotes tell how deep a document lies in another one's text.
+    return re.compile(
+        rb"""
+        "(?:%(names)b)"\s*:\s*
+          (?:\{[^{}]{0,300}?"(?:value|secret|token|key)"\s*:\s*)?"(?P<value>%(value)b)(?=")
+        |
+        (?P<quote>\\+")(?:%(names)b)(?P=quote)\s*:\s*
+          (?P=quote)(?P<inner>(?!REDACTED)(?:(?!(?<!\\)(?P=quote)).){%(shortest)d,}?)
+          (?=(?<!\\)(?P=quote))
+        """
+        % {b"names": names, b"value": _VALUE, b"shortest": SHORTEST_SECRET},
+        re.VERBOSE | re.IGNORECASE | re.DOTALL,
+    )
+
+
+_SURE_FIELD = _fields(_SURE)
+_ANY_FIELD = _fields(_SURE + b"|" + _LIKELY)
+_FORM_NAME = re.compile((_SURE + b"|" + _LIKELY + b"|assertion").decode(), re.X | re.I)
+_FIELD_WORDS = re.compile(rb'(?:key|token|secret|authorization|string)\\*"', re.I)
+_ANY_FIELD_WORDS = re.compile(
+    rb'(?:key|token|secret|authorization|string|passw(?:or)?d|pwd|passphrase|credentials?|jwt)\\*"',
+    re.I,
 )
-_HOLDS_THE_VALUE = re.compile(r"(?:API_?KEY|ACCESS_KEY|TOKEN|SECRET|PASSWORD)$", re.IGNORECASE)
-# Words as they stand between the hyphens and underscores of a header or a query parameter.
-# "tokens" is not among them: x-ratelimit-remaining-tokens is a figure that programs read.
-_NAME_WORDS = frozenset(
-    [
-        "apikey",
-        "auth",
-        "authorization",
-        "bearer",
-        "cookie",
-        "credential",
-        "credentials",
-        "jwt",
-        "key",
-        "passwd",
-        "password",
-        "pwd",
-        "secret",
-        "sig",
-        "signature",
-        "token",
-    ]
-)
-# Names made of those words that hold no credential, and that tell one request from another.
-_HARMLESS = re.compile(
-    r"^(?:idempotency[-_]key|(?:next|page|continuation|cursor)[-_]?token)$", re.I
-)
-# The names whose value is a credential for certain, and is looked for everywhere else too.
-_CERTAIN = re.compile(
-    r"^(?:proxy-)?authorization$|(?:^|[-_])(?:api[-_]?key|access[-_]?token|auth[-_]?token|"
-    r"security[-_]token|secret|password|subscription-key)$|^(?:key|token|sig)$|-auth(?:orization)?$",
-    re.IGNORECASE,
-)
-_FIELDS = [
-    "api_key",
-    "apiKey",
-    "apikey",
-    "api-key",
-    "x-api-key",
-    "access_token",
-    "accessToken",
-    "refresh_token",
-    "refreshToken",
-    "id_token",
-    "idToken",
-    "client_secret",
-    "clientSecret",
-    "secret_key",
-    "secretKey",
-    "secret_access_key",
-    "secretAccessKey",
-    "aws_secret_access_key",
-    "session_token",
-    "sessionToken",
-    "auth_token",
-    "authToken",
-    "authorization",
-    "Authorization",
-    "authorization_token",
-    "private_key",
-    "privateKey",
-    "bearer_token",
-]
-# How all of those end: a body in which none of these stands needs no search.
-_FIELD_ENDS = (b'ey"', b'oken"', b'ecret"', b'uthorization"')
-_JSON_FIELD = re.compile(
-    rb'("(?:' + b"|".join(re.escape(name.encode()) for name in _FIELDS) + rb')"\s*:\s*")'
-    rb'((?:[^"\\]|\\.){%d,})(?=")' % SHORTEST_SECRET
-)
-_FORM_FIELDS = frozenset(name.lower() for name in _FIELDS) | {"password", "assertion"}
-_SCHEME = re.compile(r"^(?:bearer|basic|token|apikey|digest)\s+", re.IGNORECASE)
 _USERINFO = re.compile(r"(?<=//)([^/@?#]*)@")
+_COOKIE = re.compile(r"^([^=;]*=)([^;]+)")
+_TEXT_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _NEVER_ESCAPED = re.compile("[A-Za-z0-9._~-]+")
 
 
-@lru_cache(maxsize=512)
-def is_credential_name(name: str) -> bool:
-    """Whether a header or query parameter of this name holds a credential."""
-    words = re.split(r"[-_]", name.lower())
-    return not _HARMLESS.match(name) and not _NAME_WORDS.isdisjoint(words)
+def rule_of(given: str | Rule) -> Rule:
+    """A user's rule: a pattern, a function, `function:MODULE:NAME`, or a pattern's text.
 
-
-@lru_cache(maxsize=512)
-def _is_certain_name(name: str) -> bool:
-    return bool(_CERTAIN.search(name))
-
-
-@lru_cache(maxsize=16)
-def _credential_variables(names: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(name for name in names if _ENVIRONMENT.search(name))
-
-
-def _could_be_secret(value: str) -> bool:
-    # A sentence or an address would be torn out of bodies in which it stands for itself.
-    return (
-        len(value) >= SHORTEST_SECRET
-        and value != REDACTED  # a recording that is sent again, or imported
-        and not value.startswith(("http://", "https://"))
-        and len(value.split()) == 1
-    )
-
-
-def _is_path(name: str, value: str) -> bool:
-    # $SSH_AUTH_SOCK, $SSL_KEY_FILE. A key in base64 may begin with a slash as well.
-    return value.startswith(("/", "~")) and not _HOLDS_THE_VALUE.search(name)
-
-
-def secrets_of_environment(
-    environment: Mapping[str, str], names: tuple[str, ...] | None = None
-) -> frozenset[str]:
-    """The values of all variables whose name says that they are credentials.
-
-    Args:
-        environment: Usually `os.environ`.
-        names: Its names, should the caller have them: os.environ decodes each anew.
+    Raises:
+        ValueError: It is none of these.
     """
-    # By name first: os.environ decodes a value each time it is asked for it.
-    found = [
-        (name, environment[name]) for name in _credential_variables(names or tuple(environment))
-    ]
-    return frozenset(
-        value for name, value in found if _could_be_secret(value) and not _is_path(name, value)
-    )
-
-
-def secrets_of_request(url: str, headers: Iterable[tuple[str, str]]) -> frozenset[str]:
-    """The credentials that a request carries in places made for them.
-
-    Args:
-        url: The whole URL, its query string and user part included.
-        headers: Name and value pairs.
-    """
-    sent = [value for name, value in headers if _is_certain_name(name)]
-    found = [_SCHEME.sub("", value) for value in sent]
-    found += [password for value in sent if (password := _password_of_basic(value))]
-    if "?" in url or "@" in url:
-        found += _secrets_of_url(url)
-    return frozenset(value for value in found if _could_be_secret(value))
-
-
-def _password_of_basic(value: str) -> str:
-    """The password in a header of Basic authorization; "" where it is none."""
-    scheme, _, rest = value.partition(" ")
-    if scheme.lower() != "basic":
-        return ""
+    if not isinstance(given, str):
+        if isinstance(given, re.Pattern) or callable(given):
+            return given
+        raise ValueError(f"redact={given!r}: expected a pattern or a function of a text")
+    kind, _, rest = given.partition(":")
     try:
-        plain = base64.b64decode(rest.strip(), validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError):
-        return ""
-    return plain.partition(":")[2]
-
-
-@lru_cache(maxsize=256)
-def _secrets_of_url(url: str) -> tuple[str, ...]:
-    pairs = (part.partition("=") for part in url.partition("?")[2].partition("#")[0].split("&"))
-    found = [
-        unquote_plus(value) for name, _, value in pairs if _is_certain_name(unquote_plus(name))
-    ]
-    if userinfo := _USERINFO.search(url):
-        found.append(unquote_plus(userinfo.group(1).partition(":")[2]))
-    return tuple(found)
+        if kind == "function":
+            module, _, name = rest.partition(":")
+            function: Callable[[str], str] = getattr(importlib.import_module(module), name)
+            return function
+        return re.compile(given)
+    except (re.error, ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"redact={given!r}: {error}; expected a regular expression, or function:MODULE:NAME"
+        ) from None
 
 
 def _spelled(character: str) -> bytes:
@@ -240,24 +151,33 @@ def _in_base64(value: str) -> frozenset[bytes]:
     return frozenset(found)
 
 
-def _may_hold_field(body: bytes) -> bool:
-    a, b, c, d = _FIELD_ENDS
-    return a in body or b in body or c in body or d in body
+def _word(length: int) -> str:
+    return REDACTED.ljust(length, "*")[:length]
 
 
-def _same_length(match: re.Match[bytes]) -> bytes:
-    return REDACTED.encode().ljust(len(match.group()), b"*")[: len(match.group())]
+def without(values: frozenset[str], content: bytes) -> bytes:
+    """Bytes in which each of these values is one fixed word, however it is escaped."""
+    fragments, pattern = _search(values)
+    if any(fragment in content for fragment in fragments):
+        return pattern.sub(REDACTED.encode(), content)
+    return content
 
 
 @dataclass(frozen=True, slots=True)
 class Redaction:
-    """Replaces the given secret values, and whatever stands under a credential's name.
+    """Replaces the given secret values, whatever stands under a credential's name, and by rule.
 
     Attributes:
         values: The secrets known so far.
+        salt: What the digests begin with.
+        rules: The user's own.
+        variables: For a value of the environment, the variable that holds it.
     """
 
     values: frozenset[str] = frozenset()
+    salt: bytes = b""
+    rules: tuple[Rule, ...] = ()
+    variables: Mapping[str, str] = field(default_factory=dict[str, str], repr=False, compare=False)
     _fragments: tuple[bytes, ...] = field(init=False, repr=False)
     _pattern: re.Pattern[bytes] = field(init=False, repr=False)
 
@@ -269,10 +189,12 @@ class Redaction:
     def __repr__(self) -> str:
         return f"Redaction({len(self.values)} values)"  # the values themselves are the secret
 
-    def also(self, values: Iterable[str]) -> Redaction:
+    def also(self, values: Iterable[str], variables: Mapping[str, str] | None = None) -> Redaction:
         """This redaction with more values; itself when it knows them already."""
         more = self.values.union(values)
-        return self if more == self.values else Redaction(more)
+        if more == self.values:
+            return self
+        return Redaction(more, self.salt, self.rules, {**self.variables, **(variables or {})})
 
     def holds_secret(self, content: bytes) -> bool:
         """Whether a known value stands in these bytes, in any spelling that is replaced."""
@@ -288,78 +210,237 @@ class Redaction:
         """
         return any(inner in content for value in self.values for inner in _in_base64(value))
 
+    def variables_in(self, content: bytes) -> list[str]:
+        """The variables of the environment whose values stand in these bytes."""
+        if not self.holds_secret(content):
+            return []
+        found = [
+            name
+            for value, name in self.variables.items()
+            if _search(frozenset([value]))[1].search(content)
+        ]
+        return sorted(found)
+
+    def digest(self, value: str | bytes) -> str:
+        """What stands for a value outside of a credential position: equal for equal values."""
+        content = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
+        return f"{REDACTED}-{blake2b(content, key=self.salt, digest_size=8).hexdigest()}"
+
     def request_body(self, body: bytes, content_type: str = "") -> bytes:
-        """A request body with each credential replaced by one fixed word.
+        """A request body as it may be written.
 
         Args:
             body: The bytes that are sent.
             content_type: Tells a form from JSON.
         """
+        if self.rules:
+            body = self._by_rules(body, lambda match: self.digest(match.group()))[0]
         if self.holds_secret(body):
             body = self._pattern.sub(REDACTED.encode(), body)
-        if _may_hold_field(body):
-            body = _JSON_FIELD.sub(rb"\1" + REDACTED.encode(), body)
+        if _ANY_FIELD_WORDS.search(body):
+            body = _with_values(_ANY_FIELD, body, lambda value: self.digest(value).encode())
         if "form-urlencoded" in content_type:
-            body = _without_credentials(body.decode("latin-1"), _FORM_FIELDS).encode("latin-1")
+            form = _with_parameters(
+                body.decode("latin-1"), lambda name: bool(_FORM_NAME.fullmatch(name)), self.digest
+            )
+            body = form.encode("latin-1")
         return body
 
     def response_body(self, body: bytes) -> bytes:
-        """A response body with each credential replaced by as many other bytes."""
+        """A response body with each credential replaced by as many other bytes; not by rules."""
         if self.holds_secret(body):
-            body = self._pattern.sub(_same_length, body)
-        if _may_hold_field(body):
-            body = _JSON_FIELD.sub(
-                lambda match: match.group(1) + REDACTED.encode().ljust(len(match.group(2)), b"*"),
-                body,
-            )
+            body = self._pattern.sub(lambda match: _word(len(match.group())).encode(), body)
+        if _FIELD_WORDS.search(body):
+            body = _with_values(_SURE_FIELD, body, lambda value: _word(len(value)).encode())
         return body
+
+    def response(self, body: bytes, pieces: Sequence[bytes]) -> tuple[bytes, list[bytes]]:
+        """A response body as it may be written, and cut where its pieces were.
+
+        Args:
+            body: All of it, without content encoding.
+            pieces: The same bytes as they came.
+        """
+        kept = self.response_body(body)
+        edits: list[tuple[int, int, bytes]] = []
+        if self.rules:
+            kept, edits = self._by_rules(kept, lambda match: _word(len(match.group())))
+        return kept, _recut(kept, [len(piece) for piece in pieces], edits)
+
+    def _by_rules(
+        self, body: bytes, replacement: Callable[[re.Match[str]], str]
+    ) -> tuple[bytes, list[tuple[int, int, bytes]]]:
+        """A body by the user's rules: its JSON texts one by one, else as a whole."""
+        text = body.decode("utf-8", "surrogateescape")
+        tokens = list(_TEXT_TOKEN.finditer(text)) if _is_json_like(text) else []
+        if not tokens:
+            spans = [(0, len(text), self.by_rules(text, replacement))] if text else []
+        else:
+            spans = [
+                (match.start(), match.end(), self._token(match.group(), replacement))
+                for match in tokens
+            ]
+        kept: list[bytes] = []
+        edits: list[tuple[int, int, bytes]] = []
+        at = place = 0
+        for start, end, new in spans:
+            before = text[at:start].encode("utf-8", "surrogateescape")
+            old = text[start:end].encode("utf-8", "surrogateescape")
+            written = new.encode("utf-8", "surrogateescape")
+            place += len(before)
+            if old != written:
+                edits.append((place, place + len(old), written))
+            kept += [before, written]
+            place += len(old)
+            at = end
+        kept.append(text[at:].encode("utf-8", "surrogateescape"))
+        return b"".join(kept), edits
+
+    def _token(self, token: str, replacement: Callable[[re.Match[str]], str]) -> str:
+        try:
+            value: str = json.loads(token, strict=False)
+        except ValueError:
+            return token
+        new = self.by_rules(value, replacement)
+        return token if new == value else json.dumps(new, ensure_ascii=token.isascii())
+
+    def by_rules(self, text: str, replacement: Callable[[re.Match[str]], str] | None = None) -> str:
+        """A text by the user's rules alone."""
+        for rule in self.rules:
+            if isinstance(rule, re.Pattern):
+                text = rule.sub(replacement or (lambda match: self.digest(match.group())), text)
+            else:
+                text = rule(text)
+        return text
 
     def text(self, text: str) -> str:
         """A sentence, such as an exception's message, without known values."""
-        return self.request_body(text.encode("utf-8", "surrogatepass")).decode(
-            "utf-8", "surrogatepass"
-        )
+        content = self.by_rules(text).encode("utf-8", "surrogatepass")
+        if self.holds_secret(content):
+            content = self._pattern.sub(REDACTED.encode(), content)
+        return content.decode("utf-8", "surrogatepass")
 
-    def url(self, url: str) -> str:
-        """A URL without the credentials of its query string and user part, and without values."""
-        return (
-            self.text(_url_without_credentials(url))
-            if self.values
-            else (_url_without_credentials(url))
-        )
+    def url(self, url: str, *, compared: bool = True) -> str:
+        """A URL as it may be written.
 
-    def headers(self, headers: Iterable[tuple[str, str]]) -> Headers:
-        """Header pairs in their order, credentials replaced by one fixed word."""
-        pairs = [
-            (name, REDACTED)
-            if is_credential_name(name)
-            else (name, _url_without_credentials(value))
-            if "?" in value and name.lower() == "location"
-            else (name, value)
-            for name, value in headers
-        ]
+        Args:
+            url: The whole URL.
+            compared: Whether it is a request's own, so that values are told apart.
+        """
+        url = _USERINFO.sub(f"{REDACTED}@", url)
+        path, mark, rest = url.partition("?")
+        if mark:
+            query, hash_mark, fragment = rest.partition("#")
+            query = _with_parameters(query, is_credential_name, self._digest_for(url, compared))
+            if self.rules:
+                query = "&".join(self._parameter(part) for part in query.split("&"))
+            url = path + mark + query + hash_mark + self._fragment(fragment)
+        elif "#" in url:
+            path, hash_mark, fragment = url.partition("#")
+            url = path + hash_mark + self._fragment(fragment)
+        return self.text(url) if self.values or self.rules else url
+
+    def _digest_for(self, url: str, compared: bool) -> Callable[[str], str]:
+        # A provider's key is one key like another; elsewhere `key` may be any name.
+        return self.digest if compared and not is_provider(_host(url)) else lambda _: REDACTED
+
+    def _fragment(self, fragment: str) -> str:
+        return _with_parameters(fragment, is_credential_name, lambda _: REDACTED)
+
+    def _parameter(self, part: str) -> str:
+        name, mark, value = part.partition("=")
+        plain = unquote_plus(value)
+        new = self.by_rules(plain)
+        return part if new == plain else name + mark + quote(new, safe="")
+
+    def headers(self, headers: Iterable[tuple[str, str]], compared: str = "") -> Headers:
+        """Header pairs in their order, as they may be written.
+
+        Args:
+            headers: Name and value pairs.
+            compared: Names that the rules compare, in lower case with a space on each side.
+        """
+        pairs = [(name, self._header(name, value, compared)) for name, value in headers]
         every = "\n".join([value for _, value in pairs])
-        if not self.holds_secret(every.encode("utf-8", "surrogatepass")):
+        if not self.rules and not self.holds_secret(every.encode("utf-8", "surrogatepass")):
             return tuple(pairs)
         return tuple([(name, self.text(value)) for name, value in pairs])
 
+    def _header(self, name: str, value: str, compared: str) -> str:
+        lower = name.lower()
+        if lower == "set-cookie":
+            return _COOKIE.sub(rf"\g<1>{REDACTED}", value)
+        if is_credential_name(name):
+            if f" {lower} " in compared and not is_credential_header(name):
+                return self.digest(value)
+            return REDACTED
+        is_address = lower in ("location", "content-location")
+        return self.url(value, compared=False) if is_address else value
 
-@lru_cache(maxsize=512)
-def _url_without_credentials(url: str) -> str:
-    url = _USERINFO.sub(f"{REDACTED}@", url)
-    path, mark, rest = url.partition("?")
-    if not mark:
-        return url
-    query, hash_mark, fragment = rest.partition("#")
-    return path + mark + _without_credentials(query, None) + hash_mark + fragment
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
 
 
-def _without_credentials(query: str, names: frozenset[str] | None) -> str:
+def _is_json_like(text: str) -> bool:
+    start = text.lstrip()[:6]
+    return start.startswith(("{", "[", '"', "data:", "event:", "id:", ":"))
+
+
+def _with_values(
+    pattern: re.Pattern[bytes], body: bytes, replacement: Callable[[bytes], bytes]
+) -> bytes:
+    """A body in which the values of these fields are replaced."""
+
+    def replaced(match: re.Match[bytes]) -> bytes:
+        name = "value" if match["value"] is not None else "inner"
+        start, end = match.start(name) - match.start(), match.end(name) - match.start()
+        whole = match.group()
+        return whole[:start] + replacement(whole[start:end]) + whole[end:]
+
+    return pattern.sub(replaced, body)
+
+
+def _with_parameters(
+    query: str, is_secret: Callable[[str], bool], replacement: Callable[[str], str]
+) -> str:
     """A query string or form with its credentials' values replaced, all else byte for byte."""
+    if "=" not in query:
+        return query
     kept: list[str] = []
     for part in query.split("&"):
         name, mark, value = part.partition("=")
-        plain = unquote_plus(name)
-        secret = plain.lower() in names if names is not None else is_credential_name(plain)
-        kept.append(name + mark + REDACTED if secret and value else part)
+        plain = unquote(value)
+        hidden = value and not plain.startswith(REDACTED) and is_secret(unquote_plus(name))
+        kept.append(name + mark + replacement(plain) if hidden else part)
     return "&".join(kept)
+
+
+def _recut(
+    body: bytes, sizes: Sequence[int], edits: Sequence[tuple[int, int, bytes]]
+) -> list[bytes]:
+    """An edited body, cut where pieces of these sizes of the old one ended.
+
+    Args:
+        body: The new bytes.
+        sizes: Of the old pieces.
+        edits: Start and end in the old bytes, and what stands there now; in order.
+    """
+    cut: list[bytes] = []
+    start = old = 0
+    for size in sizes:
+        old += size
+        new = old
+        for first, last, written in edits:
+            if last <= old:
+                new += len(written) - (last - first)
+            elif first < old:
+                new += min(0, len(written) - (old - first))
+        cut.append(body[start:new])
+        start = max(start, new)
+    if cut and start < len(body):
+        cut[-1] += body[start:]
+    return cut

@@ -1,8 +1,14 @@
-"""Which requests are the same. Pure functions, no I/O.
+r"""Which requests are the same. Pure functions, no I/O.
 
-A request is compared in canonical form: JSON by value (key order, white space and number spelling
-do not count), a query by its sorted pairs, a multipart body without its random boundary, a loopback
-server without its port, which is another one in every run. Credentials were replaced before.
+1. A credential position (an authorization header, cookies, a known provider's key header or key
+   parameter, the exact value of a variable that Ember or a vendor's package reads its key from) is
+   equal whatever its value.
+2. Everything else compares by its original, also where what is written is redacted.
+3. JSON compares by value and exactly: numbers as written, duplicate keys kept, null is not absence.
+   Key order and white space do not count, nor do a multipart body's random boundary and the port of
+   a loopback server, which is another one in every run.
+4. Ids of tool calls that an earlier answer issued are equal by their place.
+5. `ignore` leaves out what it names.
 """
 
 from __future__ import annotations
@@ -10,103 +16,217 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Collection, Iterator
 from functools import lru_cache
-from typing import TYPE_CHECKING, TypeAlias
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from typing import Any, NamedTuple, TypeAlias, cast
+from urllib.parse import unquote_to_bytes, urlsplit
 
-from ember_testing.replay.settings import DEFAULT_RULES, Rules, split_path
+from ember_testing.replay.redaction import without
+from ember_testing.replay.secrets import is_credential_header, is_credential_name, is_provider
+from ember_testing.replay.settings import (
+    DEFAULT_RULES,
+    FORM,
+    PATTERN,
+    QUERY,
+    Rules,
+    split_path,
+)
 from ember_testing.wires.body import decoded
 from ember_testing.wires.response import Request
 
-if TYPE_CHECKING:
-    from ember_testing.replay.redaction import Redaction
-
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _BOUNDARY = re.compile(r'boundary="?([^";,]+)')
+_DISPOSITION = re.compile(
+    rb'content-disposition:[^\r\n]*?\bname="([^"]*)"(?:[^\r\n]*?(;\s*filename\*?="?[^";\r\n]*"?))?',
+    re.I,
+)
+_ISSUED = re.compile(rb'"(?:id|call_id)"\s*:\s*"([^"\\]{1,200})"')
+_MAY_ISSUE = (b"tool", b"function", b"Function")
+_REFERS = (b'"tool_call_id"', b'"call_id"', b'"tool_use_id"', b'"functionResponse"')
+_IGNORED = "\0ignored"
 
 
-def _number(text: str) -> int | float:
-    """1.0 and 1 are one number, however a client's version spells it."""
-    value = float(text)
-    return int(value) if value.is_integer() else value
-
-
-_DECODER = json.JSONDecoder(parse_float=_number)
-_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
-
-Json: TypeAlias = "dict[str, Json] | list[Json] | str | float | bool | None"
-
-
-def key(request: Request, rules: Rules = DEFAULT_RULES) -> str:
-    """32 hexadecimal digits, equal for requests that the rules call the same."""
-    parts = [_url_part(request.url, rules.match_on)]
-    for part in rules.match_on:
-        if part == "method":
-            parts.append(request.method.upper())
-        elif part == "body":
-            parts.append(canonical_body(request, rules.ignore))
-        elif part.startswith("header:"):
-            parts.append(request.header(part[len("header:") :].lower()))
-    text = "\n".join(parts).encode("utf-8", "surrogatepass")
-    return hashlib.sha256(text).hexdigest()[:32]
-
-
-def keyed(request: Request, rules: Rules, redaction: Redaction) -> tuple[Request, str]:
-    """A request as it is compared and written down, and the key that its recordings go by.
+class Number:
+    """A JSON number as it is written, which no float holds: 1.10, 1e400.
 
     Args:
-        request: As it was sent.
-        rules: What is compared.
-        redaction: Knows the credentials that this request carries.
+        text: Such as `1e400`.
     """
-    content_type, body = "", request.body
-    for name, value in request.headers:
-        lower = name.lower()
-        if lower == "content-type":
-            content_type = value
-        elif lower == "content-encoding":
-            body = decoded(request.headers, body)
-    # The other headers are looked at only where a rule compares them, or when they are written.
-    shown = redaction.headers(request.headers) if rules.compares_headers else ()
-    redacted = Request(
-        request.method,
-        redaction.url(request.url),
-        shown or (("content-type", content_type),),
-        redaction.request_body(body, content_type),
-    )
-    return redacted, key(redacted, rules)
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Number) and other.text == self.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+class Pairs:
+    """A JSON object that has a key twice.
+
+    Args:
+        pairs: Its members in their order.
+    """
+
+    __slots__ = ("pairs",)
+
+    def __init__(self, pairs: list[tuple[str, Json]]) -> None:
+        self.pairs = pairs
+
+
+Json: TypeAlias = "dict[str, Json] | list[Json] | Number | Pairs | str | int | None"
+
+
+def _object(pairs: list[tuple[str, Json]]) -> dict[str, Json] | Pairs:
+    # A leading NUL is what this module's own markers begin with.
+    found = dict(pairs)
+    if len(found) < len(pairs) or any(name[:1] == "\0" for name in found):
+        return Pairs(pairs)
+    return found
+
+
+def _marked(value: object) -> object:
+    if isinstance(value, Number):
+        return {"\0number": value.text}
+    if isinstance(value, Pairs):
+        # The order of different keys does not count, that of the values of one does.
+        return {"\0pairs": sorted(value.pairs, key=lambda pair: pair[0])}
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def _whole(text: str) -> int | Number:
+    return Number(text) if text == "-0" else int(text)
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=Number, parse_constant=Number)
+_WITH_MINUS_ZERO = json.JSONDecoder(
+    object_pairs_hook=_object, parse_float=Number, parse_constant=Number, parse_int=_whole
+)
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=_marked)
+
+
+class Context(NamedTuple):
+    """What a request is compared in, beside the rules.
+
+    Attributes:
+        keys: Values that are credentials wherever they stand.
+        salt: Of the cassette.
+        issued: Ids that earlier answers have issued.
+    """
+
+    keys: frozenset[str] = frozenset()
+    salt: bytes = b""
+    issued: Collection[str] = ()
+
+
+_NOWHERE = Context()
+
+
+def key(request: Request, rules: Rules = DEFAULT_RULES, context: Context = _NOWHERE) -> str:
+    """32 hexadecimal digits, equal for requests that the rules call the same.
+
+    Args:
+        request: As it was sent, or as it was written down.
+        rules: What is compared.
+        context: Where it was sent.
+    """
+    url = request.url
+    if context.keys:
+        url = without(context.keys, url.encode("utf-8", "surrogatepass")).decode()
+    parts = [_url_part(url, rules)]
+    for part in rules.match_on:
+        if part == "method":
+            parts.append(request.method.upper().encode())
+        elif part == "body":
+            parts.append(_body_part(request, rules, context))
+        elif part.startswith("header:"):
+            parts.append(_header_part(request, part[len("header:") :].lower(), context))
+    digest = hashlib.sha256(context.salt)
+    for content in parts:
+        digest.update(b"%d:" % len(content) + content)
+    return digest.hexdigest()[:32]
+
+
+def _header_part(request: Request, name: str, context: Context) -> bytes:
+    if is_credential_header(name):
+        return b""
+    content = request.header(name).encode("utf-8", "surrogatepass")
+    return without(context.keys, content) if context.keys else content
 
 
 @lru_cache(maxsize=512)
-def _url_part(url: str, match_on: tuple[str, ...]) -> str:
+def _url_part(url: str, rules: Rules) -> bytes:
     split = urlsplit(url)
-    whole = "url" in match_on
+    whole = "url" in rules.match_on
     host = split.hostname or ""
     port = split.port or {"http": 80, "https": 443}.get(split.scheme, 0)
     # The port of a loopback server is another one in every run; `port` in match_on brings it back.
-    with_port = "port" in match_on or ((whole or "host" in match_on) and host not in LOOPBACK)
-    query = sorted(parse_qsl(split.query, keep_blank_values=True))
+    compares_host = whole or "host" in rules.match_on
+    with_port = "port" in rules.match_on or (compares_host and host not in LOOPBACK)
     chosen = {
         "scheme": split.scheme,
         "host": host,
         "path": split.path or "/",
-        "query": urlencode(query),
+        "query": parameters(url, rules),
     }
-    parts = [text if whole or name in match_on else "" for name, text in chosen.items()]
-    return json.dumps([*parts, port if with_port else None])
+    parts = [value if whole or name in rules.match_on else "" for name, value in chosen.items()]
+    return json.dumps([*parts, port if with_port else None]).encode()
 
 
-def canonical_body(request: Request, ignore: tuple[str, ...] = ()) -> str:
-    """The body as text that is equal for bodies meaning the same."""
-    body = request.body
+def parameters(url: str, rules: Rules) -> list[tuple[str, str]]:
+    """What of a URL's query is compared, sorted by name: the order of one name's values counts."""
+    split = urlsplit(url)
+    known = is_provider(split.hostname or "")
+    pairs = [
+        (name, "" if known and is_credential_name(name) else rules.without_patterns(value))
+        for name, value in _pairs(split.query)
+        if QUERY + name not in rules.ignore
+    ]
+    return sorted(pairs, key=lambda pair: pair[0])
+
+
+def _pairs(query: str) -> Iterator[tuple[str, str]]:
+    for part in query.split("&") if query else ():
+        name, mark, value = part.partition("=")
+        yield _unquoted(name), _unquoted(value) if mark else _IGNORED
+
+
+def _unquoted(text: str) -> str:
+    # Not `unquote`: it makes one character of all bytes that are no UTF-8.
+    return unquote_to_bytes(text.replace("+", " ")).decode("utf-8", "surrogateescape")
+
+
+def content_of(request: Request) -> bytes:
+    """A request's body without its content encoding."""
+    if any(name.lower() == "content-encoding" for name, _ in request.headers):
+        return decoded(request.headers, request.body)
+    return request.body
+
+
+def _body_part(request: Request, rules: Rules, context: Context) -> bytes:
+    """The body as bytes that are equal for bodies meaning the same."""
+    body = content_of(request)
+    if context.keys:
+        body = without(context.keys, body)
     found, value = parsed(body)
     if found:
-        for path in ignore:
-            drop(value, split_path(path))
-        return _ENCODER.encode(value)
-    if boundary := _BOUNDARY.search(request.header("content-type")):
-        body = body.replace(boundary.group(1).encode(), b"boundary")
-    return body.decode("utf-8", "backslashreplace")
+        value = compared(value, rules)
+        if context.issued and any(mark in body for mark in _REFERS):
+            _place_ids(value, context.issued)
+        return b"j" + _ENCODER.encode(value).encode()
+    if (parts := form_of(body, request.header("content-type"), rules)) is not None:
+        return b"f" + ascii(parts).encode()
+    if rules.patterns:
+        text = rules.without_patterns(body.decode("utf-8", "surrogateescape"))
+        body = text.encode("utf-8", "surrogateescape")
+    return b"b" + body
 
 
 def parsed(body: bytes) -> tuple[bool, Json]:
@@ -114,9 +234,67 @@ def parsed(body: bytes) -> tuple[bool, Json]:
     if body.lstrip()[:1] not in (b"{", b"["):
         return False, None
     try:
-        return True, _DECODER.decode(body.decode())
+        decoder = _WITH_MINUS_ZERO if b"-0" in body else _DECODER
+        return True, decoder.decode(body.decode())
     except (ValueError, RecursionError):  # not JSON after all, or too deep to walk: compare bytes
         return False, None
+
+
+def compared(value: Json, rules: Rules) -> Json:
+    """What of a JSON body is compared."""
+    for path in rules.paths:
+        drop(value, split_path(path))
+    if rules.null_is_absent and isinstance(value, dict):
+        value = {name: each for name, each in value.items() if each is not None}
+    return _without_patterns(value, rules) if rules.patterns else value
+
+
+def _without_patterns(value: Json, rules: Rules) -> Json:
+    if isinstance(value, str):
+        return rules.without_patterns(value)
+    if isinstance(value, list):
+        return [_without_patterns(each, rules) for each in value]
+    if isinstance(value, dict):
+        return {name: _without_patterns(each, rules) for name, each in value.items()}
+    if isinstance(value, Pairs):
+        return Pairs([(name, _without_patterns(each, rules)) for name, each in value.pairs])
+    return value
+
+
+def form_of(body: bytes, content_type: str, rules: Rules) -> list[tuple[str, str, bytes]] | None:
+    """What of a form is compared: name, other headers, and content of each field; None for no form.
+
+    Args:
+        body: The bytes.
+        content_type: Of the request; it tells the boundary of a multipart body.
+        rules: What is left out.
+    """
+    if boundary := _BOUNDARY.search(content_type):
+        return list(_multipart(body, boundary.group(1).encode(), rules))
+    if "form-urlencoded" not in content_type or not (rules.forms or rules.patterns):
+        return None
+    text = body.decode("latin-1")
+    return [
+        (name, "", rules.without_patterns(value).encode("utf-8", "surrogateescape"))
+        for name, value in _pairs(text)
+        if FORM + name not in rules.ignore
+    ]
+
+
+def _multipart(body: bytes, boundary: bytes, rules: Rules) -> Iterator[tuple[str, str, bytes]]:
+    # With a line end before the first one, all boundaries look alike.
+    for part in (b"\r\n" + body).split(b"\r\n--" + boundary):
+        head, _, content = part.partition(b"\r\n\r\n")
+        match = _DISPOSITION.search(head)
+        name = match.group(1).decode("utf-8", "replace") if match else ""
+        if match and FORM + name in rules.ignore:
+            continue
+        if match and match.group(2) and f"{FORM}{name}.filename" in rules.ignore:
+            head = head.replace(match.group(2), b"")
+        if rules.patterns:
+            text = rules.without_patterns(content.decode("utf-8", "surrogateescape"))
+            content = text.encode("utf-8", "surrogateescape")
+        yield name, head.decode("latin-1"), content
 
 
 def drop(value: Json, path: tuple[str, ...]) -> None:
@@ -137,3 +315,77 @@ def drop(value: Json, path: tuple[str, ...]) -> None:
                 drop(value[each], rest)
             else:
                 del value[each]
+    elif isinstance(value, Pairs):
+        if rest:
+            for each, item in value.pairs:
+                if name in ("*", each):
+                    drop(item, rest)
+        else:
+            value.pairs[:] = [pair for pair in value.pairs if name not in ("*", pair[0])]
+
+
+# Ids of tool calls -------------------------------------------------------------------------------
+
+
+def issued_ids(body: bytes) -> list[str]:
+    """The ids that an answer may have given to calls of tools."""
+    if not any(word in body for word in _MAY_ISSUE):
+        return []
+    return [found.decode("utf-8", "replace") for found in _ISSUED.findall(body)]
+
+
+def _place_ids(value: Json, issued: Collection[str]) -> None:
+    """Put in the place of each id that was issued its number among those of this request."""
+    places: dict[str, int] = {}
+    for holder, name in _id_positions(value):
+        found = holder.get(name)
+        if isinstance(found, str) and found in issued:
+            holder[name] = f"\0id {places.setdefault(found, len(places))}"
+
+
+def _id_positions(value: Json) -> Iterator[tuple[dict[str, Json], str]]:
+    """Where the four wires have the id of a tool call, in order."""
+    if not isinstance(value, dict):
+        return
+    for message in _objects(value.get("messages")):
+        for call in _objects(message.get("tool_calls")):  # OpenAI, chat
+            yield call, "id"
+        yield message, "tool_call_id"
+        for part in _objects(message.get("content")):  # Anthropic
+            if str(part.get("type")).endswith("tool_use"):
+                yield part, "id"
+            yield part, "tool_use_id"
+    for item in _objects(value.get("input")):  # OpenAI, responses
+        if item.get("type") == "function_call":
+            yield item, "id"
+        yield item, "call_id"
+    for content in _objects(value.get("contents")):  # Google
+        for part in _objects(content.get("parts")):
+            for name in ("functionCall", "functionResponse"):
+                for call in _objects([part.get(name)]):
+                    yield call, "id"
+
+
+def _objects(value: Any) -> Iterator[dict[str, Json]]:
+    if isinstance(value, list):
+        for each in cast("list[object]", value):
+            if isinstance(each, dict):
+                yield cast("dict[str, Json]", each)
+
+
+__all__ = [
+    "LOOPBACK",
+    "PATTERN",
+    "Context",
+    "Json",
+    "Number",
+    "Pairs",
+    "compared",
+    "content_of",
+    "drop",
+    "form_of",
+    "issued_ids",
+    "key",
+    "parameters",
+    "parsed",
+]

@@ -11,30 +11,30 @@ from array import array
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from functools import partial
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from ember_testing import exceptions
-from ember_testing.cassettes import schema
+from ember_testing.cassettes import schema, swap
 from ember_testing.cassettes.calls import Calls
 from ember_testing.cassettes.file import LOCK, Answer, CassetteFile
-from ember_testing.cassettes.swap import Found, found_at, replace, take_back
 from ember_testing.exceptions import BudgetExceeded, CassetteError, CassetteMiss, ReplayFailure
 from ember_testing.patches import interrupt
 from ember_testing.patches.exchange import Exchange, Later
 from ember_testing.replay.claims import Claims, Left, Recorded, adopt
+from ember_testing.replay.comparison import Comparison
 from ember_testing.replay.lookup import Lookup
 from ember_testing.replay.miss import explain, record_command
-from ember_testing.replay.prices import Pins, noted
+from ember_testing.replay.playing import response_of
+from ember_testing.replay.prices import Pins, noted, pins_of
 from ember_testing.replay.recording import first_leak, row_of
-from ember_testing.replay.redaction import Redaction, secrets_of_environment, secrets_of_request
-from ember_testing.replay.request import keyed
+from ember_testing.replay.secrets import REDACTED
 from ember_testing.replay.settings import Record, Settings
 from ember_testing.replay.shared_counts import SharedCounts
 from ember_testing.replay.tally import Tally
-from ember_testing.wires.exchange import Read, read_row, sets_prices
-from ember_testing.wires.response import Broken, End, Request, Response
+from ember_testing.wires.body import as_bytes
+from ember_testing.wires.exchange import Read, read_row
+from ember_testing.wires.response import Request, Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
@@ -42,10 +42,11 @@ if TYPE_CHECKING:
 
     from ember_testing.replay.budget import Budget
 
-_PATIENCE = 1.0  # seconds that a caller is given to give up, above twice what it took when recorded
 _LOOK_AGAIN = 0.02  # seconds
 _PATIENCE_FOR_OTHERS = 300.0  # seconds; then a request that another session is sending is sent too
 _CALLS = "calls"  # stands among the positions of requests, whose keys are digests
+# Errors before a connection was there, which cost nothing.
+_NOTHING_WAS_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol")
 _EXPLAINED = 3  # misses of one test that get the nearest recording; a loop may make thousands
 
 
@@ -89,17 +90,16 @@ class Session:
         self.tally = Tally()
         self.played = Calls(self._rows)
         self.recorded = Calls(self._rows)
-        self._rules = self.settings.rules()
-        self._lookup = Lookup(self._rules, repeats_last=self.settings.repeats == "last")
+        self._comparison = Comparison(self.settings)
+        self._lookup = Lookup(self._comparison.rules, repeats_last=self.settings.repeats == "last")
         self._run = run
-        self._redaction = Redaction(secrets_of_environment(os.environ))
+        self._salt = ""
         self._lock = threading.RLock()
         self._exchanges: set[Exchange] = set()
         self._broken: list[str] = []
         self._unread = array("q")  # calls written down, not yet read
         self._budget = budget
-        self._sets_prices = False
-        self._since: Found | None = None
+        self._since: swap.Found | None = None
         self.pins = Pins()
         self._file: CassetteFile | None = None
         self.record: Record | None = record
@@ -115,17 +115,20 @@ class Session:
 
     def _open(self) -> None:
         if self.record == "all":
-            self._since, run = found_at(self.path)
+            self._since, run = swap.found_at(self.path)
             if self._run and self._run in run.split():
                 self.record = "new"  # an earlier test of this run has begun the new file
         if self.record != "all" and self.path.exists():
             self._file = CassetteFile(self.path, self._about() if self.record else None)
             self._file.on_exchange = self._renumber
             if self.settings.prices == "recorded":
-                self.pins = Pins(self._file.prices())
+                self.pins = pins_of(self._file)
+        salt = self._file.salt.decode() if self._file else self._since.salt if self._since else ""
+        self._salt = salt or schema.salt_of(self.path)
+        self._comparison.use_salt(self._salt)
 
     def _about(self) -> dict[str, str]:
-        return schema.about(self._run, self._since.salt if self._since else "")
+        return schema.about(self._run, self._salt)
 
     def _for_writing(self) -> CassetteFile:
         """The file that recordings go to; made with the first one, before anything is paid for."""
@@ -166,27 +169,27 @@ class Session:
         """
         try:
             with self._lock, self._counting():
-                if self.record:  # a test may set a key while it runs
-                    self._learn()
-                request, key = self._keyed(sent)
+                # A test may set a key while it runs.
+                if self.record or not self._comparison.has_learnt:
+                    self._comparison.learn()
+                key = self._comparison.key(sent)
                 file = None if self.record == "all" else self._file
                 if self._count_call() in self.settings.faults and not self.record:
-                    return self._faulted(request, key)
+                    return self._faulted(sent, key)
                 answer = self._lookup.next(file, key)
-                if answer is None and not self.record and self._learn():
-                    request, key = self._keyed(sent)
-                    answer = self._lookup.next(file, key)
+                if answer is None and file is not None:
+                    key, answer = self._look_again(sent, file, key)
                 if answer is not None:
-                    return self._play(answer, request)
+                    return self._play(answer, sent)
                 if self.record:
-                    return self._claimed(sent, request, key, self._lookup.count(key))
-                raise self._miss(request, key)
+                    return self._claimed(sent, key, self._lookup.count(key))
+                raise self._miss(self._comparison.written(sent), key)
         except CassetteError as error:
             self._broken.append(str(error))
             raise
 
     def _claimed(
-        self, sent: Request, request: Request, key: str, n: int, waited: float = 0.0
+        self, sent: Request, key: str, n: int, waited: float = 0.0
     ) -> Response | Exchange | Later:
         """Send a request, unless another session of the same cassette sends it or has sent it."""
         found = self._claims.claim(key, n) if self._claims is not None else True
@@ -198,64 +201,67 @@ class Session:
                 here = found._replace(file=str(file.path.resolve()), number=answer.id)
                 if here.file != found.file:
                     self._claims.record(key, n, here)
-                return self._play(answer, request)
+                return self._play(answer, sent)
             self._claims.release(key, n)
             found = self._claims.claim(key, n) is True
         if found or waited > _PATIENCE_FOR_OTHERS:
-            return self._exchange(sent, request, key, n)
-        again = partial(self._ask_again, sent, request, key, n, waited + _LOOK_AGAIN)
+            return self._exchange(sent, key, n)
+        again = partial(self._ask_again, sent, key, n, waited + _LOOK_AGAIN)
         return Later(_LOOK_AGAIN, again)
 
     def _ask_again(
-        self, sent: Request, request: Request, key: str, n: int, waited: float
+        self, sent: Request, key: str, n: int, waited: float
     ) -> Response | Exchange | Later:
         try:
             with self._lock:
-                return self._claimed(sent, request, key, n, waited)
+                return self._claimed(sent, key, n, waited)
         except CassetteError as error:
             self._broken.append(str(error))
             raise
 
-    def _exchange(self, sent: Request, request: Request, key: str, n: int) -> Exchange:
+    def _look_again(self, sent: Request, file: CassetteFile, key: str) -> tuple[str, Answer | None]:
+        """What is found with what was learnt late, or by what was written of other requests."""
+        answer = None
+        if not self.record and self._comparison.learn():
+            key = self._comparison.key(sent)
+            answer = self._lookup.next(file, key)
+        if answer is None and self._lookup.by_written_form:
+            written = self._comparison.written(sent)
+            answer = self._lookup.next(file, self._comparison.key_of_written(written))
+        if answer is None:
+            file.verify()
+        return key, answer
+
+    def _exchange(self, sent: Request, key: str, n: int) -> Exchange:
         if self._broken:  # what cannot be kept is not to be paid for again and again
             raise CassetteError(self._broken[0])
         self._for_writing()
+        written = self._comparison.written(sent, whole=True)
         reservation = None
         if self._budget is not None:
             try:
                 reservation = self._budget.reserve(sent.method, sent.url, sent.body)
             except BudgetExceeded as error:
                 self._release(key, n)
-                raise self.fail(BudgetExceeded(self._redaction.text(str(error)))) from None
+                told = self._comparison.redaction.text(str(error))
+                raise self.fail(BudgetExceeded(told)) from None
         self.pins.follow(None)
-        place = (key, n)
-        request = request._replace(headers=self._redaction.headers(sent.headers))
-        exchange = Exchange(sent, partial(self._keep, place, request, reservation))
+        place = {"n": n, "test": self.test or None, **self._comparison.columns(written, key)}
+        exchange = Exchange(sent, partial(self._keep, place, written, reservation))
         self._exchanges.add(exchange)
         return exchange
 
-    def _learn(self, values: frozenset[str] = frozenset()) -> bool:
-        before = self._redaction
-        names = tuple(os.environ)
-        self._sets_prices = sets_prices(names)
-        self._redaction = before.also(values or secrets_of_environment(os.environ, names))
-        return self._redaction is not before
-
-    def _keyed(self, sent: Request) -> tuple[Request, str]:
-        self._redaction = self._redaction.also(secrets_of_request(sent.url, sent.headers))
-        return keyed(sent, self._rules, self._redaction)
-
-    def _faulted(self, request: Request, key: str) -> Response:
+    def _faulted(self, sent: Request, key: str) -> Response:
         """A call that meets a fault; its recording is left to the next one like it."""
         from ember_testing.replay.faults import faulted  # late: few tests have any
 
         def recorded() -> Response:
             answer = self._lookup.peek(self._file, key)
             if answer is None:
-                raise self._miss(request, key)
-            return self._play(answer, request)
+                raise self._miss(self._comparison.written(sent), key)
+            return self._play(answer, sent)
 
-        return faulted(self.settings.faults[self._calls], request, recorded)
+        return faulted(self.settings.faults[self._calls], sent, recorded)
 
     def _count_call(self) -> int:
         """The number of this call, from 1, over all processes of the test."""
@@ -265,26 +271,18 @@ class Session:
         self._calls += 1
         return self._calls
 
-    def _play(self, answer: Answer, request: Request) -> Response:
+    def _play(self, answer: Answer, sent: Request) -> Response:
         assert self._file is not None  # the answer came out of it
         self.pins.follow(answer.id)
         self._count_played(answer.id, answer.elapsed, answer.cost_usd)
-        response = Response(
-            answer.status,
-            answer.headers,
-            [data for _, data in answer.pieces],
-            end=self._end(answer, request),
-            http_version=answer.http_version or "HTTP/1.1",
-            reason=answer.reason or "",
+        pieces = [data for _, data in answer.pieces]
+        self._comparison.learn_answer(answer.body)
+        return response_of(
+            answer,
+            self.pins.following(answer.id, pieces),
+            timing=self.settings.timing,
+            unplayable=partial(self._unplayable, answer.id, sent),
         )
-        if answer.outcome == "cancelled":
-            # Its caller is expected to give up here as well; at twice the time it has not.
-            return response._replace(delay=2 * (answer.elapsed or 0.0) + _PATIENCE)
-        if not self.settings.timing:
-            return response
-        times = [answer.headers_after or 0.0, *(at for at, _ in answer.pieces)]
-        pauses = [max(0.0, at - before) for before, at in pairwise(times)]
-        return response._replace(delay=times[0], pauses=pauses)
 
     def _count_played(self, number: int, elapsed: float | None, cost: float | None) -> None:
         self.played.add(number)
@@ -293,21 +291,11 @@ class Session:
         self._count_cost("saved", cost)
         self._tell("played", [number, elapsed, cost])
 
-    def _end(self, answer: Answer, request: Request) -> End:
-        """How a recorded response ends: as it did, or with what cannot be replayed."""
-        if answer.outcome in ("cut", "failed"):
-            return Broken(answer.error_type or "ReadError", answer.error_message or "")
-        if answer.outcome == "complete":
-            return None
-        what = (
-            "has no answer, because its caller gave up before one came; this one waits on"
-            if answer.outcome == "cancelled"
-            else f"ends after {len(answer.pieces)} pieces, because its reader closed it there; "
-            "this one reads on"
-        )
-        return lambda: self.fail(
+    def _unplayable(self, number: int, sent: Request, what: str) -> ReplayFailure:
+        url = self._comparison.redaction.url(sent.url)
+        return self.fail(
             CassetteMiss(
-                f"recording {answer.id} of {request.method} {request.url} {what}\n"
+                f"recording {number} of {sent.method} {url} {what}\n"
                 f"to record it anew: {self.command(anew=True)}"
             )
         )
@@ -322,12 +310,13 @@ class Session:
 
     def _keep(
         self,
-        place: tuple[str, int],
+        place: Mapping[str, Any],
         request: Request,
         reservation: int | None,
         exchange: Exchange,
     ) -> None:
         """Write a finished call down; what cannot be written fails the test at its end."""
+        key, n = place["key"], place["n"]
         with self._lock:
             if exchange not in self._exchanges:
                 return  # the session is over
@@ -337,12 +326,18 @@ class Session:
                     f"not kept: status {exchange.status} for {request.method} {request.url}; mark "
                     "the test ember_replay(record_errors=True) to record errors"
                 )
-                self._release(*place)
+                self._release(key, n)
+                self._settle(reservation, 0.0)
                 return
             self._use_own_connection()
-            row, chunks = row_of(exchange, request, self._redaction)
-            key, n = place
-            row |= {"key": key, "n": n, "rules": self._rules.text, "test": self.test or None}
+            row, chunks = row_of(exchange, request, self._comparison.redaction)
+            row |= place
+            self._comparison.learn_answer(as_bytes(row["response_body"] or b""))
+            for name in self._comparison.replaced_variables(exchange):
+                self.note(
+                    f"the answer to {request.method} {request.url} holds the value of ${name}, "
+                    f"which its request did not; it is recorded as {REDACTED}, and so replayed"
+                )
             file = self._for_writing()
             try:
                 number = file.add(row, chunks)
@@ -355,7 +350,9 @@ class Session:
                 self._claims.record(key, n, where)
             self._count_recorded(number)
             self._tell("recorded", [number, row["recorded_at"]])
-            if reservation is not None or self._sets_prices:
+            if exchange.status is None and row["error_type"] in _NOTHING_WAS_SENT:
+                self._settle(reservation, 0.0)
+            elif reservation is not None or self._comparison.sets_prices:
                 self._read(reservation)
 
     def _release(self, key: str, n: int) -> None:
@@ -367,13 +364,18 @@ class Session:
         self.tally.recorded += 1
         self._unread.append(number)
 
+    def _settle(self, reservation: int | None, amount: float | None) -> None:
+        if reservation is not None and self._budget is not None:
+            self._budget.settle(reservation, amount)
+
     def _read(self, reservation: int | None = None) -> None:
         """Read what was written down: who answered, how many tokens, at what price."""
         file, unread = self._file, self._unread
         if file is None or not unread:
             return
         self._unread = array("q")
-        found = [(row["id"], _read_with_charges(row)) for row in file.rows(unread)]
+        rows = file.rows(unread)
+        found = [(row["id"], _read_with_charges(row)) for row in rows]
         try:
             file.describe(found)
         except CassetteError as error:
@@ -382,8 +384,8 @@ class Session:
             if read.problem:
                 self.note(read.problem)
             self._count_cost("spent", read.columns["cost_usd"])
-        if reservation is not None and self._budget is not None:
-            self._budget.settle(reservation, found[-1][1].columns["cost_usd"])
+        status, cost = rows[-1]["status"] or 0, found[-1][1].columns["cost_usd"]
+        self._settle(reservation, 0.0 if status >= 400 else cost)
 
     def note(self, sentence: str) -> None:
         """Say something at the end of the run."""
@@ -497,7 +499,7 @@ class Session:
                 self._shared.end()
                 interrupt.listen_no_longer()
             if self.record:  # what was learnt late may stand in what was written before
-                self._learn()
+                self._comparison.learn()
             elif passed:
                 self._broken += self.settings.unmet_faults(self._calls)
             self._read()
@@ -510,7 +512,7 @@ class Session:
                 if self.record and not (keep and file.added):
                     self._drop(file, left)
                 elif self.record == "all":
-                    replace(file, self.path, self._since)
+                    swap.replace(file, self.path, self._since)
             finally:
                 file.close()
             return self._complain()
@@ -524,14 +526,14 @@ class Session:
                 added = [each for each in file.added if each not in left.kept]
                 file.added = [*added, *left.dropped]
                 file.created, file.snapshot = False, None
-            take_back(file)
+            swap.take_back(file)
         if (dropped := len(self.recorded) - len(left.kept)) > 0:
             self.note(f"{dropped} new recordings dropped, the cassette is as it was")
 
     def _would_leak(self, file: CassetteFile) -> bool:
         """Whether a credential that was learnt later stands in what was written before."""
         numbers = [*self.recorded.numbers(), *self._adopted]
-        leak = first_leak(file, numbers, self._redaction)
+        leak = first_leak(file, numbers, self._comparison.redaction)
         if leak is not None:
             self._broken.append(f"{self.path} is not written: {leak}")
         return leak is not None
@@ -586,7 +588,7 @@ class Session:
                     recorded=self._lookup.recorded(self._file, key) if self._file else 0,
                     compare=len(self._failures) < _EXPLAINED,
                     command=self.command(),
-                    rules=self._rules,
+                    rules=self._comparison.rules,
                 )
             )
         )

@@ -6,18 +6,23 @@ import json
 import re
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ember_testing.faults import Fault
     from ember_testing.patches.hosts import Hosts
+    from ember_testing.replay.redaction import Rule
 
 Record = Literal["new", "all"]
 DEFAULT_MATCH_ON = ("method", "scheme", "host", "path", "query", "body")
 
+QUERY, FORM, PATTERN = "query.", "form.", "re:"
+"""What entries of `ignore` begin with that are no paths into a JSON body."""
+
 _PARTS = (*DEFAULT_MATCH_ON, "port", "url")
+_LISTS = ("match_on", "ignore")
 _STEP = re.compile(r"""\.?(?:\[(?:(\d+|\*)|'([^']+)'|"([^"]+)")\]|([^.\[\]]+))""")
 _NO_FAULTS: Mapping[int, Fault] = {}
 
@@ -28,8 +33,13 @@ class Rules:
 
     Attributes:
         match_on: Any of method, scheme, host, port, path, query, url, body and `header:NAME`.
-        ignore: JSON paths of the body that vary from run to run: `metadata.run_id`,
-            `messages.*.id`, `$.input[0].created`, `metadata['a.b']`.
+        ignore: What varies from run to run: JSON paths of the body (`metadata.run_id`,
+            `messages.*.id`, `$.input[0].created`, `metadata['a.b']`), `query.NAME`, `form.NAME`,
+            `form.NAME.filename`, and `re:PATTERN`, whose matches inside of texts do not count.
+        null_is_absent: Whether a null at the top of a JSON body is as good as no such key.
+        paths: The JSON paths among `ignore`.
+        patterns: The patterns among them.
+        forms: Whether a form's field is among them.
         compares_headers: Whether a header takes part.
 
     Raises:
@@ -39,6 +49,10 @@ class Rules:
 
     match_on: tuple[str, ...] = DEFAULT_MATCH_ON
     ignore: tuple[str, ...] = ()
+    null_is_absent: bool = False
+    paths: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    patterns: tuple[re.Pattern[str], ...] = field(init=False, repr=False, compare=False)
+    forms: bool = field(init=False, repr=False, compare=False)
     compares_headers: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -49,17 +63,50 @@ class Rules:
                 )
         if not self.match_on:
             raise ValueError("match_on=(): compare at least one part of the request")
-        for path in self.ignore:
+        paths = tuple(each for each in self.ignore if not each.startswith((QUERY, FORM, PATTERN)))
+        for path in paths:
             split_path(path)
+        patterns = [each for each in self.ignore if each.startswith(PATTERN)]
         headers = any(part.startswith("header:") for part in self.match_on)
+        object.__setattr__(self, "paths", paths)
+        object.__setattr__(self, "patterns", tuple(map(_pattern, patterns)))
+        object.__setattr__(self, "forms", any(each.startswith(FORM) for each in self.ignore))
         object.__setattr__(self, "compares_headers", headers)
+
+    def without_patterns(self, text: str) -> str:
+        """A text in which what a pattern matches is one fixed character."""
+        for pattern in self.patterns:
+            text = pattern.sub("\0", text)
+        return text
 
     @property
     def text(self) -> str:
         """The rules as they are stored beside a key; "" for the default ones."""
         if self == DEFAULT_RULES:
             return ""
-        return json.dumps({"match_on": self.match_on, "ignore": self.ignore})
+        stored = {"match_on": self.match_on, "ignore": self.ignore}
+        return json.dumps(stored | ({"null_is_absent": True} if self.null_is_absent else {}))
+
+    @classmethod
+    def from_text(cls, text: str) -> Rules:
+        """The opposite of `text`.
+
+        Raises:
+            ValueError: It is none.
+        """
+        try:
+            stored = json.loads(text) if text else {}
+            lists = {name: tuple(map(str, stored[name])) for name in stored if name in _LISTS}
+            return cls(**lists, null_is_absent=stored.get("null_is_absent") is True)
+        except (TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(f"rules {text[:60]!r}: {error}") from None
+
+
+def _pattern(entry: str) -> re.Pattern[str]:
+    try:
+        return re.compile(entry.removeprefix(PATTERN))
+    except re.error as error:
+        raise ValueError(f"ignore={entry!r}: {error}") from None
 
 
 DEFAULT_RULES = Rules()
@@ -80,19 +127,25 @@ def split_path(path: str) -> tuple[str, ...]:
     if rest or not steps:
         raise ValueError(
             f"ignore={path!r}: expected a path into the body, such as 'metadata.run_id', "
-            "'messages[0].id', 'messages.*.id' or \"metadata['a.b']\""
+            "'messages[0].id', 'messages.*.id' or \"metadata['a.b']\"; or 'query.NAME', "
+            "'form.NAME', 'form.NAME.filename', 're:PATTERN'"
         )
     return tuple(steps)
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a cassette is used; what the marker and `ember_testing.cassette` take.
+    r"""How a cassette is used; what the marker and `ember_testing.cassette` take.
 
     Attributes:
         match_on: Parts of the request that are compared: any of method, scheme, host, port, path,
             query, url, body and header:NAME; `["method", "path", "body"]`.
-        ignore: JSON paths of the body that are not compared: `["metadata.run_id"]`.
+        ignore: What varies from run to run and is not compared: JSON paths of the body, query.NAME,
+            form.NAME, form.NAME.filename, and patterns inside of texts;
+            `["metadata.run_id", "query.ts", re.compile(r"\d{4}-\d\d-\d\d")]`.
+        null_is_absent: A null at the top of a JSON body is as good as no such key: `True`.
+        redact: What is not written down beside what is known as a credential: patterns, and
+            functions from a text to what may be written of it; `[r"\b[\w.]+@[\w.]+\b"]`.
         repeats: Past the last recording of a request: `error`, or `last` to repeat it.
         record_errors: Keep recorded answers of status 400 and above: `True`.
         timing: Replay the pauses between the pieces of a stream too: `True`.
@@ -111,7 +164,9 @@ class Settings:
     """
 
     match_on: Sequence[str] = DEFAULT_MATCH_ON
-    ignore: Sequence[str] = ()
+    ignore: Sequence[str | re.Pattern[str]] = ()
+    null_is_absent: bool = False
+    redact: Sequence[str | Rule] = ()
     repeats: str = "error"
     record_errors: bool = False
     timing: bool = False
@@ -126,8 +181,8 @@ class Settings:
             raise ValueError(f"repeats={self.repeats!r}: expected 'error' or 'last'")
         if self.prices not in ("recorded", "current"):
             raise ValueError(f"prices={self.prices!r}: expected 'recorded' or 'current'")
-        for name in ("match_on", "ignore", "allow_hosts"):
-            value: Sequence[str] = getattr(self, name)
+        for name in ("match_on", "ignore", "redact", "allow_hosts"):
+            value: Sequence[Any] = getattr(self, name)
             if isinstance(value, str):
                 raise ValueError(f"{name}={value!r}: expected a list, such as [{value!r}]")
         for number, fault in self.faults.items():
@@ -139,6 +194,7 @@ class Settings:
         self.rules()
         if self.allow_hosts:
             _ = self.hosts
+        self.redaction_rules()
 
     @property
     def hosts(self) -> Hosts:
@@ -159,4 +215,22 @@ class Settings:
 
     def rules(self) -> Rules:
         """The part of it that decides what is the same request."""
-        return Rules(tuple(self.match_on), tuple(self.ignore))
+        ignore = [
+            each if isinstance(each, str) else PATTERN + _inline(each) for each in self.ignore
+        ]
+        return Rules(tuple(self.match_on), tuple(ignore), self.null_is_absent)
+
+    def redaction_rules(self) -> tuple[Rule, ...]:
+        """The rules of `redact`."""
+        if not self.redact:
+            return ()
+        from ember_testing.replay.redaction import rule_of  # late: pytest reads this at its start
+
+        return tuple(map(rule_of, self.redact))
+
+
+def _inline(pattern: re.Pattern[str]) -> str:
+    """A pattern with its flags inside of it."""
+    named = {re.I: "i", re.M: "m", re.S: "s", re.X: "x", re.A: "a"}
+    flags = "".join(letter for flag, letter in named.items() if pattern.flags & flag)
+    return f"(?{flags}){pattern.pattern}" if flags else pattern.pattern

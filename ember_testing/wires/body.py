@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    pass
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -55,13 +55,3 @@ def as_text(content: bytes) -> str | bytes:
 def as_bytes(value: str | bytes) -> bytes:
     """A column's content as it was on the wire."""
     return value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
-
-
-def cut_alike(whole: bytes, pieces: Sequence[bytes]) -> list[bytes]:
-    """The bytes of a stream, cut where these pieces of the same length are cut."""
-    cut: list[bytes] = []
-    start = 0
-    for piece in pieces:
-        cut.append(whole[start : start + len(piece)])
-        start += len(piece)
-    return cut

@@ -14,6 +14,7 @@ from ember_testing.replay.request import Request, key
 from ember_testing.replay.settings import Rules
 
 JSON_HEADERS = (("content-type", "application/json"),)
+GOOGLE = "https://generativelanguage.googleapis.com/v1beta/models/gemini-x:generateContent"
 URL = "https://api.openai.com/v1/chat/completions"
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8),
@@ -54,8 +55,20 @@ def test_different_values_have_different_keys(left: Any, right: Any) -> None:
 @pytest.mark.parametrize(
     ("left", "right", "same"),
     [
-        (b'{"t": 1}', b'{"t": 1.0}', True),
-        (b'{"t": 1e2}', b'{"t": 100}', True),
+        (b'{"t": 1}', b'{"t": 1.0}', False),
+        (b'{"t": 1e2}', b'{"t": 100}', False),
+        (b'{"t": 1e400}', b'{"t": 1e500}', False),
+        (b'{"t": 1e400}', b'{"t":1e400}', True),
+        (b'{"t": -0}', b'{"t": 0}', False),
+        (b'{"t": 1.10}', b'{"t": "1.10"}', False),
+        (b'{"t": 1.5}', b'{"t": {"\\u0000number": "1.5"}}', False),
+        (b'{"t": 1, "t": 2}', b'{"t": 2}', False),
+        (b'{"t": 1, "t": 2}', b'{"t": 2, "t": 1}', False),
+        (b'{"a": [{"t": 1, "t": 2}]}', b'{"a":[{"t":1,"t":2}]}', True),
+        (b'{"t": null}', b"{}", False),
+        (b'{"t": "\\xff"}', b'{"t": "\xff"}', False),
+        (b"\xff", b"\\xff", False),
+        (b"\xff", b"\xfe", False),
         (b'{"t": 0.1}', b'{"t": 0.2}', False),
         (b'{"t": 1}', b'{"t": "1"}', False),
         (b'{"t": 12345678901234567890}', b'{"t": 12345678901234567891}', False),
@@ -66,7 +79,7 @@ def test_different_values_have_different_keys(left: Any, right: Any) -> None:
     ],
 )
 def test_bodies_compare_by_value(left: bytes, right: bytes, same: bool) -> None:
-    """Numbers compare by value and texts by characters; what is no JSON compares by bytes."""
+    """Numbers compare as written, texts by character, all keys count; what is no JSON by bytes."""
     keys = {key(Request("POST", URL, JSON_HEADERS, body)) for body in (left, right)}
     assert (len(keys) == 1) is same
 
@@ -105,6 +118,15 @@ def test_a_multipart_boundary_does_not_count() -> None:
         ("http://127.0.0.1:8001/v1", "http://127.0.0.1:9002/v1", True),
         ("http://localhost:8001/v1", "http://localhost:9002/v1", True),
         ("http://127.0.0.1:8001/v1", "http://127.0.0.1:8001/v2", False),
+        ("https://a.com/v1?x=%ff", "https://a.com/v1?x=%fe", False),
+        ("https://a.com/v1?x=%41+b", "https://a.com/v1?x=A%20b", True),
+        ("https://a.com/v1?x=1&x=2", "https://a.com/v1?x=2&x=1", False),
+        ("https://a.com/v1?x=1&x=2&y=3", "https://a.com/v1?y=3&x=1&x=2", True),
+        ("https://a.com/v1?x", "https://a.com/v1?x=", False),
+        ("https://a.com/v1?key=alpha", "https://a.com/v1?key=beta", False),
+        (f"{GOOGLE}?key=alpha-alpha", f"{GOOGLE}?key=beta-beta", True),
+        (f"{GOOGLE}?key=alpha&alt=sse", f"{GOOGLE}?key=alpha&alt=json", False),
+        ("https://x.openai.azure.com/a?api-key=1", "https://x.openai.azure.com/a?api-key=2", True),
     ],
 )
 def test_urls_compare_in_canonical_form(left: str, right: str, same: bool) -> None:

@@ -1,0 +1,117 @@
+"""What a session knows of secrets and of ids: how its requests are compared, and written down."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ember_testing.replay import request as matching
+from ember_testing.replay.redaction import Redaction
+from ember_testing.replay.secrets import (
+    keys_of_environment,
+    keys_of_request,
+    secrets_of_request,
+    variables_of_environment,
+)
+from ember_testing.wires.body import decoded
+from ember_testing.wires.exchange import sets_prices
+from ember_testing.wires.response import Request
+
+if TYPE_CHECKING:
+    from ember_testing.patches.exchange import Exchange
+    from ember_testing.replay.settings import Settings
+
+
+class Comparison:
+    """How the requests of one session are compared and written down.
+
+    Args:
+        settings: How its cassette is used.
+
+    Attributes:
+        rules: What is compared.
+        redaction: What is known to be secret by now.
+        sets_prices: Whether the environment sets prices.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.rules = settings.rules()
+        self.redaction = Redaction(rules=settings.redaction_rules())
+        self.sets_prices = False
+        self._keys: frozenset[str] = frozenset()
+        self._issued: set[str] = set()
+        named = [part[len("header:") :].lower() for part in self.rules.match_on]
+        self._compared_headers = f" {' '.join(named)} "
+
+    def use_salt(self, salt: str) -> None:
+        """Begin digests with the cassette's own salt."""
+        self.redaction = replace(self.redaction, salt=salt.encode())
+
+    def learn(self) -> bool:
+        """Look through the environment; returns whether it holds a secret that was not known."""
+        before, keys = self.redaction, self._keys
+        names = tuple(os.environ)
+        self.sets_prices = sets_prices(names)
+        variables = variables_of_environment(os.environ, names)
+        self._keys = keys_of_environment(os.environ, names)
+        self.redaction = before.also(self._keys.union(variables), variables)
+        return self.redaction is not before or keys != self._keys
+
+    @property
+    def has_learnt(self) -> bool:
+        """Whether `learn` was called."""
+        return bool(self._keys)  # the placeholder is always among them
+
+    def learn_answer(self, body: bytes) -> None:
+        """Note which ids an answer has issued."""
+        self._issued.update(matching.issued_ids(body))
+
+    def key(self, sent: Request) -> str:
+        """What the recordings of this request go by."""
+        keys = self._keys.union(keys_of_request(sent.headers))
+        context = matching.Context(keys, self.redaction.salt, self._issued)
+        return matching.key(sent, self.rules, context)
+
+    def written(self, sent: Request, *, whole: bool = False) -> Request:
+        """A request as it may be written down.
+
+        Args:
+            sent: As it was sent.
+            whole: With all headers; else with those that are compared.
+        """
+        self.redaction = self.redaction.also(secrets_of_request(sent.url, sent.headers))
+        kind = sent.header("content-type")
+        shown = sent.headers
+        if not (whole or self.rules.compares_headers):
+            shown = (("content-type", kind),)
+        return Request(
+            sent.method,
+            self.redaction.url(sent.url),
+            self.redaction.headers(shown, self._compared_headers),
+            self.redaction.request_body(matching.content_of(sent), kind),
+        )
+
+    def key_of_written(self, written: Request) -> str:
+        """The key of a request whose body has no content encoding any more."""
+        plain = tuple(pair for pair in written.headers if pair[0].lower() != "content-encoding")
+        return self.key(written._replace(headers=plain))
+
+    def columns(self, written: Request, key: str) -> dict[str, object]:
+        """What is stored of how a request is compared."""
+        redacted = int(self.key_of_written(written) != key)
+        return {"key": key, "rules": self.rules.text, "redacted": redacted}
+
+    def replaced_variables(self, exchange: Exchange) -> list[str]:
+        """The variables whose values were replaced in an answer that was no echo of its request.
+
+        A common word that is somebody's password would be lost from all answers.
+        """
+        came = decoded(exchange.headers, b"".join(data for _, data in exchange.chunks))
+        names = self.redaction.variables_in(came)
+        if not names:
+            return []
+        sent = exchange.request
+        values = [sent.url, *(value for _, value in sent.headers)]
+        whole = "\n".join(values).encode("utf-8", "surrogatepass") + matching.content_of(sent)
+        return sorted(set(names).difference(self.redaction.variables_in(whole)))

@@ -1,0 +1,62 @@
+"""A recorded answer as the response that is handed out again; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from ember_testing.wires.response import Broken, End, Response
+
+if TYPE_CHECKING:
+    from ember_testing.cassettes.file import Answer
+
+_PATIENCE = 1.0  # seconds that a caller is given to give up, above twice what it took when recorded
+
+
+def response_of(
+    answer: Answer,
+    pieces: Sequence[bytes],
+    *,
+    timing: bool,
+    unplayable: Callable[[str], BaseException],
+) -> Response:
+    """The response to hand out.
+
+    Args:
+        answer: The recording.
+        pieces: Of its body.
+        timing: Whether to wait as long as it took.
+        unplayable: The error for a caller that wants more than there is, by what that is.
+    """
+    response = Response(
+        answer.status,
+        answer.headers,
+        pieces,
+        end=_end(answer, unplayable),
+        http_version=answer.http_version or "HTTP/1.1",
+        reason=answer.reason or "",
+    )
+    if answer.outcome == "cancelled":
+        # Its caller is expected to give up here as well; at twice the time it has not.
+        return response._replace(delay=2 * (answer.elapsed or 0.0) + _PATIENCE)
+    if not timing:
+        return response
+    times = [answer.headers_after or 0.0, *(at for at, _ in answer.pieces)]
+    pauses = [max(0.0, at - before) for before, at in pairwise(times)]
+    return response._replace(delay=times[0], pauses=pauses)
+
+
+def _end(answer: Answer, unplayable: Callable[[str], BaseException]) -> End:
+    """How a recorded response ends: as it did, or with what cannot be replayed."""
+    if answer.outcome in ("cut", "failed"):
+        return Broken(answer.error_type or "ReadError", answer.error_message or "")
+    if answer.outcome == "complete":
+        return None
+    what = (
+        "has no answer, because its caller gave up before one came; this one waits on"
+        if answer.outcome == "cancelled"
+        else f"ends after {len(answer.pieces)} pieces, because its reader closed it there; "
+        "this one reads on"
+    )
+    return lambda: unplayable(what)
