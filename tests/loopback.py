@@ -155,6 +155,57 @@ class _Server(ThreadingHTTPServer):
         """A client that has gone away is what some tests are about."""
 
 
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    # What a subclass for one server sets.
+    received: list[Received]
+    answer: Answer
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Silent."""
+
+    def do_POST(self) -> None:
+        length = int(self.headers.get("content-length", 0))
+        body = self.rfile.read(length)
+        if self.headers.get("transfer-encoding") == "chunked":
+            body = self._chunked_body()
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        request = Received(self.command, self.path, headers, body)
+        self.received.append(request)
+        self._send(type(self).answer(request))
+
+    do_GET = do_PUT = do_DELETE = do_POST
+
+    def _chunked_body(self) -> bytes:
+        parts: list[bytes] = []
+        while size := int(self.rfile.readline(), 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(parts)
+
+    def _send(self, reply: Reply) -> None:
+        time.sleep(reply.delay)
+        self.send_response(reply.status)
+        for name, value in reply.headers.items():
+            self.send_header(name, value)
+        if reply.pieces is None:
+            self.send_header("content-length", str(len(reply.body)))
+            self.end_headers()
+            self.wfile.write(reply.body)
+        else:
+            self.send_header("transfer-encoding", "chunked")
+            self.end_headers()
+            for piece in reply.pieces:
+                time.sleep(reply.pause)
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+                self.wfile.flush()
+            if not reply.cut:
+                self.wfile.write(b"0\r\n\r\n")
+        if reply.cut:
+            self.close_connection = True
+
+
 @contextmanager
 def serving(
     answer: Answer = echo, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1"
@@ -166,61 +217,16 @@ def serving(
         tls: With it, the server speaks https.
         host: This machine's address to listen at, or the path of a Unix socket.
     """
-    received: list[Received] = []
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    class Handler(_Handler):
         disable_nagle_algorithm = "/" not in host  # a Unix socket has none
 
-        def log_message(self, format: str, *args: object) -> None:
-            """Silent."""
-
-        def answer(self) -> None:
-            length = int(self.headers.get("content-length", 0))
-            body = self.rfile.read(length)
-            if self.headers.get("transfer-encoding") == "chunked":
-                body = self._chunked_body()
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            request = Received(self.command, self.path, headers, body)
-            received.append(request)
-            self._send(answer(request))
-
-        do_GET = do_POST = do_PUT = do_DELETE = answer
-
-        def _chunked_body(self) -> bytes:
-            parts: list[bytes] = []
-            while size := int(self.rfile.readline(), 16):
-                parts.append(self.rfile.read(size))
-                self.rfile.readline()
-            self.rfile.readline()
-            return b"".join(parts)
-
-        def _send(self, reply: Reply) -> None:
-            time.sleep(reply.delay)
-            self.send_response(reply.status)
-            for name, value in reply.headers.items():
-                self.send_header(name, value)
-            if reply.pieces is None:
-                self.send_header("content-length", str(len(reply.body)))
-                self.end_headers()
-                self.wfile.write(reply.body)
-            else:
-                self.send_header("transfer-encoding", "chunked")
-                self.end_headers()
-                for piece in reply.pieces:
-                    time.sleep(reply.pause)
-                    self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
-                    self.wfile.flush()
-                if not reply.cut:
-                    self.wfile.write(b"0\r\n\r\n")
-            if reply.cut:
-                self.close_connection = True
-
+    Handler.received, Handler.answer = [], staticmethod(answer)
     server = _Server(host, Handler, tls)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
-        yield Loopback(server, received)
+        yield Loopback(server, Handler.received)
     finally:
         server.shutdown()
         server.server_close()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import trio
 
 from ember.api import models
+from tests.loopback import Received, Reply
 
 MODEL = "gpt-4"
 KEY = "sk-loopback-0123456789abcdef"
@@ -91,3 +93,13 @@ def events(*texts: str) -> list[bytes]:
     pieces.append(event(f'{head}[{{"index":0,"delta":{{}},"finish_reason":"stop"}}]}}'))
     usage = '{"prompt_tokens":9,"completion_tokens":12,"total_tokens":21}'
     return [*pieces, event(f'{head}[],"usage":{usage}}}'), b"data: [DONE]\n\n"]
+
+
+WHOLE = json.dumps(completion()).encode()
+
+
+def answering(received: Received) -> Reply:
+    """Answers a chat call as a whole or as a stream, as it asks for."""
+    if received.json().get("stream"):
+        return Reply(pieces=events("Once", " upon", " a time"))
+    return Reply(WHOLE)

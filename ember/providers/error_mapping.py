@@ -97,13 +97,8 @@ def api_error(
     sentence = sentence or f"HTTP status {status} without a word"
     if len(sentence) > _LONGEST:
         sentence = f"{sentence[:_LONGEST]}..."
-    remedy = _REMEDIES.get(error_type, "").format(key=key_names)
-    if 300 <= status < 400:
-        target = without_user(headers.get("location", "nowhere").partition("?")[0])
-        remedy = f"it redirects to {target!r}: is base_url= right?"
-    if error_type == "not_found" and (note := retirement(vendor, model)):
-        remedy = note
-    parts = [f"{provider} ({model}): {sentence}", f"[{_label(status, error_type, error)}]"]
+    remedy = _remedy(vendor, model, status, headers, error_type).replace("{key}", key_names)
+    message = f"{provider} ({model}): {sentence} [{_label(status, error_type, error)}]"
     context: dict[str, Any] = {
         "error_type": error_type,
         "status_code": status,
@@ -118,11 +113,23 @@ def api_error(
         **(facts or {}),
     }
     return ProviderAPIError(
-        " ".join(parts) + (f"; {remedy}" if remedy else ""),
+        f"{message}; {remedy}" if remedy else message,
         context,
         _retryable(headers, effective, error_type, error.message, context),
         retry_after,
     )
+
+
+def _remedy(
+    vendor: str, model: str, status: int, headers: Mapping[str, str], error_type: ErrorType
+) -> str:
+    """What the caller can do; `{key}` stands for where the key comes from."""
+    if error_type == "not_found" and (note := retirement(vendor, model)):
+        return note
+    if 300 <= status < 400:
+        target = without_user(headers.get("location", "nowhere").partition("?")[0])
+        return f"it redirects to {target!r}: is base_url= right?"
+    return _REMEDIES.get(error_type, "")
 
 
 def not_of_wire(

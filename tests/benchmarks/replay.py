@@ -399,25 +399,26 @@ def table(names: list[str], rounds: int, large: int) -> None:
     if wanted("memory"):
         _show(f"ember: MB more after {large:,} replayed", _measure(f"memory({large})", 1), "10")
     if wanted("one-call"):
-        for name in ("httpx", *RECORDERS):
-            found = "not installed"
-            if name == "httpx" or _installed(name):
-                found = _measure(f"one_call_test({name!r})", rounds)
-            title = "MockTransport" if name == "httpx" else name
-            _show(
-                f"{title}: a one-call test with httpx.Client()",
-                found,
-                "1" if name == "ember" else "",
-            )
+        _one_call(rounds)
+
+
+def _one_call(rounds: int) -> None:
+    """What a test with one call takes, its client and its cassette made for it."""
+    for name in ("httpx", *RECORDERS):
+        found = "not installed"
+        if name == "httpx" or _installed(name):
+            found = _measure(f"one_call_test({name!r})", rounds)
+        title = "MockTransport" if name == "httpx" else name
         _show(
-            "ember: a one-call test with Ember's client",
-            _measure("one_call_of_ember()", rounds),
-            "1",
+            f"{title}: a one-call test with httpx.Client()",
+            found,
+            "1" if name == "ember" else "",
         )
-    if wanted("plugin"):
-        found = _measure("plugin()", 1)
-        _show("the plugin, unused: at the start of pytest", found["start"], "5")
-        _show("the plugin, unused: a test", found["test"], "0.02")
+    _show(
+        "ember: a one-call test with Ember's client",
+        _measure("one_call_of_ember()", rounds),
+        "1",
+    )
 
 
 def main() -> None:

@@ -29,10 +29,11 @@ from tests.ways import (
     KEY,
     MODEL,
     PLAIN,
+    WHOLE,
     acall,
+    answering,
     astream,
     call,
-    completion,
     events,
     stream,
 )
@@ -40,15 +41,6 @@ from tests.ways import (
 # httpx leaves its generators to the collector when a body ends early, and trio complains of it.
 pytestmark = pytest.mark.filterwarnings("ignore:Async generator 'http:ResourceWarning")
 every_way = pytest.mark.parametrize("way", ALL.values(), ids=ALL)
-
-WHOLE = json.dumps(completion()).encode()
-
-
-def answering(received: Received) -> Reply:
-    """Answers in whole or as a stream, as asked."""
-    if received.json().get("stream"):
-        return Reply(pieces=events("Once", " upon", " a time"))
-    return Reply(WHOLE)
 
 
 def slow(received: Received) -> Reply:
@@ -331,185 +323,6 @@ def test_ipv6(way: Callable[..., str]) -> None:
     with serving(answering, host="::1") as server:
         assert way(server.url)
         assert server.received[0].headers["host"] == f"[::1]:{server.port}"
-
-
-# --- never left behind --------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("streamed", [False, True])
-def test_cancelled_task_leaves_no_connection(streamed: bool) -> None:
-    """A call whose task is cancelled closes its connection, and the next one works."""
-
-    async def main() -> None:
-        way = astream if streamed else acall
-        task = asyncio.create_task(way(server.url, prompt="wait"))
-        assert await asyncio.to_thread(asked.wait, 5)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert await asyncio.to_thread(server.settles_at, 0)
-        await way(server.url)
-        assert server.open == 1
-
-    asked = threading.Event()
-
-    def answer(received: Received) -> Reply:
-        if b"wait" not in received.body:
-            return answering(received)
-        asked.set()
-        return Reply(delay=0.3)
-
-    with serving(answer) as server:
-        asyncio.run(main())
-
-
-@pytest.mark.parametrize("streamed", [False, True])
-def test_cancel_scope_leaves_no_connection(streamed: bool) -> None:
-    """A call in a cancelled scope of trio closes its connection, and the next one works."""
-
-    async def main() -> None:
-        way = astream if streamed else acall
-        with trio.move_on_after(0.1) as scope:
-            await way(server.url, prompt="wait")
-        assert scope.cancelled_caught
-        assert await trio.to_thread.run_sync(server.settles_at, 0)
-        await way(server.url)
-        assert server.open == 1
-
-    def answer(received: Received) -> Reply:
-        return Reply(delay=0.3) if b"wait" in received.body else answering(received)
-
-    with serving(answer) as server:
-        trio.run(main)
-
-
-@pytest.mark.parametrize("proxied", [False, True])
-def test_task_cancelled_twice_leaves_nothing_half_read(
-    proxied: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A call that is cancelled again while it gives up does not leave its answer to the next."""
-
-    async def main(url: str) -> None:
-        await acall(url)
-        task = asyncio.create_task(acall(url, prompt="wait"))
-        assert await asyncio.to_thread(begun.wait, 5)
-        await asyncio.sleep(0.1)
-        task.cancel()
-        await asyncio.sleep(0)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        assert await acall(url, timeout=5) == completion()["choices"][0]["message"]["content"]
-
-    begun = threading.Event()
-
-    def answer(received: Received) -> Reply:
-        if b"wait" not in received.body:
-            return answering(received)
-        begun.set()
-        return Reply(pieces=[WHOLE[:10], WHOLE[10:]], pause=0.4)
-
-    with serving(answer) as server:
-        url = server.url
-        if proxied:
-            monkeypatch.setenv("HTTP_PROXY", server.url)
-            url = f"http://api{server.port}.invalid"
-        asyncio.run(main(url))
-
-
-@every_way
-def test_timed_out_call_leaves_no_connection(way: Callable[..., str]) -> None:
-    """A call that has timed out closes its connection at once."""
-    with serving(lambda received: Reply(delay=0.3)) as server:
-        with pytest.raises(ProviderAPIError, match="in time"):
-            way(server.url, timeout={"read": 0.05})
-        assert server.settles_at(0)
-
-
-def test_failure_above_the_connection_leaves_it_idle(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A call that fails before it is sent, as with a cassette, leaves the idle connection."""
-
-    def fail(self: object, request: httpx.Request) -> NoReturn:
-        raise httpx.ReadError("broken")
-
-    async def afail(self: object, request: httpx.Request) -> NoReturn:
-        fail(self, request)
-
-    async def main() -> None:
-        await acall(server.url)
-        with monkeypatch.context() as patched, pytest.raises(ProviderAPIError):
-            patched.setattr(httpx.AsyncHTTPTransport, "handle_async_request", afail)
-            await acall(server.url)
-        await acall(server.url)
-
-    with serving(answering) as server:
-        call(server.url)
-        with monkeypatch.context() as patched, pytest.raises(ProviderAPIError):
-            patched.setattr(httpx.HTTPTransport, "handle_request", fail)
-            call(server.url)
-        call(server.url)
-        asyncio.run(main())
-        assert (server.connections, len(server.received)) == (2, 4)
-
-
-def test_stream_left_early_closes_its_connection() -> None:
-    """Leaving a stream's block early closes the connection; reading it to its end keeps it."""
-    with serving(answering) as server:
-        with models.stream(MODEL, "Hi", base_url=f"{server.url}/v1") as answer:
-            assert next(answer).text == "Once"
-        assert server.settles_at(0)
-        assert answer.text == answer.response.text == "Once"
-        stream(server.url)
-        assert server.open == 1
-
-
-@pytest.mark.parametrize("run", ["asyncio", "trio"])
-def test_awaited_stream_left_early_closes_its_connection(run: str) -> None:
-    """The same for event loops, before the block is left."""
-
-    async def main() -> None:
-        async with models.astream(MODEL, "Hi", base_url=f"{server.url}/v1") as answer:
-            async for chunk in answer:
-                assert chunk.text == "Once"
-                break
-        assert server.settles_at(0)
-        assert answer.text == answer.response.text == "Once"
-
-    with serving(answering) as server:
-        if run == "trio":
-            trio.run(main)
-        else:
-            asyncio.run(main())
-
-
-def test_abandoned_stream_leaves_no_connection() -> None:
-    """A stream that is let go, without being closed, closes its connection and warns of nothing."""
-    with serving(answering) as server:
-        answer = models.stream(MODEL, "Hi", base_url=f"{server.url}/v1")
-        assert next(answer).text == "Once"
-        del answer
-        assert server.settles_at(0)
-
-
-def test_abandoned_awaited_stream_leaves_no_connection() -> None:
-    """The same for asyncio, which closes it a moment later."""
-
-    async def main() -> None:
-        async for chunk in models.astream(MODEL, "Hi", base_url=f"{server.url}/v1"):
-            assert chunk.text == "Once"
-            break
-        assert await asyncio.to_thread(server.settles_at, 0)
-
-    with serving(answering) as server:
-        asyncio.run(main())
-
-
-def test_unread_stream_opens_nothing() -> None:
-    """A stream that nobody reads sends nothing, and closing it gives an empty answer."""
-    with serving(answering) as server:
-        with models.stream(MODEL, "Hi", base_url=f"{server.url}/v1") as answer:
-            pass
-        assert answer.response.text == ""
-        assert server.connections == 0
 
 
 # --- at once ------------------------------------------------------------------------------------
