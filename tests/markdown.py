@@ -10,7 +10,7 @@ _BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```)?", re.MULT
 
 
 class Block(NamedTuple):
-    """One block: the line of its first statement, its code, and what it is said to print."""
+    """One block: the line of its first statement, its code, and the output promised for it."""
 
     line: int
     code: str

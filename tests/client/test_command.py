@@ -186,7 +186,7 @@ def test_reader_that_had_enough(answered: list[str], stream: list[str]) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is full")
 def test_answer_that_cannot_be_written(answered: list[str]) -> None:
-    """A full disk is said in one line, with code 1, and no traceback."""
+    """A full disk is reported in one line, with exit code 1 and no traceback."""
     with Path("/dev/full").open("w") as full:
         process = subprocess.run(
             answered,

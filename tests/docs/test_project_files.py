@@ -115,7 +115,7 @@ def test_a_public_name_without_a_docstring_is_found() -> None:
 
 
 def test_supported_versions_are_the_same_everywhere() -> None:
-    """The tested interpreters are those that the package claims; the others are said untested."""
+    """The tested interpreters are those that the package claims; others are called untested."""
     jobs = load(GITHUB / "workflows" / "ci.yml")["jobs"]
     tested = jobs["tests"]["strategy"]["matrix"]["python"]
     classifiers = (ROOT / "pyproject.toml").read_text(encoding="utf-8")

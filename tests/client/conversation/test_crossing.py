@@ -430,7 +430,7 @@ KINDS = {
     ("kind", "data"), [(k, data) for k, each in KINDS.items() for data in each]
 )
 def test_media_are_what_their_bytes_are(kind: str, data: bytes, tmp_path: Path) -> None:
-    """Bytes, a file and a data URL with a wrong label are told by what they hold."""
+    """Bytes, a file and a data URL with a wrong label are recognised by their content."""
     url = f"data:image/png;base64,{base64.b64encode(data).decode()}"
     safe = f"data:text/plain;base64,{base64.urlsafe_b64encode(data).decode().rstrip('=')}"
     file = tmp_path / "a.png"

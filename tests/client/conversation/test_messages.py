@@ -212,7 +212,7 @@ def test_custom_tools_of_responses_go_back() -> None:
 
 
 def test_signatures_of_googles_compatible_endpoint_go_back() -> None:
-    """Gemini behind chat completions signs its calls, refuses them without; OpenAI gets none."""
+    """Gemini behind chat completions needs its signatures back; OpenAI is sent none."""
     extra = {"google": {"thought_signature": "c2ln"}}
     function = {"name": "weather", "arguments": "{}"}
     call = {"id": "c", "type": "function", "function": function, "extra_content": extra}
@@ -409,7 +409,7 @@ def test_a_dict_is_one_part_and_text_urls_stay_text() -> None:
     ],
 )
 def test_prompt_that_cannot_be(prompt: Any, says: str) -> None:
-    """A prompt that means nothing is refused before the network, with what is wrong in words."""
+    """A prompt without content is refused before anything is sent, with a message that says why."""
     with pytest.raises(ModelProviderError, match=says):
         sent("gpt-4o", prompt)
 
@@ -575,7 +575,7 @@ def test_argument_that_one_wire_cannot_take(
 
 
 def test_stream_is_no_parameter() -> None:
-    """`stream=True` in a call that is read whole would lose its usage: it is refused in words."""
+    """`stream=True` in a call that is not streamed is refused, with the function to use instead."""
     with pytest.raises(ModelProviderError, match=r"models\.stream\(\)"):
         models("gpt-4o", "hi", stream=True, api_key="k")
     with pytest.raises(ModelProviderError, match="and models"):

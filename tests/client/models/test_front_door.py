@@ -125,7 +125,7 @@ def test_import_loads_neither_toolkit_nor_anyio() -> None:
     ids=lambda value: value.__name__ if isinstance(value, ModuleType) else "",
 )
 def test_export_lists(module: ModuleType, names: str) -> None:
-    """What each door exports is pinned: a change here is a change for users."""
+    """The names that each public module exports are pinned: users import them."""
     assert module.__all__ == names.split()
     assert all(hasattr(module, name) for name in module.__all__)
 

@@ -147,7 +147,7 @@ def test_malformed_json(text: str, complaint: str, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("name", ["EMBER_COST_MY_MODEL_2_INPUT", "EMBER_COST_mymodel2_OUTPUT"])
 def test_misspelt_variable(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A variable that would never be read because of its punctuation is said, not passed over."""
+    """A variable whose punctuation keeps it from ever being read is reported, not ignored."""
     pricing._variables.cache_clear()
     monkeypatch.setenv(name, "1")
     right = "EMBER_COST_MYMODEL2_" + name.rpartition("_")[2]

@@ -257,7 +257,7 @@ def plainly_there(body: str) -> dict[str, Any]:
 
 
 def test_rows_that_the_sdks_cannot_read(figures: Callable[[str], None]) -> None:
-    """Google's arrays and integer enums are read; what is no answer at all is said to be none."""
+    """Google's arrays and integer enums are read; what is not an answer is an error."""
     agree = 0
     with player() as played:
         for row_id in unparsed():

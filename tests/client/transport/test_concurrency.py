@@ -66,7 +66,7 @@ def numbered(received: Received) -> Reply:
 
 
 def check(summary: UsageSummary | None, numbers: range) -> None:
-    """The summary has every one of these, to the token and to less than the micro-dollar."""
+    """The summary counts every one of these, exact in tokens and to a micro-dollar in cost."""
     assert summary is not None
     prompt = sum(numbers)
     output = sum(2 * number + 1 for number in numbers)

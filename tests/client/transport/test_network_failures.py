@@ -144,7 +144,7 @@ def test_host_that_has_no_form_in_dns() -> None:
 @plain_ways
 @pytest.mark.parametrize("key", [f"{KEY} ", f"{KEY}\nx: y", f"{KEY}\N{SNOWMAN}"])
 def test_key_that_no_header_can_hold(way: Way, key: str) -> None:
-    """A key with a blank, a line break or a foreign sign is refused, and is not in the error."""
+    """A key with a blank, a line break or a non-ASCII character is refused and not shown."""
     with serving() as server:
         with pytest.raises(ModelProviderError, match="header") as caught:
             way(server.url, api_key=key)
@@ -299,7 +299,7 @@ def test_broken_off_stream(way: Way, end: Callable[[socket.socket], None]) -> No
 
 @every_way
 def test_not_http(way: Way) -> None:
-    """A server that does not speak HTTP is a connection error that shows what it said."""
+    """A server that does not speak HTTP is a connection error that shows what it sent."""
 
     def script(connection: socket.socket) -> None:
         receive(connection)

@@ -1,4 +1,4 @@
-"""A cassette file on disk: its shape, its damage, its life among several writers."""
+"""A cassette file on disk: its schema, damage to it, several writers at once."""
 
 # ruff: noqa: PT031 - what must fail is a `with` block of its own, its end included
 from __future__ import annotations
@@ -39,17 +39,17 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def recorded(recording: Path, tmp_path: Path) -> Path:
-    """That cassette, for the test to spoil."""
+    """A copy of that cassette, for the test to change."""
     return Path(shutil.copy(recording, tmp_path))
 
 
 def files(folder: Path) -> list[str]:
-    """The names of all that lies in a folder."""
+    """The names of all files of a folder."""
     return sorted(path.name for path in folder.iterdir())
 
 
 def rows(path: Path, query: str) -> list[tuple[object, ...]]:
-    """What any SQLite client reads in the file."""
+    """The rows that any SQLite client reads in the file."""
     with closing(sqlite3.connect(path)) as connection:
         return connection.execute(query).fetchall()
 
@@ -76,7 +76,7 @@ def test_the_file_declares_itself_and_reads_like_a_table(recorded: Path) -> None
 
 
 def test_replaying_writes_nothing(recorded: Path) -> None:
-    """The file's bytes and time are the same after a replay, and nothing lies beside it."""
+    """The file's bytes and time are the same after a replay, and no file is left beside it."""
     before = recorded.read_bytes(), recorded.stat().st_mtime_ns
     with ember_testing.cassette(recorded):
         assert ask("http://127.0.0.1:1", "question 7") == "question 7"
@@ -132,7 +132,7 @@ DAMAGE = {
         if (kind, mode) != ("empty", "all")
     ],
 )
-def test_a_file_that_is_no_good_is_a_clear_error_and_never_overwritten(
+def test_an_unusable_file_is_a_clear_error_and_never_overwritten(
     recorded: Path, kind: str, record: str | None
 ) -> None:
     """Each kind of bad file is named with a remedy, nothing is sent, no byte of it changes."""
@@ -153,7 +153,7 @@ def test_a_file_that_is_no_good_is_a_clear_error_and_never_overwritten(
 
 
 def test_recording_anew_replaces_an_empty_file(tmp_path: Path) -> None:
-    """The remedy that the error for an empty file names works."""
+    """The remedy that the error for an empty file suggests works."""
     path = tmp_path / "c.sqlite"
     path.touch()
     with serving() as server, ember_testing.cassette(path, record="all"):
@@ -161,8 +161,8 @@ def test_recording_anew_replaces_an_empty_file(tmp_path: Path) -> None:
     assert rows(path, "select count(*) from calls") == [(1,)]
 
 
-def test_a_cassette_that_is_not_there_is_no_error_until_it_is_asked(tmp_path: Path) -> None:
-    """Replaying makes no file, and the miss says that there is none."""
+def test_a_missing_cassette_is_an_error_at_the_first_request_only(tmp_path: Path) -> None:
+    """Replaying creates no file, and the miss says that the file is missing."""
     path = tmp_path / "missing" / "c.sqlite"
     with ember_testing.cassette(path):
         pass
@@ -174,8 +174,8 @@ def test_a_cassette_that_is_not_there_is_no_error_until_it_is_asked(tmp_path: Pa
     assert not path.parent.exists()
 
 
-def test_a_folder_that_cannot_be_made_is_found_out_before_the_call(tmp_path: Path) -> None:
-    """Nothing is sent, and so nothing paid, when the answer could not be kept."""
+def test_a_folder_that_cannot_be_created_is_reported_before_the_call(tmp_path: Path) -> None:
+    """When the answer could not be kept, nothing is sent and so nothing is paid."""
     (tmp_path / "file").touch()
     with (
         serving() as server,

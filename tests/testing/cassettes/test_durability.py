@@ -114,7 +114,7 @@ def test_a_half_written_commit_is_rolled_back(tmp_path: Path) -> None:
         ).fetchone() == (0,)
 
 
-def test_a_full_disk_is_told_and_the_answer_is_not_lost(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_the_answer_is_not_lost(tmp_path: Path) -> None:
     """The caller gets what it paid for, and no further call is sent; the file stays whole."""
     path = tmp_path / "c.sqlite"
     with serving(lambda _: Reply(b"x" * 200_000)) as server:

@@ -61,7 +61,7 @@ def cassette(recording: Path, tmp_path: Path) -> Path:
 
 
 def change(path: Path, statement: str, *values: object) -> None:
-    """Edit a cassette behind Ember's back."""
+    """Edit a cassette with SQLite alone."""
     with closing(sqlite3.connect(path)) as connection:
         connection.execute(statement, values)
         connection.commit()
@@ -87,7 +87,7 @@ def test_the_command_is_installed_and_lists_its_parts() -> None:
     assert all(f"\n  {command} " in result.stdout for command in COMMANDS)
 
 
-def test_list_tells_calls_models_and_cost(cassette: Path) -> None:
+def test_list_shows_calls_models_and_cost(cassette: Path) -> None:
     """One line a cassette; JSON has the sums."""
     (line,) = found("list", cassette.parent)["cassettes"]
     assert (line["calls"], line["models"]) == (2, ["openai/gpt-4-0613"])
@@ -96,7 +96,7 @@ def test_list_tells_calls_models_and_cost(cassette: Path) -> None:
 
 
 def test_list_shows_what_is_damaged_and_left_behind(cassette: Path) -> None:
-    """A truncated file and the part of a killed recording are told, with exit code 1."""
+    """A truncated file and the partial file of a killed recording are listed, with exit code 1."""
     (cassette.parent / "b.sqlite").write_bytes(cassette.read_bytes()[:3000])
     (cassette.parent / "c.sqlite.123-abcd.part").touch()
     told = found("list", cassette.parent, code=1)
@@ -121,8 +121,8 @@ def test_show_reads_like_a_transcript(cassette: Path) -> None:
     assert run("show", cassette, "--call", "9", code=2).stderr.endswith("has no call 9\n")
 
 
-def test_textconv_is_the_same_for_two_recordings_of_the_same(tmp_path: Path) -> None:
-    """What git compares holds no time and no date; a damaged file is told and does not fail."""
+def test_textconv_is_the_same_for_two_recordings_of_the_same_calls(tmp_path: Path) -> None:
+    """What git compares holds no time and no date; a damaged file is reported and is no failure."""
     with serving(chat) as server:
         texts = [
             run("textconv", record(tmp_path / f"{i}.sqlite", server.url, "Paris")).stdout
@@ -136,7 +136,7 @@ def test_textconv_is_the_same_for_two_recordings_of_the_same(tmp_path: Path) -> 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 def test_git_diff_shows_transcripts_as_git_setup_says(cassette: Path, tmp_path: Path) -> None:
-    """With the two printed lines done, `git diff` of a cassette speaks of roles and answers."""
+    """After the two printed commands, `git diff` of a cassette shows roles and answers."""
     lines = found("git-setup")
     repository = tmp_path / "repository"
     where = repository / "cassettes" / "deep"
@@ -288,8 +288,8 @@ def test_check_finds_a_secret_in_a_compressed_piece_and_in_other_tables(
     run("check", other, "--allow", KEY)
 
 
-def test_check_finds_what_is_torn_edited_or_missing(cassette: Path) -> None:
-    """A lost piece, a request edited by hand, a view dropped, a file cut off, a part left over."""
+def test_check_finds_what_is_truncated_edited_or_missing(cassette: Path) -> None:
+    """A lost piece, an edited request, a dropped view, a truncated and a partial file."""
 
     def kinds(path: Path) -> set[tuple[str, str]]:
         return {(each["kind"], each["where"]) for each in found("check", path, code=1)[str(path)]}
@@ -324,7 +324,7 @@ def test_a_folder_that_is_not_there_is_the_users_error(tmp_path: Path) -> None:
 
 
 class TestPrune:
-    """`pytest --ember-report` says what was used, `prune` deletes the rest when told to."""
+    """`pytest --ember-report` lists what was used; `prune --yes` deletes the rest."""
 
     @pytest.fixture
     def suite(
@@ -398,7 +398,7 @@ def test_second(): [ask(text) for text in {shared}]
         assert len(list(folder.rglob("*.sqlite"))) == 2
 
     def test_a_file_that_is_no_report_is_refused(self, cassette: Path, tmp_path: Path) -> None:
-        """Whatever else is given instead of a report deletes nothing."""
+        """Any other file in place of a report deletes nothing."""
         for text in ("{}", "[]", "no JSON"):
             (tmp_path / "r.json").write_text(text)
             told = run("prune", cassette, "--report", tmp_path / "r.json", "--yes", code=2)
@@ -463,7 +463,7 @@ class TestDrift:
     def test_without_a_key_nothing_is_sent(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The variable to set is named."""
+        """The message names the variable to set."""
         with serving(chat) as server:
             path = record(tmp_path / "a.sqlite", server.url, "Paris")
             monkeypatch.delenv("OPENAI_API_KEY")
@@ -471,10 +471,10 @@ class TestDrift:
             assert len(server.received) == 1
 
 
-def test_the_part_of_a_killed_recording_is_told_by_the_next_run(
+def test_the_partial_file_of_a_killed_recording_is_reported_by_the_next_run(
     pytester: pytest.Pytester, run: Callable[..., pytest.RunResult]
 ) -> None:
-    """Once a folder, with the file's name; a part that is being written now is not meant."""
+    """Once for each folder, with the file's name; a file that is being written now is left out."""
     folder = pytester.path / "cassettes" / "test_it"
     folder.mkdir(parents=True)
     old = folder / "test_a.sqlite.77-abcd.part"

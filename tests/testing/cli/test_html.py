@@ -191,7 +191,7 @@ def press(browser: webdriver.Chrome, *keys: str) -> None:
 
 
 def test_a_call_reads_as_a_conversation(show: Show, report: Path) -> None:
-    """Who said what, the answer, tokens, cost and where the call was recorded stand in the page."""
+    """The page shows each role's text, the answer, tokens, cost and where the call was recorded."""
     browser = show(report, "#call=1")
     detail = text_of(browser, "#detail")
     for words in ("system\nBe brief.", "user\nWhat is the capital of France?",
@@ -384,7 +384,9 @@ def test_five_thousand_calls_are_usable(
     assert searched - opened < 10
 
 
-def test_a_damaged_cassette_is_told_and_the_others_are_shown(folder: Path, tmp_path: Path) -> None:
+def test_a_damaged_cassette_is_reported_and_the_others_are_shown(
+    folder: Path, tmp_path: Path
+) -> None:
     """The command names the damaged file, writes the page all the same, and exits with 1."""
     shutil.copy(folder / "b.sqlite", tmp_path)
     (tmp_path / "broken.sqlite").write_bytes(b"SQLite format 3\0" + bytes(500))

@@ -156,10 +156,10 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("text", REFUSED)
-def test_what_is_no_cassette_or_would_run_code_is_refused(
+def test_files_of_other_kinds_or_that_would_run_code_are_refused(
     text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The reason is told, nothing in the file is called, no cassette is made."""
+    """The message gives the reason, nothing in the file is executed, no cassette is made."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(CassetteError, match=REFUSED[text].replace("[", r"\[")):

@@ -1,4 +1,4 @@
-"""The client seen through `fake_model`: whom it asks, what it counts, what that costs."""
+"""The client as `fake_model` sees it: which provider it calls, tokens and costs."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ ROUTES = {
 
 @pytest.mark.parametrize("model", ROUTES)
 @pytest.mark.filterwarnings("ignore::ember.exceptions.UnknownPriceWarning")
-def test_who_is_asked(model: str, fake_model: FakeModel) -> None:
-    """A name reaches the provider that it belongs to, under its id there, by its own pattern."""
+def test_the_provider_of_a_name(model: str, fake_model: FakeModel) -> None:
+    """A name reaches the provider that it belongs to, under the id that it has there."""
     provider, wire_id = ROUTES[model]
     fake_model(model, "by its name")
     fake_model(f"{provider}/*", "by its provider")
@@ -41,7 +41,7 @@ def test_who_is_asked(model: str, fake_model: FakeModel) -> None:
     assert [(c.provider, c.model) for c in fake_model.calls] == [(provider, wire_id)] * 2
 
 
-def test_a_provider_in_the_pattern_is_meant(fake_model: FakeModel) -> None:
+def test_a_pattern_with_a_provider(fake_model: FakeModel) -> None:
     """A pattern with a provider's prefix is not for the same model elsewhere."""
     fake_model("openai/gpt-4", "OpenAI")
     fake_model("azure/gpt-4", "Azure")
@@ -142,8 +142,8 @@ def test_a_call_in_embers_words(model: str, fake_model: FakeModel) -> None:
     assert [(tool.name, tool.arguments) for tool in made] == [("weather", {"city": "Paris"})]
 
 
-def test_what_cannot_be_said_is_refused(fake_model: FakeModel) -> None:
-    """A reply that is none, and one that a provider cannot give, say what to pass."""
+def test_impossible_replies_are_refused(fake_model: FakeModel) -> None:
+    """Replies of a wrong type or that the provider cannot give are refused with what to pass."""
     with pytest.raises(TypeError, match="needs an answer"):
         fake_model("gpt-4")
     with pytest.raises(TypeError, match="is no answer: pass text"):

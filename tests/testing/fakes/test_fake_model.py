@@ -36,7 +36,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("model", MODELS)
 def test_everything_of_an_answer_is_read_back(model: str, fake_model: FakeModel) -> None:
-    """All that a fake says comes back through each wire, whole and streamed."""
+    """Every field of a faked answer is read back on each wire, whole and streamed."""
     usage = UsageStats(120, 40, cached_tokens=30, reasoning_tokens=5)
     answer = Answer(
         "Let me look.",
@@ -74,7 +74,7 @@ def test_a_fault_is_the_providers_own_error(
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_retry_after_is_said_as_each_provider_says_it(model: str, fake_model: FakeModel) -> None:
+def test_retry_after_in_the_form_of_each_provider(model: str, fake_model: FakeModel) -> None:
     """The wait of a rate limit arrives in seconds, from a header or from Google's body."""
     fake_model("*", faults.rate_limit(retry_after=2.5))
     with pytest.raises(ProviderAPIError) as caught:
@@ -82,7 +82,7 @@ def test_retry_after_is_said_as_each_provider_says_it(model: str, fake_model: Fa
     assert caught.value.retry_after == 2.5
 
 
-def test_answers_come_in_turn_and_functions_for_ever(fake_model: FakeModel) -> None:
+def test_answers_come_in_turn_and_a_last_function_repeats(fake_model: FakeModel) -> None:
     """Answers are given once each in their order; a function as the last one answers the rest."""
     fake_model("gpt-4", "one", ChatResponse("two", UsageStats(3, 4)), lambda call: call.prompt * 2)
     answers = [models("gpt-4", "ab") for _ in range(4)]
@@ -129,7 +129,7 @@ def test_async_threads_and_registries_made_before() -> None:
 
 
 def test_the_context_manager_takes_what_the_fixture_takes() -> None:
-    """The block's first model, answers and usage are given as to the fixture; mistakes are told."""
+    """The block takes model, answers and usage as the fixture does; mistakes are reported."""
     with fake_model("gpt-4", "Paris", ["Ro", "me"], usage=UsageStats(1000, 500)) as fake:
         fake("claude-*", "Oslo")
         answers = [models(model, "hi") for model in ("gpt-4", "gpt-4", "claude-3-opus")]

@@ -89,7 +89,7 @@ def test_in_a_test_case_and_reported_once(pytester: pytest.Pytester) -> None:
 
 
 def test_the_fixture_fails_the_test_itself_and_once(pytester: pytest.Pytester) -> None:
-    """What the fixture complains of fails the test, not its teardown, and is said once."""
+    """A complaint of the fixture fails the test, not its teardown, and is reported once."""
     pytester.makepyfile(
         """
         import socket, pytest
@@ -172,7 +172,7 @@ def test_in_an_application_without_pytest() -> None:
 
 
 def test_no_library_reaches_the_network() -> None:
-    """A connection by any library fails, is told at the end, and loopback can be let through."""
+    """A connection by any library fails and is reported at the end; loopback can be allowed."""
     with pytest.raises(NetworkBlocked, match="models are faked here"), fake_model() as fake:
         with contextlib.suppress(BaseException):
             socket.create_connection(("192.0.2.1", 80), 1)
@@ -281,7 +281,7 @@ def test_a_custom_provider_has_no_connection() -> None:
 
 
 def test_an_unanswered_call_explains_an_assertion() -> None:
-    """Where a swallowed call led to another error, the call is what is told first."""
+    """Where a swallowed call led to another error, the report begins with the call."""
     with pytest.raises(UnansweredCall, match="nothing is set up") as caught, fake_model():
         with contextlib.suppress(BaseException):
             models("gpt-4", "hi")

@@ -1,4 +1,4 @@
-"""Faults: what the caller meets, in a fake and over a recording."""
+"""Faults: the errors that the caller gets, in a fake and over a recording."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ FAULTS: dict[str, tuple[Callable[[], Fault], str]] = {
 
 
 def ask(model: str, stream: bool) -> str:
-    """The answer's text, by either door."""
+    """The answer's text, streamed or not."""
     if not stream:
         return models(model, "hi").text
     with models.stream(model, "hi") as pieces:
@@ -67,7 +67,7 @@ def ask(model: str, stream: bool) -> str:
 def test_each_fault_is_its_error(
     name: str, model: str, stream: bool, fake_model: FakeModel
 ) -> None:
-    """Every fault in place of an answer is the error of that name, on every wire and both doors."""
+    """A fault in place of an answer is the error of its name, on every wire, whole and streamed."""
     make, error_type = FAULTS[name]
     fake_model(model, make(), "Paris")
     with pytest.raises(ProviderAPIError) as caught:
@@ -216,7 +216,7 @@ def test_every_fault_over_a_recording(name: str, recording: Path) -> None:
 
 
 def test_a_fault_that_never_happens_fails(recording: Path) -> None:
-    """A number beyond the test's calls is told, and so is what is no fault."""
+    """A number beyond the test's calls is an error, and so is a number below 1."""
     with (
         pytest.raises(CassetteError, match="made 1 calls only"),
         ember_testing.cassette(recording, faults={2: quota()}),

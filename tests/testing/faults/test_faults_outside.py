@@ -311,12 +311,12 @@ HEAD = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\
 
 
 @pytest.mark.parametrize("wire", MODELS)
-def test_split_inside_a_sign_and_inside_a_line(wire: str, at: Callable[[str], None]) -> None:
-    """Pieces that end inside a UTF-8 sign and inside an SSE line are put together rightly."""
+def test_split_inside_a_character_and_inside_a_line(wire: str, at: Callable[[str], None]) -> None:
+    """Pieces that end inside a UTF-8 character and inside an SSE line are joined correctly."""
     body = wire_bytes(wire)
-    inside_sign = body.index("東".encode()) + 1
+    inside_character = body.index("東".encode()) + 1
     inside_field = body.index(b"data:") + 2
-    edges = sorted({0, inside_field, inside_sign, len(body)})
+    edges = sorted({0, inside_field, inside_character, len(body)})
     pieces = [body[a:b] for a, b in itertools.pairwise(edges)]
     with served_raw(f"{HEAD}\r\n", pieces, pause=0.02) as url:
         at(url)

@@ -119,7 +119,7 @@ def test_somebody_else_patches_in_between(
 
 @pytest.mark.usefixtures("_providers")
 def test_what_is_brought_back_does_nothing(tmp_path: Path) -> None:
-    """Replacements that come back after their block answer nothing, and wait as ever."""
+    """Replacements that come back after their block answer nothing, and sleep as usual."""
     places = [place for _, (_, places) in BLOCKS.items() for place in places]
     kept: list[tuple[Any, str, Any]] = []
     with ExitStack() as stack:

@@ -373,7 +373,7 @@ def test_one():
 
 
 def test_a_damaged_cassette_is_an_error_of_the_test(run: Run, pytester: pytest.Pytester) -> None:
-    """It is told in a few lines before the test begins, in every mode."""
+    """It is reported in a few lines before the test begins, in every mode."""
     run(PLAIN, "--ember-record").assert_outcomes(passed=1)
     path = pytester.path / "cassettes/test_it/test_one.sqlite"
     path.write_bytes(path.read_bytes()[:3000])

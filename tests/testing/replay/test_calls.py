@@ -204,7 +204,7 @@ class TestStreams:
             assert asyncio.run(took()) > 0.12
 
     def test_a_stream_left_early_is_a_recording(self, path: Path) -> None:
-        """A reader who leaves after two pieces is answered; one who reads on is told why not."""
+        """A reader that stops after two pieces gets them; one that reads on gets an error."""
 
         def first(url: str, wanted: int) -> list[bytes]:
             found: list[bytes] = []

@@ -96,7 +96,7 @@ def test_pieces_pass_through_and_come_again(library: Library, path: Path) -> Non
 
 
 def test_a_stream_left_early_is_a_recording(library: Library, path: Path) -> None:
-    """A reader who leaves after two pieces is answered; one who reads on is told why not."""
+    """A reader that stops after two pieces gets them; one that reads on gets an error."""
     with serving(lambda _: Reply(pieces=SSE, pause=0.05)) as server:
         with ember_testing.cassette(path, record="new") as cassette:
             stream = library.pieces(server.url)

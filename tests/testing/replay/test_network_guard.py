@@ -110,7 +110,7 @@ async def _open(host: str) -> None:
 
 
 def in_a_thread() -> None:
-    """The guard is no matter of threads."""
+    """The guard holds in every thread."""
     failures: list[BaseException] = []
 
     def run() -> None:

@@ -1,4 +1,4 @@
-"""What recording costs: the budget that holds, the prices that replay, the report."""
+"""Prices of recorded calls: stored with them, replayed exactly, added up in the report."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PRICES = json.dumps({"gpt-4": {"input": 1, "output": 2}})
 
 
 class TestPrices:
-    """The prices in force stand with the recording."""
+    """The prices in force are stored with the recording."""
 
     def test_a_cost_replays_exactly_after_a_price_change(
         self, path: Path, monkeypatch: pytest.MonkeyPatch
@@ -141,7 +141,7 @@ def test_the_report_says_what_the_summary_says(
 def test_a_marker_can_ask_for_the_current_prices(
     run: Run, pytester: pytest.Pytester, server: Loopback, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`ember_replay(prices="current")` in a test, and a wrong word is refused."""
+    """`ember_replay(prices="current")` in a test; other values are refused."""
     suite = f"""
         import pytest
         from ember.api import models
@@ -160,10 +160,10 @@ def test_a_marker_can_ask_for_the_current_prices(
     run(suite).assert_outcomes(passed=2)
 
 
-def test_unused_recordings_of_a_shared_cassette_are_told_once_all_its_tests_have_run(
+def test_unused_recordings_of_a_shared_cassette_are_reported_after_all_its_tests(
     run: Run, pytester: pytest.Pytester, server: Loopback
 ) -> None:
-    """A run of one of its tests says nothing; a whole run counts, and fails where asked to."""
+    """A run of one of its tests reports nothing; a run of all counts, and fails where asked to."""
     body = """
 import httpx, pytest
 pytestmark = pytest.mark.ember_replay(cassette="shared")
@@ -181,7 +181,7 @@ def test_two(): [ask(text) for text in {texts}]
 
 
 def test_a_call_cancelled_before_its_answer_began_is_a_recording(path: Path) -> None:
-    """Its replay waits to be cancelled as well; one that waits on is told so."""
+    """Its replay waits to be cancelled as well; a caller that waits on gets an error."""
 
     def slow(request: Received) -> Reply:
         return Reply(b"{}", delay=0.5)

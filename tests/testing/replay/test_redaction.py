@@ -33,7 +33,7 @@ known = Redaction(frozenset({KEY}))
     ],
 )  # fmt: skip
 def test_credentials_of_the_environment_are_known(name: str) -> None:
-    """Whatever a variable's name calls a credential is looked for everywhere."""
+    """The values of variables that are named like credentials are looked for everywhere."""
     assert secrets_of_environment({name: KEY, "HOME": "/home/somebody"}) == {KEY}
 
 

@@ -98,7 +98,7 @@ def test_other_tasks_still_run_while_one_sleeps() -> None:
 
 
 def test_a_recording_waits_and_its_replay_does_not(tmp_path: Path) -> None:
-    """While a provider is really asked its wish is kept; the replay is told apart by its time."""
+    """A recording waits as the provider asks; the replay takes no time."""
     replies = [Reply(b"{}", status=429, headers={"retry-after": "1"}), Reply(b"{}")]
 
     def patient(url: str) -> int:
@@ -159,7 +159,7 @@ class TestWhatIsNoRetry:
 
     @pytest.mark.parametrize("started", ["before", "inside"])
     def test_a_heartbeat_thread_beats_as_ever(self, started: str) -> None:
-        """A thread that calls no model waits, whenever it was started."""
+        """A thread that calls no model sleeps in full, whenever it was started."""
 
         def during(beat: Callable[[], None]) -> None:
             thread = threading.Thread(target=beat, daemon=True)
@@ -196,7 +196,7 @@ class TestWhatIsNoRetry:
         assert turns <= 16
 
     def test_a_pools_retries_are_left_out(self) -> None:
-        """A thread that calls a model and waits is retrying, though nobody told it of the block."""
+        """A thread that calls a model and waits is retrying, whenever it was started."""
 
         def ask() -> None:
             for _ in range(20):

@@ -1,4 +1,4 @@
-"""Generated traffic: what is written is read back, and no damage makes more of it than an error."""
+"""Generated traffic: what is written is read back, and damage causes errors of Ember only."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def examples(strategy: st.SearchStrategy[Any], check: Callable[[FakeModel, Any],
 
 
 def play(fake: FakeModel, sent: Sent) -> tuple[ChatResponse | EmberError, str]:
-    """What the public door makes of it, and the text that it gave out on the way."""
+    """What the public function returns or raises, and the text that was streamed before."""
     fake(sent.model, sent)
     said: list[str] = []
     try:
