@@ -10,7 +10,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from ember.exceptions import ModelProviderError, ProviderAPIError
+from ember.exceptions import EmberError, ModelProviderError, ProviderAPIError
 from ember.models.routing import class_for, resolve
 from ember.models.schemas import ChatResponse, Prompt, UsageStats
 from ember.models.streams import AsyncStream, Stream
@@ -229,8 +229,8 @@ class _Observed:
         at: TracebackType | None,
     ) -> None:
         response = self._answer
-        if isinstance(error, ModelProviderError):
-            # Answered, but its price is malformed.
+        if isinstance(error, EmberError):
+            # Answered, but its price is malformed, or its text is not what was asked for.
             response = error.context.get("response")
         if isinstance(response, ChatResponse):
             self._count(response.usage)

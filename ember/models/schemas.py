@@ -159,6 +159,8 @@ class ChatResponse:
         message: The answer as a message, to append to the conversation as it is: it keeps what
             the provider wants back (tool calls, signatures of reasoning).
         raw: The provider's parsed body; for a stream, the list of its events.
+        parsed: The object of the type that `response_format=` named; None where it named none,
+            the model refused, or it asks for tools first.
     """
 
     data: str
@@ -173,6 +175,7 @@ class ChatResponse:
     headers: Mapping[str, str] = field(default_factory=lambda: _NOTHING, repr=False)
     message: Mapping[str, Any] = field(default_factory=lambda: _NOTHING, repr=False)
     raw: Any = field(default=None, repr=False)
+    parsed: Any = None
 
     def __post_init__(self) -> None:
         if self.message is _NOTHING:
@@ -191,14 +194,17 @@ class Chunk(NamedTuple):
     """One piece of a streamed answer.
 
     Args:
-        text: New text; "" in a piece that only carries reasoning.
+        text: New text; "" in a piece that carries something else.
         reasoning: New reasoning text.
         raw: The provider's event.
+        tool_call: New text of a tool call's arguments, with the call's id and name; None in a
+            piece that carries none.
     """
 
     text: str
     reasoning: str = ""
     raw: Any = None
+    tool_call: ToolCall | None = None
 
     def __str__(self) -> str:
         return self.text

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Protocol
 from weakref import WeakSet
 
-from ember.exceptions import ModelProviderError
+from ember.exceptions import EmberError, ModelProviderError
 from ember.models.schemas import ChatResponse, Chunk, UsageStats
 
 __all__ = ["AsyncStream", "Observe", "Observed", "Stream", "StreamSource", "close_open_streams"]
@@ -94,11 +94,11 @@ class _Streamed:
         if self._response is not None:
             return
         observed = self._observed
-        failure: ModelProviderError | None = None
+        failure: EmberError | None = None
         try:
             response = self._source.response()
             self._response = observed.finished(response) if observed else response
-        except ModelProviderError as unfinished:
+        except EmberError as unfinished:
             # The answer is paid for all the same.
             failure, paid = unfinished, unfinished.context.get("response")
             self._response = paid if isinstance(paid, ChatResponse) else ChatResponse("")

@@ -309,7 +309,9 @@ class _MessageFold(Fold):
         kind = string(event.get("type")) or name
         self.started = self.started or kind.startswith(("message", "content_block", "ping"))
         if kind == "content_block_delta":
-            text, thoughts = self._block(event).add(fields(event.get("delta")))
+            block, delta = self._block(event), fields(event.get("delta"))
+            text, thoughts = block.add(delta)
+            self.pieces = block.piece(string(delta.get("partial_json")))
             self._text.append(text)
             return Chunk(text, thoughts, event) if text or thoughts else None
         text = ""
@@ -333,6 +335,7 @@ class _MessageFold(Fold):
 
     def _begin(self, content: Mapping[str, Any], place: int | None) -> str:
         block = _Block(content)
+        self.pieces = block.piece("")
         content = _answered(content)
         self._at[len(self._blocks) if place is None else place] = block
         self._blocks.append(block)
@@ -401,6 +404,13 @@ class _Block:
             cited = [*entries(self._content.get("citations")), fields(delta.get("citation"))]
             self._content["citations"] = cited
         return "", ""
+
+    def piece(self, arguments: str) -> list[ToolCall]:
+        """New text of a tool call's arguments; none where the block is no call."""
+        block = self._content
+        if block.get("type") != "tool_use":
+            return []
+        return [ToolCall(string(block.get("id")), string(block.get("name")), arguments)]
 
     def body(self) -> dict[str, Any]:
         """The block as it would stand in a whole message."""

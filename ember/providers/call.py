@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex, cast
 
 from ember.conversation.messages import Message
 from ember.exceptions import ModelProviderError
-from ember.models.schemas import Chunk, FinishReason, ToolCall, UsageStats
+from ember.models.schemas import ChatResponse, Chunk, FinishReason, ToolCall, UsageStats
 from ember.transport.send import Timeout
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ __all__ = [
     "not_json",
     "sendable",
     "unsendable",
+    "with_object",
 ]
 
 
@@ -168,7 +169,8 @@ class Fold:
 
     `started` says whether any event was one of this wire's, `complete` whether the wire's end
     marker has been seen (`[DONE]`, where `ends_with_done`), and `failure` is the error that an
-    event reported without being an error itself.
+    event reported without being an error itself. `pieces` are those of tool calls that the last
+    event brought.
     """
 
     ends_with_done = False
@@ -177,6 +179,7 @@ class Fold:
         self.started = False
         self.complete = False
         self.failure: Mapping[str, Any] | None = None
+        self.pieces: list[ToolCall] = []
 
     def add(self, name: str, event: Mapping[str, Any]) -> Chunk | None:
         """Take an event; returns what it adds, or None where that is neither text nor reasoning."""
@@ -347,3 +350,17 @@ def not_json(body: Mapping[str, Any], provider: str, error: Exception) -> ModelP
         f"{provider}: {param!r} cannot be sent as JSON: {error}",
         {"provider": provider, "param": param},
     )
+
+
+def with_object(call: Call, response: ChatResponse) -> ChatResponse:
+    """The response with the object that the call's response format asks for.
+
+    Raises:
+        ProviderAPIError: The answer does not fit it.
+    """
+    kind = call.params.get("response_format")
+    if kind is None or isinstance(kind, Mapping):
+        return response
+    from ember.providers.structured import as_object_of  # imported late: seldom asked for
+
+    return as_object_of(kind, response)

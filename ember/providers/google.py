@@ -15,7 +15,14 @@ from typing import Any
 from urllib.parse import quote
 
 from ember.conversation.messages import Message
-from ember.conversation.parts import NativePart, Part, Text, ToolResult, json_or_text
+from ember.conversation.parts import (
+    NativePart,
+    Part,
+    Text,
+    ToolResult,
+    arguments_text,
+    json_or_text,
+)
 from ember.conversation.tools import Choice, JsonFormat, Tool
 from ember.exceptions import ModelProviderError
 from ember.models.schemas import Chunk, FinishReason, ToolCall, UsageStats
@@ -214,7 +221,8 @@ class GoogleGenerate(HTTPProvider):
             return None
         candidate = _first(body)
         answer_id = string(body.get("responseId"))
-        parts, calls = _parts_and_calls(candidate, answer_id)
+        parts = entries(fields(candidate.get("content")).get("parts"))
+        parts, calls = _parts_and_calls(parts, answer_id)
         reason: FinishReason | None = None
         refusal: str | None = None
         feedback = fields(body.get("promptFeedback"))
@@ -380,6 +388,9 @@ class _ContentFold(Fold):
         self._candidate |= {key: value for key, value in candidate.items() if value}
         blocked = fields(event.get("promptFeedback")).get("blockReason")
         self.complete = self.complete or bool(blocked) or "finishReason" in candidate
+        before = len([part for part in self._parts if part.get("functionCall")])
+        _, calls = _parts_and_calls(parts, string(self._about.get("responseId")), before)
+        self.pieces = [call._replace(arguments=arguments_text(call.arguments)) for call in calls]
         self._parts += parts
         text, thoughts = _said(parts)
         return Chunk(text, thoughts, event) if text or thoughts else None
@@ -396,15 +407,15 @@ def _first(body: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _parts_and_calls(
-    candidate: Mapping[str, Any], answer_id: str
+    given: Sequence[Mapping[str, Any]], answer_id: str, before: int = 0
 ) -> tuple[list[Mapping[str, Any]], list[ToolCall]]:
-    """The parts of an answer, each call with an id, and the calls."""
+    """The parts of an answer, each call with an id, and the calls; so many came before them."""
     parts: list[Mapping[str, Any]] = []
     calls: list[ToolCall] = []
-    for part in entries(fields(candidate.get("content")).get("parts")):
+    for part in given:
         if call := fields(part.get("functionCall")):
             # Not every call has an id, and a tool's result must name one.
-            made_up = f"{_MADE_UP}{_NOT_IN_IDS.sub('', answer_id)[:24]}_{len(calls)}"
+            made_up = f"{_MADE_UP}{_NOT_IN_IDS.sub('', answer_id)[:24]}_{before + len(calls)}"
             call_id = string(call.get("id")) or made_up
             signature = string(part.get("thoughtSignature")) or None
             calls.append(

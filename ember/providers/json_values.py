@@ -26,6 +26,7 @@ __all__ = [
     "entries",
     "fields",
     "given",
+    "half_at_end",
     "index",
     "items",
     "loaded",
@@ -238,3 +239,8 @@ def data_file(name: str) -> dict[str, Any]:
     # By the package's own loader: a program may have replaced the file system when it first asks.
     table: dict[str, Any] = json.loads(pkgutil.get_data(__name__, f"data/{name}.json") or b"")
     return table
+
+
+def half_at_end(text: str) -> str:
+    """The first half of a character that a text ends with; "" where it ends with a whole one."""
+    return text[-1:] if "\ud800" <= text[-1:] < "\udc00" else ""

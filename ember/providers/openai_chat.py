@@ -373,6 +373,7 @@ class _ChatFold(Fold):
             if usage := fields(part.get("usage")):  # Moonshot
                 self._count(usage, event)
             if place == 0:
+                self.pieces, choice.pieces = choice.pieces, []
                 self.complete = self.complete or choice.ended
                 text, reasoning = text + more, reasoning + thoughts
         return Chunk(text, reasoning, event) if text or reasoning else None
@@ -394,6 +395,7 @@ class _Choice:
 
     def __init__(self) -> None:
         self.ended = False
+        self.pieces: list[ToolCall] = []
         self._finish: object = None
         self._text: list[str] = []
         self._said: dict[str, list[str]] = {}
@@ -423,17 +425,18 @@ class _Choice:
         self._say("refusal", string(delta.get("refusal")))
         self._say("reasoning_content", shown)
         self._details += items(delta.get("reasoning_details"))
-        for call in entries(delta.get("tool_calls")):
-            self._add_call(call)
+        calls = entries(delta.get("tool_calls"))
         if legacy := fields(delta.get("function_call")):
-            self._add_call({"index": 0, "function": legacy})
+            calls = [*calls, {"index": 0, "function": legacy}]
+        self.pieces += map(self._add_call, calls)
         return text, reasoning
 
     def _say(self, key: str, text: str) -> None:
         if text:
             self._said.setdefault(key, []).append(text)
 
-    def _add_call(self, part: Mapping[str, Any]) -> None:
+    def _add_call(self, part: Mapping[str, Any]) -> ToolCall:
+        """Take a piece of a call; returns it with what is known of the call."""
         function = _function(part)
         call_id, name = string(part.get("id")), string(function.get("name"))
         arguments = arguments_text(function.get("arguments", function.get("input")))
@@ -461,6 +464,7 @@ class _Choice:
         call["custom"] = call["custom"] or part.get("type") == "custom"
         call["extra"] = fields(part.get("extra_content")) or call.get("extra")
         call["arguments"].append(arguments)
+        return ToolCall(call["id"], call["name"], arguments)
 
     def body(self) -> Mapping[str, Any]:
         """The choice as it would stand in a whole answer."""

@@ -268,6 +268,9 @@ _GROWING = {
 }
 
 
+_ARGUMENTS = ("response.function_call_arguments.delta", "response.custom_tool_call_input.delta")
+
+
 class _ResponseFold(Fold):
     """Folds the events of one streamed response."""
 
@@ -276,6 +279,7 @@ class _ResponseFold(Fold):
         self._response: Mapping[str, Any] = {}
         self._items: list[Mapping[str, Any]] = []
         self._said: dict[str, list[str]] = {key: [] for key in _GROWING.values()}
+        self._called: dict[str, tuple[str, str]] = {}  # id and name of calls, by their items
 
     def add(self, name: str, event: Mapping[str, Any]) -> Chunk | None:
         kind = string(event.get("type")) or name
@@ -288,6 +292,15 @@ class _ResponseFold(Fold):
             self._said[key].append(delta)
             text = delta if key == "output_text" else ""
             reasoning = delta if key == "reasoning_text" else ""
+        elif kind in _ARGUMENTS:
+            called = self._called.get(string(event.get("item_id")), ("", ""))
+            self.pieces = [ToolCall(*called, string(event.get("delta")))]
+        elif kind == "response.output_item.added":
+            item = fields(event.get("item"))
+            if item.get("type") in ("function_call", "custom_tool_call"):
+                called = string(item.get("call_id")), string(item.get("name"))
+                self._called[string(item.get("id"))] = called
+                self.pieces = [ToolCall(*called, "")]
         elif kind == "response.output_item.done":
             self._items += entries(event.get("item"))
         elif response:

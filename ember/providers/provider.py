@@ -34,9 +34,11 @@ from ember.providers.call import (
     not_json,
     sendable,
     unsendable,
+    with_object,
 )
 from ember.providers.json_values import (
     carries_answer,
+    half_at_end,
     items,
     loaded,
     may_hold_halves,
@@ -296,7 +298,7 @@ class HTTPProvider(BaseProvider):
             if answer is not None and not failed:
                 if halves:  # in the arguments of a tool call, after all
                     answer = whole_characters(answer)
-                return self.response(call, answer, headers, item)
+                return with_object(call, self.response(call, answer, headers, item))
             if failed:
                 error = _with_answer(self.error(call, status, headers, item), answer)
             else:
@@ -471,7 +473,9 @@ class StreamedCall:
 
     def response(self) -> ChatResponse:
         """The answer as far as it was read, as the caller gets it."""
-        return self._provider.response(self._call, self.answer(), self._headers, self._events)
+        call, answer = self._call, self.answer()
+        response = self._provider.response(call, answer, self._headers, self._events)
+        return with_object(call, response) if self._fold.complete else response
 
     def start(self, status: int, headers: Mapping[str, str]) -> None:
         """Take the beginning of the answer."""
@@ -488,6 +492,8 @@ class StreamedCall:
             if (chunk := self._read(name, data)) is not None:
                 self._brought_text = True
                 yield chunk
+            while self._fold.pieces:
+                yield Chunk("", "", self._events[-1], self._fold.pieces.pop(0))
 
     def _brought_answer(self) -> bool:
         """Whether an event since the last time brought some of the answer."""
@@ -502,10 +508,10 @@ class StreamedCall:
         for name, data in self._decoder.finish():
             if (chunk := self._read(name, data, at_end=True)) is not None:
                 yield chunk
+            while self._fold.pieces:
+                yield Chunk("", "", self._events[-1], self._fold.pieces.pop(0))
         if self._half_text or self._half_reasoning:
-            yield Chunk(
-                *(whole_characters(half) for half in (self._half_text, self._half_reasoning))
-            )
+            yield Chunk(whole_characters(self._half_text), whole_characters(self._half_reasoning))
         if self._fold.complete:
             return
         if not self._fold.started and (found := self._something_else()) is not None:
@@ -567,7 +573,7 @@ class StreamedCall:
     def _joined(self, chunk: Chunk) -> Chunk | None:
         """A chunk of whole characters; half a one waits for the chunk that brings the other."""
         text, reasoning = self._half_text + chunk.text, self._half_reasoning + chunk.reasoning
-        self._half_text, self._half_reasoning = _half_at_end(text), _half_at_end(reasoning)
+        self._half_text, self._half_reasoning = half_at_end(text), half_at_end(reasoning)
         text = whole_characters(text.removesuffix(self._half_text))
         reasoning = whole_characters(reasoning.removesuffix(self._half_reasoning))
         return Chunk(text, reasoning, self._events[-1]) if text or reasoning else None
@@ -575,10 +581,6 @@ class StreamedCall:
     def _misread(self, body: object) -> ProviderAPIError:
         bad_response = self._provider.bad_response
         return bad_response(self._call, self._status, self._headers, body, **_STREAM)
-
-
-def _half_at_end(text: str) -> str:
-    return text[-1:] if "\ud800" <= text[-1:] < "\udc00" else ""
 
 
 def _reports_error(body: Mapping[str, Any]) -> bool:

@@ -1,0 +1,430 @@
+"""Answers as objects, tools from functions, and tool calls in pieces."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+import pickle
+import subprocess
+import sys
+from datetime import date, datetime
+from typing import Annotated, Any, Literal, NamedTuple, Optional, TypedDict
+from uuid import UUID
+
+import jsonschema
+import pydantic
+import pytest
+
+from ember.api import models
+from ember.conversation.python_types import function_schema, parsed, type_schema
+from ember.exceptions import ModelProviderError, ProviderAPIError
+from ember.models.registry import ModelRegistry
+from ember.models.schemas import ChatResponse, Chunk, ToolCall
+from tests.corpus import ask, player, sent
+
+MODELS = ["gpt-4o", "openai-responses/gpt-5.5", "claude-opus-4-8", "gemini-3.8-flash"]
+
+
+class Mood(enum.Enum):
+    """A mood."""
+
+    GOOD = "good"
+    BAD = "bad"
+
+
+@dataclasses.dataclass
+class Place:
+    """A place.
+
+    Attributes:
+        name: What it is called.
+    """
+
+    name: str
+    height: float = 0.0
+    inside: Optional[Place] = None  # noqa: UP045 - the older form is to be read too
+
+
+class Trip(TypedDict):
+    """A trip."""
+
+    places: list[Place]
+    mood: Mood
+    when: date
+    tags: dict[str, int]
+
+
+class City(pydantic.BaseModel):
+    """A city."""
+
+    name: str
+    people: int = pydantic.Field(ge=0)
+
+
+PLACE = {"name": "Ulm", "height": 478, "inside": {"name": "Germany"}}
+TRIP = {"places": [PLACE], "mood": "good", "when": "2026-11-27", "tags": {"a": 1}}
+GOOD: list[tuple[Any, Any, Any]] = [
+    (City, {"name": "Ulm", "people": 1}, City(name="Ulm", people=1)),
+    (Place, PLACE, Place("Ulm", 478.0, Place("Germany"))),
+    (Trip, TRIP, {"places": [Place("Ulm", 478.0, Place("Germany"))], "mood": Mood.GOOD,
+                  "when": date(2026, 11, 27), "tags": {"a": 1}}),
+    (list[int], [1, 2], [1, 2]),
+    (tuple[int, str], [1, "a"], (1, "a")),
+    (Literal["a", "b"], "b", "b"),
+]  # fmt: skip
+
+
+def body_of(model: str, text: str, finish: str = "stop", refusal: str | None = None) -> Any:
+    """An answer of this text in a wire's words."""
+    if "responses" in model:
+        content = [{"type": "output_text", "text": text}]
+        if refusal:
+            content = [{"type": "refusal", "refusal": refusal}]
+        item = {"type": "message", "role": "assistant", "content": content}
+        return {"object": "response", "status": "completed", "output": [item],
+                "usage": {"input_tokens": 3, "output_tokens": 4}}  # fmt: skip
+    if "claude" in model:
+        return {"type": "message", "content": [{"type": "text", "text": text}],
+                "stop_reason": "refusal" if refusal else "end_turn",
+                "usage": {"input_tokens": 3, "output_tokens": 4}}  # fmt: skip
+    if "gemini" in model:
+        content = {"role": "model", "parts": [{"text": text}]}
+        candidate = {"content": content, "finishReason": "SAFETY" if refusal else "STOP"}
+        return {"candidates": [candidate],
+                "usageMetadata": {"promptTokenCount": 3, "candidatesTokenCount": 4}}  # fmt: skip
+    message = {"role": "assistant", "content": text, "refusal": refusal}
+    return {"choices": [{"index": 0, "finish_reason": finish, "message": message}],
+            "usage": {"prompt_tokens": 3, "completion_tokens": 4}}  # fmt: skip
+
+
+def answered(model: str, body: Any, stream: bool = False, **params: Any) -> Any:
+    """What a call gives or raises, whole or streamed by a server that does not stream."""
+    text = f"data: {json.dumps(body)}\n\ndata: [DONE]\n\n" if stream else json.dumps(body)
+    with player() as played:
+        played.load({"status": 200, "response_headers": {}, "response_body": text})
+        return ask(model, stream, **params)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(("kind", "value", "meant"), GOOD)
+def test_the_answer_is_the_object(
+    model: str, kind: Any, value: Any, meant: Any, stream: bool
+) -> None:
+    """A class, dataclass, TypedDict or plain type gives back its own object on every wire."""
+    body = body_of(model, json.dumps(value))
+    if "claude" in model and kind is Trip:  # its keys are open, which Claude cannot be told
+        with pytest.raises(ModelProviderError):
+            sent(model, response_format=kind)
+        return
+    response = answered(model, body, stream, response_format=kind)
+    assert isinstance(response, ChatResponse)
+    assert response.parsed == meant
+    assert type(response.parsed) is type(meant)
+    assert response.text == json.dumps(value)
+    assert answered(model, body, stream).parsed is None
+
+
+BAD: list[tuple[Any, str, str]] = [
+    (City, '{"name": "Ulm", "people": -1}', "people"),
+    (City, "I cannot say.", "City"),
+    (City, "", "City"),
+    (Place, '{"height": 1}', "has no 'name'"),
+    (Place, '{"name": "Ulm", "planet": "Earth"}', "'planet' beside the fields"),
+    (Place, '{"name": 7}', r"name is 7, which is no str"),
+    (Place, '{"name": "Ulm", "inside": {"name": null}}', r"inside"),
+    (Trip, json.dumps({**TRIP, "mood": "odd"}), "odd"),
+    (Trip, json.dumps({**TRIP, "when": "soon"}), "soon"),
+    (list[int], "[1, true]", r"\[1\] is True"),
+    (tuple[int, str], "[1]", "1 items, not 2"),
+    (Literal["a", "b"], '"c"', "c"),
+]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("kind", "text", "says"), BAD)
+def test_what_does_not_fit_is_an_error(kind: Any, text: str, says: str, stream: bool) -> None:
+    """An answer of another form is bad_response, with its text, where it failed, and its usage."""
+    error = answered("gpt-4o", body_of("gpt-4o", text), stream, response_format=kind)
+    assert isinstance(error, ProviderAPIError)
+    assert error.error_type == "bad_response"
+    assert error.context["partial_text"] == text
+    assert error.context["usage"]["prompt_tokens"] == 3
+    with pytest.raises(ProviderAPIError, match=says):
+        raise error
+    again = pickle.loads(pickle.dumps(error))
+    assert again.context["partial_text"] == text
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_does_not_fit_is_paid_for(stream: bool) -> None:
+    """The registry counts an answer that does not fit; a stream keeps it."""
+    registry = ModelRegistry()
+    raw = json.dumps(body_of("gpt-4o", "no"))
+    raw = f"data: {raw}\n\ndata: [DONE]\n\n" if stream else raw
+    with player() as played:
+        played.load({"status": 200, "response_headers": {}, "response_body": raw})
+        params: dict[str, Any] = {"response_format": City, "api_key": "k"}
+        if stream:
+            streamed = registry.stream_model("gpt-4o", "hi", **params)
+            with pytest.raises(ProviderAPIError, match="is no City"):
+                list(streamed)
+            assert (streamed.text, streamed.response.text) == ("no", "no")
+        else:
+            with pytest.raises(ProviderAPIError, match="is no City"):
+                registry.invoke_model("gpt-4o", "hi", **params)
+    summary = registry.get_usage_summary("gpt-4o")
+    assert summary is not None
+    assert (summary.request_count, summary.total_usage.total_tokens) == (1, 7)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_refusal_is_no_misfit(model: str) -> None:
+    """A refused answer has no object, and says why as it always does."""
+    response = answered(model, body_of(model, "", refusal="No."), response_format=City)
+    assert isinstance(response, ChatResponse)
+    assert (response.parsed, response.finish_reason) == (None, "content_filter")
+
+
+def test_a_call_of_a_tool_comes_before_the_object() -> None:
+    """An answer that asks for a tool has no object yet."""
+    function = {"name": "f", "arguments": "{}"}
+    call = {"id": "c", "type": "function", "function": function}
+    body = body_of("gpt-4o", "", "tool_calls")
+    body["choices"][0]["message"]["tool_calls"] = [call]
+    response = answered("gpt-4o", body, response_format=City)
+    assert (response.parsed, len(response.tool_calls)) == (None, 1)
+
+
+def test_a_stream_that_is_left_early_raises_nothing() -> None:
+    """Half an object is no misfit where the caller stopped reading."""
+    chunk = {"choices": [{"index": 0, "delta": {"content": '{"na'}}]}
+    raw = f"data: {json.dumps(chunk)}\n\n" * 2
+    with player() as played:
+        played.load({"status": 200, "response_headers": {}, "response_body": raw})
+        with models.stream("gpt-4o", "hi", response_format=City, api_key="k") as stream:
+            next(stream)
+    assert stream.response.parsed is None
+
+
+@pytest.mark.parametrize(("kind", "value", "meant"), GOOD)
+def test_schemas_take_what_they_describe(kind: Any, value: Any, meant: Any) -> None:
+    """The schema of a type is valid, takes its values and nothing of another form."""
+    schema = type_schema(kind)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(value, schema)
+    for other, text, _ in BAD:
+        if (
+            other is kind
+            and text.startswith(("[", "{", '"'))
+            and "planet" not in text
+            and "soon" not in text
+        ):
+            with pytest.raises(jsonschema.ValidationError):
+                jsonschema.validate(json.loads(text), schema)
+    assert parsed(kind, json.dumps(value)) == meant
+
+
+def test_a_type_that_json_cannot_say_is_refused() -> None:
+    """A type without a JSON form is refused before anything is sent, with what would do."""
+    for kind in (complex, bytes, type("Odd", (), {}), list[complex], set[bytes]):
+        with pytest.raises(ModelProviderError, match=r"JSON cannot say .*pass a pydantic class"):
+            sent("gpt-4o", response_format=kind)
+    with pytest.raises(ModelProviderError, match="response_format="):
+        sent("gpt-4o", response_format=7)
+
+
+def weather(  # noqa: D417 - what its docstring leaves out has no description
+    city: str,
+    days: int = 3,
+    mood: Mood | None = None,
+    where: Annotated[Place | None, "Where exactly"] = None,
+    *,
+    unit: Literal["C", "F"] = "C",
+    **more: Any,
+) -> str:
+    """The weather in a city.
+
+    It is a guess.
+
+    Args:
+        city: The city's name,
+            in its own language.
+        days (int): How many days ahead.
+        unit: Of temperatures.
+
+    Returns:
+        Words.
+    """
+    return f"{city} {days} {mood} {where} {unit} {more}"
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_function_is_a_tool(model: str) -> None:
+    """Name, description and schema are the function's own, on every wire."""
+    (tool,) = sent(model, tools=[weather]).body["tools"]
+    declared = tool.get("function") or (tool.get("functionDeclarations") or [tool])[0]
+    assert declared["name"] == "weather"
+    assert declared["description"] == "The weather in a city.\n\nIt is a guess."
+    names = ("parameters", "input_schema", "parametersJsonSchema")
+    schema = next(declared[name] for name in names if name in declared)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    assert schema["required"] == ["city"]
+    about = {name: each.get("description") for name, each in schema["properties"].items()}
+    assert about == {
+        "city": "The city's name, in its own language.", "days": "How many days ahead.",
+        "mood": None, "where": "Where exactly", "unit": "Of temperatures.",
+    }  # fmt: skip
+    jsonschema.validate({"city": "Ulm", "where": PLACE, "unit": "F"}, schema)
+    for bad in ({}, {"city": 7}, {"city": "Ulm", "unit": "K"}, {"city": "Ulm", "mood": "odd"}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(bad, schema)
+
+
+class Counter:
+    """Counts, and has nothing to say of its call."""
+
+    def __call__(self, to: int) -> int:
+        """Count to a number.
+
+        :param to: Where to stop,
+            that one included.
+        """
+        return to
+
+    def step(self, size: float) -> None:
+        """Take a step."""
+
+
+def test_methods_and_callables_are_tools() -> None:
+    """A bound method has no self; an object's call and a reST docstring are read too."""
+    name, about, schema = function_schema(Counter().step)
+    assert (name, about, [*schema["properties"]]) == ("step", "Take a step.", ["size"])
+    name, _, schema = function_schema(Counter())
+    assert (name, schema["properties"]["to"]["type"]) == ("Counter", "integer")
+    _, about, schema = function_schema(Counter.__call__.__get__(Counter()))
+    assert about == "Count to a number."
+    assert schema["properties"]["to"]["description"] == "Where to stop, that one included."
+
+
+def test_a_function_without_names_is_refused() -> None:
+    """What cannot be called by name is no tool; nor is one whose types JSON cannot say."""
+
+    def positional(a: int, /) -> None: ...
+    def variadic(*a: int) -> None: ...
+    def odd(a: complex) -> None: ...
+
+    for function in (positional, variadic):
+        with pytest.raises(ModelProviderError, match="cannot be passed by name"):
+            sent("gpt-4o", tools=[function])
+    with pytest.raises(ModelProviderError, match="JSON cannot say"):
+        sent("gpt-4o", tools=[odd])
+
+
+class Point(NamedTuple):
+    """A class that is called with its fields."""
+
+    x: int
+    y: int = 0
+
+
+def test_texts_become_what_they_name() -> None:
+    """Dates, moments and UUIDs are text in JSON, and objects again."""
+    assert parsed(datetime, '"2026-11-27T13:00:00Z"').utcoffset() is not None
+    assert parsed(UUID, '"12345678123456781234567812345678"') == UUID(
+        int=0x12345678123456781234567812345678
+    )
+    assert type_schema(datetime) == {"type": "string", "format": "date-time"}
+    with pytest.raises(ModelProviderError):
+        type_schema(Point)
+
+
+def test_nothing_is_imported_for_it() -> None:
+    """Neither pydantic nor typing_extensions is imported by Ember, answers as objects included."""
+    code = (
+        "import sys, dataclasses\n"
+        "from ember.conversation.python_types import parsed, type_schema\n"
+        "P = dataclasses.make_dataclass('P', [('a', int)])\n"
+        "assert parsed(P, '{\"a\": 1}') == P(1) and type_schema(P)['required'] == ['a']\n"
+        "import ember.api.models\n"
+        "assert not {'pydantic', 'typing_extensions'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def pieces_of(events: list[Any], model: str) -> tuple[list[Chunk], ChatResponse]:
+    """The chunks of a stream of these events, and its response."""
+    raw = "".join(f"data: {json.dumps(event)}\n\n" for event in events)
+    with player() as played:
+        played.load({"status": 200, "response_headers": {}, "response_body": raw})
+        stream = models.stream(model, "hi", api_key="k")
+        return list(stream), stream.response
+
+
+def chat_piece(**call: Any) -> dict[str, Any]:
+    """A chunk of chat completions with a piece of a call."""
+    return {"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0, **call}]}}]}
+
+
+STREAMED: dict[str, list[dict[str, Any]]] = {
+    "gpt-4o": [
+        chat_piece(id="call_1", function={"name": "f", "arguments": ""}),
+        chat_piece(function={"arguments": '{"a"'}),
+        chat_piece(function={"arguments": ": 1}"}),
+        {"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]},
+    ],
+    "claude-opus-4-8": [
+        {"type": "message_start", "message": {"type": "message", "content": []}},
+        {"type": "content_block_start", "index": 0, "content_block": {
+            "type": "tool_use", "id": "call_1", "name": "f", "input": {}}},
+        *({"type": "content_block_delta", "index": 0,
+           "delta": {"type": "input_json_delta", "partial_json": piece}}
+          for piece in ('{"a"', ": 1}")),
+        {"type": "message_delta", "delta": {"stop_reason": "tool_use"}},
+        {"type": "message_stop"},
+    ],
+    "openai-responses/gpt-5.5": [
+        {"type": "response.output_item.added", "item": {
+            "type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "f"}},
+        *({"type": "response.function_call_arguments.delta", "item_id": "fc_1", "delta": piece}
+          for piece in ('{"a"', ": 1}")),
+        {"type": "response.completed", "response": {"object": "response", "status": "completed",
+         "output": [{"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "f",
+                     "arguments": '{"a": 1}'}]}},
+    ],
+    "gemini-3.8-flash": [
+        {"candidates": [{"content": {"parts": [
+            {"functionCall": {"id": "call_1", "name": "f", "args": {"a": 1}}}]}}]},
+        {"candidates": [{"content": {"parts": [{"text": ""}]}, "finishReason": "STOP"}]},
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("model", STREAMED)
+def test_chunks_carry_pieces_of_tool_calls(model: str) -> None:
+    """The pieces of a call's arguments, joined, are the arguments; each names its call."""
+    chunks, response = pieces_of(STREAMED[model], model)
+    pieces = [chunk.tool_call for chunk in chunks if chunk.tool_call is not None]
+    assert {(piece.id, piece.name) for piece in pieces} == {("call_1", "f")}
+    (call,) = response.tool_calls
+    assert json.loads("".join(piece.arguments for piece in pieces)) == call.arguments == {"a": 1}
+    assert call == ToolCall("call_1", "f", {"a": 1})
+    assert "".join(chunk.text for chunk in chunks) == response.text == ""
+
+
+def test_parallel_calls_keep_their_pieces_apart() -> None:
+    """Pieces of two calls that come in turns are told apart by the calls' ids."""
+    both = [
+        {"choices": [{"index": 0, "delta": {"tool_calls": [
+            {"index": n, "id": f"call_{n}", "function": {"name": "f", "arguments": ""}}
+            for n in (0, 1)]}}]},
+        *({"choices": [{"index": 0, "delta": {"tool_calls": [
+            {"index": n, "function": {"arguments": part}} for n in (1, 0)]}}]}
+          for part in ("{", "}")),
+        {"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]},
+    ]  # fmt: skip
+    chunks, response = pieces_of(both, "gpt-4o")
+    for call in response.tool_calls:
+        texts = [c.tool_call.arguments for c in chunks if c.tool_call and c.tool_call.id == call.id]
+        assert texts == ["", "{", "}"]
