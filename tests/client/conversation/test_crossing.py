@@ -1,4 +1,4 @@
-"""What one provider's words become on another's wire: schemas, ids, media, results, reasoning."""
+"""Conversations translated from one wire to another: schemas, ids, media, results, reasoning."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Inner(pydantic.BaseModel):
 
 
 class Outer(pydantic.BaseModel):
-    """A model with all that Anthropic refuses."""
+    """A model with everything that Anthropic refuses."""
 
     name: str = pydantic.Field(max_length=5)
     inner: Inner
@@ -45,7 +45,7 @@ class Outer(pydantic.BaseModel):
 
 
 class Open(pydantic.BaseModel):
-    """A model whose keys nobody has named."""
+    """A model that allows any key."""
 
     scores: dict[str, int]
 
@@ -71,7 +71,7 @@ def test_anthropics_schema_is_the_sdks() -> None:
 
 
 def test_anthropics_strict_tools_are_closed_and_others_are_not() -> None:
-    """A tool that must be kept to has Anthropic's dialect; any other stays as it was given."""
+    """A strict tool gets Anthropic's dialect of JSON schema; any other stays as it was given."""
     tool = {"name": "f", "parameters": Outer.model_json_schema()}
     strict, plain = (
         sent(CLAUDE, tools=[{**tool, **more}]).body["tools"][0]["input_schema"]
@@ -91,8 +91,8 @@ def test_anthropics_strict_tools_are_closed_and_others_are_not() -> None:
         {"response_format": {"type": "object", "additionalProperties": True}},
     ],
 )
-def test_what_anthropic_cannot_be_told_is_refused(arguments: dict[str, Any]) -> None:
-    """A dict with keys that nobody has named is refused before it is sent, with the argument."""
+def test_open_objects_are_refused_for_anthropic(arguments: dict[str, Any]) -> None:
+    """A schema of a dict with arbitrary keys is refused before it is sent; the error names it."""
     with pytest.raises(ModelProviderError, match=r"(response_format=|tools= \(f\)): .*cannot be"):
         sent(CLAUDE, **arguments)
     if arguments != {"response_format": {"type": "object", "properties": {"a": {}}}}:
@@ -105,7 +105,7 @@ ANSWER = {"name": "Ada", "inner": {"size": 1}, "many": []}
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("model", ["claude-3-opus", "claude-3-5-haiku-latest", "claude-sonnet-4-0"])
 def test_older_claudes_answer_by_a_tool(model: str, stream: bool) -> None:
-    """Where a model takes no schema a forced tool has it; what that is called with is the text."""
+    """Models without response formats get a forced tool with the schema; its input is the text."""
     body = sent(model, response_format=Outer).body
     (tool,) = body["tools"]
     assert "output_config" not in body
@@ -169,7 +169,7 @@ def second_turn(*more: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def test_what_is_not_stored_is_not_referred_to() -> None:
-    """With store=False reasoning comes and goes encrypted, and no id of an item is named."""
+    """With store=False reasoning is sent back encrypted, and no item is referred to by its id."""
     body = sent(RESPONSES, store=False).body
     assert body["include"] == ["reasoning.encrypted_content"]
     prompt = second_turn({"type": "item_reference", "id": "msg_1"})
@@ -195,7 +195,7 @@ TOOLS = [{"name": "f", "parameters": {"type": "object", "properties": {}}}]
     ],
 )  # fmt: skip
 def test_what_ember_chooses_is_not_stored(given: dict[str, Any], store: bool | None) -> None:
-    """Where Ember itself goes to the Responses API nothing is stored that nobody asked for."""
+    """Where Ember chooses the Responses API itself, it asks OpenAI not to store the answer."""
     body = sent("gpt-5.6", tools=TOOLS, **given).body
     assert body.get("store") is store
     assert ("include" in body) is (store is False)
@@ -269,7 +269,7 @@ def test_images_in_results_on_four_wires(form: str, tmp_path: Path) -> None:
 
 
 def test_images_follow_all_results_of_the_turn() -> None:
-    """Chat wants the results of one turn's calls together; the pictures come after them."""
+    """On chat completions the results of one turn come together, and the images after them."""
     prompt = [*asked_for(PNG, 2), {"role": "user", "content": "Well?"}]
     roles = [message["role"] for message in sent(CHAT, prompt).body["messages"]]
     assert roles == ["user", "assistant", "tool", "tool", "user", "user"]
@@ -331,7 +331,7 @@ def test_ids_of_custom_calls_fit_too() -> None:
 
 
 def test_gemini_3_is_given_a_signature_for_foreign_calls() -> None:
-    """The first call of a turn has Google's word for none; what Gemini signed keeps its own."""
+    """The first call of a turn gets Google's placeholder signature; Gemini's own are kept."""
     prompt = asked_for("grey", 2)
     parts = sent(GEMINI, prompt).body["contents"][1]["parts"]
     calls = [part for part in parts if "functionCall" in part]
@@ -441,8 +441,8 @@ def test_media_are_what_their_bytes_are(kind: str, data: bytes, tmp_path: Path) 
         assert base64.b64decode(part["inlineData"]["data"]) == data
 
 
-def test_a_label_holds_where_the_bytes_do_not_tell() -> None:
-    """What no bytes show is what the caller says, in the name that the providers have for it."""
+def test_a_label_holds_where_the_content_is_not_recognised() -> None:
+    """Media of unrecognised content have the type that the caller gives, as providers name it."""
     data = base64.b64encode(b"\x00\x01\x02").decode()
     for label, kind in (("image/jpg", "image/jpeg"), ("image/x-icon", "image/x-icon")):
         (part,) = sent(GEMINI, [f"data:{label};base64,{data}"]).body["contents"][0]["parts"]

@@ -1,4 +1,4 @@
-"""Prompts in every form that a caller may have them in, and conversations that change provider."""
+"""Prompts in all forms, and conversations that are continued with another provider."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_answer_goes_back_unchanged_on_its_own_wire(origin: str, stream: bool) -
 
 @pytest.mark.parametrize(("origin", "target"), [*itertools.permutations(MODELS, 2)])
 def test_answer_goes_on_with_another_provider(origin: str, target: str) -> None:
-    """Text, call and result of one provider's answer are understood by each other one."""
+    """Text, call and result of one provider's answer are translated for every other one."""
     response = answered(origin)
     (call,) = response.tool_calls
     body = sent(MODELS[target], conversation(response)).body
@@ -503,7 +503,7 @@ PARAMETERS = st.dictionaries(
 def test_whatever_is_passed_is_sent_or_refused(
     prompt: Any, params: dict[str, Any], model: str
 ) -> None:
-    """No prompt and no argument, however malformed, ends in another error than Ember's own."""
+    """Any prompt and any arguments, however malformed, are sent or raise an error of Ember's."""
     base_url = params.pop("base_url", "https://x.test/v1")
     with contextlib.suppress(ModelProviderError):
         sent(model, prompt, base_url=base_url, **params)
@@ -569,7 +569,7 @@ def test_argument_that_cannot_be(arguments: dict[str, Any], says: str) -> None:
 def test_argument_that_one_wire_cannot_take(
     model: str, arguments: dict[str, Any], says: str
 ) -> None:
-    """What Ember takes apart for one wire is looked at before, and not a TypeError."""
+    """Arguments that Ember translates for one wire are checked, so that none is a TypeError."""
     with pytest.raises(ModelProviderError, match=says):
         sent(model, **arguments)
 

@@ -1,4 +1,4 @@
-"""What users import, in whatever order, and what they may do with it."""
+"""The public import paths, in any order; `models` as function and package; types."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ print("done")
 
 
 def test_each_import_alone() -> None:
-    """Each import path works as the first line of a program, and brings no noise."""
+    """Each import path works as the first line of a program, and prints nothing."""
     programs = [f"{code}\nassert {truth}\nprint('done')" for code, truth in (*IMPORTS, ALSO)]
     results = [(done.stdout, done.stderr) for done in run(*programs)]
     assert results == [("done\n", "")] * (len(IMPORTS) + 1)

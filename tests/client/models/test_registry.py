@@ -156,7 +156,7 @@ def test_second_registration_replaces_the_first() -> None:
 
 
 def test_provider_may_call_the_registry_while_it_is_made() -> None:
-    """A provider that builds on another model finds the registry unlocked for its own thread."""
+    """A provider whose constructor asks for another model does not deadlock the registry."""
 
     class Relay(BaseProvider):
         def __init__(self, api_key: str | None = None) -> None:
@@ -177,7 +177,7 @@ def test_provider_may_call_the_registry_while_it_is_made() -> None:
 
 
 def test_provider_that_returns_something_else() -> None:
-    """What is not a ChatResponse is shown, and is not lost."""
+    """A return value that is not a ChatResponse is an error that shows and keeps it."""
 
     class Wrong(BaseProvider):
         def complete(self, prompt: str, model: str, **kwargs: Any) -> Any:

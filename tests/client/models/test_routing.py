@@ -1,4 +1,4 @@
-"""From a model's name to its server and its id there."""
+"""Routing: from a model's name to its provider and its id there."""
 
 from __future__ import annotations
 

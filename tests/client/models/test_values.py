@@ -65,7 +65,7 @@ def test_unknown_costs_are_left_out_of_a_sum() -> None:
 
 
 def test_values_are_frozen_and_slotted() -> None:
-    """Nobody changes a response after the fact, and it carries no dictionary."""
+    """A response cannot be changed, and has slots in place of a dictionary."""
     response = ChatResponse(data="Paris", usage=UsageStats(1, 1))
     with pytest.raises(dataclasses.FrozenInstanceError):
         response.data = "London"  # type: ignore[misc]  # what must fail

@@ -1,4 +1,4 @@
-"""What each recorded answer costs, read through the public door, against genai-prices."""
+"""The cost of each recorded answer, through the public function, against genai-prices."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def text(said: str) -> Any:
 
 
 def test_anthropic_wire_of_openrouter(played: Player) -> None:
-    """`event: data` with [DONE] after message_stop is nothing; usage from 0 on is corrected."""
+    """`event: data` with [DONE] after message_stop is ignored; a usage of 0 is corrected."""
     events = [START, text("a"), stopped({"input_tokens": 7, "output_tokens": 3, "cost": 0.5}), STOP]
     got = answer(played, "anthropic/c", *events, end="event: data\ndata: [DONE]\n\n")
     assert got.text == "a"

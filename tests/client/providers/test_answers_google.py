@@ -47,7 +47,7 @@ def test_google_end_that_is_none(played: Player, reason: object) -> None:
 
 
 def test_google_blocked_prompt(played: Player) -> None:
-    """A blocked prompt is an answer of its own kind, whole and streamed, and never silence."""
+    """A blocked prompt is a content filter with the reason, whole and streamed."""
     blocked = {
         "promptFeedback": {"blockReason": "SAFETY"},
         "usageMetadata": {"promptTokenCount": 4},
@@ -83,7 +83,7 @@ def test_google_usage_of_chunks(
 
 
 def test_google_text_where_no_finish_is(played: Player) -> None:
-    """Content without parts, parts that are one object, candidates without content: no accident."""
+    """Content without parts, parts that are one object and candidates without content are read."""
     odd = {"candidates": [{"content": {"parts": {"text": "a"}}}]}
     empty = {"candidates": [{"finishReason": "STOP"}]}
     assert answer(played, "google/g", odd, {"candidates": [{"content": {}}]}, empty).text == "a"

@@ -50,7 +50,7 @@ def test_responses_text_that_no_delta_brought(played: Player) -> None:
 
 
 def test_responses_that_only_kept_the_line_open(played: Player) -> None:
-    """A stream that broke off after its keepalives may be asked for again."""
+    """A stream that broke off after keepalive events only may be retried."""
     body = 'event: keepalive\ndata: {"type":"keepalive","sequence_number":1}\n\n'
     error = result(played, "openai-responses/m", body, True)
     assert (error.error_type, error.retryable) == ("incomplete_stream", True)

@@ -134,7 +134,7 @@ def expected(row: Row, reference: Row) -> dict[str, Any]:
 
 
 def read(row: Row, result: ChatResponse | EmberError) -> dict[str, Any]:
-    """Ember's reading; an error is its status where its type is one that the status may have."""
+    """Ember's reading; an error is compared by its status where its type fits that status."""
     if isinstance(result, EmberError):
         assert isinstance(result, ProviderAPIError), repr(result)
         status = result.context["status_code"]
@@ -241,7 +241,7 @@ def test_awaited_calls_read_the_same(figures: Callable[[str], None]) -> None:
 
 
 def plainly_there(body: str) -> dict[str, Any]:
-    """What Google's answers say, whole or as an array of chunks, found without any of Ember."""
+    """The text of Google's answers, whole or as an array of chunks, read without Ember."""
     chunks = json.loads(body)
     chunks = chunks if isinstance(chunks, list) else [chunks]
     candidates = [c for chunk in chunks for c in chunk.get("candidates", ())]
@@ -301,7 +301,7 @@ NOT_AS_RECORDED = {
 
 
 def meaning(value: Any) -> Any:
-    """A turn without what has no meaning, in the shortest form that the wire has for it."""
+    """A turn in the shortest form that the wire has for it, without fields that mean nothing."""
     if isinstance(value, list):
         return [meaning(item) for item in value]
     if not isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Answers that are almost right: no shape of them is an accident, and no text in them is lost."""
+"""Malformed answers: each is read or raises an error of Ember's, and no text in them is lost."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ many = settings(
 
 
 def answered(played: Player, wire: str, body: str, stream: bool, status: int = 200) -> Any:
-    """What the public function makes of a body; any exception but Ember's passes through."""
+    """What the public function returns or raises for a body; other exceptions pass through."""
     row = {"status": status, "response_headers": {}, "response_body": ""}
     played.load(row, body.encode("utf-8", "surrogatepass"))
     return ask(f"{wire}/m", stream)
@@ -233,7 +233,7 @@ def test_any_bytes(body: bytes, stream: bool, wire: str, status: int, played: Pl
     "body", ["[" * 100_000, '{"a":' * 100_000, "9" * 5000, "NaN", "", " ", "null"]
 )
 def test_bodies_that_trouble_json(wire: str, stream: bool, body: str, played: Player) -> None:
-    """Deep nesting, endless numbers and bare values are a bad answer, not an accident."""
+    """Deep nesting, endless numbers and bare values are bad_response, not another exception."""
     result = answered(played, wire, body, stream)
     assert isinstance(result, ProviderAPIError)
     assert result.error_type in ("bad_response", "incomplete_stream")

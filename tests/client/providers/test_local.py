@@ -1,4 +1,4 @@
-"""The embedded model: really run where it is installed, and clear about it where it is not."""
+"""The embedded model: run where it is installed, and a clear error where it is not."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_missing_package_names_the_command(package: str) -> None:
 
 
 def test_unknown_local_model_is_refused() -> None:
-    """Another name behind `local/` is refused with the one that there is."""
+    """Another name after `local/` is refused with the one that exists."""
     with pytest.raises(ModelProviderError, match="local/smollm2 is the one"):
         models("local/llama", "hi")
 

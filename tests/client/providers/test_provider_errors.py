@@ -1,4 +1,4 @@
-"""Providers' errors, in all their shapes, become one vocabulary."""
+"""Providers' errors in all their forms, and the error types that they become."""
 
 from __future__ import annotations
 

@@ -211,8 +211,8 @@ def test_the_innermost_fake_comes_first() -> None:
     assert [len(outer.calls), len(inner.calls)] == [2, 1]
 
 
-def test_real_keys_are_never_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The keys of the environment are replaced meanwhile, and there again afterwards."""
+def test_real_keys_are_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The keys of the environment are replaced inside the block, and restored after it."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-a-real-one")
     with fake_model() as fake:
         fake("gpt-4", "Paris")
@@ -228,7 +228,7 @@ class Echo(BaseProvider):
     """A provider that does not go over HTTP."""
 
     def complete(self, prompt: str, model: str, **kwargs: Any) -> ChatResponse:
-        """The prompt, aloud."""
+        """The prompt in capitals."""
         return ChatResponse(prompt.upper(), UsageStats(1, 1, cost=0.0))
 
 
@@ -236,7 +236,7 @@ class AwaitedEcho(Echo):
     """One that is asynchronous by nature."""
 
     async def acomplete(self, prompt: str, model: str, **kwargs: Any) -> ChatResponse:
-        """The prompt, aloud."""
+        """The prompt in capitals."""
         return self.complete(prompt, model, **kwargs)
 
 

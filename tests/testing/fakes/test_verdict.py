@@ -1,4 +1,4 @@
-"""The verdict on the code that calls models: what it makes of faults, without really waiting."""
+"""The verdict on retrying code: its waits, its storms, half answers taken for whole ones."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def recipe() -> Callable[[str], str]:
 
 
 def naive(prompt: str) -> str:
-    """What many programs have: try again at once, whatever it was."""
+    """A naive retry loop: at once, after every error."""
     while True:
         try:
             return models("gpt-4", prompt).text
@@ -87,7 +87,7 @@ def test_the_recipe_of_the_guide_passes(faults: list[Fault], fake_model: FakeMod
     assert time.monotonic() - started < 3
 
 
-def test_a_naive_loop_is_told_of_the_wait(fake_model: FakeModel) -> None:
+def test_a_retry_before_the_wait_is_a_complaint(fake_model: FakeModel) -> None:
     """A retry before the time that the provider asked for is a complaint that says both times."""
     fake_model("gpt-4", rate_limit(retry_after=2), "Paris")
     assert naive("Hello") == "Paris"
@@ -98,7 +98,7 @@ def test_a_naive_loop_is_told_of_the_wait(fake_model: FakeModel) -> None:
     assert "told to wait 2 s" in complaint
 
 
-def test_a_naive_loop_is_told_of_its_storm(fake_model: FakeModel) -> None:
+def test_a_storm_of_retries_is_a_complaint(fake_model: FakeModel) -> None:
     """Retries without a pause, and more of them than make sense, are complaints."""
     fake_model("gpt-4", *[server_error()] * 12, "Paris")
     naive("Hello")
@@ -132,7 +132,7 @@ def test_half_an_answer_taken_for_a_whole_one(fake_model: FakeModel) -> None:
     assert "took that for the answer" in complaint
 
 
-def test_a_cut_that_was_asked_for_again_is_right(fake_model: FakeModel) -> None:
+def test_a_retried_cut_is_no_complaint(fake_model: FakeModel) -> None:
     """A broken stream that is asked for again, after a pause, is nothing to complain of."""
     fake_model("gpt-4", cut(4, answer="Paris is the capital"), "Paris is the capital")
     with no_sleep():
@@ -231,7 +231,7 @@ WAYS_TO_WAIT: dict[str, Callable[[float], Any]] = {
 @pytest.mark.parametrize("way", WAYS_TO_WAIT)
 @pytest.mark.parametrize("seconds", [5, 1])
 def test_a_wait_that_somebody_else_waits(way: str, seconds: float, fake_model: FakeModel) -> None:
-    """A wait in another thread or task counts as the caller's, and is not longer than it is."""
+    """A wait in another thread or task counts as the caller's, with its own length."""
     fake_model("gpt-4", rate_limit(retry_after=4), "Paris")
 
     async def ask() -> None:

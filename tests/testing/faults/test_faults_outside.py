@@ -274,7 +274,7 @@ def test_ember_over_a_real_connection(
 
 
 def wire_bytes(wire: str, stream: bool = True) -> bytes:
-    """An answer in a wire's words."""
+    """The bytes of an answer on a wire."""
     answer = Answer(TEXT)
     write = encoding.streamed if stream else encoding.whole
     served = write(wire, "m", answer, plausible_usage("hi", answer), 1)
@@ -282,7 +282,7 @@ def wire_bytes(wire: str, stream: bool = True) -> bytes:
 
 
 def read_request(connection: socket.socket) -> None:
-    """All of a request: what is unread at the end would make a reset of it."""
+    """All of a request: unread bytes would turn the end of the connection into a reset."""
     data = b""
     while b"\r\n\r\n" not in data:
         data += connection.recv(65536)
@@ -293,7 +293,7 @@ def read_request(connection: socket.socket) -> None:
 
 
 def served_raw(head: str, pieces: list[bytes], pause: float = 0.0, first: float = 0.0) -> Any:
-    """A server that sends these very bytes, and ends the connection."""
+    """A server that sends exactly these bytes, and ends the connection."""
 
     def script(connection: socket.socket) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -45,7 +45,7 @@ def argv(file: Path) -> list[str]:
 
 
 def by_run(file: Path) -> None:
-    """The usual way."""
+    """With `subprocess.run`."""
     subprocess.run(argv(file), check=True)
 
 
@@ -55,7 +55,7 @@ def by_own_environment(file: Path) -> None:
 
 
 def by_bytes(file: Path) -> None:
-    """The same in bytes."""
+    """The same with bytes."""
     subprocess.run(argv(file), check=True, env=dict(os.environb))
 
 
@@ -70,7 +70,7 @@ def by_system(file: Path) -> None:
 
 
 def by_popen(file: Path) -> None:
-    """The oldest way."""
+    """With `os.popen`."""
     with os.popen(f"{SHELL} {file}") as pipe:
         pipe.read()
 

@@ -103,7 +103,7 @@ def test_six_tests_on_three_workers_pay_once(
 def test_identical_calls_of_one_test_stay_as_many(
     start: Callable[..., subprocess.Popen[str]], pytester: pytest.Pytester, server: Loopback
 ) -> None:
-    """Three in one test are three, in threads and in tasks as well, and the others' first."""
+    """Three identical calls of one test are three recordings, in threads and in tasks as well."""
     body = """
 def test_in_turn():
     asked = [ask("same") for _ in range(3)]

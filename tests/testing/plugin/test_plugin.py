@@ -206,7 +206,7 @@ def test_four(): ask('x')
 def test_an_interrupted_recording_leaves_the_cassette_as_it_was(
     run: Run, pytester: pytest.Pytester, mode: str
 ) -> None:
-    """Ctrl-C in the middle of a test: its recording is dropped, and nothing lies beside the old."""
+    """Ctrl-C in the middle of a test: its recording is dropped, and no other file is left."""
     body = "@pytest.mark.ember_replay\ndef test_one():\n    ask('x')\n"
     run(body, "--ember-record")
     (path,) = (pytester.path / "cassettes").rglob("*.sqlite")
@@ -245,7 +245,7 @@ def test_one(broken):
 def test_the_mode_comes_from_the_option_then_the_environment(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """EMBER_RECORD works alone, the option wins over it, nonsense is refused."""
+    """EMBER_RECORD works alone, the option wins over it, other values are refused."""
     monkeypatch.setenv("EMBER_RECORD", "new")
     run(PLAIN, "--ember-record=none").assert_outcomes(failed=1)
     run().stdout.fnmatch_lines(["*1 recorded*"])
@@ -284,8 +284,8 @@ class TestA:
         ("ember_replay(match_on=['uri'])", "*match_on='uri': expected any of*"),
     ],
 )
-def test_a_marker_that_means_nothing_is_an_error(run: Run, marker: str, words: str) -> None:
-    """The argument is named with what would be right."""
+def test_an_invalid_marker_argument_is_an_error(run: Run, marker: str, words: str) -> None:
+    """The message names the argument and what is expected."""
     result = run(f"@pytest.mark.{marker}\ndef test_one(): pass")
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines([words])

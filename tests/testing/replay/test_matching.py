@@ -1,4 +1,4 @@
-"""Which recording answers a request, and how a miss is explained: pure functions."""
+"""Matching a request to recordings, and explaining a miss: pure functions."""
 
 from __future__ import annotations
 

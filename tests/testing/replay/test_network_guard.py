@@ -1,4 +1,4 @@
-"""Nothing leaves the process while a test replays, by whatever library."""
+"""No library reaches the network while a test replays."""
 
 # ruff: noqa: SIM117 - the tests are about `with` blocks and what happens at their ends
 from __future__ import annotations
@@ -81,7 +81,7 @@ def by_imported_function() -> None:
 
 
 def by_name() -> None:
-    """A look-up by itself would already reach a name server."""
+    """A name look-up alone already reaches a name server."""
     getaddrinfo("example.com", 443)
 
 

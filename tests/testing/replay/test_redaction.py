@@ -1,4 +1,4 @@
-"""What is never written down: pure functions."""
+"""Redaction: which values are secret, and where they are replaced; pure functions."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_credentials_of_the_environment_are_known(name: str) -> None:
     ],
 )
 def test_what_is_no_credential_is_left_alone(name: str, value: str) -> None:
-    """Paths, addresses, short words and sentences are not torn out of bodies."""
+    """Paths, addresses, short words and sentences stay in bodies."""
     assert not secrets_of_environment({name: value})
 
 

@@ -1,4 +1,4 @@
-"""Clients that are made during a replay: they cost no trust store, and stay right afterwards."""
+"""Clients that are made during a replay load no trust store, and verify correctly afterwards."""
 
 from __future__ import annotations
 

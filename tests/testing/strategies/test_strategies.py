@@ -64,7 +64,7 @@ def play(fake: FakeModel, sent: Sent) -> tuple[ChatResponse | EmberError, str]:
 
 
 def means_what_it_should(fake: FakeModel, sent: Sent) -> None:
-    """The client reads the answer that was meant, all of it."""
+    """The client reads every field of the generated answer."""
     response, said = play(fake, sent)
     means = sent.means
     assert isinstance(response, ChatResponse)
