@@ -90,9 +90,10 @@ def check_file(
         file = CassetteFile(path)
     except CassetteError as error:
         return [Finding("integrity", None, "file", str(error))]
+    findings: list[Finding] = []
     with closing(file):
         try:
-            findings = [Finding("integrity", None, "file", each) for each in file.problems()]
+            findings += [Finding("integrity", None, "file", each) for each in file.problems()]
             for name in file.missing_views():
                 findings.append(Finding("schema", None, name, "the view is missing"))
             values = secrets_of_environment(environment) - allowed

@@ -6,7 +6,7 @@ import inspect
 import os
 import re
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
@@ -19,6 +19,38 @@ MARKER = "ember_replay"
 _ARGUMENTS = ("cassette", *(each.name for each in fields(Settings)))
 _MODES = ("none", "new", "all")
 _UNUSED = ("ignore", "warn", "fail")
+# Name, default, type, meaning. A list is also an argument of the marker, which adds to it.
+_INI: tuple[tuple[str, Any, Literal["linelist"] | None, str], ...] = (
+    (
+        "cassette_dir", "cassettes", None,
+        "folder of the cassettes, below rootdir; example: tests/recordings",
+    ),
+    (
+        "unused", "ignore", None,
+        "what becomes of recordings that their test did not ask for: ignore, warn or fail",
+    ),
+    (
+        "max_age", "", None,
+        "days after which a recording counts as stale, which the run's summary says; example: 90",
+    ),
+    (
+        "match_on", [], "linelist",
+        "parts of a request that are compared, a line each, unless a marker says; example: body",
+    ),
+    (
+        "ignore", [], "linelist",
+        "what varies from run to run and is not compared, a line each; example: query.ts",
+    ),
+    (
+        "redact", [], "linelist",
+        "patterns of what is not written down, a line each, or function:MODULE:NAME; example: "
+        "[0-9]{3}-[0-9]{2}-[0-9]{4}",
+    ),
+    (
+        "allow_hosts", [], "linelist",
+        "hosts that may be reached in a replay, a line each; example: *.internal",
+    ),
+)  # fmt: skip
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
@@ -56,21 +88,8 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
         help="write the figures of the run, and which recordings it used, as JSON, for "
         "`ember-cassettes prune`; example: pytest --ember-report report.json",
     )
-    parser.addini(
-        "ember_cassette_dir",
-        "folder of the cassettes, below rootdir; example: tests/recordings",
-        default="cassettes",
-    )
-    parser.addini(
-        "ember_unused",
-        "what becomes of recordings that their test did not ask for: ignore, warn or fail",
-        default="ignore",
-    )
-    parser.addini(
-        "ember_max_age",
-        "days after which a recording counts as stale, which the run's summary says; example: 90",
-        default="",
-    )
+    for name, default, kind, about in _INI:
+        parser.addini(f"ember_{name}", about, type=kind, default=default)
 
 
 def _refuse_other_modes(config: pytest.Config) -> None:
@@ -171,6 +190,16 @@ def arguments_of(item: pytest.Item) -> dict[str, Any]:
                 pytrace=False,
             )
         arguments = {**mark.kwargs, **arguments}
+    return _with_ini(item.config, arguments)
+
+
+def _with_ini(config: pytest.Config, arguments: dict[str, Any]) -> dict[str, Any]:
+    """A marker's arguments with what is said for the whole project."""
+    for name, _, kind, _ in _INI:
+        lines: list[str] = config.getini(f"ember_{name}") if kind == "linelist" else []
+        given = arguments.get(name, ())
+        if lines and not isinstance(given, str):  # a text is refused with the other arguments
+            arguments[name] = given if name == "match_on" and given else [*lines, *given]
     return arguments
 
 

@@ -95,7 +95,7 @@ class Rules:
             ValueError: It is none.
         """
         try:
-            stored = json.loads(text) if text else {}
+            stored: dict[str, Any] = json.loads(text) if text else {}
             lists = {name: tuple(map(str, stored[name])) for name in stored if name in _LISTS}
             return cls(**lists, null_is_absent=stored.get("null_is_absent") is True)
         except (TypeError, AttributeError, RecursionError) as error:
