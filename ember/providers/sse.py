@@ -15,7 +15,9 @@ __all__ = ["Event", "EventDecoder"]
 
 _BOM = b"\xef\xbb\xbf"
 _FIELDS = frozenset({b"data", b"event", b"id", b"retry"})
-_STRUCTURE = re.compile(rb'["\\{}\[\]]')
+# What counts inside a JSON object: a string, up to its first escape; and brackets.
+_STRUCTURE = re.compile(rb'"[^"\\]*"?|[{\[]+|[}\]]+')
+_STRING_END = re.compile(rb'["\\]')
 # Enough of an answer that is no event stream to show what it was.
 _STRAY_LIMIT = 2000
 
@@ -35,7 +37,9 @@ class EventDecoder:
 
     def __init__(self) -> None:
         self.stray = b""
-        self._buffer = b""
+        # The beginning of a line, or of the body, in pieces: joined at every piece, a long one
+        # would be copied again and again.
+        self._begun: list[bytes] = []
         self._after_cr = False
         self._started = False
         self._json: _JsonObjects | None = None
@@ -49,10 +53,10 @@ class EventDecoder:
         if not piece:
             return []
         if not self._started:
-            self._buffer += piece
-            if not self._start():
+            self._begun.append(piece)
+            if piece.isspace() or not self._start():
                 return []
-            piece, self._buffer = self._buffer, b""
+            piece = self._take_begun()
         if self._json is not None:
             return [Event("", text) for text in self._json.feed(piece)]
         return self._feed_lines(piece)
@@ -63,13 +67,11 @@ class EventDecoder:
         if not self._started:
             self._started = True
             self._after_cr = False
-            rest, self._buffer = self._buffer, b""
-            events += self._feed_lines(rest)
+            events += self._feed_lines(self._take_begun())
         if self._json is not None:
             self._add_stray(self._json.rest())
             return events
-        if self._buffer:
-            line, self._buffer = self._buffer, b""
+        if line := self._take_begun():
             self._read_line(line, events)
         self._dispatch(events)
         if self._raw is not None:
@@ -79,10 +81,11 @@ class EventDecoder:
 
     def _start(self) -> bool:
         """Decide what kind of body this is; False while its beginning could be either."""
-        head = self._buffer
+        head = b"".join(self._begun)
         if len(head) < len(_BOM) and _BOM.startswith(head):
             return False
-        self._buffer = head = head.removeprefix(_BOM)
+        head = head.removeprefix(_BOM)
+        self._begun = [head]
         first = head.lstrip()[:1]
         if not first:
             return False
@@ -90,6 +93,10 @@ class EventDecoder:
         if first in b"[{":
             self._json = _JsonObjects()
         return True
+
+    def _take_begun(self) -> bytes:
+        begun, self._begun = b"".join(self._begun), []
+        return begun
 
     def _feed_lines(self, piece: bytes) -> list[Event]:
         if piece.startswith(b"data: ") and self._is_one_event(piece):
@@ -102,8 +109,13 @@ class EventDecoder:
         self._after_cr = piece.endswith(b"\r")
         if b"\r" in piece:
             piece = piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        *lines, self._buffer = (self._buffer + piece).split(b"\n")
         events: list[Event] = []
+        if b"\n" not in piece:
+            self._begun.append(piece)
+            return events
+        *lines, rest = (self._take_begun() + piece).split(b"\n")
+        if rest:
+            self._begun.append(rest)
         for line in lines:
             # Nearly all lines are these two: they are not worth a call each.
             if self._raw is None and line.startswith(b"data: "):
@@ -120,7 +132,7 @@ class EventDecoder:
             piece.find(b"\n") == len(piece) - 2
             and piece.endswith(b"\n\n")
             and b"\r" not in piece
-            and not (self._buffer or self._data or self._name or self._after_cr)
+            and not (self._begun or self._data or self._name or self._after_cr)
             and self._raw is None
         )
 
@@ -173,55 +185,72 @@ class _JsonObjects:
     """Cuts the outermost JSON objects out of a body such as `[{...}, {...}]`."""
 
     def __init__(self) -> None:
-        self._buffer = b""
-        self._position = 0
-        self._start = -1
-        self._brackets = 0
-        self._depth = 0
+        self._begun: list[bytes] = []  # the open object, as far as earlier pieces brought it
+        self._brackets = 0  # open around it
+        self._depth = 0  # of the place inside it
         self._in_string = False
+        self._escaped = False
 
     @property
     def balanced(self) -> bool:
         """Whether nothing is open: the next byte would begin something new."""
-        return self._start < 0 and self._brackets <= 0
+        return not self._depth and self._brackets <= 0
 
     def feed(self, piece: bytes) -> list[str]:
-        self._buffer += piece
         found: list[str] = []
-        while match := _STRUCTURE.search(self._buffer, self._position):
-            at, sign = match.start(), match.group()
-            if self._in_string:
-                if sign == b"\\":
-                    if at + 1 >= len(self._buffer):
-                        self._position = at
-                        break
-                    self._position = at + 2
-                    continue
-                if sign == b'"':
-                    self._in_string = False
-            elif self._start < 0:
-                if sign == b"{":
-                    self._start, self._depth = at, 1
-                elif sign in b"[]":
-                    self._brackets += 1 if sign == b"[" else -1
-            elif sign == b'"':
-                self._in_string = True
-            elif sign in b"{[":
-                self._depth += 1
-            elif sign in b"}]":
-                self._depth -= 1
-                if self._depth == 0:
-                    found.append(_text(self._buffer[self._start : at + 1]))
-                    self._buffer = self._buffer[at + 1 :]
-                    self._position, self._start = 0, -1
-                    continue
-            self._position = at + 1
-        else:
-            self._position = len(self._buffer)
+        start = at = 0
+        if self._escaped and piece:
+            self._escaped, at = False, 1
+        while at < len(piece):
+            if not self._depth:
+                brace = piece.find(b"{", at)
+                outside = (at, brace if brace >= 0 else len(piece))
+                self._brackets += piece.count(b"[", *outside) - piece.count(b"]", *outside)
+                if brace < 0:
+                    break
+                start, at, self._depth = brace, brace + 1, 1
+            elif self._in_string:
+                at = self._read_string(piece, at)
+            elif (end := self._read_object(piece, at)) is None:
+                break
+            else:
+                at = end
+                if not self._depth:
+                    found.append(_text(b"".join([*self._begun, piece[start:end]])))
+                    self._begun.clear()
+        if self._depth:
+            self._begun.append(piece[start:])
         return found
 
+    def _read_string(self, piece: bytes, at: int) -> int:
+        """Go on inside a string; returns where it goes on, which may be beyond the piece."""
+        match = _STRING_END.search(piece, at)
+        if match is None:
+            return len(piece)
+        if match.group() == b'"':
+            self._in_string = False
+            return match.end()
+        self._escaped = match.end() == len(piece)
+        return match.end() + 1
+
+    def _read_object(self, piece: bytes, at: int) -> int | None:
+        """Go on to the next string or run of brackets; returns where that ends."""
+        match = _STRUCTURE.search(piece, at)
+        if match is None:
+            return None
+        first, count = piece[match.start()], match.end() - match.start()
+        if first == ord('"'):
+            self._in_string = count == 1 or piece[match.end() - 1] != first
+        elif first in b"{[":
+            self._depth += count
+        else:
+            closed = min(count, self._depth)
+            self._depth -= closed
+            return match.start() + closed
+        return match.end()
+
     def rest(self) -> bytes:
-        return self._buffer[self._start :] if self._start >= 0 else b""
+        return b"".join(self._begun)
 
 
 def _text(data: bytes) -> str:

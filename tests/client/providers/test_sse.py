@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 
 import pytest
 from hypothesis import given
@@ -77,3 +78,12 @@ def test_any_lines_cut_anywhere(lines: list[bytes], ends: list[bytes], cuts: lis
     edges = [0, *sorted(min(cut, len(body)) for cut in cuts), len(body)]
     pieces = [body[a:b] for a, b in itertools.pairwise(edges)]
     assert events(*pieces) == events(body)
+
+
+@pytest.mark.parametrize("body", [b"data: " + b"x" * 4_000_000, b'{"a": "' + b"x" * 4_000_000])
+def test_long_events_are_not_copied_with_each_piece(body: bytes) -> None:
+    """An event in many small pieces takes time in proportion to its length."""
+    started = time.process_time()
+    pieces = [body[at : at + 200] for at in range(0, len(body), 200)]
+    events(*pieces)
+    assert time.process_time() - started < 5

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+import time
 import zlib
 from collections.abc import Callable
 
@@ -112,6 +113,40 @@ def test_a_gzip_bomb_without_a_setting() -> None:
     reply = Reply(bomb(160 * MiB, b"0"), headers={"content-encoding": "gzip"})
     with serving(lambda _: reply) as server, pytest.raises(ProviderAPIError, match="134217728"):
         ALL["call"](server.url)
+
+
+HOSTILE = {
+    "a line": b"data: " + b"x" * 16 * MiB,
+    "an event": b"data: " + b"[" * 16 * MiB + b"\n\n",
+    "arrays": b"[" * 16 * MiB,
+    "objects": b'{"a":' * MiB,
+    "arrays in an object": b'{"a":' + b"[" * 16 * MiB,
+    "many objects": b"[" + b"{}," * MiB,
+    "an open string": b'"' + b'\\"' * 4 * MiB,
+    "blanks": b" " * 16 * MiB,
+}
+
+
+@pytest.mark.parametrize("way", [ALL["call"], ALL["stream"], ALL["stream-asyncio"]])
+@pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE)
+def test_hostile_bodies_take_time_in_proportion(way: Way, body: bytes) -> None:
+    """Megabytes that are no answer are an error within seconds."""
+    with serving(lambda _: Reply(body)) as server:
+        started = time.process_time()
+        with pytest.raises(ProviderAPIError) as caught:
+            way(server.url)
+        spent = time.process_time() - started
+    assert caught.value.error_type in ("bad_response", "incomplete_stream")
+    assert len(str(caught.value)) < 1000
+    assert spent < 8, f"{spent:.1f} s"
+
+
+@pytest.mark.parametrize("way", [ALL["stream"], ALL["stream-asyncio"]])
+def test_a_long_event_is_read(way: Way) -> None:
+    """An event of 16 MB, such as one with an image, is an answer like any other."""
+    (event,) = events("x" * 16 * MiB)[:1]
+    with serving(lambda _: Reply(event + b"".join(events("!")))) as server:
+        assert len(way(server.url)) == 16 * MiB + 1
 
 
 @given(st.binary(max_size=2000), st.lists(st.integers(0, 2000), max_size=5), st.booleans())
