@@ -76,7 +76,10 @@ class Headers(dict[str, str]):
 
 
 class Address(str):
-    """A URL; its repr shows neither a user's name and password in it nor its query."""
+    """A URL; its repr and its pickle hold neither a user's name and password nor its query.
+
+    Of the query only Azure's `api-version` is pickled.
+    """
 
     __slots__ = ()
 
@@ -88,6 +91,14 @@ class Address(str):
 
     def __getitem__(self, index: SupportsIndex | slice) -> Key:
         return Key(super().__getitem__(index))
+
+    def __reduce__(self) -> tuple[type[Address], tuple[str]]:
+        base, _, query = str(self).partition("?")
+        scheme, slashes, rest = base.partition("://")
+        host, slash, path = rest.partition("/")
+        version = [pair for pair in query.split("&") if pair.startswith("api-version=")]
+        shown = f"{scheme}{slashes}{host.rpartition('@')[2]}{slash}{path}"
+        return Address, ("?".join([shown, *version[:1]]),)
 
     def secrets(self) -> list[Key]:
         """The password and the query's values, which may be keys."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from urllib.parse import quote
 
 from ember.providers.call import Call
 from ember.providers.openai_chat import OpenAIChat
@@ -25,23 +26,23 @@ class AzureChat(OpenAIChat):
     def url(self, call: Call) -> str:
         base, _, query = call.base_url.partition("?")
         base = base.rstrip("/")
-        version = query or _query(os.environ.get("OPENAI_API_VERSION", "").strip())
+        version = os.environ.get("OPENAI_API_VERSION", "").strip()
+        dated = "api-version=" in query
         named = "/deployments/" in base  # the deployment's own address
-        if base.endswith("/v1") or not (version or named):
+        if base.endswith("/v1") or not (version or dated or named):
             base = base if base.endswith("/v1") else f"{base.removesuffix('/openai')}/openai/v1"
-            return f"{base}/chat/completions"
-        if not named:
-            base = f"{base.removesuffix('/openai')}/openai/deployments/{call.model}"
-        return f"{base}/chat/completions{'?' if version else ''}{version}"
+        else:
+            if version and not dated:
+                query = f"{query}&api-version={version}".lstrip("&")
+            if not named:
+                deployment = quote(call.model, safe="")
+                base = f"{base.removesuffix('/openai')}/openai/deployments/{deployment}"
+        return f"{base}/chat/completions{'?' if query else ''}{query}"
 
     def takes_max_tokens(self, call: Call, known: bool) -> bool:
         # A deployment's name is all that there is to go by: Mistral's refuse
         # max_completion_tokens (pydantic-ai issue 6593).
         return re.search(r"mistral|ministral|codestral", call.model, re.IGNORECASE) is not None
-
-
-def _query(version: str) -> str:
-    return f"api-version={version}" if version else ""
 
 
 class OllamaChat(OpenAIChat):

@@ -146,12 +146,11 @@ class _OpenResponse:
     def __init__(self, request: Request) -> None:
         self._request = request
 
-    def _start(self) -> httpx.Request:
+    def _start(self) -> None:
         request = self._request
         self._deadline = Deadline(request.timeout.read, request.timeout.total)
         self._sending = _Mapped(request, self._deadline)
         self._reading = _Mapped(request, self._deadline, streamed=True)
-        return _httpx_request(request, self._deadline)
 
     def _begin(self, response: httpx.Response) -> None:
         self._response = response
@@ -171,9 +170,9 @@ class Body(_OpenResponse):
     """The answer to a request, still on its way: the block in which it is read."""
 
     def __enter__(self) -> Body:
-        request = self._start()
+        self._start()
         with self._sending:
-            self._begin(client().exchange(request))
+            self._begin(client().exchange(_httpx_request(self._request, self._deadline)))
         return self
 
     def pieces(self) -> Iterator[bytes]:
@@ -200,9 +199,10 @@ class AsyncBody(_OpenResponse):
     """
 
     async def __aenter__(self) -> AsyncBody:
-        request = self._start()
+        self._start()
         with self._sending:
-            self._begin(await (await async_client()).exchange(request))
+            exchange = (await async_client()).exchange
+            self._begin(await exchange(_httpx_request(self._request, self._deadline)))
         # Kept, as in asend.
         self._arriving = aiter(cast("httpx.AsyncByteStream", self._response.stream))
         self._decoder: ContentDecoder | None = None
@@ -287,6 +287,8 @@ def _parsed(url: str) -> tuple[httpx.URL, str, str | None]:
     if url.startswith("http+unix://"):  # a socket's path, percent-encoded, in the host's place
         quoted, slash, path = url.removeprefix("http+unix://").partition("/")
         unix_socket, url = unquote(quoted), f"http://localhost{slash}{path}"
+        if "\0" in quoted or "\0" in unix_socket[1:]:  # at the beginning: Linux's abstract sockets
+            raise httpx.InvalidURL("the path of a socket holds a NUL")
     parsed = httpx.URL(url)
     if parsed.scheme not in ("http", "https"):
         raise httpx.UnsupportedProtocol("it does not begin with http:// or https://")

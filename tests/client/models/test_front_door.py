@@ -227,6 +227,28 @@ def test_binding_holds_no_key_in_repr_and_pickle() -> None:
     assert repr(binding) == repr(pickle.loads(pickle.dumps(binding))) == expected
 
 
+@pytest.mark.parametrize(
+    ("base_url", "there"),
+    [
+        (f"https://me:{KEY}@gw.example/v1?key={KEY}", "https://gw.example/v1"),
+        (f"https://gw.example/v1?{KEY}", "https://gw.example/v1"),
+        (f"http://{KEY}@gw.example", "http://gw.example/"),
+        (f"https://r.example/?sig={KEY}&api-version=1", "https://r.example/?***"),
+        ("http+unix://%2Frun%2Fa/v1", "http+unix://%2Frun%2Fa/v1"),
+    ],
+)
+def test_binding_holds_no_secret_of_a_base_url(base_url: str, there: str) -> None:
+    """A user, a password or a query in a base URL is not shown, and does not travel."""
+    binding = models.instance("gpt-4", base_url=base_url)
+    assert KEY not in repr(binding)
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        data = pickle.dumps(binding, protocol)
+        assert KEY.encode() not in data
+        restored = pickle.loads(data)
+        assert there.rstrip("/") in repr(restored)
+        assert pickle.dumps(restored, protocol) == data
+
+
 def test_binding_of_a_provider_that_the_other_process_lacks() -> None:
     """A binding is read back without its provider, and the call says what is missing."""
     from ember.api.models.providers import BaseProvider, register_provider

@@ -158,3 +158,37 @@ def test_reasoning_goes_back_where_it_is_wanted(model: str) -> None:
 def test_reasoning_stays_where_it_would_be_refused(model: str) -> None:
     """OpenAI and Mistral refuse message fields that they do not know."""
     assert "reasoning_content" not in sent(model, thought()).body["messages"][1]
+
+
+AZURE = "https://r.openai.azure.com"
+
+
+@pytest.mark.parametrize(
+    ("model", "base", "url"),
+    [
+        ("gpt-5.4", "https://gw.example/v1?t=7", "https://gw.example/v1/chat/completions?t=7"),
+        ("mistral/m", "https://gw.example/v1/?t=7", "https://gw.example/v1/chat/completions?t=7"),
+        ("openai-responses/m", "https://gw.example/v1?t=7", "https://gw.example/v1/responses?t=7"),
+        ("claude-opus-4-8", "https://gw.example/?t=7", "https://gw.example/v1/messages?t=7"),
+        ("claude-opus-4-8", "https://gw.example/v1?t=7", "https://gw.example/v1/messages?t=7"),
+        ("google/m", "https://gw.example?t=7",
+         "https://gw.example/v1beta/models/m:generateContent?t=7"),
+        ("azure/d", f"{AZURE}?t=7", f"{AZURE}/openai/v1/chat/completions?t=7"),
+        ("azure/d", f"{AZURE}/openai/v1?t=7", f"{AZURE}/openai/v1/chat/completions?t=7"),
+        ("azure/d", f"{AZURE}?api-version=1&t=7",
+         f"{AZURE}/openai/deployments/d/chat/completions?api-version=1&t=7"),
+        ("azure/../a?b#c", f"{AZURE}?api-version=1",
+         f"{AZURE}/openai/deployments/..%2Fa%3Fb%23c/chat/completions?api-version=1"),
+    ],
+)  # fmt: skip
+def test_a_query_of_the_base_url_stays_at_the_end(model: str, base: str, url: str) -> None:
+    """On every wire the path comes before the query that a gateway needs."""
+    assert sent(model, base_url=base).url == url
+
+
+def test_azure_adds_its_version_to_a_query(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The version of the environment is added to another query, and does not replace one."""
+    monkeypatch.setenv("OPENAI_API_VERSION", "2")
+    path = f"{AZURE}/openai/deployments/d/chat/completions"
+    assert sent("azure/d", base_url=f"{AZURE}?t=7").url == f"{path}?t=7&api-version=2"
+    assert sent("azure/d", base_url=f"{AZURE}?api-version=1").url == f"{path}?api-version=1"

@@ -125,13 +125,19 @@ def test_handshake_not_answered(way: Way) -> None:
     assert (error.error_type, error.context["phase"]) == ("timeout", "connect")
 
 
-@plain_ways
-@pytest.mark.parametrize("url", ["ftp://127.0.0.1", "127.0.0.1:80", "http://", "http://[::1"])
+@every_way
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://127.0.0.1", "127.0.0.1:80", "http://", "http://[::1", "http://a\0b", "http://a/\0",
+        "http+unix://", "http+unix://x\0y", "http+unix://x%00y", "http+unix://\0x",
+    ],
+)  # fmt: skip
 def test_impossible_address(way: Way, url: str) -> None:
     """An address that cannot be one is a set-up error that shows it and the remedy."""
     with pytest.raises(ModelProviderError, match="base_url=") as caught:
         way(url)
-    assert url in str(caught.value)
+    assert repr(url)[1:-1] in str(caught.value)
     check_fit(caught.value)
 
 
