@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from ember_testing.exceptions import NetworkBlocked, ReplayFailure
 from ember_testing.patches import children
+from ember_testing.patches.exchange import is_sending
 from ember_testing.patches.hosts import Hosts, is_address, is_loopback
 from ember_testing.patches.patch import Patch
 from ember_testing.patches.transport import RECORDED
@@ -37,7 +38,16 @@ class _Closed(NamedTuple):
     remedy: str
 
 
+class _Heard(NamedTuple):
+    """What is recorded, and so told of what goes out beside it."""
+
+    allow_loopback: bool
+    hosts: Hosts
+    connections: dict[str, None]
+
+
 _closed: _Closed | None = None
+_heard: _Heard | None = None
 _recording = False
 _fakes: dict[int, _Closed] = {}  # by the fake's id; the innermost is last
 _hooked = False
@@ -60,8 +70,8 @@ def close_network(
         fail: Is told of each attempt, so that swallowing the error does not hide it.
         command: What to type to record instead.
     """
-    global _closed, _recording
-    _recording = False
+    global _closed, _recording, _heard
+    _recording, _heard = False, None
     _closed = _Closed(
         allow_loopback,
         hosts,
@@ -73,16 +83,29 @@ def close_network(
     _hook()
 
 
-def open_network(*, recording: bool = False) -> None:
-    """Let everything through again.
-
-    Args:
-        recording: A cassette is being recorded: what no fake answers goes out, fakes or not.
-    """
-    global _closed, _recording
-    _closed, _recording = None, recording
+def open_network() -> None:
+    """Let everything through again."""
+    global _closed, _recording, _heard
+    _closed, _recording, _heard = None, False, None
     _allowed_names.clear()
     _unhook()
+
+
+def record_network(*, allow_loopback: bool, hosts: Hosts) -> dict[str, None]:
+    """Let everything through, whether there are fakes or not: a cassette is recorded.
+
+    Args:
+        allow_loopback: A replay will let connections to this machine through.
+        hosts: A replay will let connections to these through.
+
+    Returns:
+        What goes out unrecorded from now on and a replay will refuse: `HOST:PORT by LIBRARY`.
+    """
+    global _recording, _heard
+    open_network()
+    _recording, _heard = True, _Heard(allow_loopback, hosts, {})
+    _hook()
+    return _heard.connections
 
 
 def close_for_fakes(
@@ -159,6 +182,8 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
         if event in children.EVENTS:
             children.watch(event, arguments)
         return
+    if _heard is not None and event in _CONNECTS:
+        _hear(_heard, arguments[0], arguments[1])
     if _closed is None and not _fakes:
         return
     closed = _in_force()
@@ -171,6 +196,28 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
     elif event in _REVERSE:
         host: Any = arguments[0]  # or host and port, or more
         _check_lookup(closed, host[0] if isinstance(host, tuple) else host, reverse=True)
+
+
+def _hear(heard: _Heard, used: socket.socket, address: Any) -> None:
+    """Note a connection that no seam makes."""
+    if used.family not in (socket.AF_INET, socket.AF_INET6) or not isinstance(address, tuple):
+        return
+    host, port = str(cast("object", address[0])), cast("object", address[1])
+    if is_sending() or getattr(_pairing, "now", False) or heard.hosts.allows(host):
+        return
+    if not (heard.allow_loopback and is_loopback(host)):
+        heard.connections.setdefault(f"{host}:{port} by {_library()}")
+
+
+def _library() -> str:
+    """The package whose code connects: the nearest that is not the standard library's."""
+    frame = sys._getframe(2)  # pyright: ignore[reportPrivateUsage]  # documented
+    while frame.f_back is not None:
+        name = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        if name not in sys.stdlib_module_names and name != "ember_testing":
+            return name
+        frame = frame.f_back
+    return "the standard library"
 
 
 def _check_connection(closed: _Closed, used: socket.socket, address: Any) -> None:

@@ -20,7 +20,7 @@ _ARGUMENTS = ("cassette", *(each.name for each in fields(Settings)))
 _MODES = ("none", "new", "all")
 _UNUSED = ("ignore", "warn", "fail")
 # Name, default, type, meaning. A list is also an argument of the marker, which adds to it.
-_INI: tuple[tuple[str, Any, Literal["linelist"] | None, str], ...] = (
+_INI: tuple[tuple[str, Any, Literal["linelist", "bool"] | None, str], ...] = (
     (
         "cassette_dir", "cassettes", None,
         "folder of the cassettes, below rootdir; example: tests/recordings",
@@ -49,6 +49,10 @@ _INI: tuple[tuple[str, Any, Literal["linelist"] | None, str], ...] = (
     (
         "allow_hosts", [], "linelist",
         "hosts that may be reached in a replay, a line each; example: *.internal",
+    ),
+    (
+        "allow_subprocess", False, "bool",
+        "whether child processes keep providers' keys in a replay; example: true",
     ),
 )  # fmt: skip
 
@@ -200,6 +204,8 @@ def _with_ini(config: pytest.Config, arguments: dict[str, Any]) -> dict[str, Any
         given = arguments.get(name, ())
         if lines and not isinstance(given, str):  # a text is refused with the other arguments
             arguments[name] = given if name == "match_on" and given else [*lines, *given]
+        if kind == "bool" and config.getini(f"ember_{name}"):
+            arguments.setdefault(name, True)
     return arguments
 
 

@@ -19,6 +19,7 @@ __all__ = ["activate", "deactivate"]
 
 _change = threading.RLock()
 _sessions: list[Session] = []  # the innermost is last
+_unrecorded: dict[Session, dict[str, None]] = {}  # connections, by the session that records
 _watches_forks = False
 
 
@@ -38,6 +39,15 @@ def deactivate(session: Session) -> None:
         _sessions.remove(session)
         if not _sessions:
             remove(_answerer)
+        if unrecorded := _unrecorded.pop(session, None):
+            session.note(
+                f"not recorded: connections to {', '.join(unrecorded)}; a replay refuses them, "
+                "unless allow_hosts= or allow_loopback=True lets them through"
+            )
+        if unseen := children.unseen_libraries():
+            session.tally.notes.append(
+                f"loaded, with sockets that no guard sees: {', '.join(unseen)}; {children.OPEN}"
+            )
         _guard()
 
 
@@ -111,7 +121,14 @@ def _guard() -> None:
     if session is None or session.record:
         tls.take_out()
         children.open_children()
-        network.open_network(recording=session is not None)
+        network.open_network()
+        if session is not None:
+            settings = session.settings
+            heard = network.record_network(
+                allow_loopback=settings.allow_loopback, hosts=settings.hosts
+            )
+            heard.update(_unrecorded.get(session, {}))
+            _unrecorded[session] = heard
         return
     keys.put_in(_answerer, keys.missing())  # calls that are only replayed need none
     tls.put_in()

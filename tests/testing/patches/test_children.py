@@ -12,6 +12,7 @@ import shlex
 import socket
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from os import posix_spawn as spawn_imported_before
 from pathlib import Path
@@ -21,7 +22,7 @@ import httpx
 import pytest
 
 import ember_testing
-from ember_testing import NetworkBlocked
+from ember_testing import NetworkBlocked, RecordingWarning
 from ember_testing.patches.guard import Guard
 from ember_testing.patches.hosts import Hosts
 from ember_testing.patches.keys import PLACEHOLDER
@@ -201,15 +202,18 @@ def test_c_libraries_that_honour_proxies_are_refused_in_this_process(
         monkeypatch.delenv(name, raising=False)
     getenv = ctypes.CDLL(None).getenv
     getenv.restype = ctypes.c_char_p
-    monkeypatch.delitem(sys.modules, "pycurl", raising=False)
-    with ember_testing.cassette(path):
+    monkeypatch.setitem(sys.modules, "pycurl", None)  # put back afterwards
+    del sys.modules["pycurl"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RecordingWarning)  # which names it
+        with ember_testing.cassette(path):
+            assert getenv(b"https_proxy") is None
+            __import__("pycurl")
+            assert getenv(b"https_proxy").startswith(b"http://127.0.0.1:")
+            assert "https_proxy" not in os.environ
         assert getenv(b"https_proxy") is None
-        __import__("pycurl")
-        assert getenv(b"https_proxy").startswith(b"http://127.0.0.1:")
-        assert "https_proxy" not in os.environ
-    assert getenv(b"https_proxy") is None
-    with ember_testing.cassette(path):
-        assert getenv(b"https_proxy").startswith(b"http://127.0.0.1:")
+        with ember_testing.cassette(path):
+            assert getenv(b"https_proxy").startswith(b"http://127.0.0.1:")
     assert getenv(b"https_proxy") is None
 
 

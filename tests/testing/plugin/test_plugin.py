@@ -404,6 +404,29 @@ def test_allowed(): connect()
     result.stdout.fnmatch_lines(["*connection to 127.0.0.1:* blocked*allow_loopback=True*"])
 
 
+def test_hosts_are_allowed_for_the_whole_project(run: Run, pytester: pytest.Pytester) -> None:
+    """`ember_allow_hosts` adds to the marker's, and a child is allowed by the ini setting too."""
+    body = """
+import os, socket, subprocess, sys, urllib.parse
+at = urllib.parse.urlsplit(URL)
+@pytest.mark.ember_replay(allow_hosts=["db"])
+def test_one():
+    socket.create_connection((at.hostname, at.port)).close()
+@pytest.mark.ember_replay
+def test_two():
+    code = "import os; print(os.environ.get('https_proxy'))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "None\\n"
+"""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("https_proxy", raising=False)
+        run(body).assert_outcomes(failed=2)
+        pytester.makeini(
+            "[pytest]\nember_allow_hosts =\n  127.0.0.0/8\n  other\nember_allow_subprocess = true\n"
+        )
+        run(body).assert_outcomes(passed=2)
+
+
 def test_the_fixture_needs_the_marker(run: Run) -> None:
     """`cassette` in an unmarked test says what is missing."""
     run("def test_one(cassette): pass").stdout.fnmatch_lines(["*mark it @pytest.mark.ember_replay"])
