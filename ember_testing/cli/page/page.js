@@ -522,7 +522,7 @@ function start(data) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "Escape" && event.target === $("search")) { $("search").value = ""; filter(); $("search").blur(); return; }
     if (event.target.matches("input, select, textarea")) return;
-    const action = { "/": () => $("search").focus(), j: () => move(1), k: () => move(-1), c: pin }[event.key];
+    const action = { "/": () => $("search").focus(), j: () => move(1), k: () => move(-1), c: pin, d: () => $("detail").focus() }[event.key];
     if (action) { event.preventDefault(); action(); }
   });
   let waiting;
@@ -533,7 +533,11 @@ function start(data) {
   $("before").addEventListener("click", () => turnPage(-1));
   $("after").addEventListener("click", () => turnPage(1));
   $("skip").addEventListener("click", () => $("calls-title").focus());
-  addEventListener("hashchange", route);
+  addEventListener("hashchange", () => {
+    route();
+    $("announced").textContent = $("detail").querySelector("h3")?.textContent || "";
+    if (matchMedia("(max-width: 60rem)").matches) $("detail").scrollIntoView();
+  });
 
   const choices = (id, all, list) => put($(id), make("option", { value: "" }, all), ...list.map(([value, text]) => make("option", { value }, text)));
   choices("model", "all", [...new Set(calls.map(nameOf))].sort().map((name) => [name, name]));

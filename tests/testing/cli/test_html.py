@@ -293,6 +293,9 @@ def test_the_page_works_by_keyboard_alone(show: Show, report: Path) -> None:
     until(browser, lambda: text_of(browser, "#detail h3") == "4. Too much")
     press(browser, "kk")
     until(browser, lambda: text_of(browser, "#detail h3").startswith("2. </script>"))
+    until(browser, lambda: text_of(browser, "#announced").startswith("2. </script>"))
+    press(browser, "d")
+    assert browser.switch_to.active_element.get_attribute("id") == "detail"
     current = browser.find_element(By.CSS_SELECTOR, "#list a[aria-current]")
     assert current.get_attribute("href").endswith("#call=2")
 
