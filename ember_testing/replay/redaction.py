@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from ember_testing.wires.body import Headers
 
-Rule: TypeAlias = "re.Pattern[str] | Callable[[str], str]"
+Rule: TypeAlias = re.Pattern[str] | Callable[[str], str]
 """A pattern whose matches are replaced, or a function from a text to what may be written of it."""
 
 # Names of JSON fields, however they are joined: api_key, apiKey, API-KEY.
