@@ -115,7 +115,7 @@ class NativePart(NamedTuple):
 
     Args:
         value: The part.
-        wire: The wire whose words these are; "" where only the caller knows.
+        wire: The wire whose words these are, or several; "" where only the caller knows.
         meaning: What it says to any other wire: nothing, for reasoning. None where it holds a
             medium, which is read when another wire needs it.
     """
@@ -136,7 +136,7 @@ def in_words_of(wire: str, parts: Sequence[Part]) -> list[Part]:
     """
     translated: list[Part] = []
     for part in parts:
-        if not isinstance(part, NativePart) or part.wire in ("", wire):
+        if not isinstance(part, NativePart) or not part.wire or wire in part.wire.split():
             translated.append(part)
         else:
             translated += [_medium(part.value)] if part.meaning is None else part.meaning
@@ -212,14 +212,28 @@ def _source(item: Mapping[str, Any]) -> Media:
 def _file(item: Mapping[str, Any]) -> Media:
     file = item if item.get("type") == "input_file" else needed(item, "file", Mapping)
     name = _label(file, "filename") or None
-    if url := file.get("file_url"):
-        media = from_url(needed(file, "file_url", str))
-        return media._replace(mime_type=media.mime_type or _PDF, name=name)
-    data = needed(file, "file_data", str)
-    media = (
-        from_url(data) if data.startswith("data:") else from_base64(data, _PDF if not url else "")
+    data = needed(file, "file_url" if file.get("file_url") else "file_data", str)
+    if not data.startswith(("data:", "https://", "http://")):  # OpenRouter takes a URL here
+        return from_base64(data, _PDF)._replace(name=name)
+    media = from_url(data)
+    return media._replace(mime_type=media.mime_type or _PDF, name=name)
+
+
+def _document_url(item: Mapping[str, Any]) -> Media:
+    media = from_url(needed(item, "document_url", str))
+    return media._replace(mime_type=media.mime_type or _PDF)
+
+
+def _video_url(item: Mapping[str, Any]) -> Media:
+    media = from_url(needed(needed(item, "video_url", Mapping), "url", str))
+    return media._replace(mime_type=media.mime_type or "video/mp4")
+
+
+def _stored(item: Mapping[str, Any]) -> Media:
+    raise ModelProviderError(
+        f"{shown(dict(item))} cannot be sent to another provider: the file is stored with its own; "
+        "pass the bytes or a Path"
     )
-    return media._replace(name=name)
 
 
 def _input_audio(item: Mapping[str, Any]) -> Media:
@@ -263,26 +277,35 @@ class _Words(NamedTuple):
     read: Callable[[Mapping[str, Any]], Media]
 
 
+_BY_TYPE = {
+    "input_audio": _Words("chat", _input_audio),
+    "document_url": _Words("chat", _document_url),  # Mistral's
+    "video_url": _Words("chat", _video_url),  # OpenRouter's
+    "container_upload": _Words("anthropic", _stored),
+}
+
+
 def _words_of(item: Mapping[str, Any]) -> _Words | None:
-    """In whose words this is a medium; None where it is none, or a file that only its owner has."""
+    """In whose words this is a medium, or a file that only its owner has; None where neither."""
     kind = item.get("type")
     if kind in ("image_url", "input_image") and item.get("image_url"):
         return _Words("chat" if kind == "image_url" else "openai-responses", _image_url)
-    if kind in ("image", "document") and as_mapping(item.get("source")).get("type") in _SOURCES:
-        return _Words("anthropic", _source)
+    if kind in ("image", "document") and "source" in item:
+        known = as_mapping(item["source"]).get("type") in _SOURCES
+        return _Words("anthropic", _source if known else _stored)
     if kind in ("image", "audio") and "data" in item and "mimeType" in item:
         return _Words("mcp", _mcp)
-    if kind == "input_file" and not item.get("file_id"):
-        return _Words("openai-responses", _file)
-    if kind == "file" and "file_data" in as_mapping(item.get("file")):
-        return _Words("chat", _file)
-    if kind == "input_audio":
-        return _Words("chat", _input_audio)
-    if kind is None and ("inlineData" in item or "inline_data" in item):
-        return _Words("google", _inline_data)
-    if kind is None and ("fileData" in item or "file_data" in item):
-        return _Words("google", _file_data)
-    return None
+    if kind in ("input_file", "input_image"):
+        return _Words("openai-responses", _stored if item.get("file_id") else _file)
+    if kind == "file":
+        return _Words("chat", _file if "file_data" in as_mapping(item.get("file")) else _stored)
+    if kind is None:
+        inline = "inlineData" in item or "inline_data" in item
+        linked = "fileData" in item or "file_data" in item
+        return (
+            _Words("google", _inline_data if inline else _file_data) if inline or linked else None
+        )
+    return _BY_TYPE.get(kind) if isinstance(kind, str) else None
 
 
 def _medium(item: Mapping[str, Any]) -> Media:
@@ -294,14 +317,24 @@ def _medium(item: Mapping[str, Any]) -> Media:
 def _from_mapping(item: Mapping[str, Any]) -> Part:
     """A part in a provider's words: what has a name in all of them is translated."""
     kind = item.get("type")
-    if kind in ("text", "input_text", "output_text") and set(item) <= _TEXT_KEYS:
+    if kind in ("text", "input_text", "output_text"):
         said = Text(needed(item, "text", str))
-        # Anthropic's citations of a search go back with the text that they belong to.
-        return NativePart(item, "anthropic", (said,)) if item.get("citations") else said
+        if set(item) <= _TEXT_KEYS and not item.get("citations"):
+            return said
+        # Anthropic's citations of a search go back with the text that they belong to; a marker
+        # for the cache is taken by some servers of chat completions as well.
+        owners = "anthropic chat" if kind == "text" else "openai-responses"
+        return NativePart(item, "anthropic" if item.get("citations") else owners, (said,))
+    if kind is None and not item.keys().isdisjoint(_SNAKE):
+        camel = _from_mapping({_SNAKE.get(key, key): value for key, value in item.items()})
+        meaning = camel.meaning if isinstance(camel, NativePart) else (camel,)
+        return NativePart(item, "google", meaning)
     if kind is None and set(item) <= {"text"} and isinstance(item.get("text"), str):
         return Text(item["text"])
     if kind == "refusal":
         return Text(needed(item, "refusal", str))
+    if kind == "document" and as_mapping(item.get("source")).get("type") == "text":
+        return NativePart(item, "anthropic", (Text(needed(item["source"], "data", str)),))
     if words := _words_of(item):
         # Both of OpenAI's wires say the same of an image, and so does Ember.
         same = words.read is _image_url and set(item) <= {"type", "image_url", "detail"}
@@ -342,8 +375,16 @@ def _from_mapping(item: Mapping[str, Any]) -> Part:
 _TEXT_KEYS = {"type", "text", "annotations", "citations", "logprobs"}
 # What these wires put into an answer beside text and calls of the caller's tools.
 _ANTHROPIC_ONLY = re.compile(
-    r"(redacted_)?thinking|(server|mcp)_tool_use|.*_tool_result|compaction"
+    r"(redacted_)?thinking|(server|mcp)_tool_use|.*_tool_result|compaction|tool_(addition|removal)"
 )
+# Google takes these names too, and its package writes them.
+_SNAKE = {
+    "function_call": "functionCall",
+    "function_response": "functionResponse",
+    "thought_signature": "thoughtSignature",
+    "executable_code": "executableCode",
+    "code_execution_result": "codeExecutionResult",
+}
 _GOOGLE_ONLY = ("thought", "thoughtSignature", "executableCode", "codeExecutionResult")
 
 

@@ -203,7 +203,7 @@ def _items(message: Message, custom: Collection[str], stored: bool) -> list[Mapp
             output = part.content if _are_parts(part.content) else media or part.text
             call_id = call_id_for(part.id, _CALL_ID)
             items.append({"type": kind, "call_id": call_id, "output": output})
-        elif isinstance(part, NativePart) and part.wire and part.meaning is not None:
+        elif isinstance(part, NativePart) and part.wire and not _is_content(part.value):
             # An item of an earlier answer.
             items += [part.value] if stored else _stateless(part.value)
         elif part != Text("") or len(message.parts) == 1:
@@ -211,8 +211,9 @@ def _items(message: Message, custom: Collection[str], stored: bool) -> list[Mapp
     if parts:
         role = "developer" if message.role == "system" else message.role
         texts = [part["text"] for part in parts if "text" in part]
-        alone = len(parts) == 1 and len(texts) == 1
-        said: dict[str, Any] = {"role": role, "content": texts[0] if alone else parts}
+        # An assistant's texts are one: only answers, with their ids, have them in parts.
+        is_text = len(texts) == len(parts) and (len(parts) == 1 or role == "assistant")
+        said: dict[str, Any] = {"role": role, "content": "".join(texts) if is_text else parts}
         if "phase" in message.extra:  # commentary, or the answer: wanted back
             said["phase"] = message.extra["phase"]
         # An assistant speaks before it calls; a user's words follow the results that they are with.
@@ -227,6 +228,11 @@ def _stateless(item: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         return []
     refers = kind in ("message", "function_call", "custom_tool_call")
     return [{k: v for k, v in item.items() if k != "id"} if refers else item]
+
+
+def _is_content(part: Mapping[str, Any]) -> bool:
+    """Whether a part in this API's words is content of a message, and no item beside messages."""
+    return string(part.get("type")).startswith(("input_", "output_"))
 
 
 def _are_parts(content: object) -> bool:

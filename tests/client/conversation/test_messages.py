@@ -430,6 +430,13 @@ KINDS = st.sampled_from(
         "refusal",
         "compaction",
         "document",
+        "image",
+        "file",
+        "input_file",
+        "input_image",
+        "input_audio",
+        "video_url",
+        "document_url",
     ]
 )
 KEYS = st.sampled_from(
@@ -455,6 +462,16 @@ KEYS = st.sampled_from(
         "citations",
         "extra_content",
         "input",
+        "source",
+        "data",
+        "mimeType",
+        "file",
+        "file_data",
+        "file_url",
+        "inlineData",
+        "fileData",
+        "function_call",
+        "function_response",
     ]
 )
 ANYTHING = st.recursive(
@@ -496,7 +513,7 @@ PARAMETERS = st.dictionaries(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(
     prompt=ANYTHING | st.just("hi"), params=PARAMETERS, model=st.sampled_from([*MODELS.values()])
 )
