@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from ember import __version__
 from ember.api import models
 from ember.exceptions import EmberError, ModelProviderError
 from ember.models.schemas import ChatResponse
@@ -67,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         "  python -m ember -m gpt-5.6-sol --stream -p temperature=0.2 < question.txt",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"ember {__version__}")
     parser.add_argument("prompt", nargs="?", help="the prompt; text piped in is added to it")
     parser.add_argument(
         "-m",

@@ -1,5 +1,50 @@
-"""Turns a model's name into a call and counts its usage; users import from `ember.api`."""
+"""models(model, prompt, **params): call a language model as one Python function.
 
-from ember.models.registry import ModelRegistry, UsageSummary
+The same as `ember.api.models`: `from ember import models`.
+"""
 
-__all__ = ["ModelRegistry", "UsageSummary"]
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ember.models.function import ModelBinding, Models
+    from ember.models.registry import ModelRegistry, UsageSummary
+    from ember.models.streams import AsyncStream, Stream
+
+__all__ = ["AsyncStream", "ModelBinding", "ModelRegistry", "Models", "Stream", "UsageSummary"]
+_FORMS = ("acall", "stream", "astream", "instance")
+
+
+# The modules of this package import each other's neighbours, and some of them the package before
+# it is whole: so it becomes the function when it is first used as that.
+class _Package(ModuleType):
+    def __getattr__(self, name: str) -> Any:
+        if name not in (*__all__, *_FORMS, "__signature__"):
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        self._become_function()
+        return getattr(self, name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self._become_function()
+        return self(*args, **kwargs)
+
+    def _become_function(self) -> None:
+        from ember.models.function import CallablePackage, ModelBinding, Models
+        from ember.models.registry import ModelRegistry, UsageSummary
+        from ember.models.streams import AsyncStream, Stream
+
+        for each in (AsyncStream, ModelBinding, ModelRegistry, Models, Stream, UsageSummary):
+            setattr(self, each.__name__, each)
+        self.__class__ = CallablePackage  # type: ignore[assignment]  # a wider one is meant
+
+    def __dir__(self) -> list[str]:
+        self._become_function()
+        return dir(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self._become_function()
+        return self.__reduce__()
+
+
+sys.modules[__name__].__class__ = _Package

@@ -1,18 +1,43 @@
-"""The one function, and its bound form."""
+"""The one function, and its bound form.
+
+The parameters that every provider knows are written out in each form, so that an editor completes
+them and a type checker knows their types; any other goes to the provider as it is.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from types import ModuleType
+from typing import Any, TypeAlias
 
 from ember.models.registry import ModelRegistry
 from ember.models.schemas import ChatResponse, Prompt
 from ember.models.streams import AsyncStream, Stream
-from ember.providers.call import GUARDED, KEY_HEADER, guard
+from ember.providers.call import KEY_HEADER, PARAMETERS, UNSET, Address, guard, guarded
 
-__all__ = ["ModelBinding", "Models", "default_registry"]
+__all__ = ["CallablePackage", "ModelBinding", "Models", "default_registry"]
 
 default_registry = ModelRegistry()
+
+Text: TypeAlias = str | None
+Real: TypeAlias = float | None
+Int: TypeAlias = int | None
+System: TypeAlias = str | Sequence[Any] | None
+Stop: TypeAlias = str | Sequence[str] | None
+Tools: TypeAlias = Sequence[Any] | None
+ToolChoice: TypeAlias = str | Mapping[str, Any] | None
+HeaderMap: TypeAlias = Mapping[str, str] | None
+Messages: TypeAlias = Sequence[Any] | None
+NONE_GIVEN: Any = (UNSET, UNSET, UNSET)
+
+
+def given(values: Mapping[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    """The parameters among these values that are given, and more."""
+    for name in PARAMETERS:
+        if (value := values[name]) is not UNSET:
+            more[name] = value
+    return more
 
 
 class Models:
@@ -35,33 +60,86 @@ class Models:
         ProviderAPIError: The provider failed; see `error_type`, `retryable` and `retry_after`.
     """
 
-    def __call__(self, model: str, prompt: Prompt, **params: Any) -> ChatResponse:
+    # The same list in each form, as short as it can be.
+    # fmt: off
+    def __call__(
+        self, model: str, prompt: Prompt, *,
+        system: System = UNSET, temperature: Real = UNSET, top_p: Real = UNSET,
+        max_tokens: Int = UNSET, stop: Stop = UNSET, seed: Int = UNSET, tools: Tools = UNSET,
+        tool_choice: ToolChoice = UNSET, response_format: Any = UNSET,
+        reasoning_effort: Text = UNSET, timeout: Any = UNSET, base_url: Text = UNSET,
+        api_key: Text = UNSET, extra_headers: HeaderMap = UNSET, messages: Messages = UNSET,
+        **params: Any,
+    ) -> ChatResponse:
         """Answer a prompt; see the class for the arguments."""
-        if not GUARDED.isdisjoint(params):
-            guard(params)
-        return default_registry.invoke_model(model, prompt, **params)
+        if (api_key, base_url, extra_headers) != NONE_GIVEN:
+            api_key, base_url, extra_headers = guarded(api_key, base_url, extra_headers)
+        return default_registry.invoke_model(model, prompt, **given(locals(), params))
 
-    async def acall(self, model: str, prompt: Prompt, **params: Any) -> ChatResponse:
+    async def acall(
+        self, model: str, prompt: Prompt, *,
+        system: System = UNSET, temperature: Real = UNSET, top_p: Real = UNSET,
+        max_tokens: Int = UNSET, stop: Stop = UNSET, seed: Int = UNSET, tools: Tools = UNSET,
+        tool_choice: ToolChoice = UNSET, response_format: Any = UNSET,
+        reasoning_effort: Text = UNSET, timeout: Any = UNSET, base_url: Text = UNSET,
+        api_key: Text = UNSET, extra_headers: HeaderMap = UNSET, messages: Messages = UNSET,
+        **params: Any,
+    ) -> ChatResponse:
         """Answer a prompt without blocking the event loop."""
-        if not GUARDED.isdisjoint(params):
-            guard(params)
+        if (api_key, base_url, extra_headers) != NONE_GIVEN:
+            api_key, base_url, extra_headers = guarded(api_key, base_url, extra_headers)
+        params = given(locals(), params)
         return await default_registry.invoke_model_async(model, prompt, **params)
 
-    def stream(self, model: str, prompt: Prompt, **params: Any) -> Stream:
+    def stream(
+        self, model: str, prompt: Prompt, *,
+        system: System = UNSET, temperature: Real = UNSET, top_p: Real = UNSET,
+        max_tokens: Int = UNSET, stop: Stop = UNSET, seed: Int = UNSET, tools: Tools = UNSET,
+        tool_choice: ToolChoice = UNSET, response_format: Any = UNSET,
+        reasoning_effort: Text = UNSET, timeout: Any = UNSET, base_url: Text = UNSET,
+        api_key: Text = UNSET, extra_headers: HeaderMap = UNSET, messages: Messages = UNSET,
+        **params: Any,
+    ) -> Stream:
         """Answer a prompt in pieces: `for chunk in models.stream(...): print(chunk.text)`."""
-        if not GUARDED.isdisjoint(params):
-            guard(params)
-        return default_registry.stream_model(model, prompt, **params)
+        if (api_key, base_url, extra_headers) != NONE_GIVEN:
+            api_key, base_url, extra_headers = guarded(api_key, base_url, extra_headers)
+        return default_registry.stream_model(model, prompt, **given(locals(), params))
 
-    def astream(self, model: str, prompt: Prompt, **params: Any) -> AsyncStream:
+    def astream(
+        self, model: str, prompt: Prompt, *,
+        system: System = UNSET, temperature: Real = UNSET, top_p: Real = UNSET,
+        max_tokens: Int = UNSET, stop: Stop = UNSET, seed: Int = UNSET, tools: Tools = UNSET,
+        tool_choice: ToolChoice = UNSET, response_format: Any = UNSET,
+        reasoning_effort: Text = UNSET, timeout: Any = UNSET, base_url: Text = UNSET,
+        api_key: Text = UNSET, extra_headers: HeaderMap = UNSET, messages: Messages = UNSET,
+        **params: Any,
+    ) -> AsyncStream:
         """Answer a prompt in pieces: `async for chunk in models.astream(...)`."""
-        if not GUARDED.isdisjoint(params):
-            guard(params)
-        return default_registry.astream_model(model, prompt, **params)
+        if (api_key, base_url, extra_headers) != NONE_GIVEN:
+            api_key, base_url, extra_headers = guarded(api_key, base_url, extra_headers)
+        return default_registry.astream_model(model, prompt, **given(locals(), params))
 
-    def instance(self, model: str, **defaults: Any) -> ModelBinding:
+    def instance(
+        self, model: str, *,
+        system: System = UNSET, temperature: Real = UNSET, top_p: Real = UNSET,
+        max_tokens: Int = UNSET, stop: Stop = UNSET, seed: Int = UNSET, tools: Tools = UNSET,
+        tool_choice: ToolChoice = UNSET, response_format: Any = UNSET,
+        reasoning_effort: Text = UNSET, timeout: Any = UNSET, base_url: Text = UNSET,
+        api_key: Text = UNSET, extra_headers: HeaderMap = UNSET, messages: Messages = UNSET,
+        **defaults: Any,
+    ) -> ModelBinding:
         """A function that calls this model with these parameters."""
-        return ModelBinding(model, **defaults)
+        if (api_key, base_url, extra_headers) != NONE_GIVEN:
+            api_key, base_url, extra_headers = guarded(api_key, base_url, extra_headers)
+        return ModelBinding(model, **given(locals(), defaults))
+    # fmt: on
+
+
+class CallablePackage(Models, ModuleType):
+    """A package that is the function: `from ember.api import models`."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return import_module, (self.__name__,)
 
 
 class ModelBinding:
@@ -86,27 +164,67 @@ class ModelBinding:
         guard(defaults)
         self._defaults = defaults
 
-    def __call__(self, prompt: Prompt, **overrides: Any) -> ChatResponse:
+    # fmt: off
+    def __call__(
+        self, prompt: Prompt, *,
+        system: System = UNSET, temperature: Real = UNSET, top_p: Real = UNSET,
+        max_tokens: Int = UNSET, stop: Stop = UNSET, seed: Int = UNSET, tools: Tools = UNSET,
+        tool_choice: ToolChoice = UNSET, response_format: Any = UNSET,
+        reasoning_effort: Text = UNSET, timeout: Any = UNSET, base_url: Text = UNSET,
+        api_key: Text = UNSET, extra_headers: HeaderMap = UNSET, messages: Messages = UNSET,
+        **overrides: Any,
+    ) -> ChatResponse:
         """Answer a prompt; an override serves for this call only."""
-        guard(overrides)
-        return default_registry.invoke_model(self.model, prompt, **(self._defaults | overrides))
+        if (api_key, base_url, extra_headers) != NONE_GIVEN:
+            api_key, base_url, extra_headers = guarded(api_key, base_url, extra_headers)
+        params = self._defaults | given(locals(), overrides)
+        return default_registry.invoke_model(self.model, prompt, **params)
 
-    async def acall(self, prompt: Prompt, **overrides: Any) -> ChatResponse:
+    async def acall(
+        self, prompt: Prompt, *,
+        system: System = UNSET, temperature: Real = UNSET, top_p: Real = UNSET,
+        max_tokens: Int = UNSET, stop: Stop = UNSET, seed: Int = UNSET, tools: Tools = UNSET,
+        tool_choice: ToolChoice = UNSET, response_format: Any = UNSET,
+        reasoning_effort: Text = UNSET, timeout: Any = UNSET, base_url: Text = UNSET,
+        api_key: Text = UNSET, extra_headers: HeaderMap = UNSET, messages: Messages = UNSET,
+        **overrides: Any,
+    ) -> ChatResponse:
         """Answer a prompt without blocking the event loop."""
-        guard(overrides)
-        return await default_registry.invoke_model_async(
-            self.model, prompt, **(self._defaults | overrides)
-        )
+        if (api_key, base_url, extra_headers) != NONE_GIVEN:
+            api_key, base_url, extra_headers = guarded(api_key, base_url, extra_headers)
+        params = self._defaults | given(locals(), overrides)
+        return await default_registry.invoke_model_async(self.model, prompt, **params)
 
-    def stream(self, prompt: Prompt, **overrides: Any) -> Stream:
+    def stream(
+        self, prompt: Prompt, *,
+        system: System = UNSET, temperature: Real = UNSET, top_p: Real = UNSET,
+        max_tokens: Int = UNSET, stop: Stop = UNSET, seed: Int = UNSET, tools: Tools = UNSET,
+        tool_choice: ToolChoice = UNSET, response_format: Any = UNSET,
+        reasoning_effort: Text = UNSET, timeout: Any = UNSET, base_url: Text = UNSET,
+        api_key: Text = UNSET, extra_headers: HeaderMap = UNSET, messages: Messages = UNSET,
+        **overrides: Any,
+    ) -> Stream:
         """Answer a prompt in pieces."""
-        guard(overrides)
-        return default_registry.stream_model(self.model, prompt, **(self._defaults | overrides))
+        if (api_key, base_url, extra_headers) != NONE_GIVEN:
+            api_key, base_url, extra_headers = guarded(api_key, base_url, extra_headers)
+        params = self._defaults | given(locals(), overrides)
+        return default_registry.stream_model(self.model, prompt, **params)
 
-    def astream(self, prompt: Prompt, **overrides: Any) -> AsyncStream:
+    def astream(
+        self, prompt: Prompt, *,
+        system: System = UNSET, temperature: Real = UNSET, top_p: Real = UNSET,
+        max_tokens: Int = UNSET, stop: Stop = UNSET, seed: Int = UNSET, tools: Tools = UNSET,
+        tool_choice: ToolChoice = UNSET, response_format: Any = UNSET,
+        reasoning_effort: Text = UNSET, timeout: Any = UNSET, base_url: Text = UNSET,
+        api_key: Text = UNSET, extra_headers: HeaderMap = UNSET, messages: Messages = UNSET,
+        **overrides: Any,
+    ) -> AsyncStream:
         """Answer a prompt in pieces, for an event loop."""
-        guard(overrides)
-        return default_registry.astream_model(self.model, prompt, **(self._defaults | overrides))
+        if (api_key, base_url, extra_headers) != NONE_GIVEN:
+            api_key, base_url, extra_headers = guarded(api_key, base_url, extra_headers)
+        params = self._defaults | given(locals(), overrides)
+        return default_registry.astream_model(self.model, prompt, **params)
+    # fmt: on
 
     def __repr__(self) -> str:
         shown = [f"{name}={value!r}" for name, value in _public(self._defaults).items()]
@@ -116,6 +234,12 @@ class ModelBinding:
         return _restored, (self.model, _public(self._defaults))
 
 
+# `messages=` may stand in the prompt's place, which type checkers ask for all the same.
+for _form in ("__call__", "acall", "stream", "astream"):
+    for _class in (Models, ModelBinding):
+        getattr(_class, _form).__defaults__ = (None,)
+
+
 def _public(defaults: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters without what holds a key."""
     public = {name: value for name, value in defaults.items() if name != "api_key"}
@@ -123,6 +247,8 @@ def _public(defaults: Mapping[str, Any]) -> dict[str, Any]:
         public["extra_headers"] = {
             name: str(value) for name, value in headers.items() if not KEY_HEADER.search(name)
         }
+    if isinstance(address := public.get("base_url"), Address):
+        public["base_url"] = address.public()
     return public
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
@@ -20,6 +21,8 @@ from ember.providers.call import GUARDED, guard
 from ember.providers.servers import SERVERS
 
 __all__ = ["ModelRegistry", "UsageSummary"]
+
+_logger = logging.getLogger("ember")
 
 
 class UsageSummary(NamedTuple):
@@ -125,6 +128,16 @@ class ModelRegistry:
         """
         entry = self._entries.get(model)
         return entry.tally.summary() if entry is not None else None
+
+    def total(self) -> UsageSummary:
+        """What all models together were used for; without a call, nothing, at no cost."""
+        summaries = [entry.tally.summary() for entry in self._entries.copy().values()]
+        used = [summary for summary in summaries if summary is not None]
+        return UsageSummary(
+            sum(summary.request_count for summary in used),
+            sum((s.total_usage for s in used), UsageStats(cost=math.nan if used else 0.0)),
+            sum(summary.unpriced_requests for summary in used),
+        )
 
     def _entry(self, model: str) -> _Entry:
         entry = self._entries.get(model)
@@ -236,6 +249,8 @@ class _Observed:
             self._count(response.usage)
         if self._metrics:
             self._report(error)
+        if _logger.isEnabledFor(logging.INFO):
+            self._log(response if isinstance(response, ChatResponse) else None, error)
 
     def answered(self, answer: ChatResponse) -> ChatResponse:
         """Finish an answer, to be counted at the end of the block."""
@@ -273,6 +288,25 @@ class _Observed:
             self._count(response.usage)
         if self._metrics:
             self._report(error)
+        if _logger.isEnabledFor(logging.INFO):
+            self._log(response, error)
+
+    def _log(self, response: ChatResponse | None, error: BaseException | None) -> None:
+        """One line a call, which holds neither a prompt nor a key."""
+        context: Mapping[str, Any] = getattr(error, "context", {})
+        status = context.get("status_code") or ("200" if error is None else "-")
+        usage = response.usage if response is not None else UsageStats()
+        _logger.info(
+            "%s: %s%s in %.0f ms, %d + %d tokens, %s, request %s",
+            self._entry.model,
+            status,
+            "" if error is None else f" {context.get('error_type', type(error).__name__)}",
+            (time.perf_counter() - self._started) * 1000,
+            usage.prompt_tokens,
+            usage.completion_tokens,
+            "unknown cost" if math.isnan(usage.cost) else f"${usage.cost:.6f}",
+            (response.request_id if response is not None else context.get("request_id")) or "-",
+        )
 
     def _count(self, usage: UsageStats) -> None:
         self._entry.tally.add(usage)

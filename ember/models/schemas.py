@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, overload
 
 __all__ = [
     "ChatResponse",
@@ -19,6 +19,14 @@ __all__ = [
 
 # What a caller may pass: text; one part; parts; messages.
 Prompt: TypeAlias = str | bytes | Path | Mapping[str, Any] | Sequence[Any]
+_TokenCount = Literal[
+    "prompt_tokens",
+    "completion_tokens",
+    "total_tokens",
+    "cached_tokens",
+    "cache_write_tokens",
+    "reasoning_tokens",
+]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "error", "other"]
 
 _NOTHING: Mapping[str, Any] = {}
@@ -53,6 +61,13 @@ class UsageStats:
         if self.total_tokens < 0:
             object.__setattr__(self, "total_tokens", self.prompt_tokens + self.completion_tokens)
 
+    if TYPE_CHECKING:
+
+        @overload
+        def __getitem__(self, name: Literal["cost"]) -> float: ...
+        @overload
+        def __getitem__(self, name: _TokenCount) -> int: ...
+
     def __getitem__(self, name: str) -> Any:
         if name not in _USAGE_FIELDS:
             raise KeyError(f"{name!r} is not a usage field; there are {', '.join(_USAGE_FIELDS)}")
@@ -64,6 +79,10 @@ class UsageStats:
 
     def __hash__(self) -> int:
         return hash(tuple(self.as_dict().values()))
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The field of this name, or the default where there is no such field."""
+        return getattr(self, name) if name in _USAGE_FIELDS else default
 
     def keys(self) -> tuple[str, ...]:
         """The names of the fields, so that `dict(usage)` works."""
@@ -140,6 +159,10 @@ class ToolCall(NamedTuple):
     signature: str | None = None
 
 
+def _empty() -> dict[str, Any]:
+    return {}
+
+
 @dataclass(frozen=True, slots=True)
 class ChatResponse:
     """One whole answer.
@@ -173,18 +196,31 @@ class ChatResponse:
     refusal: str | None = None
     request_id: str | None = None
     headers: Mapping[str, str] = field(default_factory=lambda: _NOTHING, repr=False)
-    message: Mapping[str, Any] = field(default_factory=lambda: _NOTHING, repr=False)
+    message: dict[str, Any] = field(default_factory=_empty, repr=False)
     raw: Any = field(default=None, repr=False)
     parsed: Any = None
 
     def __post_init__(self) -> None:
-        if self.message is _NOTHING:
+        if not self.message:
             object.__setattr__(self, "message", {"role": "assistant", "content": self.data})
 
     @property
     def text(self) -> str:
         """The answer's text; the same string as `data`."""
         return self.data
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields as a dict that is valid JSON: an unknown cost is None."""
+        values = {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
+        return {**values, "usage": self.usage.as_dict()}
+
+    if not TYPE_CHECKING:
+
+        def __await__(self) -> Any:
+            raise TypeError(
+                "models() has answered already, and is not awaited: write "
+                "`await models.acall(model, prompt)`"
+            )
 
     def __str__(self) -> str:
         return self.data
@@ -208,3 +244,65 @@ class Chunk(NamedTuple):
 
     def __str__(self) -> str:
         return self.text
+
+
+# Names that other libraries have for a field of these classes.
+_INSTEAD: Mapping[str, Mapping[str, str]] = {
+    "UsageStats": {
+        "input_tokens": "prompt_tokens",
+        "output_tokens": "completion_tokens",
+        "cache_read_input_tokens": "cached_tokens",
+        "cache_creation_input_tokens": "cache_write_tokens",
+        "prompt_tokens_details": "cached_tokens and .cache_write_tokens",
+        "completion_tokens_details": "reasoning_tokens",
+        "total_cost": "cost",
+        "cost_usd": "cost",
+        "model_dump": "as_dict()",
+    },
+    "ChatResponse": {
+        "content": "text",
+        "output_text": "text",
+        "choices": "text, .tool_calls and .finish_reason",
+        "candidates": "text, .tool_calls and .finish_reason",
+        "output": "text and .tool_calls",
+        "stop_reason": "finish_reason",
+        "cost": "usage.cost",
+        "id": "request_id",
+        "json": "as_dict()",
+        "dict": "as_dict()",
+        "to_dict": "as_dict()",
+        "model_dump": "as_dict()",
+    },
+    "Chunk": {"choices": "text", "delta": "text", "content": "text", "usage": "text; the stream "
+              "has .usage after its end"},
+}  # fmt: skip
+
+
+def _no_attribute(self: object, name: str) -> Any:
+    kind = type(self).__name__
+    instead = _INSTEAD.get(kind, {}).get(name)
+    hint = f": use .{instead}" if instead else ""
+    raise AttributeError(f"{kind!r} object has no attribute {name!r}{hint}", name=name, obj=self)
+
+
+for _class in (UsageStats, ChatResponse, Chunk):
+    # Not in the classes themselves: there a type checker would take it for any attribute at all.
+    _class.__getattr__ = _no_attribute  # type: ignore[union-attr]
+
+
+def _plain(value: Any) -> Any:
+    """The value in JSON's types; a number that JSON lacks is None."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, (str, int)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType] - any JSON
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain({f.name: getattr(value, f.name) for f in fields(value)})
+    for as_dict in ("_asdict", "model_dump"):  # a named tuple, a pydantic object
+        if callable(make := getattr(value, as_dict, None)):
+            return _plain(make())
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]  # pyright: ignore[reportUnknownVariableType] - any JSON
+    return repr(value)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import suppress
 from types import TracebackType
-from typing import Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol
 from weakref import WeakSet
 
 from ember.exceptions import EmberError, ModelProviderError
@@ -141,6 +141,16 @@ class Stream(_Streamed):
         self._pieces.append(chunk.text)
         return chunk
 
+    if not TYPE_CHECKING:
+
+        def __aiter__(self) -> NoReturn:
+            raise TypeError(
+                "models.stream() is read by `for`; for `async for` write "
+                "`async for chunk in models.astream(model, prompt)`"
+            )
+
+        __aenter__ = __aexit__ = __await__ = __aiter__
+
     def close(self) -> None:
         """Stop here and close the connection."""
         self._chunks.close()
@@ -196,6 +206,16 @@ class AsyncStream(_Streamed):
             raise
         self._pieces.append(chunk.text)
         return chunk
+
+    if not TYPE_CHECKING:
+
+        def __iter__(self) -> NoReturn:
+            raise TypeError(
+                "models.astream() is read by `async for`, without an await; for `for` write "
+                "`for chunk in models.stream(model, prompt)`"
+            )
+
+        __enter__ = __exit__ = __await__ = __iter__
 
     async def close(self) -> None:
         """Stop here and close the connection."""

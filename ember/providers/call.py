@@ -8,22 +8,26 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex, cast
 
 from ember.conversation.messages import Message
-from ember.exceptions import ModelProviderError
+from ember.exceptions import ModelProviderError, ProviderAPIError
 from ember.models.schemas import ChatResponse, Chunk, FinishReason, ToolCall, UsageStats
+from ember.providers.json_values import data_file
 from ember.transport.send import Timeout
 
 if TYPE_CHECKING:
     from ember.pricing.cost import Billing
 
 __all__ = [
+    "DOCUMENTED",
     "ENCODER",
     "GUARDED",
     "KEY_HEADER",
     "NO_HEADERS",
+    "PARAMETERS",
+    "UNSET",
     "Address",
     "Answer",
     "Call",
@@ -34,14 +38,18 @@ __all__ = [
     "as_headers",
     "as_key",
     "as_object",
+    "as_prompt",
     "as_stops",
     "as_timeout",
+    "check_names",
     "cut_off",
     "ending",
     "guard",
+    "guarded",
     "not_json",
     "sendable",
     "unsendable",
+    "with_answer",
     "with_object",
 ]
 
@@ -84,10 +92,13 @@ class Address(str):
     __slots__ = ()
 
     def __repr__(self) -> str:
-        scheme, _, rest = self.partition("://")
-        host, slash, path = rest.partition("?")[0].partition("/")
-        shown = f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
-        return repr(f"{shown}?***" if "?" in rest else shown)
+        return repr(f"{self.public()}?***" if "?" in self else self.public())
+
+    def public(self) -> str:
+        """The URL without what may be secret."""
+        scheme, mark, rest = self.partition("?")[0].partition("://")
+        host, slash, path = rest.partition("/")
+        return f"{scheme}{mark}{host.rpartition('@')[2]}{slash}{path}"
 
     def __getitem__(self, index: SupportsIndex | slice) -> Key:
         return Key(super().__getitem__(index))
@@ -118,6 +129,67 @@ _GUARDS: Mapping[str, tuple[type, Callable[[Any], Any]]] = {
     "base_url": (str, Address),
     "extra_headers": (dict, Headers.of),
 }
+
+
+UNSET: Any = ...
+"""What a parameter is that is not given; None takes back what a binding gives."""
+PARAMETERS = (
+    "system", "temperature", "top_p", "max_tokens", "stop", "seed", "tools", "tool_choice",
+    "response_format", "reasoning_effort", "timeout", "base_url", "api_key", "extra_headers",
+    "messages",
+)  # fmt: skip
+"""What every provider knows."""
+
+
+_NAMES = data_file("parameters")
+DOCUMENTED = frozenset(PARAMETERS).union(*_NAMES["documented"].values())
+"""Names that are right beyond doubt, Ember's own or a provider's."""
+_BORROWED: Mapping[str, list[str]] = _NAMES["borrowed"]
+
+
+def check_names(names: Collection[str]) -> None:
+    """Refuse a name that another library has for something, or that is nearly one of Ember's.
+
+    Raises:
+        ModelProviderError: There is such a name; the message says what to write.
+    """
+    for name in names:
+        if name in DOCUMENTED:
+            continue
+        if name in _BORROWED:
+            instead, library = _BORROWED[name]
+            raise ModelProviderError(
+                f"{name}= is no parameter here, as it is elsewhere ({library}): use {instead}",
+                {"param": name},
+            )
+        import difflib  # late: few names are unknown
+
+        if near := difflib.get_close_matches(name.lower(), PARAMETERS, 1, 0.85):
+            raise ModelProviderError(
+                f"{name}= is no parameter: did you mean {near[0]}=?", {"param": name}
+            )
+
+
+def as_prompt(prompt: object, messages: object) -> object:
+    """The prompt, for which `messages=` may stand.
+
+    Raises:
+        ModelProviderError: Both are given.
+    """
+    if prompt is not None and messages is not None:
+        raise ModelProviderError(
+            "a prompt and messages= were both given: make the prompt the last message, "
+            "{'role': 'user', 'content': ...}, or pass the messages alone",
+            {"param": "messages"},
+        )
+    return messages if prompt is None else prompt
+
+
+def guarded(api_key: Any, base_url: Any, extra_headers: Any) -> tuple[Any, Any, Any]:
+    """The three as they are, in types whose repr hides what is secret."""
+    params = {"api_key": api_key, "base_url": base_url, "extra_headers": extra_headers}
+    guard(params)
+    return params["api_key"], params["base_url"], params["extra_headers"]
 
 
 def guard(params: dict[str, Any]) -> None:
@@ -170,7 +242,7 @@ class Answer(NamedTuple):
     refusal: str | None = None
     model: str = ""
     request_id: str | None = None
-    message: Mapping[str, Any] | None = None
+    message: dict[str, Any] | None = None
     usage: UsageStats | None = None
     billing: Billing | None = None
 
@@ -199,6 +271,17 @@ class Fold:
     def body(self) -> Mapping[str, Any]:
         """The body, as far as it has come."""
         raise NotImplementedError
+
+
+def with_answer(error: ProviderAPIError, answer: Answer | None) -> ProviderAPIError:
+    """The error, with what the provider had already answered: that is paid for."""
+    error = error.with_traceback(None)  # its frames hold the answer, which may repeat the key
+    error.context["partial_text"] = answer.text if answer else ""
+    if answer and answer.usage is not None:
+        error.context["usage"] = answer.usage.as_dict()
+    if answer and answer.text:
+        error.retryable = False  # what was delivered can't be asked for again unnoticed
+    return error
 
 
 # Reasons for which an answer may have ended in the middle of a tool call.

@@ -18,6 +18,7 @@ from ember.exceptions import ModelProviderError, ProviderAPIError
 from ember.models.schemas import ChatResponse, Chunk, UsageStats
 from ember.providers.base import BaseProvider
 from ember.providers.call import (
+    DOCUMENTED,
     ENCODER,
     NO_HEADERS,
     Address,
@@ -30,10 +31,13 @@ from ember.providers.call import (
     as_headers,
     as_key,
     as_object,
+    as_prompt,
     as_timeout,
+    check_names,
     not_json,
     sendable,
     unsendable,
+    with_answer,
     with_object,
 )
 from ember.providers.json_values import (
@@ -53,6 +57,7 @@ from ember.transport.send import Timeout
 
 if TYPE_CHECKING:
     from ember.conversation.tools import Choice, JsonFormat, Tool
+    from ember.providers.sse import Event
 
 __all__ = ["HTTPProvider", "StreamedCall"]
 
@@ -167,6 +172,10 @@ class HTTPProvider(BaseProvider):
                 f"{' or '.join(self.server.key_vars)}, or pass api_key=",
                 {"provider": self.server.name, "model": model},
             )
+        if prompt is None or "messages" in params:
+            prompt = as_prompt(prompt, params.pop("messages", None))
+        if not DOCUMENTED.issuperset(params):
+            check_names(params)
         timeout, headers = _DEFAULT_TIMEOUT, NO_HEADERS
         if "timeout" in kwargs:  # None among them: no bound
             timeout = as_timeout(params.pop("timeout", None))
@@ -300,7 +309,7 @@ class HTTPProvider(BaseProvider):
                     answer = whole_characters(answer)
                 return with_object(call, self.response(call, answer, headers, item))
             if failed:
-                error = _with_answer(self.error(call, status, headers, item), answer)
+                error = with_answer(self.error(call, status, headers, item), answer)
             else:
                 error = self.bad_response(call, status, headers, item)
             item = {}
@@ -428,7 +437,7 @@ class StreamedCall:
             yield from self._finish()
         except ProviderAPIError as error:
             piece = b""  # see `HTTPProvider.answer`
-            raise _with_answer(error, self.answer()) from error.__cause__
+            raise with_answer(error, self.answer()) from error.__cause__
 
     async def arun(self) -> AsyncGenerator[Chunk]:
         """`run` without blocking the event loop."""
@@ -446,7 +455,7 @@ class StreamedCall:
                 yield chunk
         except ProviderAPIError as error:
             piece = b""
-            raise _with_answer(error, self.answer()) from error.__cause__
+            raise with_answer(error, self.answer()) from error.__cause__
 
     def read(
         self, status: int, headers: Mapping[str, str], pieces: Sequence[bytes]
@@ -464,7 +473,7 @@ class StreamedCall:
             yield from self._finish()
         except ProviderAPIError as error:
             pieces, piece = (), b""
-            raise _with_answer(error, self.answer()) from error.__cause__
+            raise with_answer(error, self.answer()) from error.__cause__
 
     def answer(self) -> Answer:
         """What was read so far."""
@@ -488,8 +497,11 @@ class StreamedCall:
             return
         if len(self._beginning) < _STRAY_LIMIT:
             self._beginning += piece[:_STRAY_LIMIT]
-        for name, data in self._decoder.feed(piece):
-            if (chunk := self._read(name, data)) is not None:
+        yield from self._chunks(self._decoder.feed(piece))
+
+    def _chunks(self, events: list[Event], at_end: bool = False) -> Iterator[Chunk]:
+        for name, data in events:
+            if (chunk := self._read(name, data, at_end)) is not None:
                 self._brought_text = True
                 yield chunk
             while self._fold.pieces:
@@ -504,12 +516,11 @@ class StreamedCall:
     def _finish(self) -> Iterator[Chunk]:
         """The chunks that the end of the body completes."""
         if not 200 <= self._status < 300:
-            raise self._refused()
-        for name, data in self._decoder.finish():
-            if (chunk := self._read(name, data, at_end=True)) is not None:
-                yield chunk
-            while self._fold.pieces:
-                yield Chunk("", "", self._events[-1], self._fold.pieces.pop(0))
+            body = parsed(text_of(b"".join(self._failed)))
+            error = self._provider.error(self._call, self._status, self._headers, body)
+            del body  # see `HTTPProvider.answer`
+            raise error
+        yield from self._chunks(self._decoder.finish(), at_end=True)
         if self._half_text or self._half_reasoning:
             yield Chunk(whole_characters(self._half_text), whole_characters(self._half_reasoning))
         if self._fold.complete:
@@ -533,17 +544,11 @@ class StreamedCall:
     def _something_else(self) -> object:
         """What came that is nothing of this wire; None where nothing came: the stream broke."""
         stray = text_of(self._decoder.stray or self._beginning).strip()
-        if self._events or self._decoder.stray:
+        if self._events or self._decoder.stray or self._status == 204:  # which has no body
             return self._events or stray
-        if self._status == 204:  # which has no body
-            return stray
         return stray if stray.startswith(("[", "{")) and parsed(stray) != [] else None
 
-    def _refused(self) -> ProviderAPIError:
-        body = parsed(text_of(b"".join(self._failed)))
-        return self._provider.error(self._call, self._status, self._headers, body)
-
-    def _read(self, name: str, data: str, at_end: bool = False) -> Chunk | None:
+    def _read(self, name: str, data: str, at_end: bool) -> Chunk | None:
         fold = self._fold
         try:
             event = loaded(data)
@@ -586,14 +591,3 @@ class StreamedCall:
 def _reports_error(body: Mapping[str, Any]) -> bool:
     """Whether a body that came with a success is an error all the same."""
     return bool(body.get("error")) or "error" in (body.get("type"), body.get("object"))
-
-
-def _with_answer(error: ProviderAPIError, answer: Answer | None) -> ProviderAPIError:
-    """The error, with what the provider had already answered: that is paid for."""
-    error = error.with_traceback(None)  # its frames hold the answer, which may repeat the key
-    error.context["partial_text"] = answer.text if answer else ""
-    if answer and answer.usage is not None:
-        error.context["usage"] = answer.usage.as_dict()
-    if answer and answer.text:
-        error.retryable = False  # what was delivered can't be asked for again unnoticed
-    return error

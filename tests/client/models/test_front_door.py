@@ -15,6 +15,7 @@ from unittest import mock
 
 import pytest
 
+import ember
 import ember.api
 import ember.api.exceptions
 import ember.api.models
@@ -33,6 +34,12 @@ IMPORTS = (
     ("from ember.api import models", "callable(models) and models.instance and models.acall"),
     ("from ember.api.models import ModelRegistry", "ModelRegistry().invoke_model"),
     ("from ember.models import ModelRegistry", "ModelRegistry().invoke_model_async"),
+    ("from ember import models", "callable(models) and models.instance and models.acall"),
+    ("import ember", "callable(ember.models) and ember.__version__"),
+    ("import ember.models as m", "m.ModelRegistry and callable(m) and m.stream"),
+    ("import ember.models.schemas", "ember.models.schemas.ChatResponse"),
+    ("import ember.conversation.parts", "ember.conversation.parts.Text"),
+    ("import ember.providers.call", "ember.providers.call.Call"),
     (
         "from ember.api.models.providers import register_provider, BaseProvider",
         "register_provider and BaseProvider.complete",
@@ -105,6 +112,30 @@ def test_import_loads_neither_toolkit_nor_anyio() -> None:
     assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
+def test_both_packages_are_the_function() -> None:
+    """`ember.models` is the same function as `ember.api.models`: pickled, patched, described."""
+    programs = [
+        "import pickle; from ember import models\n"
+        "assert pickle.loads(pickle.dumps(models)) is models",
+        "from unittest import mock; from ember import models\n"
+        "with mock.patch('ember.models.function.default_registry') as registry:\n"
+        "    models('a', 'b', top_k=1)\n"
+        "registry.invoke_model.assert_called_once_with('a', 'b', top_k=1)",
+        "from unittest import mock\n"
+        "with mock.patch('ember.models.stream') as stream:\n"
+        "    import ember; ember.models.stream('a', 'b')\n"
+        "stream.assert_called_once_with('a', 'b')",
+        "import inspect; from ember import models\n"
+        "assert 'temperature' in inspect.signature(models).parameters",
+        "import pydoc, ember.models as m\n"
+        "assert 'models(model, prompt' in pydoc.plain(pydoc.render_doc(m)).split('NAME')[1][:80]",
+        "from ember import models; from ember.models.function import Models\n"
+        "models.instance; assert isinstance(models, Models)",
+        "import sys, ember.exceptions; assert 'httpx' not in sys.modules",
+    ]
+    assert [(done.stdout, done.stderr) for done in run(*programs)] == [("", "")] * len(programs)
+
+
 @pytest.mark.parametrize(
     ("module", "names"),
     [
@@ -120,7 +151,11 @@ def test_import_loads_neither_toolkit_nor_anyio() -> None:
             "ERROR_TYPES EmberError ErrorType ModelProviderError ProviderAPIError "
             "UnknownPriceWarning",
         ),
-        (ember.models, "ModelRegistry UsageSummary"),
+        (ember, "__version__ models"),
+        (
+            ember.models,
+            "AsyncStream ModelBinding ModelRegistry Models Stream UsageSummary",
+        ),
     ],
     ids=lambda value: value.__name__ if isinstance(value, ModuleType) else "",
 )
@@ -178,7 +213,8 @@ def test_help() -> None:
     """`help(models)` tells what the function takes."""
     text = pydoc.plain(pydoc.render_doc(models))
     assert "models(model, prompt, **params)" in text
-    assert "acall(self, model" in text
+    assert "acall(self, model" in " ".join(text.replace("|", " ").split()).replace("( ", "(")
+    assert text.partition("NAME")[2].strip().startswith("ember.api.models - models(model, prompt")
     assert "temperature" in (models.__call__.__doc__ or "") + (
         type(models).__mro__[1].__doc__ or ""
     )
