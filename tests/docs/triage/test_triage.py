@@ -21,7 +21,7 @@ def test_a_real_model_keeps_to_the_schema(cassette, monkeypatch):
     """The embedded model was recorded once; this replays it, with the network closed."""
     monkeypatch.setattr(triage, "MODEL", "local/smollm2")
     found = triage.triage(TICKET)
-    assert found.team in triage.TEAMS
+    assert found.team in ("billing", "delivery", "technical")
     assert isinstance(found.urgent, bool)
     (call,) = [*cassette.played, *cassette.recorded]
     assert "response_format" in call.json()
@@ -60,12 +60,13 @@ def test_thirty_tickets_with_two_failures(fake_model):
         number = int(call.prompt.partition(" ")[2])
         if number in (7, 19):
             return overloaded()
-        return json.dumps({"team": triage.TEAMS[number % 3], "urgent": False})
+        return json.dumps({"team": "billing" if number % 3 else "technical", "urgent": False})
 
     fake_model(triage.MODEL, answer)
     found = asyncio.run(triage.triage_all([f"Ticket {n}" for n in range(30)], at_once=5))
     assert [n for n, each in enumerate(found) if isinstance(each, ProviderAPIError)] == [7, 19]
-    assert found[29] == triage.Triage("technical", urgent=False)
+    assert found[27] == triage.Triage("technical", urgent=False)
+    assert found[29] == triage.Triage("billing", urgent=False)
 
 
 def test_the_model_looks_an_order_up(fake_model):
@@ -74,7 +75,8 @@ def test_the_model_looks_an_order_up(fake_model):
     fake_model(triage.MODEL, Answer(tool_calls=[asked]), "It arrives on Monday.")
     looked_up = []
 
-    def order_status(order):
+    def order_status(order: str) -> dict:
+        """Where an order is."""
         looked_up.append(order)
         return {"order": order, "arrives": "Monday"}
 

@@ -3,58 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ember.api import models
 from ember.api.exceptions import EmberError, ProviderAPIError
 
 MODEL = os.environ.get("TRIAGE_MODEL", "gpt-6-luna")
 FALLBACK = "claude-haiku-5-5"
-SYSTEM = "You sort the support tickets of a shop. Answer in JSON."
-TEAMS = ["billing", "delivery", "technical"]
-SCHEMA = {
-    "title": "triage",
-    "type": "object",
-    "properties": {
-        "team": {"type": "string", "enum": TEAMS},
-        "urgent": {"type": "boolean"},
-    },
-    "required": ["team", "urgent"],
-    "additionalProperties": False,
-}
-ORDER_STATUS = {
-    "name": "order_status",
-    "description": "Where an order is.",
-    "parameters": {
-        "type": "object",
-        "properties": {"order": {"type": "string", "description": "Such as A-17."}},
-        "required": ["order"],
-    },
-}
+SYSTEM = "You sort the support tickets of a shop."
 
 
 @dataclass(frozen=True)
 class Triage:
     """What a ticket is about: the team that answers it, and whether it cannot wait."""
 
-    team: str
+    team: Literal["billing", "delivery", "technical"]
     urgent: bool
 
 
 def triage(ticket: str) -> Triage:
     """Sort one ticket; a structured answer."""
-    response = models(MODEL, ticket, system=SYSTEM, response_format=SCHEMA, max_tokens=100)
-    return _read(response.text)
-
-
-def _read(text: str) -> Triage:
-    found = json.loads(text)
-    return Triage(found["team"], found["urgent"])
+    response = models(MODEL, ticket, system=SYSTEM, response_format=Triage, max_tokens=100)
+    return response.parsed
 
 
 def patient_triage(ticket: str, attempts: int = 3) -> Triage:
@@ -66,8 +40,8 @@ def patient_triage(ticket: str, attempts: int = 3) -> Triage:
             if not error.retryable or attempt == attempts:
                 break
             time.sleep(error.retry_after or 2**attempt)
-    response = models(FALLBACK, ticket, system=SYSTEM, response_format=SCHEMA, max_tokens=100)
-    return _read(response.text)
+    response = models(FALLBACK, ticket, system=SYSTEM, response_format=Triage, max_tokens=100)
+    return response.parsed
 
 
 async def triage_all(tickets: Sequence[str], at_once: int = 5) -> list[Triage | EmberError]:
@@ -78,20 +52,26 @@ async def triage_all(tickets: Sequence[str], at_once: int = 5) -> list[Triage | 
         async with free:
             try:
                 response = await models.acall(
-                    MODEL, ticket, system=SYSTEM, response_format=SCHEMA, max_tokens=100
+                    MODEL, ticket, system=SYSTEM, response_format=Triage, max_tokens=100
                 )
             except EmberError as error:
                 return error
-        return _read(response.text)
+        return response.parsed
 
     return list(await asyncio.gather(*map(one, tickets)))
 
 
-def reply(ticket: str, order_status: Callable[[str], Mapping[str, Any]], rounds: int = 5) -> str:
-    """Answer a ticket; the model may look orders up before it does: a tool loop."""
+def reply(ticket: str, order_status: Callable[..., Mapping[str, Any]], rounds: int = 5) -> str:
+    """Answer a ticket; the model may look orders up before it does: a tool loop.
+
+    Args:
+        ticket: What the customer wrote.
+        order_status: Where an order is; the model reads its signature and its docstring.
+        rounds: How often the model may look something up.
+    """
     conversation: list[Any] = [{"role": "user", "content": ticket}]
     for _ in range(rounds):
-        response = models(MODEL, conversation, system="Be brief.", tools=[ORDER_STATUS])
+        response = models(MODEL, conversation, system="Be brief.", tools=[order_status])
         if not response.tool_calls:
             return response.text
         conversation.append(response.message)
