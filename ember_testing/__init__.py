@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from ember_testing.fakes.verdict import Verdict
     from ember_testing.patches.sleep import NoSleep, no_sleep
     from ember_testing.replay.cassette import Cassette, cassette
+    from ember_testing.replay.server import CassetteServer, cassette_server
     from ember_testing.wires.answer import Answer
 
 __all__ = [
@@ -55,6 +56,7 @@ __all__ = [
     "Cassette",
     "CassetteError",
     "CassetteMiss",
+    "CassetteServer",
     "FakeCall",
     "FakeModel",
     "FaultServer",
@@ -65,6 +67,7 @@ __all__ = [
     "UnansweredCall",
     "Verdict",
     "cassette",
+    "cassette_server",
     "fake_model",
     "fault_server",
     "no_sleep",
@@ -82,6 +85,8 @@ _HOMES = {
     "Call": "cassettes.calls",
     "Cassette": "replay.cassette",
     "cassette": "replay.cassette",
+    "CassetteServer": "replay.server",
+    "cassette_server": "replay.server",
     "NoSleep": "patches.sleep",
     "no_sleep": "patches.sleep",
     "BudgetExceeded": "exceptions",

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import threading
 import warnings
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +27,7 @@ from ember_testing.cassettes.calls import calls_of, rows_of
 from ember_testing.cassettes.file import CassetteFile
 from ember_testing.cassettes.paths import cassettes_in, leftovers_in
 from ember_testing.cli import output
-from ember_testing.exceptions import CassetteError
+from ember_testing.exceptions import CassetteError, ReplayFailure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -372,6 +374,30 @@ def import_(sources: tuple[Path, ...], into: Path, force: bool, as_json: bool) -
     else:
         output.print_imports(done)
     sys.exit(1 if any(line["error"] for line in done) else 0)
+
+
+@main.command(epilog=_EXAMPLE + "ember-cassettes serve calls.sqlite --record new")
+@click.argument("path", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--record", type=click.Choice(["new", "all"]), help="Ask the providers, and record.")
+@click.option("--port", default=0, help="Where to listen on 127.0.0.1; any free port by default.")
+@_as_json
+def serve(path: Path, record: Any, port: int, as_json: bool) -> None:
+    """Answer clients from a cassette, at a base URL for each provider.
+
+    The variables that are printed point the vendors' packages at it, in any language. Ctrl-C ends
+    it; a request that was not recorded makes the exit code 1.
+    """
+    from ember_testing.replay.server import cassette_server
+
+    try:
+        with cassette_server(path, record, port=port) as server, suppress(KeyboardInterrupt):
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            output.print_served(server.environment, as_json)
+            threading.Event().wait()
+    except (CassetteError, ReplayFailure) as error:
+        click.echo(str(error), err=True)
+        sys.exit(1)
+    click.echo(f"{len(server.played)} replayed, {len(server.recorded)} recorded", err=True)
 
 
 @main.command(epilog=_EXAMPLE + "ember-cassettes drift cassettes --budget 0.50")

@@ -225,3 +225,13 @@ def print_drift(found: Mapping[str, Sequence[Drifted]], spent: float) -> None:
     sent = sum(call.sent for _, call in calls)
     drifted = sum(bool(call.lines) and call.sent for _, call in calls)
     click.echo(f"{sent} of {len(calls)} sent, {drifted} differ, {dollars(spent)} spent")
+
+
+def print_served(environment: Mapping[str, str], as_json: bool) -> None:
+    """The variables that point clients at a server; at once, for whoever waits for them."""
+    if as_json:
+        print_json(environment)
+    else:
+        for name, url in environment.items():
+            click.echo(f"{name}={url}")
+    sys.stdout.flush()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import socket
 import sys
 import threading
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from ember_testing.exceptions import NetworkBlocked, ReplayFailure
@@ -22,7 +22,7 @@ from ember_testing.patches.patch import Patch
 from ember_testing.patches.transport import RECORDED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
 _CONNECTS = frozenset({"socket.connect", "socket.sendto", "socket.sendmsg"})
 _LOOKUPS = frozenset({"socket.getaddrinfo", "socket.gethostbyname"})
@@ -52,6 +52,7 @@ _recording = False
 _fakes: dict[int, _Closed] = {}  # by the fake's id; the innermost is last
 _hooked = False
 _pairing = threading.local()
+_own_ports: set[object] = set()
 _allowed_names: set[str] = set()  # that were looked up
 
 
@@ -134,6 +135,21 @@ def open_for_fakes(owner: object) -> None:
     """Take back what `close_for_fakes` did for this fake."""
     _fakes.pop(id(owner), None)
     _unhook()
+
+
+@contextmanager
+def own_port(port: int) -> Generator[None]:
+    """Let connections to a port of this machine through: a server of the toolkit's own."""
+    _own_ports.add(port)
+    try:
+        yield
+    finally:
+        _own_ports.discard(port)
+
+
+def is_own(host: str, port: int | None) -> bool:
+    """Whether a server of the toolkit's own is there."""
+    return port in _own_ports and is_loopback(host)
 
 
 def _hook() -> None:
@@ -225,7 +241,7 @@ def _check_connection(closed: _Closed, used: socket.socket, address: Any) -> Non
         return  # a Unix socket, or a datagram on a socket that was let through when it connected
     host, port = str(cast("object", address[0])), cast("object", address[1])
     local = is_loopback(host)
-    if local and (closed.allow_loopback or getattr(_pairing, "now", False)):
+    if local and (closed.allow_loopback or port in _own_ports or getattr(_pairing, "now", False)):
         return
     if closed.hosts and (closed.hosts.allows(host) or host in _addresses()):
         return

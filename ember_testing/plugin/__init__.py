@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from ember_testing.fakes.model import FakeModel
     from ember_testing.patches.sleep import NoSleep
     from ember_testing.replay.cassette import Cassette
+    from ember_testing.replay.server import CassetteServer
     from ember_testing.replay.session import Session
 
 # Hooks that stand in the other two files: pytest looks for them here.
@@ -275,16 +276,36 @@ def cassette(request: pytest.FixtureRequest) -> Cassette:
             answer("What is the capital of France?")
             assert [call.status for call in cassette.played] == [200]
     """
-    session = request.node.stash.get(_session_key, None)
-    if session is None:
-        pytest.fail(
-            "the fixture `cassette` shows what a replayed test did: mark it "
-            "@pytest.mark.ember_replay",
-            pytrace=False,
-        )
+    session = _session_of(request, "cassette")
     from ember_testing.replay.cassette import Cassette
 
     return Cassette(session)
+
+
+def _session_of(request: pytest.FixtureRequest, fixture: str) -> Session:
+    session: Session | None = request.node.stash.get(_session_key, None)
+    if session is None:
+        pytest.fail(
+            f"the fixture `{fixture}` is for a test with a cassette: mark it "
+            "@pytest.mark.ember_replay",
+            pytrace=False,
+        )
+    return session
+
+
+@pytest.fixture
+def cassette_server(request: pytest.FixtureRequest) -> Generator[CassetteServer]:
+    """A server on this machine that records and replays: for clients that no seam reaches.
+
+    `cassette_server.url("openai")` is the base URL for a client, `cassette_server.environment` the
+    variables for a child process. The calls go into the test's own cassette, in the run's mode.
+    Needs the marker `ember_replay`.
+    """
+    session = _session_of(request, "cassette_server")
+    from ember_testing.replay.server import serving
+
+    with serving(session) as server:
+        yield server
 
 
 @pytest.fixture

@@ -84,10 +84,10 @@ def _wants(url: str) -> bool:
     session = _innermost()
     if session is None:
         return False
-    settings = session.settings
-    if not settings.allow_loopback and not settings.allow_hosts:
-        return True
-    host = urlsplit(url).hostname or ""
+    settings, parts = session.settings, urlsplit(url)
+    host = parts.hostname or ""
+    if network.is_own(host, parts.port):
+        return False
     return not (settings.allow_loopback and host in LOOPBACK) and not settings.hosts.allows(host)
 
 

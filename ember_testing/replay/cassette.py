@@ -6,7 +6,7 @@ import sys
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ember_testing.exceptions import RecordingWarning
 from ember_testing.replay.active import activate, deactivate
@@ -77,7 +77,7 @@ def cassette(
     faults: Mapping[int, Fault] | None = None,
     budget: float | None = None,
 ) -> Generator[Cassette]:
-    """Record or replay the calls of every httpx client of the process, in sync and async code.
+    """Record or replay the calls of every client of the process, in sync and async code.
 
     Without `record` nothing leaves the process inside the block. An exception that leaves it keeps
     what `"new"` has recorded (it is paid for) and drops what `"all"` has: the old file stays.
@@ -115,35 +115,53 @@ def cassette(
         CassetteError: The file cannot be read or written.
         ValueError: An argument has none of the values above.
     """
+    settings = {
+        "match_on": match_on,
+        "ignore": ignore,
+        "null_is_absent": null_is_absent,
+        "redact": redact,
+        "repeats": repeats,
+        "record_errors": record_errors,
+        "timing": timing,
+        "allow_loopback": allow_loopback,
+        "allow_hosts": allow_hosts,
+        "allow_subprocess": allow_subprocess,
+        "prices": prices,
+        "faults": faults or {},
+    }
+    with opened(Path(path), record, budget, settings) as session:
+        activate(session)
+        try:
+            yield Cassette(session)
+        finally:
+            deactivate(session)
+
+
+@contextmanager
+def opened(
+    path: Path, record: Record | None, budget: float | None, settings: Mapping[str, Any]
+) -> Generator[Session]:
+    """A cassette in use until the block ends; then what it has to say is said.
+
+    Args:
+        path: The cassette's file.
+        record: As `cassette` takes it.
+        budget: US dollars, or None for no limit.
+        settings: The arguments of `Settings`.
+    """
     if record not in (None, "new", "all"):
         raise ValueError(f"record={record!r}: expected None, 'new' or 'all'")
-    settings = Settings(
-        match_on=match_on,
-        ignore=ignore,
-        null_is_absent=null_is_absent,
-        redact=redact,
-        repeats=repeats,
-        record_errors=record_errors,
-        timing=timing,
-        allow_loopback=allow_loopback,
-        allow_hosts=allow_hosts,
-        allow_subprocess=allow_subprocess,
-        prices=prices,
-        faults=faults or {},
-    )
     purse = Budget(budget) if budget is not None else None
-    session = Session(Path(path), record, settings, budget=purse)
-    activate(session)
+    session = Session(path, record, Settings(**settings), budget=purse)
     passed = False
     try:
-        yield Cassette(session)
+        yield session
         passed = True
     finally:
-        deactivate(session)
         session.close(passed=passed or session.record == "new")
         if purse is not None:
             purse.close()
         for note in session.tally.notes:
-            warnings.warn(note, RecordingWarning, stacklevel=3)
+            warnings.warn(note, RecordingWarning, stacklevel=5)
         if session.failures and not isinstance(sys.exc_info()[1], type(session.failures[0])):
             raise session.failures[0]
