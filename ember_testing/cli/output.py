@@ -228,7 +228,7 @@ def print_drift(found: Mapping[str, Sequence[Drifted]], spent: float) -> None:
 
 
 def print_served(environment: Mapping[str, str], as_json: bool) -> None:
-    """The variables that point clients at a server; at once, for whoever waits for them."""
+    """The variables that point clients at a server, at once: a script may wait for them."""
     if as_json:
         print_json(environment)
     else:
