@@ -59,6 +59,7 @@ def http_server(answer: Answer, port: int = 0) -> Generator[int]:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 1024
 
     def server_bind(self) -> None:
         # HTTPServer's own asks the name service for this machine's name.
