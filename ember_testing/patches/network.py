@@ -219,7 +219,8 @@ def _hear(heard: _Heard, used: socket.socket, address: Any) -> None:
     if used.family not in (socket.AF_INET, socket.AF_INET6) or not isinstance(address, tuple):
         return
     host, port = str(cast("object", address[0])), cast("object", address[1])
-    if is_sending() or getattr(_pairing, "now", False) or heard.hosts.allows(host):
+    own = port in _own_ports or getattr(_pairing, "now", False)
+    if own or is_sending() or heard.hosts.allows(host):
         return
     if not (heard.allow_loopback and is_loopback(host)):
         heard.connections.setdefault(f"{host}:{port} by {_library()}")
@@ -241,7 +242,8 @@ def _check_connection(closed: _Closed, used: socket.socket, address: Any) -> Non
         return  # a Unix socket, or a datagram on a socket that was let through when it connected
     host, port = str(cast("object", address[0])), cast("object", address[1])
     local = is_loopback(host)
-    if local and (closed.allow_loopback or port in _own_ports or getattr(_pairing, "now", False)):
+    own = port in _own_ports or getattr(_pairing, "now", False)
+    if local and (closed.allow_loopback or own):
         return
     if closed.hosts and (closed.hosts.allows(host) or host in _addresses()):
         return
