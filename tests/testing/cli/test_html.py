@@ -1,4 +1,4 @@
-"""The page of `ember-cassettes html`, in a real browser: Debian's chromium, headless."""
+"""The page of `ember-cassettes html`, in a real browser: chromium, headless."""
 
 from __future__ import annotations
 
@@ -32,12 +32,13 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-CHROMIUM = shutil.which("chromium")
+_NAMES = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, _NAMES)), None)
 DRIVER = shutil.which("chromedriver")
 # In continuous integration a missing browser is a failure, not a reason to pass.
 pytestmark = pytest.mark.skipif(
     not (CHROMIUM and DRIVER) and not (os.environ.get("CI") and sys.platform == "linux"),
-    reason="needs Debian's packages chromium and chromium-driver",
+    reason="needs chromium and chromedriver (Debian: chromium, chromium-driver)",
 )
 _ARGUMENTS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
