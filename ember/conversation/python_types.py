@@ -15,13 +15,13 @@ import types
 import typing
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from datetime import date, datetime, time
-from decimal import Decimal
 from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 from uuid import UUID
 
-from ember.exceptions import ModelProviderError
+from ember.exceptions import ModelProviderError, ProviderAPIError
+from ember.models.schemas import ChatResponse
 
-__all__ = ["function_schema", "is_type", "parsed", "type_schema"]
+__all__ = ["function_schema", "is_type", "parsed", "type_schema", "with_object"]
 
 _Schema = dict[str, Any]
 _PLAIN: Mapping[object, _Schema] = {
@@ -31,7 +31,6 @@ _PLAIN: Mapping[object, _Schema] = {
     bool: {"type": "boolean"},
     type(None): {"type": "null"},
     None: {"type": "null"},
-    Decimal: {"type": "number"},
     Any: {},
     object: {},
 }
@@ -48,6 +47,14 @@ _NO_TYPE = (
 )
 
 
+class _Definitions(dict[str, _Schema]):
+    """The schemas of types by name, and the names of the types."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: dict[object, str] = {}
+
+
 def is_type(value: object) -> bool:
     """Whether this is a type whose values JSON can say, and no value."""
     return isinstance(value, type) or get_origin(value) is not None or _is_pydantic(value)
@@ -61,7 +68,7 @@ def type_schema(kind: object) -> _Schema:
     """
     if _is_pydantic(kind):
         return dict(cast("Any", kind).model_json_schema())
-    definitions: dict[str, _Schema] = {}
+    definitions = _Definitions()
     schema = _schema(kind, definitions)
     if schema.keys() == {"$ref"}:
         # The outermost schema is an object, as the providers want it; where it holds itself, it
@@ -87,15 +94,13 @@ def function_schema(function: Callable[..., Any]) -> tuple[str, str | None, _Sch
     if not inspect.isroutine(function):
         method = "__init__" if isinstance(function, type) else "__call__"
         called = getattr(function, method)
+    hints = _hints(called)
     try:
-        hints = get_type_hints(called, include_extras=True)
         parameters = inspect.signature(function).parameters
-    except (NameError, TypeError, ValueError) as error:
-        raise ModelProviderError(
-            f"the tool {name!r}: its signature cannot be read: {error}"
-        ) from error
+    except ValueError as error:
+        raise ModelProviderError(f"the tool {name!r} has no signature: {error}") from error
     summary, descriptions = _docstring(inspect.getdoc(function) or "")
-    definitions: dict[str, _Schema] = {}
+    definitions = _Definitions()
     properties: dict[str, _Schema] = {}
     required: list[str] = []
     for key, parameter in parameters.items():
@@ -118,8 +123,44 @@ def function_schema(function: Callable[..., Any]) -> tuple[str, str | None, _Sch
     return name, summary or None, {**made, "$defs": definitions} if definitions else made
 
 
+def with_object(kind: object, response: ChatResponse) -> ChatResponse:
+    """The response with the object that its text is, as `parsed`.
+
+    A refusal, and an answer that asks for tools, has none.
+
+    Args:
+        kind: The type that `response_format=` named.
+        response: The answer.
+
+    Raises:
+        ProviderAPIError: The text does not fit the type (`bad_response`); the context has it as
+            `partial_text`, and the whole response.
+    """
+    if response.refusal or response.finish_reason in ("tool_calls", "content_filter"):
+        return response
+    try:
+        return dataclasses.replace(response, parsed=parsed(kind, response.text))
+    except Exception as error:  # whatever the type's own checks raise
+        provider, model, text = response.provider, response.model, response.text
+        cut = " (it was cut off at max_tokens=)" if response.finish_reason == "length" else ""
+        shown = text if len(text) <= 200 else text[:197] + "..."
+        context = {
+            "error_type": "bad_response",
+            "provider": provider,
+            "model": model,
+            "request_id": response.request_id,
+            "body": response.raw,
+            "phase": "read",
+            "partial_text": text,
+            "usage": response.usage.as_dict(),
+            "response": response,  # it is paid for
+        }
+        what = f"the answer{cut} is no {getattr(kind, '__name__', kind)}: {shown!r} ({error})"
+        raise ProviderAPIError(f"{provider} ({model}): {what}", context) from error
+
+
 def parsed(kind: object, text: str) -> Any:
-    """The object of a type that an answer's text is.
+    """The object of a type that a JSON text is.
 
     Raises:
         ValueError: The text is not JSON, or does not fit the type; it says where.
@@ -141,10 +182,20 @@ def _is_pydantic(kind: object) -> bool:
     return callable(getattr(kind, "model_json_schema", None))
 
 
+def _hints(kind: Any) -> dict[str, Any]:
+    try:
+        return get_type_hints(kind, include_extras=True)
+    except (NameError, TypeError) as error:
+        raise ModelProviderError(
+            f"the annotations of {kind!r} cannot be read: {error}; define what they name at the "
+            "module's top level"
+        ) from error
+
+
 def _fields_of(kind: Any) -> list[tuple[str, object, bool]] | None:
     """The fields of a dataclass or TypedDict: name, type, whether it must be there; else None."""
     if dataclasses.is_dataclass(kind):
-        hints = get_type_hints(kind, include_extras=True)
+        hints = _hints(kind)
         missing = dataclasses.MISSING
         return [
             (each.name, hints[each.name], each.default is each.default_factory is missing)
@@ -152,12 +203,12 @@ def _fields_of(kind: Any) -> list[tuple[str, object, bool]] | None:
             if each.init
         ]
     if typing.is_typeddict(kind) or hasattr(kind, "__required_keys__"):
-        hints = get_type_hints(kind)  # which drops Required and NotRequired
-        return [(name, hint, name in kind.__required_keys__) for name, hint in hints.items()]
+        required = kind.__required_keys__
+        return [(name, hint, name in required) for name, hint in _hints(kind).items()]
     return None
 
 
-def _schema(kind: Any, definitions: dict[str, _Schema]) -> _Schema:
+def _schema(kind: Any, definitions: _Definitions) -> _Schema:
     if _is_among(_PLAIN, kind):
         return dict(_PLAIN[kind])
     if _is_among(_TEXTS, kind):
@@ -171,6 +222,8 @@ def _schema(kind: Any, definitions: dict[str, _Schema]) -> _Schema:
     if _is_enum(kind):
         return {"enum": [member.value for member in kind]}
     origin, arguments = get_origin(kind), get_args(kind)
+    if origin in _MARKS:
+        return _schema(arguments[0], definitions)
     if origin is Annotated:
         notes = [note for note in arguments[1:] if isinstance(note, str)]
         schema = _schema(arguments[0], definitions)
@@ -183,32 +236,32 @@ def _schema(kind: Any, definitions: dict[str, _Schema]) -> _Schema:
 
 
 def _collection_schema(
-    kind: object, origin: object, arguments: Sequence[Any], definitions: dict[str, _Schema]
+    kind: object, origin: object, arguments: Sequence[Any], definitions: _Definitions
 ) -> _Schema:
     if origin is tuple and arguments and arguments[-1] is not Ellipsis:
         parts = [_schema(each, definitions) for each in arguments]
         count = len(parts)
         return {"type": "array", "prefixItems": parts, "minItems": count, "maxItems": count}
     if origin in _LISTS:
-        items = _schema(arguments[0], definitions) if arguments else {}
-        unique = {"uniqueItems": True} if origin in _SETS else {}
-        return {"type": "array", "items": items, **unique}
+        return {"type": "array", "items": _schema(arguments[0], definitions) if arguments else {}}
     if origin in _DICTS:
         values = _schema(arguments[1], definitions) if len(arguments) == 2 else {}
         return {"type": "object", "additionalProperties": values or True}
     raise ModelProviderError(f"JSON cannot say {kind!r}: {_NO_TYPE}")
 
 
-_SETS: tuple[object, ...] = (set, frozenset)
-_LISTS: tuple[object, ...] = (list, tuple, Sequence, *_SETS)
+_LISTS: tuple[object, ...] = (list, tuple, set, frozenset, Sequence)
 _DICTS: tuple[object, ...] = (dict, Mapping)
 
 
 def _object_schema(
-    kind: Any, fields: list[tuple[str, object, bool]], definitions: dict[str, _Schema]
+    kind: Any, fields: list[tuple[str, object, bool]], definitions: _Definitions
 ) -> _Schema:
-    name = str(kind.__name__)
-    if name not in definitions:
+    if (name := definitions.names.get(kind)) is None:
+        name = str(kind.__name__)
+        while name in definitions:  # another type has it
+            name += "_"
+        definitions.names[kind] = name
         definitions[name] = {}  # a type may hold itself
         _, descriptions = _docstring(inspect.getdoc(kind) or "")
         properties: dict[str, _Schema] = {}
@@ -255,7 +308,7 @@ def _value(kind: Any, value: Any, where: str) -> Any:
     if (fields := _fields_of(kind)) is not None:
         return _object(kind, fields, value, where)
     origin, arguments = get_origin(kind), get_args(kind)
-    if origin is Annotated:
+    if origin is Annotated or origin in _MARKS:
         return _value(arguments[0], value, where)
     if origin in (Union, types.UnionType):
         for each in arguments:
@@ -277,8 +330,6 @@ def _value(kind: Any, value: Any, where: str) -> Any:
         inner = arguments[1] if len(arguments) == 2 else Any
         items = cast("dict[str, object]", value).items()
         return {key: _value(inner, each, f"{where}[{key!r}]") for key, each in items}
-    elif kind is Decimal and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return Decimal(repr(value))
     elif kind is float and type(value) is int:
         return float(value)
     elif (kind is None and value is None) or type(value) is kind:
@@ -287,6 +338,8 @@ def _value(kind: Any, value: Any, where: str) -> Any:
 
 
 _MISSING = object()
+# Of a TypedDict's fields; `typing` has them from Python 3.11 on.
+_MARKS = {getattr(typing, name, None) for name in ("Required", "NotRequired", "ReadOnly")} - {None}
 
 
 def _list(origin: Any, arguments: Sequence[Any], values: list[object], where: str) -> Any:

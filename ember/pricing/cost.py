@@ -210,8 +210,8 @@ _OPENAI_REGION = re.compile(r"https://([a-z]{2})\.api\.openai\.com(?=[:/?#]|$)")
 def find_prices(charge: Charge, reported: float | None, at: datetime | None) -> Prices | None:
     """The prices of a call, by the precedence above; None where none is known.
 
-    Every price is looked up here, by this module's attribute: who wants other prices for a while
-    replaces it.
+    Every price is looked up here, by this module's attribute, which may be replaced where other
+    prices are to hold for a while.
 
     Args:
         charge: What is priced.

@@ -455,6 +455,6 @@ def with_object(call: Call, response: ChatResponse) -> ChatResponse:
     kind = call.params.get("response_format")
     if kind is None or isinstance(kind, Mapping):
         return response
-    from ember.providers.structured import as_object_of  # imported late: seldom asked for
+    from ember.conversation import python_types  # imported late: seldom asked for
 
-    return as_object_of(kind, response)
+    return python_types.with_object(kind, response)

@@ -235,6 +235,40 @@ def test_a_type_that_json_cannot_say_is_refused() -> None:
         sent("gpt-4o", response_format=7)
 
 
+def namesake() -> type:
+    """Another type of the name Place."""
+    return dataclasses.make_dataclass("Place", [("x", int), ("outer", Place)])
+
+
+def test_two_types_of_one_name_keep_their_schemas() -> None:
+    """A type inside another of the same name is described by its own fields."""
+    kind = namesake()
+    schema = type_schema(kind)
+    jsonschema.validate({"x": 1, "outer": PLACE}, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"x": 1, "outer": {"x": 1}}, schema)
+    assert parsed(kind, json.dumps({"x": 1, "outer": PLACE})).outer.name == "Ulm"
+
+
+def test_a_type_that_is_known_to_a_function_only_is_refused() -> None:
+    """An annotation that cannot be read is an error that says where the type belongs."""
+
+    @dataclasses.dataclass
+    class Inner:
+        x: int
+
+    @dataclasses.dataclass
+    class Outer:
+        inner: Inner
+
+    def odd(inner: Inner) -> None: ...
+
+    with pytest.raises(ModelProviderError, match="top level"):
+        sent("gpt-4o", response_format=Outer)
+    with pytest.raises(ModelProviderError, match="top level"):
+        sent("gpt-4o", tools=[odd])
+
+
 def weather(  # noqa: D417 - what its docstring leaves out has no description
     city: str,
     days: int = 3,
