@@ -196,7 +196,7 @@ class _Pieces(httpx.SyncByteStream, httpx.AsyncByteStream):
 def player() -> Iterator[Player]:
     """A `Player`; one respx router serves all that it plays."""
     with respx.mock(using="httpx", assert_all_called=False) as router:
-        made = Player(router)
+        loaded = Player(router)
         # respx keeps every call with its answer, which nobody here looks at.
         router.calls.append = lambda *args: None  # type: ignore[method-assign]
-        yield made
+        yield loaded

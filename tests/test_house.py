@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.benchmarks.mutations import CHANGES
+
 if sys.version_info >= (3, 11):
     import tomllib
 
@@ -84,6 +86,8 @@ BANNED = {
     r"\bin both (ways|manners|fashions)\b": "sync and async",
     r"\bmachine room\b|\bfront door\b": "say what the module contains",
 }
+# Participles that say nothing of what a variable holds or a function returns.
+BANNED_NAMES = {"told", "said", "made", "shown", "wanted", "kept", "keyed", "spoken"}
 WORDS_OF_TESTS = re.compile(
     r"\b(tests?|pytest|respx|mocks?|mocked|fakes?|faked|cassettes?|replay\w*|ember_testing)\b",
     re.IGNORECASE,
@@ -285,6 +289,27 @@ def test_plain_words(path: str) -> None:
     for phrase, instead in BANNED.items():
         found = re.search(phrase, text, re.IGNORECASE)
         assert found is None, f"{found[0]!r}; better: {instead}"
+
+
+@pytest.mark.parametrize("path", [path for path in PYTHON if path.startswith("tests/")])
+def test_plain_names(path: str) -> None:
+    """No variable, argument or function is named by a bare participle."""
+    for node in nodes(ROOT / path):
+        match node:
+            case ast.Name(id=name, ctx=ast.Store()) | ast.arg(arg=name):
+                pass
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                pass
+            case _:
+                continue
+        assert name.strip("_") not in BANNED_NAMES, f"line {node.lineno}: {name}"
+
+
+def test_mutations_apply() -> None:
+    """Each mutation of `tests/benchmarks/mutations.py` finds its text once in its file."""
+    for change in CHANGES:
+        text = (ROOT / "ember" / change.path).read_text(encoding="utf-8")
+        assert text.count(change.old) == 1, f"{change.what}: {change.path}"
 
 
 @pytest.mark.parametrize("module", CLIENT)

@@ -84,15 +84,15 @@ def serving(*certificate: str) -> Generator[str]:
 def certificate() -> Generator[tuple[str, str]]:
     """A certificate for 127.0.0.1 and its key, as files, made by `openssl`."""
     with tempfile.TemporaryDirectory() as folder:
-        made, key = f"{folder}/certificate.pem", f"{folder}/key.pem"
+        certificate_file, key = f"{folder}/certificate.pem", f"{folder}/key.pem"
         command = (
             "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
             " -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1"
             " -addext keyUsage=critical,digitalSignature,keyCertSign"
         )
-        files = ("-out", made, "-keyout", key)
+        files = ("-out", certificate_file, "-keyout", key)
         subprocess.run([*command.split(), *files], check=True, stderr=subprocess.DEVNULL)
-        yield made, key
+        yield certificate_file, key
 
 
 def run(name: str, who: str, base_url: str, **more: str) -> float:
@@ -148,9 +148,9 @@ def report(names: list[str], rounds: int) -> None:
             with serving() as base_url:
                 found[name] = medians(name, clients, times, base_url)
         of = found[name]
-        shown = "".join(f"{of[who]:10,.1f}" if who in of else f"{'':10}" for who in ALL)
+        row = "".join(f"{of[who]:10,.1f}" if who in of else f"{'':10}" for who in ALL)
         ratio = f"{of['ember'] / of['httpx']:6.2f}" if of.get("httpx") else f"{'':6}"
-        print(f"{what:42} {unit:8}{shown} {ratio}  {bar}", flush=True)
+        print(f"{what:42} {unit:8}{row} {ratio}  {bar}", flush=True)
     for who in BOTH:
         if "async" in found and "async-1000" in found:
             growth = found["async-1000"][who] / found["async"][who]

@@ -161,7 +161,7 @@ def dispatch(threads: int) -> float:
     return each * threads / (time.perf_counter() - started)
 
 
-def kept(who: str) -> float:
+def kept_memory(who: str) -> float:
     """Objects known to the garbage collector that a kept result holds, its raw body included."""
     call = _sync(who)
     for _ in range(2000):
@@ -202,7 +202,7 @@ MEASURES: dict[str, Callable[[str], float]] = {
     "memory": memory,
     "memory-100k": lambda who: growth(99_000),
     "memory-names": lambda who: growth_of_names(),
-    "kept": kept,
+    "kept": kept_memory,
     "leaked": leaked,
     "dispatch-1": lambda who: dispatch(1),
     "dispatch-32": lambda who: dispatch(32),

@@ -199,7 +199,7 @@ def failing(folder: Path) -> str:
 
 
 def main() -> None:
-    wanted = {int(text) for text in sys.argv[1:]} or set(range(1, len(CHANGES) + 1))
+    numbers = {int(text) for text in sys.argv[1:]} or set(range(1, len(CHANGES) + 1))
     unnoticed = 0
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -210,7 +210,7 @@ def main() -> None:
         if by := failing(folder):
             raise SystemExit(f"{by} fails without any change")
         for number, change in enumerate(CHANGES, 1):
-            if number in wanted:
+            if number in numbers:
                 by = noticed(change, folder)
                 unnoticed += not by
                 print(f"{number:>2}  {change.what:<48} {by or 'NOT NOTICED'}", flush=True)

@@ -359,18 +359,18 @@ def _installed(name: str) -> bool:
 def table(names: list[str], rounds: int, large: int) -> None:
     """Run the measures and print them."""
 
-    def wanted(name: str) -> bool:
+    def is_selected(name: str) -> bool:
         return not names or name in names
 
     print(f"{'ms unless said otherwise':<58} {'measured':>12}  bar")
-    if wanted("opening"):
+    if is_selected("opening"):
         for count in (5000, large):
             _show(
                 f"opening and closing a cassette of {count:,}",
                 _measure(f"opening({count})", rounds),
                 "2",
             )
-    if wanted("replaying"):
+    if is_selected("replaying"):
         floor = _measure("mock(1000)", rounds)
         _show("a call through MockTransport", floor)
         for count in (10, 5000, large):
@@ -383,7 +383,7 @@ def table(names: list[str], rounds: int, large: int) -> None:
                     found = _measure(f"replaying({name!r}, {count})", 1)
                     found = found - floor if isinstance(found, float) else found
                 _show(f"{name}: a replayed call of {count:,}, above it", found)
-    if wanted("recording"):
+    if is_selected("recording"):
         for name in RECORDERS:
             for count in (200, 1000) if name == "ember" else (200,):
                 if not _installed(name):
@@ -396,9 +396,9 @@ def table(names: list[str], rounds: int, large: int) -> None:
                 bar = "0.15" if name == "ember" else ""
                 _show(f"{name}: a recorded call of {count}, above httpx", found["call"], bar)
                 _show(f"{name}: what its end takes, a call", found["end"])
-    if wanted("memory"):
+    if is_selected("memory"):
         _show(f"ember: MB more after {large:,} replayed", _measure(f"memory({large})", 1), "10")
-    if wanted("one-call"):
+    if is_selected("one-call"):
         _one_call(rounds)
 
 

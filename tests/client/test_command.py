@@ -90,7 +90,7 @@ def test_provider_failure_is_one_line_and_code_1(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["hi", "-m", "gpt-4"], "OPENAI_API_KEY"),
         (["hi", "-m", "no-such-model"], "'no-such-model'"),
@@ -104,13 +104,13 @@ def test_provider_failure_is_one_line_and_code_1(
         (["hi", "-m", "gpt-4", "-p", "api_key=k", "-p", "timeout=-1"], "-1"),
     ],
 )
-def test_mistakes_are_one_line_and_code_2(arguments: list[str], told: str) -> None:
+def test_mistakes_are_one_line_and_code_2(arguments: list[str], message: str) -> None:
     """What a user can get wrong ends with code 2 and one line that names it, no traceback."""
     process = run(arguments)
     assert process.returncode == 2
     assert process.stdout == ""
     assert process.stderr.count("\n") == 1
-    assert told in process.stderr
+    assert message in process.stderr
 
 
 def test_unknown_option_shows_the_usage() -> None:
@@ -180,8 +180,8 @@ def test_reader_that_had_enough(answered: list[str], stream: list[str]) -> None:
     process.stdout.close()
     assert process.stderr is not None
     with process.stderr as stderr:
-        told = stderr.read()
-    assert (process.wait(60), told) == (0, b"")
+        message = stderr.read()
+    assert (process.wait(60), message) == (0, b"")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is full")

@@ -217,7 +217,7 @@ def test_the_first_recording_prints_what_the_readme_shows(pytester: pytest.Pytes
     """The README's test, recorded and replayed by pytest, gives the lines that the README shows."""
     text = README.read_text(encoding="utf-8")
     (block,) = [b for b in python_blocks(README) if "pytest.mark.ember_replay" in b.code]
-    shown = text.partition("```console\n")[2].partition("```")[0].splitlines()
+    lines = text.partition("```console\n")[2].partition("```")[0].splitlines()
     pytester.makepyfile(test_towns=block.code)
     with fault_server() as server:
         server("*", Answer("Paris.", usage=UsageStats(14, 7)))
@@ -230,7 +230,7 @@ def test_the_first_recording_prints_what_the_readme_shows(pytester: pytest.Pytes
             finally:
                 del os.environ["OPENAI_BASE_URL"], os.environ["OPENAI_API_KEY"]
             printed += done.outlines
-    for line in shown:
+    for line in lines:
         expected = re.sub(r"\d+\.\d\ds$", "", line)
         assert line.startswith("$ ") or any(each.startswith(expected) for each in printed), line
 
@@ -262,7 +262,7 @@ def test_a_recording_of_vcrpy_is_taken_over(pytester: pytest.Pytester) -> None:
 )
 def test_first_command_shows_the_product(tmp_path: Path) -> None:
     """Its last step answers, records and replays, and what it prints to read on runs as printed."""
-    shown = subprocess.run(
+    output = subprocess.run(
         [sys.executable, "-m", "ember_testing"],
         env=os.environ | {"TMPDIR": os.fspath(tmp_path)},
         capture_output=True,
@@ -270,9 +270,9 @@ def test_first_command_shows_the_product(tmp_path: Path) -> None:
         timeout=120,
         check=True,
     ).stdout
-    assert "\nthe same answer, " in shown
-    assert "; the network was closed\n" in shown
-    command = shlex.split(shown.partition("to read it:")[2])
+    assert "\nthe same answer, " in output
+    assert "; the network was closed\n" in output
+    command = shlex.split(output.partition("to read it:")[2])
     without_path = os.environ | {"PATH": ""}
     read = subprocess.run(command, env=without_path, capture_output=True, text=True, check=True)
     assert "Name three primary colors." in read.stdout

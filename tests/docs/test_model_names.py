@@ -57,8 +57,8 @@ def shutdown(name: str) -> date | None:
         route = resolve(name)
     except ModelProviderError:
         return None
-    told = _DATE.search((retirement(route.provider, route.model) or "").partition("date ")[2])
-    return date.fromisoformat(told[0]) if told else None
+    match = _DATE.search((retirement(route.provider, route.model) or "").partition("date ")[2])
+    return date.fromisoformat(match[0]) if match else None
 
 
 @pytest.mark.parametrize("path", documents(), ids=lambda path: path.relative_to(ROOT).as_posix())

@@ -240,28 +240,28 @@ def test_images_in_results_on_four_wires(form: str, tmp_path: Path) -> None:
     else:
         content = image_results()[form]
     encoded = base64.b64encode(PNG).decode()
-    told = ["a chart"] if form in ("text and bytes", "anthropic") else []
+    text = ["a chart"] if form in ("text and bytes", "anthropic") else []
     prompt = asked_for(content)
 
     *_, result, image = sent(CHAT, prompt).body["messages"]
     assert (result["role"], image["role"]) == ("tool", "user")
-    assert result["content"] == (told[0] if told else "The result is in the next message.")
+    assert result["content"] == (text[0] if text else "The result is in the next message.")
     (picture,) = image["content"]
     assert picture["type"] == "image_url"
     if form != "pil":
         assert picture["image_url"]["url"] == DATA_URL
 
     output = sent(RESPONSES, prompt).body["input"][-1]["output"]
-    assert [part["type"] for part in output] == [*(["input_text"] if told else []), "input_image"]
+    assert [part["type"] for part in output] == [*(["input_text"] if text else []), "input_image"]
 
     (block,) = sent(CLAUDE, prompt).body["messages"][-1]["content"]
-    assert [part["type"] for part in block["content"]] == [*(["text"] if told else []), "image"]
+    assert [part["type"] for part in block["content"]] == [*(["text"] if text else []), "image"]
     assert block["content"][-1]["source"]["media_type"] == "image/png"
 
     (part,) = sent(GEMINI, prompt).body["contents"][-1]["parts"]
     (inside,) = part["functionResponse"]["parts"]
     assert inside["inlineData"]["mimeType"] == "image/png"
-    if told:
+    if text:
         assert part["functionResponse"]["response"] == {"result": "a chart"}
     response, beside = sent("gemini-2.5-flash", prompt).body["contents"][-1]["parts"]
     assert "parts" not in response["functionResponse"]
@@ -505,11 +505,11 @@ def test_media_in_any_providers_words(model: str, form: str) -> None:
     own, part = FOREIGN[form]
     body = sent(model, [{"role": "user", "content": ["see", part]}]).body
     turn = (body.get("messages") or body.get("contents") or body["input"])[0]
-    told = (turn.get("content") or turn["parts"])[1]
+    second_part = (turn.get("content") or turn["parts"])[1]
     if model == own:
-        assert told == part
+        assert second_part == part
         return
-    shown = json.dumps(told)
-    assert "pdf" in shown or "image" in shown
+    as_json = json.dumps(second_part)
+    assert "pdf" in as_json or "image" in as_json
     words = {CLAUDE: "source", RESPONSES: "input_", CHAT: "url", GEMINI: "ata"}
-    assert words[model] in shown or "file" in shown
+    assert words[model] in as_json or "file" in as_json

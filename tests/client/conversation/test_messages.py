@@ -103,9 +103,9 @@ def test_answer_goes_on_with_another_provider(origin: str, target: str) -> None:
     response = answered(origin)
     (call,) = response.tool_calls
     body = sent(MODELS[target], conversation(response)).body
-    shown = json.dumps(body)
+    as_json = json.dumps(body)
     for foreign in ("hm", "encrypted", "srv_1", "c2ln", "rs_1", "redacted", "annotations"):
-        assert foreign not in shown
+        assert foreign not in as_json
     if target == "openai":
         assert [m["role"] for m in body["messages"]] == ["user", "assistant", "tool", "user"]
         assert body["messages"][1]["content"] == "Let me see."
@@ -249,8 +249,8 @@ def test_refusals_and_requests_for_approval_go_back() -> None:
     message = {"type": "message", "content": [{"type": "refusal", "refusal": "No."}]}
     response = reply("openai-responses/gpt-5.5", {"object": "response", "output": [message]})
     for model in ("claude-opus-5", "gpt-4o"):
-        said = sent(model, [response.message, *prompt[1:]]).body["messages"][0]
-        assert said == {"role": "assistant", "content": "No."}
+        first_message = sent(model, [response.message, *prompt[1:]]).body["messages"][0]
+        assert first_message == {"role": "assistant", "content": "No."}
 
 
 def test_tool_result_in_parts_is_not_json_about_parts() -> None:

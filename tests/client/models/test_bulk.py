@@ -86,8 +86,8 @@ def test_ten_thousand_prompts_on_a_cluster(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr[-2000:]
         assert len(server.received) >= len(PROMPTS)
     assert "Restarting worker" in done.stderr
-    printed, shown = done.stdout.splitlines()
-    result = json.loads(shown)
+    printed, outcome = done.stdout.splitlines()
+    result = json.loads(outcome)
     assert result["prompts"] == PROMPTS
     assert result["own"]
     assert dict(result["failures"]) == dict.fromkeys(REFUSED, "rate_limit")

@@ -117,10 +117,10 @@ def test_binding_shows_no_secret_of_its_address() -> None:
     import pickle
 
     binding = models.instance("gpt-4", base_url="https://me:s3cret@gw.example/v1?key=abcdef")
-    for shown in (repr(binding), pickle.dumps(binding).decode("latin-1")):
-        assert "s3cret" not in shown
-        assert "abcdef" not in shown
-        assert "gw.example/v1" in shown
+    for text in (repr(binding), pickle.dumps(binding).decode("latin-1")):
+        assert "s3cret" not in text
+        assert "abcdef" not in text
+        assert "gw.example/v1" in text
 
 
 # --- names of fields -----------------------------------------------------------------------------
@@ -163,9 +163,9 @@ def test_response_as_dict_is_json() -> None:
     """`as_dict()` is valid JSON, with an unknown price and with tool calls."""
     call = ToolCall("1", "f", {"a": math.inf})
     response = ChatResponse("hi", UsageStats(1, 2), tool_calls=[call], raw={"x": math.nan})
-    made = json.loads(json.dumps(response.as_dict(), allow_nan=False))
-    assert (made["data"], made["usage"]["cost"], made["raw"]) == ("hi", None, {"x": None})
-    assert made["tool_calls"][0]["arguments"] == {"a": None}
+    as_json = json.loads(json.dumps(response.as_dict(), allow_nan=False))
+    assert (as_json["data"], as_json["usage"]["cost"], as_json["raw"]) == ("hi", None, {"x": None})
+    assert as_json["tool_calls"][0]["arguments"] == {"a": None}
 
 
 # --- await and for -------------------------------------------------------------------------------

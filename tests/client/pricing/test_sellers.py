@@ -247,9 +247,11 @@ def test_unreadable_newer_prices(
     if content is not None:
         file.write_text(content)
     monkeypatch.setenv("EMBER_PRICES", str(file))
-    with pytest.raises(ModelProviderError, match=r"EMBER_PRICES: no prices .*genai-prices") as told:
+    with pytest.raises(
+        ModelProviderError, match=r"EMBER_PRICES: no prices .*genai-prices"
+    ) as caught:
         cost("openai", "gpt-4", MILLION)
-    assert told.value.context["variable"] == "EMBER_PRICES"
+    assert caught.value.context["variable"] == "EMBER_PRICES"
 
 
 def test_a_package_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:

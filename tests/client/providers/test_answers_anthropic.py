@@ -23,12 +23,12 @@ def stopped(usage: Any, reason: str = "end_turn") -> Any:
     return {"type": "message_delta", "delta": {"stop_reason": reason}, "usage": usage}
 
 
-def text(said: str) -> Any:
+def text(content: str) -> Any:
     """A piece of text."""
     return {
         "type": "content_block_delta",
         "index": 0,
-        "delta": {"type": "text_delta", "text": said},
+        "delta": {"type": "text_delta", "text": content},
     }
 
 

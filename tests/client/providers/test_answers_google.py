@@ -15,10 +15,10 @@ pytestmark = pytest.mark.filterwarnings("ignore::ember.exceptions.UnknownPriceWa
 
 def candidate(text: str, finish: object = None, **more: Any) -> Any:
     """A chunk of Google's."""
-    made: dict[str, Any] = {"content": {"role": "model", "parts": [{"text": text}]}}
+    chunk: dict[str, Any] = {"content": {"role": "model", "parts": [{"text": text}]}}
     if finish is not None:
-        made["finishReason"] = finish
-    return {"candidates": [made], **more}
+        chunk["finishReason"] = finish
+    return {"candidates": [chunk], **more}
 
 
 def test_google_without_model_and_with_several_ends(played: Player) -> None:

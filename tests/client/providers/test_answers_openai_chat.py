@@ -14,7 +14,7 @@ from tests.corpus import Player
 pytestmark = pytest.mark.filterwarnings("ignore::ember.exceptions.UnknownPriceWarning")
 
 
-def said(text: object, finish: str | None = None, **more: Any) -> Any:
+def text_chunk(text: object, finish: str | None = None, **more: Any) -> Any:
     """A chunk of a chat stream."""
     return {"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": finish}], **more}
 
@@ -34,8 +34,8 @@ def used(prompt: int, completion: int, **more: Any) -> Any:
 def tool(index: int | None = None, **call: Any) -> Any:
     """A tool call's piece."""
     function = {key: call.pop(key) for key in ("name", "arguments") if key in call}
-    made = {**call, "function": function}
-    return made if index is None else {"index": index, **made}
+    delta = {**call, "function": function}
+    return delta if index is None else {"index": index, **delta}
 
 
 def calls(*deltas: Any, finish: str | None = None) -> Any:
@@ -48,7 +48,17 @@ def test_choice_without_delta(played: Player) -> None:
     odd = {"choices": [{"index": 0, "content_filter_offsets": {}, "finish_reason": None}], "id": ""}
     none = {"choices": [{"index": 0, "delta": None, "finish_reason": None}]}
     first = {"choices": [], "model": "", "id": "", "prompt_filter_results": []}
-    got = answer(played, "openai/m", first, said("a"), odd, none, said("b", "stop"), odd, end=DONE)
+    got = answer(
+        played,
+        "openai/m",
+        first,
+        text_chunk("a"),
+        odd,
+        none,
+        text_chunk("b", "stop"),
+        odd,
+        end=DONE,
+    )
     assert (got.text, got.finish_reason) == ("ab", "stop")
 
 
@@ -85,7 +95,7 @@ def test_tool_calls_in_the_chunk_that_ends(played: Player) -> None:
 def test_pieces_of_tool_calls(played: Player, chunks: list[list[Any]]) -> None:
     """However two calls are cut and numbered, they are the same two calls."""
     events = [calls(*deltas) for deltas in chunks]
-    got = answer(played, "openai/m", *events, said("", "tool_calls"), end=DONE)
+    got = answer(played, "openai/m", *events, text_chunk("", "tool_calls"), end=DONE)
     found = [(c.id, c.name, c.arguments) for c in got.tool_calls]
     assert found == [("a", "f", {"x": 1}), ("b", "g", {})]
 
@@ -114,7 +124,7 @@ def test_call_without_arguments(played: Player, function: dict[str, Any]) -> Non
     call = {"id": "c1", "type": "function", "function": function}
     whole = answer(played, "openai/m", chat({"content": None, "tool_calls": [call]}, "tool_calls"))
     chunk = {"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0, **call}]}}]}
-    streamed = answer(played, "openai/m", chunk, said("", "tool_calls"), end=DONE)
+    streamed = answer(played, "openai/m", chunk, text_chunk("", "tool_calls"), end=DONE)
     item = {"type": "function_call", "call_id": "c1", **function}
     response = {"object": "response", "status": "completed", "output": [item]}
     block = {"type": "tool_use", "id": "c1", "name": "f"}
@@ -134,7 +144,9 @@ def test_custom_tool(played: Player) -> None:
     assert [(c.name, c.arguments) for c in got.tool_calls] == [("sql", "SELECT 1")]
     pieces = [{"index": 0, "id": "c", "type": "custom", "custom": {"name": "sql", "input": "SEL"}},
               {"index": 0, "custom": {"input": "ECT 1"}}]  # fmt: skip
-    got = answer(played, "openai/m", *[calls(p) for p in pieces], said("", "tool_calls"), end=DONE)
+    got = answer(
+        played, "openai/m", *[calls(p) for p in pieces], text_chunk("", "tool_calls"), end=DONE
+    )
     assert [(c.name, c.arguments) for c in got.tool_calls] == [("sql", "SELECT 1")]
 
 
@@ -151,18 +163,23 @@ def test_custom_tool(played: Player) -> None:
 def test_content_that_is_no_string(played: Player, content: Any, text: str) -> None:
     """Objects, lists and null as content, whole and streamed, are the text that they hold."""
     assert answer(played, "openai/m", chat({"content": content})).text == text
-    assert answer(played, "openai/m", said(content), said("", "stop"), end=DONE).text == text
+    assert (
+        answer(played, "openai/m", text_chunk(content), text_chunk("", "stop"), end=DONE).text
+        == text
+    )
 
 
 def test_message_beside_delta(played: Player) -> None:
     """Perplexity repeats the whole message beside each delta: the delta counts."""
 
     def chunk(new: str, whole: str) -> Any:
-        made = said(new)
-        made["choices"][0]["message"] = {"role": "assistant", "content": whole}
-        return made
+        new_chunk = text_chunk(new)
+        new_chunk["choices"][0]["message"] = {"role": "assistant", "content": whole}
+        return new_chunk
 
-    got = answer(played, "perplexity/sonar", chunk("a", "a"), chunk("b", "ab"), said("", "stop"))
+    got = answer(
+        played, "perplexity/sonar", chunk("a", "a"), chunk("b", "ab"), text_chunk("", "stop")
+    )
     assert got.text == "ab"
 
 
@@ -177,7 +194,7 @@ def test_server_that_does_not_stream(played: Player) -> None:
 @pytest.mark.parametrize("kind", ["application/json", "text/plain", ""])
 def test_stream_that_was_not_asked_for(played: Player, kind: str) -> None:
     """A plain call that is answered with events, under any content type, is read all the same."""
-    body = "".join(f"data: {json.dumps(e)}\n\n" for e in (said("a"), said("b", "stop")))
+    body = "".join(f"data: {json.dumps(e)}\n\n" for e in (text_chunk("a"), text_chunk("b", "stop")))
     headers = {"content-type": kind} if kind else {}
     assert result(played, "openai/m", body, **headers).text == "ab"
     assert result(played, "openai/m", body, True, **headers).text == "ab"
@@ -202,12 +219,19 @@ def test_several_choices_in_any_order(played: Player) -> None:
 def test_one_choice_twice_in_a_chunk(played: Player) -> None:
     """Two pieces of the same choice in one chunk are both yielded."""
     double = {"choices": [{"delta": {"content": "a"}}, {"delta": {"content": "b"}}]}
-    assert answer(played, "openai/m", double, said("c", "stop"), end=DONE).text == "abc"
+    assert answer(played, "openai/m", double, text_chunk("c", "stop"), end=DONE).text == "abc"
 
 
 def test_finish_before_text_and_twice(played: Player) -> None:
     """Text after a finish reason counts, and a second finish reason changes nothing."""
-    got = answer(played, "openai/m", said("a", "stop"), said("b"), said("", "stop"), said(""))
+    got = answer(
+        played,
+        "openai/m",
+        text_chunk("a", "stop"),
+        text_chunk("b"),
+        text_chunk("", "stop"),
+        text_chunk(""),
+    )
     assert (got.text, got.finish_reason) == ("ab", "stop")
 
 
@@ -215,9 +239,9 @@ def test_finish_before_text_and_twice(played: Player) -> None:
 def test_finish_that_says_nothing(played: Player, word: str | None) -> None:
     """No finish reason, or an empty one, is None; [DONE] still ends the stream."""
     assert answer(played, "openai/m", chat({"content": "a"}, word)).finish_reason is None
-    got = answer(played, "openai/m", said("a", word), end=DONE)
+    got = answer(played, "openai/m", text_chunk("a", word), end=DONE)
     assert (got.text, got.finish_reason) == ("a", None)
-    body = f"data: {json.dumps(said('a', word))}\n\n"
+    body = f"data: {json.dumps(text_chunk('a', word))}\n\n"
     assert result(played, "openai/m", body, True).error_type == "incomplete_stream"
 
 
@@ -249,7 +273,7 @@ def test_refusal_and_reasoning(played: Player) -> None:
         assert (got.text, got.refusal, got.reasoning) == ("", "No.", "hm")
         pieces = [{"choices": [{"index": 0, "delta": {key: p, "refusal": r}}]}
                   for p, r in (("h", "N"), ("m", "o."))]  # fmt: skip
-        got = answer(played, "openai/m", *pieces, said("", "stop"))
+        got = answer(played, "openai/m", *pieces, text_chunk("", "stop"))
         assert (got.refusal, got.reasoning) == ("No.", "hm")
 
 
@@ -270,7 +294,7 @@ def test_refusal_and_reasoning(played: Player) -> None:
 )
 def test_usage_in_odd_places(played: Player, usages: list[Any]) -> None:
     """The last usage that counts anything is the answer's."""
-    events = [{**said("a", "stop"), "usage": usage} for usage in usages[:-1]]
+    events = [{**text_chunk("a", "stop"), "usage": usage} for usage in usages[:-1]]
     got = answer(played, "openai/m", *events, {"choices": [], "usage": usages[-1]}, end=DONE)
     usage = got.usage
     assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (9, 4, 13)
@@ -280,13 +304,15 @@ def test_chunks_after_the_usage(played: Player) -> None:
     """A chunk that follows the usage (moderation) does not take it away."""
     usage = {"choices": [], "usage": used(9, 4)}
     last = {"choices": [], "usage": None, "moderation": {}}
-    got = answer(played, "openai/m", said("a", "stop"), usage, last, end=DONE)
+    got = answer(played, "openai/m", text_chunk("a", "stop"), usage, last, end=DONE)
     assert got.usage.total_tokens == 13
 
 
 def test_usage_of_groq(played: Player) -> None:
     """Usage under x_groq alone is the usage."""
-    got = answer(played, "groq/m", said("a"), said("", "stop", x_groq={"usage": used(9, 4)}))
+    got = answer(
+        played, "groq/m", text_chunk("a"), text_chunk("", "stop", x_groq={"usage": used(9, 4)})
+    )
     assert got.usage.total_tokens == 13
 
 
@@ -350,7 +376,7 @@ def test_reasoning_and_totals(
 def test_error_and_then_zeros(played: Player) -> None:
     """An error followed by a usage of zeros and [DONE] is the error, with the text before it."""
     error = {"error": {"type": "server_error", "message": "x"}}
-    events = [said("so far"), error, {"choices": [], "usage": used(0, 0)}]
+    events = [text_chunk("so far"), error, {"choices": [], "usage": used(0, 0)}]
     body = "".join(f"data: {json.dumps(e)}\n\n" for e in events) + DONE
     got = result(played, "openai/m", body, True)
     assert isinstance(got, ProviderAPIError)

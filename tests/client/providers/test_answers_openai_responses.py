@@ -14,9 +14,9 @@ from tests.corpus import Player
 pytestmark = pytest.mark.filterwarnings("ignore::ember.exceptions.UnknownPriceWarning")
 
 
-def delta(said: str, kind: str = "output_text") -> Any:
+def delta(text: str, kind: str = "output_text") -> Any:
     """A piece of text."""
-    return {"type": f"response.{kind}.delta", "output_index": 0, "delta": said}
+    return {"type": f"response.{kind}.delta", "output_index": 0, "delta": text}
 
 
 def ended(kind: str = "completed", **response: Any) -> Any:
@@ -25,7 +25,7 @@ def ended(kind: str = "completed", **response: Any) -> Any:
     return {"type": f"response.{kind}", "response": whole | response}
 
 
-def spoken(*texts: str) -> Any:
+def output_items(*texts: str) -> Any:
     """Output items with these texts."""
     return [{"type": "message", "content": [{"type": "output_text", "text": t}]} for t in texts]
 
@@ -42,10 +42,10 @@ def test_responses_terminal_event_without_output(played: Player) -> None:
 
 def test_responses_text_that_no_delta_brought(played: Player) -> None:
     """Text that stands in the last event only is yielded too."""
-    got = answer(played, "openai-responses/m", delta("a"), ended(output=spoken("ab", "c")))
+    got = answer(played, "openai-responses/m", delta("a"), ended(output=output_items("ab", "c")))
     assert got.text == "abc"  # and the chunks joined are the same: see ask()
     got = result(played, "openai-responses/m", json.dumps(ended()["response"] | {
-        "output": spoken("x")}), True)  # fmt: skip
+        "output": output_items("x")}), True)  # fmt: skip
     assert got.text == "x"
 
 
@@ -62,7 +62,7 @@ def test_responses_that_only_kept_the_line_open(played: Player) -> None:
 )
 def test_responses_incomplete(played: Player, reason: str, finish: str) -> None:
     """An incomplete response is a whole answer with its reason, plain and streamed."""
-    details = {"incomplete_details": {"reason": reason}, "output": spoken("a")}
+    details = {"incomplete_details": {"reason": reason}, "output": output_items("a")}
     whole = {"object": "response", "status": "incomplete", **details}
     got = answer(played, "openai-responses/m", whole)
     assert (got.text, got.finish_reason) == ("a", finish)
@@ -85,13 +85,13 @@ def test_responses_refusal(played: Player) -> None:
 def test_responses_without_details(played: Player) -> None:
     """Usage without details counts; several messages are one text; output_text is a last resort."""
     got = answer(
-        played, "openai-responses/m", ended(output=spoken("a", "b"), usage=COUNTS)["response"]
+        played, "openai-responses/m", ended(output=output_items("a", "b"), usage=COUNTS)["response"]
     )
     assert (got.text, got.usage.prompt_tokens, got.usage.cached_tokens) == ("ab", 9, 0)
     got = answer(played, "openai-responses/m", ended(output_text="only here")["response"])
     assert got.text == "only here"
     got = answer(
-        played, "openai-responses/m", ended(output=spoken("a"), output_text="a")["response"]
+        played, "openai-responses/m", ended(output=output_items("a"), output_text="a")["response"]
     )
     assert got.text == "a"
 

@@ -267,13 +267,13 @@ def test_rows_that_the_sdks_cannot_read(figures: Callable[[str], None]) -> None:
                 assert isinstance(result, ProviderAPIError)
                 assert result.error_type == "bad_response"
             else:
-                told = plainly_there(row["response_body"])
+                reading = plainly_there(row["response_body"])
                 assert not isinstance(result, EmberError), (row_id, result)
                 calls = len(result.tool_calls)
-                assert (result.text, calls) == (told["text"], told["tool_calls"]), row_id
-                assert result.usage.prompt_tokens == told["prompt"], row_id
-                assert result.usage.completion_tokens == told["completion"], row_id
-                finish = {1: "stop", "STOP": "stop", 2: "length"}[told["reasons"][-1]]
+                assert (result.text, calls) == (reading["text"], reading["tool_calls"]), row_id
+                assert result.usage.prompt_tokens == reading["prompt"], row_id
+                assert result.usage.completion_tokens == reading["completion"], row_id
+                finish = {1: "stop", "STOP": "stop", 2: "length"}[reading["reasons"][-1]]
                 finish = "tool_calls" if calls else finish
                 assert result.finish_reason == finish, row_id
             agree += 1
@@ -308,23 +308,23 @@ def meaning(value: Any) -> Any:
         return value
     kind = value.get("type") if value.get("role") is None else value["role"]
     extra = NAMELESS.get(str(kind), ()) + (("index",) if "function" in value else ())
-    made = {
+    turn = {
         name: meaning(item)
         for name, item in value.items()
         if item is not None and name not in extra and (name, item) not in NOTHING
     }
-    if made.get("role") == "developer":
-        made["role"] = "system"  # one word or the other, by the model
-    if made.get("type") == "message" and "id" not in made:
-        del made["type"]
+    if turn.get("role") == "developer":
+        turn["role"] = "system"  # one word or the other, by the model
+    if turn.get("type") == "message" and "id" not in turn:
+        del turn["type"]
     for call in ("functionCall", "functionResponse"):
-        if call in made:
-            made[call].pop("id", None)  # Google links them by name
-    content = made.get("content")
+        if call in turn:
+            turn[call].pop("id", None)  # Google links them by name
+    content = turn.get("content")
     alone = isinstance(content, list) and len(content) == 1 and isinstance(content[0], dict)
     if alone and content[0].keys() == {"type", "text"}:
-        made["content"] = content[0]["text"]
-    return made
+        turn["content"] = content[0]["text"]
+    return turn
 
 
 def test_recorded_conversations_go_out_as_they_were_recorded(

@@ -57,8 +57,8 @@ def chat(message: Any, finish: str, key: str = "message") -> Any:
 
 def test_refusal_on_chat_is_a_content_filter(played: Player) -> None:
     """A refusal that ends with `stop` is no ordinary answer, whole and streamed."""
-    said = {"content": None, "refusal": "I will not."}
-    for got in both(played, "chat", chat(said, "stop"), chat(said, "stop", "delta")):
+    message = {"content": None, "refusal": "I will not."}
+    for got in both(played, "chat", chat(message, "stop"), chat(message, "stop", "delta")):
         assert (got.finish_reason, got.refusal, got.text) == ("content_filter", "I will not.", "")
 
 
@@ -67,8 +67,8 @@ def called(wire: str, arguments: Any, finish: str) -> tuple[object, Sequence[obj
     if wire == "chat":
         function = {"name": "f", "arguments": arguments}
         call = {"index": 0, "id": "1", "type": "function", "function": function}
-        said = {"content": None, "tool_calls": [call]}
-        return chat(said, finish), [chat(said, finish, "delta")]
+        message = {"content": None, "tool_calls": [call]}
+        return chat(message, finish), [chat(message, finish, "delta")]
     if wire == "responses":
         item = {"type": "function_call", "call_id": "1", "name": "f", "arguments": arguments}
         done = {"object": "response", "status": "completed", "output": [item]}
@@ -192,8 +192,8 @@ def test_streamed_compaction_is_kept(played: Player) -> None:
         {"type": "message_stop"},
     )
     got = read(played, "anthropic", body, stream=True)
-    kept = {"type": "compaction", "content": "SUMMARY", "encrypted_content": "ENC"}
-    assert got.message["content"] == [kept]
+    compaction = {"type": "compaction", "content": "SUMMARY", "encrypted_content": "ENC"}
+    assert got.message["content"] == [compaction]
 
 
 # --- bodies that are none of the wire's ----------------------------------------------------------

@@ -72,7 +72,7 @@ def test_every_recorded_error(played: Player) -> None:
     """Each error of the corpus has its type, its status, its message, and advice on retrying."""
     seen: Counter[str] = Counter()
     for row_id, reference in references().items():
-        if not (told := reference["error"]):
+        if not (expected_error := reference["error"]):
             continue
         row = rows()[row_id]
         error = played.play(row)
@@ -84,14 +84,18 @@ def test_every_recorded_error(played: Player) -> None:
             expected = "authentication"
         expected = BY_ROW.get(row_id, expected)
         assert error.error_type == expected, (row_id, key, error)
-        assert context["status_code"] == told["status"] == row["status"], row_id
-        assert context["in_stream"] is True if told["in_stream"] else "in_stream" not in context
-        told_id = told["request_id"]
+        assert context["status_code"] == expected_error["status"] == row["status"], row_id
+        assert (
+            context["in_stream"] is True
+            if expected_error["in_stream"]
+            else "in_stream" not in context
+        )
+        told_id = expected_error["request_id"]
         assert not told_id or context["request_id"] == told_id, row_id
-        if told["param"] and row["wire"].startswith("openai"):
-            assert context["param"] == told["param"], row_id
-        if told["code"] and row["response_body"].startswith("{"):
-            assert context["provider_code"] == str(told["code"]), row_id
+        if expected_error["param"] and row["wire"].startswith("openai"):
+            assert context["param"] == expected_error["param"], row_id
+        if expected_error["code"] and row["response_body"].startswith("{"):
+            assert context["provider_code"] == str(expected_error["code"]), row_id
         should_retry = row["response_headers"].get("x-should-retry")
         delivered = bool(context.get("partial_text"))
         advised = expected in RETRYABLE and not delivered and should_retry != "false"
@@ -154,9 +158,9 @@ def test_error_of_the_documentation(played: Player, documented: dict[str, Any]) 
 
 def test_the_trap_of_the_echoed_request(played: Player) -> None:
     """A 400 that repeats a request about rate limits, quotas and contexts is invalid_request."""
-    said = "Explain: rate limit, insufficient_quota, maximum context length, content policy, 429"
+    prompt = "Explain: rate limit, insufficient_quota, maximum context length, content policy, 429"
     body = {"error": {"message": "Invalid 'messages[0]'", "type": INVALID, "code": "invalid_value",
-                      "request": {"messages": [said]}}, "input": said}  # fmt: skip
+                      "request": {"messages": [prompt]}}, "input": prompt}  # fmt: skip
     assert failed(played, 400, body).error_type == "invalid_request"
     body = openai("Rate limit is not a parameter of this model: rate_limit_exceeded", INVALID, None)
     assert failed(played, 400, body).error_type == "invalid_request"
@@ -256,8 +260,8 @@ def test_no_key_in_an_error(
 ) -> None:
     """A key that the server repeats is in no message, context, repr or pickle of the error."""
     error = failed(played, status, body, model, stream=stream)
-    for shown in (str(error), repr(error), repr(error.context), repr(error.__dict__)):
-        assert KEY not in shown
+    for text in (str(error), repr(error), repr(error.context), repr(error.__dict__)):
+        assert KEY not in text
     assert KEY.encode() not in pickle.dumps(error)
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
 

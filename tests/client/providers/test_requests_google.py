@@ -40,11 +40,11 @@ def by_sdk(contents: Any = "hi", stream: bool = False, model: str = MODEL, **con
     # Its default is v1, Ember's v1beta: what is in preview is served there only.
     options = genai.types.HttpOptions(httpx_client=http_client, api_version="v1beta")
     client = genai.Client(api_key="sk-of-a-test", http_options=options)
-    made = genai.types.GenerateContentConfig(**config)
+    settings = genai.types.GenerateContentConfig(**config)
     if stream:
-        list(client.models.generate_content_stream(model=model, contents=contents, config=made))
+        list(client.models.generate_content_stream(model=model, contents=contents, config=settings))
     else:
-        client.models.generate_content(model=model, contents=contents, config=made)
+        client.models.generate_content(model=model, contents=contents, config=settings)
     request = requests[0]
     return Sent(str(request.url), dict(request.headers), json.loads(request.content))
 

@@ -37,8 +37,8 @@ def by_sdk(method: str, client: Any = None, **arguments: Any) -> Sent:
 
     http_client = httpx2.Client(transport=httpx2.MockTransport(answer))
     make = client or sdk.OpenAI
-    made = make(api_key="sk-of-a-test", http_client=http_client, max_retries=0)
-    call = made.chat.completions if method == "chat" else made.responses
+    vendor_client = make(api_key="sk-of-a-test", http_client=http_client, max_retries=0)
+    call = vendor_client.chat.completions if method == "chat" else vendor_client.responses
     call.create(**arguments)
     request = requests[0]
     return Sent(str(request.url), dict(request.headers), json.loads(request.content))

@@ -163,7 +163,7 @@ def test_recording_cut_off_at_every_byte(kind: str) -> None:
 
 def chat_events(*contents: str) -> list[str]:
     """The JSON texts of a chat stream that says these pieces."""
-    deltas = [{"choices": [{"index": 0, "delta": {"content": said}}]} for said in contents]
+    deltas = [{"choices": [{"index": 0, "delta": {"content": content}}]} for content in contents]
     end = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
     usage = {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}
     return [json.dumps(event, ensure_ascii=False) for event in (*deltas, end, usage)]
@@ -196,8 +196,8 @@ def test_any_framing_of_the_standard_reads_the_same(
     noises = _cycle(noise or [""])
     out = "\ufeff" if bom else ""
     for data in (*chat_events(*contents), "[DONE]"):
-        if said := next(noises):
-            out += said + next(line_ends)
+        if comment := next(noises):
+            out += comment + next(line_ends)
         out += f"data:{' ' if space else ''}{data}" + next(line_ends)
         # A lone CR and the LF of the next line end would be one line end.
         out += "\n\n"

@@ -169,13 +169,13 @@ def test_failures_are_counted_by_kind() -> None:
 
 def test_one_provider_instance_a_model() -> None:
     """Threads that ask for a new model at the same moment all get the one instance."""
-    made: list[BaseProvider] = []
+    instances: list[BaseProvider] = []
 
     class Slow(BaseProvider):
         def __init__(self, api_key: str | None = None) -> None:
             super().__init__(api_key)
             threading.Event().wait(0.02)
-            made.append(self)
+            instances.append(self)
 
         def complete(self, prompt: str, model: str, **kwargs: object) -> ChatResponse:
             return ChatResponse(prompt, UsageStats(1, 1, cost=0.5))
@@ -190,7 +190,7 @@ def test_one_provider_instance_a_model() -> None:
 
     with ThreadPoolExecutor(32) as pool:
         got = list(pool.map(ask, range(32)))
-    assert len(made) == 2
+    assert len(instances) == 2
     assert len(set(map(id, got))) == 2
 
 

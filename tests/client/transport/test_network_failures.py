@@ -44,15 +44,15 @@ def failure(way: Way, url: str, **params: Any) -> ProviderAPIError:
 
 def check_fit(error: ProviderAPIError | ModelProviderError) -> None:
     """No key is in an error, its pickle or its causes; the cause travels with it."""
-    shown = [str(error), repr(error), repr(error.context), repr(pickle.dumps(error))]
+    texts = [str(error), repr(error), repr(error.context), repr(pickle.dumps(error))]
     cause: BaseException | None = error
     while cause is not None:
-        shown += [str(cause), repr(cause), repr(vars(cause))]
+        texts += [str(cause), repr(cause), repr(vars(cause))]
         request = getattr(cause, "_request", None)
         if request is not None:
-            shown += [repr(request.headers.raw), str(request.url), repr(request.content)]
+            texts += [repr(request.headers.raw), str(request.url), repr(request.content)]
         cause = cause.__cause__ or cause.__context__
-    assert not [text for text in shown if KEY in text]
+    assert not [text for text in texts if KEY in text]
     thawed = pickle.loads(pickle.dumps(error))
     assert str(thawed) == str(error)
     assert thawed.context == error.context

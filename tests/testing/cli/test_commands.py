@@ -99,9 +99,9 @@ def test_list_shows_what_is_damaged_and_left_behind(cassette: Path) -> None:
     """A truncated file and the partial file of a killed recording are listed, with exit code 1."""
     (cassette.parent / "b.sqlite").write_bytes(cassette.read_bytes()[:3000])
     (cassette.parent / "c.sqlite.123-abcd.part").touch()
-    told = found("list", cassette.parent, code=1)
-    assert "damaged" in told["cassettes"][1]["error"]
-    assert told["leftovers"] == [str(cassette.parent / "c.sqlite.123-abcd.part")]
+    listed = found("list", cassette.parent, code=1)
+    assert "damaged" in listed["cassettes"][1]["error"]
+    assert listed["leftovers"] == [str(cassette.parent / "c.sqlite.123-abcd.part")]
 
 
 def test_show_reads_like_a_transcript(cassette: Path) -> None:
@@ -364,10 +364,10 @@ def test_second(): [ask(text) for text in {shared}]
         assert report["partial"] == []
         assert report["totals"]["replayed"] == 3
         arguments = ("prune", folder, "--report", pytester.path / "report.json")
-        told = {Path(each["path"]).name: each for each in found(*arguments, code=1)}
-        assert told["gone.sqlite"]["whole"]
-        assert told["test_own.sqlite"]["recordings"] == [1]
-        assert told["shared.sqlite"]["recordings"] == [2]
+        unused = {Path(each["path"]).name: each for each in found(*arguments, code=1)}
+        assert unused["gone.sqlite"]["whole"]
+        assert unused["test_own.sqlite"]["recordings"] == [1]
+        assert unused["shared.sqlite"]["recordings"] == [2]
         assert (folder / "gone.sqlite").exists()
         assert "would be deleted" in run(*arguments, code=1).stdout
         run(*arguments, "--yes")
@@ -392,17 +392,17 @@ def test_second(): [ask(text) for text in {shared}]
         assert "arguments: " in run(*arguments, code=2).stderr
         suite(body.replace("def test_own", "@pytest.mark.skip\ndef test_own").replace(
             '): ask("first")', '): ask("first"); assert 0'))  # fmt: skip
-        told = {Path(each["path"]).name: each["kept"] for each in found(*arguments)}
-        assert set(told) == {"test_own.sqlite", "shared.sqlite"}
-        assert "test_own did not pass" in told["test_own.sqlite"]
+        reasons = {Path(each["path"]).name: each["kept"] for each in found(*arguments)}
+        assert set(reasons) == {"test_own.sqlite", "shared.sqlite"}
+        assert "test_own did not pass" in reasons["test_own.sqlite"]
         assert len(list(folder.rglob("*.sqlite"))) == 2
 
     def test_a_file_that_is_no_report_is_refused(self, cassette: Path, tmp_path: Path) -> None:
         """Any other file in place of a report deletes nothing."""
         for text in ("{}", "[]", "no JSON"):
             (tmp_path / "r.json").write_text(text)
-            told = run("prune", cassette, "--report", tmp_path / "r.json", "--yes", code=2)
-            assert "is no report of pytest --ember-report" in told.stderr
+            result = run("prune", cassette, "--report", tmp_path / "r.json", "--yes", code=2)
+            assert "is no report of pytest --ember-report" in result.stderr
         assert cassette.exists()
 
 
@@ -422,9 +422,9 @@ class TestDrift:
 
         with serving(answer) as server:
             path = record(tmp_path / "a.sqlite", server.url, "Paris", "Rome")
-            told = found("drift", path, "--budget", "1")
-            assert [call["lines"] for call in told["cassettes"][str(path)]] == [[], []]
-            assert told["spent"] == pytest.approx(0.0012)
+            report = found("drift", path, "--budget", "1")
+            assert [call["lines"] for call in report["cassettes"][str(path)]] == [[], []]
+            assert report["spent"] == pytest.approx(0.0012)
             assert server.received[2].headers["authorization"] == f"Bearer {KEY}"
             assert server.received[2].body == server.received[0].body
 
@@ -448,16 +448,16 @@ class TestDrift:
         with serving(lambda request: answers[-1](request)) as server:
             path = record(tmp_path / "a.sqlite", server.url, "Paris")
             answers.append(now)
-            told = found("drift", path, "--budget", "1", code=1)
-            assert lines in told["cassettes"][str(path)][0]["lines"]
+            report = found("drift", path, "--budget", "1", code=1)
+            assert lines in report["cassettes"][str(path)][0]["lines"]
 
     def test_the_budget_ends_it(self, tmp_path: Path) -> None:
         """Nothing is sent that might not fit; exit code 3 says that not all was compared."""
         with serving(chat) as server:
             path = record(tmp_path / "a.sqlite", server.url, "Paris", "Rome")
             # 40 tokens of input and 20 of output, at 30 and 60 dollars a million, are $0.0024.
-            told = found("drift", path, "--budget", "0.0028", code=3)
-            assert [call["sent"] for call in told["cassettes"][str(path)]] == [True, False]
+            report = found("drift", path, "--budget", "0.0028", code=3)
+            assert [call["sent"] for call in report["cassettes"][str(path)]] == [True, False]
             assert len(server.received) == 3
 
     def test_without_a_key_nothing_is_sent(

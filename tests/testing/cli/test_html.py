@@ -72,8 +72,8 @@ def answer(request: Received) -> Reply:
             headers={"content-type": "text/event-stream"},
             pause=0.03,
         )
-    said = f"You said: {question}" if isinstance(question, str) else "I see."
-    message: dict[str, Any] = {"role": "assistant", "content": said}
+    reply_text = f"You said: {question}" if isinstance(question, str) else "I see."
+    message: dict[str, Any] = {"role": "assistant", "content": reply_text}
     if question == "Weather?":
         function = {"name": "weather", "arguments": '{"town": "Oslo"}'}
         message["tool_calls"] = [{"id": "call_1", "type": "function", "function": function}]
@@ -209,9 +209,9 @@ def test_a_call_reads_as_a_conversation(show: Show, report: Path) -> None:
 def test_hostile_text_stays_text(show: Show, report: Path) -> None:
     """Markup in a recording is shown as it stands, runs nothing and loads nothing."""
     browser = show(report, "#call=2")
-    shown = text_of(browser, "#detail .turn.user pre")
-    assert "</script><script>document.title = 'owned'</script>" in shown
-    assert "&lt;b&gt;" in shown
+    text = text_of(browser, "#detail .turn.user pre")
+    assert "</script><script>document.title = 'owned'</script>" in text
+    assert "&lt;b&gt;" in text
     for summary in browser.find_elements(By.CSS_SELECTOR, "#detail summary"):
         summary.click()
     assert "onerror" in text_of(browser, "#detail")
@@ -231,13 +231,13 @@ def test_a_stream_is_shown_on_a_time_line(show: Show, report: Path) -> None:
     places = [mark.location["x"] for mark in marks]
     assert places == sorted(places)
     assert places[1] > places[0]
-    said = browser.find_element(By.CSS_SELECTOR, ".timeline pre")
-    assert said.get_attribute("textContent") == "One two three"
+    output = browser.find_element(By.CSS_SELECTOR, ".timeline pre")
+    assert output.get_attribute("textContent") == "One two three"
     slider = browser.find_element(By.CSS_SELECTOR, ".timeline input")
     slider.send_keys(Keys.HOME)
-    assert said.get_attribute("textContent") == "One "
+    assert output.get_attribute("textContent") == "One "
     slider.send_keys(Keys.ARROW_RIGHT)
-    assert said.get_attribute("textContent") == "One two "
+    assert output.get_attribute("textContent") == "One two "
     assert slider.get_attribute("aria-valuetext").startswith("Piece 2 of 5: after ")
     browser.find_element(By.CSS_SELECTOR, ".timeline summary").click()
     until(browser, lambda: "three" in text_of(browser, ".timeline table"))
@@ -367,7 +367,7 @@ def test_five_thousand_calls_are_usable(
     target = tmp_path / "large.html"
     started = time.perf_counter()
     target.write_text(page(report.data()), encoding="utf-8")
-    made = time.perf_counter()
+    written_at = time.perf_counter()
     browser = show(target)
     opened = time.perf_counter()
     assert text_of(browser, "#found").startswith("5,002 calls")
@@ -381,10 +381,11 @@ def test_five_thousand_calls_are_usable(
     browser.find_element(By.ID, "after").click()
     assert titles(browser)[0].startswith("Question-98.")
     figures(
-        f"page of 5,000 calls: {target.stat().st_size / 1e6:.1f} MB, made in {made - started:.1f} "
-        f"s, opened in {opened - made:.1f} s, searched in {searched - opened:.1f} s"
+        f"page of 5,000 calls: {target.stat().st_size / 1e6:.1f} MB, made in "
+        f"{written_at - started:.1f} "
+        f"s, opened in {opened - written_at:.1f} s, searched in {searched - opened:.1f} s"
     )
-    assert opened - made < 20
+    assert opened - written_at < 20
     assert searched - opened < 10
 
 
@@ -397,9 +398,9 @@ def test_a_damaged_cassette_is_reported_and_the_others_are_shown(
     target = tmp_path / "report.html"
     result = CliRunner().invoke(main, ["html", str(tmp_path), "-o", str(target), "--json"])
     assert result.exit_code == 1
-    told = json.loads(result.stdout)
-    assert (told["cassettes"], told["calls"]) == (2, 2)
-    assert "broken.sqlite is damaged" in told["errors"][0]
+    report = json.loads(result.stdout)
+    assert (report["cassettes"], report["calls"]) == (2, 2)
+    assert "broken.sqlite is damaged" in report["errors"][0]
     assert target.stat().st_size > 10_000
 
 

@@ -84,13 +84,13 @@ def test_every_file_of_the_corpus(path: Path, tmp_path: Path) -> None:
     serializer = pytest.importorskip("vcr.serializers.yamlserializer")
     requests, responses = persister.load_cassette(str(path), serializer)
     assert count == len(requests)
-    for request, response, (status, body), kept in zip(
+    for request, response, (status, body), recorded in zip(
         requests, responses, answers, vcr.read(path), strict=True
     ):
         raw = as_bytes(response["body"]["string"])
-        assert (kept.method, kept.url) == (request.method, request.uri)
-        assert kept.body == as_bytes(request.body)
-        assert kept.content == raw
+        assert (recorded.method, recorded.url) == (request.method, request.uri)
+        assert recorded.body == as_bytes(request.body)
+        assert recorded.content == raw
         assert (status, body) == (response["status"]["code"], plain(response["headers"], raw))
 
 

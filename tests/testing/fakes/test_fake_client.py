@@ -138,8 +138,10 @@ def test_a_call_in_embers_words(model: str, fake_model: FakeModel) -> None:
     roles = [message.role for message in second.messages]
     assert [role for role in roles if role == "tool"] == ["tool"]
     assert roles[-1] == "user"
-    made = [part for turn in second.messages for part in turn.parts if isinstance(part, ToolCall)]
-    assert [(tool.name, tool.arguments) for tool in made] == [("weather", {"city": "Paris"})]
+    calls_made = [
+        part for turn in second.messages for part in turn.parts if isinstance(part, ToolCall)
+    ]
+    assert [(tool.name, tool.arguments) for tool in calls_made] == [("weather", {"city": "Paris"})]
 
 
 def test_impossible_replies_are_refused(fake_model: FakeModel) -> None:

@@ -143,8 +143,8 @@ def test_the_context_manager_takes_what_the_fixture_takes() -> None:
 
 def test_a_call_without_an_answer_cannot_be_swallowed() -> None:
     """A call that nothing answers says what is set up, and fails even if the code catches all."""
-    told = r"openai/gpt-5.*there is 'claude-\*'"
-    with pytest.raises(UnansweredCall, match=told), fake_model() as fake:
+    message = r"openai/gpt-5.*there is 'claude-\*'"
+    with pytest.raises(UnansweredCall, match=message), fake_model() as fake:
         fake("claude-*", lambda call: "ok")
         with contextlib.suppress(BaseException):
             models("gpt-5", "hi")

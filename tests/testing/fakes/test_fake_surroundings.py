@@ -79,11 +79,11 @@ def test_in_a_test_case_and_reported_once(pytester: pytest.Pytester) -> None:
         text=True,
         check=False,
     )
-    told = plain.stderr
-    assert told.count("ERROR: test_unanswered") == 1, told
-    assert told.count("ERROR: test_swallowed") == 1, told
-    assert told.count("test_unused") >= 1, told
-    assert "Ran 4 tests" in told
+    output = plain.stderr
+    assert output.count("ERROR: test_unanswered") == 1, output
+    assert output.count("ERROR: test_swallowed") == 1, output
+    assert output.count("test_unused") >= 1, output
+    assert "Ran 4 tests" in output
     result = pytester.runpytest("-q", path)
     result.assert_outcomes(passed=1, failed=3)
 
@@ -266,8 +266,8 @@ def test_a_custom_provider_is_faked_by_its_name_only() -> None:
         assert (caught.value.error_type, caught.value.retryable) == ("overloaded", True)
         assert models("echo/loud", "hi").usage.total_tokens == 11
         assert models("echo/quiet", "hi").text == "HI"
-        said = asyncio.run(models.acall("awaited/x", "hi", system="S")).text
-        assert said == "awaited x hi S"
+        text = asyncio.run(models.acall("awaited/x", "hi", system="S")).text
+        assert text == "awaited x hi S"
         assert [call.model for call in fake.calls] == ["loud", "loud", "loud", "x"]
     assert registry.invoke_model("echo/loud", "hi").text == "HI"
 
@@ -292,17 +292,17 @@ def test_an_unanswered_call_explains_an_assertion() -> None:
 def test_a_long_run_keeps_no_call_that_was_reset() -> None:
     """Requests and answers of thousands of examples are gone once the fake has forgotten them."""
 
-    def kept() -> int:
+    def remembered() -> int:
         gc.collect()
         return sum(isinstance(each, (FakeCall, httpx.Request)) for each in gc.get_objects())
 
     with fake_model() as fake:
-        before = kept()
+        before = remembered()
         for _ in range(200):
             fake("gpt-4", "Paris")
             models("gpt-4", "hi")
             fake.reset()
-        assert kept() <= before + 2
+        assert remembered() <= before + 2
 
 
 def test_the_first_call_of_a_run_under_pyfakefs(pytester: pytest.Pytester) -> None:

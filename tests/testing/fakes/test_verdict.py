@@ -102,9 +102,9 @@ def test_a_storm_of_retries_is_a_complaint(fake_model: FakeModel) -> None:
     """Retries without a pause, and more of them than make sense, are complaints."""
     fake_model("gpt-4", *[server_error()] * 12, "Paris")
     naive("Hello")
-    said = str(fake_model.verdict())
-    assert said.count("wait before a retry") == 12
-    assert said.count("11 attempts of one call failed in a row") == 1
+    report = str(fake_model.verdict())
+    assert report.count("wait before a retry") == 12
+    assert report.count("11 attempts of one call failed in a row") == 1
 
 
 def test_a_retry_that_cannot_help(fake_model: FakeModel) -> None:
@@ -120,15 +120,15 @@ def test_half_an_answer_taken_for_a_whole_one(fake_model: FakeModel) -> None:
     """Code that swallows a cut and returns what came is found by what it returns."""
     fake_model("gpt-4", cut(4, answer="Paris is the capital"))
     stream = models.stream("gpt-4", "hi")
-    said = ""
+    text = ""
     try:
         for chunk in stream:
-            said += chunk.text
+            text += chunk.text
     except ProviderAPIError:
         pass
-    assert said
+    assert text
     assert fake_model.verdict().ok  # nobody says what became of it
-    (complaint,) = fake_model.verdict({"answer": said}).complaints
+    (complaint,) = fake_model.verdict({"answer": text}).complaints
     assert "took that for the answer" in complaint
 
 
@@ -162,7 +162,7 @@ def test_no_error_is_asked_again_without_a_pause(fake_model: FakeModel) -> None:
 
 
 @pytest.mark.parametrize(
-    "kept",
+    "as_result",
     [
         lambda pieces: pieces,
         lambda pieces: {"answer": "".join(pieces), "ok": True},
@@ -173,7 +173,7 @@ def test_no_error_is_asked_again_without_a_pause(fake_model: FakeModel) -> None:
     ids=["pieces", "dict", "response", "nested", "object"],
 )
 def test_half_an_answer_is_found_inside_a_result(
-    kept: Callable[[list[str]], object], fake_model: FakeModel
+    as_result: Callable[[list[str]], object], fake_model: FakeModel
 ) -> None:
     """Half an answer is found in pieces, inside of containers and in objects, line ends and all."""
     fake_model("gpt-4", cut(after_chunks=4, answer="Paris\nis 'the' capital"))
@@ -181,7 +181,7 @@ def test_half_an_answer_is_found_inside_a_result(
     with contextlib.suppress(ProviderAPIError), models.stream("gpt-4", "hi") as stream:
         for chunk in stream:
             pieces.append(chunk.text)
-    assert "took that for the answer" in str(fake_model.verdict(kept(pieces)))
+    assert "took that for the answer" in str(fake_model.verdict(as_result(pieces)))
 
 
 @pytest.mark.parametrize("patient", [True, False])
@@ -265,13 +265,13 @@ def test_a_fallback_that_begins_as_the_broken_answer(fake_model: FakeModel) -> N
     """Another model's whole answer is not taken for the half of the first one's; both are."""
     fake_model("gpt-4", cut(4, answer="Paris is the capital"))
     fake_model("claude-*", "Paris is the capital of France.")
-    said = ""
+    text = ""
     with contextlib.suppress(ProviderAPIError), models.stream("gpt-4", "hi") as stream:
         for chunk in stream:
-            said += chunk.text
-    assert said
+            text += chunk.text
+    assert text
     answer = models("claude-3-opus", "hi").text
-    assert answer.startswith(said)
+    assert answer.startswith(text)
     assert fake_model.verdict(answer).ok
     assert fake_model.verdict({"answer": answer, "lines": "one\ntwo"}).ok
-    assert "took that for the answer" in str(fake_model.verdict(said + answer))
+    assert "took that for the answer" in str(fake_model.verdict(text + answer))

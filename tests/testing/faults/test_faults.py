@@ -95,10 +95,10 @@ def test_a_cut_stream_keeps_what_came(model: str, silent: bool, fake_model: Fake
     with pytest.raises(ProviderAPIError) as caught, models.stream(model, "hi") as stream:
         pieces += [chunk.text for chunk in stream]
     assert caught.value.error_type == "incomplete_stream"
-    told = caught.value.context["partial_text"]
-    assert told
-    assert TEXT.startswith(told)
-    assert told != TEXT
+    partial = caught.value.context["partial_text"]
+    assert partial
+    assert TEXT.startswith(partial)
+    assert partial != TEXT
 
 
 @pytest.mark.parametrize("model", MODELS)

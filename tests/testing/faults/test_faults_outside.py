@@ -144,8 +144,8 @@ def ask_openai(url: str, stream: bool = False, seconds: float = LONG) -> str:
         create = client.chat.completions.create
         if stream:
             chunks = create(model="gpt-4", messages=turns, stream=True)
-            said = [c.choices[0].delta.content or "" for c in chunks if c.choices]
-            return "".join(said)
+            pieces = [c.choices[0].delta.content or "" for c in chunks if c.choices]
+            return "".join(pieces)
         return str(create(model="gpt-4", messages=turns).choices[0].message.content)
 
 
@@ -201,8 +201,8 @@ def test_a_vendors_package_sees_its_own_error(vendor: str, fault: Callable[[], A
         with pytest.raises(Exception) as caught:
             ASK[vendor](server.url, seconds=SHORT if fault is timeout else LONG)
     assert type(caught.value).__name__ == name
-    told = getattr(caught.value, "status_code", None) or getattr(caught.value, "code", None)
-    assert status is None or told == status
+    code = getattr(caught.value, "status_code", None) or getattr(caught.value, "code", None)
+    assert status is None or code == status
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the vendors' own packages

@@ -121,13 +121,13 @@ def test_somebody_else_patches_in_between(
 def test_what_is_brought_back_does_nothing(tmp_path: Path) -> None:
     """Replacements that come back after their block answer nothing, and sleep as usual."""
     places = [place for _, (_, places) in BLOCKS.items() for place in places]
-    kept: list[tuple[Any, str, Any]] = []
+    originals: list[tuple[Any, str, Any]] = []
     with ExitStack() as stack:
         for make, _ in BLOCKS.values():
             stack.enter_context(make(tmp_path))
-        kept += [(owner, name, vars(owner)[name]) for owner, name in places]
+        originals += [(owner, name, vars(owner)[name]) for owner, name in places]
     before = [(owner, name, vars(owner).get(name)) for owner, name in places]
-    for owner, name, replaced in kept:
+    for owner, name, replaced in originals:
         setattr(owner, name, replaced)
     try:
         with serving() as server:

@@ -50,12 +50,12 @@ def test_a_connection_beside_the_recorder_is_told_once(path: Path, way: object, 
     """Host, port and the package whose code connects; the recorded call beside it is not."""
     assert callable(way)
     with serving(echo) as server:
-        with pytest.warns(RecordingWarning) as told:
+        with pytest.warns(RecordingWarning) as caught:
             with ember_testing.cassette(path, record="new"):
                 way(server)
                 way(server)
                 httpx.get(server.url)
-    (warning,) = told
+    (warning,) = caught
     assert f"not recorded: connections to 127.0.0.1:{server.port} by {name};" in str(
         warning.message
     )

@@ -107,7 +107,7 @@ def test_a_project_that_installs_the_wheel(tmp_path: Path, unpacked_wheel: Path)
         server("gpt-4", "Paris", "Paris")
         assert "6 passed" in run(server.url, "--ember-record")
         assert len(server.calls) == 2
-    told = run(server.url)
-    assert "6 passed" in told
-    assert "2 replayed, 0 recorded" in told
+    output = run(server.url)
+    assert "6 passed" in output
+    assert "2 replayed, 0 recorded" in output
     assert sorted(path.suffix for path in project.rglob("*.sqlite")) == [".sqlite"] * 2

@@ -18,7 +18,7 @@ from ember_testing.replay.settings import Settings
 Run = Callable[..., pytest.RunResult]
 
 
-def shown(thing: object) -> str:
+def help_of(thing: object) -> str:
     """What `help(thing)` shows, without its bold type."""
     return re.sub(".\b", "", pydoc.render_doc(thing))
 
@@ -59,7 +59,7 @@ def test_an_unknown_mode_is_told_which_there_are(run: Run) -> None:
 
 def test_help_shows_every_public_name() -> None:
     """`help(ember_testing)` shows all that is in `__all__`, though it is loaded when first used."""
-    text = shown(ember_testing)
+    text = help_of(ember_testing)
     for name in ember_testing.__all__:
         assert re.search(rf"^ +(class |{name} = )?{name}\b", text, re.MULTILINE), name
     assert "with ember_testing.fake_model(" in text
@@ -67,7 +67,7 @@ def test_help_shows_every_public_name() -> None:
 
 def test_help_of_the_function_shows_how_to_call_it() -> None:
     """`help(models)` begins with examples of whole, streamed, awaited and bound calls."""
-    text = shown(models).partition("PACKAGE CONTENTS")[0]
+    text = help_of(models).partition("PACKAGE CONTENTS")[0]
     for example in ("models(", "models.stream(", "await models.acall(", "models.instance("):
         assert example in text
 

@@ -195,8 +195,8 @@ def test_three(): ask('x')
 def test_four(): ask('x')
 """
     run(body, "--ember-record").assert_outcomes(xfailed=2, xpassed=1, failed=1)
-    made = [f"test_it/test_{name}.sqlite" for name in ("one", "three", "two")]
-    assert cassettes(pytester) == made
+    expected = [f"test_it/test_{name}.sqlite" for name in ("one", "three", "two")]
+    assert cassettes(pytester) == expected
     run(body, "--deselect", "test_it.py::test_four").assert_outcomes(
         xfailed=2, xpassed=1, deselected=1
     )

@@ -125,7 +125,7 @@ def holds_key(text: str) -> bool:
     return any(piece in text for piece in PIECES)
 
 
-def shown(value: object, depth: int = 4) -> Iterator[str]:
+def printed(value: object, depth: int = 4) -> Iterator[str]:
     """What a reporter prints of a local: its repr, and that of what it is made of."""
     try:
         yield repr(value)
@@ -137,15 +137,15 @@ def shown(value: object, depth: int = 4) -> Iterator[str]:
         return
     if isinstance(value, Mapping):
         for name, item in value.items():
-            yield from shown(name, 0)
-            yield from shown(item, depth - 1)
+            yield from printed(name, 0)
+            yield from printed(item, depth - 1)
     elif isinstance(value, list | tuple | set | frozenset):
         for item in value:
-            yield from shown(item, depth - 1)
+            yield from printed(item, depth - 1)
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         for field in dataclasses.fields(value):
             if field.repr and hasattr(value, field.name):
-                yield from shown(getattr(value, field.name), depth - 1)
+                yield from printed(getattr(value, field.name), depth - 1)
 
 
 def frames(error: BaseException) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -175,7 +175,7 @@ def leaks(error: BaseException) -> list[str]:
     found = [where for where, text in texts.items() if holds_key(text)]
     for where, names in frames(error):
         for name, value in names.items():
-            if any(map(holds_key, shown(value))):
+            if any(map(holds_key, printed(value))):
                 found.append(f"{where}: {name}")
     return found
 

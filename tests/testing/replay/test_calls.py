@@ -206,11 +206,11 @@ class TestStreams:
     def test_a_stream_left_early_is_a_recording(self, path: Path) -> None:
         """A reader that stops after two pieces gets them; one that reads on gets an error."""
 
-        def first(url: str, wanted: int) -> list[bytes]:
+        def first(url: str, count: int) -> list[bytes]:
             found: list[bytes] = []
             for _, piece in self.read(url):
                 found.append(piece)
-                if len(found) == wanted:
+                if len(found) == count:
                     break
             return found
 

@@ -180,15 +180,15 @@ def test_the_nearest_recording_is_the_one_that_differs_least() -> None:
     stored.append((50, chat("What is the capital of France?", temperature=0.7)))
     stored.append((51, chat("Something else", temperature=0.2)))
     stored.append((52, asking({"input": "What is the capital of Spain?"}, "https://a.com/embed")))
-    wanted = chat("What is the capital of Spain?", temperature=0.7)
-    found = nearest(wanted, stored)
+    request = chat("What is the capital of Spain?", temperature=0.7)
+    found = nearest(request, stored)
     assert found is not None
     assert found[0] == 50
-    assert differences(found[1], wanted) == [
+    assert differences(found[1], request) == [
         '! messages[0].content: recorded "What is the capital of France?", '
         'now "What is the capital of Spain?"'
     ]
-    assert nearest(wanted, []) is None
+    assert nearest(request, []) is None
 
 
 def test_only_what_is_compared_is_told() -> None:
@@ -201,9 +201,9 @@ def test_only_what_is_compared_is_told() -> None:
         return request._replace(url=f"https://a.com/{path}", headers=headers)
 
     stored = [(1, asked("b", "1", "x", "red")), (2, asked("a", "2", "y", "blue"))]
-    wanted = asked("a", "1", "x", "red")
-    assert nearest(wanted, stored, rules) == stored[1]
-    assert differences(stored[1][1], wanted, rules=rules) == [
+    new_request = asked("a", "1", "x", "red")
+    assert nearest(new_request, stored, rules) == stored[1]
+    assert differences(stored[1][1], new_request, rules=rules) == [
         '! header:x-team: recorded "blue", now "red"'
     ]
     secure = chat("a")._replace(url="https://a.com/v1")

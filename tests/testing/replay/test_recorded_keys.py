@@ -87,13 +87,15 @@ class TestSecrets:
                 post(server.url, {"q": "harmless"})
             before = path.read_bytes()
             with (
-                pytest.raises(ember_testing.CassetteError, match="would hold a credential") as told,
+                pytest.raises(
+                    ember_testing.CassetteError, match="would hold a credential"
+                ) as caught,
                 ember_testing.cassette(path, record="new"),
             ):
                 post(server.url, {"q": f"my key is {SECRET}"})
                 post(server.url, {"q": 2}, headers={"x-api-key": SECRET})
         assert path.read_bytes() == before
-        assert SECRET not in str(told.value)
+        assert SECRET not in str(caught.value)
 
     def test_a_key_inside_of_base64_is_not_written(
         self, path: Path, monkeypatch: pytest.MonkeyPatch

@@ -132,9 +132,9 @@ def test_a_key_is_found_however_it_is_escaped(spelled: str) -> None:
     body = f'{{"a": "before {spelled} after"}}'.encode()
     assert redaction.holds_secret(body)
     assert redaction.request_body(body) == b'{"a": "before REDACTED after"}'
-    kept = redaction.response_body(body)
-    assert len(kept) == len(body)
-    assert re.fullmatch(rb'\{"a": "before REDACTED\** after"\}', kept)
+    written = redaction.response_body(body)
+    assert len(written) == len(body)
+    assert re.fullmatch(rb'\{"a": "before REDACTED\** after"\}', written)
 
 
 @settings(deadline=None)
@@ -185,9 +185,9 @@ def test_a_key_across_pieces_is_replaced_and_the_pieces_keep_their_lengths(
     whole = before + KEY.encode() + after
     edges = [0, *(cut for cut in cuts if cut < len(whole)), len(whole)]
     pieces = [whole[a:b] for a, b in pairwise(edges)]
-    _, kept = known.response(whole, pieces)
-    assert [len(piece) for piece in kept] == [len(piece) for piece in pieces]
-    assert b"".join(kept) == before + b"REDACTED".ljust(len(KEY), b"*") + after
+    _, written = known.response(whole, pieces)
+    assert [len(piece) for piece in written] == [len(piece) for piece in pieces]
+    assert b"".join(written) == before + b"REDACTED".ljust(len(KEY), b"*") + after
 
 
 def test_fields_named_like_credentials_lose_their_value_and_nothing_else() -> None:

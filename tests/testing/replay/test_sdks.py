@@ -95,8 +95,8 @@ def provider(request: pytest.FixtureRequest) -> str:
 
         def complete(self, prompt: str, model: str, **kwargs: Any) -> ChatResponse:
             """One call."""
-            text, used, made = sdk(kwargs["base_url"], prompt)
-            usage = UsageStats(prompt_tokens=used, completion_tokens=made)
+            text, used, completion = sdk(kwargs["base_url"], prompt)
+            usage = UsageStats(prompt_tokens=used, completion_tokens=completion)
             return ChatResponse(data=text, usage=usage, model=model)
 
         def _get_api_key_from_env(self) -> str:

@@ -303,19 +303,19 @@ def test_the_command_serves_until_it_is_interrupted(path: Path) -> None:
 
     def end(process: subprocess.Popen[str]) -> tuple[int, str]:
         process.send_signal(2)
-        said = process.communicate(timeout=20)
-        return process.returncode, "".join(said)
+        output = process.communicate(timeout=20)
+        return process.returncode, "".join(output)
 
     with serving() as provider:
         process = run("--record", "new")
         assert by_socket(base(process, provider.url), {"q": 1})[0] == 200
-        code, said = end(process)
-        assert (code, "1 recorded" in said) == (0, True), said
+        code, output = end(process)
+        assert (code, "1 recorded" in output) == (0, True), output
         process = run()
         url = base(process, provider.url)
         assert by_socket(url, {"q": 1})[0] == 200
         with suppress(OSError):
             assert by_socket(url, {"q": 2})[0] == 400
-        code, said = end(process)
-        assert (code, "no recording for POST" in said) == (1, True), said
+        code, output = end(process)
+        assert (code, "no recording for POST" in output) == (1, True), output
         assert len(provider.received) == 1

@@ -49,29 +49,29 @@ def examples(strategy: st.SearchStrategy[Any], check: Callable[[FakeModel, Any],
 def play(fake: FakeModel, sent: Sent) -> tuple[ChatResponse | EmberError, str]:
     """What the public function returns or raises, and the text that was streamed before."""
     fake(sent.model, sent)
-    said: list[str] = []
+    pieces: list[str] = []
     try:
         if not sent.stream:
             return models(sent.model, "hi"), ""
         with models.stream(sent.model, "hi") as stream:
             for chunk in stream:
-                said.append(chunk.text)
-        return stream.response, "".join(said)
+                pieces.append(chunk.text)
+        return stream.response, "".join(pieces)
     except EmberError as error:
-        return error, "".join(said)
+        return error, "".join(pieces)
     finally:
         fake.reset()
 
 
 def means_what_it_should(fake: FakeModel, sent: Sent) -> None:
     """The client reads every field of the generated answer."""
-    response, said = play(fake, sent)
+    response, streamed = play(fake, sent)
     means = sent.means
     assert isinstance(response, ChatResponse)
     assert means is not None
     assert means.usage is not None
     assert response.text == means.text
-    assert said == (means.text if sent.stream else "")
+    assert streamed == (means.text if sent.stream else "")
     assert response.finish_reason == means.reason
     assert response.reasoning == means.reasoning
     assert response.refusal == means.refusal
@@ -124,11 +124,11 @@ def test_errors_mean_their_type() -> None:
 
 def survives(fake: FakeModel, sent: Sent) -> None:
     """Damage makes an EmberError at the most, and no text that was given out is lost with it."""
-    result, said = play(fake, sent)
-    if isinstance(result, ProviderAPIError) and said:
-        assert result.context["partial_text"].startswith(said)
+    result, streamed = play(fake, sent)
+    if isinstance(result, ProviderAPIError) and streamed:
+        assert result.context["partial_text"].startswith(streamed)
     elif isinstance(result, ChatResponse) and sent.stream:
-        assert result.text == said
+        assert result.text == streamed
 
 
 def test_damaged_recordings() -> None:
@@ -141,18 +141,18 @@ def test_damaged_streams() -> None:
 
     def check(fake: FakeModel, drawn: tuple[Sent, float]) -> None:
         sent, share = drawn
-        kept = sent.body[: int(len(sent.body) * share)]
-        cut = Sent(sent.wire, sent.model, True, sent.served._replace(pieces=(kept,)))
-        result, said = play(fake, cut)
+        head = sent.body[: int(len(sent.body) * share)]
+        cut = Sent(sent.wire, sent.model, True, sent.served._replace(pieces=(head,)))
+        result, streamed = play(fake, cut)
         assert sent.means is not None
-        assert sent.means.text.startswith(said)
+        assert sent.means.text.startswith(streamed)
         if isinstance(result, ProviderAPIError):
             # Before the first event has come it may be anything.
-            begun = b"\n\n" in kept or b"\r\n\r\n" in kept
+            begun = b"\n\n" in head or b"\r\n\r\n" in head
             assert result.error_type == "incomplete_stream" or not begun
-            assert result.context.get("partial_text", "") == said
+            assert result.context.get("partial_text", "") == streamed
         else:
-            assert said == sent.means.text
+            assert streamed == sent.means.text
 
     examples(st.tuples(strategies.streams(), st.floats(0, 1)), check)
 
@@ -186,8 +186,8 @@ def test_what_callers_pass_arrives(model: str, conversation: Any, params: Any) -
         fake(model, lambda call: call.prompt)
         assert models(model, conversation, **params).text == conversation[-1]["content"]
         (call,) = fake.calls
-        spoken = [turn["content"] for turn in conversation if turn["role"] != "system"]
-        assert [message.text for message in call.messages] == spoken
+        texts = [turn["content"] for turn in conversation if turn["role"] != "system"]
+        assert [message.text for message in call.messages] == texts
         assert json.dumps(call.body)
 
 
@@ -252,7 +252,7 @@ def test_streams_shrink_to_the_first_wire() -> None:
 
 def test_a_strategy_is_made_once_for_a_wire() -> None:
     """Examples of a wire come from one strategy: making one for each took a minute of shrinking."""
-    with mock.patch.object(strategies, "tool_calls", wraps=strategies.tool_calls) as made:
+    with mock.patch.object(strategies, "tool_calls", wraps=strategies.tool_calls) as calls:
 
         @settings(unhurried, max_examples=50)
         @given(strategies.streams(), strategies.answers(wires=strategies.wires()))
@@ -261,7 +261,7 @@ def test_a_strategy_is_made_once_for_a_wire() -> None:
             assert answer.usage
 
         each()
-    assert 0 < made.call_count <= 2 * 4  # two strategies, four wires
+    assert 0 < calls.call_count <= 2 * 4  # two strategies, four wires
 
 
 def test_nothing_is_slow_in_a_fresh_checkout(tmp_path: Path) -> None:
