@@ -17,6 +17,7 @@ from typing import Any, TypeAlias, cast
 __all__ = [
     "NOTHING",
     "Places",
+    "body_of",
     "carries_answer",
     "count",
     "counts",
@@ -67,9 +68,10 @@ def items(value: object) -> Sequence[Any]:
 
 def entries(value: object) -> list[Mapping[str, Any]]:
     """The objects in a JSON array; an object without its array is one."""
-    if isinstance(value, dict):
-        return [cast("Mapping[str, Any]", value)]
-    return [cast("Mapping[str, Any]", item) for item in items(value) if isinstance(item, dict)]
+    if isinstance(value, list):
+        several = cast("list[object]", value)
+        return [cast("Mapping[str, Any]", item) for item in several if isinstance(item, dict)]
+    return [cast("Mapping[str, Any]", value)] if isinstance(value, dict) else []
 
 
 def string(value: object) -> str:
@@ -178,6 +180,23 @@ def parsed(text: str) -> object:
         return loaded(text)
     except ValueError:
         return text
+
+
+def body_of(content: bytes) -> tuple[object, bool]:
+    """A body's JSON, or its text where it is none; and whether it may hold halves of characters.
+
+    Of those there are none in what is returned, but in JSON that stands inside a string of it.
+    """
+    text = content.decode("utf-8", "replace").removeprefix("\ufeff")
+    body: object = None
+    try:
+        body, end = _DECODER.raw_decode(text)
+    except (ValueError, RecursionError):
+        end = -1
+    if end != len(text):
+        body = parsed(text)  # with blanks around it, or wrong in form, or not JSON
+    halves = "\\ud" in text or "\\uD" in text
+    return whole_characters(body) if halves else body, halves
 
 
 def loaded(text: str) -> object:

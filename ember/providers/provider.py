@@ -41,6 +41,7 @@ from ember.providers.call import (
     with_object,
 )
 from ember.providers.json_values import (
+    body_of,
     carries_answer,
     half_at_end,
     items,
@@ -295,9 +296,7 @@ class HTTPProvider(BaseProvider):
             ProviderAPIError: The provider reports an error, or the answer is not of this wire.
         """
         status, headers = reply.status, reply.headers
-        text = text_of(reply.content)
-        halves = may_hold_halves(text)
-        body = whole_characters(parsed(text)) if halves else parsed(text)
+        body, halves = body_of(reply.content)
         if not 200 <= status < 300:
             error = self.error(call, status, headers, body)
         elif isinstance(body, dict):
@@ -307,7 +306,8 @@ class HTTPProvider(BaseProvider):
             if answer is not None and not failed:
                 if halves:  # in the arguments of a tool call, after all
                     answer = whole_characters(answer)
-                return with_object(call, self.response(call, answer, headers, item))
+                response = self.response(call, answer, headers, item)
+                return with_object(call, response) if "response_format" in call.params else response
             if failed:
                 error = with_answer(self.error(call, status, headers, item), answer)
             else:
@@ -325,7 +325,7 @@ class HTTPProvider(BaseProvider):
             if error.error_type == "incomplete_stream" and not error.context["partial_text"]:
                 error = self.bad_response(call, status, headers, body)
         # Some servers repeat the key: no variable of a frame that is left shows what they sent.
-        del reply, text, body
+        del reply, body
         raise error
 
     def response(
