@@ -15,13 +15,26 @@ from hypothesis import settings
 settings.register_profile("long", max_examples=100_000, deadline=None)
 
 
+_SETTINGS = (
+    "BUILD_NUMBER",
+    "CI",
+    "EMBER_MODEL",
+    "EMBER_MODEL_COSTS_JSON",
+    "OLLAMA_HOST",
+    "OPENAI_API_VERSION",
+)
+
+
 @pytest.fixture(autouse=True)
 def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keys, addresses and prices of the developer's machine do not reach the tests."""
+    """Keys, addresses and prices of the developer's machine do not reach the tests.
+
+    Nor does `CI`, with which pytest prints more: tests count lines of its output.
+    """
     for name in list(os.environ):
         if name.endswith(("_API_KEY", "_AUTH_TOKEN", "_BASE_URL")) or name.startswith("EMBER_COST"):
             monkeypatch.delenv(name)
-    for name in ("EMBER_MODEL", "EMBER_MODEL_COSTS_JSON", "OPENAI_API_VERSION", "OLLAMA_HOST"):
+    for name in _SETTINGS:
         monkeypatch.delenv(name, raising=False)
 
 
