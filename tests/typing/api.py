@@ -10,6 +10,9 @@ from typing import Any
 
 from prometheus_client import Counter, Histogram
 
+import ember
+import ember.models as package
+from ember import models as shorter
 from ember.api import models
 from ember.api.exceptions import (
     EmberError,
@@ -27,6 +30,15 @@ from ember.api.models import (
 )
 from ember.api.models.providers import BaseProvider, register_provider
 from ember.api.models.schemas import ChatResponse, Chunk, FinishReason, ToolCall, UsageStats
+
+
+def the_same_function() -> str:
+    response: ChatResponse = shorter("gpt-4", "Hi", temperature=0.2, top_k=3)
+    cost: float = response.usage["cost"]
+    tokens: int = response.usage["total_tokens"]
+    message: dict[str, Any] = response.message
+    registry = package.ModelRegistry()
+    return f"{cost} {tokens} {message} {registry.total().cost_usd} {ember.__version__}"
 
 
 def one_call() -> str:

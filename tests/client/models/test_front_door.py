@@ -322,6 +322,11 @@ PLANTED = {
     'UsageStats(prompt_tokens="many")': "arg-type",
     "ModelRegistry().get_usage_summary('gpt-4').cost_usd": "union-attr",
     'register_provider("mine", str)': "arg-type",
+    'models("gpt-4", "Hi", temperature="hot")': "arg-type",
+    'models.instance("gpt-4", max_tokens="many")': "arg-type",
+    'models("gpt-4", "Hi").choices': "attr-defined",
+    'models("gpt-4", "Hi").usage["cost"].upper()': "attr-defined",
+    'models("gpt-4", "Hi").message.upper()': "attr-defined",
 }
 
 
