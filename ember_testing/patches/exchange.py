@@ -44,7 +44,8 @@ class Exchange:
         reason: The words behind the status.
         headers_after: Seconds until the head came.
         chunks: Seconds until each piece of the body came, and its bytes.
-        outcome: `complete`, `closed`, `cut`, `failed` or `cancelled`; "" until it is over.
+        outcome: `complete`, `closed`, `cut`, `failed` or `cancelled`; `unsent` where nothing has
+            reached the network, and nothing is kept; "" until it is over.
         error: What broke it.
         elapsed: Seconds until it was over.
     """
@@ -78,8 +79,8 @@ class Exchange:
         """The call is over; the first of several ends counts.
 
         Args:
-            outcome: `complete`, `closed`, `cut` or `failed`; closed before the response's head is
-                `cancelled`.
+            outcome: `complete`, `closed`, `cut`, `failed` or `unsent`; closed before the response's
+                head is `cancelled`.
             error: What broke it, by httpx's names.
         """
         if self.outcome:

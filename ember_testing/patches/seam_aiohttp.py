@@ -74,8 +74,10 @@ class Seam:
     def _failed(self, exchange: Exchange, error: BaseException) -> None:
         if isinstance(error, asyncio.TimeoutError):
             exchange.finish("failed", Broken("ConnectTimeout", str(error)))
-        elif isinstance(error, Exception):
+        elif isinstance(error, (OSError, self._library.ClientError)):
             exchange.finish("failed", Broken("ConnectError", str(error)))
+        elif isinstance(error, Exception):  # the client's own: its session, or its loop, is closed
+            exchange.finish("unsent")
         else:  # cancelled
             exchange.finish("closed")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import heapq
 import json
+import re
 import shlex
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -86,6 +87,9 @@ def explain(
             lines.append(f"nearest: recording {found[0]}, which differs in")
             told = differences(found[1], request, rules=rules)
             lines += [f"  {line}" for line in told]
+            if varying := random_leaves(found[1], request, rules):
+                paths = [f"query.{name[1:]}" if name[0] == "?" else name for name in varying]
+                lines.append(f"it looks random on both sides: ignore={paths!r} leaves it out")
     lines.append(f"to record it: {command}")
     return "\n".join(lines)
 
@@ -235,6 +239,37 @@ def differences(
     if len(lines) > limit:
         lines[limit:] = [f"  and {len(lines) - limit} more"]
     return lines
+
+
+_RANDOM = re.compile(
+    r"(?i)[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}"  # a UUID
+    r"|(?<![a-z0-9])(?=[a-z_-]*[0-9])(?=[0-9_-]*[a-z])[a-z0-9_-]{16,}(?![a-z0-9])"
+)
+
+
+def random_leaves(recorded: Request, request: Request, rules: Rules = DEFAULT_RULES) -> list[str]:
+    """Where two requests differ, if each difference looks random on both sides; else nothing.
+
+    Args:
+        recorded: One request.
+        request: The other one.
+        rules: What is compared.
+    """
+    old, new = leaves(recorded, rules), leaves(request, rules)
+    differing = [
+        name for name in {**old, **new} if old.get(name, _ABSENT) != new.get(name, _ABSENT)
+    ]
+
+    def rest(value: Any) -> str | None:
+        """What an id says beside what looks random in it; None where it is no such id."""
+        text = value if isinstance(value, str) and len(value.split()) == 1 else ""
+        return _RANDOM.sub("*", text) if _RANDOM.search(text) else None
+
+    alike = all(
+        rest(old.get(name)) is not None and rest(old.get(name)) == rest(new.get(name))
+        for name in differing
+    )
+    return differing if alike else []
 
 
 def _short(value: Any) -> str:

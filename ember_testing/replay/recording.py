@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ember_testing.replay.prices import noted
 from ember_testing.wires.body import as_bytes, as_text, decoded, headers_to_json
-from ember_testing.wires.exchange import COLUMNS
+from ember_testing.wires.events import ends_stream
+from ember_testing.wires.exchange import COLUMNS, Read, read_row
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from ember_testing.cassettes.file import CassetteFile
     from ember_testing.patches.exchange import Exchange
@@ -35,7 +37,9 @@ def row_of(
         All columns but `key`, `n`, `rules` and `test`; seconds and bytes of each piece.
     """
     headers, chunks, body = _response(exchange, redaction)
-    error = exchange.error
+    error, outcome = exchange.error, exchange.outcome
+    if outcome == "closed" and ends_stream(body):
+        outcome = "complete"  # its reader left after the wire's last event, and missed nothing
     row: dict[str, Any] = {
         "method": request.method,
         "url": request.url,
@@ -46,7 +50,7 @@ def row_of(
         "reason": exchange.reason or None,
         "response_headers": headers_to_json(headers) if headers else None,
         "response_body": as_text(body) if exchange.status is not None else None,
-        "outcome": exchange.outcome,
+        "outcome": outcome,
         "error_type": error.error if error else None,
         "error_message": redaction.text(error.message) if error else None,
         "headers_after": exchange.headers_after,
@@ -107,3 +111,9 @@ def first_leak(file: CassetteFile, numbers: Sequence[int], redaction: Redaction)
                 "keep it out of the prompt"
             )
     return None
+
+
+def read_with_charges(row: Mapping[str, Any]) -> Read:
+    """What a row says, and what was charged for it."""
+    with noted() as charges:
+        return read_row(row)._replace(charges=charges)

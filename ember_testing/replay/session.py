@@ -26,14 +26,13 @@ from ember_testing.replay.comparison import Comparison
 from ember_testing.replay.lookup import Lookup
 from ember_testing.replay.miss import explain, record_command
 from ember_testing.replay.playing import response_of
-from ember_testing.replay.prices import Pins, noted, pins_of
-from ember_testing.replay.recording import first_leak, row_of
+from ember_testing.replay.prices import Pins, pins_of
+from ember_testing.replay.recording import first_leak, read_with_charges, row_of
 from ember_testing.replay.secrets import REDACTED
 from ember_testing.replay.settings import Record, Settings
 from ember_testing.replay.shared_counts import SharedCounts
 from ember_testing.replay.tally import Tally
 from ember_testing.wires.body import as_bytes
-from ember_testing.wires.exchange import Read, read_row
 from ember_testing.wires.response import Request, Response
 
 if TYPE_CHECKING:
@@ -321,11 +320,13 @@ class Session:
             if exchange not in self._exchanges:
                 return  # the session is over
             self._exchanges.discard(exchange)
-            if (exchange.status or 0) >= 400 and not self.settings.record_errors:
+            refused = (exchange.status or 0) >= 400 and not self.settings.record_errors
+            if refused:
                 self.note(
                     f"not kept: status {exchange.status} for {request.method} {request.url}; mark "
                     "the test ember_replay(record_errors=True) to record errors"
                 )
+            if refused or exchange.outcome == "unsent":
                 self._release(key, n)
                 self._settle(reservation, 0.0)
                 return
@@ -375,7 +376,7 @@ class Session:
             return
         self._unread = array("q")
         rows = file.rows(unread)
-        found = [(row["id"], _read_with_charges(row)) for row in rows]
+        found = [(row["id"], read_with_charges(row)) for row in rows]
         try:
             file.describe(found)
         except CassetteError as error:
@@ -592,8 +593,3 @@ class Session:
                 )
             )
         )
-
-
-def _read_with_charges(row: Mapping[str, Any]) -> Read:
-    with noted() as charges:
-        return read_row(row)._replace(charges=charges)

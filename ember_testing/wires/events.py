@@ -7,7 +7,12 @@ from typing import Any, cast
 
 from ember.models.schemas import ToolCall
 
-__all__ = ["arguments_object", "dumps", "event"]
+__all__ = ["arguments_object", "dumps", "ends_stream", "event"]
+
+_LONGEST_END = 4 * 2**20  # bytes; the Responses API repeats the whole answer in its last event
+_LAST_EVENTS = frozenset(
+    {"message_stop", "response.completed", "response.incomplete", "response.failed"}
+)
 
 
 def dumps(value: object) -> bytes:
@@ -43,3 +48,22 @@ def event(data: dict[str, Any], name: str | None = None, end: bytes = b"\n\n") -
     """
     head = f"event: {name}\n".encode() if name else b""
     return head + b"data: " + dumps(data) + end
+
+
+def ends_stream(body: bytes) -> bool:
+    """Whether the last event of a stream is the one that a provider ends it with."""
+    last = body[-_LONGEST_END:].rstrip().replace(b"\r", b"\n").rpartition(b"\n")[2]
+    data = last.removeprefix(b"data:").strip()
+    if data == b"[DONE]":
+        return True
+    try:
+        event: object = json.loads(data)
+    except ValueError:  # no event, or a part of one
+        return False
+    if not isinstance(event, dict):
+        return False
+    said = cast("dict[str, Any]", event)
+    if said.get("type") in _LAST_EVENTS or said.get("done") is True:
+        return True
+    candidates: list[Any] = said.get("candidates") or []
+    return any("finishReason" in each for each in candidates)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import importlib
 import json
@@ -398,3 +399,51 @@ def test_a_librarys_methods_are_its_own_afterwards(name: str, path: Path) -> Non
     with ember_testing.cassette(path):
         assert any(dict(vars(o)) != old for o, old in zip(owners, before, strict=True))
     assert all(dict(vars(o)) == old for o, old in zip(owners, before, strict=True))
+
+
+ENDS = {
+    "openai": b"data: [DONE]\n\n",
+    "anthropic": b'event: message_stop\ndata: {"type": "message_stop"}\n\n',
+    "responses": b'data: {"type":"response.completed","response":{"output":[]}}\r\n\r\n',
+    "google": b'data: {"candidates": [{"finishReason": "STOP"}]}\r\n\r\n',
+    "ollama": b'{"message": {"content": ""}, "done": true}\n',
+}
+
+
+@pytest.mark.parametrize("wire", ENDS)
+def test_a_reader_who_leaves_after_the_last_event_missed_nothing(wire: str, path: Path) -> None:
+    """What is recorded so is complete, and replays to a client that reads on."""
+    library = LIBRARIES["httpx"]()
+    pieces = [b'data: {"a": 1}\n\n', ENDS[wire], b"\n"]
+    with serving(lambda _: Reply(pieces=pieces, pause=0.05)) as server:
+        with ember_testing.cassette(path, record="new") as cassette:
+            stream = library.pieces(server.url)
+            assert list(islice(stream, 2)) == pieces[:2]
+            stream.close()  # type: ignore[attr-defined]  # a generator
+            assert cassette.recorded[0].outcome == "complete"
+    with ember_testing.cassette(path):
+        assert list(library.pieces(GONE)) == pieces[:2]
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # a connection whose loop is gone
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("name", ["httpx", "httpx2"])
+def test_what_never_reached_the_network_is_no_recording(name: str, path: Path) -> None:
+    """A client that is used in a second event loop fails there; its retry is what is recorded."""
+    library: Any = pytest.importorskip(name)
+    clients = [library.AsyncClient()]  # as an application caches one
+
+    async def ask(url: str) -> Any:
+        return await clients[0].post(url, json={"q": 1})
+
+    with serving() as server, ember_testing.cassette(path, record="new") as cassette:
+        assert asyncio.run(ask(server.url)).status_code == 200
+        with pytest.raises(RuntimeError, match="Event loop is closed"):
+            asyncio.run(ask(server.url))
+        assert LIBRARIES[name]().post(server.url, {"q": 1}).status == 200
+        assert [call.outcome for call in cassette.recorded] == ["complete", "complete"]
+    clients.clear()
+    gc.collect()
+    with ember_testing.cassette(path):
+        for _ in range(2):
+            assert LIBRARIES[name]().post(GONE, {"q": 1}).json() == {"echo": {"q": 1}}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import uuid
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ember_testing.replay.miss import differences, nearest
+from ember_testing.replay.miss import differences, nearest, random_leaves
 from ember_testing.replay.request import Request, key
 from ember_testing.replay.settings import Rules
 
@@ -227,3 +228,28 @@ def test_differences_are_told_by_leaf_and_kept_short() -> None:
     many = differences(asking({f"k{i}": i for i in range(30)}), asking([]))
     assert many[0] == "- k0: 0  (only in the recording)"
     assert many[8:] == ["  and 23 more"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ({"prompt_cache_key": uuid.UUID(int=1)}, {"prompt_cache_key": uuid.UUID(int=2)}, True),
+        ({"id": "run_3f9a1c77b2d84e10"}, {"id": "run_90bb2ac1d7e3f455"}, True),
+        ({"user": {"ids": [uuid.UUID(int=1)]}}, {"user": {"ids": [uuid.UUID(int=2)]}}, True),
+        ({"id": uuid.UUID(int=1), "top": 1}, {"id": uuid.UUID(int=2), "top": 2}, False),
+        ({"id": uuid.UUID(int=1)}, {}, False),
+        ({"model": "gpt-4"}, {"model": "gpt-5"}, False),
+        ({"text": f"job {uuid.UUID(int=1)}"}, {"text": f"job {uuid.UUID(int=2)}"}, False),
+    ],
+)  # fmt: skip
+def test_ids_that_look_random_are_named(old: Any, new: Any, expected: bool) -> None:
+    """Only where all that differs is a random id on both sides; never a prompt."""
+    bodies = [json.loads(json.dumps(each, default=str)) for each in (old, new)]
+    found = random_leaves(chat("hi", **bodies[0]), chat("hi", **bodies[1]))
+    assert bool(found) == expected
+
+
+def test_a_random_query_parameter_is_named() -> None:
+    """As `ignore=` takes it."""
+    old, new = (asking({}, f"{URL}?rid={uuid.UUID(int=n)}") for n in (1, 2))
+    assert random_leaves(old, new) == ["?rid"]
