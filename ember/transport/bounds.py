@@ -68,37 +68,27 @@ class Deadline:
     Args:
         read: Seconds for each piece of the answer, the head being the first, or None.
         total: Seconds for the whole answer, or for the first event of a streamed one, or None.
+
+    Attributes:
+        read: The same, infinite without a bound.
+        end: When the time for the whole of the call is over.
+        next: When the wait for the next piece is over; None if it has not begun.
     """
 
-    __slots__ = ("_read", "end", "next")
+    __slots__ = ("end", "next", "read")
 
     def __init__(self, read: float | None = None, total: float | None = None) -> None:
-        self._read = math.inf if read is None else read
-        # For the whole of the call.
+        self.read = math.inf if read is None else read
         self.end = math.inf if total is None else time.monotonic() + total
-        # For what the server is to send next.
-        self.next = self.end
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether the time for the whole call is over."""
-        return time.monotonic() >= self.end
-
-    def expect_piece(self) -> None:
-        """Wait for the next piece of an answer from now on."""
-        self.next = min(time.monotonic() + self._read, self.end)
+        self.next: float | None = None
 
     def expect_first_event(self) -> None:
         """Wait for the first event of a stream that says anything: `total` bounds it, if given."""
-        if self.end == math.inf:
-            self.expect_piece()
-        else:
-            self.next = self.end
+        self.next = None if self.end == math.inf else self.end
 
     def expect_event(self) -> None:
-        """Wait for the next such event from now on; how many follow is not bounded."""
-        self.end = math.inf
-        self.expect_piece()
+        """Wait for the next such event; how many follow is not bounded."""
+        self.end, self.next = math.inf, None
 
 
 class BodyTooLong(httpx.TransportError):
@@ -119,7 +109,10 @@ class ContentDecoder:
     """
 
     def __init__(self, headers: Mapping[str, str]) -> None:
-        self._most = self._left = _number("EMBER_MAX_BODY_BYTES", _MAX_BODY_BYTES)
+        self._most: float = _MAX_BODY_BYTES
+        if "EMBER_MAX_BODY_BYTES" in os.environ:
+            self._most = _number("EMBER_MAX_BODY_BYTES", _MAX_BODY_BYTES)
+        self._length = 0
         self._inflater = None
         self._header = b""  # of a zlib stream, which some servers leave out
         self._encoding = encoding = headers.get("content-encoding", "").strip().lower()
@@ -137,7 +130,9 @@ class ContentDecoder:
         """
         if self._inflater is None:
             if self._encoding != "deflate":
-                self._count(data)
+                self._length += len(data)
+                if self._length > self._most:
+                    raise self._too_long()
                 return (data,)
             data = self._header = self._header + data
             if len(data) < 2:
@@ -150,14 +145,14 @@ class ContentDecoder:
                 piece = self._inflater.decompress(data, _PIECE_BYTES)
             except zlib.error as error:
                 raise httpx.DecodingError(str(error)) from error
-            self._count(piece)
+            self._length += len(piece)
+            if self._length > self._most:
+                raise self._too_long()
             if piece:
                 pieces.append(piece)
             data = self._inflater.unconsumed_tail
             if not data and len(piece) < _PIECE_BYTES:
                 return pieces
 
-    def _count(self, piece: bytes) -> None:
-        self._left -= len(piece)
-        if self._left < 0:
-            raise BodyTooLong(f"EMBER_MAX_BODY_BYTES allows {self._most:.0f} bytes, decoded")
+    def _too_long(self) -> BodyTooLong:
+        return BodyTooLong(f"EMBER_MAX_BODY_BYTES allows {self._most:.0f} bytes, decoded")

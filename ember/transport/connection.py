@@ -53,10 +53,14 @@ class _Waits:
         return _seconds(end, None, httpcore.ConnectTimeout)
 
     def to_write(self, timeout: float | None) -> float | None:
+        self.deadline.next = None
         return _seconds(self.deadline.end, timeout, httpcore.WriteTimeout)
 
     def to_read(self, timeout: float | None) -> float | None:
-        return _seconds(self.deadline.next, timeout, httpcore.ReadTimeout)
+        deadline = self.deadline
+        if deadline.next is None:
+            deadline.next = min(time.monotonic() + deadline.read, deadline.end)
+        return _seconds(deadline.next, timeout, httpcore.ReadTimeout)
 
 
 def _seconds(
@@ -150,14 +154,9 @@ class _Stream(httpcore.NetworkStream):
         return self._stream.read(max_bytes, self._waits.to_read(timeout))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        if not buffer:
-            return
-        try:
-            for start in range(0, len(buffer), _SLICE_BYTES):
-                piece = buffer[start : start + _SLICE_BYTES]
-                self._stream.write(piece, self._waits.to_write(timeout))
-        finally:  # httpcore reads on after an error: the server may have answered already
-            self._waits.deadline.expect_piece()
+        for start in range(0, len(buffer), _SLICE_BYTES):
+            piece = buffer[start : start + _SLICE_BYTES]
+            self._stream.write(piece, self._waits.to_write(timeout))
 
     def start_tls(
         self,
@@ -262,12 +261,8 @@ class _AsyncStream(httpcore.AsyncNetworkStream):
         return await self._stream.read(max_bytes, self._waits.to_read(timeout))
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        if not buffer:
-            return
-        try:
+        if buffer:
             await self._stream.write(buffer, self._waits.to_write(timeout))
-        finally:
-            self._waits.deadline.expect_piece()
 
     async def start_tls(
         self,

@@ -87,10 +87,6 @@ def _route(request: Any) -> tuple[object, Deadline]:  # Any: httpcore does not t
     return to, extensions["ember_deadline"]
 
 
-def _is_usable(connection: Connection | AsyncConnection) -> bool:
-    return connection.is_available() and not connection.has_expired()
-
-
 def _was_closed_idle(
     error: Exception, connection: Connection | AsyncConnection, sent: float
 ) -> bool:
@@ -116,7 +112,7 @@ class Pool:
         """Send a request on an idle connection, or on a new one."""
         to, deadline = _route(request)
         while (connection := self.idle.pop(to)) is not None:
-            if not _is_usable(connection):
+            if not connection.is_available() or connection.has_expired():
                 connection.close()
                 continue
             sent = time.monotonic()
@@ -187,7 +183,7 @@ class AsyncPool:
         """Send a request on an idle connection, or on a new one."""
         to, deadline = _route(request)
         while (connection := self.idle.pop(to)) is not None:
-            if not _is_usable(connection):
+            if not connection.is_available() or connection.has_expired():
                 await _aclose(connection)
                 continue
             sent = time.monotonic()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import ssl
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from types import TracebackType
@@ -82,14 +83,19 @@ def send(request: Request) -> Reply:
     deadline = Deadline(request.timeout.read, request.timeout.total)
     with _Mapped(request, deadline):
         response = client().exchange(_httpx_request(request, deadline))
+        pieces: list[bytes] = []
         try:
             headers = _headers(response)
-            whole = _WholeBody(headers, deadline)
+            decoder = ContentDecoder(headers)
+            deadline.next = None
             for piece in cast("httpx.SyncByteStream", response.stream):
-                whole.add(piece)
+                if decoded := decoder.feed(piece):
+                    pieces += decoded
+                    deadline.next = None
+                _check(deadline)
         finally:
             response.close()
-        return Reply(response.status_code, headers, b"".join(whole.pieces))
+        return Reply(response.status_code, headers, b"".join(pieces))
 
 
 async def asend(request: Request) -> Reply:
@@ -97,34 +103,28 @@ async def asend(request: Request) -> Reply:
     deadline = Deadline(request.timeout.read, request.timeout.total)
     with _Mapped(request, deadline):
         response = await (await async_client()).exchange(_httpx_request(request, deadline))
+        pieces: list[bytes] = []
         try:
             headers = _headers(response)
-            whole = _WholeBody(headers, deadline)
+            decoder = ContentDecoder(headers)
+            deadline.next = None
             # Kept until the connection is closed: let go before, it would be closed by the event
             # loop, at a time of its own.
             arriving = aiter(cast("httpx.AsyncByteStream", response.stream))
             async for piece in arriving:
-                whole.add(piece)
+                if decoded := decoder.feed(piece):
+                    pieces += decoded
+                    deadline.next = None
+                _check(deadline)
         finally:
             await response.aclose()
-        return Reply(response.status_code, headers, b"".join(whole.pieces))
+        return Reply(response.status_code, headers, b"".join(pieces))
 
 
-class _WholeBody:
-    """A body that is read to its end, each piece of it in time."""
-
-    def __init__(self, headers: Mapping[str, str], deadline: Deadline) -> None:
-        self.pieces: list[bytes] = []
-        self._decoder = ContentDecoder(headers)
-        self._deadline = deadline
-        deadline.expect_piece()
-
-    def add(self, piece: bytes) -> None:
-        if decoded := self._decoder.feed(piece):
-            self.pieces += decoded
-            self._deadline.expect_piece()
-        if self._deadline.has_ended:  # a transport in place of httpx's knows no deadline
-            raise httpx.ReadTimeout("timed out")
+def _check(deadline: Deadline) -> None:
+    """End a body that comes from a transport in place of httpx's, which knows no deadline."""
+    if time.monotonic() > deadline.end:
+        raise httpx.ReadTimeout("timed out")
 
 
 def open(request: Request) -> Body:
@@ -341,7 +341,7 @@ class _Mapped:
         if isinstance(error, (httpx.InvalidURL, *_SETUP_ERRORS, UnicodeError)):
             raise _setup_error(error, self._request) from _without_frames(error)
         if isinstance(error, httpx.HTTPError):
-            late = self._deadline.has_ended
+            late = time.monotonic() >= self._deadline.end
             api_error = _api_error(error, self._request, self._streamed, late)
             raise api_error from _without_frames(error)
 
