@@ -146,17 +146,48 @@ def _resolve(host: str, port: int, seconds: float | None) -> list[str]:
 
 
 class _Stream(httpcore.NetworkStream):
-    def __init__(self, stream: httpcore.NetworkStream, waits: _Waits) -> None:
+    """A socket, read and written without the layers that httpcore's own stream goes through.
+
+    Args:
+        stream: httpcore's own, which does the rest.
+        waits: Of its connection.
+        is_plain: Whether what the socket carries is what is read and written: not with TLS in TLS.
+    """
+
+    def __init__(
+        self, stream: httpcore.NetworkStream, waits: _Waits, is_plain: bool = True
+    ) -> None:
         self._stream = stream
         self._waits = waits
+        self._socket: socket.socket | None = stream.get_extra_info("socket") if is_plain else None
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._stream.read(max_bytes, self._waits.to_read(timeout))
+        seconds = self._waits.to_read(timeout)
+        if self._socket is None:
+            return self._stream.read(max_bytes, seconds)
+        try:
+            self._socket.settimeout(seconds)
+            return self._socket.recv(max_bytes)
+        except TimeoutError as error:
+            raise httpcore.ReadTimeout(str(error)) from error
+        except OSError as error:
+            raise httpcore.ReadError(str(error)) from error
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        for start in range(0, len(buffer), _SLICE_BYTES):
-            piece = buffer[start : start + _SLICE_BYTES]
-            self._stream.write(piece, self._waits.to_write(timeout))
+        while buffer:
+            seconds = self._waits.to_write(timeout)
+            if self._socket is None:
+                self._stream.write(buffer[:_SLICE_BYTES], seconds)
+                buffer = buffer[_SLICE_BYTES:]
+                continue
+            try:
+                self._socket.settimeout(seconds)
+                sent = self._socket.send(buffer)
+            except TimeoutError as error:
+                raise httpcore.WriteTimeout(str(error)) from error
+            except OSError as error:
+                raise httpcore.WriteError(str(error)) from error
+            buffer = buffer[sent:]
 
     def start_tls(
         self,
@@ -165,7 +196,9 @@ class _Stream(httpcore.NetworkStream):
         timeout: float | None = None,
     ) -> httpcore.NetworkStream:
         seconds = self._waits.to_connect()
-        return _Stream(self._stream.start_tls(ssl_context, server_hostname, seconds), self._waits)
+        is_plain = not isinstance(self._socket, ssl.SSLSocket)
+        secured = self._stream.start_tls(ssl_context, server_hostname, seconds)
+        return _Stream(secured, self._waits, is_plain)
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
