@@ -1,10 +1,9 @@
-"""What bounds a call and the connections it uses: time, the size of an answer, idle connections."""
+"""What the environment bounds: the size of an answer, and how idle connections are kept."""
 
 from __future__ import annotations
 
 import math
 import os
-import time
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -13,7 +12,7 @@ import httpx
 
 from ember.exceptions import ModelProviderError
 
-__all__ = ["BodyTooLong", "ContentDecoder", "Deadline", "IdleLimits", "idle_limits"]
+__all__ = ["BodyTooLong", "ContentDecoder", "IdleLimits", "idle_limits"]
 
 # Above what any provider sends: an answer with several large images has some 50 MB.
 _MAX_BODY_BYTES = 128 * 1024 * 1024
@@ -60,35 +59,6 @@ def _number(variable: str, default: float) -> float:
             {"variable": variable},
         )
     return value
-
-
-class Deadline:
-    """The moments at which one call's waits end, on the clock of `time.monotonic`.
-
-    Args:
-        read: Seconds for each piece of the answer, the head being the first, or None.
-        total: Seconds for the whole answer, or for the first event of a streamed one, or None.
-
-    Attributes:
-        read: The same, infinite without a bound.
-        end: When the time for the whole of the call is over.
-        next: When the wait for the next piece is over; None if it has not begun.
-    """
-
-    __slots__ = ("end", "next", "read")
-
-    def __init__(self, read: float | None = None, total: float | None = None) -> None:
-        self.read = math.inf if read is None else read
-        self.end = math.inf if total is None else time.monotonic() + total
-        self.next: float | None = None
-
-    def expect_first_event(self) -> None:
-        """Wait for the first event of a stream that says anything: `total` bounds it, if given."""
-        self.next = None if self.end == math.inf else self.end
-
-    def expect_event(self) -> None:
-        """Wait for the next such event; how many follow is not bounded."""
-        self.end, self.next = math.inf, None
 
 
 class BodyTooLong(httpx.TransportError):

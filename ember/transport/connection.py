@@ -12,23 +12,36 @@ import ssl
 import threading
 import time
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import httpcore
 import httpx
 
 from ember.exceptions import ModelProviderError
-from ember.transport.bounds import Deadline
 from ember.transport.environment import proxy_for, without_user
 from ember.transport.tls import trusted
 
-__all__ = ["AsyncConnection", "Connection", "aconnect", "connect"]
+__all__ = ["AsyncConnection", "Connection", "Deadline", "aconnect", "connect"]
 
 _SYNC = httpcore.SyncBackend()
 # For asyncio and trio. The cast: pyright sees what httpcore has where anyio is missing.
 _ASYNC = cast("httpcore.AsyncNetworkBackend", httpcore.AnyIOBackend())
 # A socket that can take anything takes a slice of this size at once.
 _SLICE_BYTES = 16384
+
+
+class Deadline(Protocol):
+    """The moments at which one call's waits end, on the clock of `time.monotonic`.
+
+    Attributes:
+        end: For the whole of the call.
+        next: For what the server is to send next; None if the wait has not begun.
+        read: Seconds that this wait may take.
+    """
+
+    end: float
+    next: float | None
+    read: float
 
 
 class _Waits:
@@ -39,8 +52,9 @@ class _Waits:
         round_trip: Seconds that the TCP handshake took; for async code with the name lookup.
     """
 
+    deadline: Deadline
+
     def __init__(self) -> None:
-        self.deadline = Deadline()
         self.round_trip = 0.0
         self._connect_end = math.inf
 

@@ -16,8 +16,14 @@ from typing import Any, Generic, TypeVar
 import anyio
 import httpcore
 
-from ember.transport.bounds import Deadline, idle_limits
-from ember.transport.connection import AsyncConnection, Connection, aconnect, connect
+from ember.transport.bounds import idle_limits
+from ember.transport.connection import (
+    AsyncConnection,
+    Connection,
+    Deadline,
+    aconnect,
+    connect,
+)
 
 __all__ = ["AsyncPool", "Pool"]
 

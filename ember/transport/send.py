@@ -6,6 +6,7 @@ With the rest of this folder the only code that touches the network.
 from __future__ import annotations
 
 import functools
+import math
 import ssl
 import time
 from collections import deque
@@ -17,7 +18,7 @@ from urllib.parse import unquote
 import httpx
 
 from ember.exceptions import ErrorType, ModelProviderError, ProviderAPIError
-from ember.transport.bounds import BodyTooLong, ContentDecoder, Deadline
+from ember.transport.bounds import BodyTooLong, ContentDecoder
 from ember.transport.client import async_client, client
 from ember.transport.environment import proxy_for, without_user
 
@@ -80,19 +81,18 @@ def send(request: Request) -> Reply:
         ProviderAPIError: `timeout`, `connection` or `bad_response`.
         ModelProviderError: The URL, a header or the proxy's address is not valid.
     """
-    deadline = Deadline(request.timeout.read, request.timeout.total)
-    with _Mapped(request, deadline):
-        response = client().exchange(_httpx_request(request, deadline))
+    with _Exchange(request) as exchange:
+        response = client().exchange(_httpx_request(request, exchange))
         pieces: list[bytes] = []
         try:
             headers = _headers(response)
             decoder = ContentDecoder(headers)
-            deadline.next = None
+            exchange.next = None
             for piece in cast("httpx.SyncByteStream", response.stream):
                 if decoded := decoder.feed(piece):
                     pieces += decoded
-                    deadline.next = None
-                _check(deadline)
+                    exchange.next = None
+                exchange.check()
         finally:
             response.close()
         return Reply(response.status_code, headers, b"".join(pieces))
@@ -100,31 +100,24 @@ def send(request: Request) -> Reply:
 
 async def asend(request: Request) -> Reply:
     """`send` without blocking the event loop."""
-    deadline = Deadline(request.timeout.read, request.timeout.total)
-    with _Mapped(request, deadline):
-        response = await (await async_client()).exchange(_httpx_request(request, deadline))
+    with _Exchange(request) as exchange:
+        response = await (await async_client()).exchange(_httpx_request(request, exchange))
         pieces: list[bytes] = []
         try:
             headers = _headers(response)
             decoder = ContentDecoder(headers)
-            deadline.next = None
+            exchange.next = None
             # Kept until the connection is closed: let go before, it would be closed by the event
             # loop, at a time of its own.
             arriving = aiter(cast("httpx.AsyncByteStream", response.stream))
             async for piece in arriving:
                 if decoded := decoder.feed(piece):
                     pieces += decoded
-                    deadline.next = None
-                _check(deadline)
+                    exchange.next = None
+                exchange.check()
         finally:
             await response.aclose()
         return Reply(response.status_code, headers, b"".join(pieces))
-
-
-def _check(deadline: Deadline) -> None:
-    """End a body that comes from a transport in place of httpx's, which knows no deadline."""
-    if time.monotonic() > deadline.end:
-        raise httpx.ReadTimeout("timed out")
 
 
 def open(request: Request) -> Body:
@@ -138,46 +131,41 @@ def aopen(request: Request) -> AsyncBody:
 
 
 class _OpenResponse:
-    """What the two kinds of body share: status, headers, timeouts, and how to name a failure."""
+    """What the two kinds of body share: status, headers, and how long to wait for what."""
 
     status: int
     headers: Mapping[str, str]
+    _exchange: _Exchange
 
     def __init__(self, request: Request) -> None:
         self._request = request
-
-    def _start(self) -> None:
-        request = self._request
-        self._deadline = Deadline(request.timeout.read, request.timeout.total)
-        self._sending = _Mapped(request, self._deadline)
-        self._reading = _Mapped(request, self._deadline, streamed=True)
 
     def _begin(self, response: httpx.Response) -> None:
         self._response = response
         self.status = response.status_code
         self.headers = _headers(response)
-        self._deadline.expect_first_event()
+        self._exchange.expect_first_event()
 
     def expect_event(self) -> None:
         """Let the next wait begin: the caller has taken an event that carries some of the answer.
 
         Until the next one `timeout.read` bounds the wait, whatever else the server sends.
         """
-        self._deadline.expect_event()
+        self._exchange.expect_event()
 
 
 class Body(_OpenResponse):
     """The answer to a request, still on its way: the block in which it is read."""
 
     def __enter__(self) -> Body:
-        self._start()
-        with self._sending:
-            self._begin(client().exchange(_httpx_request(self._request, self._deadline)))
+        self._exchange = _Exchange(self._request)
+        with self._exchange:
+            self._begin(client().exchange(_httpx_request(self._request, self._exchange)))
         return self
 
     def pieces(self) -> Iterator[bytes]:
         """The body as it arrives, content encoding removed."""
-        with self._reading:
+        with self._exchange:
             decoder = ContentDecoder(self.headers)
             for piece in cast("httpx.SyncByteStream", self._response.stream):
                 yield from decoder.feed(piece)
@@ -188,7 +176,7 @@ class Body(_OpenResponse):
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        with self._reading:
+        with self._exchange:
             self._response.close()
 
 
@@ -199,10 +187,10 @@ class AsyncBody(_OpenResponse):
     """
 
     async def __aenter__(self) -> AsyncBody:
-        self._start()
-        with self._sending:
-            exchange = (await async_client()).exchange
-            self._begin(await exchange(_httpx_request(self._request, self._deadline)))
+        self._exchange = _Exchange(self._request)
+        with self._exchange:
+            send = (await async_client()).exchange
+            self._begin(await send(_httpx_request(self._request, self._exchange)))
         # Kept, as in asend.
         self._arriving = aiter(cast("httpx.AsyncByteStream", self._response.stream))
         self._decoder: ContentDecoder | None = None
@@ -217,7 +205,7 @@ class AsyncBody(_OpenResponse):
         return self
 
     async def __anext__(self) -> bytes:
-        with self._reading:
+        with self._exchange:
             if self._decoder is None:
                 self._decoder = ContentDecoder(self.headers)
             while not self._decoded:
@@ -230,7 +218,7 @@ class AsyncBody(_OpenResponse):
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        with self._reading:
+        with self._exchange:
             await self._response.aclose()
 
 
@@ -245,11 +233,11 @@ def _headers(response: httpx.Response) -> Mapping[str, str]:
     return headers
 
 
-def _httpx_request(request: Request, deadline: Deadline) -> httpx.Request:
+def _httpx_request(request: Request, exchange: _Exchange) -> httpx.Request:
     url, host, unix_socket = _parsed(request.url)
     extensions: dict[str, Any] = {
         "timeout": _by_phase(request.timeout),
-        "ember_deadline": deadline,
+        "ember_deadline": exchange,
     }
     if unix_socket:
         extensions["ember_unix_socket"] = unix_socket
@@ -318,18 +306,39 @@ _ERRORS: tuple[tuple[type[httpx.HTTPError], ErrorType, str, str], ...] = (
 _SETUP_ERRORS = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
 
 
-class _Mapped:
-    """A block in which httpx's errors become Ember's; a streamed body breaks off differently."""
+class _Exchange:
+    """One call on its way: the errors that its failures become, and when its waits end.
 
-    __slots__ = ("_deadline", "_request", "_streamed")
+    Attributes:
+        end: See `connection.Deadline`, as for `next` and `read`.
+    """
 
-    def __init__(self, request: Request, deadline: Deadline, streamed: bool = False) -> None:
+    __slots__ = ("_request", "_streamed", "end", "next", "read")
+
+    def __init__(self, request: Request) -> None:
+        _, read, total = request.timeout
         self._request = request
-        self._deadline = deadline
-        self._streamed = streamed
+        self._streamed = False
+        self.end = math.inf if total is None else time.monotonic() + total
+        self.next: float | None = None
+        self.read = math.inf if read is None else read
 
-    def __enter__(self) -> None:
-        return None
+    def expect_first_event(self) -> None:
+        """Wait for the first event of a stream that says anything: `total` bounds it, if given."""
+        self._streamed = True
+        self.next = None if self.end == math.inf else self.end
+
+    def expect_event(self) -> None:
+        """Wait for the next such event; how many follow is not bounded."""
+        self.end, self.next = math.inf, None
+
+    def check(self) -> None:
+        """End a body that comes from a transport in place of httpx's, which knows no deadline."""
+        if time.monotonic() > self.end:
+            raise httpx.ReadTimeout("timed out")
+
+    def __enter__(self) -> _Exchange:
+        return self
 
     def __exit__(
         self,
@@ -341,7 +350,7 @@ class _Mapped:
         if isinstance(error, (httpx.InvalidURL, *_SETUP_ERRORS, UnicodeError)):
             raise _setup_error(error, self._request) from _without_frames(error)
         if isinstance(error, httpx.HTTPError):
-            late = time.monotonic() >= self._deadline.end
+            late = time.monotonic() >= self.end
             api_error = _api_error(error, self._request, self._streamed, late)
             raise api_error from _without_frames(error)
 
