@@ -52,6 +52,7 @@ LOCK = threading.RLock()
 _READ = (
     f"select id, digest, {', '.join(COLUMNS)}, {schema.TEXT} as found_text from calls where id ="
 )
+_PLAIN = f"select id, digest, {', '.join(COLUMNS)} from calls where id ="
 _FIND = "(select id from calls where key = ? and n > ? and id <= ? order by n limit 1)"
 _INSERT = f"insert into calls (digest, {', '.join(COLUMNS)}) values (?{', ?' * len(COLUMNS)})"
 _DESCRIBED = (*READ_COLUMNS, "text_at")
@@ -90,6 +91,7 @@ class CassetteFile:
     Attributes:
         path: The file.
         horizon: The number of the last call when it was opened.
+        salt: What the digests of keys and of redacted values begin with.
         created: Whether this object made the file.
         added: Number and time of each call that this object added.
         snapshot: The bytes of the file before that, if they were few enough to be kept.
@@ -113,7 +115,12 @@ class CassetteFile:
             if written_by is not None and not path.exists():
                 self.created = schema.create(path, written_by)
             self._connection = self._open()
-            self.horizon: int = self._read("select coalesce(max(id), 0) from calls", ())[0][0]
+            try:
+                self.horizon: int = self._read("select coalesce(max(id), 0) from calls", ())[0][0]
+                self.salt = self.about().get("salt", "").encode()[:_LONGEST_SALT]
+            except CassetteError:
+                self.close()
+                raise
             if written_by is not None and not self.created:
                 self.snapshot = _stable_bytes(path)
 
@@ -129,7 +136,7 @@ class CassetteFile:
 
     def answer(self, call_id: int) -> Answer:
         """The recording with this number."""
-        return _answer(self.rows([call_id])[0])
+        return _answer(self.row(call_id))
 
     def recorded(self, key: str) -> int:
         """How many recordings of this request there are."""
@@ -149,7 +156,7 @@ class CassetteFile:
 
     def chunks(self, call_id: int) -> Pieces:
         """The pieces of a response as they came."""
-        return pieces_of(self.rows([call_id])[0])
+        return pieces_of(self.row(call_id))
 
     def requests(self) -> Iterator[dict[str, Any]]:
         """All columns of every call that was there when the file was opened, one at a time."""
@@ -171,7 +178,10 @@ class CassetteFile:
 
     def unchecked(self, call_id: int) -> tuple[dict[str, Any], object]:
         """All columns of a call whatever they hold, and the row's digest."""
-        _, stored, *columns, _ = self._read(f"{_READ} ?", (call_id,))[0]
+        rows = self._read(f"{_PLAIN} ?", (call_id,))
+        if not rows:
+            raise schema.damaged(self.path, f"call {call_id} is not found")
+        _, stored, *columns = rows[0]
         return {**dict(zip(COLUMNS, columns, strict=True)), "id": call_id}, stored
 
     def problems(self) -> list[str]:
@@ -184,6 +194,16 @@ class CassetteFile:
         query = "select name from sqlite_master where type = 'view'"
         there = {name for (name,) in self._read(query, ())}
         return [name for name in schema.VIEWS if name not in there]
+
+    def row(self, call_id: int) -> dict[str, Any]:
+        """All columns of a call that is there.
+
+        Raises:
+            CassetteError: It is damaged.
+        """
+        for row in self.rows([call_id]):
+            return row
+        raise schema.damaged(self.path, f"call {call_id} is not found")
 
     def _checked(self, values: Sequence[Any]) -> dict[str, Any]:
         """A row's columns by name, its text from where it stands."""
@@ -221,23 +241,23 @@ class CassetteFile:
             raise schema.damaged(self.path, error) from None
         return [row[:-1] for row in rows]
 
-    @property
-    def salt(self) -> bytes:
-        """What the digests of redacted values begin with."""
-        return self.about().get("salt", "").encode()[:_LONGEST_SALT]
+    def verify(self, key: str) -> None:
+        """Look whether a recording is missing because the file is damaged.
 
-    def verify(self) -> None:
-        """Look through the whole file: what is asked for may be missing because it is damaged.
+        Args:
+            key: Of the request that has none.
 
         Raises:
             CassetteError: It is damaged.
         """
-        if self._verified or not self.horizon:
+        if not self.horizon:
             return
-        self._verified = True
-        for (sentence,) in self._read("pragma integrity_check(1)", ()):
-            if sentence != "ok":
-                raise schema.damaged(self.path, sentence)
+        self.rows(number for (number,) in self._read("select id from calls where key = ?", (key,)))
+        if not self._verified:
+            self._verified = True
+            for (sentence,) in self._read("pragma integrity_check(1)", ()):
+                if sentence != "ok":
+                    raise schema.damaged(self.path, sentence)
 
     def about(self) -> dict[str, str]:
         """The table `cassette`: who made the file, when, in which run."""
@@ -455,7 +475,7 @@ class CassetteFile:
         try:
             with LOCK:
                 return self._connection.execute(query, parameters).fetchall()
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise schema.damaged(self.path, error) from error
 
 

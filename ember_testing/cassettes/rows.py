@@ -23,6 +23,7 @@ Pieces = list[tuple[float, bytes]]
 
 _OUTCOMES = ("complete", "closed", "cut", "failed", "cancelled")
 _OF_THE_ENCODED_BODY = ("content-encoding", "content-length")
+_TICKS = 10_000  # a second, in a layout
 _STATUS = range(100, 1000)
 # Where the answer's text stands, in a whole body or in the events of a stream.
 _TEXT_PATHS = (
@@ -87,12 +88,11 @@ def _is_headers(value: object) -> bool:
 def _is_layout(value: object) -> bool:
     if not isinstance(value, str):
         return False
-    pieces: object = json.loads(value)
-    return isinstance(pieces, list) and all(
-        isinstance(piece, list)
-        and len(cast("list[object]", piece)) == 2
-        and all(isinstance(each, int) and each >= 0 for each in cast("list[object]", piece))
-        for piece in cast("list[object]", pieces)
+    numbers: object = json.loads(value)
+    return (
+        isinstance(numbers, list)
+        and len(cast("list[object]", numbers)) % 2 == 0
+        and all(isinstance(each, int) and each >= 0 for each in cast("list[object]", numbers))
     )
 
 
@@ -121,7 +121,7 @@ _COLUMNS: dict[str, tuple[Callable[[object], bool], bool]] = {
     "layout": (_is_layout, False),
     "http_version": (_is_text, True),
     "reason": (_is_text, True),
-    "text_at": (_is_text, True),
+    "text_at": (lambda value: value in _TEXT_PATHS, True),
     "text": (_is_text, True),
     "response_headers": (_is_headers, True),
     "response_body": (_is_body, True),
@@ -181,7 +181,7 @@ def check_pieces(row: Mapping[str, Any]) -> None:
     Raises:
         ValueError: They are not; in words.
     """
-    size = sum(size for _, size in json.loads(row["layout"]))
+    size = sum(json.loads(row["layout"])[1::2])
     body = row["response_raw"] if row["response_raw"] is not None else row["response_body"]
     if size != len(as_bytes(body or b"")):
         raise ValueError(f"its pieces have {size} bytes, and its body {len(as_bytes(body or b''))}")
@@ -197,12 +197,12 @@ def laid_out(row: Mapping[str, Any], pieces: Sequence[tuple[float, bytes]]) -> d
         pieces: As they came.
     """
     raw = b"".join(data for _, data in pieces)
-    layout: list[list[int]] = []
+    layout: list[int] = []
     before = 0
     for at, data in pieces:
-        microseconds = round(at * 1_000_000)
-        layout.append([max(0, microseconds - before), len(data)])
-        before = max(before, microseconds)
+        ticks = max(before, round(at * _TICKS))
+        layout += [ticks - before, len(data)]
+        before = ticks
     encoded = raw != as_bytes(row["response_body"] or b"")
     text = json.dumps(layout, separators=(",", ":"))
     return {"layout": text, "response_raw": raw if encoded else None}
@@ -213,10 +213,11 @@ def pieces_of(row: Mapping[str, Any]) -> Pieces:
     raw = row["response_raw"]
     content = as_bytes(row["response_body"] or b"") if raw is None else raw
     found: Pieces = []
-    start = microseconds = 0
-    for after, size in json.loads(row["layout"]):
-        microseconds += after
-        found.append((microseconds / 1_000_000, content[start : start + size]))
+    numbers = json.loads(row["layout"])
+    start = ticks = 0
+    for after, size in zip(numbers[::2], numbers[1::2], strict=True):
+        ticks += after
+        found.append((ticks / _TICKS, content[start : start + size]))
         start += size
     return found
 

@@ -52,9 +52,9 @@ CREATE TABLE calls (
   elapsed real, -- seconds from sending the request to the end of the response
   recorded_at text not null, -- ISO 8601, UTC
   test text, -- node id of the test that recorded it
-  layout text not null, -- JSON: of each piece microseconds after the one before, and its bytes
-  http_version text,
-  reason text,
+  layout text not null, -- JSON: of each piece 0.1 ms after the one before, then its bytes
+  http_version text, -- null: HTTP/1.1
+  reason text, -- the words behind the status; null: the usual ones
   text_at text, -- JSON path of the answer's text in response_body, or in each of its events
   text text, -- the answer as a person reads it, where no path leads to it
   response_headers text, -- JSON: list of [name, value]
@@ -94,18 +94,20 @@ VIEWS = {
 CREATE VIEW transcript as
 select id, provider, model, coalesce({TEXT}, response_body) as answer, request_body as request,
        status, outcome, prompt_tokens, completion_tokens, cost_usd, round(elapsed, 3) as seconds,
-       json_array_length(layout) as pieces, method || ' ' || url as endpoint, n, recorded_at, test
+       json_array_length(layout) / 2 as pieces, method || ' ' || url as endpoint, n,
+       recorded_at, test
 from calls order by id""",
     "chunks": """\
 CREATE VIEW chunks as
-select calls.id as call_id, piece.key as i,
-       sum(json_extract(piece.value, '$[0]')) over before / 1e6 as "offset",
-       substr(cast(coalesce(response_raw, response_body) as blob),
-              1 + sum(json_extract(piece.value, '$[1]')) over before
-                - json_extract(piece.value, '$[1]'),
-              json_extract(piece.value, '$[1]')) as data
-from calls, json_each(layout) as piece
-window before as (partition by calls.id order by piece.key)""",
+select call_id, i, sum(after) over before / 1e4 as "offset",
+       substr(body, 1 + sum(size) over before - size, size) as data
+from (
+  select calls.id as call_id, number.key / 2 as i, number.key % 2 as is_size, number.value as after,
+         lead(number.value) over (partition by calls.id order by number.key) as size,
+         cast(coalesce(response_raw, response_body) as blob) as body
+  from calls, json_each(layout) as number
+) where not is_size
+window before as (partition by call_id order by i)""",
 }
 _HEADER = b"SQLite format 3\0"
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
@@ -237,7 +239,7 @@ def check(connection: sqlite3.Connection, path: Path) -> None:
         connection.execute("pragma trusted_schema = off")
         application, version = connection.execute(_IDENTITY).fetchone()
         declared = dict(connection.execute(_DECLARED).fetchall())
-    except (sqlite3.Error, TypeError) as error:
+    except (sqlite3.Error, TypeError, UnicodeDecodeError) as error:
         raise damaged(path, error) from error
     if application != APPLICATION_ID:
         raise CassetteError(

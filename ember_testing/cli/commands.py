@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import warnings
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,9 @@ from ember_testing.cli import output
 from ember_testing.exceptions import CassetteError, ReplayFailure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
+
+    from ember_testing.cassettes.calls import Call
 
 _EXAMPLE = "\b\nExample:\n  "
 _file = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -54,11 +56,28 @@ def _cassettes(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
-def _open(path: Path, about: dict[str, str] | None = None) -> CassetteFile:
+@contextmanager
+def _open(path: Path, about: dict[str, str] | None = None) -> Generator[CassetteFile]:
     try:
-        return CassetteFile(path, about)
+        with closing(CassetteFile(path, about)) as file:
+            yield file
     except CassetteError as error:
         raise click.UsageError(str(error)) from None
+
+
+def _calls(
+    paths: Sequence[Path], label: str, unreadable: list[Path]
+) -> Iterator[tuple[Path, Call]]:
+    """All calls of many cassettes; one that cannot be read is told, and the others go on."""
+    for path in output.progress(_cassettes(paths), label):
+        try:
+            with closing(CassetteFile(path)) as file:
+                found = list(calls_of(file))
+        except CassetteError as error:
+            click.echo(str(error), err=True)
+            unreadable.append(path)
+        else:
+            yield from ((path, call) for call in found)
 
 
 @click.group(
@@ -106,7 +125,7 @@ def show(path: Path, number: int | None, as_json: bool) -> None:
     """Show a cassette as a transcript: who said what, at what price."""
     from ember_testing.cli.transcript import transcripts
 
-    with closing(_open(path)) as file:
+    with _open(path) as file:
         calls = [call for call in calls_of(file) if number in (None, call.id)]
     if number is not None and not calls:
         raise click.UsageError(f"{path} has no call {number}")
@@ -160,7 +179,7 @@ def diff(old: Path, new: Path, as_json: bool) -> None:
     """Compare two cassettes, call by call; exit code 1 where they differ."""
     from ember_testing.cli.diff import compare
 
-    with closing(_open(old)) as left, closing(_open(new)) as right:
+    with _open(old) as left, _open(new) as right:
         found = compare(calls_of(left), calls_of(right))
     if as_json:
         output.print_json([each._asdict() for each in found])
@@ -176,16 +195,13 @@ def stats(paths: tuple[Path, ...], as_json: bool) -> None:
     """Add up calls, tokens, money, time and age by model."""
     from ember_testing.cli.stats import by_model
 
-    def calls() -> Any:
-        for path in output.progress(_cassettes(paths), "adding up"):
-            with closing(_open(path)) as file:
-                yield from calls_of(file)
-
-    rows = by_model(calls())
+    unreadable: list[Path] = []
+    rows = by_model(call for _, call in _calls(paths, "adding up", unreadable))
     if as_json:
         output.print_json({name: row.as_dict() for name, row in rows.items()})
     else:
         output.print_stats(rows)
+    sys.exit(1 if unreadable else 0)
 
 
 @main.command(epilog=_EXAMPLE + "ember-cassettes check cassettes")
@@ -299,7 +315,7 @@ def prune(
     used = joined(loaded)
     plans: list[Plan] = []
     for path in output.progress(_cassettes(paths), "looking"):
-        with closing(_open(path)) as file:
+        with _open(path) as file:
             each = plan(path, file.about().get("id", ""), file.numbers(), used)
         if each is not None:
             plans.append(each)
@@ -318,7 +334,7 @@ def _prune(path: Path, numbers: list[int], whole: bool) -> None:
     if whole:
         path.unlink()
         return
-    with closing(_open(path, schema.about())) as file:
+    with _open(path, schema.about()) as file:
         file.remove(numbers)
 
 
@@ -329,14 +345,14 @@ def _prune(path: Path, numbers: list[int], whole: bool) -> None:
 def export(paths: tuple[Path, ...], target: Any, as_json: bool) -> None:
     """Write all calls as JSON, a line each."""
     separator = ""
+    unreadable: list[Path] = []
     target.write("[" if as_json else "")
-    for path in output.progress(_cassettes(paths), "exporting"):
-        with closing(_open(path)) as file:
-            for call in calls_of(file):
-                line = json.dumps({"cassette": str(path), **output.call_as_dict(call)})
-                target.write(f"{separator}{line}" if as_json else f"{line}\n")
-                separator = ",\n"
+    for path, call in _calls(paths, "exporting", unreadable):
+        line = json.dumps({"cassette": str(path), **output.call_as_dict(call)})
+        target.write(f"{separator}{line}" if as_json else f"{line}\n")
+        separator = ",\n"
     target.write("]\n" if as_json else "")
+    sys.exit(1 if unreadable else 0)
 
 
 @main.command("import", epilog=_EXAMPLE + "ember-cassettes import tests/cassettes --into cassettes")
@@ -423,7 +439,7 @@ def drift(paths: tuple[Path, ...], budget: float, timeout: float, as_json: bool)
     found: dict[str, Any] = {}
     with closing(Budget(budget)) as purse:
         for path in output.progress(_cassettes(paths), "asking again"):
-            with closing(_open(path)) as file:
+            with _open(path) as file:
                 found[str(path)] = list(send_again(rows_of(file), purse, timeout))
         spent = purse.spent
     calls = [call for each in found.values() for call in each]

@@ -35,7 +35,7 @@ def response_of(
         pieces,
         end=_end(answer, unplayable),
         http_version=answer.http_version or "HTTP/1.1",
-        reason=answer.reason or "",
+        reason=answer.reason,
     )
     if answer.outcome == "cancelled":
         # Its caller is expected to give up here as well; at twice the time it has not.

@@ -15,6 +15,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, cast, overload
 
 from ember_testing.cassettes.schema import damaged
+from ember_testing.exceptions import CassetteError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -79,11 +80,15 @@ def pins_of(file: CassetteFile) -> Pins:
     """The prices that a cassette holds.
 
     Raises:
-        CassetteError: They are damaged.
+        CassetteError: They are damaged; the file is closed then.
     """
     try:
         return Pins(file.prices())
+    except CassetteError:
+        file.close()
+        raise
     except (ValueError, TypeError, RecursionError) as error:
+        file.close()
         raise damaged(file.path, error) from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from ember_testing.replay.prices import noted
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 Chunks = list[tuple[float, bytes]]
 
+_REASONS: dict[int | None, str] = {status.value: status.phrase for status in HTTPStatus}
 _NOT_YET_READ: dict[str, Any] = dict.fromkeys(COLUMNS)
 
 
@@ -46,8 +48,8 @@ def row_of(
         "request_headers": headers_to_json(request.headers),
         "request_body": as_text(request.body),
         "status": exchange.status,
-        "http_version": exchange.http_version or None,
-        "reason": exchange.reason or None,
+        "http_version": None if exchange.http_version == "HTTP/1.1" else exchange.http_version,
+        "reason": None if exchange.reason == _REASONS.get(exchange.status) else exchange.reason,
         "response_headers": headers_to_json(headers) if headers else None,
         "response_body": as_text(body) if exchange.status is not None else None,
         "outcome": outcome,

@@ -130,7 +130,7 @@ _NOWHERE = Context()
 
 
 def key(request: Request, rules: Rules = DEFAULT_RULES, context: Context = _NOWHERE) -> str:
-    """32 hexadecimal digits, equal for requests that the rules call the same.
+    """24 hexadecimal digits, equal for requests that the rules call the same.
 
     Args:
         request: As it was sent, or as it was written down.
@@ -151,7 +151,7 @@ def key(request: Request, rules: Rules = DEFAULT_RULES, context: Context = _NOWH
     digest = hashlib.sha256(context.salt)
     for content in parts:
         digest.update(b"%d:" % len(content) + content)
-    return digest.hexdigest()[:32]
+    return digest.hexdigest()[:24]
 
 
 def _header_part(request: Request, name: str, context: Context) -> bytes:

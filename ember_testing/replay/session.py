@@ -120,10 +120,10 @@ class Session:
         if self.record != "all" and self.path.exists():
             self._file = CassetteFile(self.path, self._about() if self.record else None)
             self._file.on_exchange = self._renumber
+            self._salt = self._file.salt.decode()
             if self.settings.prices == "recorded":
                 self.pins = pins_of(self._file)
-        salt = self._file.salt.decode() if self._file else self._since.salt if self._since else ""
-        self._salt = salt or schema.salt_of(self.path)
+        self._salt = self._salt or (self._since and self._since.salt) or schema.salt_of(self.path)
         self._comparison.use_salt(self._salt)
 
     def _about(self) -> dict[str, str]:
@@ -228,7 +228,7 @@ class Session:
             written = self._comparison.written(sent)
             answer = self._lookup.next(file, self._comparison.key_of_written(written))
         if answer is None:
-            file.verify()
+            file.verify(key)
         return key, answer
 
     def _exchange(self, sent: Request, key: str, n: int) -> Exchange:

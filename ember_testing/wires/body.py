@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 Headers = tuple[tuple[str, str], ...]
 
 _IDENTITY = ("", "identity")
-_to_json = json.JSONEncoder(ensure_ascii=False).encode
+_to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def headers_to_json(headers: Headers) -> str:

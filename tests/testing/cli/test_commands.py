@@ -277,7 +277,7 @@ def test_check_finds_a_secret_in_a_compressed_piece_and_in_other_tables(
 
     other = Path(shutil.copy(cassette, tmp_path / "other.sqlite"))
     headers = '[["content-encoding", "gzip"]]'
-    layout = f"[[0, {len(gzip.compress(KEY.encode()))}]]"
+    layout = f"[0, {len(gzip.compress(KEY.encode()))}]"
     change(cassette, "update calls set response_raw = ?", gzip.compress(KEY.encode()))
     change(cassette, "update calls set response_headers = ?", headers)
     change(cassette, "update calls set layout = ?", layout)
