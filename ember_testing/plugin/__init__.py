@@ -57,7 +57,6 @@ __all__ = [
     "pytest_unconfigure",
 ]
 
-_STANDSTILL = "ember-standstill"
 
 _session_key = pytest.StashKey["Session"]()
 _passed_key = pytest.StashKey[bool]()
@@ -78,12 +77,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if not marked:
         return
     # Late: most runs need none.
-    from ember_testing.plugin.standstill import Standstill
+    from ember_testing.plugin.standstill import STANDSTILL, Standstill
     from ember_testing.plugin.wide_fixtures import WideFixtures
 
     fixtures = WideFixtures(marked)
     session.config.pluginmanager.register(fixtures, "ember-wide-fixtures")
-    session.config.pluginmanager.register(Standstill(marked), _STANDSTILL)
+    session.config.pluginmanager.register(Standstill(marked), STANDSTILL)
     if counts_use(session.config):
         for item in marked:
             expect(item)
@@ -176,6 +175,7 @@ def _where(item: pytest.Item, call: pytest.CallInfo[None]) -> str:
 
 def _begin(item: pytest.Item) -> None:
     from ember_testing.exceptions import CassetteError
+    from ember_testing.plugin.standstill import STANDSTILL, Standstill
     from ember_testing.replay.active import activate
     from ember_testing.replay.session import Session
     from ember_testing.replay.settings import Settings
@@ -196,7 +196,7 @@ def _begin(item: pytest.Item) -> None:
     except (ValueError, CassetteError) as error:
         raise pytest.fail.Exception(f"{MARKER}: {error}", pytrace=False) from None
     look_for_leftovers(item.config, session)
-    standstill = item.config.pluginmanager.get_plugin(_STANDSTILL)
+    standstill: Standstill | None = item.config.pluginmanager.get_plugin(STANDSTILL)
     if standstill is not None:
         standstill.watch(session)
     activate(session)

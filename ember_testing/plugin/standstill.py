@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from ember_testing.replay.session import Session
 
+STANDSTILL = "ember-standstill"
+"""The name under which pytest has it."""
+
 
 class Standstill:
     """The hooks around the phases of a test.
@@ -30,9 +33,10 @@ class Standstill:
     def watch(self, session: Session) -> None:
         """Look after the test that this session is of."""
         self._session = session
-        session.on_failure = self._failed
+        session.on_failure = self.failed
 
-    def _failed(self) -> None:
+    def failed(self) -> None:
+        """Something has failed, in whichever thread: the test may wait in vain from now on."""
         if self._watch is not None:
             self._watch.begin()
 

@@ -523,9 +523,9 @@ class Session:
             file.close()
             file.path.unlink(missing_ok=True)
         else:
-            if left.kept or left.dropped:
-                added = [each for each in file.added if each not in left.kept]
-                file.added = [*added, *left.dropped]
+            others = [each for each in left.dropped if each not in file.added]
+            if left.kept or others:
+                file.added = [each for each in file.added if each not in left.kept] + others
                 file.created, file.snapshot = False, None
             swap.take_back(file)
         if (dropped := len(self.recorded) - len(left.kept)) > 0:

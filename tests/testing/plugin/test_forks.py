@@ -236,6 +236,14 @@ def value():
 
 def test_fixture(value): pass
 
+@pytest.fixture(scope="module")
+def wide_value():
+    done = threading.Event()
+    threading.Thread(target=lambda: (ask("x"), done.set())).start()
+    done.wait()
+
+def test_wide_fixture(wide_value): pass
+
 def test_after(): pass
 """
 
@@ -248,7 +256,7 @@ def test_nothing_waits_for_a_thread_a_task_or_a_process_that_met_a_miss(
         "from ember_testing.patches import interrupt\ninterrupt._PATIENCE = 0.4\n"
     )
     result = project("import warnings\n" + WAITING, "-W", "ignore")
-    result.assert_outcomes(failed=5, errors=1, passed=1)
+    result.assert_outcomes(failed=5, errors=2, passed=1)
     text = result.stdout.str()
     assert text.count("to record it: pytest --ember-record test_it.py::") >= 6
     assert text.count("waiting for the thread, task or process that met this") == 6
