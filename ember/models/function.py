@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from ember.models.registry import ModelRegistry
 from ember.models.schemas import ChatResponse, Prompt
 from ember.models.streams import AsyncStream, Stream
-from ember.providers.call import KEY_HEADER, PARAMETERS, UNSET, Address, guard, guarded
+from ember.providers.call import KEY_HEADER, PARAMETERS, UNSET, Address, guard, hide_secrets
 
 __all__ = ["CallablePackage", "ModelBinding", "Models", "default_registry"]
 
@@ -32,7 +32,7 @@ Messages: TypeAlias = Sequence[Any] | None
 NONE_GIVEN: Any = (UNSET, UNSET, UNSET)
 
 
-def given(values: Mapping[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+def all_params(values: Mapping[str, Any], more: dict[str, Any]) -> dict[str, Any]:
     """The parameters among these values that are given, and more."""
     for name in PARAMETERS:
         if (value := values[name]) is not UNSET:
@@ -73,8 +73,8 @@ class Models:
     ) -> ChatResponse:
         """Answer a prompt; see the class for the arguments."""
         if (api_key, base_url, extra_headers) != NONE_GIVEN:
-            api_key, base_url, extra_headers = guarded(api_key, base_url, extra_headers)
-        return default_registry.invoke_model(model, prompt, **given(locals(), params))
+            api_key, base_url, extra_headers = hide_secrets(api_key, base_url, extra_headers)
+        return default_registry.invoke_model(model, prompt, **all_params(locals(), params))
 
     async def acall(
         self, model: str, prompt: Prompt, *,
@@ -87,8 +87,8 @@ class Models:
     ) -> ChatResponse:
         """Answer a prompt without blocking the event loop."""
         if (api_key, base_url, extra_headers) != NONE_GIVEN:
-            api_key, base_url, extra_headers = guarded(api_key, base_url, extra_headers)
-        params = given(locals(), params)
+            api_key, base_url, extra_headers = hide_secrets(api_key, base_url, extra_headers)
+        params = all_params(locals(), params)
         return await default_registry.invoke_model_async(model, prompt, **params)
 
     def stream(
@@ -102,8 +102,8 @@ class Models:
     ) -> Stream:
         """Answer a prompt in pieces: `for chunk in models.stream(...): print(chunk.text)`."""
         if (api_key, base_url, extra_headers) != NONE_GIVEN:
-            api_key, base_url, extra_headers = guarded(api_key, base_url, extra_headers)
-        return default_registry.stream_model(model, prompt, **given(locals(), params))
+            api_key, base_url, extra_headers = hide_secrets(api_key, base_url, extra_headers)
+        return default_registry.stream_model(model, prompt, **all_params(locals(), params))
 
     def astream(
         self, model: str, prompt: Prompt, *,
@@ -116,8 +116,8 @@ class Models:
     ) -> AsyncStream:
         """Answer a prompt in pieces: `async for chunk in models.astream(...)`."""
         if (api_key, base_url, extra_headers) != NONE_GIVEN:
-            api_key, base_url, extra_headers = guarded(api_key, base_url, extra_headers)
-        return default_registry.astream_model(model, prompt, **given(locals(), params))
+            api_key, base_url, extra_headers = hide_secrets(api_key, base_url, extra_headers)
+        return default_registry.astream_model(model, prompt, **all_params(locals(), params))
 
     def instance(
         self, model: str, *,
@@ -130,8 +130,8 @@ class Models:
     ) -> ModelBinding:
         """A function that calls this model with these parameters."""
         if (api_key, base_url, extra_headers) != NONE_GIVEN:
-            api_key, base_url, extra_headers = guarded(api_key, base_url, extra_headers)
-        return ModelBinding(model, **given(locals(), defaults))
+            api_key, base_url, extra_headers = hide_secrets(api_key, base_url, extra_headers)
+        return ModelBinding(model, **all_params(locals(), defaults))
     # fmt: on
 
 
@@ -176,8 +176,8 @@ class ModelBinding:
     ) -> ChatResponse:
         """Answer a prompt; an override serves for this call only."""
         if (api_key, base_url, extra_headers) != NONE_GIVEN:
-            api_key, base_url, extra_headers = guarded(api_key, base_url, extra_headers)
-        params = self._defaults | given(locals(), overrides)
+            api_key, base_url, extra_headers = hide_secrets(api_key, base_url, extra_headers)
+        params = self._defaults | all_params(locals(), overrides)
         return default_registry.invoke_model(self.model, prompt, **params)
 
     async def acall(
@@ -191,8 +191,8 @@ class ModelBinding:
     ) -> ChatResponse:
         """Answer a prompt without blocking the event loop."""
         if (api_key, base_url, extra_headers) != NONE_GIVEN:
-            api_key, base_url, extra_headers = guarded(api_key, base_url, extra_headers)
-        params = self._defaults | given(locals(), overrides)
+            api_key, base_url, extra_headers = hide_secrets(api_key, base_url, extra_headers)
+        params = self._defaults | all_params(locals(), overrides)
         return await default_registry.invoke_model_async(self.model, prompt, **params)
 
     def stream(
@@ -206,8 +206,8 @@ class ModelBinding:
     ) -> Stream:
         """Answer a prompt in pieces."""
         if (api_key, base_url, extra_headers) != NONE_GIVEN:
-            api_key, base_url, extra_headers = guarded(api_key, base_url, extra_headers)
-        params = self._defaults | given(locals(), overrides)
+            api_key, base_url, extra_headers = hide_secrets(api_key, base_url, extra_headers)
+        params = self._defaults | all_params(locals(), overrides)
         return default_registry.stream_model(self.model, prompt, **params)
 
     def astream(
@@ -221,8 +221,8 @@ class ModelBinding:
     ) -> AsyncStream:
         """Answer a prompt in pieces, for an event loop."""
         if (api_key, base_url, extra_headers) != NONE_GIVEN:
-            api_key, base_url, extra_headers = guarded(api_key, base_url, extra_headers)
-        params = self._defaults | given(locals(), overrides)
+            api_key, base_url, extra_headers = hide_secrets(api_key, base_url, extra_headers)
+        params = self._defaults | all_params(locals(), overrides)
         return default_registry.astream_model(self.model, prompt, **params)
     # fmt: on
 

@@ -33,11 +33,11 @@ from ember.providers.json_values import (
     dollars,
     entries,
     fields,
-    given,
     index,
     items,
     places,
     string,
+    without_none,
 )
 from ember.providers.provider import HTTPProvider
 
@@ -155,14 +155,14 @@ class AnthropicMessages(HTTPProvider):
         about = "Give the answer, as the arguments of this tool."
         return self.tool(Tool(_ANSWER_TOOL, wanted.description or about, wanted.schema))
 
-    def translated(self, name: str, value: Any) -> Any:
-        return as_stops(value) if name == "stop" else super().translated(name, value)
+    def translate(self, name: str, value: Any) -> Any:
+        return as_stops(value) if name == "stop" else super().translate(name, value)
 
     def tool(self, tool: Tool) -> Mapping[str, Any]:
         schema = tool.parameters
         if tool.strict:
             schema = for_anthropic(schema, f"tools= ({tool.name})")
-        about = given(description=tool.description, input_schema=schema, strict=tool.strict)
+        about = without_none(description=tool.description, input_schema=schema, strict=tool.strict)
         return {"name": tool.name, **about, **tool.extra_for("anthropic")}
 
     def choice(self, choice: Choice) -> Mapping[str, Any]:

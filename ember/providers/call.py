@@ -45,7 +45,7 @@ __all__ = [
     "cut_off",
     "ending",
     "guard",
-    "guarded",
+    "hide_secrets",
     "not_json",
     "sendable",
     "unsendable",
@@ -185,7 +185,7 @@ def as_prompt(prompt: object, messages: object) -> object:
     return messages if prompt is None else prompt
 
 
-def guarded(api_key: Any, base_url: Any, extra_headers: Any) -> tuple[Any, Any, Any]:
+def hide_secrets(api_key: Any, base_url: Any, extra_headers: Any) -> tuple[Any, Any, Any]:
     """The three as they are, in types whose repr hides what is secret."""
     params = {"api_key": api_key, "base_url": base_url, "extra_headers": extra_headers}
     guard(params)
@@ -194,9 +194,9 @@ def guarded(api_key: Any, base_url: Any, extra_headers: Any) -> tuple[Any, Any, 
 
 def guard(params: dict[str, Any]) -> None:
     """Put the parameters that may hold a key into types whose repr hides it."""
-    for name, (kind, guarded) in _GUARDS.items():
+    for name, (kind, hidden) in _GUARDS.items():
         if type(params.get(name)) is kind:
-            params[name] = guarded(params[name])
+            params[name] = hidden(params[name])
 
 
 class Call(NamedTuple):

@@ -34,10 +34,10 @@ from ember.providers.json_values import (
     counts,
     entries,
     fields,
-    given,
     items,
     places,
     string,
+    without_none,
 )
 from ember.providers.provider import HTTPProvider
 
@@ -185,7 +185,7 @@ class GoogleGenerate(HTTPProvider):
         params = dict(call.params)
         config: dict[str, Any] = {}
         if "response_format" in params:
-            config |= self.translated("response_format", params.pop("response_format"))
+            config |= self.translate("response_format", params.pop("response_format"))
         if "reasoning_effort" in params:
             effort = params.pop("reasoning_effort")
             config["thinkingConfig"] = _thinking(call.model, effort)
@@ -194,10 +194,10 @@ class GoogleGenerate(HTTPProvider):
         self.add(body, params)
         return body
 
-    def translated(self, name: str, value: Any) -> Any:
+    def translate(self, name: str, value: Any) -> Any:
         if name == "stop":
             return as_stops(value)
-        value = super().translated(name, value)
+        value = super().translate(name, value)
         if name != "tools":
             return value
         declared = [tool for tool in value if "name" in tool]
@@ -205,16 +205,16 @@ class GoogleGenerate(HTTPProvider):
         return [*([{"functionDeclarations": declared}] if declared else []), *native]
 
     def tool(self, tool: Tool) -> Mapping[str, Any]:
-        about = given(description=tool.description, parametersJsonSchema=tool.parameters)
+        about = without_none(description=tool.description, parametersJsonSchema=tool.parameters)
         return {"name": tool.name, **about, **tool.extra_for("google")}
 
     def choice(self, choice: Choice) -> Mapping[str, Any]:
         mode = "ANY" if choice.mode == "required" else choice.mode.upper()
         names = None if choice.name is None else [choice.name]
-        return {"functionCallingConfig": given(mode=mode, allowedFunctionNames=names)}
+        return {"functionCallingConfig": without_none(mode=mode, allowedFunctionNames=names)}
 
     def format(self, wanted: JsonFormat) -> Mapping[str, Any]:
-        return given(responseMimeType="application/json", responseJsonSchema=wanted.schema)
+        return without_none(responseMimeType="application/json", responseJsonSchema=wanted.schema)
 
     def read(self, body: Mapping[str, Any]) -> Answer | None:
         if body.keys().isdisjoint(_ANSWER_FIELDS):

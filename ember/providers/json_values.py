@@ -26,7 +26,6 @@ __all__ = [
     "dollars_of_ticks",
     "entries",
     "fields",
-    "given",
     "half_at_end",
     "index",
     "items",
@@ -38,6 +37,7 @@ __all__ = [
     "string",
     "text_of",
     "whole_characters",
+    "without_none",
 ]
 
 NOTHING: Mapping[str, Any] = {}
@@ -114,7 +114,7 @@ def counts(usage: Mapping[str, Any], table: Places) -> dict[str, int]:
     return found
 
 
-def given(**values: Any) -> dict[str, Any]:
+def without_none(**values: Any) -> dict[str, Any]:
     """A JSON object of those values that are not None."""
     return {name: value for name, value in values.items() if value is not None}
 

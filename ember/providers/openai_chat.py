@@ -33,11 +33,11 @@ from ember.providers.json_values import (
     dollars_of_ticks,
     entries,
     fields,
-    given,
     index,
     items,
     places,
     string,
+    without_none,
 )
 from ember.providers.provider import HTTPProvider
 from ember.providers.servers import SERVERS, seller
@@ -156,7 +156,7 @@ class OpenAIChat(HTTPProvider):
             # Mistral refuses what a schema says of itself, too.
             strict = None
             parameters = {k: v for k, v in parameters.items() if k not in ("$schema", "$id")}
-        about = given(description=tool.description, parameters=parameters, strict=strict)
+        about = without_none(description=tool.description, parameters=parameters, strict=strict)
         function = {"name": tool.name, **about, **tool.extra_for("chat")}
         return {"type": "function", "function": function}
 
@@ -168,7 +168,9 @@ class OpenAIChat(HTTPProvider):
     def format(self, wanted: JsonFormat) -> Mapping[str, Any]:
         if wanted.schema is None:
             return {"type": "json_object"}
-        about = given(schema=wanted.schema, strict=wanted.strict, description=wanted.description)
+        about = without_none(
+            schema=wanted.schema, strict=wanted.strict, description=wanted.description
+        )
         return {"type": "json_schema", "json_schema": {"name": wanted.name, **about}}
 
     def read(self, body: Mapping[str, Any]) -> Answer | None:

@@ -31,9 +31,9 @@ from ember.providers.json_values import (
     dollars_of_ticks,
     entries,
     fields,
-    given,
     places,
     string,
+    without_none,
 )
 from ember.providers.provider import HTTPProvider
 from ember.providers.servers import Server
@@ -108,7 +108,7 @@ class OpenAIResponses(HTTPProvider):
         return body
 
     def tool(self, tool: Tool) -> Mapping[str, Any]:
-        about = given(description=tool.description, parameters=tool.parameters)
+        about = without_none(description=tool.description, parameters=tool.parameters)
         extra = tool.extra_for("openai-responses")
         return {"type": "function", "name": tool.name, **about, "strict": tool.strict, **extra}
 
@@ -118,7 +118,9 @@ class OpenAIResponses(HTTPProvider):
     def format(self, wanted: JsonFormat) -> Mapping[str, Any]:
         if wanted.schema is None:
             return {"type": "json_object"}
-        about = given(schema=wanted.schema, strict=wanted.strict, description=wanted.description)
+        about = without_none(
+            schema=wanted.schema, strict=wanted.strict, description=wanted.description
+        )
         return {"type": "json_schema", "name": wanted.name, **about}
 
     def read(self, body: Mapping[str, Any]) -> Answer | None:

@@ -262,7 +262,7 @@ class HTTPProvider(BaseProvider):
                     {"provider": self.server.name, "param": name},
                 )
             inside, key = self._place(body, name)
-            inside[key] = self.translated(name, value)
+            inside[key] = self.translate(name, value)
         for name in own:  # last: what a caller says in the wire's words holds
             inside, key = self._place(body, name)
             inside[key] = {**inside.get(key, {}), **as_object(name, params[name])}
@@ -274,7 +274,7 @@ class HTTPProvider(BaseProvider):
             body = body.setdefault(step, {})
         return body, key
 
-    def translated(self, name: str, value: Any) -> Any:
+    def translate(self, name: str, value: Any) -> Any:
         """A parameter's value in the wire's words."""
         if name == "tools":
             tools = as_tools(value, self.server.name)
