@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
 import ssl
 import zipfile
@@ -10,6 +12,11 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+# Loaded before any run of `pytester`, which unloads what it was the first to load: the C part of
+# PyYAML does not work when it is loaded a second time.
+with contextlib.suppress(ImportError):  # in the extra vcr
+    importlib.import_module("yaml")
 
 # The long run, by hand: pytest --hypothesis-profile=long tests/testing/strategies
 settings.register_profile("long", max_examples=100_000, deadline=None)

@@ -346,7 +346,7 @@ def test_slow_first_byte(at: Callable[[str], None]) -> None:
         with models.stream("gpt-4", "hi", timeout=5) as stream:
             assert "".join(chunk.text for chunk in stream) == TEXT
         with pytest.raises(ProviderAPIError, match="no answer in time") as caught:
-            models("gpt-4", "hi", timeout=0.05)
+            models("gpt-4", "hi", timeout={"read": 0.05})
         assert caught.value.error_type == "timeout"
 
 
