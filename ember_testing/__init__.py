@@ -15,6 +15,7 @@ no import: `pytest --markers` and `pytest --fixtures` describe them. The same wi
 - `fake_model`, `FakeModel`, `FakeCall`, `Answer`: fakes, the calls that reached them, and answers.
 - `fault_server`, `FaultServer`: the same as a server, for other processes and other libraries.
 - `Verdict`: what the code under test made of faults; `ember_testing.faults` has the faults.
+- `cassette_server`, `CassetteServer`: record and replay as a server, for those as well.
 - `no_sleep`, `NoSleep`: retry waits that return at once.
 - `CassetteMiss`, `NetworkBlocked`, `UnansweredCall`, all `ReplayFailure`: a test wanted something
   that is not there. `CassetteError`, `BudgetExceeded`, `RecordingWarning`.

@@ -295,11 +295,16 @@ def _session_of(request: pytest.FixtureRequest, fixture: str) -> Session:
 
 @pytest.fixture
 def cassette_server(request: pytest.FixtureRequest) -> Generator[CassetteServer]:
-    """A server on this machine that records and replays: for clients that no seam reaches.
+    """A server that records and replays, for other processes: `cassette_server.url("openai")`.
 
-    `cassette_server.url("openai")` is the base URL for a client, `cassette_server.environment` the
-    variables for a child process. The calls go into the test's own cassette, in the run's mode.
-    Needs the marker `ember_replay`.
+    That is the base URL for a client, and `cassette_server.environment` are the variables for a
+    child process. The calls go into the test's own cassette, in the run's mode. Needs the marker
+    `ember_replay`.
+
+        @pytest.mark.ember_replay
+        def test_script(cassette_server):
+            environment = {**os.environ, **cassette_server.environment}
+            subprocess.run(["node", "script.js"], env=environment, check=True)
     """
     session = _session_of(request, "cassette_server")
     from ember_testing.replay.server import serving

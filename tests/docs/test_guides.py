@@ -173,7 +173,7 @@ def test_the_tables_of_the_toolkit_are_complete(pytester: pytest.Pytester) -> No
     helped = pytester.runpytest("--help").stdout.str()
     settings = set(re.findall(r"^ *(--ember[\w=-]+|ember_\w+)", helped, re.MULTILINE))
     assert {each.partition("=")[0] for each in settings} <= named
-    assert named >= {*main.commands, "fake_model", "cassette", "no_sleep"}
+    assert named >= {*main.commands, "fake_model", "cassette", "cassette_server", "no_sleep"}
     assert named >= {*strategies.__all__}
     assert named >= {n for n in faults.__all__ if n[0].islower()} - {"applied", "replaces_answer"}
 

@@ -33,10 +33,10 @@ def test_markers_say_what_each_argument_means(run: Run) -> None:
 
 
 def test_fixtures_come_with_an_example(run: Run) -> None:
-    """`pytest --fixtures` describes all three by an example; with `-v` by a whole test."""
+    """`pytest --fixtures` describes each by an example; with `-v` by a whole test."""
     for options, example in (((), "`"), (("-vv",), "def test_")):
         text = "\n".join(run("", "--fixtures", *options).outlines)
-        for fixture in ("fake_model", "cassette", "no_sleep"):
+        for fixture in ("fake_model", "cassette", "cassette_server", "no_sleep"):
             about = text.partition(f"\n{fixture} -- ")[2]
             assert example in about.partition("\n\n\n")[0], fixture
 
