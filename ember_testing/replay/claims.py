@@ -15,7 +15,7 @@ import tempfile
 from contextlib import closing, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import uuid4
 
 from ember_testing.cassettes.file import CassetteFile
@@ -244,15 +244,16 @@ def _folder() -> Path:
 
 
 @lru_cache(maxsize=1)
-def _process_lock() -> tuple[Path, IO[Any]]:
-    """A file that is locked for as long as this process lives."""
+def _process_lock() -> tuple[Path, int]:
+    """A file, and its descriptor, that is locked for as long as this process lives."""
     path = _folder() / f"{os.getpid()}-{uuid4().hex[:8]}.lock"
-    handle = path.open("w")
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     if os.name == "posix":
         fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     pid = os.getpid()
 
     def remove() -> None:
+        os.close(handle)
         if os.getpid() == pid:  # and no process that this one has forked
             path.unlink(missing_ok=True)
 
