@@ -41,80 +41,80 @@ def for_anthropic(schema: _Schema, what: str) -> dict[str, Any]:
     Raises:
         ModelProviderError: Something in it cannot be said.
     """
-    made = _open_types(_each(schema, lambda inner: for_anthropic(inner, what)))
-    if "$ref" in made:  # beside which nothing is allowed but the definitions
-        return {key: made[key] for key in ("$ref", "$defs", "definitions") if key in made}
-    if "type" not in made and "properties" in made:
-        made["type"] = "object"
-    if not made.keys() & {"type", "anyOf", "allOf", "enum", "const"}:
-        if made.keys() - {"$defs", "definitions", "title", "description", "default"}:
+    result = _open_types(_each(schema, lambda inner: for_anthropic(inner, what)))
+    if "$ref" in result:  # beside which nothing is allowed but the definitions
+        return {key: result[key] for key in ("$ref", "$defs", "definitions") if key in result}
+    if "type" not in result and "properties" in result:
+        result["type"] = "object"
+    if not result.keys() & {"type", "anyOf", "allOf", "enum", "const"}:
+        if result.keys() - {"$defs", "definitions", "title", "description", "default"}:
             raise _unsayable(what, schema, "it has no 'type'")
         raise _unsayable(what, schema, "anthropic cannot be asked for just any value")
-    if made.get("type") == "object":
-        made = _closed(made, what, schema)
-    kept: dict[str, Any] = {}
-    told: dict[str, Any] = {}
-    for key, value in made.items():
+    if result.get("type") == "object":
+        result = _closed(result, what, schema)
+    keywords: dict[str, Any] = {}
+    hints: dict[str, Any] = {}
+    for key, value in result.items():
         known = key in _ANTHROPIC or (key == "minItems" and value in (0, 1))
         known = known and (key != "format" or value in _ANTHROPIC_FORMATS)
-        (kept if known else told)[key] = value
-    told.pop("$schema", None)
-    if told:
-        notes = "{" + ", ".join(f"{key}: {value}" for key, value in told.items()) + "}"
-        kept["description"] = "\n\n".join(filter(None, [kept.get("description"), notes]))
-    return kept
+        (keywords if known else hints)[key] = value
+    hints.pop("$schema", None)
+    if hints:
+        notes = "{" + ", ".join(f"{key}: {value}" for key, value in hints.items()) + "}"
+        keywords["description"] = "\n\n".join(filter(None, [keywords.get("description"), notes]))
+    return keywords
 
 
 def _each(schema: _Schema, change: Callable[[_Schema], dict[str, Any]]) -> dict[str, Any]:
     """A copy of the schema with each schema inside it changed."""
-    made = dict(schema)
-    for key in made.keys() & set(_ONE):
-        if isinstance(made[key], Mapping):
-            made[key] = change(cast("_Schema", made[key]))
-    for key in made.keys() & set(_MANY):
-        if isinstance(made[key], Sequence):
-            parts = cast("Sequence[object]", made[key])
-            made[key] = [change(cast("_Schema", p)) for p in parts if isinstance(p, Mapping)]
-    for key in made.keys() & set(_NAMED):
-        if isinstance(made[key], Mapping):
-            named = cast("Mapping[str, object]", made[key])
-            made[key] = {
+    result = dict(schema)
+    for key in result.keys() & set(_ONE):
+        if isinstance(result[key], Mapping):
+            result[key] = change(cast("_Schema", result[key]))
+    for key in result.keys() & set(_MANY):
+        if isinstance(result[key], Sequence):
+            parts = cast("Sequence[object]", result[key])
+            result[key] = [change(cast("_Schema", p)) for p in parts if isinstance(p, Mapping)]
+    for key in result.keys() & set(_NAMED):
+        if isinstance(result[key], Mapping):
+            named = cast("Mapping[str, object]", result[key])
+            result[key] = {
                 name: change(cast("_Schema", part)) if isinstance(part, Mapping) else part
                 for name, part in named.items()
             }
-    return made
+    return result
 
 
-def _open_types(made: dict[str, Any]) -> dict[str, Any]:
+def _open_types(schema: dict[str, Any]) -> dict[str, Any]:
     """`oneOf`, and a list of types, as `anyOf`."""
-    if "oneOf" in made:
-        made.setdefault("anyOf", made.pop("oneOf"))
-    if isinstance(made.get("type"), list) and "enum" not in made:
-        types: list[str] = made.pop("type")
+    if "oneOf" in schema:
+        schema.setdefault("anyOf", schema.pop("oneOf"))
+    if isinstance(schema.get("type"), list) and "enum" not in schema:
+        types: list[str] = schema.pop("type")
         about: dict[str, Any] = {
-            key: made.pop(key) for key in ("title", "description") if key in made
+            key: schema.pop(key) for key in ("title", "description") if key in schema
         }
         outer: dict[str, Any] = {
-            key: made.pop(key) for key in ("$defs", "definitions") if key in made
+            key: schema.pop(key) for key in ("$defs", "definitions") if key in schema
         }
-        variants = [{"type": each, **(made if each != "null" else {})} for each in types]
+        variants = [{"type": each, **(schema if each != "null" else {})} for each in types]
         return {**outer, **about, "anyOf": variants}
-    return made
+    return schema
 
 
-def _closed(made: dict[str, Any], what: str, schema: _Schema) -> dict[str, Any]:
-    more = made.get("additionalProperties", False)
-    if more is not False and (more is not True or not made.get("properties")):
+def _closed(result: dict[str, Any], what: str, schema: _Schema) -> dict[str, Any]:
+    more = result.get("additionalProperties", False)
+    if more is not False and (more is not True or not result.get("properties")):
         raise _unsayable(
             what, schema, "keys that nobody has named (dict[str, ...]) are not possible there"
         )
-    return {**made, "properties": made.get("properties", {}), "additionalProperties": False}
+    return {**result, "properties": result.get("properties", {}), "additionalProperties": False}
 
 
 def _unsayable(what: str, schema: _Schema, why: str) -> ModelProviderError:
-    shown = str(schema)
+    text = str(schema)
     return ModelProviderError(
-        f"{what}: {shown if len(shown) <= 120 else shown[:117] + '...'} cannot be sent as a schema "
+        f"{what}: {text if len(text) <= 120 else text[:117] + '...'} cannot be sent as a schema "
         f"to keep to: {why}; name the keys, or use a list of objects",
         {"param": what.partition("=")[0]},
     )

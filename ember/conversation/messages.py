@@ -90,11 +90,11 @@ def as_messages(prompt: object) -> list[Message]:
     items = cast("Sequence[object]", prompt)
     if not items:
         raise ModelProviderError("the prompt is empty ([]): pass text, parts or messages")
-    spoken = ["role" in as_mapping(item) or _is_item(item) for item in items]
-    if all(spoken):
+    is_turn = ["role" in as_mapping(item) or _is_item(item) for item in items]
+    if all(is_turn):
         return _named_results(_turns(cast("Sequence[Mapping[str, Any]]", items)))
-    if any(spoken):
-        at = spoken.index(False)
+    if any(is_turn):
+        at = is_turn.index(False)
         raise ModelProviderError(
             f"the prompt mixes messages and parts: item {at} is {shown(items[at])}, which has "
             "no 'role'; make it {'role': 'user', 'content': ...}"
@@ -169,9 +169,11 @@ def _result_message(item: Mapping[str, Any], content: object, extra: dict[str, A
 
 def _named_results(messages: list[Message]) -> list[Message]:
     """Google wants a result's tool by its name: look it up where the caller gave only the id."""
-    said = [part for message in messages for part in message.parts]
+    all_parts = [part for message in messages for part in message.parts]
     meant = [
-        means for p in said for means in (p.meaning or () if isinstance(p, NativePart) else (p,))
+        means
+        for p in all_parts
+        for means in (p.meaning or () if isinstance(p, NativePart) else (p,))
     ]
     names = {part.id: part.name for part in meant if isinstance(part, ToolCall)}
     named: list[Message] = []
@@ -200,8 +202,8 @@ def _is_item(item: object) -> bool:
     if not isinstance(kind, str):
         return False
     if kind in ("message", "reasoning"):
-        said = isinstance(fields.get("content"), str)
-        return fields.get("role", "assistant") == "assistant" and not said
+        has_text = isinstance(fields.get("content"), str)
+        return fields.get("role", "assistant") == "assistant" and not has_text
     return is_output_item(item) or _INPUT_ITEM.fullmatch(kind) is not None
 
 

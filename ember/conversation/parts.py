@@ -318,13 +318,13 @@ def _from_mapping(item: Mapping[str, Any]) -> Part:
     """A part in a provider's words: what has a name in all of them is translated."""
     kind = item.get("type")
     if kind in ("text", "input_text", "output_text"):
-        said = Text(needed(item, "text", str))
+        text_part = Text(needed(item, "text", str))
         if set(item) <= _TEXT_KEYS and not item.get("citations"):
-            return said
+            return text_part
         # Anthropic's citations of a search go back with the text that they belong to; a marker
         # for the cache is taken by some servers of chat completions as well.
         owners = "anthropic chat" if kind == "text" else "openai-responses"
-        return NativePart(item, "anthropic" if item.get("citations") else owners, (said,))
+        return NativePart(item, "anthropic" if item.get("citations") else owners, (text_part,))
     if kind is None and not item.keys().isdisjoint(_SNAKE):
         camel = _from_mapping({_SNAKE.get(key, key): value for key, value in item.items()})
         meaning = camel.meaning if isinstance(camel, NativePart) else (camel,)
@@ -367,8 +367,8 @@ def _from_mapping(item: Mapping[str, Any]) -> Part:
         return given if whole else NativePart(item, "google", (given,))
     if not item.keys().isdisjoint(_GOOGLE_ONLY):
         text = item.get("text")
-        shown = isinstance(text, str) and not item.get("thought")
-        return NativePart(item, "google", (Text(str(text)),) if shown else ())
+        is_visible = isinstance(text, str) and not item.get("thought")
+        return NativePart(item, "google", (Text(str(text)),) if is_visible else ())
     return NativePart(item)
 
 

@@ -143,7 +143,7 @@ def with_object(kind: object, response: ChatResponse) -> ChatResponse:
     except Exception as error:  # whatever the type's own checks raise
         provider, model, text = response.provider, response.model, response.text
         cut = " (it was cut off at max_tokens=)" if response.finish_reason == "length" else ""
-        shown = text if len(text) <= 200 else text[:197] + "..."
+        shortened = text if len(text) <= 200 else text[:197] + "..."
         context = {
             "error_type": "bad_response",
             "provider": provider,
@@ -155,7 +155,7 @@ def with_object(kind: object, response: ChatResponse) -> ChatResponse:
             "usage": response.usage.as_dict(),
             "response": response,  # it is paid for
         }
-        what = f"the answer{cut} is no {getattr(kind, '__name__', kind)}: {shown!r} ({error})"
+        what = f"the answer{cut} is no {getattr(kind, '__name__', kind)}: {shortened!r} ({error})"
         raise ProviderAPIError(f"{provider} ({model}): {what}", context) from error
 
 

@@ -200,8 +200,8 @@ class AnthropicMessages(HTTPProvider):
         refusal = None
         if reason == "content_filter":
             details = fields(body.get("stop_details"))
-            told = string(details.get("explanation")) or string(details.get("category"))
-            refusal = told or "refused"
+            explanation = string(details.get("explanation")) or string(details.get("category"))
+            refusal = explanation or "refused"
         stats, billing = _counted(fields(body.get("usage")))
         return Answer(
             text,

@@ -50,8 +50,8 @@ def read_error(body: object) -> ErrorBody:
     if wrapped := items(body):
         body = wrapped[0]
     if isinstance(body, str):
-        told = _first_object(body)
-        return read_error(told) if told else ErrorBody(_plain(body))
+        error_object = _first_object(body)
+        return read_error(error_object) if error_object else ErrorBody(_plain(body))
     top = fields(body)
     if isinstance(page := top.get("html-message"), str):
         return read_error(parsed(page))  # Portkey wraps the upstream's JSON in a string
@@ -90,9 +90,9 @@ def _from_fields(error: Mapping[str, Any], top: Mapping[str, Any]) -> ErrorBody:
         words.append("content_filter")
     words += [code, kind, status]
     if upstream := metadata.get("raw"):
-        told = read_error(parsed(upstream) if isinstance(upstream, str) else upstream)
-        sentence = f"{sentence}: {told.message}" if told.message else sentence
-        words += told.words
+        inner = read_error(parsed(upstream) if isinstance(upstream, str) else upstream)
+        sentence = f"{sentence}: {inner.message}" if inner.message else sentence
+        words += inner.words
     param = error.get("param")
     waits = (
         metadata.get("retry_after_seconds_raw"),  # OpenRouter
@@ -124,12 +124,12 @@ def _sentence(value: object) -> str:
     if isinstance(value, str):
         return value
     wrong = entries(value)
-    said: list[str] = []
+    sentences: list[str] = []
     for item in wrong:
         where = ".".join(str(step) for step in items(item.get("loc")))
         what = next((w for k in ("msg", "message", "detail") if (w := _sentence(item.get(k)))), "")
-        said.append(f"{where}: {what}" if where else what)
-    return "; ".join(filter(None, said)) or (json.dumps(value) if value else "")
+        sentences.append(f"{where}: {what}" if where else what)
+    return "; ".join(filter(None, sentences)) or (json.dumps(value) if value else "")
 
 
 def _first_object(text: str) -> Mapping[str, Any]:
@@ -137,8 +137,8 @@ def _first_object(text: str) -> Mapping[str, Any]:
     if text.lstrip().startswith(("data:", "event:", "[")):
         decoder = EventDecoder()
         for event in (*decoder.feed(text.encode()), *decoder.finish()):
-            if told := fields(parsed(event.data)):
-                return told
+            if event_error := fields(parsed(event.data)):
+                return event_error
     return {}
 
 

@@ -144,10 +144,10 @@ def not_of_wire(
 ) -> ProviderAPIError:
     """The error of an answer that is not of the provider's wire; for the arguments see above."""
     body = _without_keys(body, keys)
-    shown = body if isinstance(body, str) else json.dumps(body, ensure_ascii=False)
+    text = body if isinstance(body, str) else json.dumps(body, ensure_ascii=False)
     return ProviderAPIError(
         f"{provider} ({model}): the answer with status {status} is not what this provider sends: "
-        f"{shown[:200]!r}; is base_url= right ({without_user(base_url)})?",
+        f"{text[:200]!r}; is base_url= right ({without_user(base_url)})?",
         {
             "error_type": "bad_response",
             "status_code": status,
@@ -188,9 +188,9 @@ def _classify(vendor: str, status: int, error: ErrorBody) -> ErrorType:
     kind = _STATUS.get(status)
     if status in (400, 422) or (status == 403 and vendor == "together"):
         # Together answers a prompt that is too long with 403 (its docs, "Error codes").
-        for said, pattern in _MESSAGES.items():
+        for kind_in_words, pattern in _MESSAGES.items():
             if pattern.search(error.message):
-                return said
+                return kind_in_words
     if kind is None:
         kind = "server" if status >= 500 else "invalid_request" if status >= 400 else "unknown"
     return kind
@@ -222,9 +222,9 @@ def _retryable(
         limit, requested = (int(number.replace(",", "")) for number in found.groups())
         if requested > limit:
             return False  # no wait makes it smaller
-    told = headers.get("x-should-retry")
-    if told in ("true", "false"):
-        return told == "true" and not context.get("partial_text")
+    advice = headers.get("x-should-retry")
+    if advice in ("true", "false"):
+        return advice == "true" and not context.get("partial_text")
     if status in _FINAL_STATUS and error_type not in _PASSING:
         return False
     return None
@@ -243,9 +243,9 @@ def _waits(headers: Mapping[str, str], error: ErrorBody, error_type: str) -> Ite
     for detail in error.details:
         yield _duration(string(detail.get("retryDelay")))  # Google's RetryInfo
     if error_type in ("rate_limit", "quota", "overloaded") and (
-        said := _WAIT.search(error.message)
+        wait := _WAIT.search(error.message)
     ):
-        yield _duration(said[1])
+        yield _duration(wait[1])
 
 
 def _number(text: str | None) -> float | None:

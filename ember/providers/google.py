@@ -165,8 +165,10 @@ class GoogleGenerate(HTTPProvider):
         if not _VERSION_AT_END.search(base):
             # google-genai 3 defaults to v1, which lacks what is in preview.
             base = f"{base}/{os.environ.get('GOOGLE_GENAI_API_VERSION', '').strip() or 'v1beta'}"
-        kept = call.model.startswith(("models/", "tunedModels/", "projects/", "publishers/"))
-        path = quote(call.model if kept else f"models/{call.model}")
+        is_full_name = call.model.startswith(
+            ("models/", "tunedModels/", "projects/", "publishers/")
+        )
+        path = quote(call.model if is_full_name else f"models/{call.model}")
         if {".", ".."}.intersection(path.split("/")):
             raise ModelProviderError(
                 f"google has no model {call.model!r}: its name stands in the URL's path",
@@ -235,7 +237,7 @@ class GoogleGenerate(HTTPProvider):
             refusal = string(feedback.get("blockReasonMessage")) or str(blocked)
         last = fields(parts[-1].get("functionCall")) if parts else NOTHING
         whole = not last or "args" in last
-        text, thoughts = _said(parts)
+        text, thoughts = _text_and_reasoning(parts)
         model = string(body.get("modelVersion"))
         searches = _searches(candidate, model)
         stats, billing = _counted(fields(body.get("usageMetadata")), searches)
@@ -271,7 +273,7 @@ def _contents(messages: Sequence[Message], newer: bool) -> list[dict[str, Any]]:
         if message.role == "system":
             continue
         role = "model" if message.role == "assistant" else "user"
-        parts = [made for part in message.parts_for("google") for made in _parts(part, newer)]
+        parts = [each for part in message.parts_for("google") for each in _parts(part, newer)]
         if not parts:
             continue
         if newer and role == "model":
@@ -300,13 +302,13 @@ _NOT_GOOGLES = (_MADE_UP, "call_", "toolu_")
 
 def _parts(part: Part, newer: bool) -> list[Mapping[str, Any]]:
     """A part in Google's words; the media of a tool's result are inside it, or beside it."""
-    made = _part(part)
-    if not isinstance(part, ToolResult) or not (said := part.parts_with_media("google")):
-        return [made]
-    media = [_part(each) for each in said if not isinstance(each, Text)]
+    translated = _part(part)
+    if not isinstance(part, ToolResult) or not (media_parts := part.parts_with_media("google")):
+        return [translated]
+    media = [_part(each) for each in media_parts if not isinstance(each, Text)]
     if not newer:
-        return [made, *media]
-    return [{"functionResponse": {**made["functionResponse"], "parts": media}}]
+        return [translated, *media]
+    return [{"functionResponse": {**translated["functionResponse"], "parts": media}}]
 
 
 def _part(part: Part) -> Mapping[str, Any]:
@@ -316,19 +318,19 @@ def _part(part: Part) -> Mapping[str, Any]:
         call: dict[str, Any] = {"name": part.name, "args": fields(json_or_text(part.arguments))}
         if part.id and not part.id.startswith(_NOT_GOOGLES):
             call["id"] = part.id
-        made: dict[str, Any] = {"functionCall": call}
+        made_part: dict[str, Any] = {"functionCall": call}
         if part.signature is not None:
-            made["thoughtSignature"] = part.signature
-        return made
+            made_part["thoughtSignature"] = part.signature
+        return made_part
     if isinstance(part, ToolResult):
         result = part.content
         if part.is_error or not isinstance(result, Mapping):
             # A response must be an object; these two keys are Google's for what is none.
-            said = part.text if part.text_parts else result
+            texts_before = part.text if part.text_parts else result
             if media := part.parts_with_media("google"):
                 texts = [each.text for each in media if isinstance(each, Text)]
-                said = "\n".join(texts) or "The result is beside this."
-            result = {"error" if part.is_error else "result": said}
+                texts_before = "\n".join(texts) or "The result is beside this."
+            result = {"error" if part.is_error else "result": texts_before}
         response: dict[str, Any] = {"name": part.name, "response": result}
         if part.id and part.id != part.name and not part.id.startswith(_NOT_GOOGLES):
             response["id"] = part.id
@@ -392,7 +394,7 @@ class _ContentFold(Fold):
         _, calls = _parts_and_calls(parts, string(self._about.get("responseId")), before)
         self.pieces = [call._replace(arguments=arguments_text(call.arguments)) for call in calls]
         self._parts += parts
-        text, thoughts = _said(parts)
+        text, thoughts = _text_and_reasoning(parts)
         return Chunk(text, thoughts, event) if text or thoughts else None
 
     def body(self) -> Mapping[str, Any]:
@@ -433,7 +435,7 @@ def _finish_name(reason: object) -> str:
     return "" if reason == "FINISH_REASON_UNSPECIFIED" else string(reason)
 
 
-def _said(parts: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+def _text_and_reasoning(parts: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     """The text of the parts, and their thoughts."""
     thoughts = "".join(string(part.get("text")) for part in parts if part.get("thought"))
     return "".join(string(part.get("text")) for part in parts if not part.get("thought")), thoughts
@@ -453,18 +455,18 @@ def _joined(parts: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return joined
 
 
-def _newer(known: dict[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
+def _newer(known: dict[str, Any], latest: Mapping[str, Any]) -> dict[str, Any]:
     """The usage after a chunk: counts are cumulative, and a chunk may leave some out.
 
     A chunk whose parts add up to its total, and to no less than before, is the whole account: what
     it leaves out was nothing in the end. Any other only says more about what it names.
     """
-    told = {name: value for name, value in told.items() if value is not None}
-    total = count(told.get("totalTokenCount"))
-    whole = total == sum(count(told.get(name)) for name in _SUMMANDS)
+    latest = {name: value for name, value in latest.items() if value is not None}
+    total = count(latest.get("totalTokenCount"))
+    whole = total == sum(count(latest.get(name)) for name in _SUMMANDS)
     if total and whole and total >= count(known.get("totalTokenCount")):
-        return told
-    return known | told
+        return latest
+    return known | latest
 
 
 _SUMMANDS = (

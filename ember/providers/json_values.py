@@ -247,9 +247,9 @@ def whole_characters(value: Any) -> Any:
         return {whole_characters(key): whole_characters(item) for key, item in pairs.items()}
     if isinstance(value, (list, tuple)):
         several: list[Any] | tuple[Any, ...] = value  # pyright: ignore[reportUnknownVariableType] - any JSON
-        made = [whole_characters(item) for item in several]
+        changed = [whole_characters(item) for item in several]
         named = getattr(several, "_make", None)
-        return named(made) if named else made
+        return named(changed) if named else changed
     return value
 
 

@@ -233,14 +233,14 @@ class _Words(NamedTuple):
 
 
 def _messages(turns: Sequence[Message], words: _Words) -> list[dict[str, Any]]:
-    made: list[dict[str, Any]] = []
+    turns_sent: list[dict[str, Any]] = []
     media: list[Mapping[str, Any]] = []  # of results, whose messages take text only
     for turn in turns:
         if media and turn.role != "tool":
-            made.append({"role": "user", "content": media})
+            turns_sent.append({"role": "user", "content": media})
             media = []
-        made += _turn(turn, words, media)
-    return [*made, {"role": "user", "content": media}] if media else made
+        turns_sent += _turn(turn, words, media)
+    return [*turns_sent, {"role": "user", "content": media}] if media else turns_sent
 
 
 def _turn(message: Message, words: _Words, media: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -258,18 +258,18 @@ def _turn(message: Message, words: _Words, media: list[Mapping[str, Any]]) -> li
     out: list[dict[str, Any]] = []
     for result in results:
         call_id = call_id_for(result.id, words.call_ids)
-        said = _result(result, media)
-        out.append({"role": "tool", "tool_call_id": call_id, "content": said})
+        content = _result(result, media)
+        out.append({"role": "tool", "tool_call_id": call_id, "content": content})
     extra = {k: v for k, v in message.extra.items() if words.thoughts or k not in _THOUGHTS}
     if not rest and not calls and (results or not extra):
         return out
     if media:
         out.append({"role": "user", "content": [*media]})
         media.clear()
-    made: dict[str, Any] = {"role": role, "content": _parts(rest), **extra}
+    message_sent: dict[str, Any] = {"role": role, "content": _parts(rest), **extra}
     if calls:
-        made["tool_calls"] = calls
-    return [*out, made]
+        message_sent["tool_calls"] = calls
+    return [*out, message_sent]
 
 
 def _result(result: ToolResult, media: list[Mapping[str, Any]]) -> Any:
@@ -420,12 +420,12 @@ class _Choice:
             # A server that does not stream answers in one piece.
             delta, self.ended = fields(part["message"]), True
         text, thoughts = _content(delta.get("content", part.get("text")))
-        shown = string(delta.get("reasoning_content"))
-        reasoning = thoughts or shown or string(delta.get("reasoning"))
+        reasoning_text = string(delta.get("reasoning_content"))
+        reasoning = thoughts or reasoning_text or string(delta.get("reasoning"))
         self._text.append(text)
         self._say("reasoning", reasoning)
         self._say("refusal", string(delta.get("refusal")))
-        self._say("reasoning_content", shown)
+        self._say("reasoning_content", reasoning_text)
         self._details += items(delta.get("reasoning_details"))
         calls = entries(delta.get("tool_calls"))
         if legacy := fields(delta.get("function_call")):
@@ -523,11 +523,11 @@ def _content(content: object) -> tuple[str, str]:
         if isinstance(part, str):
             text.append(part)
             continue
-        said = fields(part)
-        if said.get("type") in ("thinking", "reasoning"):
-            thoughts += _content(said.get("thinking", said.get("text")))
+        part_fields = fields(part)
+        if part_fields.get("type") in ("thinking", "reasoning"):
+            thoughts += _content(part_fields.get("thinking", part_fields.get("text")))
         else:
-            text.append(string(said.get("text")))
+            text.append(string(part_fields.get("text")))
     return "".join(text), "".join(thoughts)
 
 
@@ -535,15 +535,15 @@ def _tool_calls(message: Mapping[str, Any], reason: FinishReason | None) -> list
     calls = entries(message.get("tool_calls"))
     if not calls and (legacy := fields(message.get("function_call"))):
         calls = [{"function": legacy}]
-    made: list[ToolCall] = []
+    found_calls: list[ToolCall] = []
     arguments: object = None
     for call in calls:
         function = _function(call)
         name = string(function.get("name"))
         arguments = function.get("arguments", function.get("input"))
         if name or arguments:  # Snowflake fills in a function_call that holds nothing
-            made.append(ToolCall(string(call.get("id")), name, json_or_text(arguments)))
-    return cut_off(made, reason, arguments)
+            found_calls.append(ToolCall(string(call.get("id")), name, json_or_text(arguments)))
+    return cut_off(found_calls, reason, arguments)
 
 
 def _function(call: Mapping[str, Any]) -> Mapping[str, Any]:

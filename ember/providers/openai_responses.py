@@ -145,16 +145,16 @@ class OpenAIResponses(HTTPProvider):
                 call_id, name = string(item.get("call_id")), string(item.get("name"))
                 calls.append(ToolCall(call_id, name, json_or_text(arguments)))
             elif kind == "reasoning":
-                shown = [*entries(item.get("summary")), *entries(item.get("content"))]
-                thoughts += [string(part.get("text")) for part in shown]
+                reasoning_parts = [*entries(item.get("summary")), *entries(item.get("content"))]
+                thoughts += [string(part.get("text")) for part in reasoning_parts]
         # What the SDKs put beside the items, some servers send, and a stream's deltas said.
         beside = string(body.get("output_text"))
-        said = "".join(text)
+        answer_text = "".join(text)
         refusal = "".join(refusals) or string(body.get("refusal"))
         reason = ending(_finish(body), calls, refusal)
         stats, billing = _counted(fields(body.get("usage")), body)
         return Answer(
-            said if said.startswith(beside) else beside,
+            answer_text if answer_text.startswith(beside) else beside,
             reason,
             cut_off(calls, reason, arguments),
             "".join(thoughts) or string(body.get("reasoning_text")) or None,
@@ -215,11 +215,14 @@ def _items(message: Message, custom: Collection[str], stored: bool) -> list[Mapp
         texts = [part["text"] for part in parts if "text" in part]
         # An assistant's texts are one: only answers, with their ids, have them in parts.
         is_text = len(texts) == len(parts) and (len(parts) == 1 or role == "assistant")
-        said: dict[str, Any] = {"role": role, "content": "".join(texts) if is_text else parts}
+        message_item: dict[str, Any] = {
+            "role": role,
+            "content": "".join(texts) if is_text else parts,
+        }
         if "phase" in message.extra:  # commentary, or the answer: wanted back
-            said["phase"] = message.extra["phase"]
+            message_item["phase"] = message.extra["phase"]
         # An assistant speaks before it calls; a user's words follow the results that they are with.
-        items.insert(0 if role == "assistant" else len(items), said)
+        items.insert(0 if role == "assistant" else len(items), message_item)
     return items
 
 
@@ -340,13 +343,13 @@ class _ResponseFold(Fold):
         return entries(self._response.get("output")) or self._items
 
     def body(self) -> Mapping[str, Any]:
-        said = {key: "".join(pieces) for key, pieces in self._said.items()}
+        joined = {key: "".join(pieces) for key, pieces in self._said.items()}
         output = self._output()
-        if said["output_text"] and not any(item.get("type") == "message" for item in output):
+        if joined["output_text"] and not any(item.get("type") == "message" for item in output):
             # A stream that was cut, and servers whose last event has no output.
-            parts = [{"type": "output_text", "text": said["output_text"]}]
+            parts = [{"type": "output_text", "text": joined["output_text"]}]
             output = [*output, {"type": "message", "role": "assistant", "content": parts}]
-        return {**self._response, "output": output, **said}
+        return {**self._response, "output": output, **joined}
 
 
 def _finish(body: Mapping[str, Any]) -> FinishReason | None:

@@ -80,10 +80,10 @@ async def async_client() -> AsyncClient:
     """The running event loop's client: a connection cannot be used from another loop."""
     held = _of_loops().get(None)
     if held is None:
-        made = AsyncClient(transport=_AsyncTransport())
-        closer = _close_with_loop(made)
+        new_client = AsyncClient(transport=_AsyncTransport())
+        closer = _close_with_loop(new_client)
         await closer.__anext__()
-        _of_loops().set(held := (made, closer))
+        _of_loops().set(held := (new_client, closer))
     return held[0]
 
 

@@ -237,9 +237,9 @@ def playable(row: Mapping[str, Any]) -> tuple[Headers, Pieces]:
     body = as_bytes(row["response_body"] or b"")
     if encoding not in _readable:
         if decoded(headers, row["response_raw"]) != body:
-            kept = tuple(p for p in headers if p[0].lower() not in _OF_THE_ENCODED_BODY)
+            remaining = tuple(p for p in headers if p[0].lower() not in _OF_THE_ENCODED_BODY)
             length = (("content-length", str(len(body))),)
-            return kept + length, [(pieces[-1][0] if pieces else 0.0, body)]
+            return remaining + length, [(pieces[-1][0] if pieces else 0.0, body)]
         _readable.add(encoding)
     return headers, pieces
 

@@ -166,8 +166,8 @@ def _by_name(row: Mapping[str, Any], redaction: Redaction) -> Iterator[Finding]:
         pairs = headers_from_json(row[column])
         for (name, value), (_, kept) in zip(pairs, redaction.headers(pairs), strict=True):
             if value != kept:
-                shown = _masked(value.encode("utf-8", "surrogatepass"))
-                yield Finding("secret", row["id"], column, f"{name}: {shown}")
+                masked = _masked(value.encode("utf-8", "surrogatepass"))
+                yield Finding("secret", row["id"], column, f"{name}: {masked}")
     if redaction.url(row["url"]) != row["url"]:
         yield Finding("secret", row["id"], "url", "a credential in the query or the user part")
     headers = headers_from_json(row["request_headers"])

@@ -97,8 +97,8 @@ def _send(
         response = client.request(row["method"], url, headers=headers, content=body)
     except httpx.TransportError as error:
         redaction = Redaction(secrets_of_environment(os.environ))
-        said = redaction.text(f"{type(error).__name__}: {error}")
-        lines = [] if row["error_type"] == type(error).__name__ else [f"no answer: {said}"]
+        message = redaction.text(f"{type(error).__name__}: {error}")
+        lines = [] if row["error_type"] == type(error).__name__ else [f"no answer: {message}"]
         return Drifted(row["id"], title, lines, None, True)
     new: dict[str, Any] = {
         **row,
@@ -141,8 +141,8 @@ def _key(row: Mapping[str, Any]) -> str:
     key = built_in(server.name).key() if server is not None else None
     if not key:
         names = " or ".join(server.key_vars) if server is not None else ""
-        wanted = f"set {names}" if names else "its provider is none that Ember knows"
-        raise KeyError(f"the recorded key is redacted: {wanted}")
+        remedy = f"set {names}" if names else "its provider is none that Ember knows"
+        raise KeyError(f"the recorded key is redacted: {remedy}")
     return key
 
 
@@ -166,8 +166,8 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         )
     before, now = (shape_of_body(row["response_body"] or "") for row in (old, new))
     for sign, paths in (("-", before - now), ("+", now - before)):
-        shown = sorted(paths)
-        lines += [f"{sign} {path}" for path in shown[:_LONGEST]]
-        if len(shown) > _LONGEST:
-            lines.append(f"{sign} and {len(shown) - _LONGEST} more")
+        listed = sorted(paths)
+        lines += [f"{sign} {path}" for path in listed[:_LONGEST]]
+        if len(listed) > _LONGEST:
+            lines.append(f"{sign} and {len(listed) - _LONGEST} more")
     return lines

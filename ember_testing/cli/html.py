@@ -176,11 +176,11 @@ class Report:
 
     def _turn(self, turn: tuple[str, list[tuple[str, ...]]]) -> int:
         role, parts = turn
-        kept = [
+        remaining = [
             (kind, *(self._text(t, len(t) if kind == "image" else LONGEST_TEXT) for t in texts))
             for kind, *texts in parts
         ]
-        return self._turns.setdefault(json.dumps([role, kept]), len(self._turns))
+        return self._turns.setdefault(json.dumps([role, remaining]), len(self._turns))
 
     def _text(self, text: str, longest: int = LONGEST_BODY) -> int:
         if len(text) > longest:

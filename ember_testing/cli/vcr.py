@@ -298,14 +298,14 @@ def _fitting(headers: Headers, content: bytes) -> Headers:
         for name, value in headers
     )
     is_plain = encoded and decoded(headers, content) == content
-    kept = [
+    remaining = [
         (name, value)
         for name, value in headers
         if not (is_plain and name.lower() == "content-encoding")
     ]
     return tuple(
         (name, str(len(content)) if name.lower() == "content-length" and content else value)
-        for name, value in kept
+        for name, value in remaining
     )
 
 

@@ -47,8 +47,8 @@ class FakeCall:
         Each has a `role` (user, assistant, tool), `parts` and their `text`.
         """
         turns = _turns(self.body)
-        spoken = [turns] if isinstance(turns, str) else [_with_role(turn) for turn in turns]
-        messages = as_messages(spoken or [self.prompt])
+        conversation = [turns] if isinstance(turns, str) else [_with_role(turn) for turn in turns]
+        messages = as_messages(conversation or [self.prompt])
         return [_in_our_words(message) for message in messages if message.role != "system"]
 
     @property
@@ -94,9 +94,9 @@ def call_of_custom(provider: str, model: str, prompt: Any, params: Mapping[str, 
     """The call that a provider of the user's own got."""
     system = params.get("system")
     others = {name: value for name, value in params.items() if name != "system"}
-    spoken: list[Any] = [*prompt] if isinstance(prompt, list) else [prompt]
-    text = prompt if isinstance(prompt, str) else _text(spoken[-1]) if spoken else ""
-    body = {"messages": spoken, **params}
+    turns: list[Any] = [*prompt] if isinstance(prompt, list) else [prompt]
+    text = prompt if isinstance(prompt, str) else _text(turns[-1]) if turns else ""
+    body = {"messages": turns, **params}
     return FakeCall(provider, model, text, system, others, False, {}, body)
 
 

@@ -140,11 +140,11 @@ class FakeModel:
         Args:
             unused: Whether an answer that nobody has asked for is wrong.
         """
-        said = [str(failure) for failure in self.failures]
-        if not said and unused and (left := self._left()):
-            said = [left]
+        complaints = [str(failure) for failure in self.failures]
+        if not complaints and unused and (left := self._left()):
+            complaints = [left]
         self._told = len(self.failures)
-        return "\n\n".join(dict.fromkeys(said))
+        return "\n\n".join(dict.fromkeys(complaints))
 
     def _left(self) -> str:
         if not (unused := self.unused()):

@@ -85,8 +85,10 @@ def key_of(asked: Asked, url: str) -> object:
         asked: What the request asks for.
         url: Where it goes.
     """
-    said = {name: asked.body[name] for name in asked.body.keys() - {"stream", "stream_options"}}
-    return urlsplit(url).netloc, asked.provider, asked.model, json.dumps(said, sort_keys=True)
+    parameters = {
+        name: asked.body[name] for name in asked.body.keys() - {"stream", "stream_options"}
+    }
+    return urlsplit(url).netloc, asked.provider, asked.model, json.dumps(parameters, sort_keys=True)
 
 
 def judged(
@@ -164,14 +166,14 @@ def _of_retry(before: tuple[int, Attempt], number: int, wait: float) -> str | No
 def _of_result(
     last: Iterable[tuple[int, Attempt]], attempts: Iterable[Attempt], result: object
 ) -> Iterator[str]:
-    said = _text(result)
+    text = _text(result)
     # Another model's answer may begin as the one that broke off.
     for answer in sorted({each.answer for each in attempts if each.answer}, key=len, reverse=True):
-        said = said.replace(answer, "").replace(_escaped(answer), "")
+        text = text.replace(answer, "").replace(_escaped(answer), "")
     for place, attempt in last:
         # The last attempt of a call: no retry brought the whole answer.
         partial = attempt.partial
-        if partial.strip() and (partial in said or _escaped(partial) in said):
+        if partial.strip() and (partial in text or _escaped(partial) in text):
             yield (
                 f"call {place} of {attempt.name} broke off ({attempt.fault}) after "
                 f"{partial!r}, and the code under test took that for the answer: let the "

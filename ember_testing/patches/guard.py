@@ -178,8 +178,8 @@ def _forwarded(method: str, target: str, fields: bytes) -> bytes:
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     between = (b"proxy-", b"connection:")
     lines = [line for line in fields.split(b"\r\n") if line]
-    kept = [line for line in lines if not line.lower().startswith(between)]
-    head = [f"{method} {path} HTTP/1.1".encode("latin-1"), b"Connection: close", *kept]
+    remaining = [line for line in lines if not line.lower().startswith(between)]
+    head = [f"{method} {path} HTTP/1.1".encode("latin-1"), b"Connection: close", *remaining]
     return b"\r\n".join(head) + b"\r\n\r\n"
 
 

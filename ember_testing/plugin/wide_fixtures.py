@@ -162,16 +162,16 @@ class _Use:
         from ember_testing.replay.active import deactivate
 
         deactivate(session)
-        told = [str(failure) for failure in session.failures]
-        passed = error is None and not told
+        messages = [str(failure) for failure in session.failures]
+        passed = error is None and not messages
         try:
             session.close(passed)
         except CassetteError as broken:
-            told.append(str(broken))
+            messages.append(str(broken))
         count_fixture(self._config, session, passed)
-        if not told:
+        if not messages:
             return None
-        text = "\n\n".join(dict.fromkeys(told))
+        text = "\n\n".join(dict.fromkeys(messages))
         return pytest.fail.Exception(f"{self._name}: {text}", pytrace=False)
 
     def enter_teardown(self) -> None:
@@ -191,9 +191,9 @@ def _keep(failure: BaseException, fixturedef: Definition, request: pytest.Fixtur
     pytest itself keeps what a fixture raised unless it is a BaseException such as a miss; since 9.1
     the tests after it would end in a bare AssertionError of pytest's.
     """
-    kept: Any = failure if pytest.version_tuple < (8, 2) else (failure, None)
+    cached: Any = failure if pytest.version_tuple < (8, 2) else (failure, None)
     key = fixturedef.cache_key(request)  # type: ignore[arg-type]  # a SubRequest, as pytest has it
-    fixturedef.cached_result = (None, key, kept)
+    fixturedef.cached_result = (None, key, cached)
 
 
 def _settings(items: Sequence[pytest.Item]) -> Settings:
@@ -239,8 +239,8 @@ def cassette_of(fixturedef: Definition, item: pytest.Item) -> tuple[Path, str]:
     name = ".".join(filter(None, [*classes.split("::"), xunit[1] if xunit else fixturedef.argname]))
     parameter = _parameter(fixturedef.argname, item)
     file = fixture_file(source, name, fixturedef.scope, node, parameter)
-    shown = f"fixture {name}{parameter and f'[{parameter}]'} of {source}"
-    return folder_of(item.config) / file, shown if node in ("", source) else f"{shown} for {node}"
+    title = f"fixture {name}{parameter and f'[{parameter}]'} of {source}"
+    return folder_of(item.config) / file, title if node in ("", source) else f"{title} for {node}"
 
 
 def _scope_node(fixturedef: Definition, item: pytest.Item) -> str:

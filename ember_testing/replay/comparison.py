@@ -82,13 +82,13 @@ class Comparison:
         """
         self.redaction = self.redaction.also(secrets_of_request(sent.url, sent.headers))
         kind = sent.header("content-type")
-        shown = sent.headers
+        compared = sent.headers
         if not (whole or self.rules.compares_headers):
-            shown = (("content-type", kind),)
+            compared = (("content-type", kind),)
         return Request(
             sent.method,
             self.redaction.url(sent.url),
-            self.redaction.headers(shown, self._compared_headers),
+            self.redaction.headers(compared, self._compared_headers),
             self.redaction.request_body(matching.content_of(sent), kind),
         )
 

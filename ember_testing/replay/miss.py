@@ -85,8 +85,8 @@ def explain(
         found = nearest(request, stored_requests(file), rules) if compare else None
         if found:
             lines.append(f"nearest: recording {found[0]}, which differs in")
-            told = differences(found[1], request, rules=rules)
-            lines += [f"  {line}" for line in told]
+            changes = differences(found[1], request, rules=rules)
+            lines += [f"  {line}" for line in changes]
             if varying := random_leaves(found[1], request, rules):
                 paths = [f"query.{name[1:]}" if name[0] == "?" else name for name in varying]
                 lines.append(f"it looks random on both sides: ignore={paths!r} leaves it out")
@@ -179,16 +179,18 @@ def nearest(
         stored: Number and request of each recording.
         rules: What is compared.
     """
-    wanted = leaves(request, rules)
+    requested = leaves(request, rules)
     rough = heapq.nsmallest(
         8,
-        ((distance(wanted, leaves(other, rules)), number, other) for number, other in stored),
+        ((distance(requested, leaves(other, rules)), number, other) for number, other in stored),
         key=lambda entry: entry[:2],
     )
     if not rough:
         return None
     # Words decide roughly, characters finely: among the first eight the texts are compared fully.
-    best = min(rough, key=lambda entry: (_fine_distance(wanted, leaves(entry[2], rules)), entry[1]))
+    best = min(
+        rough, key=lambda entry: (_fine_distance(requested, leaves(entry[2], rules)), entry[1])
+    )
     return best[1], best[2]
 
 
@@ -286,9 +288,9 @@ def _around(old: Any, new: Any, width: int = 60) -> tuple[str, str]:
     start = max(0, first - 20)
 
     def window(text: str) -> str:
-        shown = text[start : start + width - 6]
+        excerpt = text[start : start + width - 6]
         head = "..." if start else ""
-        tail = "..." if start + len(shown) < len(text) else ""
-        return json.dumps(head + shown + tail, ensure_ascii=False)
+        tail = "..." if start + len(excerpt) < len(text) else ""
+        return json.dumps(head + excerpt + tail, ensure_ascii=False)
 
     return window(old), window(new)

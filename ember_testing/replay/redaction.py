@@ -261,11 +261,11 @@ class Redaction:
             body: All of it, without content encoding.
             pieces: The same bytes as they came.
         """
-        kept = self.response_body(body)
+        redacted = self.response_body(body)
         edits: list[tuple[int, int, bytes]] = []
         if self.rules:
-            kept, edits = self._by_rules(kept, lambda match: _word(len(match.group())))
-        return kept, _recut(kept, [len(piece) for piece in pieces], edits)
+            redacted, edits = self._by_rules(redacted, lambda match: _word(len(match.group())))
+        return redacted, _recut(redacted, [len(piece) for piece in pieces], edits)
 
     def _by_rules(
         self, body: bytes, replacement: Callable[[re.Match[str]], str]
@@ -280,7 +280,7 @@ class Redaction:
                 (match.start(), match.end(), self._token(match.group(), replacement))
                 for match in tokens
             ]
-        kept: list[bytes] = []
+        written_pieces: list[bytes] = []
         edits: list[tuple[int, int, bytes]] = []
         at = place = 0
         for start, end, new in spans:
@@ -290,11 +290,11 @@ class Redaction:
             place += len(before)
             if old != written:
                 edits.append((place, place + len(old), written))
-            kept += [before, written]
+            written_pieces += [before, written]
             place += len(old)
             at = end
-        kept.append(text[at:].encode("utf-8", "surrogateescape"))
-        return b"".join(kept), edits
+        written_pieces.append(text[at:].encode("utf-8", "surrogateescape"))
+        return b"".join(written_pieces), edits
 
     def _token(self, token: str, replacement: Callable[[re.Match[str]], str]) -> str:
         try:
@@ -410,13 +410,13 @@ def _with_parameters(
     """A query string or form with its credentials' values replaced, all else byte for byte."""
     if "=" not in query:
         return query
-    kept: list[str] = []
+    remaining: list[str] = []
     for part in query.split("&"):
         name, mark, value = part.partition("=")
         plain = unquote(value)
         hidden = value and not plain.startswith(REDACTED) and is_secret(unquote_plus(name))
-        kept.append(name + mark + replacement(plain) if hidden else part)
-    return "&".join(kept)
+        remaining.append(name + mark + replacement(plain) if hidden else part)
+    return "&".join(remaining)
 
 
 def _recut(

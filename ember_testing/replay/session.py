@@ -242,8 +242,8 @@ class Session:
                 reservation = self._budget.reserve(sent.method, sent.url, sent.body)
             except BudgetExceeded as error:
                 self._release(key, n)
-                told = self._comparison.redaction.text(str(error))
-                raise self.fail(BudgetExceeded(told)) from None
+                message = self._comparison.redaction.text(str(error))
+                raise self.fail(BudgetExceeded(message)) from None
         self.pins.follow(None)
         place = {"n": n, "test": self.test or None, **self._comparison.columns(written, key)}
         exchange = Exchange(sent, partial(self._keep, place, written, reservation))

@@ -138,20 +138,20 @@ def messages(
     """
     if max_turns < 1:
         raise InvalidArgument(f"max_turns={max_turns!r} leaves no room for a question")
-    said = _prompts(prompts)
-    system = st.none() | said if systems is None else systems
+    texts = _prompts(prompts)
+    system = st.none() | texts if systems is None else systems
 
     def conversation(
         first: str | None, pairs: list[tuple[str, str]], last: str
     ) -> list[dict[str, str]]:
-        made = [] if first is None else [{"role": "system", "content": first}]
+        turns = [] if first is None else [{"role": "system", "content": first}]
         for asked, answered in pairs:
-            made.append({"role": "user", "content": asked})
-            made.append({"role": "assistant", "content": answered})
-        return [*made, {"role": "user", "content": last}]
+            turns.append({"role": "user", "content": asked})
+            turns.append({"role": "assistant", "content": answered})
+        return [*turns, {"role": "user", "content": last}]
 
-    pairs = st.lists(st.tuples(said, said), max_size=max_turns - 1)
-    return st.builds(conversation, system, pairs, said)
+    pairs = st.lists(st.tuples(texts, texts), max_size=max_turns - 1)
+    return st.builds(conversation, system, pairs, texts)
 
 
 def parameters(*, wires: SearchStrategy[str] | None = None) -> SearchStrategy[dict[str, Any]]:
@@ -419,12 +419,12 @@ def _of_each(
 ) -> SearchStrategy[_T]:
     """What a wire has, for the wires that are drawn."""
     # One strategy a wire, not one an example: to make and check it costs ten times the drawing.
-    made: dict[str, SearchStrategy[_T]] = {}
+    strategies: dict[str, SearchStrategy[_T]] = {}
 
     def once(wire: str) -> SearchStrategy[_T]:
-        if wire not in made:
-            made[wire] = of(_known(wire))
-        return made[wire]
+        if wire not in strategies:
+            strategies[wire] = of(_known(wire))
+        return strategies[wire]
 
     return _wires(wires).flatmap(once)
 

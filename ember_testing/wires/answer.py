@@ -46,12 +46,12 @@ class Answer:
 
     def __post_init__(self) -> None:
         if self.chunks is not None:
-            said = "".join(self.chunks)
+            joined = "".join(self.chunks)
             if not self.text:
-                object.__setattr__(self, "text", said)
-            elif said != self.text:
+                object.__setattr__(self, "text", joined)
+            elif joined != self.text:
                 raise ValueError(
-                    f"the chunks come to {said!r} and not to the text {self.text!r}: leave the "
+                    f"the chunks come to {joined!r} and not to the text {self.text!r}: leave the "
                     "text out"
                 )
         if self.finish_reason == "tool_calls" and not self.tool_calls:
@@ -144,8 +144,8 @@ def as_answer(value: object) -> Answer:
 
 def plausible_usage(prompt: str, answer: Answer) -> UsageStats:
     """Counts of the right size: about four letters are a token."""
-    said = answer.text + "".join(f"{call.name}{call.arguments}" for call in answer.tool_calls)
+    output = answer.text + "".join(f"{call.name}{call.arguments}" for call in answer.tool_calls)
     thought = len(answer.reasoning or "") // 4
     return UsageStats(
-        len(prompt) // 4 + 1, (len(said) + 3) // 4 + thought or 1, reasoning_tokens=thought
+        len(prompt) // 4 + 1, (len(output) + 3) // 4 + thought or 1, reasoning_tokens=thought
     )

@@ -93,8 +93,8 @@ def _deltas(block: dict[str, Any], answer: Answer) -> tuple[dict[str, Any], list
             {"type": "thinking_delta", "thinking": block["thinking"]},
             {"type": "signature_delta", "signature": block["signature"]},
         ]
-    said = json.dumps(block["input"], ensure_ascii=False)
-    return {**block, "input": {}}, [{"type": "input_json_delta", "partial_json": said}]
+    arguments = json.dumps(block["input"], ensure_ascii=False)
+    return {**block, "input": {}}, [{"type": "input_json_delta", "partial_json": arguments}]
 
 
 def _named(data: dict[str, Any]) -> bytes:

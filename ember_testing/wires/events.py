@@ -62,8 +62,8 @@ def ends_stream(body: bytes) -> bool:
         return False
     if not isinstance(event, dict):
         return False
-    said = cast("dict[str, Any]", event)
-    if said.get("type") in _LAST_EVENTS or said.get("done") is True:
+    fields = cast("dict[str, Any]", event)
+    if fields.get("type") in _LAST_EVENTS or fields.get("done") is True:
         return True
-    candidates: list[Any] = said.get("candidates") or []
+    candidates: list[Any] = fields.get("candidates") or []
     return any("finishReason" in each for each in candidates)

@@ -47,8 +47,8 @@ def _calls(answer: Answer) -> list[dict[str, Any]]:
     for call in answer.tool_calls:
         named = {"id": call.id} if call.id else {}
         arguments = arguments_object(call, "Google")
-        made = {"functionCall": {**named, "name": call.name, "args": arguments}}
-        calls.append({**made, **({"thoughtSignature": call.signature} if call.signature else {})})
+        part = {"functionCall": {**named, "name": call.name, "args": arguments}}
+        calls.append({**part, **({"thoughtSignature": call.signature} if call.signature else {})})
     return calls
 
 
