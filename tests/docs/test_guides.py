@@ -128,7 +128,7 @@ def test_blocks_are_clean_for_type_checkers(checker: str, tmp_path: Path) -> Non
     (tmp_path / "mypy.ini").write_text("[mypy]\nignore_missing_imports = true\n")
     (tmp_path / "pyrightconfig.json").write_text('{"reportMissingImports": false}')
     done = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=180
+        command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=400
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
