@@ -88,6 +88,25 @@ def _seconds(
     return min(left, timeout)
 
 
+class _ProxyPool:
+    """httpcore's pool for a proxy with room for one connection, in the place of a connection.
+
+    The pool, because tools that intercept requests replace its `handle_request`.
+    """
+
+    def __init__(self, pool: Any) -> None:
+        self._pool = pool
+
+    def is_available(self) -> bool:
+        return True
+
+    def is_idle(self) -> bool:
+        return all(one.is_idle() for one in self._pool.connections)
+
+    def has_expired(self) -> bool:
+        return any(one.has_expired() for one in self._pool.connections)
+
+
 # --- sync ---------------------------------------------------------------------------------------
 
 
@@ -227,28 +246,14 @@ class _Direct(httpcore.HTTPConnection):
         self.network = network
 
 
-class _ThroughProxy(httpcore.ConnectionInterface):
-    """httpcore's pool for a proxy with room for one connection, in the place of a connection.
-
-    The pool, because tools that intercept requests replace its `handle_request`.
-    """
-
+class _ThroughProxy(_ProxyPool, httpcore.ConnectionInterface):
     def __init__(self, network: _Network, pool: Any) -> None:
+        super().__init__(pool)
         self.network = network
-        self._pool = pool
 
     def handle_request(self, request: httpcore.Request) -> httpcore.Response:
         response: httpcore.Response = self._pool.handle_request(request)
         return response
-
-    def is_available(self) -> bool:
-        return True
-
-    def is_idle(self) -> bool:
-        return all(one.is_idle() for one in self._pool.connections)
-
-    def has_expired(self) -> bool:
-        return any(one.has_expired() for one in self._pool.connections)
 
     def close(self) -> None:
         self._pool.close()
@@ -334,25 +339,14 @@ class _AsyncDirect(httpcore.AsyncHTTPConnection):
         self.network = network
 
 
-class _AsyncThroughProxy(httpcore.AsyncConnectionInterface):
-    """`_ThroughProxy` for an event loop."""
-
+class _AsyncThroughProxy(_ProxyPool, httpcore.AsyncConnectionInterface):
     def __init__(self, network: _AsyncNetwork, pool: Any) -> None:
+        super().__init__(pool)
         self.network = network
-        self._pool = pool
 
     async def handle_async_request(self, request: httpcore.Request) -> httpcore.Response:
         response: httpcore.Response = await self._pool.handle_async_request(request)
         return response
-
-    def is_available(self) -> bool:
-        return True
-
-    def is_idle(self) -> bool:
-        return all(one.is_idle() for one in self._pool.connections)
-
-    def has_expired(self) -> bool:
-        return any(one.has_expired() for one in self._pool.connections)
 
     async def aclose(self) -> None:
         await self._pool.aclose()

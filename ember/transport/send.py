@@ -385,8 +385,9 @@ def _api_error(
         phase = "stream"
         if error_type == "connection":
             error_type = "incomplete_stream"
-    # Under trio only a cause has words.
-    detail = next((f" ({cause})" for cause in _causes(error) if str(cause)), "")
+    # Under trio only a cause has words; how an event loop cancels is no part of them.
+    errors = (cause for cause in _causes(error) if isinstance(cause, Exception))
+    detail = next((f" ({cause})" for cause in errors if str(cause)), "")
     proxy = proxy_for(_parsed(request.url)[0]) if phase == "connect" else None
     through = f" through the proxy {without_user(proxy)}" if proxy else ""
     remedy, retryable = _remedy(error, error_type, phase, bool(proxy))

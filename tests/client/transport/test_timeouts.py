@@ -76,6 +76,7 @@ def timed_out(ways: Ways, url: str, **params: Any) -> list[ProviderAPIError]:
             way(url, **params)
         assert SECONDS * 0.9 <= time.monotonic() - started < PATIENCE
         assert caught.value.error_type == "timeout", str(caught.value)
+        assert "cancel" not in str(caught.value).lower()
         return caught.value
 
     with ThreadPoolExecutor(len(ways)) as pool:
