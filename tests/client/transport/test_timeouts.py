@@ -31,7 +31,7 @@ Script = Callable[[socket.socket], None]
 
 SECONDS = 0.4
 # On a busy machine a thread may wait for its turn; the servers go on for three seconds.
-PATIENCE = 2.0
+PATIENCE = 2.8
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
@@ -135,15 +135,13 @@ def test_total_bounds_a_request_that_is_taken_slowly() -> None:
 
     def script(connection: socket.socket) -> None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        over = time.monotonic() + 1
+        over = time.monotonic() + 3
         while time.monotonic() < over and connection.recv(20_000):
-            time.sleep(0.05)
+            time.sleep(0.1)
         reset(connection)
 
     with scripted(script) as url:
-        errors = timed_out(
-            ALL, url, prompt="x" * 20_000_000, timeout={"read": 30, "total": SECONDS}
-        )
+        errors = timed_out(ALL, url, prompt="x" * 8_000_000, timeout={"read": 30, "total": SECONDS})
     for error in errors:
         assert error.context["phase"] == "write"
 
@@ -206,7 +204,7 @@ def test_a_name_service_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) ->
     ) -> list[Any]:
         if flags & socket.AI_NUMERICHOST:  # trio asks first whether the host is an address
             raise socket.gaierror(socket.EAI_NONAME, "it is none")
-        answered.wait(PATIENCE / 2)  # asyncio.run waits for it
+        answered.wait(1)  # asyncio.run waits for it
         raise socket.gaierror(socket.EAI_AGAIN, "no answer")
 
     monkeypatch.setattr(socket, "getaddrinfo", silent)
