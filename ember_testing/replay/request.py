@@ -148,7 +148,8 @@ def key(request: Request, rules: Rules = DEFAULT_RULES, context: Context = _NOWH
             parts.append(_body_part(request, rules, context))
         elif part.startswith("header:"):
             parts.append(_header_part(request, part[len("header:") :].lower(), context))
-    digest = hashlib.sha256(context.salt)
+    # With the rules: what others made equal is not found by these.
+    digest = hashlib.sha256(context.salt + rules.text.encode())
     for content in parts:
         digest.update(b"%d:" % len(content) + content)
     return digest.hexdigest()[:24]

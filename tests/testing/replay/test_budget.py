@@ -258,3 +258,38 @@ def test_worker_processes_share_one_budget(
     suite = SUITE.format(url=server.url, count=8)
     result = run(suite, "-p", "xdist", "-n2", "--ember-record", "--ember-budget=0.0031")
     assert result.parseoutcomes()["passed"] == len(server.received) in (1, 2, 3)
+
+
+@pytest.mark.usefixtures("_prices")
+@pytest.mark.filterwarnings("ignore:.*not kept. status 429:ember_testing.RecordingWarning")
+@pytest.mark.parametrize("record_errors", [False, True])
+def test_an_answer_that_costs_nothing_gives_its_estimate_back(
+    tmp_path: Path, record_errors: bool
+) -> None:
+    """Two answers of 429, and a server that is not there, leave the budget to the third call."""
+    replies = [Reply(b"{}", status=429), Reply(b"{}", status=429)]
+    estimate_of_one = 100 * OUTPUT + 40 * INPUT
+
+    def answer(request: Any) -> Reply:
+        return replies.pop() if replies else chat(request, "priced")
+
+    body = {
+        "model": "priced",
+        "max_tokens": 100,
+        "messages": [{"role": "user", "content": "hi"}],
+    }
+    with (
+        serving(answer) as server,
+        ember_testing.cassette(
+            tmp_path / "c.sqlite",
+            record="new",
+            record_errors=record_errors,
+            budget=1.5 * estimate_of_one,
+        ),
+        httpx.Client(verify=False) as sender,
+    ):
+        url = f"{server.url}/v1/chat/completions"
+        with pytest.raises(httpx.ConnectError):
+            sender.post("http://127.0.0.1:1/v1/chat/completions", json=body)
+        assert [sender.post(url, json=body).status_code for _ in range(3)] == [429, 429, 200]
+        assert len(server.received) == 3

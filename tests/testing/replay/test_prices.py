@@ -76,6 +76,39 @@ class TestPrices:
         with ember_testing.cassette(path):
             assert [call(GONE, seed=1), call(GONE)] == costs[::-1]
 
+    def test_two_open_streams_are_charged_each_at_its_own_price(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Opened one after the other and read in turn, recorded before and after a price change."""
+        usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+        last = {"delta": {"content": "ris"}, "finish_reason": "stop"}
+        deltas = [{"delta": {"content": "Pa"}}, last]
+        events = [{"model": "gpt-4", "choices": [{"index": 0, **each}]} for each in deltas]
+        events.append({"model": "gpt-4", "choices": [], "usage": usage})
+        pieces = [f"data: {json.dumps(each)}\n\n".encode() for each in events]
+
+        def streams(base_url: str, *seeds: int) -> list[Any]:
+            more = {"base_url": base_url, "api_key": "sk-x"}
+            return [models.stream("gpt-4", "Paris", seed=seed, **more) for seed in seeds]
+
+        with serving(lambda _: Reply(pieces=[*pieces, b"data: [DONE]\n\n"])) as server:
+            costs: list[float] = []
+            for seed in (1, 2):
+                with ember_testing.cassette(path, record="new"):
+                    (stream,) = streams(f"{server.url}/v1", seed)
+                    list(stream)
+                    costs.append(stream.response.usage.cost)
+                monkeypatch.setenv("EMBER_MODEL_COSTS_JSON", PRICES)
+        monkeypatch.delenv("EMBER_MODEL_COSTS_JSON")
+        assert costs == pytest.approx([0.0006, 20e-6])
+        with ember_testing.cassette(path):
+            opened = streams(GONE, 1, 2)
+            parts = [iter(each) for each in opened]
+            for _ in range(9):
+                for part in parts:
+                    next(part, None)
+            assert [each.response.usage.cost for each in opened] == costs
+
     def test_recording_anew_and_joining_keep_the_prices(
         self, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -1,0 +1,352 @@
+"""What is kept out of a cassette: its bytes are searched, whatever the value and its place."""
+
+# ruff: noqa: SIM117 - the server outlives the cassettes
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import os
+import random
+import re
+import string
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import pytest
+
+import ember_testing
+from ember_testing import CassetteMiss, RecordingWarning
+from tests.loopback import Received, Reply, serving
+
+GONE = "http://127.0.0.1:1"
+chance = random.Random(40)
+SECRETS = [
+    "".join(chance.choices(string.ascii_letters + string.digits + extra, k=24)) + "7a"
+    for extra in ("", "-_", "+/=", "&%", '"\\', "é/")
+    for _ in range(7)
+][:40][:: int(os.environ.get("EMBER_EVERY_SECRET", "5"))]
+"""The long run, all 40 of them: EMBER_EVERY_SECRET=1."""
+
+# How a request carries a secret: arguments of httpx's request, by the secret.
+SENT: dict[str, Callable[[str], dict[str, Any]]] = {
+    "bearer": lambda s: {"headers": {"authorization": f"Bearer {s}"}},
+    "basic": lambda s: {"auth": ("me", s)},
+    "another scheme": lambda s: {"headers": {"authorization": f"Token {s}"}},
+    "x-api-key": lambda s: {"headers": {"x-api-key": s}},
+    "api-key": lambda s: {"headers": {"api-key": s}},
+    "x-goog-api-key": lambda s: {"headers": {"x-goog-api-key": s}},
+    "a gateway's header": lambda s: {"headers": {"cf-aig-authorization": f"Bearer {s}"}},
+    "session header": lambda s: {"headers": {"x-session-id": s}},
+    "cookie": lambda s: {"headers": {"cookie": f"sid={s}"}},
+    "key in a query": lambda s: {"params": {"key": s}},
+    "token in a query": lambda s: {"params": {"access_token": s}},
+    "signature in a query": lambda s: {"params": {"X-Amz-Signature": s}},
+    "api_key": lambda s: {"json": {"api_key": s}},
+    "apiKey": lambda s: {"json": {"config": {"apiKey": s}}},
+    "client_secret": lambda s: {"json": {"client_secret": s}},
+    "an object": lambda s: {"json": {"client_secret": {"expires": 1, "value": s}}},
+    "private_key": lambda s: {"json": {"private_key": s}},
+    "session_token": lambda s: {"json": {"session_token": s}},
+    "password": lambda s: {"json": {"login": {"password": s}}},
+    "JSON in JSON": lambda s: {"json": {"arguments": json.dumps({"api_key": s})}},
+    "JSON in JSON in JSON": lambda s: {"json": {"a": json.dumps({"b": json.dumps({"token": 1,
+                                                                    "access_token": s})})}},
+    "a form": lambda s: {"data": {"client_secret": s, "scope": "a b"}},
+    "a variable in a prompt": lambda s: {"json": {"prompt": f"my key is {s}, is it?"}},
+    "a variable in a path": lambda s: {"path": f"/{quote(s, safe='')}/v1"},
+    "a key and its echo": lambda s: {"headers": {"x-api-key": s}, "path": "/echo"},
+    "a key and its echo in pieces": lambda s: {"headers": {"x-api-key": s}, "path": "/pieces"},
+    "a key and its echo, compressed": lambda s: {"headers": {"x-api-key": s}, "path": "/gzip"},
+    "an answer's field": lambda s: {"path": "/field", "extensions": {"secret": s}},
+    "an answer's cookie": lambda s: {"path": "/cookie", "extensions": {"secret": s}},
+    "an answer's address": lambda s: {"path": "/location", "extensions": {"secret": s}},
+    "an answer's fragment": lambda s: {"path": "/fragment", "extensions": {"secret": s}},
+}  # fmt: skip
+IN_A_VARIABLE = ("a variable in a prompt", "a variable in a path")
+
+
+def answer(secret: str) -> Callable[[Received], Reply]:
+    """A server that knows the secret and says it, each path in its own way."""
+
+    def reply(request: Received) -> Reply:
+        path = request.path.partition("?")[0]
+        error = json.dumps({"error": f"bad key {secret}"}).encode()
+        if path == "/echo":
+            return Reply(error)
+        if path == "/pieces":
+            return Reply(pieces=[error[:14], error[14:20], error[20:30], error[30:]], pause=0.001)
+        if path == "/gzip":
+            return Reply(gzip.compress(error), headers={"content-encoding": "gzip"})
+        if path == "/field":
+            return Reply(json.dumps({"access_token": secret, "expires_in": 9}).encode())
+        coded = quote(secret, safe="")
+        headers = {
+            "/cookie": {"set-cookie": f"sid={coded}; Path=/; HttpOnly"},
+            "/location": {"location": f"https://a.example/f?part=1&sig={coded}"},
+            "/fragment": {"location": f"https://a.example/f#access_token={coded}&state=1"},
+        }
+        return Reply(b"{}", headers=headers.get(path, {}))
+
+    return reply
+
+
+def spellings(secret: str) -> set[bytes]:
+    """A secret as it may stand in a file: plain, escaped, percent-coded, in base64."""
+    plain = secret.encode()
+    found = {plain, json.dumps(secret)[1:-1].encode(), quote(secret, safe="").encode()}
+    found.add(json.dumps(secret, ensure_ascii=False)[1:-1].encode())
+    found.add(json.dumps(json.dumps(secret))[3:-3].encode())
+    for before in range(3):
+        text = base64.b64encode(bytes(before) + plain)
+        found.add(text[-(-8 * before // 6) : 8 * (before + len(plain)) // 6])
+    return found | {plain[:16], plain[-16:]}
+
+
+@pytest.mark.parametrize("place", SENT)
+def test_no_secret_is_in_the_bytes_of_a_cassette(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """Secrets of every kind in each of 31 places, in any spelling, whole or in part."""
+    for number, secret in enumerate(SECRETS):
+        if not secret.isascii() and SENT[place]("x").keys() & {"headers", "auth"}:
+            continue  # no header holds it
+        path = tmp_path / f"{number}.sqlite"
+        if place in IN_A_VARIABLE:
+            monkeypatch.setenv("ACME_API_KEY", secret)
+        arguments = SENT[place](secret)
+        url = arguments.pop("path", "/v1")
+        with (
+            serving(answer(secret)) as server,
+            ember_testing.cassette(path, record="new", record_errors=True) as cassette,
+            httpx.Client(verify=False) as sender,
+        ):
+            sender.request("POST", server.url + url, **arguments)
+        assert len(cassette.recorded) == 1
+        content = path.read_bytes()
+        found = [each for each in spellings(secret) if each in content]
+        assert not found, (place, secret, found)
+
+
+@pytest.mark.parametrize("body", [{"q": 1}, None])
+@pytest.mark.parametrize("name", ["key", "api_key", "token", "page"])
+def test_each_value_of_a_parameter_gets_its_own_answer(
+    tmp_path: Path, name: str, body: object
+) -> None:
+    """Whatever a parameter is called, on a host that nobody knows its values are told apart."""
+    path = tmp_path / "c.sqlite"
+
+    def ask(sender: httpx.Client, url: str, value: str) -> str:
+        answer: str = sender.request("POST", f"{url}/kv", params={name: value}, json=body).text
+        return answer
+
+    values = ("alpha", "beta")
+    with (
+        serving(lambda request: Reply(request.path.encode())) as server,
+        ember_testing.cassette(path, record="new"),
+        httpx.Client(verify=False) as sender,
+    ):
+        live = {value: ask(sender, server.url, value) for value in values}
+    with ember_testing.cassette(path), httpx.Client(verify=False) as sender:
+        assert {value: ask(sender, GONE, value) for value in reversed(values)} == live
+    with (
+        pytest.raises(CassetteMiss),
+        ember_testing.cassette(path),
+        httpx.Client(verify=False) as sender,
+    ):
+        ask(sender, GONE, "gamma")
+
+
+def test_a_common_word_is_no_secret_and_a_real_one_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`DB_PASSWORD=password` changes no answer; a value that is replaced in one is named."""
+    monkeypatch.setenv("DB_PASSWORD", "password")
+    monkeypatch.setenv("AUTH_PROVIDER", "anthropic-eu1")
+    monkeypatch.setenv("DATABASE_URL", "postgres://app:Zx81-plus@db/app")
+    text = "choose a good password; anthropic-eu1; Zx81-plus"
+    path = tmp_path / "c.sqlite"
+    with (
+        serving(lambda _: Reply(text.encode())) as server,
+        pytest.warns(RecordingWarning, match=r"holds the value of \$DATABASE_URL"),
+        ember_testing.cassette(path, record="new"),
+        httpx.Client(verify=False) as sender,
+    ):
+        assert sender.post(server.url, json={"q": "advice"}).text == text
+    for name in ("DB_PASSWORD", "AUTH_PROVIDER", "DATABASE_URL"):
+        monkeypatch.delenv(name)
+    with ember_testing.cassette(path), httpx.Client(verify=False) as sender:
+        played = sender.post(GONE, json={"q": "advice"}).text
+    assert played == "choose a good password; anthropic-eu1; REDACTED*"
+
+
+def test_a_cookie_keeps_its_name_and_attributes(tmp_path: Path) -> None:
+    """A client that looks for its session's cookie finds one."""
+    path = tmp_path / "c.sqlite"
+    headers = {"set-cookie": "sid=abcdefgh12345; Path=/; HttpOnly"}
+    with serving(lambda _: Reply(b"{}", headers=headers)) as server:
+        for url, record in ((server.url, "new"), (GONE, None)):
+            with (
+                ember_testing.cassette(path, record=record),  # type: ignore[arg-type]
+                httpx.Client(verify=False) as sender,
+            ):
+                response = sender.post(url, json={})
+    assert response.headers["set-cookie"] == "sid=REDACTED; Path=/; HttpOnly"
+
+
+def shout(text: str) -> str:
+    """A user's own rule."""
+    return text.replace("Ada Lovelace", "[NAME]")
+
+
+@pytest.mark.parametrize("pieces", [1, 4])
+def test_a_users_own_rules_are_applied_to_all_that_is_written(tmp_path: Path, pieces: int) -> None:
+    """A pattern and a function: bodies, addresses and headers; other originals are other calls."""
+    path = tmp_path / "c.sqlite"
+    rules = [r"[\w.]+@[\w.]+", re.compile(r"\d{3}-\d\d-\d{4}"), shout]
+    body = json.dumps({"to": "ada@example.com", "said": "Ada Lovelace é\n 123-45-6789"}).encode()
+    size = -(-len(body) // pieces)
+    cut = [body[at : at + size] for at in range(0, len(body), size)]
+
+    def ask(sender: httpx.Client, url: str, mail: str) -> httpx.Response:
+        asked = {"q": f"write to {mail} and Ada Lovelace", "n": 1}
+        return sender.post(url, params={"mail": mail}, json=asked, headers={"x-for": mail})
+
+    with serving(lambda _: Reply(pieces=cut, pause=0.001)) as server:
+        with (
+            ember_testing.cassette(path, record="new", redact=rules),
+            httpx.Client(verify=False) as sender,
+        ):
+            assert ask(sender, server.url, "a.b@example.com").content == body
+    content = path.read_bytes()
+    for secret in (b"a.b@example", b"a.b%40example", b"ada@example", b"Lovelace", b"45-6789"):
+        assert secret not in content
+    with ember_testing.cassette(path), httpx.Client(verify=False) as sender:
+        played = ask(sender, GONE, "a.b@example.com")
+    assert played.json() == {"to": "REDACTED*******", "said": "[NAME] é\n REDACTED***"}
+    with (
+        pytest.raises(CassetteMiss),
+        ember_testing.cassette(path),
+        httpx.Client(verify=False) as sender,
+    ):
+        ask(sender, GONE, "c.d@example.com")
+
+
+IGNORED: dict[str, tuple[list[Any], dict[str, Any], dict[str, Any]]] = {
+    "a query's parameter": (["query.ts"], {"params": {"ts": "1"}}, {"params": {"ts": "2"}}),
+    "a form's field": (
+        ["form.ts"],
+        {"data": {"ts": "1", "a": "b"}},
+        {"data": {"ts": "2", "a": "b"}},
+    ),
+    "a file's name": (
+        ["form.file.filename"],
+        {"files": {"file": ("a-1.txt", b"content")}},
+        {"files": {"file": ("b-2.txt", b"content")}},
+    ),
+    "a date in a prompt": (
+        [re.compile(r"\d{4}-\d\d-\d\d")],
+        {"json": {"messages": [{"content": "Today is 2026-11-27. Hello"}]}},
+        {"json": {"messages": [{"content": "Today is 2026-12-01. Hello"}]}},
+    ),
+    "a pattern's text": (["re:run-[0-9]+"], {"content": b"a run-1"}, {"content": b"a run-22"}),
+    "a path": (["meta.*.id"], {"json": {"meta": [{"id": 1}]}}, {"json": {"meta": [{"id": 2}]}}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", IGNORED)
+def test_what_varies_can_be_left_out(tmp_path: Path, kind: str) -> None:
+    """`ignore=` reaches queries, forms, names of files and texts; without it they are compared."""
+    rules, before, now = IGNORED[kind]
+    path = tmp_path / "c.sqlite"
+    with (
+        serving() as server,
+        ember_testing.cassette(path, record="new", ignore=rules),
+        httpx.Client(verify=False) as sender,
+    ):
+        sender.post(server.url, **before)
+    with ember_testing.cassette(path, ignore=rules), httpx.Client(verify=False) as sender:
+        assert sender.post(GONE, **now).status_code == 200
+    for arguments, expected in ((before, True), (now, False)):
+        try:
+            with ember_testing.cassette(path), httpx.Client(verify=False) as sender:
+                sender.post(GONE, **arguments)
+            found = True
+        except CassetteMiss:
+            found = False
+        assert found is expected
+
+
+def test_a_null_may_be_as_good_as_nothing(tmp_path: Path) -> None:
+    """Only if the marker says so, and only at the top of the body."""
+    path = tmp_path / "c.sqlite"
+    with (
+        serving() as server,
+        ember_testing.cassette(path, record="new", null_is_absent=True),
+        httpx.Client(verify=False) as sender,
+    ):
+        sender.post(server.url, json={"q": 1, "stop": None, "in": {"a": None}})
+    with ember_testing.cassette(path, null_is_absent=True), httpx.Client(verify=False) as sender:
+        assert sender.post(GONE, json={"q": 1, "in": {"a": None}}).status_code == 200
+    with (
+        pytest.raises(CassetteMiss),
+        ember_testing.cassette(path),
+        httpx.Client(verify=False) as sender,
+    ):
+        sender.post(GONE, json={"q": 1, "in": {"a": None}})
+
+
+CONVERSATIONS: dict[str, Callable[[str], dict[str, Any]]] = {
+    "chat": lambda id: {"messages": [
+        {"role": "assistant", "tool_calls": [{"id": id, "type": "function"}]},
+        {"role": "tool", "tool_call_id": id, "content": "18"}]},
+    "responses": lambda id: {"input": [
+        {"type": "function_call", "call_id": id, "name": "f", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": id, "output": "18"}]},
+    "anthropic": lambda id: {"messages": [
+        {"role": "assistant", "content": [{"type": "tool_use", "id": id, "name": "f"}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": id}]}]},
+    "google": lambda id: {"contents": [
+        {"parts": [{"functionCall": {"id": id, "name": "f"}}]},
+        {"parts": [{"functionResponse": {"id": id, "name": "f"}}]}]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("wire", CONVERSATIONS)
+def test_ids_that_an_answer_issued_are_equal_by_their_place(tmp_path: Path, wire: str) -> None:
+    """Where another id is issued now, the next request is the same; an id of nobody's is not."""
+    path = tmp_path / "c.sqlite"
+    issued = ["call_first_1", "call_second_2"]
+
+    def reply(request: Received) -> Reply:
+        if b'"ask"' in request.body:
+            return Reply(json.dumps({"tool": {"id": issued.pop(0)}}).encode())
+        return Reply(b'{"end": true}')
+
+    def talk(sender: httpx.Client, url: str, id: str = "") -> None:
+        id = id or sender.post(url, json={"ask": "x"}).json()["tool"]["id"]
+        sender.post(url, json=CONVERSATIONS[wire](id))
+
+    with serving(reply) as server:
+        with ember_testing.cassette(path, record="new"), httpx.Client(verify=False) as sender:
+            talk(sender, server.url)
+        with ember_testing.cassette(path), httpx.Client(verify=False) as sender:
+            talk(sender, GONE)
+        with (
+            ember_testing.cassette(path, record="new") as cassette,
+            httpx.Client(verify=False) as sender,
+        ):
+            sender.post(server.url, json={"ask": "x"})
+            id = sender.post(server.url, json={"ask": "x"}).json()["tool"]["id"]
+            assert id == "call_second_2"
+            sender.post(server.url, json=CONVERSATIONS[wire](id))
+            assert (len(cassette.played), len(cassette.recorded)) == (2, 1)
+    with (
+        pytest.raises(CassetteMiss),
+        ember_testing.cassette(path),
+        httpx.Client(verify=False) as sender,
+    ):
+        talk(sender, GONE, "call_of_nobody")
