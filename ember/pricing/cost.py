@@ -27,7 +27,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -192,19 +191,17 @@ def cost(
 def _charge(
     provider: str, model: str, requested_model: str | None, billing: Billing, base_url: str
 ) -> Charge:
-    words = [word for word in (billing.tier, billing.region) if word]
+    tier, region = billing.tier, billing.region
     if base_url and provider.lower() in _OWN_SERVERS:
         if not is_local(base_url):
             host = base_url.partition("//")[2].partition("/")[0].rpartition("@")[2]
             provider = f"{provider}{_ELSEWHERE}{host}"
     elif base_url:
-        provider = seller(provider, base_url)
-        if region := _OPENAI_REGION.match(base_url):
-            words.append(region[1])
-    return Charge(provider, model, requested_model, " ".join(words) or None)
-
-
-_OPENAI_REGION = re.compile(r"https://([a-z]{2})\.api\.openai\.com(?=[:/?#]|$)")
+        provider, named = seller(provider, base_url)
+        region = region or named
+    if region:
+        tier = f"{tier} {region}" if tier else region
+    return Charge(provider, model, requested_model, tier)
 
 
 def find_prices(charge: Charge, reported: float | None, at: datetime | None) -> Prices | None:

@@ -128,21 +128,25 @@ def _holds(when: str | None, moment: datetime) -> bool:
     return start <= now < end if start <= end else now >= start or now < end
 
 
+_REGION = re.compile(r"https://([a-z]{2})\.api\.openai\.com(?=[:/?#]|$)")
+
+
 @lru_cache(maxsize=256)
-def seller(provider: str, base_url: str) -> str:
-    """Whose prices hold: those of the seller at this address, else the provider's.
+def seller(provider: str, base_url: str) -> tuple[str, str | None]:
+    """Whose prices hold, and the region that the address names, if any.
 
     Args:
-        provider: The provider's name as it was called.
+        provider: The provider's name as it was called, for an address that nobody knows.
         base_url: Where the call went.
     """
     sellers = _shipped.sellers
     own = _SAME_PRICES.get(provider, provider)
+    region = _REGION.match(base_url)
     for name in (own, *sellers) if own in sellers else sellers:
         hosts = sellers[name]["hosts"]
         if hosts and re.match(rf"(?:{hosts})(?=[:/?#]|$)", base_url):
-            return provider if name == own else name
-    return provider
+            return provider if name == own else name, region[1] if region else None
+    return provider, None
 
 
 _LOCAL_NETWORKS = (

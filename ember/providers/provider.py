@@ -343,7 +343,7 @@ class HTTPProvider(BaseProvider):
         else:
             try:
                 cost = pricing.cost(
-                    seller(name, call.base_url),
+                    name,
                     model,
                     usage,
                     billing=answer.billing,
