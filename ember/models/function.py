@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from types import ModuleType
+from types import ModuleType, UnionType
 from typing import Any, TypeAlias
 
 from ember.models.registry import ModelRegistry
-from ember.models.schemas import ChatResponse, Prompt
+from ember.models.schemas import ChatResponse, ParsedT, Prompt
 from ember.models.streams import AsyncStream, Stream
 from ember.providers.call import KEY_HEADER, PARAMETERS, UNSET, Address, guard, hide_secrets
 
@@ -27,6 +27,7 @@ System: TypeAlias = str | Sequence[Any] | None
 Stop: TypeAlias = str | Sequence[str] | None
 Tools: TypeAlias = Sequence[Any] | None
 ToolChoice: TypeAlias = str | Mapping[str, Any] | None
+Format: TypeAlias = type[ParsedT] | UnionType | Mapping[str, Any] | None
 HeaderMap: TypeAlias = Mapping[str, str] | None
 Messages: TypeAlias = Sequence[Any] | None
 NONE_GIVEN: Any = (UNSET, UNSET, UNSET)
@@ -50,10 +51,11 @@ class Models:
         prompt: Text; or a list of parts: text and images (bytes, a `Path`, a URL, a data URL, a
             PIL image); or a list of messages, `{"role": ..., "content": ...}`.
         **params: `system` (text before the conversation), `temperature`, `top_p`, `max_tokens`,
-            `stop` (a string or several), `seed`, `tools`, `tool_choice`, `response_format` (a JSON
-            schema), `reasoning_effort`, `timeout` (seconds, or a dict with `connect`, `read` and
-            `total`), `base_url`, `api_key`, `extra_headers`. These mean the same with every
-            provider; any other goes into the provider's body as it is.
+            `stop` (a string or several), `seed`, `tools`, `tool_choice`, `response_format` (a
+            JSON schema, or a type: `response.parsed` is its object), `reasoning_effort`, `timeout`
+            (seconds, or a dict with `connect`, `read` and `total`), `base_url`, `api_key`,
+            `extra_headers`. These mean the same with every provider; any other goes into the
+            provider's body as it is.
 
     Raises:
         ModelProviderError: The call cannot be made as it is set up.
@@ -66,11 +68,11 @@ class Models:
         self, model: str, prompt: Prompt, *,
         system: System = UNSET, temperature: Real = UNSET, top_p: Real = UNSET,
         max_tokens: Int = UNSET, stop: Stop = UNSET, seed: Int = UNSET, tools: Tools = UNSET,
-        tool_choice: ToolChoice = UNSET, response_format: Any = UNSET,
+        tool_choice: ToolChoice = UNSET, response_format: Format[ParsedT] = UNSET,
         reasoning_effort: Text = UNSET, timeout: Any = UNSET, base_url: Text = UNSET,
         api_key: Text = UNSET, extra_headers: HeaderMap = UNSET, messages: Messages = UNSET,
         **params: Any,
-    ) -> ChatResponse:
+    ) -> ChatResponse[ParsedT]:
         """Answer a prompt; see the class for the arguments."""
         if (api_key, base_url, extra_headers) != NONE_GIVEN:
             api_key, base_url, extra_headers = hide_secrets(api_key, base_url, extra_headers)
@@ -80,11 +82,11 @@ class Models:
         self, model: str, prompt: Prompt, *,
         system: System = UNSET, temperature: Real = UNSET, top_p: Real = UNSET,
         max_tokens: Int = UNSET, stop: Stop = UNSET, seed: Int = UNSET, tools: Tools = UNSET,
-        tool_choice: ToolChoice = UNSET, response_format: Any = UNSET,
+        tool_choice: ToolChoice = UNSET, response_format: Format[ParsedT] = UNSET,
         reasoning_effort: Text = UNSET, timeout: Any = UNSET, base_url: Text = UNSET,
         api_key: Text = UNSET, extra_headers: HeaderMap = UNSET, messages: Messages = UNSET,
         **params: Any,
-    ) -> ChatResponse:
+    ) -> ChatResponse[ParsedT]:
         """Answer a prompt without blocking the event loop."""
         if (api_key, base_url, extra_headers) != NONE_GIVEN:
             api_key, base_url, extra_headers = hide_secrets(api_key, base_url, extra_headers)
@@ -169,11 +171,11 @@ class ModelBinding:
         self, prompt: Prompt, *,
         system: System = UNSET, temperature: Real = UNSET, top_p: Real = UNSET,
         max_tokens: Int = UNSET, stop: Stop = UNSET, seed: Int = UNSET, tools: Tools = UNSET,
-        tool_choice: ToolChoice = UNSET, response_format: Any = UNSET,
+        tool_choice: ToolChoice = UNSET, response_format: Format[ParsedT] = UNSET,
         reasoning_effort: Text = UNSET, timeout: Any = UNSET, base_url: Text = UNSET,
         api_key: Text = UNSET, extra_headers: HeaderMap = UNSET, messages: Messages = UNSET,
         **overrides: Any,
-    ) -> ChatResponse:
+    ) -> ChatResponse[ParsedT]:
         """Answer a prompt; an override serves for this call only."""
         if (api_key, base_url, extra_headers) != NONE_GIVEN:
             api_key, base_url, extra_headers = hide_secrets(api_key, base_url, extra_headers)
@@ -184,11 +186,11 @@ class ModelBinding:
         self, prompt: Prompt, *,
         system: System = UNSET, temperature: Real = UNSET, top_p: Real = UNSET,
         max_tokens: Int = UNSET, stop: Stop = UNSET, seed: Int = UNSET, tools: Tools = UNSET,
-        tool_choice: ToolChoice = UNSET, response_format: Any = UNSET,
+        tool_choice: ToolChoice = UNSET, response_format: Format[ParsedT] = UNSET,
         reasoning_effort: Text = UNSET, timeout: Any = UNSET, base_url: Text = UNSET,
         api_key: Text = UNSET, extra_headers: HeaderMap = UNSET, messages: Messages = UNSET,
         **overrides: Any,
-    ) -> ChatResponse:
+    ) -> ChatResponse[ParsedT]:
         """Answer a prompt without blocking the event loop."""
         if (api_key, base_url, extra_headers) != NONE_GIVEN:
             api_key, base_url, extra_headers = hide_secrets(api_key, base_url, extra_headers)

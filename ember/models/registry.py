@@ -241,16 +241,18 @@ class _Observed:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        response = self._answer
+        given = self._answer
         if isinstance(error, EmberError):
             # Answered, but its price is malformed, or its text is not what was asked for.
-            response = error.context.get("response")
-        if isinstance(response, ChatResponse):
+            given = error.context.get("response")
+        # pyright: ignore below: the type of `parsed` does not matter here
+        response = given if isinstance(given, ChatResponse) else None  # pyright: ignore[reportUnknownVariableType]
+        if response is not None:
             self._count(response.usage)
         if self._metrics:
             self._report(error)
         if _logger.isEnabledFor(logging.INFO):
-            self._log(response if isinstance(response, ChatResponse) else None, error)
+            self._log(response, error)  # pyright: ignore[reportUnknownArgumentType]
 
     def answered(self, answer: ChatResponse) -> ChatResponse:
         """Finish an answer, to be counted at the end of the block."""

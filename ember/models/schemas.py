@@ -6,12 +6,22 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeAlias, overload
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar  # a type checker's, which is not imported
+
+    ParsedT = TypeVar("ParsedT", default=Any)
+else:
+    from typing import TypeVar
+
+    ParsedT = TypeVar("ParsedT")
 
 __all__ = [
     "ChatResponse",
     "Chunk",
     "FinishReason",
+    "ParsedT",
     "Prompt",
     "ToolCall",
     "UsageStats",
@@ -166,7 +176,7 @@ def _empty() -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class ChatResponse:
+class ChatResponse(Generic[ParsedT]):
     """One whole answer.
 
     Args:
@@ -200,7 +210,7 @@ class ChatResponse:
     headers: Mapping[str, str] = field(default_factory=lambda: _NOTHING, repr=False)
     message: dict[str, Any] = field(default_factory=_empty, repr=False)
     raw: Any = field(default=None, repr=False)
-    parsed: Any = None
+    parsed: ParsedT = None  # type: ignore[assignment]  # where there is none to be had
 
     def __post_init__(self) -> None:
         if not self.message:

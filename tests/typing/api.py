@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from prometheus_client import Counter, Histogram
 
@@ -63,6 +64,37 @@ def prompts(image: bytes, path: Path) -> None:
     models("gpt-4", [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}])
     answer = models("gpt-4", "Hi")
     models("gpt-4", [{"role": "user", "content": "Hi"}, answer.message])
+
+
+@dataclass
+class City:
+    name: str
+
+
+class Trip(TypedDict):
+    days: int
+
+
+async def objects() -> None:
+    city: City = models("gpt-4", "Hi", response_format=City).parsed
+    trip: Trip = (await models.acall("gpt-4", "Hi", response_format=Trip)).parsed
+    print(city.name, trip["days"])
+    cities: list[City] = models("gpt-4", "Hi", response_format=list[City]).parsed
+    bound: City = models.instance("gpt-4")("Hi", response_format=City).parsed
+    print(cities[0].name, bound.name)
+    schema = models("gpt-4", "Hi", response_format={"type": "object"})
+    print(schema.parsed["name"], models("gpt-4", "Hi").parsed)
+
+
+def tool(city: str) -> str:
+    return city
+
+
+def tools() -> None:
+    models("gpt-4", "Hi", tools=[tool, {"name": "f", "parameters": {}}])
+    for chunk in models.stream("gpt-4", "Hi", tools=[tool]):
+        if chunk.tool_call is not None:
+            print(chunk.tool_call.id, chunk.tool_call.arguments)
 
 
 def reading(response: ChatResponse) -> None:
