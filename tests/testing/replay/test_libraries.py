@@ -87,7 +87,7 @@ def test_identical_calls_from_threads(library: Library, path: Path) -> None:
 
 def test_pieces_pass_through_and_come_again(library: Library, path: Path) -> None:
     """A stream's pieces are those of the network, live and replayed."""
-    with serving(lambda _: Reply(pieces=SSE, pause=0.02)) as server:
+    with serving(lambda _: Reply(pieces=SSE, pause=0.05)) as server:
         with ember_testing.cassette(path, record="new") as cassette:
             assert list(library.pieces(server.url)) == SSE
             assert cassette.recorded[0].outcome == "complete"
@@ -98,7 +98,7 @@ def test_pieces_pass_through_and_come_again(library: Library, path: Path) -> Non
 
 def test_a_stream_left_early_is_a_recording(library: Library, path: Path) -> None:
     """A reader that stops after two pieces gets them; one that reads on gets an error."""
-    with serving(lambda _: Reply(pieces=SSE, pause=0.05)) as server:
+    with serving(lambda _: Reply(pieces=SSE, pause=0.1)) as server:
         with ember_testing.cassette(path, record="new") as cassette:
             stream = library.pieces(server.url)
             assert list(islice(stream, 2)) == SSE[:2]
@@ -123,7 +123,7 @@ def test_a_cut_stream_is_a_recording(library: Library, path: Path) -> None:
                 found.append(piece)
         return found
 
-    with serving(lambda _: Reply(pieces=SSE[:3], pause=0.02, cut=True)) as server:
+    with serving(lambda _: Reply(pieces=SSE[:3], pause=0.1, cut=True)) as server:
         with ember_testing.cassette(path, record="new") as cassette:
             assert broken(server.url) == SSE[:3]
             assert cassette.recorded[0].outcome == "cut"

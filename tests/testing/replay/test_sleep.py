@@ -144,7 +144,7 @@ class TestWhatIsNoRetry:
 
     @staticmethod
     def turns(during: Callable[[Callable[[], None]], None]) -> int:
-        """How often a loop that sleeps for 0.05 seconds goes round in about 0.2."""
+        """How much oftener a loop that sleeps for 0.05 seconds goes round than there is time."""
         count, over = 0, threading.Event()
 
         def beat() -> None:
@@ -153,9 +153,10 @@ class TestWhatIsNoRetry:
                 count += 1
                 time.sleep(0.05)
 
+        started = time.monotonic()
         during(beat)
         over.set()
-        return count
+        return count - int((time.monotonic() - started) / 0.05)
 
     @pytest.mark.parametrize("started", ["before", "inside"])
     def test_a_heartbeat_thread_beats_as_ever(self, started: str) -> None:
@@ -172,7 +173,7 @@ class TestWhatIsNoRetry:
                 threading.Event().wait(0.2)
             assert waits.waits == [LONG]
 
-        assert self.turns(during) <= 6
+        assert self.turns(during) <= 2
 
     def test_a_heartbeat_task_comes_to_rest(self) -> None:
         """A task that waits again and again and calls nothing is a clock: it waits again."""
@@ -185,15 +186,17 @@ class TestWhatIsNoRetry:
                 await asyncio.sleep(0.05)
 
         async def both() -> None:
+            nonlocal turns
             task = asyncio.create_task(beat())
             started = time.monotonic()
             while time.monotonic() - started < 0.2:
                 await asyncio.to_thread(threading.Event().wait, 0.05)
             task.cancel()
+            turns -= int((time.monotonic() - started) / 0.05)
 
         with ember_testing.no_sleep():
             asyncio.run(both())
-        assert turns <= 16
+        assert turns <= 12
 
     def test_a_pools_retries_are_left_out(self) -> None:
         """A thread that calls a model and waits is retrying, whenever it was started."""
