@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Generator
 from pathlib import Path
 
@@ -30,7 +29,7 @@ def provider_servers(folder: Path) -> Generator[None]:
     server = serve(KEY, MODEL_PORT)
     gateway = _gateway(folder)
     try:
-        _wait_for(f"{GATEWAY_URL}/health", gateway)
+        _wait_for(GATEWAY_PORT, gateway)
         yield
     finally:
         gateway.terminate()
@@ -60,11 +59,12 @@ def _gateway(folder: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def _wait_for(url: str, process: subprocess.Popen[bytes], seconds: float = 20) -> None:
+def _wait_for(port: int, process: subprocess.Popen[bytes], seconds: float = 20) -> None:
+    """Wait until something listens; asked by a bare socket, which is not recorded."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(urllib.error.URLError, ConnectionError):
-            urllib.request.urlopen(url, timeout=1).close()
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
             return
         time.sleep(0.1)
-    raise RuntimeError(f"{url} did not answer within {seconds} s")
+    raise RuntimeError(f"nothing listens on port {port} after {seconds} s")

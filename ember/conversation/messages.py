@@ -42,7 +42,17 @@ _ROLES: Mapping[str, Role] = {
     "tool": "tool",
     "function": "tool",
 }
-
+# What a message says, and what an answer may have in its place.
+_CONTENTS = frozenset({"content", "parts"})
+_ANSWERS = _CONTENTS | {
+    "audio",
+    "function_call",
+    "reasoning",
+    "reasoning_content",
+    "reasoning_details",
+    "refusal",
+    "tool_calls",
+}
 
 _NO_EXTRA: Mapping[str, Any] = {}
 
@@ -90,6 +100,12 @@ def as_messages(prompt: object) -> list[Message]:
     items = cast("Sequence[object]", prompt)
     if not items:
         raise ModelProviderError("the prompt is empty ([]): pass text, parts or messages")
+    for index, item in enumerate(items):
+        fields = as_mapping(item)
+        if "content" in fields and not fields.keys() & {"role", "type"}:
+            raise ModelProviderError(
+                f"message {index} has no 'role': {shown(item)}; there are {', '.join(_ROLES)}"
+            )
     is_turn = ["role" in as_mapping(item) or _is_item(item) for item in items]
     if all(is_turn):
         return _named_results(_turns(cast("Sequence[Mapping[str, Any]]", items)))
@@ -113,10 +129,10 @@ def _turns(items: Sequence[Mapping[str, Any]]) -> list[Message]:
     """The messages; what the Responses API has as items of one answer is one of them."""
     turns: list[Message] = []
     answer: list[Part] | None = None
-    for item in items:
+    for index, item in enumerate(items):
         if not _is_item(item):
             answer = None
-            turns.append(_message(item))
+            turns.append(_message(item, index))
         elif is_output_item(item):
             if answer is None:
                 answer = []
@@ -128,11 +144,19 @@ def _turns(items: Sequence[Mapping[str, Any]]) -> list[Message]:
     return turns
 
 
-def _message(item: Mapping[str, Any]) -> Message:
+def _message(item: Mapping[str, Any], index: int) -> Message:
     name = item["role"]
     role = _ROLES.get(name) if isinstance(name, str) else None
     if role is None:
-        raise ModelProviderError(f"{name!r} is not a message's role; there are {', '.join(_ROLES)}")
+        raise ModelProviderError(
+            f"message {index}: {name!r} is not a message's role; there are {', '.join(_ROLES)}"
+        )
+    # Google leaves the parts of an empty answer out.
+    if name != "model" and not item.keys() & (_ANSWERS if role == "assistant" else _CONTENTS):
+        raise ModelProviderError(
+            f"message {index} has no 'content': {shown(item)}; write "
+            f"{{'role': {name!r}, 'content': ...}}"
+        )
     extra = {k: v for k, v in item.items() if k not in ("role", "content", "parts", "tool_calls")}
     if extra.get("type") == "message":  # in the Responses API's words: it says nothing
         del extra["type"]
@@ -152,7 +176,7 @@ def _message(item: Mapping[str, Any]) -> Message:
         parts += [tool_call(call) for call in needed(item, "tool_calls", Sequence)]
     if not parts and not extra and role != "assistant":
         # An assistant's may be empty (a blocked answer, say): it is left out of the request.
-        raise ModelProviderError(f"the message {dict(item)!r} has no content")
+        raise ModelProviderError(f"message {index} has no content: {shown(item)}")
     return Message(role, parts, extra)
 
 

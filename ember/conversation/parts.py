@@ -329,8 +329,8 @@ def _from_mapping(item: Mapping[str, Any]) -> Part:
         camel = _from_mapping({_SNAKE.get(key, key): value for key, value in item.items()})
         meaning = camel.meaning if isinstance(camel, NativePart) else (camel,)
         return NativePart(item, "google", meaning)
-    if kind is None and set(item) <= {"text"} and isinstance(item.get("text"), str):
-        return Text(item["text"])
+    if set(item) == {"text"}:
+        return Text(needed(item, "text", str))
     if kind == "refusal":
         return Text(needed(item, "refusal", str))
     if kind == "document" and as_mapping(item.get("source")).get("type") == "text":

@@ -212,7 +212,7 @@ def _items(message: Message, custom: Collection[str], stored: bool) -> list[Mapp
             parts.append(_part(part, message.role))
     if parts:
         role = "developer" if message.role == "system" else message.role
-        texts = [part["text"] for part in parts if "text" in part]
+        texts = [part["text"] for part in parts if isinstance(part.get("text"), str)]
         # An assistant's texts are one: only answers, with their ids, have them in parts.
         is_text = len(texts) == len(parts) and (len(parts) == 1 or role == "assistant")
         message_item: dict[str, Any] = {
