@@ -90,10 +90,11 @@ class Seam:
     def _failed(self, exchange: Exchange | None, error: BaseException) -> None:
         if exchange is None:
             return
-        if isinstance(error, Exception):
-            # Another error is the client's own, such as that of a connection whose loop is closed.
-            broken = isinstance(error, self.library.TransportError)
-            exchange.finish(*(("failed", _broken(error)) if broken else ("unsent",)))
+        if isinstance(error, Exception) and isinstance(error, self.library.TransportError):
+            exchange.finish("failed", _broken(error))
+        elif isinstance(error, Exception):
+            # The client's own error, such as that of a connection whose loop is closed.
+            exchange.finish("unsent")
         else:  # cancelled, or interrupted
             exchange.finish("closed")
 
