@@ -309,9 +309,14 @@ class CassetteFile:
         Raises:
             CassetteError: The file cannot be written.
         """
+        times = dict(self.added)
         with self.transaction("immediate") as connection:
             known = {row[1:5]: row[5] for row in self.prices()}
-            for call_id, read in found:
+            for number, read in found:
+                # Another file may have taken this one's place meanwhile, with other numbers.
+                call_id = self.number_of(times[number]) if number in times else number
+                if call_id is None:
+                    continue
                 row = self.rows([call_id])[0] | read.columns
                 row |= text_columns(row["text"], partial(self._text, row["response_body"]))
                 stored, *values = _values(row)

@@ -15,6 +15,8 @@ from ember_testing.wires.exchange import COLUMNS, Read
 if TYPE_CHECKING:
     from pathlib import Path
 
+_RUNS = 8  # that are remembered: as many may record a cassette anew at once
+
 UNREADABLE = "unreadable"
 """Stands for the `id` of a cassette that is empty or damaged."""
 
@@ -116,12 +118,15 @@ def replace(file: CassetteFile, path: Path, since: Found | None) -> None:
             return
         with closing(CassetteFile(path, file.written_by)) as present:
             with present.transaction("exclusive"):
+                runs = [*file.about()["run"].split(), *present.about()["run"].split()]
                 if since is not None and present.about().get("id") == since.id:
                     _join(file, present, since.horizon)
+                    _name_runs(file, runs)
                     file.close()
                     file.path.replace(path)
                     return
             _join(present, file, 0)
+            _name_runs(present, runs)
     except OSError as error:
         raise CassetteError(f"cannot put the new recording at {path}: {error}") from error
     finally:
@@ -130,7 +135,7 @@ def replace(file: CassetteFile, path: Path, since: Found | None) -> None:
 
 
 def _join(file: CassetteFile, other: CassetteFile, after: int) -> None:
-    """Take over the calls of another cassette behind a number, and the runs that record there."""
+    """Take over the calls of another cassette behind a number, and their prices."""
     times = {at for _, at in file.added}
     missing = [
         call_id
@@ -139,13 +144,15 @@ def _join(file: CassetteFile, other: CassetteFile, after: int) -> None:
     ]
     for call_id in missing:
         copy(file, other, call_id)
-    if missing:
-        # A test of such a run that comes later adds to this file, instead of beginning it anew.
-        runs = dict.fromkeys([*file.about()["run"].split(), *other.about()["run"].split()])
-        with file.transaction("immediate") as connection:
-            connection.execute(
-                "update cassette set value = ? where name = 'run'", (" ".join(runs),)
-            )
+
+
+def _name_runs(file: CassetteFile, runs: list[str]) -> None:
+    """Let a test of one of these runs that comes later add to the file, not begin it anew."""
+    with file.transaction("immediate") as connection:
+        connection.execute(
+            "update cassette set value = ? where name = 'run'",
+            (" ".join([*dict.fromkeys(runs)][:_RUNS]),),
+        )
 
 
 def copy(file: CassetteFile, other: CassetteFile, call_id: int) -> int:
