@@ -97,9 +97,11 @@ class Comparison:
         plain = tuple(pair for pair in written.headers if pair[0].lower() != "content-encoding")
         return self.key(written._replace(headers=plain))
 
-    def columns(self, written: Request, key: str) -> dict[str, object]:
+    def columns(self, sent: Request, written: Request, key: str) -> dict[str, object]:
         """What is stored of how a request is compared."""
-        redacted = int(self.key_of_written(written) != key)
+        same = (written.url, written.body) == (sent.url, sent.body)
+        alike = same and not self.rules.compares_headers
+        redacted = int(not alike and self.key_of_written(written) != key)
         return {"key": key, "rules": self.rules.text, "redacted": redacted}
 
     def replaced_variables(self, exchange: Exchange) -> list[str]:

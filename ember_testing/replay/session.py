@@ -245,7 +245,7 @@ class Session:
                 message = self._comparison.redaction.text(str(error))
                 raise self.fail(BudgetExceeded(message)) from None
         self.pins.follow(None)
-        place = {"n": n, "test": self.test or None, **self._comparison.columns(written, key)}
+        place = {"n": n, "test": self.test or None, **self._comparison.columns(sent, written, key)}
         exchange = Exchange(sent, partial(self._keep, place, written, reservation))
         self._exchanges.add(exchange)
         return exchange
