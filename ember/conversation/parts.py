@@ -458,7 +458,12 @@ def json_or_text(arguments: object) -> Any:
         value: Any = json.loads(arguments or "{}")
     except (ValueError, RecursionError):
         return arguments
-    return cast("dict[str, Any]", value) if isinstance(value, dict) else arguments
+    if not isinstance(value, dict):
+        return arguments
+    if "\\ud" in arguments or "\\uD" in arguments:  # halves of characters, which cannot be sent
+        text = json.dumps(value, ensure_ascii=False)
+        value = json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+    return cast("dict[str, Any]", value)
 
 
 def arguments_text(arguments: object) -> str:

@@ -93,6 +93,7 @@ def _from_fields(error: Mapping[str, Any], top: Mapping[str, Any]) -> ErrorBody:
         inner = read_error(parsed(upstream) if isinstance(upstream, str) else upstream)
         sentence = f"{sentence}: {inner.message}" if inner.message else sentence
         words += inner.words
+        details = [*details, *inner.details]
     param = error.get("param")
     waits = (
         metadata.get("retry_after_seconds_raw"),  # OpenRouter

@@ -206,7 +206,8 @@ def _daily_quota(error: ErrorBody) -> bool:
     violations = [v for detail in error.details for v in entries(detail.get("violations"))]
     if any("PerDay" in str(violation.get("quotaId", "")) for violation in violations):
         return True
-    return bool(error.details) and re.search(r"limit: 0(?!\d|\.)", error.message) is not None
+    is_googles = error.details or "resource_exhausted" in error.words
+    return bool(is_googles) and re.search(r"limit: 0(?!\d|\.)", error.message) is not None
 
 
 def _retryable(

@@ -555,7 +555,7 @@ class StreamedCall:
         except ValueError:
             bare = data.strip()
             if bare == "[DONE]":
-                fold.complete = fold.complete or fold.ends_with_done
+                fold.complete = fold.complete or (fold.ends_with_done and fold.started)
                 return None
             if at_end or not bare:
                 return None  # the last event was cut off: the missing end marker will tell

@@ -171,6 +171,26 @@ def test_half_a_character_in_the_arguments_of_a_call(played: Player, stream: boo
     assert got.tool_calls[0].arguments == {"a": "x\ufffd"}
 
 
+@pytest.mark.parametrize("wire", ["anthropic", "google"])
+def test_half_a_character_in_the_arguments_goes_to_another_wire(played: Player, wire: str) -> None:
+    """Arguments of a chat answer that escape half a character can be sent where they are objects."""
+    whole, _ = called("chat", json.dumps({"a": "x\ud83d"}), "stop")
+    got = read(played, "chat", json.dumps(whole))
+    result = {"role": "tool", "tool_call_id": got.tool_calls[0].id, "content": "done"}
+    played.load({"status": 400, "response_headers": {}, "response_body": ""})
+    prompt = [{"role": "user", "content": "hi"}, got.message, result]
+    with pytest.raises(ProviderAPIError):  # it was sent
+        models(MODELS[wire], prompt, api_key="k")
+
+
+def test_a_stream_of_the_end_mark_alone_is_no_answer(played: Player) -> None:
+    """A chat stream that says nothing but [DONE] is an answer that broke off, and no empty one."""
+    played.load({"status": 200, "response_headers": {}, "response_body": "data: [DONE]\n\n"})
+    error = ask("openai/m", stream=True)
+    assert isinstance(error, ProviderAPIError)
+    assert error.error_type == "incomplete_stream"
+
+
 def test_half_a_character_in_a_whole_answer(played: Player) -> None:
     """A lone half in an answer that is not streamed is U+FFFD, in `raw` too."""
     got = read(played, "chat", json.dumps(chat({"content": "x\ude00"}, "stop")))
