@@ -173,7 +173,7 @@ def test_half_a_character_in_the_arguments_of_a_call(played: Player, stream: boo
 
 @pytest.mark.parametrize("wire", ["anthropic", "google"])
 def test_half_a_character_in_the_arguments_goes_to_another_wire(played: Player, wire: str) -> None:
-    """Arguments of a chat answer that escape half a character can be sent where they are objects."""
+    """Arguments that escape half a character can be sent where arguments are objects."""
     whole, _ = called("chat", json.dumps({"a": "x\ud83d"}), "stop")
     got = read(played, "chat", json.dumps(whole))
     result = {"role": "tool", "tool_call_id": got.tool_calls[0].id, "content": "done"}
