@@ -204,7 +204,10 @@ _AUDIO_FRAMES: dict[bytes, str] = {
     **dict.fromkeys((b"\xf1", b"\xf0", b"\xf9", b"\xf8"), "audio/aac"),
 }
 _ANY_HEIF: dict[bytes, str] = dict.fromkeys((b"mif", b"msf"), "image/heif")
-_SVG = re.compile(rb"\s*(<\?xml[^>]*>\s*|<!--.*?-->\s*|<!DOCTYPE[^>]*>\s*)*<svg[\s>]", re.DOTALL)
+# A comment ends at its first `-->`, and nowhere else: the search is linear.
+_SVG = re.compile(
+    rb"\s*(?:(?:<\?xml[^>]*>|<!--(?:(?!-->).)*-->|<!DOCTYPE[^>]*>)\s*)*<svg[\s>]", re.DOTALL
+)
 _SAME_TYPES = {"image/jpg": "image/jpeg", "image/pjpeg": "image/jpeg", "audio/mp3": "audio/mpeg"}
 
 

@@ -413,9 +413,14 @@ def _warn(provider: str, model: str) -> None:
 def _frames_of_ember() -> int:
     """How far above `_warn` the caller's own line is."""
     frame, level = sys._getframe(1), 1  # pyright: ignore[reportPrivateUsage] - documented
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_EMBER):
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_NOT_THE_CALLERS):
         frame, level = frame.f_back, level + 1
     return level
 
 
 _EMBER = str(Path(__file__).parents[1])
+# A call that a task of asyncio makes has no caller but the one who runs the loop.
+_NOT_THE_CALLERS = tuple(
+    f"{folder}{os.sep}"
+    for folder in (_EMBER, f"{_EMBER}_testing", Path(os.__file__).with_name("asyncio"))
+)

@@ -441,6 +441,12 @@ def test_media_are_what_their_bytes_are(kind: str, data: bytes, tmp_path: Path) 
         assert base64.b64decode(part["inlineData"]["data"]) == data
 
 
+def test_many_comments_that_begin_no_svg_are_looked_at_once() -> None:
+    """Bytes that are comments only are refused at once, however many comments there are."""
+    with pytest.raises(ModelProviderError, match="cannot tell what these"):
+        sent(GEMINI, [b"<!---->" * 500])
+
+
 def test_a_label_holds_where_the_content_is_not_recognised() -> None:
     """Media of unrecognised content have the type that the caller gives, as providers name it."""
     data = base64.b64encode(b"\x00\x01\x02").decode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import sys
@@ -103,6 +104,20 @@ def test_the_warning_is_at_the_callers_line() -> None:
     """The warning of an unknown price points at the line outside of Ember."""
     with pytest.warns(UnknownPriceWarning) as caught:
         cost("openai", "gpt-unheard-of", MILLION)
+    assert caught[0].filename == __file__
+
+
+def test_the_warning_of_a_task_is_where_its_loop_runs() -> None:
+    """In a task, which has no caller, the warning points at the line that runs the loop."""
+
+    async def unpriced() -> None:
+        cost("openai", "gpt-unheard-of-in-tasks", MILLION)
+
+    async def gathered() -> None:
+        await asyncio.gather(unpriced())
+
+    with pytest.warns(UnknownPriceWarning) as caught:
+        asyncio.run(gathered())
     assert caught[0].filename == __file__
 
 
