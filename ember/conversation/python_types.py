@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import inspect
 import json
 import re
@@ -89,17 +90,19 @@ def function_schema(function: Callable[..., Any]) -> tuple[str, str | None, _Sch
     Raises:
         ModelProviderError: The arguments cannot be named in JSON.
     """
-    name = getattr(function, "__name__", type(function).__name__)
-    called: Any = function  # the call of an object that is no function is its class's
-    if not inspect.isroutine(function):
-        method = "__init__" if isinstance(function, type) else "__call__"
-        called = getattr(function, method)
+    partial = isinstance(function, functools.partial)
+    described: Any = function.func if partial else function
+    name = getattr(described, "__name__", type(described).__name__)
+    called = described  # the call of an object that is no function is its class's
+    if not inspect.isroutine(described):
+        method = "__init__" if isinstance(described, type) else "__call__"
+        called = getattr(described, method)
     hints = _hints(called)
     try:
         parameters = inspect.signature(function).parameters
     except ValueError as error:
         raise ModelProviderError(f"the tool {name!r} has no signature: {error}") from error
-    summary, descriptions = _docstring(inspect.getdoc(function) or "")
+    summary, descriptions = _docstring(inspect.getdoc(described) or "")
     definitions = _Definitions()
     properties: dict[str, _Schema] = {}
     required: list[str] = []

@@ -7,7 +7,16 @@ from typing import Any, Literal, NamedTuple, cast
 
 from ember.exceptions import ModelProviderError
 
-__all__ = ["Choice", "JsonFormat", "NativeTool", "Tool", "as_choice", "as_format", "as_tools"]
+__all__ = [
+    "PLAIN_TEXT",
+    "Choice",
+    "JsonFormat",
+    "NativeTool",
+    "Tool",
+    "as_choice",
+    "as_format",
+    "as_tools",
+]
 
 
 _NOTHING: Mapping[str, Any] = {}
@@ -162,6 +171,10 @@ def as_choice(value: object) -> Choice | Mapping[str, Any]:
     raise ModelProviderError(
         f"tool_choice= is 'auto', 'none', 'required', a tool's name or a dict, not {value!r}"
     )
+
+
+PLAIN_TEXT: Mapping[str, Any] = {"type": "text"}
+"""OpenAI's word for no format, which the wires that have none leave out."""
 
 
 def as_format(value: object) -> JsonFormat | Mapping[str, Any]:

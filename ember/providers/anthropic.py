@@ -22,7 +22,7 @@ from ember.conversation.parts import (
     call_id_for,
     json_or_text,
 )
-from ember.conversation.tools import Choice, JsonFormat, Tool, as_format
+from ember.conversation.tools import PLAIN_TEXT, Choice, JsonFormat, Tool, as_format
 from ember.exceptions import ModelProviderError
 from ember.models.schemas import Chunk, FinishReason, ToolCall, UsageStats
 from ember.pricing.cost import Billing, Share
@@ -128,6 +128,8 @@ class AnthropicMessages(HTTPProvider):
         if params.get("reasoning_effort") == "none":
             del params["reasoning_effort"]
             params.setdefault("thinking", {"type": "disabled"})
+        if params.get("response_format") == PLAIN_TEXT:
+            del params["response_format"]
         answer = self._answer_tool(call.model, params)
         self.add(body, params)
         if answer is not None:

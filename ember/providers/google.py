@@ -23,7 +23,7 @@ from ember.conversation.parts import (
     arguments_text,
     json_or_text,
 )
-from ember.conversation.tools import Choice, JsonFormat, Tool
+from ember.conversation.tools import PLAIN_TEXT, Choice, JsonFormat, Tool
 from ember.exceptions import ModelProviderError
 from ember.models.schemas import Chunk, FinishReason, ToolCall, UsageStats
 from ember.pricing.cost import Billing
@@ -186,8 +186,8 @@ class GoogleGenerate(HTTPProvider):
             body["systemInstruction"] = {"parts": [_part(part) for part in system]}
         params = dict(call.params)
         config: dict[str, Any] = {}
-        if "response_format" in params:
-            config |= self.translate("response_format", params.pop("response_format"))
+        if (wanted := params.pop("response_format", PLAIN_TEXT)) != PLAIN_TEXT:
+            config |= self.translate("response_format", wanted)
         if "reasoning_effort" in params:
             effort = params.pop("reasoning_effort")
             config["thinkingConfig"] = _thinking(call.model, effort)
@@ -386,7 +386,8 @@ class _ContentFold(Fold):
             candidate.pop("finishReason", None)
         if grounding := fields(candidate.get("groundingMetadata")):
             so_far = fields(self._candidate.get("groundingMetadata"))
-            candidate["groundingMetadata"] = {**so_far, **grounding}
+            said = {key: value for key, value in grounding.items() if value}
+            candidate["groundingMetadata"] = {**so_far, **said}
         self._candidate |= {key: value for key, value in candidate.items() if value}
         blocked = fields(event.get("promptFeedback")).get("blockReason")
         self.complete = self.complete or bool(blocked) or "finishReason" in candidate

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import json
 import pickle
 import subprocess
@@ -340,6 +341,18 @@ def test_methods_and_callables_are_tools() -> None:
     _, about, schema = function_schema(Counter.__call__.__get__(Counter()))
     assert about == "Count to a number."
     assert schema["properties"]["to"]["description"] == "Where to stop, that one included."
+
+
+def test_a_partial_function_is_the_tool_of_its_function() -> None:
+    """A partial has its function's name, types and words, and the arguments that are left."""
+
+    def pay(account: str, amount: int, currency: str) -> None:
+        """Pay somebody."""
+
+    name, about, schema = function_schema(functools.partial(pay, "mine", currency="EUR"))
+    assert (name, about, schema["required"]) == ("pay", "Pay somebody.", ["amount"])
+    assert schema["properties"]["amount"]["type"] == "integer"
+    assert schema["properties"]["currency"]["default"] == "EUR"
 
 
 def test_a_function_without_names_is_refused() -> None:

@@ -177,6 +177,20 @@ def test_fees_beside_tokens(
     assert with_fee - without == pytest.approx(fee, abs=1e-12)
 
 
+def test_searches_of_a_stream_are_kept() -> None:
+    """A chunk whose grounding lists no queries does not take back those of an earlier one."""
+    model = "gemini-3-pro-preview"
+    chunks = [gemini(model, GOOGLES, **SEARCHED)]
+    chunks.append(gemini(model, GOOGLES, groundingMetadata={"webSearchQueries": [], "a": 1}))
+    text = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks)
+    with player() as played:
+        played.load({"status": 200, "response_headers": {}, "response_body": text})
+        response = ask(model, stream=True)
+    assert isinstance(response, ChatResponse)
+    plain = answer(model, gemini(model, GOOGLES), stream=False)
+    assert response.usage.cost - plain.usage.cost == pytest.approx(0.028)
+
+
 def test_moonshots_usage_stands_in_the_choice() -> None:
     """Moonshot's streams count in the last chunk's choice."""
     usage = {"prompt_tokens": 8, "completion_tokens": 3, "total_tokens": 11}

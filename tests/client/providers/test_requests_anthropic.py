@@ -187,6 +187,12 @@ def test_what_anthropic_does_not_have() -> None:
         sent(MODEL, response_format={"type": "json_object"})
 
 
+@pytest.mark.parametrize("model", [MODEL, "anthropic/claude-3-haiku-20240307"])
+def test_text_is_no_format(model: str) -> None:
+    """OpenAI's format of plain text, which the API does not have, asks for nothing."""
+    assert sent(model, response_format={"type": "text"}).body == sent(model).body
+
+
 @pytest.mark.parametrize("base", ["https://x.test", "https://x.test/v1", "https://x.test/v1/"])
 def test_base_url_with_or_without_the_version(base: str) -> None:
     """A base URL leads to /v1/messages in either form."""

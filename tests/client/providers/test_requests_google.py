@@ -81,6 +81,7 @@ PARAMETERS: list[tuple[dict[str, Any], dict[str, Any]]] = [
          "frequency_penalty": 0.2},
     ),
     ({"response_format": {"type": "json_object"}}, {"response_mime_type": "application/json"}),
+    ({"response_format": {"type": "text"}}, {}),
     ({"response_format": SCHEMA},
      {"response_mime_type": "application/json", "response_json_schema": SCHEMA}),
     ({"reasoning_effort": "low"}, {"thinking_config": {"thinking_level": "LOW"}}),
