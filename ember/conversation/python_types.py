@@ -90,8 +90,9 @@ def function_schema(function: Callable[..., Any]) -> tuple[str, str | None, _Sch
     Raises:
         ModelProviderError: The arguments cannot be named in JSON.
     """
-    partial = isinstance(function, functools.partial)
-    described: Any = function.func if partial else function
+    described: Any = function
+    if isinstance(function, functools.partial):
+        described = cast("Any", function).func
     name = getattr(described, "__name__", type(described).__name__)
     called = described  # the call of an object that is no function is its class's
     if not inspect.isroutine(described):
