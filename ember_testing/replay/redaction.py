@@ -55,12 +55,13 @@ _VALUE = rb'(?!REDACTED)(?:[^"\\]|\\.){%d,}' % SHORTEST_SECRET
 
 
 def _fields(names: bytes) -> re.Pattern[bytes]:
-    """What finds such a field's value: in JSON, in JSON inside of a JSON text, in an object."""
+    """What finds such a field's value: in JSON, in JSON inside of a text, in an object or list."""
     # Backslashes before the quotes tell how deep a document lies in another one's text.
     return re.compile(
         rb"""
         "(?:%(names)b)"\s*:\s*
-          (?:\{[^{}]{0,300}?"(?:value|secret|token|key)"\s*:\s*)?"(?P<value>%(value)b)(?=")
+          (?:\[\s*|(?:\{[^{}]{0,300}?){1,3}"(?:value|secret|token|key)"\s*:\s*)?
+          "(?P<value>%(value)b)(?=")
         |
         (?P<quote>\\+")(?:%(names)b)(?P=quote)\s*:\s*
           (?P=quote)(?P<inner>(?!REDACTED)(?:(?!(?<!\\)(?P=quote)).){%(shortest)d,}?)
@@ -74,6 +75,13 @@ def _fields(names: bytes) -> re.Pattern[bytes]:
 _SURE_FIELD = _fields(_SURE)
 _ANY_FIELD = _fields(_SURE + b"|" + _LIKELY)
 _FORM_NAME = re.compile((_SURE + b"|" + _LIKELY + b"|assertion").decode(), re.X | re.I)
+_FORM = re.compile(rb"[\w.-]+=[^&\s]*(?:&[\w.-]+=[^&\s]*)*")
+_FORM_FIELD = re.compile(rb"(?<![^&])(?:%b)=(?P<value>[^&]+)" % _SURE, re.X | re.I)
+_PART = re.compile(
+    rb"""(?P<head>content-disposition:[^\r\n]*?[;\s]name="?(?P<name>[^";\r\n]+)[^\r\n]*\r\n
+    (?:[^\r\n]+\r\n)*\r\n)(?P<value>.*?)(?=\r\n--)""",
+    re.X | re.I | re.S,
+)
 _FIELD_WORDS = re.compile(rb'(?:key|token|secret|authorization|string)\\*"', re.I)
 _ANY_FIELD_WORDS = re.compile(
     rb'(?:key|token|secret|authorization|string|passw(?:or)?d|pwd|passphrase|credentials?|jwt)\\*"',
@@ -244,7 +252,17 @@ class Redaction:
                 body.decode("latin-1"), lambda name: bool(_FORM_NAME.fullmatch(name)), self.digest
             )
             body = form.encode("latin-1")
+        elif "multipart/" in content_type:
+            body = _PART.sub(self._part, body)
         return body
+
+    def _part(self, match: re.Match[bytes]) -> bytes:
+        """A part of a multipart form as it may be written."""
+        value = match["value"]
+        is_secret = _FORM_NAME.fullmatch(match["name"].decode("latin-1"))
+        if not value or not is_secret or value.startswith(REDACTED.encode()):
+            return match.group()
+        return match["head"] + self.digest(value).encode()
 
     def response_body(self, body: bytes) -> bytes:
         """A response body with each credential replaced by as many other bytes; not by rules."""
@@ -252,6 +270,8 @@ class Redaction:
             body = self._pattern.sub(lambda match: _word(len(match.group())).encode(), body)
         if _FIELD_WORDS.search(body):
             body = _with_values(_SURE_FIELD, body, lambda value: _word(len(value)).encode())
+        if _FORM.fullmatch(body):  # how some servers answer with a token
+            body = _with_values(_FORM_FIELD, body, lambda value: _word(len(value)).encode())
         return body
 
     def response(self, body: bytes, pieces: Sequence[bytes]) -> tuple[bytes, list[bytes]]:

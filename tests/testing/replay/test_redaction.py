@@ -201,6 +201,29 @@ def test_fields_named_like_credentials_lose_their_value_and_nothing_else() -> No
     )
 
 
+def test_a_credential_is_found_in_every_form_that_carries_fields() -> None:
+    """A multipart form's field, an answer that is a form, a list, and an object in an object."""
+    part = (
+        b'--b\r\nContent-Disposition: form-data; name="%b"\r\n\r\n%b\r\n'
+        b'--b\r\nContent-Disposition: form-data; name="f"; filename="a"\r\n\r\nx\r\n--b--\r\n'
+    )
+    digest = Redaction().digest("s3cr3t-s3cr3t").encode()
+    kind = "multipart/form-data; boundary=b"
+    hidden = Redaction().request_body(part % (b"client_secret", b"s3cr3t-s3cr3t"), kind)
+    assert hidden == part % (b"client_secret", digest)
+    assert Redaction().request_body(hidden, kind) == hidden
+    harmless = part % (b"model", b"s3cr3t-s3cr3t")
+    assert Redaction().request_body(harmless, kind) == harmless
+    for answer in (
+        b"access_token=s3cr3t-s3cr3t&scope=repo&token_type=bearer",
+        b'{"client_secret": ["s3cr3t-s3cr3t"]}',
+        b'{"client_secret": {"expires": 1, "data": {"at": 2, "value": "s3cr3t-s3cr3t"}}}',
+    ):
+        assert Redaction().response_body(answer) == answer.replace(
+            b"s3cr3t-s3cr3t", b"REDACTED*****"
+        )
+
+
 def test_a_tool_schema_survives_byte_for_byte() -> None:
     """Properties called password, api_key and token are structure and stay as they are."""
     schema = {
