@@ -163,7 +163,11 @@ def textconv(path: Path, as_json: bool) -> None:
 def git_setup(as_json: bool) -> None:
     """Print the two lines that make `git diff` show transcripts; nothing is changed."""
     attributes = "cassettes/**/*.sqlite diff=ember-cassettes"
-    command = 'git config diff.ember-cassettes.textconv "ember-cassettes textconv"'
+    # Where the first fails git would show nothing of the whole commit.
+    command = (
+        "git config diff.ember-cassettes.textconv "
+        """'show() { ember-cassettes textconv "$1" 2>/dev/null || cksum <"$1"; }; show'"""
+    )
     if as_json:
         output.print_json({".gitattributes": attributes, "command": command})
         return
@@ -297,7 +301,8 @@ def prune(
     """Delete recordings and cassettes that no test uses.
 
     What is used, a run of the whole suite says: `pytest --ember-report report.json`. A cassette
-    with a test that failed or was skipped stays whole. Nothing is deleted without --yes; exit code
+    with a test that failed or was skipped stays whole, and the report of a run that did not collect
+    every test, or lost a worker process, is refused. Nothing is deleted without --yes; exit code
     1 says that something could be.
     """
     from ember_testing.cli.prune import Plan, joined, plan, read_report

@@ -86,16 +86,22 @@ def targets(sources: Sequence[Path], into: Path) -> list[tuple[Path, Path]]:
         if source.is_dir():
             files = sorted(each for each in source.rglob("*") if each.suffix in _SUFFIXES)
         for each in files:
-            parts = each.parent.parts
+            parts = _from_here(each).parent.parts
             # Not with_suffix: a test's parameter may hold a dot.
             name = each.name.removesuffix(each.suffix)
-            if len(parts) >= 2 and parts[-2] == "cassettes" and not each.is_absolute():
+            if len(parts) >= 2 and parts[-2] == "cassettes" and not Path(*parts).is_absolute():
                 module = PurePosixPath(*parts[:-2], parts[-1])
                 found[each] = into / _of_test(module, name)
             else:
                 below = each.parent.relative_to(source) if source.is_dir() else Path()
                 found[each] = into / below / f"{name}.sqlite"
     return list(found.items())
+
+
+def _from_here(path: Path) -> Path:
+    """A path relative to the working directory, if it is below it; itself if it is not."""
+    whole, here = path.resolve(), Path.cwd().resolve()
+    return whole.relative_to(here) if whole.is_relative_to(here) else path
 
 
 def _of_test(module: PurePosixPath, name: str) -> PurePosixPath:

@@ -36,6 +36,7 @@ _budget_key = pytest.StashKey["Budget | None"]()
 _began_key = pytest.StashKey[float]()
 _deselected_key = pytest.StashKey[int]()
 _folders_key = pytest.StashKey[set["Path"]]()
+_not_seen_key = pytest.StashKey[list[str]]()
 
 
 class Run:
@@ -156,11 +157,25 @@ class Run:
         path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
+class _Collection:
+    """Notes what was skipped or failed while tests were collected: its tests are not known."""
+
+    def __init__(self, not_seen: list[str]) -> None:
+        self._not_seen = not_seen
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """A module or class that was collected, or was not."""
+        if not report.passed:
+            self._not_seen.append(f"{report.nodeid} {report.outcome} at collection")
+
+
 def begin_run(config: pytest.Config) -> None:
     """Set the counts of a run to nothing."""
     config.stash[_began_key] = time.time()
     config.stash[_deselected_key] = 0
     config.stash[_folders_key] = set()
+    config.stash[_not_seen_key] = []
+    config.pluginmanager.register(_Collection(config.stash[_not_seen_key]))
 
 
 def run_name(config: pytest.Config) -> str:
@@ -269,6 +284,8 @@ def _partial(session: pytest.Session) -> list[str]:
         reasons = narrowed(config.args, parameters.dir, config.rootpath, testpaths)
     if count := config.stash[_deselected_key]:
         reasons.append(f"{count} tests deselected")
+    not_seen = config.stash[_not_seen_key]
+    reasons += not_seen
     if config.getoption("ignore") or config.getoption("ignore_glob"):
         reasons.append("files ignored")
     if session.shouldstop or session.shouldfail:
@@ -283,6 +300,8 @@ def pytest_testnodedown(node: Any, error: object) -> None:
     """Take a worker's counts (a hook of pytest-xdist)."""
     output: dict[str, Any] = getattr(node, "workeroutput", {})
     stash = node.config.stash
+    if error:
+        stash[_not_seen_key].append("a worker process crashed")
     # Every worker collects, and deselects, the same.
     stash[_deselected_key] = max(stash[_deselected_key], output.get("ember_deselected", 0))
     if counts := output.get("ember"):

@@ -157,9 +157,12 @@ def test_git_diff_shows_transcripts_as_git_setup_says(cassette: Path, tmp_path: 
 
     git("init", "-q")
     (repository / ".gitattributes").write_text(lines[".gitattributes"] + "\n")
-    assert lines["command"].startswith('git config diff.ember-cassettes.textconv "ember-cassettes ')
-    command = f'"{sys.executable}" -m ember_testing.cli textconv'
-    git("config", "diff.ember-cassettes.textconv", command)
+    environment["PATH"] = os.pathsep.join([str(tmp_path / "bin"), environment["PATH"]])
+    program = tmp_path / "bin" / "ember-cassettes"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m ember_testing.cli "$@"\n')
+    program.chmod(0o755)
+    subprocess.run(lines["command"], shell=True, cwd=repository, check=True)
     shutil.copy(cassette, where / "a.sqlite")
     git("add", ".")
     git("commit", "-q", "-m", "before")
@@ -168,6 +171,8 @@ def test_git_diff_shows_transcripts_as_git_setup_says(cassette: Path, tmp_path: 
     text = git("diff")
     assert "-user: Rome" in text
     assert "+user: Oslo" in text
+    program.write_text("#!/bin/sh\nexit 127\n")  # where the extra is not installed
+    assert "a.sqlite" in git("diff")
     assert "+assistant: About Oslo." in text
 
 
@@ -396,6 +401,30 @@ def test_second(): [ask(text) for text in {shared}]
         assert set(reasons) == {"test_own.sqlite", "shared.sqlite"}
         assert "test_own did not pass" in reasons["test_own.sqlite"]
         assert len(list(folder.rglob("*.sqlite"))) == 2
+
+    @pytest.mark.parametrize("workers", [(), ("-p", "xdist", "-n1")])
+    @pytest.mark.parametrize(
+        ("line", "outcome"),
+        [("pytest.skip('x', allow_module_level=True)", "skipped"), ("raise OSError", "failed")],
+    )
+    def test_a_module_that_was_not_collected_keeps_its_cassettes(
+        self,
+        suite: Callable[..., Any],
+        pytester: pytest.Pytester,
+        line: str,
+        outcome: str,
+        workers: tuple[str, ...],
+    ) -> None:
+        """What a module uses is not known if it was skipped, or failed, as a whole."""
+        pytester.makepyfile(test_other=f"import pytest\n{line}\n")
+        unseen = pytester.path / "cassettes" / "test_other" / "test_a.sqlite"
+        with serving() as server:
+            record(unseen, server.url, "Paris")
+        report = suite("def test_a(): pass", "--continue-on-collection-errors", *workers)
+        assert f"test_other.py {outcome} at collection" in report["partial"]
+        path = pytester.path / "report.json"
+        assert "part of the suite" in run("prune", unseen, "--report", path, "--yes", code=2).stderr
+        assert unseen.exists()
 
     def test_a_file_that_is_no_report_is_refused(self, cassette: Path, tmp_path: Path) -> None:
         """Any other file in place of a report deletes nothing."""
