@@ -91,8 +91,8 @@ def function_schema(function: Callable[..., Any]) -> tuple[str, str | None, _Sch
         ModelProviderError: The arguments cannot be named in JSON.
     """
     described: Any = function
-    if isinstance(function, functools.partial):
-        described = cast("Any", function).func
+    if isinstance(described, functools.partial):
+        described = cast("Any", described).func
     name = getattr(described, "__name__", type(described).__name__)
     called = described  # the call of an object that is no function is its class's
     if not inspect.isroutine(described):
