@@ -7,9 +7,12 @@ import heapq
 import json
 import re
 import shlex
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from ember_testing.cassettes.file import CassetteFile
+from ember_testing.exceptions import CassetteError
 from ember_testing.replay.lookup import stored_requests
 from ember_testing.replay.request import (
     LOOPBACK,
@@ -29,9 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from ember_testing.cassettes.file import CassetteFile
-
 _ABSENT = object()
+_SIBLINGS = 100  # cassettes that are searched for a request
 
 
 def record_command(test: str, path: Path, *, anew: bool = False) -> str:
@@ -74,6 +76,9 @@ def explain(
     lines = [f"no recording for {request.method} {request.url}"]
     if file is None:
         lines.append(f"there is no cassette {path}")
+        if compare and (other := _holder(request, path, rules)) is not None:
+            lines.append(f"{other} holds this request; if it is this test's, by an earlier name:")
+            lines.append(f"  git mv {shlex.quote(str(other))} {shlex.quote(str(path))}")
     elif recorded:
         lines[0] = (
             f"no further recording for {request.method} {request.url}: "
@@ -92,6 +97,22 @@ def explain(
                 lines.append(f"it looks random on both sides: ignore={paths!r} leaves it out")
     lines.append(f"to record it: {command}")
     return "\n".join(lines)
+
+
+def _holder(request: Request, path: Path, rules: Rules) -> Path | None:
+    """The cassette beside this one that holds the request, as after a test was renamed."""
+    siblings = sorted(each for each in path.parent.glob("*.sqlite") if each != path)
+    for sibling in siblings[:_SIBLINGS]:
+        try:
+            with closing(CassetteFile(sibling)) as file:
+                if any(
+                    not differences(each, request, 1, rules=rules)
+                    for _, each in stored_requests(file)
+                ):
+                    return sibling
+        except CassetteError:
+            continue  # `check` has a finding of it
+    return None
 
 
 def leaves(request: Request, rules: Rules = DEFAULT_RULES) -> dict[str, Any]:

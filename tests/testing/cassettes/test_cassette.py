@@ -301,3 +301,22 @@ def test_a_copied_cassette_replays(recorded: Path, tmp_path: Path) -> None:
     recorded.unlink()
     with ember_testing.cassette(copy):
         assert ask("http://127.0.0.1:1", "question 19") == "question 19"
+
+
+def test_a_miss_names_the_cassette_of_a_renamed_test(tmp_path: Path) -> None:
+    """The file beside it that holds the request, with the command; a damaged one is passed over."""
+    before, now = tmp_path / "test_before.sqlite", tmp_path / "test_now.sqlite"
+    (tmp_path / "test_a.sqlite").write_bytes(b"damaged")
+    with serving() as server, httpx.Client() as client:
+        with ember_testing.cassette(tmp_path / "test_aa.sqlite", record="new"):
+            client.post(server.url, json={"q": "Rome"})
+        with ember_testing.cassette(before, record="new"):
+            client.post(server.url, json={"q": "Paris"})
+        for question, is_named in (("Paris", True), ("Oslo", False)):
+            with (
+                pytest.raises(ember_testing.CassetteMiss, match="there is no cassette") as missed,
+                ember_testing.cassette(now),
+            ):
+                client.post(server.url, json={"q": question})
+            assert (f"git mv {before} {now}" in str(missed.value)) == is_named
+            assert "test_aa" not in str(missed.value)
