@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from ember.models.registry import ModelRegistry
 from ember.models.schemas import ChatResponse, ParsedT, Prompt
 from ember.models.streams import AsyncStream, Stream
-from ember.providers.call import KEY_HEADER, PARAMETERS, UNSET, Address, guard, hide_secrets
+from ember.providers.call import KEY_HEADER, PARAMETERS, UNSET, guard, hide_secrets
 
 __all__ = ["CallablePackage", "ModelBinding", "Models", "default_registry"]
 
@@ -249,8 +249,6 @@ def _public(defaults: Mapping[str, Any]) -> dict[str, Any]:
         public["extra_headers"] = {
             name: str(value) for name, value in headers.items() if not KEY_HEADER.search(name)
         }
-    if isinstance(address := public.get("base_url"), Address):
-        public["base_url"] = address.public()
     return public
 
 

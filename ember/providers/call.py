@@ -104,12 +104,9 @@ class Address(str):
         return Key(super().__getitem__(index))
 
     def __reduce__(self) -> tuple[type[Address], tuple[str]]:
-        base, _, query = str(self).partition("?")
-        scheme, slashes, rest = base.partition("://")
-        host, slash, path = rest.partition("/")
-        version = [pair for pair in query.split("&") if pair.startswith("api-version=")]
-        shown = f"{scheme}{slashes}{host.rpartition('@')[2]}{slash}{path}"
-        return Address, ("?".join([shown, *version[:1]]),)
+        query = self.partition("?")[2].split("&")
+        version = [pair for pair in query if pair.startswith("api-version=")]
+        return Address, ("?".join([self.public(), *version[:1]]),)
 
     def secrets(self) -> list[Key]:
         """The password and the query's values, which may be keys."""
