@@ -9,12 +9,14 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timezone
 from email.utils import parsedate_to_datetime
 from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from urllib.parse import urlsplit
 
 from ember_testing.cassettes.paths import cassette_file
 from ember_testing.exceptions import CassetteError
@@ -29,6 +31,15 @@ if TYPE_CHECKING:
 
 _SUFFIXES = (".yaml", ".yml", ".json")
 _TAG = "tag:yaml.org,2002:python/"
+_MULTIDICT = ("multidict", "multidict._istr", "multidict._multidict", "multidict._multidict_py")
+_MOST_BY_ALIASES = 16  # times the size of what is written: vcrpy shares lists of headers
+_SMALL = 2**20  # characters that a file may always become
+_METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_FOLD = re.compile(r"\r?\n[ \t]+")
+_CONTROL = re.compile(r"[\0\r\n]")
+_LONGEST_QUOTED = 60  # characters of a wrong value in a message
+# What PyYAML's constructors, and ours, raise at values that they do not expect.
+_NOT_READ = (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
 
 
 class Interaction(NamedTuple):
@@ -126,7 +137,13 @@ def import_file(source: Path, target: Path) -> int:
     Raises:
         CassetteError: The one cannot be read, or the other not written.
     """
-    interactions = read(source)
+    try:
+        return _import(read(source), source, target)
+    except OSError as error:  # a name that is too long with its suffix, a folder that is a file
+        raise CassetteError(f"{target} cannot be written: {error}") from error
+
+
+def _import(interactions: list[Interaction], source: Path, target: Path) -> int:
     if not interactions:
         raise CassetteError(f"{source} holds no interaction: nothing to import")
     session = Session(target, "all", Settings(record_errors=True))
@@ -169,6 +186,13 @@ def _load(path: Path) -> Any:
         arguments = loader.construct_sequence(node, deep=True)
         return arguments[0] if arguments else []
 
+    def word(loader: Any, node: Any) -> str:  # istr, a name of a header
+        if isinstance(node, yaml.ScalarNode):
+            return text(loader, node)
+        if isinstance(node, yaml.MappingNode):
+            return _text(loader.construct_mapping(node, deep=True)["args"][0])
+        return _text(loader.construct_sequence(node, deep=True)[0])
+
     def state(loader: Any, node: Any) -> Any:
         found = loader.construct_mapping(node, deep=True)
         return found.get("state", found)
@@ -183,13 +207,57 @@ def _load(path: Path) -> Any:
     for kind in ("object", "object/new"):
         loader_class.add_constructor(f"{_TAG}{kind}:vcr.request.Request", state)
         loader_class.add_constructor(f"{_TAG}{kind}:vcr.request.HeadersDict", state)
+    for kind in ("object/new", "object/apply"):
+        for module in _MULTIDICT:
+            loader_class.add_constructor(f"{_TAG}{kind}:{module}.istr", word)
     try:
+        if not path.is_file():
+            raise CassetteError(f"{path} is no regular file")
         with path.open("rb") as file:
-            return yaml.load(file, loader_class)
-    except yaml.YAMLError as error:
+            loader = loader_class(file)
+            node = loader.get_single_node()
+            _check_size(node)
+            return None if node is None else loader.construct_document(node)
+    except (yaml.YAMLError, *_NOT_READ) as error:
         raise CassetteError(f"{path} is not read: {error}") from error
     except OSError as error:
         raise CassetteError(f"{path} cannot be read: {error}") from error
+
+
+def _check_size(root: Any) -> None:
+    """Refuse what grows without measure once its aliases are written out.
+
+    Args:
+        root: The document as PyYAML has composed it: an alias is the same node again.
+
+    Raises:
+        ValueError: It does, or a node holds itself.
+    """
+    sizes: dict[int, int] = {}  # with all aliases written out, by id; 0 while it is being added up
+    written = 0
+
+    def size(node: Any) -> int:
+        nonlocal written
+        known = sizes.get(id(node))
+        if known is not None:
+            if not known:
+                raise ValueError("an anchor holds an alias of itself")
+            return known
+        sizes[id(node)] = 0
+        own, inner = 1, 0
+        if isinstance(node.value, str):
+            own += len(node.value)
+        elif node.id == "mapping":
+            inner = sum(size(key) + size(value) for key, value in node.value)
+        else:
+            inner = sum(map(size, node.value))
+        written += own
+        sizes[id(node)] = own + inner
+        return own + inner
+
+    whole = size(root) if root is not None else 0
+    if whole > _MOST_BY_ALIASES * written + _SMALL:
+        raise ValueError("its aliases make more than is read of it: each holds others many times")
 
 
 def _interactions(path: Path, loaded: Any) -> Iterator[Interaction]:
@@ -200,73 +268,120 @@ def _interactions(path: Path, loaded: Any) -> Iterator[Interaction]:
     for number, each in enumerate(cast("list[object]", found), 1):
         try:
             yield _interaction(each)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except _NOT_READ as error:
             raise CassetteError(
                 f"{path}: interaction {number} is not read: {type(error).__name__}: {error}"
             ) from error
 
 
 def _interaction(each: Any) -> Interaction:
-    request: Mapping[str, Any] = each["request"]
-    response: Mapping[str, Any] = each["response"]
+    interaction = _mapping(each)
+    request, response = _mapping(interaction["request"]), _mapping(interaction["response"])
     status, reason = _status(response)
     content = _content(response)
     headers = _headers(response.get("headers"))
     return Interaction(
-        str(request["method"]),
+        _method(request),
         _url(request),
         _headers(request.get("headers")),
         _content(request),
         status,
         reason,
-        str(response.get("http_version") or response.get("protocol") or ""),
+        _text(response.get("http_version") or response.get("protocol") or ""),
         _fitting(headers, content),
         content,
     )
 
 
+def _mapping(value: object) -> Mapping[str, Any]:
+    if isinstance(value, Mapping):
+        return cast("Mapping[str, Any]", value)
+    raise ValueError(f"expected a mapping, found {_quoted(value)}")
+
+
+def _text(value: object) -> str:
+    """A scalar as a text that can be written down, whichever type YAML took it for."""
+    if isinstance(value, bytes):
+        value = value.decode("latin-1")
+    if not isinstance(value, (str, int, float)):
+        raise ValueError(f"expected a text, found {_quoted(value)}")
+    text = _FOLD.sub(" ", str(value))
+    if _CONTROL.search(text):
+        raise ValueError(f"a control character in {_quoted(text)}")
+    text.encode()  # raises at half a character
+    return text
+
+
+def _quoted(value: object) -> str:
+    """A wrong value, or the type of one that may hold others."""
+    if isinstance(value, (str, bytes, float)):
+        return ascii(value[:_LONGEST_QUOTED] if not isinstance(value, float) else value)
+    return f"a value of type {type(value).__name__}"
+
+
+def _method(request: Mapping[str, Any]) -> str:
+    method = _text(request["method"])
+    if not _METHOD.fullmatch(method):
+        raise ValueError(f"no HTTP method: {_quoted(method)}")
+    return method
+
+
 def _url(request: Mapping[str, Any]) -> str:
     """`uri`, or what the oldest cassettes have in its place."""
-    for name in ("uri", "url"):
-        if request.get(name):
-            return str(request[name])
-    scheme, host, port = str(request["protocol"]), str(request["host"]), request.get("port")
-    usual = {"http": 80, "https": 443}.get(scheme)
-    return f"{scheme}://{host}{'' if port in (None, usual) else f':{port}'}{request['path']}"
+    given = request.get("uri") or request.get("url")
+    if given:
+        url = _text(given)
+    else:
+        scheme, host, port = _text(request["protocol"]), _text(request["host"]), request.get("port")
+        usual = {"http": 80, "https": 443}.get(scheme)
+        place = "" if port in (None, usual) else f":{_text(port)}"
+        url = f"{scheme}://{host}{place}{_text(request['path'])}"
+    parts = urlsplit(url)  # raises at an address without its bracket, and at a port that is none
+    if not (parts.scheme in ("http", "https") and parts.hostname) or parts.port == 0:
+        raise ValueError(f"no address of a request: {_quoted(url)}")
+    return url
 
 
 def _status(response: Mapping[str, Any]) -> tuple[int, str]:
-    status: Any = response.get("status", response.get("status_code"))
-    if isinstance(status, Mapping):
-        line = cast("Mapping[str, object]", status)
-        return int(str(line["code"])), str(line.get("message") or "")
-    return int(status), ""
+    given: Any = response.get("status", response.get("status_code"))
+    reason = ""
+    if isinstance(given, Mapping):
+        line = cast("Mapping[str, object]", given)
+        given, reason = line["code"], _text(line.get("message") or "")
+    digits = _text(given)
+    if not (len(digits) == 3 and digits.isascii() and digits.isdigit() and digits[0] != "0"):
+        raise ValueError(f"no status: {_quoted(digits)}")
+    return int(digits), reason
 
 
 def _content(side: Mapping[str, Any]) -> bytes:
     """A body in any of the forms that vcrpy and its relatives gave it."""
     if "parsed_body" in side:  # pydantic-ai's own form: the bytes are those of its JSON
-        return json.dumps(side["parsed_body"], ensure_ascii=False, separators=(",", ":")).encode()
+        text = json.dumps(side["parsed_body"], ensure_ascii=False, separators=(",", ":"))
+        return text.encode("utf-8", "surrogatepass")
     body: Any = side["body"] if "body" in side else side.get("content")
+    encoding = "utf-8"
     if isinstance(body, Mapping):
         form = cast("Mapping[str, object]", body)
         if "base64_string" in form:
-            return _base64(str(form["base64_string"]))
+            return _base64(form["base64_string"])
         body = form.get("string")
-        if form.get("encoding") and isinstance(body, str):
-            return body.encode(str(form["encoding"]), "surrogatepass")
+        encoding = _text(form.get("encoding") or encoding)
     if body is None:
         return b""
     if isinstance(body, bytes):
         return body
     if isinstance(body, str):
-        return body.encode("utf-8", "surrogatepass")
+        return body.encode(encoding, "surrogatepass")
     raise ValueError(f"a body of type {type(body).__name__}")
 
 
-def _base64(text: str) -> bytes:
+def _base64(given: object) -> bytes:
+    if not isinstance(given, (str, bytes)):
+        raise ValueError(f"base64_string: expected a text, found {_quoted(given)}")
+    text = given.decode("latin-1") if isinstance(given, bytes) else given
     try:
-        return base64.b64decode(text, validate=False)
+        return base64.b64decode("".join(text.split()), validate=True)
     except binascii.Error as error:
         raise ValueError(f"base64_string: {error}") from error
 
@@ -282,16 +397,25 @@ def _headers(headers: Any) -> Headers:
     for item in items:
         if isinstance(item, str):
             name, _, value = item.rstrip("\r\n").partition(":")
-            pairs.append((name.strip(), value.strip()))
+            pairs.append((_header_name(name.strip()), _header_value(value.strip())))
             continue
         name, value = item
         values = cast("list[object]", value) if isinstance(value, list) else [value]
-        pairs += [(_word(name), _word(each)) for each in values]
+        pairs += [(_header_name(name), _header_value(each)) for each in values]
     return tuple(pairs)
 
 
-def _word(value: Any) -> str:
-    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
+def _header_name(value: object) -> str:
+    name = _text(value)
+    if not name.isascii():
+        raise ValueError(f"no header's name: {_quoted(name)}")
+    return name
+
+
+def _header_value(value: object) -> str:
+    """A value's bytes, one character each: vcrpy reads them as UTF-8."""
+    text = _text(value)
+    return text if all(each <= "\xff" for each in text) else text.encode().decode("latin-1")
 
 
 def _fitting(headers: Headers, content: bytes) -> Headers:
@@ -321,8 +445,8 @@ def _date(headers: Headers) -> str | None:
         if name.lower() == "date":
             try:
                 moment = parsedate_to_datetime(value)
-            except ValueError:
+                utc = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+                return utc.astimezone(timezone.utc).isoformat(timespec="microseconds")
+            except (ValueError, OverflowError):  # no date, or one beyond the calendar
                 return None
-            utc = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
-            return utc.astimezone(timezone.utc).isoformat(timespec="microseconds")
     return None

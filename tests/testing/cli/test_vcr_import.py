@@ -242,3 +242,170 @@ def test_the_command_lays_files_where_the_plugin_looks_and_keeps_what_is_there(
     assert "is there already: --force replaces it" in again.stdout
     assert CliRunner().invoke(main, ["import", "tests", "--force"]).exit_code == 0
     assert CliRunner().invoke(main, ["check", "cassettes"]).exit_code == 0
+
+
+def one(request: str = "", response: str = "", before: str = "") -> str:
+    """A cassette of one call, some of whose fields are others."""
+
+    def mapping(fields: str, usual: dict[str, str]) -> str:
+        given = [f"{name}: {value}" for name, value in usual.items() if f"{name}:" not in fields]
+        return "{" + ", ".join([*given, *([fields] if fields else [])]) + "}"
+
+    sent = mapping(request, {"method": "POST", "uri": "'http://h/v1'", "body": "q"})
+    answer = mapping(
+        response, {"status": "{code: 200, message: OK}", "body": "{string: hello}", "headers": "{}"}
+    )
+    return f"{before}interactions:\n- request: {sent}\n  response: {answer}\n"
+
+
+def many(name: str, *, merged: bool = False) -> str:
+    """Aliases of aliases: 9 to the power of 11 values in a kilobyte."""
+    lines = [f"{name}0: &{name}0 {{k: v}}"]
+    for depth in range(1, 12):
+        inner = ",".join([f"*{name}{depth - 1}"] * 9)
+        content = f"{{<<: [{inner}]}}" if merged else f"[{inner}]"
+        lines.append(f"{name}{depth}: &{name}{depth} {content}")
+    return "\n".join(lines) + "\n"
+
+
+NINES = "9" * 5000
+HOSTILE = {
+    "a status of 5,000 digits": one(response=f"status: {{code: {NINES}}}"),
+    "a status of 5,000 digits as text": one(response=f"status: '{NINES}'"),
+    "a negative status": one(response="status: {code: -1}"),
+    "a status of two digits": one(response="status: {code: 99}"),
+    "a status of four digits": one(response="status: 1000"),
+    "a status with a fraction": one(response="status: {code: 200.5}"),
+    "an endless status": one(response="status: {code: .inf}"),
+    "a status that is true": one(response="status: {code: true}"),
+    "a status in other digits": one(response='status: "\\uFF12\\uFF10\\uFF10"'),
+    "no status": one(response="status: null"),
+    "a list as a status's words": one(response="status: {code: 200, message: [a]}"),
+    "an address without its bracket": one("uri: 'http://[::1'"),
+    "a port beyond the last": one("uri: 'http://h:99999/'"),
+    "an address of no scheme": one("uri: h/v1"),
+    "NUL in a path": one('uri: "http://h/a\\0b"'),
+    "a line's end in an address": one('uri: "http://h/a\\n"'),
+    "a list as an address": one("uri: [a]"),
+    "a method of two lines": one('method: "GET\\r\\nA: b"'),
+    "no method": "interactions: [{request: {uri: 'http://h/'}, response: {status: 200}}]",
+    "a request that is a text": "interactions: [{request: a, response: {status: 200}}]",
+    "an interaction that is null": "interactions: [null]",
+    "an unknown encoding": one(response="body: {string: a, encoding: nope}"),
+    "an encoding of bytes": one(response="body: {string: a, encoding: base64}"),
+    "a list as an encoding": one(response="body: {string: a, encoding: [a]}"),
+    "a request's unknown encoding": one("body: {string: a, encoding: nope}"),
+    "a text that its encoding has not": one(response="body: {string: é, encoding: ascii}"),
+    "a number as a body": one(response="body: {string: 5}"),
+    "a list as a body": one("body: [a]"),
+    "a date as a body": one("body: 2001-01-01"),
+    "a set as a body": one("body: !!set {a, b}"),
+    "what is no base64": one(response="body: {base64_string: '***'}"),
+    "a list as base64": one(response="body: {base64_string: [a]}"),
+    "what JSON has not": one(response="parsed_body: 2001-01-01"),
+    "a number as headers": one(response="headers: 5"),
+    "headers of three parts": one(response="headers: [[a, b, c]]"),
+    "a list within a header's": one("headers: {a: [[b]]}"),
+    "a header's name that is not ASCII": one(response="headers: {é: a}"),
+    "a line's end in a header": one(response='headers: {a: "b\\r\\nc: d"}'),
+    "a date of month 13": one(response="http_version: !!timestamp 2001-13-99"),
+    "no integer": one(response="status: !!int abc"),
+    "no truth": one(response="status: !!bool maybe"),
+    "a number of 5,000 digits in base 60": one(response=f"status: {':'.join(['1'] * 5000)}"),
+    "aliases of aliases in a body": one(response="parsed_body: *a11", before=many("a")),
+    "aliases of aliases in headers": one(response="headers: {a: *a11}", before=many("a")),
+    "aliases of aliases in an address": one("uri: *a11", before=many("a")),
+    "mappings merged again and again": one(
+        response="headers: *a11", before=many("a", merged=True)
+    ),
+    "a list that holds itself": one(response="parsed_body: &a [*a]"),
+    "a mapping that holds itself": one(response="headers: &a {b: *a}"),
+    "a mapping merged into itself": one(response="headers: &a {<<: *a}"),
+    "lists nested 3,000 deep": one(response=f"parsed_body: {'[' * 3000}{']' * 3000}"),
+    "a call of Python's": one("body: !!python/object/apply:os.system ['touch pwned']"),
+    "an object of Python's": one(
+        response="headers: !!python/object/new:subprocess.Popen [[touch, pwned]]"
+    ),
+    "a name of Python's": one("uri: !!python/name:os.system ''"),
+    "a name of a header that is a list": one(
+        "headers: {!!python/object/new:multidict._multidict.istr [[a]]: b}"
+    ),
+    "nothing": "",
+    "NUL": "\0",
+    "two documents": "a: 1\n---\nb: 2\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_hostile_file_is_told_and_the_others_are_imported(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One sentence with the file's name; nothing is executed, and no part of a cassette stays."""
+    monkeypatch.chdir(tmp_path)
+    Path("old").mkdir()
+    Path("old/a.yaml").write_text(HOSTILE[kind])
+    Path("old/b.yaml").write_text(one())
+    result = CliRunner().invoke(main, ["import", "old", "--json"])
+    assert result.exit_code == 1
+    bad, good = json.loads(result.stdout)
+    assert "old/a.yaml" in bad["error"]
+    assert len(bad["error"]) < 500
+    assert (good["calls"], good["error"]) == (1, None)
+    assert played(Path("cassettes/b.sqlite")) == [(200, b"hello")]
+    names = sorted(str(path) for path in tmp_path.rglob("*") if path.is_file())
+    assert [Path(name).name for name in names] == ["b.sqlite", "a.yaml", "b.yaml"]
+
+
+ISTR = "!!python/object/{}:{}.istr"
+
+
+@pytest.mark.parametrize("kind", ["new", "apply"])
+@pytest.mark.parametrize("module", ["multidict._multidict", "multidict._multidict_py", "multidict"])
+@pytest.mark.parametrize("form", ["[X-A]", "{{args: [X-A], state: {{}}}}"])
+def test_names_of_headers_as_aiohttp_has_them_are_read(
+    kind: str, module: str, form: str, tmp_path: Path
+) -> None:
+    """A name of multidict's own class, which vcrpy's recordings of aiohttp hold, is its text."""
+    name = f"? {ISTR.format(kind, module)} {form.format()}"
+    (tmp_path / "c.yaml").write_text(one(f"headers: {{{name} : [b]}}"))
+    (call,) = vcr.read(tmp_path / "c.yaml")
+    assert call.request_headers == (("X-A", "b"),)
+
+
+@pytest.mark.parametrize(
+    "date", ["Fri, 31 Dec 9999 23:59:59 -1200", "Mon, 01 Jan 0001 00:00:00 +1200", NINES, "", "x"]
+)
+def test_a_date_beyond_the_calendar_is_no_date(date: str, tmp_path: Path) -> None:
+    """The call is imported with the time of the import, and with the header as it was."""
+    (tmp_path / "c.yaml").write_text(one(response=f"headers: {{date: '{date}'}}"))
+    assert vcr.import_file(tmp_path / "c.yaml", tmp_path / "c.sqlite") == 1
+    with closing(CassetteFile(tmp_path / "c.sqlite")) as file:
+        (call,) = calls_of(file)
+    assert ("date", date) in call.response_headers
+    assert played(tmp_path / "c.sqlite") == [(200, b"hello")]
+
+
+def test_a_header_beyond_latin_1_keeps_its_bytes(tmp_path: Path) -> None:
+    """What vcrpy has read as UTF-8 is sent as UTF-8 again."""
+    (tmp_path / "c.yaml").write_text(one(response="headers: {x-price: 5 €}"))
+    (call,) = vcr.read(tmp_path / "c.yaml")
+    assert call.response_headers[0][1].encode("latin-1") == "5 €".encode()
+    assert vcr.import_file(tmp_path / "c.yaml", tmp_path / "c.sqlite") == 1
+    assert played(tmp_path / "c.sqlite") == [(200, b"hello")]
+
+
+def test_what_is_no_file_and_a_name_that_is_too_long_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pipe is not waited for; a name that is too long with its suffix does not end the others."""
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("a.yaml")
+    Path("b.yaml").mkdir()
+    long = f"{'c' * 248}.yaml"
+    Path(long).write_text(one())
+    Path("d.yaml").write_text(one())
+    result = CliRunner().invoke(main, ["import", ".", "--json"])
+    errors = {line["from"]: line["error"] for line in json.loads(result.stdout)}
+    assert (result.exit_code, errors.pop("d.yaml")) == (1, None)
+    assert sorted(errors) == ["a.yaml", "b.yaml", long]
+    assert all(errors.values())
