@@ -189,11 +189,11 @@ class CassetteFile:
         found = [sentence for (sentence,) in self._read("pragma integrity_check", ())]
         return [] if found == ["ok"] else found
 
-    def missing_views(self) -> list[str]:
-        """The views that should be there and are not."""
-        query = "select name from sqlite_master where type = 'view'"
-        there = {name for (name,) in self._read(query, ())}
-        return [name for name in schema.VIEWS if name not in there]
+    def damaged_views(self) -> list[str]:
+        """The views that are missing, or not as they were made: one may be without end."""
+        query = "select name, sql from sqlite_master where type = 'view'"
+        there: dict[str, str] = dict(self._read(query, ()))
+        return [name for name, statement in schema.VIEWS.items() if there.get(name) != statement]
 
     def row(self, call_id: int) -> dict[str, Any]:
         """All columns of a call that is there.

@@ -95,8 +95,9 @@ def check_file(
     with closing(file):
         try:
             findings += [Finding("integrity", None, "file", each) for each in file.problems()]
-            for name in file.missing_views():
-                findings.append(Finding("schema", None, name, "the view is missing"))
+            for name in file.damaged_views():
+                what = "the view is missing, or not as it was made"
+                findings.append(Finding("schema", None, name, what))
             values = secrets_of_environment(environment) - allowed
             redaction = Redaction(values, file.salt)
             issued: set[str] = set()

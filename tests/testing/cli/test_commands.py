@@ -303,6 +303,8 @@ def test_check_finds_what_is_truncated_edited_or_missing(cassette: Path) -> None
         "update calls set layout = '[]' where id = 1": ("integrity", "calls"),
         "update calls set request_body = '{}' where id = 1": ("schema", "key"),
         "drop view transcript": ("schema", "transcript"),
+        "drop view chunks; create view chunks as with recursive without_end(i) as (select 1 "
+        "union all select i from without_end) select i from without_end": ("schema", "chunks"),
         "alter table calls drop column reason": ("integrity", "file"),
         "drop table prices": ("integrity", "file"),
     }
@@ -312,7 +314,8 @@ def test_check_finds_what_is_truncated_edited_or_missing(cassette: Path) -> None
             continue
         if "drop column" in statement:
             change(path, "drop view transcript")  # it uses the column
-        change(path, statement)
+        for each in statement.split("; "):
+            change(path, each)
         assert finding in kinds(path), statement
     cassette.write_bytes(cassette.read_bytes()[:3000])
     assert kinds(cassette) == {("integrity", "file")}
@@ -320,6 +323,13 @@ def test_check_finds_what_is_truncated_edited_or_missing(cassette: Path) -> None
     left.touch()
     (finding,) = found("check", cassette.parent, code=1)[str(left)]
     assert finding["kind"] == "leftover"
+
+
+def test_a_link_that_leads_nowhere_is_listed_beside_the_others(cassette: Path) -> None:
+    """Its line says that it cannot be read; the others go on."""
+    (cassette.parent / "link.sqlite").symlink_to("nowhere")
+    lines = found("list", cassette.parent, code=1)["cassettes"]
+    assert [bool(each["error"]) for each in lines] == [False, True]
 
 
 def test_a_folder_that_is_not_there_is_the_users_error(tmp_path: Path) -> None:
