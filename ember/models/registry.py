@@ -12,13 +12,12 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from ember.exceptions import EmberError, ModelProviderError, ProviderAPIError
-from ember.models.routing import class_for, resolve
+from ember.models.routing import class_for, provider_of, resolve
 from ember.models.schemas import ChatResponse, Prompt, UsageStats
 from ember.models.streams import AsyncStream, Stream
 from ember.providers import base
 from ember.providers.base import BaseProvider
 from ember.providers.call import GUARDED, guard
-from ember.providers.servers import SERVERS
 
 __all__ = ["ModelRegistry", "UsageSummary"]
 
@@ -155,7 +154,7 @@ class ModelRegistry:
                 elif route.provider in known:
                     provider = base.create(cls)
                 else:
-                    provider = class_for(route.provider)(SERVERS[route.provider])
+                    provider = provider_of(route)
                 tally = entry.tally if entry is not None else _Tally()
                 entry = _Entry(model, route.model, provider, cls, known, tally)
                 self._entries[model] = entry

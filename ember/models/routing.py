@@ -22,14 +22,22 @@ from ember.providers.servers import SERVERS
 if TYPE_CHECKING:
     from ember.providers.provider import HTTPProvider
 
-__all__ = ["Route", "built_in", "class_for", "resolve"]
+__all__ = ["Route", "built_in", "class_for", "provider_of", "resolve"]
 
 
 class Route(NamedTuple):
-    """Who serves a model, and what it is called there."""
+    """Who serves a model, and what it is called there.
+
+    Args:
+        provider: The provider's name.
+        model: The model's id on the wire.
+        stores: Whether the provider may keep the conversation, as the Responses API does unless it
+            is told otherwise; False where Ember, and not the caller, has chosen that API.
+    """
 
     provider: str
     model: str
+    stores: bool = True
 
 
 # What stands in each table is said in the file.
@@ -80,7 +88,7 @@ def _on_wire(provider: str, model: str) -> Route:
         return Route(provider, model)  # the user's own provider knows its own names
     model = _WIRE_IDS.get(provider, {}).get(model.lower(), model)
     if provider == "openai" and re.sub(_DATE_AT_END, "", model.lower()) in _RESPONSES_ONLY:
-        return Route("openai-responses", model)
+        return Route("openai-responses", model, stores=False)
     return Route(provider, model)
 
 
@@ -138,6 +146,16 @@ def class_for(name: str) -> type[HTTPProvider]:
     from ember.providers.openai_chat import OpenAIChat
 
     return OpenAIChat
+
+
+def provider_of(route: Route) -> HTTPProvider:
+    """A provider of Ember's own for this route."""
+    server = SERVERS[route.provider]
+    if route.stores:
+        return class_for(route.provider)(server)
+    from ember.providers.openai_responses import OpenAIResponses
+
+    return OpenAIResponses(server, stores=False)
 
 
 @cache

@@ -59,7 +59,7 @@ CHANGES = (
     Change(
         "routing: the Responses API is forgotten",
         "models/routing.py",
-        'return Route("openai-responses", model)',
+        'return Route("openai-responses", model, stores=False)',
         'return Route("openai", model)',
     ),
     Change(

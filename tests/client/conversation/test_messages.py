@@ -293,8 +293,8 @@ def test_items_of_the_responses_api_are_a_prompt() -> None:
         {"role": "assistant", "content": "Grey.", "phase": "final_answer"},
         {"type": "item_reference", "id": "i"},
     ]  # fmt: skip
-    assert sent("o3-pro", items).body["input"] == items
-    assert sent("o3-pro", items[5:6]).body["input"] == items[5:6]
+    assert sent("openai-responses/o3-pro", items).body["input"] == items
+    assert sent("openai-responses/o3-pro", items[5:6]).body["input"] == items[5:6]
     user, asked, results, grey = sent("claude-opus-5", items).body["messages"]
     assert (user["content"], grey["content"]) == ("Weather?", "Grey.")
     kinds = [block["type"] for block in asked["content"]]

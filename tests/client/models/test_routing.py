@@ -42,7 +42,7 @@ ROUTES = [
 @pytest.mark.parametrize(("name", "provider", "model"), ROUTES)
 def test_route(name: str, provider: str, model: str) -> None:
     """A name leads to its provider, and goes on the wire as the provider's id."""
-    assert resolve(name) == (provider, model)
+    assert resolve(name)[:2] == (provider, model)
 
 
 @pytest.mark.parametrize(

@@ -233,8 +233,20 @@ def test_responses_parameters(ours: dict[str, Any], theirs: dict[str, Any]) -> N
 
 
 def test_responses_stream_and_own_models() -> None:
-    """A stream is asked for; a model that only this API serves gets there without a prefix."""
-    same(sent("o3-pro", stream=True), by_sdk("responses", model="o3-pro", input="hi", stream=True))
+    """A stream is asked for; a model that only this API serves gets there without a prefix.
+
+    Where Ember has chosen the API, nothing is stored unless the caller says so.
+    """
+    asked = {"model": "o3-pro", "input": "hi"}
+    unstored = {"store": False, "include": ["reasoning.encrypted_content"]}
+    same(sent("o3-pro", stream=True), by_sdk("responses", **asked, **unstored, stream=True))
+    same(sent("openai/o3-pro"), by_sdk("responses", **asked, **unstored))
+    same(sent("openai-responses/o3-pro"), by_sdk("responses", **asked))
+    same(sent("o3-pro", store=True), by_sdk("responses", **asked, store=True))
+    same(
+        sent("o3-pro", previous_response_id="resp_1"),
+        by_sdk("responses", **asked, previous_response_id="resp_1"),
+    )
 
 
 def test_responses_conversation() -> None:
