@@ -338,7 +338,8 @@ def _value(kind: Any, value: Any, where: str) -> Any:
         return float(value)
     elif (kind is None and value is None) or type(value) is kind:
         return value
-    raise ValueError(f"{where} is {value!r}, which is no {getattr(kind, '__name__', kind)}")
+    name = str(kind).replace("typing.", "") if arguments else getattr(kind, "__name__", kind)
+    raise ValueError(f"{where} is {value!r}, which is no {name}")
 
 
 _MISSING = object()

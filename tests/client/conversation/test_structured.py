@@ -139,7 +139,7 @@ BAD: list[tuple[Any, str, str]] = [
     (Trip, json.dumps({**TRIP, "when": "soon"}), "soon"),
     (list[int], "[1, true]", r"\[1\] is True"),
     (tuple[int, str], "[1]", "1 items, not 2"),
-    (Literal["a", "b"], '"c"', "c"),
+    (Literal["a", "b"], '"c"', r"'c', which is no Literal\['a', 'b'\]"),
 ]
 
 
