@@ -44,7 +44,7 @@ def _show(path: Path) -> None:
     print(f"\n{same}, {live_seconds / replayed_seconds:,.0f} times as fast; {_left_open(path)}")
     print(f"the cassette: {path}")
     # By the interpreter: the command's own name is not on the path of who has just installed it.
-    print(f"to read it:   {sys.executable} -m sqlite_utils rows {path} transcript")
+    print(f"to read it:   {sys.executable} -m ember_testing.cli show {path}")
 
 
 def _ask() -> tuple[ChatResponse, float]:
