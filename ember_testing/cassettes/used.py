@@ -3,7 +3,7 @@
 Nobody can tell from a cassette alone whether a test still needs it. A run of the whole suite can:
 it says which recordings its tests asked for. What a failed or skipped test did not come to is no
 sign of anything, so a cassette whose tests did not all pass stays whole, and a run of a part of the
-suite says nothing about the rest.
+suite says nothing about the rest. Nor does it about a module that was not wholly collected.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 FORMAT = "ember-report"
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(slots=True)

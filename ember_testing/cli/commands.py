@@ -161,18 +161,45 @@ def textconv(path: Path, as_json: bool) -> None:
 @main.command("git-setup", epilog=_EXAMPLE + "ember-cassettes git-setup")
 @_as_json
 def git_setup(as_json: bool) -> None:
-    """Print the two lines that make `git diff` show transcripts; nothing is changed."""
-    attributes = "cassettes/**/*.sqlite diff=ember-cassettes"
-    # Where the first fails git would show nothing of the whole commit.
-    command = (
-        "git config diff.ember-cassettes.textconv "
-        """'show() { ember-cassettes textconv "$1" 2>/dev/null || cksum <"$1"; }; show'"""
-    )
+    """Print what makes git show transcripts and merge cassettes; nothing is changed."""
+    from ember_testing.cli.git import ATTRIBUTES, setup_commands
+
+    commands = setup_commands()
     if as_json:
-        output.print_json({".gitattributes": attributes, "command": command})
+        output.print_json({".gitattributes": ATTRIBUTES, "commands": commands})
         return
-    click.echo(f"# in .gitattributes, for everybody:\n{attributes}\n")
-    click.echo(f"# once in each clone:\n{command}")
+    click.echo(f"# in .gitattributes, for everybody:\n{ATTRIBUTES}\n")
+    click.echo("# once in each clone:")
+    for command in commands:
+        click.echo(command)
+
+
+@main.command(epilog=_EXAMPLE + "ember-cassettes merge ancestor.sqlite ours.sqlite theirs.sqlite")
+@click.argument("ancestor", type=_file)
+@click.argument("ours", type=_file)
+@click.argument("theirs", type=_file)
+@click.option("--name", metavar="PATH", help="What the cassette is called in messages.")
+@_as_json
+def merge(ancestor: Path, ours: Path, theirs: Path, name: str | None, as_json: bool) -> None:
+    """Join two versions of a cassette into OURS, as git's merge driver: see git-setup.
+
+    The calls that either side has added are kept, and those that one has deleted go. Where both
+    have recorded the same call with different answers, OURS stays as it is, and the exit code is 1.
+    """
+    from ember_testing.cassettes.merge import merge as join
+
+    try:
+        conflicts = join(ancestor, ours, theirs)
+    except CassetteError as error:
+        raise click.UsageError(str(error)) from None
+    if as_json:
+        output.print_json({"conflicts": conflicts})
+    for each in conflicts:
+        click.echo(f"{name or ours}: {each}", err=True)
+    if conflicts:
+        path = name or str(ours)
+        click.echo(f"keep one side: git checkout --ours {path}, or --theirs {path}", err=True)
+    sys.exit(1 if conflicts else 0)
 
 
 @main.command(epilog=_EXAMPLE + "ember-cassettes diff old.sqlite new.sqlite")
@@ -301,11 +328,11 @@ def prune(
     """Delete recordings and cassettes that no test uses.
 
     What is used, a run of the whole suite says: `pytest --ember-report report.json`. A cassette
-    with a test that failed or was skipped stays whole, and the report of a run that did not collect
-    every test, or lost a worker process, is refused. Nothing is deleted without --yes; exit code
-    1 says that something could be.
+    stays whole if its test, or any of the same module, failed or was skipped, deselected or not
+    collected, and the report of a run that did not collect every test, or lost a worker process,
+    is refused. Nothing is deleted without --yes; exit code 1 says that something could be.
     """
-    from ember_testing.cli.prune import Plan, joined, plan, read_report
+    from ember_testing.cli.prune import Plan, Proof, Recorded, read_report
 
     try:
         loaded = [read_report(path) for path in reports]
@@ -317,11 +344,12 @@ def prune(
             f"the report is of a part of the suite ({'; '.join(parts)}): what the rest uses is not "
             "known. Run all of it, or say --partial"
         )
-    used = joined(loaded)
+    proof = Proof(loaded)
     plans: list[Plan] = []
     for path in output.progress(_cassettes(paths), "looking"):
         with _open(path) as file:
-            each = plan(path, file.about().get("id", ""), file.numbers(), used)
+            tests = {row["id"]: row["test"] or "" for row in file.rows(file.numbers())}
+            each = proof.plan(Recorded(path, file.about().get("id", ""), tests))
         if each is not None:
             plans.append(each)
             if yes and not each.kept:
@@ -331,6 +359,39 @@ def prune(
     else:
         output.print_plans(plans, yes)
     sys.exit(1 if not yes and any(not each.kept for each in plans) else 0)
+
+
+@main.command(
+    epilog=_EXAMPLE
+    + "ember-cassettes mv tests/test_towns.py::test_old tests/test_towns.py::test_new"
+)
+@click.argument("old")
+@click.argument("new")
+@click.option(
+    "--dir",
+    "folder",
+    type=click.Path(path_type=Path),
+    default=Path("cassettes"),
+    show_default=True,
+    help="Where the cassettes of node ids lie.",
+)
+@_as_json
+def mv(old: str, new: str, folder: Path, as_json: bool) -> None:
+    """Rename a cassette after its test was renamed: paths, or node ids; or a folder of them.
+
+    Nothing is replaced.
+    """
+    from ember_testing.cli.move import move, path_of
+
+    try:
+        pairs = move(path_of(old, folder), path_of(new, folder))
+    except CassetteError as error:
+        raise click.UsageError(str(error)) from None
+    if as_json:
+        output.print_json([{"from": str(each), "to": str(target)} for each, target in pairs])
+    else:
+        for each, target in pairs:
+            click.echo(f"{each} -> {target}")
 
 
 def _prune(path: Path, numbers: list[int], whole: bool) -> None:

@@ -186,6 +186,8 @@ def plan_as_dict(plan: Plan, deleted: bool) -> dict[str, Any]:
         "recordings": plan.numbers,
         "whole": plan.whole,
         "kept": plan.kept or None,
+        "tests": plan.tests,
+        "runs": plan.runs,
         "deleted": deleted and not plan.kept,
     }
 
@@ -196,11 +198,12 @@ def print_plans(plans: Sequence[Plan], deleted: bool) -> None:
     for each in plans:
         if each.kept:
             click.echo(f"{each.path}: stays as it is: {each.kept}")
-        elif each.whole:
-            click.echo(f"{each.path}: {verb}: no test uses it")
-        else:
-            numbers = ", ".join(map(str, each.numbers))
-            click.echo(f"{each.path}: {verb}: recordings {numbers}")
+            continue
+        numbers = ", ".join(map(str, each.numbers))
+        what = "no test uses it" if each.whole else f"recordings {numbers}"
+        click.echo(f"{each.path}: {verb}: {what}")
+        for test in each.tests or ["no test of pytest"]:
+            click.echo(f"    recorded by {test}, not used by run {', '.join(each.runs)}")
     if not any(not each.kept for each in plans):
         click.echo("nothing to delete")
 

@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ember_testing.cassettes.paths import cassette_file
 from ember_testing.cassettes.used import FORMAT, VERSION, Used
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What a cassette says of where it comes from.
+
+    Attributes:
+        path: The file.
+        id: From its table `cassette`.
+        tests: By the number of each recording, the node id of the test that made it.
+    """
+
+    path: Path
+    id: str
+    tests: Mapping[int, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,19 +38,23 @@ class Plan:
         numbers: The recordings; empty where the whole file goes.
         whole: Whether nothing in it is used.
         kept: Why it stays although not all of it was used; "" if it does not.
+        tests: Node ids of the tests that recorded what goes.
+        runs: The runs that did not use it.
     """
 
     path: Path
     numbers: list[int]
     whole: bool = False
     kept: str = ""
+    tests: list[str] = field(default_factory=list[str])
+    runs: list[str] = field(default_factory=list[str])
 
 
 def read_report(path: Path) -> dict[str, Any]:
     """A report of `pytest --ember-report`.
 
     Raises:
-        ValueError: The file is none.
+        ValueError: The file is none, or one that does not say what was not collected.
     """
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
@@ -44,39 +64,78 @@ def read_report(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is no report of pytest --ember-report")
     if report["version"] > VERSION:
         raise ValueError(f"{path} is a report of a newer ember-models: upgrade this one")
+    if report["version"] < VERSION:
+        raise ValueError(
+            f"{path} is a report of an older ember-models and does not say which modules were not "
+            f"collected: run pytest --ember-report {path} again"
+        )
     return report  # pyright: ignore[reportUnknownVariableType]  # any JSON
 
 
-def joined(reports: Iterable[Mapping[str, Any]]) -> dict[Path, Used]:
-    """What several runs used together (several Python versions, several parts of a suite)."""
-    found: dict[Path, Used] = {}
-    for report in reports:
-        root = Path(report["rootdir"])
-        for name, used in report["cassettes"].items():
-            found.setdefault((root / name).resolve(), Used()).add(Used.from_dict(used))
-    return found
-
-
-def plan(
-    path: Path, identity: str, numbers: Sequence[int], used: Mapping[Path, Used]
-) -> Plan | None:
-    """What of one cassette can go; None where all of it is used.
+class Proof:
+    """What several runs say together (several Python versions, several parts of a suite).
 
     Args:
-        path: The file.
-        identity: Its id.
-        numbers: Its recordings.
-        used: What the runs used.
+        reports: As `read_report` gives them.
     """
-    known = used.get(path.resolve())
-    if known is None:
-        return Plan(path, [], whole=True)
-    if known.unfinished:
-        test = min(known.unfinished)
-        return Plan(path, [], kept=f"{test} did not pass, or was skipped")
-    if known.id != identity:
-        return Plan(path, [], kept="it was recorded anew after the run")
-    unused = [number for number in numbers if number not in known.numbers]
-    if not unused:
-        return None
-    return Plan(path, unused, whole=len(unused) == len(numbers))
+
+    def __init__(self, reports: Iterable[Mapping[str, Any]]) -> None:
+        self._used: dict[Path, Used] = {}
+        self._untested: dict[str, str] = {}
+        self._folders: dict[Path, str] = {}
+        self._runs: list[str] = []
+        for report in reports:
+            root = Path(report["rootdir"])
+            self._runs.append(report["run"])
+            for name, used in report["cassettes"].items():
+                self._used.setdefault((root / name).resolve(), Used()).add(Used.from_dict(used))
+            for module, why in report["untested"].items():
+                self._add_untested(root / report["cassette_dir"], module, why)
+        # What a test that did not run or failed may have been followed by, nobody knows.
+        for used in self._used.values():
+            for test in used.unfinished:
+                self._untested.setdefault(
+                    test.partition("::")[0], f"{test} did not pass, or was skipped"
+                )
+
+    def _add_untested(self, folder: Path, module: str, why: str) -> None:
+        module = module.removesuffix("__init__.py").rstrip("/")
+        module = "" if module == "." else module
+        self._untested[module] = f"{module or 'the whole suite'}: {why}"
+        own = folder / cassette_file(f"{module}::test").parent if module else folder
+        self._folders[own.resolve()] = self._untested[module]
+
+    def plan(self, cassette: Recorded) -> Plan | None:
+        """What of one cassette can go; None where all of it is used."""
+        path, tests = cassette.path, cassette.tests
+        known = self._used.get(path.resolve())
+        numbers = [number for number in tests if known is None or number not in known.numbers]
+        if known is not None:
+            if known.unfinished:
+                test = min(known.unfinished)
+                return Plan(path, [], kept=f"{test} did not pass, or was skipped")
+            if known.id != cassette.id:
+                return Plan(path, [], kept="it was recorded anew after the run")
+            if not numbers:
+                return None
+        if kept := self._doubt(cassette, shared=known is not None and known.shared):
+            return Plan(path, [], kept=kept)
+        gone = sorted({tests[number] for number in numbers} - {""})
+        whole = len(numbers) == len(tests)
+        return Plan(path, numbers if known else [], whole=whole, tests=gone, runs=self._runs)
+
+    def _doubt(self, cassette: Recorded, shared: bool) -> str:
+        """Why a test that the runs did not come to may use this cassette; "" if none can."""
+        path = cassette.path.resolve()
+        for folder, why in self._folders.items():
+            if folder == path.parent or folder in path.parents:
+                return why
+        for test in cassette.tests.values():
+            module = test.partition("::")[0]
+            for name, why in self._untested.items():
+                if not name or module == name or module.startswith(f"{name}/"):
+                    return why
+        own = {cassette_file(test).name for test in cassette.tests.values() if test}
+        if self._folders and (shared or own != {path.name}):
+            return f"another module may share it ({min(self._folders.values())})"
+        return ""

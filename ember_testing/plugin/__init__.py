@@ -28,8 +28,11 @@ from ember_testing.plugin.run import (
     counts_use,
     expect,
     look_for_leftovers,
+    orphans_of,
     pytest_configure_node,
     pytest_deselected,
+    pytest_ignore_collect,
+    pytest_make_collect_report,
     pytest_sessionfinish,
     pytest_terminal_summary,
     pytest_testnodedown,
@@ -51,6 +54,8 @@ __all__ = [
     "pytest_addoption",
     "pytest_configure_node",
     "pytest_deselected",
+    "pytest_ignore_collect",
+    "pytest_make_collect_report",
     "pytest_sessionfinish",
     "pytest_terminal_summary",
     "pytest_testnodedown",
@@ -195,6 +200,8 @@ def _begin(item: pytest.Item) -> None:
         )
     except (ValueError, CassetteError) as error:
         raise pytest.fail.Exception(f"{MARKER}: {error}", pytrace=False) from None
+    if name is None:
+        session.orphans = orphans_of(item, session)
     look_for_leftovers(item.config, session)
     standstill: Standstill | None = item.config.pluginmanager.get_plugin(STANDSTILL)
     if standstill is not None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from contextlib import closing
 from pathlib import Path
@@ -15,19 +16,22 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ember_testing.plugin.options import (
+    MARKER,
     arguments_of,
     budget_limit,
+    folder_of,
     path_of,
     relative,
     unused_rule,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 
     from ember_testing.cassettes.used import Used
     from ember_testing.replay.budget import Budget
     from ember_testing.replay.session import Session
+    from ember_testing.wires.response import Request
 
 _name_key = pytest.StashKey[str]()
 _run_key = pytest.StashKey["Run"]()
@@ -35,8 +39,10 @@ _ledger_key = pytest.StashKey[str]()
 _budget_key = pytest.StashKey["Budget | None"]()
 _began_key = pytest.StashKey[float]()
 _deselected_key = pytest.StashKey[int]()
+_untested_key = pytest.StashKey[dict[str, str]]()
+_workers_key = pytest.StashKey[set[str]]()
 _folders_key = pytest.StashKey[set["Path"]]()
-_not_seen_key = pytest.StashKey[list[str]]()
+_AT_COLLECTION = " at collection"
 
 
 class Run:
@@ -134,48 +140,39 @@ class Run:
                         found[path] = count
         return found
 
-    def write(self, path: Path, root: Path, partial: Iterable[str], exit_status: int) -> None:
+    def write(self, path: Path, config: pytest.Config, partial: list[str], status: int) -> None:
         """Write the report of `--ember-report`.
 
         Args:
             path: The file.
-            root: Of the run.
+            config: Of the run.
             partial: Why it was no run of the whole suite.
-            exit_status: Of pytest.
+            status: The exit status of pytest.
         """
         from ember_testing.cassettes.used import FORMAT, VERSION
 
         report = {
             "format": FORMAT,
             "version": VERSION,
-            "rootdir": str(root),
-            "exit_status": exit_status,
-            "partial": list(partial),
+            "run": run_name(config),
+            "rootdir": str(config.rootpath),
+            "cassette_dir": relative(config, folder_of(config)),
+            "exit_status": status,
+            "partial": partial,
+            "untested": dict(sorted(config.stash[_untested_key].items())),
             **self.as_dict(),
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
-class _Collection:
-    """Notes what was skipped or failed while tests were collected: its tests are not known."""
-
-    def __init__(self, not_seen: list[str]) -> None:
-        self._not_seen = not_seen
-
-    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """A module or class that was collected, or was not."""
-        if not report.passed:
-            self._not_seen.append(f"{report.nodeid} {report.outcome} at collection")
-
-
 def begin_run(config: pytest.Config) -> None:
     """Set the counts of a run to nothing."""
     config.stash[_began_key] = time.time()
     config.stash[_deselected_key] = 0
+    config.stash[_untested_key] = {}
+    config.stash[_workers_key] = set()
     config.stash[_folders_key] = set()
-    config.stash[_not_seen_key] = []
-    config.pluginmanager.register(_Collection(config.stash[_not_seen_key]))
 
 
 def run_name(config: pytest.Config) -> str:
@@ -213,6 +210,7 @@ def budget_of(config: pytest.Config) -> Budget | None:
 def pytest_configure_node(node: Any) -> None:
     """Tell a worker process where the ledger is (a hook of pytest-xdist)."""
     config: pytest.Config = node.config
+    config.stash[_workers_key].add(node.gateway.id)
     if budget_limit(config) is not None:
         if _ledger_key not in config.stash:
             import tempfile
@@ -233,8 +231,33 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:
     """A run that leaves tests out says nothing about the recordings of those."""
-    if items:
-        items[0].config.stash[_deselected_key] += len(items)
+    for item in items:
+        item.config.stash[_deselected_key] += 1
+        item.config.stash[_untested_key][item.nodeid.partition("::")[0]] = "tests deselected"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Note what was skipped or failed while it was collected: its tests are not known."""
+    report = yield
+    if not report.passed:
+        module = report.nodeid.partition("::")[0]
+        collector.config.stash[_untested_key][module] = report.outcome + _AT_COLLECTION
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_ignore_collect(
+    collection_path: Path, config: pytest.Config
+) -> Generator[None, bool | None, bool | None]:
+    """Note the modules and folders that a conftest.py leaves out."""
+    ignored = yield
+    name = collection_path.name
+    if ignored and not name.startswith((".", "__")) and collection_path.suffix in ("", ".py"):
+        config.stash[_untested_key][relative(config, collection_path)] = "not collected: ignored"
+    return ignored
 
 
 def counts_use(config: pytest.Config) -> bool:
@@ -256,6 +279,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     run = config.stash.get(_run_key, None)
     if output is not None:
         output["ember_deselected"] = config.stash[_deselected_key]
+        output["ember_untested"] = config.stash[_untested_key]
         if run is not None:
             output["ember"] = run.as_dict()
         return
@@ -271,7 +295,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
             if rule == "fail" and session.exitstatus == pytest.ExitCode.OK:
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
     if report is not None:
-        run.write(Path(report), config.rootpath, partial, int(session.exitstatus))
+        run.write(Path(report), config, partial, int(session.exitstatus))
 
 
 def _partial(session: pytest.Session) -> list[str]:
@@ -284,10 +308,15 @@ def _partial(session: pytest.Session) -> list[str]:
         reasons = narrowed(config.args, parameters.dir, config.rootpath, testpaths)
     if count := config.stash[_deselected_key]:
         reasons.append(f"{count} tests deselected")
-    not_seen = config.stash[_not_seen_key]
-    reasons += not_seen
+    reasons += [
+        f"{module} {why}"
+        for module, why in sorted(config.stash[_untested_key].items())
+        if why.endswith(_AT_COLLECTION)
+    ]
     if config.getoption("ignore") or config.getoption("ignore_glob"):
         reasons.append("files ignored")
+    if lost := config.stash[_workers_key]:
+        reasons.append(f"worker processes that did not end: {', '.join(sorted(lost))}")
     if session.shouldstop or session.shouldfail:
         reasons.append("stopped early")
     if session.exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
@@ -300,8 +329,9 @@ def pytest_testnodedown(node: Any, error: object) -> None:
     """Take a worker's counts (a hook of pytest-xdist)."""
     output: dict[str, Any] = getattr(node, "workeroutput", {})
     stash = node.config.stash
-    if error:
-        stash[_not_seen_key].append("a worker process crashed")
+    if "ember_untested" in output:  # a worker that crashes takes what it has counted with it
+        stash[_workers_key].discard(node.gateway.id)
+        stash[_untested_key].update(output["ember_untested"])
     # Every worker collects, and deselects, the same.
     stash[_deselected_key] = max(stash[_deselected_key], output.get("ember_deselected", 0))
     if counts := output.get("ember"):
@@ -330,6 +360,38 @@ def look_for_leftovers(config: pytest.Config, session: Session) -> None:
         config.stash[_folders_key].add(folder)
         for path in left_behind(folder, config.stash[_began_key]):
             session.tally.notes.append(f"left by a recording that was killed, delete it: {path}")
+
+
+def orphans_of(item: pytest.Item, session: Session) -> Callable[[Request], list[str]]:
+    """What a miss says of a cassette whose test is gone; it is looked for only then."""
+    folder, root = folder_of(item.config), item.config.rootpath
+
+    def look(request: Request) -> list[str]:
+        from ember_testing.replay.orphans import orphan_lines
+
+        marked = [each for each in item.session.items if each.get_closest_marker(MARKER)]
+        used = {path_of(each, None) for each in marked}
+        functions = {each.nodeid.partition("[")[0] for each in marked}
+        config = item.config
+        narrow = config.stash[_deselected_key] or any("[" in each for each in config.args)
+
+        def is_orphan(path: Path) -> bool:
+            if path in used or "@" in path.name.partition("[")[0]:
+                return False
+            module = path.relative_to(folder).parent.with_suffix(".py").as_posix()
+            names = path.stem.partition("[")[0].split(".")
+            if "::".join([module, *names]) in functions:
+                return not narrow  # it had other parameters
+            try:
+                source = (root / module).read_text(encoding="utf-8", errors="replace")
+            except OSError:
+                return True
+            name = re.sub(r"-[0-9a-f]{8}$", "", names[-1])
+            return re.search(rf"\bdef {re.escape(name)}\b", source) is None
+
+        return orphan_lines(request, session.path, item.nodeid, session.settings.rules(), is_orphan)
+
+    return look
 
 
 def count(item: pytest.Item, session: Session, passed: bool) -> None:

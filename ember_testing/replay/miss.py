@@ -29,7 +29,7 @@ from ember_testing.replay.settings import DEFAULT_RULES, Rules
 from ember_testing.wires.response import Request
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
 _ABSENT = object()
@@ -60,6 +60,7 @@ def explain(
     compare: bool,
     command: str,
     rules: Rules,
+    orphans: Callable[[Request], list[str]] | None = None,
 ) -> str:
     """Why nothing answers a request.
 
@@ -72,11 +73,15 @@ def explain(
         compare: Whether to look for the nearest recording, which reads all of them.
         command: What to type.
         rules: What is compared.
+        orphans: What to say of a cassette of another name that holds the request, where it is
+            known which tests there are.
     """
     lines = [f"no recording for {request.method} {request.url}"]
     if file is None:
         lines.append(f"there is no cassette {path}")
-        if compare and (other := _holder(request, path, rules)) is not None:
+        if compare and orphans is not None:
+            lines += orphans(request)
+        elif compare and (other := _holder(request, path, rules)) is not None:
             lines.append(f"{other} holds this request; if it is this test's, by an earlier name:")
             lines.append(f"  git mv {shlex.quote(str(other))} {shlex.quote(str(path))}")
     elif recorded:

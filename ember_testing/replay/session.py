@@ -67,6 +67,7 @@ class Session:
 
     Attributes:
         on_failure: Called with each failure, from whichever thread.
+        orphans: What a miss says of a renamed test's cassette; None if no tests are known.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Session:
         self._target = target or test
         self._failures: list[ReplayFailure] = []
         self.on_failure: Callable[[], None] = lambda: None
+        self.orphans: Callable[[Request], list[str]] | None = None
         self.tally = Tally()
         self.played = Calls(self._rows)
         self.recorded = Calls(self._rows)
@@ -590,6 +592,7 @@ class Session:
                     compare=len(self._failures) < _EXPLAINED,
                     command=self.command(),
                     rules=self._comparison.rules,
+                    orphans=self.orphans,
                 )
             )
         )

@@ -15,49 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
 import ember_testing
 from ember_testing.cli import main
 from tests.loopback import Received, Reply, serving
-from tests.testing.chat import KEY, ask, chat
+from tests.testing.chat import KEY, chat
+from tests.testing.cli.command import found, record, run
 
 COMMANDS = ("list", "show", "diff", "stats", "check", "prune", "import", "export", "textconv",
-            "git-setup", "drift", "html")  # fmt: skip
-
-
-def record(path: Path, url: str, *questions: str) -> Path:
-    """A cassette of these questions."""
-    with ember_testing.cassette(path, record="all", record_errors=True):
-        ask(url, *questions)
-    return path
-
-
-def run(*arguments: str | Path, code: int = 0) -> Result:
-    """The command in this process, with the exit code that is expected."""
-    result = CliRunner().invoke(main, [str(each) for each in arguments])
-    assert result.exit_code == code, result.output + repr(result.exception)
-    return result
-
-
-def found(*arguments: str | Path, code: int = 0) -> Any:
-    """What the command prints with --json."""
-    return json.loads(run(*arguments, "--json", code=code).stdout)
-
-
-@pytest.fixture(scope="module")
-def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cassette of two calls, made once."""
-    with serving(chat) as server:
-        return record(
-            tmp_path_factory.mktemp("recording") / "a.sqlite", server.url, "Paris", "Rome"
-        )
-
-
-@pytest.fixture
-def cassette(recording: Path, tmp_path: Path) -> Path:
-    """That cassette in a folder of its own."""
-    return Path(shutil.copy(recording, tmp_path))
+            "git-setup", "drift", "html", "mv", "merge")  # fmt: skip
 
 
 def change(path: Path, statement: str, *values: object) -> None:
@@ -136,7 +103,7 @@ def test_textconv_is_the_same_for_two_recordings_of_the_same_calls(tmp_path: Pat
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 def test_git_diff_shows_transcripts_as_git_setup_says(cassette: Path, tmp_path: Path) -> None:
-    """After the two printed commands, `git diff` of a cassette shows roles and answers."""
+    """After the printed commands, and off the PATH, `git diff` shows roles and answers."""
     lines = found("git-setup")
     repository = tmp_path / "repository"
     where = repository / "cassettes" / "deep"
@@ -160,9 +127,10 @@ def test_git_diff_shows_transcripts_as_git_setup_says(cassette: Path, tmp_path: 
     environment["PATH"] = os.pathsep.join([str(tmp_path / "bin"), environment["PATH"]])
     program = tmp_path / "bin" / "ember-cassettes"
     program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m ember_testing.cli "$@"\n')
+    program.write_text("#!/bin/sh\nexit 127\n")  # as where it is not on the PATH
     program.chmod(0o755)
-    subprocess.run(lines["command"], shell=True, cwd=repository, check=True)
+    for command in lines["commands"]:
+        subprocess.run(command, shell=True, cwd=repository, env=environment, check=True)
     shutil.copy(cassette, where / "a.sqlite")
     git("add", ".")
     git("commit", "-q", "-m", "before")
@@ -171,9 +139,14 @@ def test_git_diff_shows_transcripts_as_git_setup_says(cassette: Path, tmp_path: 
     text = git("diff")
     assert "-user: Rome" in text
     assert "+user: Oslo" in text
-    program.write_text("#!/bin/sh\nexit 127\n")  # where the extra is not installed
-    assert "a.sqlite" in git("diff")
     assert "+assistant: About Oslo." in text
+    textconv = git("config", "diff.ember-cassettes.textconv").strip()
+    git("config", "diff.ember-cassettes.textconv", textconv.replace(sys.executable, "/gone"))
+    text = git("diff")  # where the extra is not installed
+    assert "a.sqlite" in text
+    assert "not shown: ember-cassettes is not installed here" in text
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m ember_testing.cli "$@"\n')
+    assert "+user: Oslo" in git("diff")  # where the interpreter has moved
 
 
 def test_diff_pairs_calls_and_names_what_changed(cassette: Path, tmp_path: Path) -> None:
@@ -435,6 +408,63 @@ def test_second(): [ask(text) for text in {shared}]
         path = pytester.path / "report.json"
         assert "part of the suite" in run("prune", unseen, "--report", path, "--yes", code=2).stderr
         assert unseen.exists()
+
+    @pytest.mark.parametrize(
+        ("before", "why"),
+        [
+            ("pytest.skip('not here', allow_module_level=True)", "skipped at collection"),
+            ("import no_such_module", "failed at collection"),
+            ("collect_ignore = ['test_it.py']", "not collected: ignored"),
+            (
+                "@pytest.mark.ember_replay\n@pytest.mark.skip\ndef test_later(): pass",
+                "did not pass",
+            ),
+        ],
+    )
+    def test_a_module_that_was_not_wholly_run_keeps_what_it_may_use(
+        self, suite: Callable[..., Any], pytester: pytest.Pytester, before: str, why: str
+    ) -> None:
+        """A skip, an error, an ignored file, a skipped test: nothing of the module is deleted."""
+        folder = pytester.path / "cassettes"
+        with serving() as server:
+            body = self.BODY.format(url=server.url, own=["a"], shared=["c"])
+            suite(body, "--ember-record")
+        pytester.makepyfile(test_other="def test_plain(): pass")
+        if before.startswith("collect_ignore"):
+            pytester.makeconftest(before)
+            before = body
+        arguments = ["prune", folder, "--report", pytester.path / "report.json", "--yes"]
+        arguments.append("--partial")  # which believes the run, but not for this module
+        report = suite(before, "--continue-on-collection-errors")
+        assert bool(report["partial"]) == ("at collection" in why or report["exit_status"] == 5)
+        stays = {Path(each["path"]).name: each["kept"] for each in found(*arguments)}
+        assert set(stays) == {"test_own.sqlite", "shared.sqlite"}
+        assert all(why in reason for reason in stays.values()), stays
+        assert len(list(folder.rglob("*.sqlite"))) == 2
+
+    def test_each_deletion_is_told_with_the_test_and_the_run(
+        self, suite: Callable[..., Any], pytester: pytest.Pytester
+    ) -> None:
+        """A deleted test's cassette goes, and the output names that test and the run."""
+        with serving() as server:
+            body = self.BODY.format(url=server.url, own=["a"], shared=["c"])
+            suite(body, "--ember-record")
+        report = suite(body.replace("@pytest.mark.ember_replay\ndef test_own", "def _gone"))
+        arguments = ("prune", pytester.path / "cassettes", "--report", "report.json")
+        out = run(*arguments, code=1).stdout
+        assert f"recorded by test_it.py::test_own, not used by run {report['run']}" in out
+
+    def test_a_report_without_a_crashed_worker_is_refused(self, pytester: pytest.Pytester) -> None:
+        """A worker of pytest-xdist that dies takes its counts along: that run proves nothing."""
+        pytest.importorskip("xdist")
+        pytester.makepyfile("import os\ndef test_dies(): os._exit(3)\ndef test_lives(): pass")
+        result = pytester.runpytest_subprocess("-n2", "--ember-report=report.json")
+        result.assert_outcomes(passed=1, failed=1)
+        report = json.loads((pytester.path / "report.json").read_text())
+        assert any("did not end: gw" in reason for reason in report["partial"])
+        (pytester.path / "cassettes").mkdir()
+        result = run("prune", pytester.path / "cassettes", "--report", "report.json", code=2)
+        assert "worker processes that did not end" in result.stderr
 
     def test_a_file_that_is_no_report_is_refused(self, cassette: Path, tmp_path: Path) -> None:
         """Any other file in place of a report deletes nothing."""

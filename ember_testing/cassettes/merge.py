@@ -1,0 +1,125 @@
+"""Two versions of a cassette become one: what each side has added since their ancestor is kept."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from ember_testing.cassettes import schema, swap
+from ember_testing.cassettes.file import CassetteFile
+from ember_testing.exceptions import CassetteError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+_ANSWER = ("status", "outcome", "error_type", "response_body")
+
+Calls = dict[tuple[str, int], dict[str, Any]]
+"""The rows of a cassette by key and position among identical requests."""
+
+
+def merge(ancestor: Path, ours: Path, theirs: Path) -> list[str]:
+    """Write into `ours` what `theirs` has changed; where both changed a call, nothing is written.
+
+    Args:
+        ancestor: The version that both come from; an empty file where there was none.
+        ours: One version, which the result replaces.
+        theirs: The other version.
+
+    Returns:
+        The calls that both sides have changed, a line each.
+
+    Raises:
+        CassetteError: A file cannot be read, or the two cannot be compared.
+    """
+    with closing(CassetteFile(ours)) as mine, closing(CassetteFile(theirs)) as other:
+        if mine.salt != other.salt:
+            raise CassetteError(
+                "one side was recorded anew under another name, so that their requests cannot be "
+                "compared: keep one of the two, and record what is missing with --ember-record"
+            )
+        left, right = _calls(mine), _calls(other)
+        gone, added, conflicts = plan(_ancestor(ancestor, mine.salt), left, right)
+        if conflicts or not (gone or added):
+            return [_line(left.get(each), right.get(each)) for each in conflicts]
+        runs = " ".join(dict.fromkeys(f"{mine.about()['run']} {other.about()['run']}".split()))
+        part = ours.with_name(f"{ours.name}.{uuid4().hex[:8]}.part")
+        try:
+            shutil.copyfile(ours, part)
+            _write(
+                part,
+                other,
+                [left[each]["id"] for each in gone],
+                sorted(right[each]["id"] for each in added),
+                runs,
+            )
+            part.replace(ours)
+        except OSError as error:
+            raise CassetteError(f"cannot write the merged cassette {ours}: {error}") from error
+        finally:
+            part.unlink(missing_ok=True)
+    return []
+
+
+def plan(
+    base: Calls, left: Calls, right: Calls
+) -> tuple[list[tuple[str, int]], list[tuple[str, int]], list[tuple[str, int]]]:
+    """What goes from the left side, what comes from the right one, what both changed. Pure.
+
+    Args:
+        base: What both come from.
+        left: One version.
+        right: The other one.
+    """
+    gone: list[tuple[str, int]] = []
+    added: list[tuple[str, int]] = []
+    conflicts: list[tuple[str, int]] = []
+    for each in {**left, **right}:
+        before, mine, other = (_answer(calls.get(each)) for calls in (base, left, right))
+        if mine == other or other == before:
+            continue
+        if mine != before:
+            conflicts.append(each)
+            continue
+        if mine is not None:
+            gone.append(each)
+        if other is not None:
+            added.append(each)
+    return gone, added, conflicts
+
+
+def _answer(row: Mapping[str, Any] | None) -> tuple[Any, ...] | None:
+    """What a replay gives; the same answer at another time is the same."""
+    return None if row is None else tuple(row[name] for name in _ANSWER)
+
+
+def _ancestor(path: Path, salt: bytes) -> Calls:
+    if not path.stat().st_size:
+        return {}
+    with closing(CassetteFile(path)) as file:
+        return _calls(file) if file.salt == salt else {}
+
+
+def _calls(file: CassetteFile) -> Calls:
+    return {(row["key"], row["n"]): row for row in file.requests()}
+
+
+def _line(mine: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> str:
+    row = mine or other or {}
+    what = "both have recorded" if mine and other else "one side has deleted, the other changed"
+    return f"{what} {row['method']} {row['url']} ({row['n']}. identical request)"
+
+
+def _write(path: Path, other: CassetteFile, gone: list[int], added: list[int], runs: str) -> None:
+    with closing(CassetteFile(path, schema.about())) as file:
+        if gone:
+            file.remove(gone)
+        for number in added:
+            swap.copy(file, other, number)
+        # Another id: a report of what was used of one side says nothing of the other's calls.
+        with file.transaction("immediate") as connection:
+            for name, value in (("id", uuid4().hex), ("run", runs)):
+                connection.execute("update cassette set value = ? where name = ?", (value, name))

@@ -1,0 +1,50 @@
+"""A cassette gets another test's name: what a renamed test, module or parameter asks for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ember_testing.cassettes.paths import cassette_file, cassettes_in, leftovers_in
+from ember_testing.exceptions import CassetteError
+
+
+def path_of(name: str, folder: Path) -> Path:
+    """A path as it is, a node id as the file of its cassette.
+
+    Args:
+        name: Either.
+        folder: Of the cassettes.
+    """
+    return folder / cassette_file(name) if "::" in name else Path(name)
+
+
+def move(old: Path, new: Path) -> list[tuple[Path, Path]]:
+    """Rename a cassette, or all of a folder; nothing is moved where something would be replaced.
+
+    Args:
+        old: A file, or a folder.
+        new: Its new name.
+
+    Returns:
+        Old and new name of each file.
+
+    Raises:
+        CassetteError: There is none, one is being written, or a new name is taken.
+    """
+    if not old.exists():
+        raise CassetteError(f"{old}: no such cassette or folder")
+    pairs = [(each, new / each.relative_to(old)) for each in cassettes_in([old])]
+    for each in leftovers_in([old]):
+        raise CassetteError(f"{each} is being written, or left by a killed recording: end that")
+    for each, target in pairs:
+        if target.exists():
+            raise CassetteError(f"{target} is there already: {each} is left where it is")
+    for each, target in pairs:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        each.rename(target)
+    for folder in (old, *old.parents):
+        if folder.is_dir() and not any(folder.iterdir()) and folder.name:
+            folder.rmdir()
+        elif folder.is_dir():
+            break
+    return pairs

@@ -1,0 +1,71 @@
+"""A miss of a test that was renamed: its recordings lie under the name that it had before."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ember_testing.cassettes.file import CassetteFile
+from ember_testing.cassettes.paths import cassette_file
+from ember_testing.exceptions import CassetteError
+from ember_testing.replay.request import Context, key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from ember_testing.replay.settings import Rules
+    from ember_testing.wires.response import Request
+
+_MOST_FILES = 200  # that are opened for a miss: some 0.3 ms each
+
+
+def orphan_lines(
+    request: Request, path: Path, test: str, rules: Rules, is_orphan: Callable[[Path], bool]
+) -> list[str]:
+    """What a miss says of the cassette of another test, now gone, that holds the request.
+
+    Args:
+        request: The request, redacted.
+        path: The test's own cassette, which is not there.
+        test: Its node id.
+        rules: What is compared.
+        is_orphan: Whether the test of the cassette at this path is gone.
+    """
+    for other in islice(filter(is_orphan, _candidates(path, test)), _MOST_FILES):
+        try:
+            with closing(CassetteFile(other)) as file:
+                found = file.recorded(key(request, rules, Context(salt=file.salt)))
+                shared = file.about().get("run")
+        except (CassetteError, OSError):  # not the file that this test is about
+            continue
+        if found and not shared:
+            command = shlex.join(["ember-cassettes", "mv", _short(other), _short(path)])
+            return [
+                f"the request is recorded in {other}, whose test is gone; if it was renamed to "
+                f"this one: {command}"
+            ]
+    return []
+
+
+def _candidates(path: Path, test: str) -> Iterator[Path]:
+    """The cassettes of the same module, then all others of the folder of cassettes."""
+    own = cassette_file(test)
+    if path.parts[-len(own.parts) :] != own.parts:
+        return  # shared, or named by the caller
+    near = sorted(path.parent.glob("*.sqlite"))
+    yield from near
+    root = path.parents[len(own.parts) - 1]
+    for folder, folders, names in os.walk(root):
+        folders.sort()
+        if Path(folder) != path.parent:
+            yield from (Path(folder, each) for each in sorted(names) if each.endswith(".sqlite"))
+
+
+def _short(path: Path) -> str:
+    """From the working directory, if it lies below that."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)

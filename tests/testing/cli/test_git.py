@@ -1,0 +1,221 @@
+"""Cassettes under version control: merged, renamed, compared with a revision."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+import ember_testing
+from ember_testing.cli import main
+from tests.loopback import serving
+from tests.testing.chat import ask, chat
+from tests.testing.cli.command import found, record, run
+
+
+class TestMerge:
+    """Two branches that each changed one cassette, merged by git as `git-setup` says."""
+
+    @pytest.fixture
+    def git(self, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+        """Git in a repository with the printed attributes and commands."""
+        environment = {**os.environ, "PYTHONPATH": str(Path(ember_testing.__file__).parents[1])}
+
+        def git(*arguments: str) -> subprocess.CompletedProcess[str]:
+            return subprocess.run(
+                ["git", "-c", "user.name=t", "-c", "user.email=t@t", *arguments],
+                cwd=tmp_path,
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+
+        git("init", "-q", "-b", "main")
+        lines = found("git-setup")
+        (tmp_path / ".gitattributes").write_text(lines[".gitattributes"] + "\n")
+        for command in lines["commands"]:
+            subprocess.run(command, shell=True, cwd=tmp_path, check=True)
+        (tmp_path / "cassettes").mkdir()
+        return git
+
+    @staticmethod
+    def add(path: Path, url: str, *questions: str) -> None:
+        """More calls in a cassette, the others as they are."""
+        with ember_testing.cassette(path, record="new"):
+            ask(url, *questions)
+
+    def branch(
+        self, git: Callable[..., Any], path: Path, url: str, name: str, *questions: str
+    ) -> None:
+        """A branch of main with these calls more."""
+        git("checkout", "-q", "-b", name, "main")
+        self.add(path, url, *questions)
+        git("add", ".")
+        git("commit", "-q", "-m", name)
+
+    @pytest.mark.parametrize("ancestor", [("Paris",), ()])
+    def test_calls_that_two_branches_added_replay_without_paying(
+        self, git: Callable[..., Any], tmp_path: Path, ancestor: tuple[str, ...]
+    ) -> None:
+        """Also where the cassette is new on both branches; nothing is asked for anew."""
+        path = tmp_path / "cassettes" / "a.sqlite"
+        with serving(chat) as server:
+            if ancestor:
+                self.add(path, server.url, *ancestor)
+            git("add", ".")
+            git("commit", "-q", "-m", "before")
+            self.branch(git, path, server.url, "one", *ancestor, "Rome", "Bonn")
+            self.branch(git, path, server.url, "two", *ancestor, "Oslo")
+            merged = git("merge", "one", "-m", "merge")
+            assert merged.returncode == 0, merged.stdout + merged.stderr
+            received = len(server.received)
+            with ember_testing.cassette(path) as calls:
+                ask(server.url, *ancestor, "Rome", "Bonn", "Oslo")
+            assert len(calls.played) == len(ancestor) + 3
+            assert all(call.cost for call in calls.played)
+            assert len(server.received) == received
+        assert run("check", path).stdout.startswith("1 cassettes checked, 0")
+        assert sorted(each.name for each in path.parent.iterdir()) == ["a.sqlite"]
+
+    def test_two_answers_to_the_same_call_are_a_conflict(
+        self, git: Callable[..., Any], tmp_path: Path
+    ) -> None:
+        """Git stops, the message names the call, and our side is there byte for byte."""
+        path = tmp_path / "cassettes" / "a.sqlite"
+        git("add", ".")
+        git("commit", "-q", "-m", "before")
+        with serving(chat) as server:
+            self.branch(git, path, server.url, "one", "Rome")
+        with serving(lambda request: chat(request, "gpt-4-0999")) as server:
+            self.branch(git, path, server.url, "two", "Rome", "Oslo")
+        before = path.read_bytes()
+        merged = git("merge", "one", "-m", "merge")
+        assert merged.returncode == 1
+        assert "cassettes/a.sqlite: both have recorded POST" in merged.stdout + merged.stderr
+        assert "git checkout --ours cassettes/a.sqlite" in merged.stdout + merged.stderr
+        assert path.read_bytes() == before
+
+    def test_what_one_side_changed_or_deleted_wins(self, tmp_path: Path) -> None:
+        """A call recorded anew on one side replaces, a pruned one goes, whichever side is ours."""
+        base = tmp_path / "a.sqlite"
+        with serving(chat) as server:
+            record(base, server.url, "Paris", "Rome")
+        for name in ("one", "two"):
+            (tmp_path / name).mkdir()
+            shutil.copy(base, tmp_path / name / "a.sqlite")
+        one, two = tmp_path / "one" / "a.sqlite", tmp_path / "two" / "a.sqlite"
+        with serving(lambda request: chat(request, "gpt-4-0999")) as server:
+            record(one, server.url, "Paris")  # another answer, and Rome is gone
+            self.add(two, server.url, "Paris", "Rome", "Oslo")
+        run("merge", base, two, shutil.copy(one, tmp_path / "theirs.sqlite"))
+        models = [
+            (json.loads(each["body"])["messages"][-1]["content"], each["model"])
+            for each in found("show", two)
+        ]
+        assert sorted(models) == [("Oslo", "gpt-4-0999"), ("Paris", "gpt-4-0999")]
+
+    def test_what_cannot_be_compared_is_refused(self, cassette: Path, tmp_path: Path) -> None:
+        """A cassette of another name was made with another salt: exit code 2, nothing written."""
+        with serving(chat) as server:
+            other = record(tmp_path / "other.sqlite", server.url, "Rome")
+        before = cassette.read_bytes()
+        assert "under another name" in run("merge", cassette, cassette, other, code=2).stderr
+        assert cassette.read_bytes() == before
+
+
+class TestMove:
+    """A renamed test's miss names the cassette that it had, and `mv` gives it the new name."""
+
+    BODY = """
+import httpx, pytest
+@pytest.mark.ember_replay
+{mark}
+def test_{name}({argument}):
+    with httpx.Client(verify=False) as client:
+        client.post({url!r}, json={{"q": "a"}})
+@pytest.mark.ember_replay
+def test_stays():
+    with httpx.Client(verify=False) as client:
+        client.post({url!r}, json={{"q": {other!r}}})
+"""
+
+    @pytest.mark.parametrize(
+        ("before", "after"),
+        [
+            ({"name": "old"}, {"name": "new"}),
+            (
+                {"mark": "@pytest.mark.parametrize('x', ['GPT-4'])", "argument": "x"},
+                {"mark": "@pytest.mark.parametrize('x', ['gpt 5'])", "argument": "x"},
+            ),
+        ],
+    )
+    def test_a_miss_after_a_rename_says_what_to_type(
+        self,
+        run: Callable[..., pytest.RunResult],
+        pytester: pytest.Pytester,
+        before: dict[str, str],
+        after: dict[str, str],
+    ) -> None:
+        """Another name or parameter id: the printed command, run, makes the test pass."""
+        plain = {"mark": "", "argument": "", "name": "it", "other": "b"}
+        with serving() as server:
+            plain["url"] = server.url
+            run(self.BODY.format(**plain | before), "--ember-record").assert_outcomes(passed=2)
+            received = len(server.received)
+            result = run(self.BODY.format(**plain | after))
+            result.assert_outcomes(passed=1, failed=1)
+            [line] = [line for line in result.outlines if "ember-cassettes mv" in line]
+            assert "whose test is gone" in line
+            command = shlex.split(line[line.index("ember-cassettes mv") :])
+            CliRunner().invoke(main, command[1:], catch_exceptions=False)
+            run().assert_outcomes(passed=2)
+            assert len(server.received) == received
+        again = CliRunner().invoke(main, command[1:])
+        assert again.exit_code == 2
+        assert "no such cassette" in again.output
+
+    def test_the_cassette_of_a_test_that_is_there_is_not_offered(
+        self, run: Callable[..., pytest.RunResult], pytester: pytest.Pytester
+    ) -> None:
+        """A new test that asks what another one asks is told nothing of that one's cassette."""
+        with serving() as server:
+            plain = {"mark": "", "argument": "", "name": "old", "other": "b", "url": server.url}
+            run(self.BODY.format(**plain), "--ember-record").assert_outcomes(passed=2)
+            second = "\n@pytest.mark.ember_replay\ndef test_new(): test_old()\n"
+            for arguments in ((), ("-k", "new")):
+                result = run(self.BODY.format(**plain) + second, *arguments)
+                assert "there is no cassette" in result.stdout.str()
+                assert "ember-cassettes mv" not in result.stdout.str()
+
+    def test_a_folder_moves_whole_or_not_at_all(self, cassette: Path, tmp_path: Path) -> None:
+        """All files of a renamed module; a name that is taken leaves everything where it is."""
+        old, new = tmp_path / "test_old", tmp_path / "test_new"
+        old.mkdir()
+        for name in ("a", "b"):
+            shutil.copy(cassette, old / f"{name}.sqlite")
+        new.mkdir()
+        (new / "b.sqlite").touch()
+        assert "is there already" in run("mv", old, new, code=2).stderr
+        assert len(list(old.iterdir())) == 2
+        (new / "b.sqlite").unlink()
+        assert len(found("mv", old, new)) == 2
+        assert not old.exists()
+        run("show", new / "a.sqlite")
+
+    def test_node_ids_stand_for_their_cassettes(self, cassette: Path, tmp_path: Path) -> None:
+        """`mv` of two node ids puts the file where the plugin looks for the second."""
+        where = tmp_path / "tests" / "test_a"
+        where.mkdir(parents=True)
+        shutil.copy(cassette, where / "test_x.sqlite")
+        run("mv", "tests/test_a.py::test_x", "tests/test_b.py::T::test_y[1]", "--dir", tmp_path)
+        assert (tmp_path / "tests" / "test_b" / "T.test_y[1].sqlite").exists()
+        assert not where.exists()
