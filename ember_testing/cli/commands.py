@@ -14,7 +14,7 @@ import threading
 import warnings
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 try:
     import click
@@ -202,20 +202,59 @@ def merge(ancestor: Path, ours: Path, theirs: Path, name: str | None, as_json: b
     sys.exit(1 if conflicts else 0)
 
 
-@main.command(epilog=_EXAMPLE + "ember-cassettes diff old.sqlite new.sqlite")
-@click.argument("old", type=_file)
-@click.argument("new", type=_file)
+@main.command(
+    epilog=_EXAMPLE + "ember-cassettes diff old.sqlite new.sqlite\n"
+    "  ember-cassettes diff --since origin/main --markdown"
+)
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--since",
+    metavar="REV",
+    help="Compare the working tree with where it left this revision of git.",
+)
+@click.option("--markdown", is_flag=True, help="For a comment on a pull request; needs --since.")
 @_as_json
-def diff(old: Path, new: Path, as_json: bool) -> None:
-    """Compare two cassettes, call by call; exit code 1 where they differ."""
+def diff(paths: tuple[Path, ...], since: str | None, markdown: bool, as_json: bool) -> None:
+    """Compare two cassettes, or all with a revision; exit code 1 where they differ.
+
+    PATHS are an old and a new file, or with --since the files and folders to look at.
+    """
     from ember_testing.cli.diff import compare
 
-    with _open(old) as left, _open(new) as right:
+    if since is not None:
+        _diff_since(since, paths, markdown, as_json)
+    if markdown:
+        raise click.UsageError("--markdown is for --since REV: what to compare with")
+    if len(paths) != 2 or not all(path.is_file() for path in paths):
+        raise click.UsageError("name two files, an old and a new cassette, or --since REV")
+    with _open(paths[0]) as left, _open(paths[1]) as right:
         found = compare(calls_of(left), calls_of(right))
     if as_json:
         output.print_json([each._asdict() for each in found])
     else:
         output.print_differences(found)
+    sys.exit(1 if found else 0)
+
+
+def _diff_since(since: str, paths: Sequence[Path], markdown: bool, as_json: bool) -> NoReturn:
+    from ember_testing.cli.git import GitError
+    from ember_testing.cli.since import as_markdown, differences_since
+
+    try:
+        found = differences_since(since, paths)
+    except GitError as error:
+        raise click.UsageError(str(error)) from None
+    if as_json:
+        output.print_json([each.as_dict() for each in found])
+    elif markdown:
+        click.echo(as_markdown(found, since), nl=False)
+    else:
+        for each in found:
+            click.secho(f"{each.path}{each.error and f': {each.error}'}", bold=True)
+            if not each.error:
+                output.print_differences(each.found)
+        if not found:
+            click.echo("the same")
     sys.exit(1 if found else 0)
 
 

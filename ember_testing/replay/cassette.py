@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 import warnings
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ember_testing.cassettes.file import CassetteFile
 from ember_testing.exceptions import RecordingWarning
 from ember_testing.replay.active import activate, deactivate
 from ember_testing.replay.budget import Budget
@@ -50,6 +52,21 @@ class Cassette:
         """Calls that were made and written down, in the order in which they ended."""
         self._session.collect()
         return self._session.recorded
+
+    @property
+    def recorded_at(self) -> datetime:
+        """When the oldest call was recorded, with time zone: of those so far, or of the file.
+
+        Now, where nothing is recorded yet. A test that sets the clock to it, before the first
+        call, sends the dates that it sent when it was recorded.
+        """
+        times = [call.recorded_at for call in (*self.played, *self.recorded)]
+        if not times and self._session.record != "all" and self.path.exists():
+            with closing(CassetteFile(self.path)) as file:
+                times = [at for _, at in file.times()]
+        if not times:
+            return datetime.now(timezone.utc)
+        return min(map(datetime.fromisoformat, times))
 
     def __repr__(self) -> str:
         return (

@@ -21,31 +21,32 @@ from tests.testing.chat import ask, chat
 from tests.testing.cli.command import found, record, run
 
 
+@pytest.fixture
+def git(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Git in a repository with the printed attributes and commands."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(ember_testing.__file__).parents[1])}
+
+    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["git", "-c", "user.name=t", "-c", "user.email=t@t", *arguments],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    git("init", "-q", "-b", "main")
+    lines = found("git-setup")
+    (tmp_path / ".gitattributes").write_text(lines[".gitattributes"] + "\n")
+    for command in lines["commands"]:
+        subprocess.run(command, shell=True, cwd=tmp_path, check=True)
+    (tmp_path / "cassettes").mkdir()
+    return git
+
+
 class TestMerge:
     """Two branches that each changed one cassette, merged by git as `git-setup` says."""
-
-    @pytest.fixture
-    def git(self, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-        """Git in a repository with the printed attributes and commands."""
-        environment = {**os.environ, "PYTHONPATH": str(Path(ember_testing.__file__).parents[1])}
-
-        def git(*arguments: str) -> subprocess.CompletedProcess[str]:
-            return subprocess.run(
-                ["git", "-c", "user.name=t", "-c", "user.email=t@t", *arguments],
-                cwd=tmp_path,
-                env=environment,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-
-        git("init", "-q", "-b", "main")
-        lines = found("git-setup")
-        (tmp_path / ".gitattributes").write_text(lines[".gitattributes"] + "\n")
-        for command in lines["commands"]:
-            subprocess.run(command, shell=True, cwd=tmp_path, check=True)
-        (tmp_path / "cassettes").mkdir()
-        return git
 
     @staticmethod
     def add(path: Path, url: str, *questions: str) -> None:
@@ -219,3 +220,87 @@ def test_stays():
         run("mv", "tests/test_a.py::test_x", "tests/test_b.py::T::test_y[1]", "--dir", tmp_path)
         assert (tmp_path / "tests" / "test_b" / "T.test_y[1].sqlite").exists()
         assert not where.exists()
+
+
+class TestSince:
+    """`diff --since REV` compares with where the branch began, as text, JSON and Markdown."""
+
+    @pytest.fixture
+    def folder(
+        self, git: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> Path:
+        """A branch on which one cassette is changed, one removed and one new, and main goes on."""
+        folder = tmp_path / "cassettes"
+        monkeypatch.chdir(tmp_path)
+        with serving(chat) as server:
+            record(folder / "a.sqlite", server.url, "Paris", "Rome")
+            record(folder / "gone.sqlite", server.url, "Bonn")
+            record(folder / "same.sqlite", server.url, "Bern")
+            git("add", ".")
+            git("commit", "-q", "-m", "before")
+            git("checkout", "-q", "-b", "branch")
+            record(folder / "a.sqlite", server.url, "Paris", "Oslo | ```` <b>")
+            (folder / "gone.sqlite").unlink()
+            git("add", ".")
+            git("commit", "-q", "-m", "branch")
+            git("checkout", "-q", "main")
+            record(folder / "same.sqlite", server.url, "Bern", "Kiel")
+            git("commit", "-q", "-a", "-m", "main goes on")
+            git("checkout", "-q", "branch")
+            record(folder / "new.sqlite", server.url, "Lima")  # not even added
+        return folder
+
+    def test_what_differs_is_found_wherever_it_is(self, folder: Path) -> None:
+        """Committed, deleted and untracked files; not what main has changed since."""
+        each = {Path(one["path"]).name: one for one in found("diff", "--since", "main", code=1)}
+        kinds = {name: [d["kind"] for d in one["differences"]] for name, one in each.items()}
+        assert kinds == {
+            "a.sqlite": ["changed"],
+            "gone.sqlite": ["removed"],
+            "new.sqlite": ["added"],
+        }
+        assert each["new.sqlite"]["cost"] > 0
+        assert each["gone.sqlite"]["cost"] == 0
+        assert "Lima" not in run("diff", "--since", "main", folder / "a.sqlite", code=1).stdout
+        assert run("diff", "--since", "main", folder / "same.sqlite").stdout == "the same\n"
+
+    def test_markdown_shows_any_text_as_it_is(self, folder: Path) -> None:
+        """A row a cassette of five cells, and a fence longer than any in what was said."""
+        text = run("diff", "--since", "main", "--markdown", code=1).stdout
+        rows = [line for line in text.splitlines() if line.startswith("| <code>")]
+        assert [row.split("|")[1:5] for row in rows] == [
+            [
+                f" <code>cassettes/{name}.sqlite</code> ",
+                f" {added} ",
+                f" {changed} ",
+                f" {removed} ",
+            ]
+            for name, added, changed, removed in (
+                ("a", 0, 1, 0),
+                ("gone", 0, 0, 1),
+                ("new", 1, 0, 0),
+            )
+        ]
+        assert "\n`````text\n" in text
+        assert text.count("<details>") == text.count("</details>") == 3
+
+    def test_a_comment_is_never_too_long(self, folder: Path) -> None:
+        """GitHub refuses more than 65,536 characters: the last cassettes are only counted."""
+        for number in range(400):
+            (folder / f"{'long' * 20}{number}.sqlite").write_bytes(b"no cassette")
+        text = run("diff", "--since", "main", "--markdown", code=1).stdout
+        assert 50_000 < len(text) < 65_536
+        assert "more cassettes" in text
+        assert text.count("<details>") == text.count("</details>")
+
+    def test_what_means_nothing_is_refused(self, folder: Path) -> None:
+        """A revision that is none, Markdown of two files, one file alone."""
+        assert "git rev-parse" in run("diff", "--since", "nowhere", code=2).stderr
+        assert "git rev-parse" in run("diff", "--since", "--output=x", code=2).stderr
+        a = folder / "a.sqlite"
+        assert "--since REV" in run("diff", a, a, "--markdown", code=2).stderr
+        assert "name two files" in run("diff", a, code=2).stderr
+        assert (
+            "No recorded call differs"
+            in run("diff", "--since", "HEAD", "--markdown", folder / "a.sqlite").stdout
+        )

@@ -1,0 +1,62 @@
+"""`cassette.recorded_at`: a test can send the dates that it sent when it was recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+import ember_testing
+from tests.loopback import serving
+from tests.testing.chat import ask, chat
+
+
+def test_the_oldest_call_tells_the_time(path: Path) -> None:
+    """Now in a new cassette; then the oldest recording's, before, while and after it is played."""
+    began = datetime.now(timezone.utc)
+    with serving(chat) as server:
+        with ember_testing.cassette(path, record="new") as calls:
+            assert began <= calls.recorded_at <= datetime.now(timezone.utc)
+            ask(server.url, "Paris", "Rome")
+            first, second = (datetime.fromisoformat(call.recorded_at) for call in calls.recorded)
+            assert calls.recorded_at == first < second
+        with ember_testing.cassette(path) as calls:
+            assert calls.recorded_at == first
+            assert calls.recorded_at.utcoffset() == timedelta(0)
+            ask(server.url, "Rome")
+            assert calls.recorded_at == second
+        with ember_testing.cassette(path, record="all") as calls:
+            assert calls.recorded_at > second
+            ask(server.url, "Oslo")
+
+
+def test_a_prompt_with_a_date_replays_on_another_day(
+    run: Callable[..., pytest.RunResult], pytester: pytest.Pytester
+) -> None:
+    """Code that reads a clock which the test sets to `recorded_at` asks the same a year later."""
+    pytester.makepyfile(
+        clock="""
+from datetime import datetime, timedelta, timezone
+def now(): return datetime.now(timezone.utc)
+"""
+    )
+    module = """
+import clock, httpx, pytest
+from datetime import timedelta
+real = clock.now
+@pytest.mark.ember_replay
+def test_today(cassette, monkeypatch):
+    monkeypatch.setattr(clock, "now", lambda: real() + timedelta(days={days}))
+    {line}
+    with httpx.Client(verify=False) as client:
+        client.post({url!r}, json={{"q": f"Today is {{clock.now():%Y-%m-%d}}."}})
+"""
+    line = 'monkeypatch.setattr(clock, "now", lambda: cassette.recorded_at)'
+    with serving() as server:
+        values = {"url": server.url, "days": 0, "line": line}
+        run(module.format(**values), "--ember-record").assert_outcomes(passed=1)
+        later = values | {"days": 365}
+        run(module.format(**later)).assert_outcomes(passed=1)
+        run(module.format(**later | {"line": ""})).assert_outcomes(failed=1)
