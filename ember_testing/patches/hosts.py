@@ -30,16 +30,17 @@ def is_loopback(host: str) -> bool:
 
 
 class Hosts:
-    """The value of `allow_hosts=`.
+    """The value of `allow_hosts=` or `ignore_hosts=`.
 
     Args:
         names: Host names, patterns (`*.internal`), IP addresses and networks (`10.0.0.0/8`).
+        argument: Which of the two.
 
     Raises:
         ValueError: One of them is a URL or has a port.
     """
 
-    def __init__(self, names: Sequence[str] = ()) -> None:
+    def __init__(self, names: Sequence[str] = (), argument: str = "allow_hosts") -> None:
         self.names = tuple(name.lower().strip("[]") for name in names)
         self._networks: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
         for name in self.names:
@@ -48,7 +49,7 @@ class Hosts:
             except ValueError:
                 if not name or set("/: ") & set(name):
                     raise ValueError(
-                        f"allow_hosts=[{name!r}]: expected a host's name without scheme and port "
+                        f"{argument}=[{name!r}]: expected a host's name without scheme and port "
                         "(`db`, `*.internal`), an IP address, or a network (`10.0.0.0/8`)"
                     ) from None
 
@@ -72,6 +73,6 @@ class Hosts:
 
 
 @lru_cache(maxsize=32)
-def hosts_of(names: tuple[str, ...]) -> Hosts:
+def hosts_of(names: tuple[str, ...], argument: str = "allow_hosts") -> Hosts:
     """One object for the same names: it is asked for with every test."""
-    return Hosts(names)
+    return Hosts(names, argument)

@@ -8,6 +8,7 @@ pairs (an event loop's own) are not its business, nor are connections that were 
 
 from __future__ import annotations
 
+import errno
 import socket
 import sys
 import threading
@@ -32,6 +33,7 @@ _REVERSE = frozenset({"socket.gethostbyaddr", "socket.getnameinfo"})  # the name
 class _Closed(NamedTuple):
     allow_loopback: bool
     hosts: Hosts
+    ignored: Hosts
     fail: Callable[[ReplayFailure], ReplayFailure]
     why: str
     for_loopback: str
@@ -43,6 +45,7 @@ class _Heard(NamedTuple):
 
     allow_loopback: bool
     hosts: Hosts
+    ignored: Hosts
     connections: dict[str, None]
 
 
@@ -60,6 +63,7 @@ def close_network(
     *,
     allow_loopback: bool,
     hosts: Hosts,
+    ignored: Hosts,
     fail: Callable[[ReplayFailure], ReplayFailure],
     command: str,
 ) -> None:
@@ -68,6 +72,7 @@ def close_network(
     Args:
         allow_loopback: Let connections to this machine through.
         hosts: Let connections to these through.
+        ignored: Refuse connections to these as their own machine might, and tell nobody.
         fail: Is told of each attempt, so that swallowing the error does not hide it.
         command: What to type to record instead.
     """
@@ -76,6 +81,7 @@ def close_network(
     _closed = _Closed(
         allow_loopback,
         hosts,
+        ignored,
         fail,
         "this test replays",
         "a server of the test's own needs @pytest.mark.ember_replay(allow_loopback=True)",
@@ -92,19 +98,20 @@ def open_network() -> None:
     _unhook()
 
 
-def record_network(*, allow_loopback: bool, hosts: Hosts) -> dict[str, None]:
+def record_network(*, allow_loopback: bool, hosts: Hosts, ignored: Hosts) -> dict[str, None]:
     """Let everything through, whether there are fakes or not: a cassette is recorded.
 
     Args:
         allow_loopback: A replay will let connections to this machine through.
         hosts: A replay will let connections to these through.
+        ignored: A replay will refuse connections to these, and the test is content with that.
 
     Returns:
         What goes out unrecorded from now on and a replay will refuse: `HOST:PORT by LIBRARY`.
     """
     global _recording, _heard
     open_network()
-    _recording, _heard = True, _Heard(allow_loopback, hosts, {})
+    _recording, _heard = True, _Heard(allow_loopback, hosts, ignored, {})
     _hook()
     return _heard.connections
 
@@ -121,6 +128,7 @@ def close_for_fakes(
     """
     _fakes[id(owner)] = _Closed(
         allow_loopback,
+        Hosts(),
         Hosts(),
         fail,
         "models are faked here",
@@ -174,7 +182,9 @@ def _in_force() -> _Closed | None:
     fake = next(reversed([*_fakes.values()]), None)
     if fake is not None and replay is not None:
         return fake._replace(
-            allow_loopback=fake.allow_loopback or replay.allow_loopback, hosts=replay.hosts
+            allow_loopback=fake.allow_loopback or replay.allow_loopback,
+            hosts=replay.hosts,
+            ignored=replay.ignored,
         )
     return fake
 
@@ -220,7 +230,7 @@ def _hear(heard: _Heard, used: socket.socket, address: Any) -> None:
         return
     host, port = str(cast("object", address[0])), cast("object", address[1])
     own = port in _own_ports or getattr(_pairing, "now", False)
-    if own or is_sending() or heard.hosts.allows(host):
+    if own or is_sending() or heard.hosts.allows(host) or heard.ignored.allows(host):
         return
     if not (heard.allow_loopback and is_loopback(host)):
         heard.connections.setdefault(f"{host}:{port} by {_library()}")
@@ -247,6 +257,8 @@ def _check_connection(closed: _Closed, used: socket.socket, address: Any) -> Non
         return
     if closed.hosts and (closed.hosts.allows(host) or host in _addresses()):
         return
+    if closed.ignored.allows(host):
+        raise _refused(f"connection to {host}:{port}")
     remedy = closed.for_loopback if local else closed.remedy
     used.close()  # libraries close it after an OSError only, and this is none
     raise closed.fail(
@@ -259,6 +271,8 @@ def _check_lookup(closed: _Closed, host: Any, *, reverse: bool = False) -> None:
     if name and closed.hosts.allows(name):
         _allowed_names.add(name)
         return
+    if name and closed.ignored.allows(name) and not (is_address(name) and not reverse):
+        raise _refused(f"name look-up of {name!r}")
     if name is None or name == "" or is_loopback(name) or (is_address(name) and not reverse):
         return  # answered without the network
     if name == socket.gethostname():
@@ -266,6 +280,10 @@ def _check_lookup(closed: _Closed, host: Any, *, reverse: bool = False) -> None:
     raise closed.fail(
         NetworkBlocked(f"name look-up of {name!r} blocked: {closed.why}; {closed.remedy}")
     )
+
+
+def _refused(what: str) -> ConnectionRefusedError:
+    return ConnectionRefusedError(errno.ECONNREFUSED, f"{what} refused: ignore_hosts in a replay")
 
 
 def _addresses() -> frozenset[str]:

@@ -51,6 +51,11 @@ _INI: tuple[tuple[str, Any, Literal["linelist", "bool"] | None, str], ...] = (
         "hosts that may be reached in a replay, a line each; example: *.internal",
     ),
     (
+        "ignore_hosts", [], "linelist",
+        "hosts whose calls fail in a replay and are not recorded, a line each; example: "
+        "telemetry.example.com",
+    ),
+    (
         "allow_subprocess", False, "bool",
         "whether child processes keep providers' keys in a replay; example: true",
     ),

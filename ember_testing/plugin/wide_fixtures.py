@@ -208,8 +208,9 @@ def _settings(items: Sequence[pytest.Item]) -> Settings:
     for name in _PERMISSIONS:
         if any(each.get(name) for each in found):
             agreed[name] = True
-    if hosts := [host for each in found for host in each.get("allow_hosts", ())]:
-        agreed["allow_hosts"] = tuple(dict.fromkeys(hosts))
+    for name in ("allow_hosts", "ignore_hosts"):
+        if hosts := [host for each in found for host in each.get(name, ())]:
+            agreed[name] = tuple(dict.fromkeys(hosts))
     try:
         return Settings(**agreed)
     except ValueError as error:

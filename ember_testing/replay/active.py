@@ -88,7 +88,9 @@ def _wants(url: str) -> bool:
     host = parts.hostname or ""
     if network.is_own(host, parts.port):
         return False
-    return not (settings.allow_loopback and host in LOOPBACK) and not settings.hosts.allows(host)
+    if settings.allow_loopback and host in LOOPBACK:
+        return False
+    return not (settings.hosts.allows(host) or settings.ignored_hosts.allows(host))
 
 
 def _answer(request: Request) -> Response | Exchange | Later | None:
@@ -125,7 +127,9 @@ def _guard() -> None:
         if session is not None:
             settings = session.settings
             heard = network.record_network(
-                allow_loopback=settings.allow_loopback, hosts=settings.hosts
+                allow_loopback=settings.allow_loopback,
+                hosts=settings.hosts,
+                ignored=settings.ignored_hosts,
             )
             heard.update(_unrecorded.get(session, {}))
             _unrecorded[session] = heard
@@ -135,6 +139,7 @@ def _guard() -> None:
     network.close_network(
         allow_loopback=session.settings.allow_loopback,
         hosts=session.settings.hosts,
+        ignored=session.settings.ignored_hosts,
         fail=session.fail,
         command=session.command(),
     )

@@ -89,6 +89,7 @@ def cassette(
     timing: bool = False,
     allow_loopback: bool = False,
     allow_hosts: Sequence[str] = (),
+    ignore_hosts: Sequence[str] = (),
     allow_subprocess: bool = False,
     prices: str = "recorded",
     faults: Mapping[int, Fault] | None = None,
@@ -115,6 +116,8 @@ def cassette(
         allow_loopback: Calls to this machine go through, neither recorded nor replayed.
         allow_hosts: Hosts that may be reached, neither recorded nor replayed: names, patterns
             (`*.internal`), addresses, networks (`10.0.0.0/8`).
+        ignore_hosts: Hosts whose calls are neither recorded nor replayed; in a replay they fail as
+            a refused connection does.
         allow_subprocess: Child processes get the environment that they would get anyway.
         prices: What a replayed call costs: `"recorded"`, by the prices in force when it was
             recorded, or `"current"`.
@@ -142,6 +145,7 @@ def cassette(
         "timing": timing,
         "allow_loopback": allow_loopback,
         "allow_hosts": allow_hosts,
+        "ignore_hosts": ignore_hosts,
         "allow_subprocess": allow_subprocess,
         "prices": prices,
         "faults": faults or {},

@@ -152,6 +152,8 @@ class Settings:
         allow_loopback: Calls to this machine go through, neither recorded nor replayed: `True`.
         allow_hosts: Hosts that may be reached in a replay, neither recorded nor replayed: names,
             patterns (`*.internal`), addresses, networks (`10.0.0.0/8`).
+        ignore_hosts: Hosts whose calls are neither recorded nor replayed, such as a collector's of
+            telemetry: in a replay they fail as a refused connection does, and the test goes on.
         allow_subprocess: Child processes get the environment that they would get anyway, with
             providers' keys and without the guard.
         prices: What a replayed call costs: `recorded`, by the prices in force when it was recorded,
@@ -172,6 +174,7 @@ class Settings:
     timing: bool = False
     allow_loopback: bool = False
     allow_hosts: Sequence[str] = ()
+    ignore_hosts: Sequence[str] = ()
     allow_subprocess: bool = False
     prices: str = "recorded"
     faults: Mapping[int, Fault] = field(default_factory=lambda: _NO_FAULTS)
@@ -181,7 +184,7 @@ class Settings:
             raise ValueError(f"repeats={self.repeats!r}: expected 'error' or 'last'")
         if self.prices not in ("recorded", "current"):
             raise ValueError(f"prices={self.prices!r}: expected 'recorded' or 'current'")
-        for name in ("match_on", "ignore", "redact", "allow_hosts"):
+        for name in ("match_on", "ignore", "redact", "allow_hosts", "ignore_hosts"):
             value: Sequence[Any] = getattr(self, name)
             if isinstance(value, str):
                 raise ValueError(f"{name}={value!r}: expected a list, such as [{value!r}]")
@@ -192,8 +195,8 @@ class Settings:
                     "a fault of ember_testing.faults, such as {3: rate_limit()}"
                 )
         self.rules()
-        if self.allow_hosts:
-            _ = self.hosts
+        if self.allow_hosts or self.ignore_hosts:
+            _ = self.hosts, self.ignored_hosts
         self.redaction_rules()
 
     @property
@@ -203,6 +206,13 @@ class Settings:
         from ember_testing.patches.hosts import hosts_of
 
         return hosts_of(tuple(self.allow_hosts))
+
+    @property
+    def ignored_hosts(self) -> Hosts:
+        """The hosts of `ignore_hosts`."""
+        from ember_testing.patches.hosts import hosts_of
+
+        return hosts_of(tuple(self.ignore_hosts), "ignore_hosts")
 
     def unmet_faults(self, calls: int) -> list[str]:
         """What is to be said of faults that never happened, for a test that made fewer calls."""

@@ -1,0 +1,88 @@
+"""`ignore_hosts`: side calls that are neither recorded nor replayed, and whose failure is none."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+import ember_testing
+from ember_testing import NetworkBlocked
+from tests.loopback import serving
+from tests.testing.chat import ask, chat, client, post
+
+NAME = "http://telemetry.example.com/v1"
+
+
+def test_an_ignored_host_is_refused_in_a_replay(path: Path) -> None:
+    """Sync, async, the standard library: an error of the connection, and no failure at the end."""
+
+    async def awaited() -> None:
+        async with httpx.AsyncClient(verify=False) as sender:
+            await sender.get(NAME)
+
+    with serving(chat) as server, ember_testing.cassette(path, record="new"):
+        ask(server.url, "Paris")
+    with ember_testing.cassette(path, ignore_hosts=["*.example.com", "203.0.113.0/24"]) as calls:
+        for url in (NAME, "http://203.0.113.7/"):
+            with client() as sender, pytest.raises(httpx.ConnectError, match="ignore_hosts"):
+                sender.get(url)
+        with pytest.raises(httpx.ConnectError):
+            asyncio.run(awaited())
+        with pytest.raises(urllib.error.URLError) as error:
+            urllib.request.urlopen(NAME)
+        assert isinstance(error.value.reason, ConnectionRefusedError)
+        ask(server.url, "Paris")
+        assert len(calls.played) == 1
+    with (
+        pytest.raises(NetworkBlocked),
+        ember_testing.cassette(path, ignore_hosts=["*.example.com"]),
+    ):
+        socket.create_connection(("203.0.113.7", 80))
+
+
+def test_an_ignored_host_is_reached_but_not_recorded(path: Path) -> None:
+    """While recording the call goes out, nothing is written and nothing is said of it."""
+    with serving() as server:
+        with ember_testing.cassette(path, record="new", ignore_hosts=["127.0.0.1"]) as calls:
+            post(server.url, {"q": 1})
+            urllib.request.urlopen(server.url, data=b"{}").close()
+            assert not calls.recorded
+        assert len(server.received) == 2
+        with (
+            ember_testing.cassette(path, ignore_hosts=["127.0.0.1"]),
+            pytest.raises(httpx.ConnectError),
+        ):
+            post(server.url, {"q": 1})
+        assert len(server.received) == 2
+
+
+def test_the_ini_and_the_marker_add_up(
+    run: Callable[..., pytest.RunResult], pytester: pytest.Pytester
+) -> None:
+    """Each of the two hosts fails softly, a third one fails the test."""
+    pytester.makeini("[pytest]\nember_ignore_hosts = a.example.com")
+    result = run("""
+import httpx, pytest
+@pytest.mark.ember_replay(ignore_hosts=["b.example.com"])
+@pytest.mark.parametrize("host", ["a", "b", "c"])
+def test_it(host):
+    with httpx.Client(verify=False) as client, pytest.raises(httpx.ConnectError):
+        client.get(f"http://{host}.example.com/")
+""")
+    result.assert_outcomes(passed=2, failed=1)
+
+
+def test_what_is_no_host_is_refused() -> None:
+    """The message names the argument."""
+    with (
+        pytest.raises(ValueError, match="ignore_hosts"),
+        ember_testing.cassette("a.sqlite", ignore_hosts=["http://x"]),
+    ):
+        pass
