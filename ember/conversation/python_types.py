@@ -235,7 +235,12 @@ def _schema(kind: Any, definitions: _Definitions) -> _Schema:
     if origin is Literal:
         return {"enum": list(arguments)}
     if origin in (Union, types.UnionType):
-        return {"anyOf": [_schema(each, definitions) for each in arguments]}
+        union: _Schema = {"anyOf": [_schema(each, definitions) for each in arguments]}
+        # Python 3.10 makes `Annotated[T, "..."] = None` a union of that and None.
+        described = [each for each in union["anyOf"] if "description" in each]
+        if len(described) == 1 and any(get_origin(each) is Annotated for each in arguments):
+            union["description"] = described[0]["description"]
+        return union
     return _collection_schema(kind, origin or kind, arguments, definitions)
 
 

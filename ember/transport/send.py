@@ -93,6 +93,10 @@ def send(request: Request) -> Reply:
                     pieces += decoded
                     exchange.next = None
                 exchange.check()
+        except BaseException:
+            # The answer may repeat the key: no variable of a frame that is left shows it.
+            pieces, piece, decoded = [], b"", []
+            raise
         finally:
             response.close()
         return Reply(response.status_code, headers, b"".join(pieces))
@@ -115,6 +119,10 @@ async def asend(request: Request) -> Reply:
                     pieces += decoded
                     exchange.next = None
                 exchange.check()
+        except BaseException:
+            # The answer may repeat the key: no variable of a frame that is left shows it.
+            pieces, piece, decoded = [], b"", []
+            raise
         finally:
             await response.aclose()
         return Reply(response.status_code, headers, b"".join(pieces))

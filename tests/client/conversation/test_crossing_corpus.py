@@ -52,9 +52,8 @@ def judge(wire: str) -> TypeAdapter[Any]:
         from anthropic.types.beta import BetaMessageParam
 
         return TypeAdapter(BetaMessageParam)
-    from google.genai.types import Content
-
-    return TypeAdapter(Content)
+    content = pytest.importorskip("google.genai.types", reason="from Python 3.11").Content
+    return TypeAdapter(content)
 
 
 def exhausted(value: Any) -> None:
