@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import socket
 import ssl
 import threading
@@ -27,13 +28,18 @@ def answering(received: Received) -> Reply:
     return Reply(json.dumps(completion()).encode())
 
 
-def forward(source: socket.socket, target: socket.socket) -> None:
-    """Pass on what one side sends until it ends."""
+def relay(one: socket.socket, other: socket.socket, done: threading.Event) -> None:
+    """Pass on what each side sends until one ends, or the test does.
+
+    In one thread, since two must not use a TLS connection at once.
+    """
     with suppress(OSError):
-        while data := source.recv(65536):
-            target.sendall(data)
-    with suppress(OSError):
-        target.shutdown(socket.SHUT_RDWR)
+        while not done.is_set():
+            waiting = isinstance(one, ssl.SSLSocket) and one.pending()
+            for source in [one] if waiting else select.select([one, other], [], [], 0.05)[0]:
+                if not (data := source.recv(65536)):
+                    return
+                (other if source is one else one).sendall(data)
 
 
 @every_way
@@ -48,26 +54,25 @@ def test_tunnel(
     """Calls go to an https server through a proxy, and calls in a row share one tunnel."""
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     asked: list[bytes] = []
+    done = threading.Event()
 
     def proxy(connection: socket.socket) -> None:
         if secure:
             connection = server_tls.wrap_socket(connection, server_side=True)
         with connection, socket.create_connection(("127.0.0.1", server.port)) as target:
-            connection.settimeout(1)  # the client keeps the tunnel for its next call
-            target.settimeout(1)
             asked.append(connection.recv(65536).partition(b"\r\n")[0])
             connection.sendall(b"HTTP/1.1 200 Connected\r\n\r\n")
-            back = threading.Thread(target=forward, args=(target, connection))
-            back.start()
-            forward(connection, target)
-            back.join()
+            relay(connection, target, done)  # the client keeps the tunnel for its next call
 
     with serving(answering, server_tls) as server, scripted(proxy) as url:
-        monkeypatch.setenv("HTTPS_PROXY", url.replace("http:", "https:" if secure else "http:"))
-        assert way(server.url) == "Hello!"
-        assert asked == [f"CONNECT 127.0.0.1:{server.port} HTTP/1.1".encode()]
-        if way is ALL["call"]:
-            long = "x" * 200_000  # more than the socket takes at once
-            assert way(server.url, prompt=long) == "Hello!"
-            assert len(asked) == 1
-            assert len(server.received[1].body) > 200_000
+        try:
+            monkeypatch.setenv("HTTPS_PROXY", url.replace("http:", "https:" if secure else "http:"))
+            assert way(server.url) == "Hello!"
+            assert asked == [f"CONNECT 127.0.0.1:{server.port} HTTP/1.1".encode()]
+            if way is ALL["call"]:
+                long = "x" * 200_000  # more than the socket takes at once
+                assert way(server.url, prompt=long) == "Hello!"
+                assert len(asked) == 1
+                assert len(server.received[1].body) > 200_000
+        finally:
+            done.set()
