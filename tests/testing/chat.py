@@ -46,3 +46,16 @@ def ask(url: str, *questions: str) -> None:
                 json={"model": "gpt-4", "max_tokens": 20, "messages": messages},
                 headers={"authorization": f"Bearer {KEY}"},
             )
+
+
+# A suite for pytester: `count` tests, each with a question of its own for the model at `url`.
+SUITE = """
+import httpx, pytest
+def ask(text):
+    with httpx.Client(verify=False) as client:
+        client.post({url!r} + "/v1/chat/completions", json={{
+            "model": "gpt-4", "max_tokens": 20, "messages": [{{"role": "user", "content": text}}]}})
+@pytest.mark.ember_replay
+@pytest.mark.parametrize("i", range({count}))
+def test_one(i): ask(str(i))
+"""

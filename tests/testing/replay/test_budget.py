@@ -18,7 +18,7 @@ import ember_testing
 from ember_testing import BudgetExceeded
 from ember_testing.replay.budget import BYTES_A_TOKEN, UNLIMITED_OUTPUT, estimate
 from tests.loopback import Loopback, Reply, serving
-from tests.testing.chat import ask, chat
+from tests.testing.chat import SUITE, ask, chat
 
 OPENAI = "https://api.openai.com/v1/chat/completions"
 RESPONSES = "https://api.openai.com/v1/responses"
@@ -216,16 +216,6 @@ class TestBudget:
             pytest.fail("accepted")
 
 
-SUITE = """
-import httpx, pytest
-def ask(text):
-    with httpx.Client(verify=False) as client:
-        client.post({url!r} + "/v1/chat/completions", json={{
-            "model": "gpt-4", "max_tokens": 20, "messages": [{{"role": "user", "content": text}}]}})
-@pytest.mark.ember_replay
-@pytest.mark.parametrize("i", range({count}))
-def test_one(i): ask(str(i))
-"""
 Run = Callable[..., pytest.RunResult]
 
 

@@ -14,7 +14,7 @@ import pytest
 import ember_testing
 from ember.api import models
 from tests.loopback import Loopback, Received, Reply, serving
-from tests.testing.chat import chat
+from tests.testing.chat import SUITE, chat
 
 GONE = "http://127.0.0.1:1/v1"
 
@@ -128,16 +128,6 @@ class TestPrices:
             assert [call(GONE), call(GONE, seed=7)] == pytest.approx([20e-6, 20e-6])
 
 
-SUITE = """
-import httpx, pytest
-def ask(text):
-    with httpx.Client(verify=False) as client:
-        client.post({url!r} + "/v1/chat/completions", json={{
-            "model": "gpt-4", "max_tokens": 20, "messages": [{{"role": "user", "content": text}}]}})
-@pytest.mark.ember_replay
-@pytest.mark.parametrize("i", range({count}))
-def test_one(i): ask(str(i))
-"""
 Run = Callable[..., pytest.RunResult]
 
 
