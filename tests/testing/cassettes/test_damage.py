@@ -183,7 +183,7 @@ def run(command: str, path: Path, folder: Path) -> None:
     """A command of `ember-cassettes`, which may refuse the file and not break over it."""
     from click.testing import CliRunner
 
-    from ember_testing.cli.commands import main
+    from ember_testing.cli import main
 
     target = ["-o", str(folder / "report.html")] if command == "html" else []
     result = CliRunner().invoke(main, [command, str(path), *target])

@@ -1,0 +1,85 @@
+"""The commands that answer clients or ask providers: serve, drift."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ember_testing.cassettes.calls import rows_of
+from ember_testing.cli import output
+from ember_testing.cli.commands.group import (
+    EXAMPLE,
+    cassettes_of,
+    json_option,
+    main,
+    open_cassette,
+    paths_argument,
+)
+from ember_testing.exceptions import CassetteError, ReplayFailure
+
+
+@main.command(epilog=EXAMPLE + "ember-cassettes serve calls.sqlite --record new")
+@click.argument("path", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--record", type=click.Choice(["new", "all"]), help="Ask the providers, and record.")
+@click.option("--port", default=0, help="Where to listen on 127.0.0.1; any free port by default.")
+@json_option
+def serve(path: Path, record: Any, port: int, as_json: bool) -> None:
+    """Answer clients from a cassette, at a base URL for each provider.
+
+    The variables that are printed point the vendors' packages at it, in any language. Ctrl-C ends
+    it; a request that was not recorded makes the exit code 1.
+    """
+    from ember_testing.replay.server import cassette_server
+
+    try:
+        with cassette_server(path, record, port=port) as server, suppress(KeyboardInterrupt):
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            output.print_served(server.environment, as_json)
+            threading.Event().wait()
+    except (CassetteError, ReplayFailure) as error:
+        click.echo(str(error), err=True)
+        sys.exit(1)
+    click.echo(f"{len(server.played)} replayed, {len(server.recorded)} recorded", err=True)
+
+
+@main.command(epilog=EXAMPLE + "ember-cassettes drift cassettes --budget 0.50")
+@paths_argument
+@click.option(
+    "--budget",
+    type=click.FloatRange(min=0),
+    required=True,
+    metavar="USD",
+    help="What it may cost. A call is sent only if the most that it may cost is left.",
+)
+@click.option("--timeout", type=float, default=60.0, show_default=True, help="Seconds.")
+@json_option
+def drift(paths: tuple[Path, ...], budget: float, timeout: float, as_json: bool) -> None:
+    """Send the recorded requests again and compare status, shape, model and usage.
+
+    Keys come from the environment, under the providers' own names. Exit code 1 where an answer
+    differs, 3 where the budget did not last.
+    """
+    from ember_testing.cli.drift import drift as send_again
+    from ember_testing.replay.budget import Budget
+
+    found: dict[str, Any] = {}
+    with closing(Budget(budget)) as purse:
+        for path in output.progress(cassettes_of(paths), "asking again"):
+            with open_cassette(path) as file:
+                found[str(path)] = list(send_again(rows_of(file), purse, timeout))
+        spent = purse.spent
+    calls = [call for each in found.values() for call in each]
+    if as_json:
+        lists = {path: [call._asdict() for call in each] for path, each in found.items()}
+        output.print_json({"spent": spent, "cassettes": lists})
+    else:
+        output.print_drift(found, spent)
+    if any(call.lines for call in calls if call.sent):
+        sys.exit(1)
+    sys.exit(3 if any(not call.sent for call in calls) else 0)

@@ -1,0 +1,123 @@
+"""The commands for git: git-setup, merge, diff."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from ember_testing.cassettes.calls import calls_of
+from ember_testing.cli import output
+from ember_testing.cli.commands.group import (
+    EXAMPLE,
+    FILE,
+    json_option,
+    main,
+    open_cassette,
+)
+from ember_testing.exceptions import CassetteError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@main.command("git-setup", epilog=EXAMPLE + "ember-cassettes git-setup")
+@json_option
+def git_setup(as_json: bool) -> None:
+    """Print what makes git show transcripts and merge cassettes; nothing is changed."""
+    from ember_testing.cli.git import ATTRIBUTES, setup_commands
+
+    commands = setup_commands()
+    if as_json:
+        output.print_json({".gitattributes": ATTRIBUTES, "commands": commands})
+        return
+    click.echo(f"# in .gitattributes, for everybody:\n{ATTRIBUTES}\n")
+    click.echo("# once in each clone:")
+    for command in commands:
+        click.echo(command)
+
+
+@main.command(epilog=EXAMPLE + "ember-cassettes merge ancestor.sqlite ours.sqlite theirs.sqlite")
+@click.argument("ancestor", type=FILE)
+@click.argument("ours", type=FILE)
+@click.argument("theirs", type=FILE)
+@click.option("--name", metavar="PATH", help="What the cassette is called in messages.")
+@json_option
+def merge(ancestor: Path, ours: Path, theirs: Path, name: str | None, as_json: bool) -> None:
+    """Join two versions of a cassette into OURS, as git's merge driver: see git-setup.
+
+    The calls that either side has added are kept, and those that one has deleted go. Where both
+    have recorded the same call with different answers, OURS stays as it is, and the exit code is 1.
+    """
+    from ember_testing.cassettes.merge import merge as join
+
+    try:
+        conflicts = join(ancestor, ours, theirs)
+    except CassetteError as error:
+        raise click.UsageError(str(error)) from None
+    if as_json:
+        output.print_json({"conflicts": conflicts})
+    for each in conflicts:
+        click.echo(f"{name or ours}: {each}", err=True)
+    if conflicts:
+        path = name or str(ours)
+        click.echo(f"keep one side: git checkout --ours {path}, or --theirs {path}", err=True)
+    sys.exit(1 if conflicts else 0)
+
+
+@main.command(
+    epilog=EXAMPLE + "ember-cassettes diff old.sqlite new.sqlite\n"
+    "  ember-cassettes diff --since origin/main --markdown"
+)
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--since",
+    metavar="REV",
+    help="Compare the working tree with where it left this revision of git.",
+)
+@click.option("--markdown", is_flag=True, help="For a comment on a pull request; needs --since.")
+@json_option
+def diff(paths: tuple[Path, ...], since: str | None, markdown: bool, as_json: bool) -> None:
+    """Compare two cassettes, or all with a revision; exit code 1 where they differ.
+
+    PATHS are an old and a new file, or with --since the files and folders to look at.
+    """
+    from ember_testing.cli.diff import compare
+
+    if since is not None:
+        _diff_since(since, paths, markdown, as_json)
+    if markdown:
+        raise click.UsageError("--markdown is for --since REV: what to compare with")
+    if len(paths) != 2 or not all(path.is_file() for path in paths):
+        raise click.UsageError("name two files, an old and a new cassette, or --since REV")
+    with open_cassette(paths[0]) as left, open_cassette(paths[1]) as right:
+        found = compare(calls_of(left), calls_of(right))
+    if as_json:
+        output.print_json([each._asdict() for each in found])
+    else:
+        output.print_differences(found)
+    sys.exit(1 if found else 0)
+
+
+def _diff_since(since: str, paths: Sequence[Path], markdown: bool, as_json: bool) -> NoReturn:
+    from ember_testing.cli.git import GitError
+    from ember_testing.cli.since import as_markdown, differences_since
+
+    try:
+        found = differences_since(since, paths)
+    except GitError as error:
+        raise click.UsageError(str(error)) from None
+    if as_json:
+        output.print_json([each.as_dict() for each in found])
+    elif markdown:
+        click.echo(as_markdown(found, since), nl=False)
+    else:
+        for each in found:
+            click.secho(f"{each.path}{each.error and f': {each.error}'}", bold=True)
+            if not each.error:
+                output.print_differences(each.found)
+        if not found:
+            click.echo("the same")
+    sys.exit(1 if found else 0)

@@ -1,0 +1,157 @@
+"""The commands that show cassettes: list, show, textconv, stats, html, export."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ember_testing.cassettes.calls import calls_of
+from ember_testing.cassettes.file import CassetteFile
+from ember_testing.cassettes.paths import leftovers_in
+from ember_testing.cli import output
+from ember_testing.cli.commands.group import (
+    EXAMPLE,
+    FILE,
+    calls_in,
+    cassettes_of,
+    json_option,
+    main,
+    open_cassette,
+    paths_argument,
+)
+from ember_testing.exceptions import CassetteError
+
+
+@main.command("list", epilog=EXAMPLE + "ember-cassettes list cassettes --json")
+@paths_argument
+@json_option
+def list_(paths: tuple[Path, ...], as_json: bool) -> None:
+    """List cassettes with calls, models, cost and age.
+
+    Files that cannot be read, and what killed recordings have left, are listed as well; the exit
+    code is 1 then.
+    """
+    found = [output.line(path) for path in output.progress(cassettes_of(paths), "reading")]
+    left = [str(path) for path in leftovers_in(paths or [Path("cassettes")])]
+    if as_json:
+        output.print_json({"cassettes": found, "leftovers": left})
+    else:
+        output.print_list(found, left)
+    sys.exit(1 if left or any(each["error"] for each in found) else 0)
+
+
+@main.command(epilog=EXAMPLE + "ember-cassettes show test_capital.sqlite --call 2")
+@click.argument("path", type=FILE)
+@click.option("--call", "number", type=int, help="Only the call with this number.")
+@json_option
+def show(path: Path, number: int | None, as_json: bool) -> None:
+    """Show a cassette as a transcript: who said what, at what price."""
+    from ember_testing.cli.transcript import transcripts
+
+    with open_cassette(path) as file:
+        calls = [call for call in calls_of(file) if number in (None, call.id)]
+    if number is not None and not calls:
+        raise click.UsageError(f"{path} has no call {number}")
+    if as_json:
+        output.print_json([output.call_as_dict(call) for call in calls])
+    else:
+        click.echo(transcripts(calls), nl=False)
+
+
+@main.command(epilog=EXAMPLE + "ember-cassettes textconv test_capital.sqlite")
+@click.argument("path", type=click.Path(path_type=Path))
+@json_option
+def textconv(path: Path, as_json: bool) -> None:
+    """Print a cassette for `git diff`: the transcript without times and dates.
+
+    A file that cannot be read is said to be so, with exit code 0: git would otherwise show nothing
+    at all of the commit.
+    """
+    from ember_testing.cli.transcript import transcripts
+
+    try:
+        with closing(CassetteFile(path)) as file:
+            calls = list(calls_of(file))
+    except CassetteError as error:
+        click.echo(json.dumps({"error": str(error)}) if as_json else str(error))
+        return
+    if as_json:
+        output.print_json([output.call_as_dict(call, dated=False) for call in calls])
+    else:
+        click.echo(transcripts(calls, dated=False), nl=False)
+
+
+@main.command(epilog=EXAMPLE + "ember-cassettes stats cassettes")
+@paths_argument
+@json_option
+def stats(paths: tuple[Path, ...], as_json: bool) -> None:
+    """Add up calls, tokens, money, time and age by model."""
+    from ember_testing.cli.stats import by_model
+
+    unreadable: list[Path] = []
+    rows = by_model(call for _, call in calls_in(paths, "adding up", unreadable))
+    if as_json:
+        output.print_json({name: row.as_dict() for name, row in rows.items()})
+    else:
+        output.print_stats(rows)
+    sys.exit(1 if unreadable else 0)
+
+
+@main.command("html", epilog=EXAMPLE + "ember-cassettes html cassettes -o report.html")
+@paths_argument
+@click.option(
+    "-o",
+    "--output",
+    "target",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    default=Path("report.html"),
+    show_default=True,
+    help="The page's file; one that is there is replaced.",
+)
+@json_option
+def html(paths: tuple[Path, ...], target: Path, as_json: bool) -> None:
+    """Write a page on which a browser shows the calls; it needs no network and no server.
+
+    Conversations, streamed answers on a time line, tokens, cost and time by model, search, and two
+    calls side by side. Exit code 1 where a cassette could not be read; the page says which.
+    """
+    from ember_testing.cli.html import Report, page
+
+    report = Report()
+    errors: list[str] = []
+    files = cassettes_of(paths)
+    for path in output.progress(files, "reading"):
+        if (error := report.add_cassette(path)) is not None:
+            errors.append(error)
+    data = report.data()
+    target.write_text(page(data), encoding="utf-8")
+    if as_json:
+        summary = {"page": str(target), "cassettes": len(files), "calls": len(data["calls"])}
+        output.print_json({**summary, "errors": errors})
+    else:
+        for error in errors:
+            click.echo(error, err=True)
+        click.echo(f"{target}: {len(data['calls'])} calls of {len(files)} cassettes")
+    sys.exit(1 if errors else 0)
+
+
+@main.command("export", epilog=EXAMPLE + "ember-cassettes export cassettes -o calls.jsonl")
+@paths_argument
+@click.option("-o", "--output", "target", type=click.File("w", encoding="utf-8"), default="-")
+@click.option("--json", "as_json", is_flag=True, help="One JSON array instead of a line a call.")
+def export(paths: tuple[Path, ...], target: Any, as_json: bool) -> None:
+    """Write all calls as JSON, a line each."""
+    separator = ""
+    unreadable: list[Path] = []
+    target.write("[" if as_json else "")
+    for path, call in calls_in(paths, "exporting", unreadable):
+        line = json.dumps({"cassette": str(path), **output.call_as_dict(call)})
+        target.write(f"{separator}{line}" if as_json else f"{line}\n")
+        separator = ",\n"
+    target.write("]\n" if as_json else "")
+    sys.exit(1 if unreadable else 0)

@@ -1,0 +1,192 @@
+"""The commands that check and tidy the folder of cassettes: check, prune, mv, import."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ember_testing.cassettes.paths import leftovers_in
+from ember_testing.cli import output
+from ember_testing.cli.commands.group import (
+    EXAMPLE,
+    EXISTING,
+    FILE,
+    cassettes_of,
+    json_option,
+    main,
+    open_cassette,
+    paths_argument,
+)
+from ember_testing.exceptions import CassetteError
+
+
+@main.command(epilog=EXAMPLE + "ember-cassettes check cassettes")
+@paths_argument
+@click.option(
+    "--allow", multiple=True, metavar="VALUE", help="A value that looks like a key and is none."
+)
+@json_option
+def check(paths: tuple[Path, ...], allow: tuple[str, ...], as_json: bool) -> None:
+    """Check integrity, schema and secrets; exit code 1 where something is wrong.
+
+    Looked for are the values of this environment's credentials, whatever stands under a
+    credential's name, and keys by their shape. For CI, and as a pre-commit hook with the changed
+    files as arguments.
+    """
+    from ember_testing.cli.check import Finding, check_file
+
+    allowed = frozenset(allow)
+    found: dict[str, list[Finding]] = {}
+    files = cassettes_of(paths)
+    for path in output.progress(files, "checking"):
+        if findings := check_file(path, os.environ, allowed):
+            found[str(path)] = findings
+    for path in leftovers_in(paths or [Path("cassettes")]):
+        what = "left by a killed recording, or being written now; delete it if nothing records"
+        found[str(path)] = [Finding("leftover", None, "file", what)]
+    if as_json:
+        output.print_json(
+            {path: [each._asdict() for each in each_] for path, each_ in found.items()}
+        )
+    else:
+        output.print_findings(found, len(files))
+    sys.exit(1 if found else 0)
+
+
+@main.command(
+    epilog="\b\nExample:\n  pytest --ember-report report.json\n"
+    "  ember-cassettes prune cassettes --report report.json --yes"
+)
+@paths_argument
+@click.option(
+    "--report",
+    "reports",
+    type=FILE,
+    multiple=True,
+    required=True,
+    help="What a run of the whole suite used: pytest --ember-report FILE. May be given again.",
+)
+@click.option("--partial", is_flag=True, help="Believe the report of a run of a part of the suite.")
+@click.option("--yes", is_flag=True, help="Delete. Without it, it is only said what would go.")
+@json_option
+def prune(
+    paths: tuple[Path, ...], reports: tuple[Path, ...], partial: bool, yes: bool, as_json: bool
+) -> None:
+    """Delete recordings and cassettes that no test uses.
+
+    What is used, a run of the whole suite says: `pytest --ember-report report.json`. A cassette
+    stays whole if its test, or any of the same module, failed or was skipped, deselected or not
+    collected, and the report of a run that did not collect every test, or lost a worker process,
+    is refused. Nothing is deleted without --yes; exit code 1 says that something could be.
+    """
+    from ember_testing.cli.prune import Plan, Proof, Recorded, read_report
+
+    try:
+        loaded = [read_report(path) for path in reports]
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    parts = [reason for report in loaded for reason in report["partial"]]
+    if parts and not partial:
+        raise click.UsageError(
+            f"the report is of a part of the suite ({'; '.join(parts)}): what the rest uses is not "
+            "known. Run all of it, or say --partial"
+        )
+    proof = Proof(loaded)
+    plans: list[Plan] = []
+    for path in output.progress(cassettes_of(paths), "looking"):
+        with open_cassette(path) as file:
+            tests = {row["id"]: row["test"] or "" for row in file.rows(file.numbers())}
+            each = proof.plan(Recorded(path, file.about().get("id", ""), tests))
+        if each is not None:
+            plans.append(each)
+            if yes and not each.kept:
+                _prune(path, each.numbers, each.whole)
+    if as_json:
+        output.print_json([output.plan_as_dict(each, yes) for each in plans])
+    else:
+        output.print_plans(plans, yes)
+    sys.exit(1 if not yes and any(not each.kept for each in plans) else 0)
+
+
+def _prune(path: Path, numbers: list[int], whole: bool) -> None:
+    from ember_testing.cassettes import schema
+
+    if whole:
+        path.unlink()
+        return
+    with open_cassette(path, schema.about()) as file:
+        file.remove(numbers)
+
+
+@main.command(
+    epilog=EXAMPLE
+    + "ember-cassettes mv tests/test_towns.py::test_old tests/test_towns.py::test_new"
+)
+@click.argument("old")
+@click.argument("new")
+@click.option(
+    "--dir",
+    "folder",
+    type=click.Path(path_type=Path),
+    default=Path("cassettes"),
+    show_default=True,
+    help="Where the cassettes of node ids lie.",
+)
+@json_option
+def mv(old: str, new: str, folder: Path, as_json: bool) -> None:
+    """Rename a cassette after its test was renamed: paths, or node ids; or a folder of them.
+
+    Nothing is replaced.
+    """
+    from ember_testing.cli.move import move, path_of
+
+    try:
+        pairs = move(path_of(old, folder), path_of(new, folder))
+    except CassetteError as error:
+        raise click.UsageError(str(error)) from None
+    if as_json:
+        output.print_json([{"from": str(each), "to": str(target)} for each, target in pairs])
+    else:
+        for each, target in pairs:
+            click.echo(f"{each} -> {target}")
+
+
+@main.command("import", epilog=EXAMPLE + "ember-cassettes import tests/cassettes --into cassettes")
+@click.argument("sources", nargs=-1, required=True, type=EXISTING)
+@click.option(
+    "--into",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("cassettes"),
+    show_default=True,
+    help="Folder of the new cassettes.",
+)
+@click.option("--force", is_flag=True, help="Replace cassettes that are there already.")
+@json_option
+def import_(sources: tuple[Path, ...], into: Path, force: bool, as_json: bool) -> None:
+    """Make cassettes of vcrpy's YAML, old or new; needs the extra `vcr`.
+
+    pytest-recording's `tests/cassettes/test_towns/test_capital.yaml` becomes
+    `tests/test_towns/test_capital.sqlite`, where the plugin looks for it. Credentials are redacted
+    on the way. A file that cannot be read is told with the reason, the others are imported.
+    """
+    from ember_testing.cli.vcr import import_file, targets
+
+    done: list[dict[str, Any]] = []
+    for source, target in output.progress(targets(sources, into), "importing"):
+        line: dict[str, Any] = {"from": str(source), "to": str(target), "calls": 0, "error": None}
+        try:
+            if target.exists() and not force:
+                raise CassetteError(f"{target} is there already: --force replaces it")
+            line["calls"] = import_file(source, target)
+        except CassetteError as error:
+            line["error"] = str(error)
+        done.append(line)
+    if as_json:
+        output.print_json(done)
+    else:
+        output.print_imports(done)
+    sys.exit(1 if any(line["error"] for line in done) else 0)
