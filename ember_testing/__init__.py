@@ -102,7 +102,14 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    __tracebackhide__ = True  # of a missing package the message says all
+    try:
+        module = importlib.import_module(f"{__name__}.{_HOMES[name]}")
+    except ModuleNotFoundError as error:
+        from ember_testing.exceptions import missing_extra
+
+        raise missing_extra(name, error) from None
+    value = getattr(module, name)
     globals()[name] = value
     return value
 

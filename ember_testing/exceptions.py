@@ -41,3 +41,16 @@ class CassetteError(Exception):
 
 class RecordingWarning(UserWarning):
     """Something was deliberately not written into the cassette."""
+
+
+def missing_extra(feature: str, error: ModuleNotFoundError) -> ModuleNotFoundError:
+    """What to raise in the place of an import that failed: one line, with what to install.
+
+    Args:
+        feature: What needs the package, as the user calls it.
+        error: The import's own, which names the package.
+    """
+    message = (
+        f"{feature} needs {error.name}, of the extra `testing`: pip install 'ember-models[testing]'"
+    )
+    return ModuleNotFoundError(message, name=error.name)

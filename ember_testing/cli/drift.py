@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from ember_testing.cli.diff import shape_of_body
 from ember_testing.exceptions import BudgetExceeded
@@ -32,7 +32,8 @@ class Drifted(NamedTuple):
         title: What was asked, in a line.
         lines: What differs, a line each; none where the answer is as recorded.
         cost: US dollars of the new answer; None where unknown.
-        sent: Whether it was sent: False where the budget did not allow it, or a key is missing.
+        sent: Whether it was sent: False where the budget did not allow it, a key is missing, or
+            its host could not be reached.
     """
 
     call: int
@@ -40,6 +41,10 @@ class Drifted(NamedTuple):
     lines: list[str]
     cost: float | None
     sent: bool
+
+
+class _NotSent(Exception):
+    """Why a request cannot be sent; the message names what is missing."""
 
 
 def drift(
@@ -54,6 +59,7 @@ def drift(
 
     Yields:
         Each call, in its order. After the first that does not fit into the budget nothing is sent.
+        Calls of `local/` models are sent to the embedded model.
     """
     import httpx  # late: the command's help needs none
 
@@ -69,9 +75,9 @@ def drift(
                 url, headers = _with_keys(row)
                 body = as_bytes(row["request_body"] or b"")
                 reservation = budget.reserve(row["method"], url, body)
-            except KeyError as error:
-                lines = [f"not sent: {error.args[0]}"]
-                yield Drifted(row["id"], title, lines, None, False)
+                url = _where_it_listens(row, url)
+            except _NotSent as error:
+                yield Drifted(row["id"], title, [f"not sent: {error}"], None, False)
                 continue
             except BudgetExceeded as error:
                 over = True
@@ -96,10 +102,15 @@ def _send(
     try:
         response = client.request(row["method"], url, headers=headers, content=body)
     except httpx.TransportError as error:
+        if row["error_type"] == type(error).__name__:
+            return Drifted(row["id"], title, [], None, True)
         redaction = Redaction(secrets_of_environment(os.environ))
         message = redaction.text(f"{type(error).__name__}: {error}")
-        lines = [] if row["error_type"] == type(error).__name__ else [f"no answer: {message}"]
-        return Drifted(row["id"], title, lines, None, True)
+        if not isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
+            return Drifted(row["id"], title, [f"no answer: {message}"], None, True)
+        if reservation is not None:
+            budget.settle(reservation, 0.0)
+        return Drifted(row["id"], title, [f"not sent: {message}"], None, False)
     new: dict[str, Any] = {
         **row,
         "status": response.status_code,
@@ -117,7 +128,7 @@ def _with_keys(row: Mapping[str, Any]) -> tuple[str, list[tuple[str, str]]]:
     """URL and headers of a recorded request, with this environment's keys where redacted ones were.
 
     Raises:
-        KeyError: A key is wanted and none is set.
+        _NotSent: A key is needed and none is set.
     """
     headers: list[tuple[str, str]] = []
     for name, value in headers_from_json(row["request_headers"]):
@@ -142,8 +153,27 @@ def _key(row: Mapping[str, Any]) -> str:
     if not key:
         names = " or ".join(server.key_vars) if server is not None else ""
         remedy = f"set {names}" if names else "its provider is none that Ember knows"
-        raise KeyError(f"the recorded key is redacted: {remedy}")
+        raise _NotSent(f"the recorded key is redacted: {remedy}")
     return key
+
+
+def _where_it_listens(row: Mapping[str, Any], url: str) -> str:
+    """The URL to send to: that of the embedded model for its own calls.
+
+    Raises:
+        _NotSent: The embedded model cannot be started.
+    """
+    split = urlsplit(url)
+    if row["provider"] != "local" or split.netloc != "local":
+        return url
+    from ember.exceptions import ModelProviderError
+    from ember.providers.local import address
+
+    try:
+        host, port = address()
+    except ModelProviderError as error:
+        raise _NotSent(str(error)) from None
+    return split._replace(netloc=f"{host}:{port}").geturl()
 
 
 def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -219,7 +219,7 @@ def print_imports(done: Sequence[dict[str, Any]]) -> None:
 
 
 def print_drift(found: Mapping[str, Sequence[Drifted]], spent: float) -> None:
-    """A block a call whose answer differs."""
+    """A block a call whose answer differs or that was not sent, and the counts."""
     calls = [(path, call) for path, each in found.items() for call in each]
     for path, call in calls:
         if call.lines:
@@ -228,7 +228,8 @@ def print_drift(found: Mapping[str, Sequence[Drifted]], spent: float) -> None:
                 click.echo(f"    {text}")
     sent = sum(call.sent for _, call in calls)
     drifted = sum(bool(call.lines) and call.sent for _, call in calls)
-    click.echo(f"{sent} of {len(calls)} sent, {drifted} differ, {dollars(spent)} spent")
+    not_sent = f", {len(calls) - sent} not sent" if sent < len(calls) else ""
+    click.echo(f"{sent} sent, {drifted} differ{not_sent}, {dollars(spent)} spent")
 
 
 def print_served(environment: Mapping[str, str], as_json: bool) -> None:

@@ -336,8 +336,13 @@ def fake_model(request: pytest.FixtureRequest) -> Generator[FakeModel]:
             assert len(fake_model.calls) == 2
             assert fake_model.verdict().ok
     """
-    from ember_testing.fakes.model import fake_model
+    try:
+        from ember_testing.fakes.model import fake_model
+    except ModuleNotFoundError as error:
+        from ember_testing.exceptions import missing_extra
 
+        message = str(missing_extra("the fixture fake_model", error))
+        raise pytest.fail.Exception(message, pytrace=False) from None
     with fake_model() as fake:
         request.node.stash[_fake_key] = fake
         yield fake

@@ -17,7 +17,13 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any, TypeVar
 
-from hypothesis import strategies as st
+from ember_testing.exceptions import missing_extra
+
+try:
+    from hypothesis import strategies as st
+except ModuleNotFoundError as missing:
+    __tracebackhide__ = True  # of a missing package the message says all
+    raise missing_extra("ember_testing.strategies", missing) from None
 from hypothesis.errors import InvalidArgument
 from hypothesis.strategies import SearchStrategy
 

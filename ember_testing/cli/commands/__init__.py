@@ -1,7 +1,7 @@
 """The command `ember-cassettes`: look at cassettes, check, compare, convert and tidy them.
 
 Exit codes: 0 all is well, 1 something was found (a difference, a leak, a damaged file, what could
-be pruned), 2 the command was given something it cannot use, 3 the budget ended a `drift` early.
+be pruned), 2 the command was given something it cannot use, 3 a call of `drift` was not sent.
 """
 
 from __future__ import annotations

@@ -62,8 +62,9 @@ def serve(path: Path, record: Any, port: int, as_json: bool) -> None:
 def drift(paths: tuple[Path, ...], budget: float, timeout: float, as_json: bool) -> None:
     """Send the recorded requests again and compare status, shape, model and usage.
 
-    Keys come from the environment, under the providers' own names. Exit code 1 where an answer
-    differs, 3 where the budget did not last.
+    Keys come from the environment, under the providers' own names; calls of local/ models go to
+    the embedded model. Exit code 1 where an answer differs, 3 where a call was not sent: the budget
+    did not last, its key is not set, its host cannot be reached.
     """
     from ember_testing.cli.drift import drift as send_again
     from ember_testing.replay.budget import Budget

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 
 import ember_testing
 from ember_testing.cli import main
-from tests.loopback import Received, Reply, serving
+from tests.loopback import serving
 from tests.testing.chat import KEY, chat
 from tests.testing.cli.command import found, record, run
 
@@ -473,71 +473,6 @@ def test_second(): [ask(text) for text in {shared}]
             result = run("prune", cassette, "--report", tmp_path / "r.json", "--yes", code=2)
             assert "is no report of pytest --ember-report" in result.stderr
         assert cassette.exists()
-
-
-class TestDrift:
-    """Recorded requests are sent again, to a server of the test's own."""
-
-    @pytest.fixture(autouse=True)
-    def _key(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("OPENAI_API_KEY", KEY)
-
-    def test_the_same_answers_are_no_drift(self, tmp_path: Path) -> None:
-        """The key of the environment takes the redacted one's place, and the text may vary."""
-        number = iter(range(99))
-
-        def answer(request: Received) -> Reply:
-            return chat(request, id=f"c{next(number)}", created=next(number))
-
-        with serving(answer) as server:
-            path = record(tmp_path / "a.sqlite", server.url, "Paris", "Rome")
-            report = found("drift", path, "--budget", "1")
-            assert [call["lines"] for call in report["cassettes"][str(path)]] == [[], []]
-            assert report["spent"] == pytest.approx(0.0012)
-            assert server.received[2].headers["authorization"] == f"Bearer {KEY}"
-            assert server.received[2].body == server.received[0].body
-
-    @pytest.mark.parametrize(
-        ("now", "lines"),
-        [
-            (lambda r: Reply(b'{"error": {}}', status=404), "status: recorded 200, now 404"),
-            (lambda r: chat(r, "gpt-5"), "model: recorded gpt-4-0613, now gpt-5"),
-            (lambda r: chat(r, usage={"prompt_tokens": 99, "completion_tokens": 5}),
-             "prompt_tokens: recorded 10, now 99"),
-            (lambda r: chat(r, created=1), "+ $.created number"),
-            (lambda r: chat(r, id=None), "- $.id string"),
-        ],
-        ids=["status", "model", "usage", "added", "type"],
-    )  # fmt: skip
-    def test_what_differs_is_named(
-        self, tmp_path: Path, now: Callable[[Received], Reply], lines: str
-    ) -> None:
-        """Status, model, usage and shape, with exit code 1."""
-        answers: list[Callable[[Received], Reply]] = [chat]
-        with serving(lambda request: answers[-1](request)) as server:
-            path = record(tmp_path / "a.sqlite", server.url, "Paris")
-            answers.append(now)
-            report = found("drift", path, "--budget", "1", code=1)
-            assert lines in report["cassettes"][str(path)][0]["lines"]
-
-    def test_the_budget_ends_it(self, tmp_path: Path) -> None:
-        """Nothing is sent that might not fit; exit code 3 says that not all was compared."""
-        with serving(chat) as server:
-            path = record(tmp_path / "a.sqlite", server.url, "Paris", "Rome")
-            # 40 tokens of input and 20 of output, at 30 and 60 dollars a million, are $0.0024.
-            report = found("drift", path, "--budget", "0.0028", code=3)
-            assert [call["sent"] for call in report["cassettes"][str(path)]] == [True, False]
-            assert len(server.received) == 3
-
-    def test_without_a_key_nothing_is_sent(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """The message names the variable to set."""
-        with serving(chat) as server:
-            path = record(tmp_path / "a.sqlite", server.url, "Paris")
-            monkeypatch.delenv("OPENAI_API_KEY")
-            assert "set OPENAI_API_KEY" in run("drift", path, "--budget", "1", code=3).stdout
-            assert len(server.received) == 1
 
 
 def test_the_partial_file_of_a_killed_recording_is_reported_by_the_next_run(
