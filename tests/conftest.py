@@ -32,6 +32,13 @@ _SETTINGS = (
 )
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of the client matrix, which is collected only where it has a folder."""
+    group = parser.getgroup("matrix", "the packages that people call models with")
+    group.addoption("--matrix", metavar="FOLDER", help="try them; FOLDER keeps what is installed")
+    group.addoption("--matrix-clients", metavar="A,B", help="only these modules of tests/matrix")
+
+
 @pytest.fixture(autouse=True)
 def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keys, addresses and prices of the developer's machine do not reach the tests.

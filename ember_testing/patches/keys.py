@@ -17,6 +17,24 @@ __all__ = ["PLACEHOLDER", "missing", "providers", "put_in", "take_out"]
 
 PLACEHOLDER = "no-key-is-needed-for-this"
 
+# What the vendors' packages read beside the variables of Ember's table of servers; without a value
+# they raise before anything is sent.
+_OF_PACKAGES = {
+    "AI21_API_KEY": PLACEHOLDER,
+    "COHERE_API_KEY": PLACEHOLDER,
+    "CO_API_KEY": PLACEHOLDER,
+    "DASHSCOPE_API_KEY": PLACEHOLDER,
+    "HF_TOKEN": f"hf_{PLACEHOLDER}",  # another token is sent to the host behind Hugging Face's
+    "PORTKEY_API_KEY": PLACEHOLDER,
+    "REPLICATE_API_TOKEN": PLACEHOLDER,
+    "VOYAGE_API_KEY": PLACEHOLDER,
+    "ZAI_API_KEY": PLACEHOLDER,
+    "ZHIPUAI_API_KEY": PLACEHOLDER,
+}
+# Where botocore finds credentials without the network, and the two that it needs.
+_OF_AWS = ("AWS_BEARER_TOKEN_BEDROCK", "AWS_PROFILE", "AWS_ACCESS_KEY_ID")
+_AWS = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), PLACEHOLDER)
+
 _change = threading.RLock()
 # By variable: who has set it, and to what, the last one in force; and what it was before.
 _set: dict[str, list[tuple[object, str]]] = {}
@@ -59,14 +77,16 @@ def take_out(owner: object) -> None:
 
 
 def missing() -> Mapping[str, str]:
-    """A placeholder for each provider none of whose key variables is set but by an owner here."""
+    """Placeholders for the providers none of whose key variables is set but by an owner here."""
     # This is done with every test: asking os.environ for a name that it lacks costs an exception.
     present = set(os.environ)
 
     def is_set(name: str) -> bool:
         return bool(_before[name] if name in _set else name in present and os.environ[name])
 
-    return {names[-1]: PLACEHOLDER for names in providers() if not any(map(is_set, names))}
+    found = {names[-1]: PLACEHOLDER for names in providers() if not any(map(is_set, names))}
+    found |= {name: value for name, value in _OF_PACKAGES.items() if not is_set(name)}
+    return found if any(map(is_set, _OF_AWS)) else {**found, **_AWS}
 
 
 @lru_cache(maxsize=1)

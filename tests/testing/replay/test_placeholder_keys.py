@@ -50,3 +50,26 @@ def test_recording_needs_a_key(tmp_path: Path) -> None:
     with pytest.raises(ModelProviderError, match="OPENAI_API_KEY"), cassette(path, record="new"):
         models("gpt-4", "hi")
     assert not path.exists()
+
+
+def test_the_vendors_packages_need_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Variables of packages for providers that Ember does not call are set as well, AWS's pair."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("AWS_BEARER_TOKEN_BEDROCK", raising=False)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setenv("VOYAGE_API_KEY", "my-own")
+    with cassette(tmp_path / "none.sqlite"):
+        assert os.environ["AWS_ACCESS_KEY_ID"]
+        assert os.environ["AWS_SECRET_ACCESS_KEY"]
+        assert os.environ["HF_TOKEN"].startswith("hf_")  # decides the host that it is sent to
+        assert os.environ["VOYAGE_API_KEY"] == "my-own"
+    assert not {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN"} & {*os.environ}
+
+
+def test_credentials_of_aws_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a pair beside a profile or a token would replace what botocore is to take."""
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
+    monkeypatch.setenv("AWS_PROFILE", "mine")
+    with cassette(tmp_path / "none.sqlite"):
+        assert "AWS_ACCESS_KEY_ID" not in os.environ

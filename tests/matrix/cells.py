@@ -1,0 +1,106 @@
+"""The nine tests of a client, run in its own environment; `client` is the module under test."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+from collections.abc import Callable
+from typing import Any
+
+import client
+import pytest
+
+PHASE = os.environ["MATRIX_PHASE"]
+CHANGE = " today" if PHASE == "changed" else ""
+CITIES = ["Paris", "Rome", "Oslo", "Bern", "Lima", "Cairo"]
+Same = Callable[[Any], None]
+
+pytestmark = [
+    pytest.mark.ember_replay(record_errors=True, **getattr(client, "MARKER", {})),
+    pytest.mark.filterwarnings("ignore"),  # the client's own
+]
+
+
+if hasattr(client, "PROVIDER"):
+
+    @pytest.fixture(autouse=True)
+    def _server(cassette_server: Any) -> None:
+        """A client that no seam reaches is pointed at a server that records and replays."""
+        client.base_url = cassette_server.url(client.PROVIDER)
+
+
+def _call(name: str, *arguments: Any) -> Any:
+    if name in client.WITHOUT:
+        pytest.skip(client.WITHOUT[name])
+    result = getattr(client, name)(*arguments)
+    return asyncio.run(result) if inspect.iscoroutine(result) else result
+
+
+def _prompt(words: str) -> str:
+    return f"echo({words}{CHANGE})"
+
+
+def _answer(words: str) -> str:
+    return f"You said {words}{CHANGE}."
+
+
+def test_plain(same: Same) -> None:
+    """One call."""
+    text = _call("plain", _prompt("the Louvre"))
+    assert text == _answer("the Louvre")
+    same(text)
+
+
+def test_gathered() -> None:
+    """Six calls at once, replayed in another order."""
+    cities = CITIES[::-1] if PHASE == "replay" else CITIES
+    texts = _call("gathered", [_prompt(city) for city in cities])
+    assert texts == [_answer(city) for city in cities]
+
+
+def test_stream(same: Same) -> None:
+    """The pieces of a stream."""
+    pieces = [piece for piece in _call("stream", _prompt("a long story")) if piece]
+    assert "".join(pieces) == _answer("a long story")
+    assert len(pieces) > 1
+    same(pieces)
+
+
+def test_async_stream(same: Same) -> None:
+    """The pieces of an awaited stream."""
+    pieces = [piece for piece in _call("async_stream", _prompt("a long poem")) if piece]
+    assert "".join(pieces) == _answer("a long poem")
+    assert len(pieces) > 1
+    same(pieces)
+
+
+def test_tools(same: Same) -> None:
+    """A tool is called, and the model is told what came of it."""
+    text = _call("tools", _prompt("the weather"))
+    assert _answer("the weather") in text
+    same(text)
+
+
+@pytest.mark.parametrize("status", [429, 401])
+def test_refused(status: int, same: Same) -> None:
+    """The client's own error, the same in a replay."""
+    with pytest.raises(Exception) as refused:  # each client has its own
+        _call("plain", f"status({status}) {_prompt('a refusal')}")
+    same([type(refused.value).__name__, str(refused.value)])
+
+
+def test_embeddings(same: Same) -> None:
+    """A vector of a text."""
+    vector = [float(number) for number in _call("embeddings", _prompt("a text"))]
+    assert vector == [0.25, -0.5, 1.0]
+    same(vector)
+
+
+def test_swallowed() -> None:
+    """An application that catches everything has an answer of its own: the test is red anyway."""
+    try:
+        text = _call("plain", _prompt("nothing"))
+    except BaseException:
+        text = _answer("nothing")
+    assert text == _answer("nothing")

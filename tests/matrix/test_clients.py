@@ -1,0 +1,24 @@
+"""The packages that people call models with: see `tests.matrix.matrix`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.matrix.matrix import try_client
+
+
+@pytest.mark.matrix
+def test_a_client(
+    client: str,
+    tmp_path: Path,
+    pytestconfig: pytest.Config,
+    record_property: Callable[[str, object], None],
+) -> None:
+    """All its calls are recorded, replayed to the same outcome, and missed when they change."""
+    row = try_client(client, Path(pytestconfig.getoption("matrix")), tmp_path)
+    record_property("matrix", dataclasses.asdict(row))
+    assert row.wrong == []
