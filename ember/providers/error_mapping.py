@@ -1,8 +1,8 @@
 """A provider's error, in whichever of their shapes, as a `ProviderAPIError`; pure.
 
 What kind of error it is, is decided by the provider's structured field, then by the status, then,
-inside a 400 or 422 only, by the error's own `message`; never by searching the body, which often
-repeats what the caller wrote.
+inside a 400, a 422 or a success only, by the error's own `message`; never by searching the body,
+which often repeats what the caller wrote. That money is out, some say in words only, at a few more.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ _MESSAGES: Mapping[ErrorType, re.Pattern[str]] = {
     for kind, patterns in _TABLES["messages"].items()
 }
 _OUT_OF_MONEY = re.compile("|".join(_TABLES["out_of_money"]), re.IGNORECASE)
+# Statuses with which vendors say so in words only: Fireworks suspends an account with a 412.
+_SAYS_MONEY = frozenset({400, 403, 412, 422, 429})
 _BAD_REQUEST = frozenset(
     {"invalid_request_error", "invalid_request", "invalid_argument", "badrequesterror"}
 )
@@ -172,28 +174,28 @@ def _classify(vendor: str, status: int, error: ErrorBody) -> ErrorType:
         return "quota"
     if vendor == "xai" and error.message.startswith("Incorrect API key"):
         return "authentication"  # xAI answers a wrong key with 400, and says so in words only
-    if status in (200, 403, 429) and _OUT_OF_MONEY.search(error.message):
+    if (status < 300 or status in _SAYS_MONEY) and _OUT_OF_MONEY.search(error.message):
         return "quota"
     if status >= 500 and error.message.rstrip(".") == "Context size has been exceeded":
         return "context_length"  # llama.cpp, whose type for it is `server_error`
+    by_message: ErrorType | None = None
+    if status < 300 or status in (400, 422) or (status == 403 and vendor == "together"):
+        # Together answers a prompt that is too long with 403 (its docs, "Error codes").
+        matches = (kind for kind, pattern in _MESSAGES.items() if pattern.search(error.message))
+        by_message = next(matches, None)
     for word in error.words:
         if kind := _WORDS.get(word):
             # The status is the provider's word too: where it blames the call (Ollama's 404 of the
-            # type `api_error`), a general word does not blame the server.
-            if kind == "server" and 400 <= status < 500:
+            # type `api_error`), a general word does not blame the server; nor where it is about
+            # the prompt, inside a stream that has begun.
+            if kind == "server" and (400 <= status < 500 or by_message):
                 continue
             if kind == "rate_limit" and status == 413:
                 continue  # Groq: larger than a minute's tokens, and no wait makes it smaller
             return kind
-    kind = _STATUS.get(status)
-    if status in (400, 422) or (status == 403 and vendor == "together"):
-        # Together answers a prompt that is too long with 403 (its docs, "Error codes").
-        for kind_in_words, pattern in _MESSAGES.items():
-            if pattern.search(error.message):
-                return kind_in_words
-    if kind is None:
-        kind = "server" if status >= 500 else "invalid_request" if status >= 400 else "unknown"
-    return kind
+    if kind := by_message or _STATUS.get(status):
+        return kind
+    return "server" if status >= 500 else "invalid_request" if status >= 400 else "unknown"
 
 
 def _status_meant(error: ErrorBody) -> int | None:
