@@ -73,6 +73,8 @@ _SYSTEM_IN_PLACE = re.compile(r"claude-(opus-4-8|opus-5(?!-5)|fable-5|mythos-5)"
 # These take no schema for their answer: they are made to call a tool that has it.
 _WITHOUT_SCHEMAS = re.compile(r"claude-(instant|\d|(opus|sonnet)-4(-0)?(-\d{8})?$)")
 _ANSWER_TOOL = "answer_in_json"
+# A message without content has one of these, at least.
+_ENDINGS = ("stop_reason", "usage")
 # The alphabet of the ids of tool calls, and the images that are taken.
 _CALL_ID = r"[a-zA-Z0-9_-]{1,64}"
 _IMAGES = ("image/gif", "image/jpeg", "image/png", "image/webp")
@@ -181,7 +183,8 @@ class AnthropicMessages(HTTPProvider):
         return {"type": "json_schema", "schema": for_anthropic(wanted.schema, "response_format=")}
 
     def read(self, body: Mapping[str, Any]) -> Answer | None:
-        if body.get("type") != "message" and not isinstance(body.get("content"), list):
+        is_message = body.get("type") == "message" and not body.keys().isdisjoint(_ENDINGS)
+        if not is_message and not isinstance(body.get("content"), list):
             return None
         content = [_answered(block) for block in entries(body.get("content"))]
         calls = [

@@ -288,10 +288,10 @@ _CUT = (None, "length", "content_filter", "error")
 def ending(
     reason: FinishReason | None, calls: Sequence[ToolCall], refusal: str | None
 ) -> FinishReason | None:
-    """Why an answer ended, where the provider's word for it says only that it did."""
-    if reason != "stop":
-        return reason
-    return "content_filter" if refusal else "tool_calls" if calls else "stop"
+    """Why an answer ended: a refusal is one whatever the provider's word for its end is."""
+    if refusal and reason != "error":
+        return "content_filter"
+    return "tool_calls" if calls and reason == "stop" else reason
 
 
 def cut_off(

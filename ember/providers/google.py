@@ -219,9 +219,9 @@ class GoogleGenerate(HTTPProvider):
         return without_none(responseMimeType="application/json", responseJsonSchema=wanted.schema)
 
     def read(self, body: Mapping[str, Any]) -> Answer | None:
-        if body.keys().isdisjoint(_ANSWER_FIELDS):
-            return None
         candidate = _first(body)
+        if not (candidate or body.get("promptFeedback") or body.get("usageMetadata")):
+            return None
         answer_id = string(body.get("responseId"))
         parts = entries(fields(candidate.get("content")).get("parts"))
         parts, calls = _parts_and_calls(parts, answer_id)

@@ -69,6 +69,8 @@ _FINISH: Mapping[str, FinishReason] = {
     "function_call": "tool_calls",
     "tool_use": "tool_calls",
     "content_filter": "content_filter",
+    "refusal": "content_filter",
+    "safety": "content_filter",  # Google's, behind some gateways
     "sensitive": "content_filter",  # Z.ai
     "error": "error",
     "network_error": "error",  # Z.ai
@@ -181,7 +183,7 @@ class OpenAIChat(HTTPProvider):
         # With n > 1 the first choice is the answer; the others are in `raw`. Without any, the
         # answer is empty, and paid for.
         choice = choices[0] if len(choices) == 1 else min(choices, key=_place, default=NOTHING)
-        if choice and choice.keys().isdisjoint(_SAID):
+        if choices and choice.keys().isdisjoint(_SAID):
             return None
         message = fields(choice.get("message"))
         content = message.get("content", choice.get("text"))
@@ -195,7 +197,7 @@ class OpenAIChat(HTTPProvider):
         refusal, model = string(message.get("refusal")), string(body.get("model"))
         answer_id = string(body.get("id"))
         reasoning = reasoning or string(message.get("reasoning_content"))
-        if reason == "stop" and (calls or refusal):
+        if calls or refusal:
             reason = ending(reason, calls, refusal)
         stats, billing = _counted(usage, body.get("service_tier"))
         return Answer(
@@ -382,7 +384,6 @@ class _ChatFold(Fold):
 
     def _count(self, usage: Mapping[str, Any], event: Mapping[str, Any]) -> None:
         about = self._about
-        self.started = True
         # The last one counts, but a chunk full of zeros says nothing about what was counted.
         if usage and ("usage" not in about or counts(usage, _TOKENS)):
             about["usage"], about["service_tier"] = usage, event.get("service_tier")

@@ -133,7 +133,8 @@ class OpenAIResponses(HTTPProvider):
         arguments: object = None
         output = entries(body.get("output"))
         for item in output:
-            kind = item.get("type")
+            # Of a call that something follows they are whole.
+            arguments = kind = item.get("type")
             if kind == "message":
                 for part in entries(item.get("content")):
                     if part.get("type") == "output_text":

@@ -41,8 +41,10 @@ from ember.providers.call import (
     with_object,
 )
 from ember.providers.json_values import (
+    NOTHING,
     body_of,
     carries_answer,
+    fields,
     half_at_end,
     items,
     loaded,
@@ -523,10 +525,10 @@ class StreamedCall:
         yield from self._chunks(self._decoder.finish(), at_end=True)
         if self._half_text or self._half_reasoning:
             yield Chunk(whole_characters(self._half_text), whole_characters(self._half_reasoning))
+        if (found := self._something_else()) is not None:
+            raise self._misread(found)
         if self._fold.complete:
             return
-        if not self._fold.started and (found := self._something_else()) is not None:
-            raise self._misread(found)
         name = self._provider.server.name
         raise ProviderAPIError(
             f"{name} ({self._call.model}): the stream ended before the answer did; what arrived "
@@ -542,7 +544,12 @@ class StreamedCall:
         )
 
     def _something_else(self) -> object:
-        """What came that is nothing of this wire; None where nothing came: the stream broke."""
+        """What came that is nothing of this wire; None where it is, or where nothing came."""
+        if self._fold.started:
+            # A whole body in the place of a stream is judged as one.
+            only = fields(self._events[0]) if len(self._events) == 1 else NOTHING
+            is_whole = text_of(self._beginning).lstrip().startswith(("[", "{"))
+            return only if only and is_whole and self._provider.read(only) is None else None
         stray = text_of(self._decoder.stray or self._beginning).strip()
         if self._events or self._decoder.stray or self._status == 204:  # which has no body
             return self._events or stray

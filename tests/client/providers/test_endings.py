@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from hypothesis import given
@@ -58,8 +58,31 @@ def chat(message: Any, finish: str, key: str = "message") -> Any:
 def test_refusal_on_chat_is_a_content_filter(played: Player) -> None:
     """A refusal that ends with `stop` is no ordinary answer, whole and streamed."""
     message = {"content": None, "refusal": "I will not."}
-    for got in both(played, "chat", chat(message, "stop"), chat(message, "stop", "delta")):
-        assert (got.finish_reason, got.refusal, got.text) == ("content_filter", "I will not.", "")
+    for word in ("stop", "", "length", "refusal", "anything"):
+        for got in both(played, "chat", chat(message, word), chat(message, word, "delta")):
+            expected = ("content_filter", "I will not.", "")
+            assert (got.finish_reason, got.refusal, got.text) == expected, word
+
+
+def test_refusal_on_responses_is_a_content_filter_though_it_was_cut(played: Player) -> None:
+    """A refusal that is cut at the bound of the output is a refusal all the same."""
+    part = {"type": "refusal", "refusal": "I will"}
+    details = {"reason": "max_output_tokens"}
+    body = {"object": "response", "status": "incomplete", "incomplete_details": details,
+            "output": [{"type": "message", "content": [part]}]}  # fmt: skip
+    for got in both(played, "responses", body, {"type": "response.incomplete", "response": body}):
+        assert (got.finish_reason, got.refusal) == ("content_filter", "I will")
+
+
+def test_a_call_that_something_follows_was_not_cut(played: Player) -> None:
+    """Of the items of a response that was cut, only the last one may lack its arguments."""
+    call = {"type": "function_call", "call_id": "1", "name": "f", "arguments": ""}
+    message = {"type": "message", "content": [{"type": "output_text", "text": "hi"}]}
+    details = {"reason": "max_output_tokens"}
+    body = {"object": "response", "status": "incomplete", "incomplete_details": details,
+            "output": [call, message]}  # fmt: skip
+    for got in both(played, "responses", body, {"type": "response.incomplete", "response": body}):
+        assert (got.finish_reason, got.tool_calls[0].arguments) == ("length", {})
 
 
 def called(wire: str, arguments: Any, finish: str) -> tuple[object, Sequence[object]]:
@@ -229,6 +252,12 @@ STRANGE = {
     "a list of numbers": "[1, 2]",
     "cut JSON": '{"id": "x", "cho',
     "nested deeply": "[" * 5000,
+    "no choices": '{"choices": []}',
+    "a choice of nothing": '{"choices": [{}]}',
+    "a choice that says nothing": '{"choices": [{"index": 0}]}',
+    "a message of nothing": '{"type": "message"}',
+    "no candidates": '{"candidates": []}',
+    "a candidate of nothing": '{"candidates": [{}]}',
 }
 
 
@@ -243,6 +272,26 @@ def test_body_of_something_else_is_a_bad_response(
     error = ask(MODELS[wire], stream)
     assert isinstance(error, ProviderAPIError), error
     assert (error.error_type, error.retryable) == ("bad_response", False)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("other", MODELS)
+@pytest.mark.parametrize("wire", MODELS)
+def test_answer_of_another_wire_is_a_bad_response(
+    played: Player, wire: str, other: str, stream: bool
+) -> None:
+    """An answer of another wire, whole or in events, is bad_response for either kind of call."""
+    if wire == other:
+        return
+    used = {"prompt_tokens": 1, "completion_tokens": 1, "input_tokens": 1, "output_tokens": 1}
+    whole, streamed = called(other, '{"a": 1}', "stop")
+    whole = {**cast("dict[str, Any]", whole), "usage": used}
+    last = {**cast("dict[str, Any]", streamed[-1]), "usage": used}
+    for body in (json.dumps(whole), events(*streamed[:-1], last)):
+        played.load({"status": 200, "response_headers": {}, "response_body": body})
+        error = ask(MODELS[wire], stream)
+        assert isinstance(error, ProviderAPIError), error
+        assert (error.error_type, error.retryable) == ("bad_response", False)
 
 
 @pytest.mark.parametrize("stream", [False, True])
