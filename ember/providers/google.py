@@ -25,7 +25,7 @@ from ember.conversation.parts import (
 )
 from ember.conversation.tools import PLAIN_TEXT, Choice, JsonFormat, Tool
 from ember.exceptions import ModelProviderError
-from ember.models.schemas import Chunk, FinishReason, ToolCall, UsageStats
+from ember.models.schemas import ChatResponse, Chunk, FinishReason, ToolCall, UsageStats
 from ember.pricing.cost import Billing
 from ember.providers.call import Answer, Call, Fold, as_stops, cut_off, ending
 from ember.providers.json_values import (
@@ -150,6 +150,10 @@ _DETAILS = (
 )
 
 
+# Before Gemini 3 a search is billed by the prompt that it grounds, not by its queries.
+_BILLED_BY_PROMPT = re.compile(r"gemini-[12]\b")
+
+
 class GoogleGenerate(HTTPProvider):
     """Google's generateContent."""
 
@@ -238,16 +242,14 @@ class GoogleGenerate(HTTPProvider):
         last = fields(parts[-1].get("functionCall")) if parts else NOTHING
         whole = not last or "args" in last
         text, thoughts = _text_and_reasoning(parts)
-        model = string(body.get("modelVersion"))
-        searches = _searches(candidate, model)
-        stats, billing = _counted(fields(body.get("usageMetadata")), searches)
+        stats, billing = _counted(fields(body.get("usageMetadata")), _searches(candidate))
         return Answer(
             text,
             reason,
             cut_off(calls, reason, whole),
             thoughts or None,
             refusal,
-            model,
+            string(body.get("modelVersion")),
             answer_id or None,
             {"role": "model", "parts": _joined(parts)},
             stats,
@@ -256,6 +258,16 @@ class GoogleGenerate(HTTPProvider):
 
     def fold(self) -> Fold:
         return _ContentFold()
+
+    def response(
+        self, call: Call, answer: Answer, headers: Mapping[str, str], raw: object
+    ) -> ChatResponse:
+        billing = answer.billing
+        by_prompt = _BILLED_BY_PROMPT.search(answer.model or call.model)
+        if by_prompt and billing is not None and "web_searches" in billing.counts:
+            once = {**billing.counts, "web_searches": 1}
+            answer = answer._replace(billing=billing._replace(counts=once))
+        return super().response(call, answer, headers, raw)
 
 
 # --- requests ----------------------------------------------------------------------------------
@@ -499,11 +511,7 @@ def _counted(usage: Mapping[str, Any], searches: int) -> tuple[UsageStats | None
     return stats, Billing(billed, string(usage.get("serviceTier")) or None)
 
 
-_BILLED_BY_PROMPT = re.compile(r"gemini-[12]\b")
-
-
-def _searches(candidate: Mapping[str, Any], model: str) -> int:
-    """The searches that ground an answer: by query from Gemini 3 on, before by prompt."""
+def _searches(candidate: Mapping[str, Any]) -> int:
+    """The searches that ground an answer."""
     grounding = fields(candidate.get("groundingMetadata"))
-    queries = len([query for query in items(grounding.get("webSearchQueries")) if query])
-    return min(queries, 1) if _BILLED_BY_PROMPT.search(model) else queries
+    return sum(bool(string(q).strip()) for q in items(grounding.get("webSearchQueries")))

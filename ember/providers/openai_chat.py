@@ -199,6 +199,7 @@ class OpenAIChat(HTTPProvider):
         reasoning = reasoning or string(message.get("reasoning_content"))
         if calls or refusal:
             reason = ending(reason, calls, refusal)
+        usage = usage or fields(choice.get("usage"))  # Moonshot
         stats, billing = _counted(usage, body.get("service_tier"))
         return Answer(
             text,

@@ -161,8 +161,8 @@ CHANGES = (
     Change(
         "answer: tool calls are a plain stop",
         "providers/call.py",
-        'else "tool_calls" if calls else "stop"',
-        'else "stop"',
+        'return "tool_calls" if calls and reason == "stop" else reason',
+        'return reason',
     ),
 )
 

@@ -154,6 +154,11 @@ def test_tokens_and_cost(
          gemini("gemini-2.5-flash", GOOGLES, **SEARCHED), 0.035),
         ("gemini-2.5-flash", gemini("gemini-2.5-flash", GOOGLES),
          gemini("gemini-2.5-flash", GOOGLES, groundingMetadata={"webSearchQueries": []}), 0),
+        # Where the answer does not name its model, the requested one is billed.
+        ("gemini-2.5-flash", gemini("", GOOGLES), gemini("", GOOGLES, **SEARCHED), 0.035),
+        ("gemini-3-pro-preview", gemini("", GOOGLES), gemini("", GOOGLES, **SEARCHED), 0.028),
+        ("gemini-3-pro-preview", gemini("gemini-3-pro-preview", GOOGLES), gemini(
+            "gemini-3-pro-preview", GOOGLES, groundingMetadata={"webSearchQueries": ["", " "]}), 0),
         ("openai-responses/gpt-5.4", responses(usage=OPENAIS), responses(WEB, usage=OPENAIS), 0.01),
         ("openai-responses/gpt-5.4", responses(usage=OPENAIS), responses(OPENED, usage=OPENAIS), 0),
         ("openai-responses/gpt-5.4", responses(usage=OPENAIS), responses(FILES, usage=OPENAIS),
@@ -207,6 +212,9 @@ def test_moonshots_usage_stands_in_the_choice() -> None:
     assert isinstance(response, ChatResponse)
     assert (response.usage.prompt_tokens, response.usage.completion_tokens) == (8, 3)
     assert response.usage.cost == pytest.approx((8 * 0.6 + 3 * 2.5) / 1e6)
+    message = {"index": 0, "message": {"content": "a"}, "finish_reason": "stop", "usage": usage}
+    whole = answer("openai/kimi-k2-0905-preview", {"choices": [message]})
+    assert whole.usage.total_tokens == 11
 
 
 @pytest.mark.parametrize("given", [{"include_obfuscation": False}, {"include_usage": False}, {}])
