@@ -162,7 +162,7 @@ CHANGES = (
         "answer: tool calls are a plain stop",
         "providers/call.py",
         'return "tool_calls" if calls and reason == "stop" else reason',
-        'return reason',
+        "return reason",
     ),
 )
 
