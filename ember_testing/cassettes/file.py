@@ -131,12 +131,12 @@ class CassetteFile:
 
         Recordings made since this file was opened are left out: a session plays what it found.
         """
-        rows = self._read(f"{_READ} {_FIND}", (key, after, self.horizon))
+        rows = self._read(f"{_PLAIN} {_FIND}", (key, after, self.horizon))
         return _answer(self._checked(rows[0])) if rows else None
 
     def answer(self, call_id: int) -> Answer:
         """The recording with this number."""
-        return _answer(self.row(call_id))
+        return _answer(self._plain(call_id))
 
     def recorded(self, key: str) -> int:
         """How many recordings of this request there are."""
@@ -156,7 +156,7 @@ class CassetteFile:
 
     def chunks(self, call_id: int) -> Pieces:
         """The pieces of a response as they came."""
-        return pieces_of(self.row(call_id))
+        return pieces_of(self._plain(call_id))
 
     def requests(self) -> Iterator[dict[str, Any]]:
         """All columns of every call that was there when the file was opened, one at a time."""
@@ -170,11 +170,13 @@ class CassetteFile:
         Raises:
             CassetteError: One of them is damaged.
         """
-        return [
-            self._checked(row)
-            for call_id in call_ids
-            for row in self._read(f"{_READ} ?", (call_id,))
-        ]
+        found: list[dict[str, Any]] = []
+        for call_id in call_ids:
+            for *values, text in self._read(f"{_READ} ?", (call_id,)):
+                row = self._checked(values)
+                row["text"] = text if isinstance(text, str) else None
+                found.append(row)
+        return found
 
     def unchecked(self, call_id: int) -> tuple[dict[str, Any], object]:
         """All columns of a call whatever they hold, and the row's digest."""
@@ -195,24 +197,21 @@ class CassetteFile:
         there: dict[str, str] = dict(self._read(query, ()))
         return [name for name, statement in schema.VIEWS.items() if there.get(name) != statement]
 
-    def row(self, call_id: int) -> dict[str, Any]:
-        """All columns of a call that is there.
-
-        Raises:
-            CassetteError: It is damaged.
-        """
-        for row in self.rows([call_id]):
-            return row
+    def _plain(self, call_id: int) -> dict[str, Any]:
+        """The columns of a call that is there; `text` only where no path leads to it."""
+        for values in self._read(f"{_PLAIN} ?", (call_id,)):
+            return self._checked(values)
         raise schema.damaged(self.path, f"call {call_id} is not found")
 
     def _checked(self, values: Sequence[Any]) -> dict[str, Any]:
-        """A row's columns by name, its text from where it stands."""
-        call_id, stored, *columns, text = values
+        """A row's columns by name, and its number as `id`."""
+        call_id, stored, *columns = values
         try:
             row = checked(columns, stored)
         except ValueError as error:
             raise schema.damaged(self.path, f"call {call_id}: {error}") from None
-        return {**row, "id": call_id, "text": text if isinstance(text, str) else None}
+        row["id"] = call_id
+        return row
 
     def number_of(self, recorded_at: str) -> int | None:
         """The number of the call that was recorded at this time."""
@@ -300,33 +299,38 @@ class CassetteFile:
         self.added.append((call_id, call["recorded_at"]))
         return call_id
 
-    def describe(self, found: Sequence[tuple[int, Read]]) -> None:
+    def describe(self, found: Sequence[tuple[Mapping[str, Any], Read]]) -> None:
         """Write down what calls that were added before say, and what they were charged at.
 
         Args:
-            found: The number of each, and what was read.
+            found: The row of each, as `rows` gave it, and what was read.
 
         Raises:
             CassetteError: The file cannot be written.
         """
-        times = dict(self.added)
-        with self.transaction("immediate") as connection:
+        connection = self._connection
+        with self.transaction("immediate"):
+            exchanged = self._connection is not connection
             known = {row[1:5]: row[5] for row in self.prices()}
-            for number, read in found:
-                # Another file may have taken this one's place meanwhile, with other numbers.
-                call_id = self.number_of(times[number]) if number in times else number
-                if call_id is None:
-                    continue
-                row = self.rows([call_id])[0] | read.columns
-                row |= text_columns(row["text"], partial(self._text, row["response_body"]))
-                stored, *values = _values(row)
-                described = [values[COLUMNS.index(name)] for name in _DESCRIBED]
-                connection.execute(_DESCRIBE, (stored, *described, call_id))
-                for charge, rates in read.charges:
-                    if known.get(charge) != rates:
-                        known[charge] = rates
-                        line = (call_id, *charge, rates)
-                        connection.execute(_CHARGE, (*line, digest(line)))
+            for row, read in found:
+                if exchanged:  # another file has taken this one's place, with other numbers
+                    number = self.number_of(row["recorded_at"])
+                    if number is None:
+                        continue
+                    row = self._plain(number)
+                self._describe(row, read, known)
+
+    def _describe(self, row: Mapping[str, Any], read: Read, known: dict[Any, str]) -> None:
+        row = {**row, **read.columns}
+        row |= text_columns(row["text"], partial(self._text, row["response_body"]))
+        stored, *values = _values(row)
+        described = [values[COLUMNS.index(name)] for name in _DESCRIBED]
+        self._connection.execute(_DESCRIBE, (stored, *described, row["id"]))
+        for charge, rates in read.charges:
+            if known.get(charge) != rates:
+                known[charge] = rates
+                line = (row["id"], *charge, rates)
+                self._connection.execute(_CHARGE, (*line, digest(line)))
 
     def _text(self, body: str | bytes, path: str) -> object:
         """What the views find at a path of a response's body."""

@@ -170,5 +170,6 @@ def copy(file: CassetteFile, other: CassetteFile, call_id: int) -> int:
     number = file.add(row, pieces_of(row))
     in_force = {line[1:5]: line[5] for line in other.prices() if line[0] <= call_id}
     charges = [(charge, rates) for charge, rates in in_force.items() if row["model"] in charge[1:3]]
-    file.describe([(number, Read({name: row[name] for name in COLUMNS}, charges))])
+    read = Read({name: row[name] for name in COLUMNS}, charges)
+    file.describe([(file.rows([number])[0], read)])
     return number

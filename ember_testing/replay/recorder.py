@@ -1,0 +1,365 @@
+"""What a session keeps of live calls: who sends which, what is written down, what becomes of it."""
+
+from __future__ import annotations
+
+import os
+from array import array
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from ember_testing.cassettes import schema, swap
+from ember_testing.cassettes.calls import Calls
+from ember_testing.cassettes.file import CassetteFile
+from ember_testing.exceptions import BudgetExceeded, CassetteError
+from ember_testing.patches.exchange import Exchange
+from ember_testing.replay.claims import Claims, Left, Recorded, adopt
+from ember_testing.replay.recording import first_leak, read_with_charges, row_of
+from ember_testing.replay.secrets import REDACTED
+from ember_testing.wires.body import as_bytes
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from ember_testing.cassettes.file import Answer
+    from ember_testing.replay.budget import Budget
+    from ember_testing.replay.comparison import Comparison
+    from ember_testing.replay.outcome import Outcome
+    from ember_testing.replay.settings import Record
+    from ember_testing.wires.response import Request
+
+_PATIENCE_FOR_OTHERS = 300.0  # seconds; then a request that another session is sending is sent too
+# Errors before a connection was there, which cost nothing.
+_NOTHING_WAS_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol")
+
+
+class Recorder:
+    """The file of a session, and the calls that it adds to it.
+
+    Args:
+        path: The cassette.
+        record: None to replay only, `new` to record what is missing, `all` to record anew.
+        run: Names the test run, for a cassette that several tests share; "" for no other.
+        test: Node id of the test, for the file.
+        lock: The session's.
+        comparison: How its requests are compared and written down.
+        outcome: What it has to say at its end.
+        budget: What recording may cost.
+        record_errors: Whether answers of status 400 and above are kept.
+        command: What to type to record again, for messages.
+
+    Raises:
+        CassetteError: The file is there and cannot be used.
+
+    Attributes:
+        record: As above; `new` where an earlier test of the run has begun the new file.
+        file: The open file; None as long as there is none.
+        recorded: The calls that were written down.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        record: Record | None,
+        *,
+        run: str,
+        test: str,
+        lock: threading.RLock,
+        comparison: Comparison,
+        outcome: Outcome,
+        budget: Budget | None,
+        record_errors: bool,
+        command: Callable[[], str],
+    ) -> None:
+        self._path = path
+        self.record: Record | None = record
+        self._run = run
+        self._test = test
+        self._lock = lock
+        self._comparison = comparison
+        self._outcome = outcome
+        self._budget = budget
+        self._record_errors = record_errors
+        self._command = command
+        self.file: CassetteFile | None = None
+        self.recorded = Calls(self.rows)
+        self._replaces: swap.Found | None = None  # by a new file, which `all` records
+        self._exchanges: set[Exchange] = set()
+        self._unread = array("q")  # calls written down, not yet read
+        self._adopted: list[int] = []  # recordings of other sessions, by number
+        self._reopen = False
+        self._claims = Claims(path) if record and run else None
+        self._open()
+
+    # The file --------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        if self.record == "all":
+            self._replaces, run = swap.found_at(self._path)
+            if self._run and self._run in run.split():
+                self.record = "new"  # an earlier test of this run has begun the new file
+        salt = ""
+        if self.record != "all" and self._path.exists():
+            self.file = CassetteFile(self._path, self._about() if self.record else None)
+            self.file.on_exchange = self._renumber
+            salt = self.file.salt.decode()
+        salt = salt or (self._replaces.salt if self._replaces else "") or schema.salt_of(self._path)
+        self._comparison.use_salt(salt)
+
+    def _about(self) -> dict[str, str]:
+        return schema.about(self._run, self._comparison.redaction.salt.decode())
+
+    def for_writing(self) -> CassetteFile:
+        """The file that recordings go to; made with the first one, before anything is paid for."""
+        if self.file is None:
+            path = self._path
+            if self.record == "all":
+                # In the same folder, so that it can take the old one's place in one step.
+                path = path.with_name(f"{path.name}.{os.getpid()}-{uuid4().hex[:8]}.part")
+            self.file = CassetteFile(path, self._about())
+            self.file.on_exchange = self._renumber
+        return self.file
+
+    def _renumber(self, numbers: Mapping[int, int]) -> None:
+        """Another process has recorded the cassette anew, and taken over what this one added."""
+        if lost := len(self.recorded) - len(numbers):
+            self._outcome.problems.append(
+                f"{self._path} was recorded anew by another process, which left out {lost} calls "
+                f"of this test; to record them again: {self._command()}"
+            )
+        self.recorded.renumber(numbers)
+        self._unread = array("q", [numbers[old] for old in self._unread if old in numbers])
+
+    def fork(self) -> None:
+        """This is a process that the test has forked: the file is open in the other one too."""
+        self._reopen = self.file is not None
+        self._exchanges = set()  # the other process's
+
+    def use_own_connection(self) -> None:
+        """Open the file anew in a process that was forked with it open."""
+        if self._reopen and self.file is not None:
+            self._reopen = False
+            self.file.reopen()
+
+    def rows(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
+        """All columns of some calls, also when the file is closed."""
+        with self._lock:
+            self.use_own_connection()
+            self.read()
+            if self.file is not None:
+                return self.file.rows(numbers)
+        if not self._path.exists():
+            return []
+        file = CassetteFile(self._path)
+        try:
+            return file.rows(numbers)
+        finally:
+            file.close()
+
+    # A call ----------------------------------------------------------------------------------
+
+    def claim(self, sent: Request, key: str, n: int, waited: float) -> Answer | Exchange | None:
+        """Send a request, unless another session of the same cassette sends it or has sent it.
+
+        Args:
+            sent: The request.
+            key: What it goes by.
+            n: Its position among identical ones.
+            waited: Seconds for which that other session was waited for.
+
+        Returns:
+            The exchange that keeps the live answer, or the other session's recording; None as long
+            as that one is sending the request.
+
+        Raises:
+            BudgetExceeded: The call might cost more than is left.
+            CassetteError: It could not be kept.
+        """
+        found = self._claims.claim(key, n) if self._claims is not None else True
+        if isinstance(found, Recorded) and self._claims is not None:
+            file = self.for_writing()
+            answer = adopt(file, found, self._path)
+            if answer is not None:
+                self._adopted.append(answer.id)
+                here = found._replace(file=str(file.path.resolve()), number=answer.id)
+                if here.file != found.file:
+                    self._claims.record(key, n, here)
+                return answer
+            self._claims.release(key, n)
+            found = self._claims.claim(key, n) is True
+        if found or waited > _PATIENCE_FOR_OTHERS:
+            return self._exchange(sent, key, n)
+        return None
+
+    def _exchange(self, sent: Request, key: str, n: int) -> Exchange:
+        if self._outcome.problems:  # what cannot be kept is not to be paid for again and again
+            raise CassetteError(self._outcome.problems[0])
+        self.for_writing()
+        written = self._comparison.written(sent, whole=True)
+        reservation = None
+        if self._budget is not None:
+            try:
+                reservation = self._budget.reserve(sent.method, sent.url, sent.body)
+            except BudgetExceeded as error:
+                self._release(key, n)
+                message = self._comparison.redaction.text(str(error))
+                raise self._outcome.fail(BudgetExceeded(message)) from None
+        place = {"n": n, "test": self._test or None, **self._comparison.columns(sent, written, key)}
+        exchange = Exchange(sent, partial(self._keep, place, written, reservation))
+        self._exchanges.add(exchange)
+        return exchange
+
+    def _keep(
+        self,
+        place: Mapping[str, Any],
+        request: Request,
+        reservation: int | None,
+        exchange: Exchange,
+    ) -> None:
+        """Write a finished call down; what cannot be written fails the test at its end."""
+        key, n = place["key"], place["n"]
+        with self._lock:
+            if exchange not in self._exchanges:
+                return  # the session is over
+            self._exchanges.discard(exchange)
+            refused = (exchange.status or 0) >= 400 and not self._record_errors
+            if refused:
+                self._outcome.note(
+                    f"not kept: status {exchange.status} for {request.method} {request.url}; mark "
+                    "the test ember_replay(record_errors=True) to record errors"
+                )
+            if refused or exchange.outcome == "unsent":
+                self._release(key, n)
+                self._settle(reservation, 0.0)
+                return
+            self.use_own_connection()
+            row, chunks = row_of(exchange, request, self._comparison.redaction)
+            row |= place
+            self._comparison.learn_answer(as_bytes(row["response_body"] or b""))
+            for name in self._comparison.replaced_variables(exchange):
+                self._outcome.note(
+                    f"the answer to {request.method} {request.url} holds the value of ${name}, "
+                    f"which its request did not; it is recorded as {REDACTED}, and so replayed"
+                )
+            file = self.for_writing()
+            try:
+                number = file.add(row, chunks)
+            except CassetteError as error:  # the caller has paid for its answer and gets it
+                self._outcome.problems.append(str(error))
+                self._release(key, n)
+                return
+            if self._claims is not None:
+                where = Recorded(str(file.path.resolve()), number, row["recorded_at"])
+                self._claims.record(key, n, where)
+            self._count(number)
+            self._outcome.tell("recorded", [number, row["recorded_at"]])
+            if exchange.status is None and row["error_type"] in _NOTHING_WAS_SENT:
+                self._settle(reservation, 0.0)
+            elif reservation is not None or self._comparison.sets_prices:
+                self.read(reservation)
+
+    def _release(self, key: str, n: int) -> None:
+        if self._claims is not None:
+            self._claims.release(key, n)
+
+    def _count(self, number: int) -> None:
+        self.recorded.add(number)
+        self._outcome.tally.recorded += 1
+        self._unread.append(number)
+
+    def count_of_fork(self, number: int, recorded_at: str) -> None:
+        """Count a call that a process has recorded which the test has forked."""
+        self._count(number)
+        self.for_writing().added.append((number, recorded_at))
+
+    def _settle(self, reservation: int | None, amount: float | None) -> None:
+        if reservation is not None and self._budget is not None:
+            self._budget.settle(reservation, amount)
+
+    def read(self, reservation: int | None = None) -> None:
+        """Read what was written down: who answered, how many tokens, at what price."""
+        file, unread = self.file, self._unread
+        if file is None or not unread:
+            return
+        self._unread = array("q")
+        rows = file.rows(unread)
+        found = [(row, read_with_charges(row)) for row in rows]
+        try:
+            file.describe(found)
+        except CassetteError as error:
+            self._outcome.problems.append(str(error))
+        for _, read in found:
+            if read.problem:
+                self._outcome.note(read.problem)
+            self._outcome.count_cost("spent", read.columns["cost_usd"])
+        status, cost = rows[-1]["status"] or 0, found[-1][1].columns["cost_usd"]
+        self._settle(reservation, 0.0 if status >= 400 else cost)
+
+    # The end ---------------------------------------------------------------------------------
+
+    def finish_exchanges(self) -> None:
+        """Keep what has come of the calls that are still on their way."""
+        for exchange in list(self._exchanges):
+            exchange.finish("closed")
+
+    def close(self, passed: bool) -> None:
+        """Put the recording into its place, or drop it; the file is closed whatever happens.
+
+        Args:
+            passed: Whether the test has passed.
+
+        Raises:
+            CassetteError: Something could not be read or written.
+        """
+        file = self.file
+        try:
+            if self.record:  # what was learnt late may stand in what was written before
+                self._comparison.learn()
+            self._attempt(self.read)
+            keep = passed and not (self.record and file and self._attempt(self._leaks) is not False)
+            self.file = None
+            left = self._claims.leave(keep) if self._claims is not None else Left()
+            if file is None:
+                return
+            if self.record and not (keep and file.added):
+                self._drop(file, left)
+            elif self.record == "all":
+                swap.replace(file, self._path, self._replaces)
+        finally:
+            self.file = None
+            if file is not None:
+                file.close()
+                if file.path != self._path:
+                    file.path.unlink(missing_ok=True)
+
+    def _attempt(self, part: Callable[[], bool | None]) -> bool | None:
+        """Do a part of the end, and go on with the others where it cannot be done."""
+        try:
+            return part()
+        except CassetteError as error:
+            self._outcome.problems.append(str(error))
+            return None
+
+    def _drop(self, file: CassetteFile, left: Left) -> None:
+        if self.record == "all":
+            file.close()
+            file.path.unlink(missing_ok=True)
+        else:
+            others = [each for each in left.dropped if each not in file.added]
+            if left.kept or others:
+                file.added = [each for each in file.added if each not in left.kept] + others
+                file.created, file.snapshot = False, None
+            swap.take_back(file)
+        if (dropped := len(self.recorded) - len(left.kept)) > 0:
+            self._outcome.note(f"{dropped} new recordings dropped, the cassette is as it was")
+
+    def _leaks(self) -> bool:
+        """Whether a credential that was learnt later stands in what was written before."""
+        assert self.file is not None  # it has recordings
+        numbers = [*self.recorded.numbers(), *self._adopted]
+        leak = first_leak(self.file, numbers, self._comparison.redaction)
+        if leak is not None:
+            self._outcome.problems.append(f"{self._path} is not written: {leak}")
+        return leak is not None
