@@ -14,6 +14,9 @@ import pytest
 PHASE = os.environ["MATRIX_PHASE"]
 CHANGE = " today" if PHASE == "changed" else ""
 CITIES = ["Paris", "Rome", "Oslo", "Bern", "Lima", "Cairo"]
+# One for all tests: packages keep a client, whose connections belong to the loop they were made in.
+LOOP = asyncio.new_event_loop()
+asyncio.set_event_loop(LOOP)
 Same = Callable[[Any], None]
 
 pytestmark = [
@@ -34,7 +37,7 @@ def _call(name: str, *arguments: Any) -> Any:
     if name in client.WITHOUT:
         pytest.skip(client.WITHOUT[name])
     result = getattr(client, name)(*arguments)
-    return asyncio.run(result) if inspect.iscoroutine(result) else result
+    return LOOP.run_until_complete(result) if inspect.iscoroutine(result) else result
 
 
 def _prompt(words: str) -> str:

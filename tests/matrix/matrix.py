@@ -107,7 +107,7 @@ def interpreter(folder: Path, client: str) -> Path:
         client: The module's name.
     """
     packages: tuple[str, ...] = _constants(client)["PACKAGES"]
-    place = folder / "+".join(packages).replace("/", "-")
+    place = folder / ("+".join(packages) or "standard library")
     python = place / "bin" / "python"
     if (place / "complete").exists():
         return python
@@ -172,7 +172,11 @@ def try_client(client: str, environments: Path, work: Path) -> Row:
     return Row(client, constants["PACKAGE"], version, constants["OVER"], cells, faults)
 
 
-_VERSION = "import importlib.metadata as m, sys; print(m.version(sys.argv[1]))"
+_VERSION = """
+import importlib.metadata, platform, sys
+name = sys.argv[1]
+print(platform.python_version() if name == "python" else importlib.metadata.version(name))
+"""
 
 
 def _key(name: str) -> str:

@@ -19,6 +19,7 @@ from tests.loopback import Received, Reply
 
 # The hosts that the clients call, which the loopback server stands for.
 HOSTS = (
+    "api-inference.together.ai",
     "api.ai21.com",
     "api.anthropic.com",
     "api.cohere.ai",
@@ -133,6 +134,8 @@ def _chat(body: dict[str, Any], path: str, text: str) -> Reply | dict[str, Any]:
     tools = body.get("tools") or []
     answered = any(message["role"] == "tool" for message in body.get("messages", ()))
     usage = {"prompt_tokens": 5, "completion_tokens": 4, "total_tokens": 9}
+    if "[[ ## answer ## ]]" in json.dumps(body):  # as DSPy asks for
+        text = f"[[ ## answer ## ]]\n{text}\n\n[[ ## completed ## ]]"
     head = {"id": "chatcmpl-1", "created": 1764000000, "model": body.get("model", "")}
     message: dict[str, Any] = {"role": "assistant", "content": text}
     finish = "stop"
@@ -150,7 +153,9 @@ def _chat(body: dict[str, Any], path: str, text: str) -> Reply | dict[str, Any]:
         return head | {"object": "chat.completion", "choices": [choice], "usage": usage}
     deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]
     if finish == "tool_calls":
+        pieces = _words(calls[0]["function"].pop("arguments"))
         deltas = [message]
+        deltas += [{"tool_calls": [{"index": 0, "function": {"arguments": p}}]} for p in pieces]
     else:
         deltas += [{"content": word} for word in _words(message["content"])]
     chunks = [
