@@ -1,7 +1,8 @@
 """What a child process gets while a test replays: no provider's key, and proxies that refuse.
 
-Only the child's own environment is changed, never `os.environ`. Children are started in few ways:
-`_posixsubprocess.fork_exec` (subprocess, asyncio, multiprocessing's spawn and forkserver),
+While a cassette records it gets proxies that let everything pass and tell what: no recorder sees
+it. Only the child's own environment is changed, never `os.environ`. Children are started in few
+ways: `_posixsubprocess.fork_exec` (subprocess, asyncio, multiprocessing's spawn and forkserver),
 `os.posix_spawn`, `os.execve` and, with the environment that the C library holds, `os.system` and
 `os.execv`. For the last two, and for C libraries that read proxies from there (libcurl, gRPC), that
 one is changed, which Python code does not see. A child made by `os.fork` alone goes on replaying
@@ -14,7 +15,7 @@ import os
 import sys
 import threading
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ember_testing.exceptions import NetworkBlocked, ReplayFailure
 from ember_testing.patches.guard import Guard
@@ -25,7 +26,15 @@ from ember_testing.patches.patch import Patch
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["EVENTS", "OPEN", "close_children", "open_children", "unseen_libraries", "watch"]
+__all__ = [
+    "EVENTS",
+    "OPEN",
+    "close_children",
+    "hear_children",
+    "open_children",
+    "unseen_libraries",
+    "watch",
+]
 
 EVENTS = frozenset({"import", "os.exec", "os.posix_spawn", "os.system"})
 """The audit events that `watch` takes."""
@@ -45,19 +54,48 @@ _VENDORS = (
     "VOYAGE_API_KEY", "WATSONX_APIKEY", "XAI_API_KEY", "ZAI_API_KEY",
 )  # fmt: skip
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "GRPC_PROXY")
-# C libraries that open sockets which no audit event shows, by the module that loads them.
-_UNSEEN = {
+_PROXY_NAMES = frozenset(os.fsencode(each) for name in _PROXIES for each in (name, name.lower()))
+# A proxy that lets pass understands no other protocol than these two speak to proxies.
+_PROXIES_THAT_TELL = ("HTTP_PROXY", "HTTPS_PROXY")
+# Compiled libraries that open sockets which no audit event shows, by the module that loads them;
+# the first ones take proxies from the environment of the C library.
+_HONOUR_PROXIES = {
     "curl_cffi": "libcurl (curl_cffi)",
     "pycurl": "libcurl (pycurl)",
     "grpc._cython.cygrpc": "gRPC",
+    "primp": "reqwest (primp)",
+    "hf_xet": "reqwest (hf_xet)",
+}
+_UNSEEN = _HONOUR_PROXIES | {
     "psycopg2._psycopg": "libpq (psycopg2)",
     "psycopg.pq": "libpq (psycopg)",
+    "MySQLdb._mysql": "libmysqlclient (mysqlclient)",
+    "pymssql._pymssql": "FreeTDS (pymssql)",
+    "pyodbc": "ODBC (pyodbc)",
+    "confluent_kafka.cimpl": "librdkafka (confluent_kafka)",
+    "tls_client.cffi": "tls-client",
 }
-_HONOURS_PROXIES = ("curl_cffi", "pycurl", "grpc._cython.cygrpc")
+# `importlib.import_module` raises no event for a package, but for its compiled module.
+_PACKAGES_WITH_PROXIES = frozenset(name.partition(".")[0] for name in _HONOUR_PROXIES)
+
+
+class _Closed(NamedTuple):
+    """Children reach nothing but these hosts; `fail` is told of each attempt."""
+
+    hosts: Hosts
+    fail: Callable[[ReplayFailure], ReplayFailure]
+
+
+class _Heard(NamedTuple):
+    """Children reach everything; `tell` gets what they reach beside these hosts."""
+
+    hosts: Hosts
+    ignored: Hosts
+    tell: Callable[[str], None]
+
 
 _change = threading.RLock()
-_fail: Callable[[ReplayFailure], ReplayFailure] | None = None
-_hosts = Hosts()
+_in_force: _Closed | _Heard | None = None
 _lent: set[str] = set()
 _hooked = False
 _starting = threading.local()
@@ -70,57 +108,61 @@ def close_children(*, hosts: Hosts, fail: Callable[[ReplayFailure], ReplayFailur
         hosts: Those that children may reach all the same.
         fail: Is told of each attempt.
     """
-    global _fail, _hosts, _hooked
-    with _change:
-        _fail, _hosts = fail, hosts
-        if not _hooked and hasattr(os, "register_at_fork"):
-            os.register_at_fork(
-                before=_before_fork, after_in_parent=_resume, after_in_child=_after_fork
-            )
-            _hooked = True
-        for patch in _patches():
-            patch.put_in()
-        if any(name in sys.modules for name in _HONOURS_PROXIES):
-            _lend()
-    _end_forkserver()
+    _put_in_force(_Closed(hosts, fail))
+
+
+def hear_children(*, hosts: Hosts, ignored: Hosts, tell: Callable[[str], None]) -> None:
+    """Give children proxies that tell what they reach, unless they have proxies of their own.
+
+    Args:
+        hosts: Those that a replay lets children reach.
+        ignored: Those whose calls a replay may refuse.
+        tell: Gets what else they reach, in a thread: `HOST:PORT by a child process`.
+    """
+    _put_in_force(_Heard(hosts, ignored, tell))
 
 
 def open_children() -> None:
     """Give children what they would get anyway."""
-    global _fail
+    global _in_force
     with _change:
-        if _fail is None:
+        if _in_force is None:
             return
-        _fail = None
+        _in_force = None
         for patch in _patches():
             patch.take_out()
-        for name in _lent:
-            if name in os.environ:
-                os.putenv(name, os.environ[name])
-            else:
-                os.unsetenv(name)
-        _lent.clear()
+        _take_back()
         _guard.stop()
     _end_forkserver()
 
 
 def watch(event: str, arguments: tuple[Any, ...]) -> None:
     """Take note of an audit event: of a child about to start, of a library about to be loaded."""
-    if _fail is None:
+    closed = _in_force
+    if closed is None:
         return
     if event == "import":
-        if arguments[0] in _HONOURS_PROXIES:
+        if str(arguments[0]).partition(".")[0] in _PACKAGES_WITH_PROXIES and not _lent:
             _lend()
     elif event == "os.system" or (event == "os.exec" and arguments[2] is None):
         _lend()
-    elif event in ("os.exec", "os.posix_spawn") and not getattr(_starting, "by_us", False):
-        raise _fail(
+    elif (
+        event in ("os.exec", "os.posix_spawn")
+        and isinstance(closed, _Closed)
+        and not getattr(_starting, "by_us", False)
+    ):
+        raise closed.fail(
             NetworkBlocked(
                 f"{event} of {arguments[0]!r} blocked: the function was imported "
                 "by name before this test, so that its child would have providers' keys; call it "
                 "through its module, or mark the test ember_replay(allow_subprocess=True)"
             )
         )
+
+
+def _loaded() -> list[str]:
+    """The C libraries in this process that take a proxy from the C library's environment."""
+    return [name for module, name in _HONOUR_PROXIES.items() if module in sys.modules]
 
 
 def unseen_libraries() -> list[str]:
@@ -131,17 +173,43 @@ def unseen_libraries() -> list[str]:
 # Environments ------------------------------------------------------------------------------------
 
 
-def _changes() -> Mapping[str, str]:
-    """What is different in a child's environment."""
+def _put_in_force(state: _Closed | _Heard) -> None:
+    global _in_force, _hooked
     with _change:
-        proxy = f"http://127.0.0.1:{_guard.start()}"
-        past = _hosts.no_proxy()
-    values = dict.fromkeys(_keys(), PLACEHOLDER)
-    for name in _PROXIES:
-        values[name] = values[name.lower()] = proxy
-    values["NO_PROXY"] = values["no_proxy"] = past
+        was_closed = isinstance(_in_force, _Closed)
+        _in_force = state
+        if not _hooked and hasattr(os, "register_at_fork"):
+            os.register_at_fork(
+                before=_before_fork, after_in_parent=_resume, after_in_child=_after_fork
+            )
+            _hooked = True
+        for patch in _patches():
+            patch.put_in()
+        _take_back()
+        if _loaded():
+            _lend()
+    if was_closed or isinstance(state, _Closed):
+        _end_forkserver()
+
+
+def _changes(given: Mapping[bytes, bytes]) -> Mapping[str, str]:
+    """What is different in a child's environment.
+
+    Args:
+        given: What it would be.
+    """
+    with _change:
+        state = _in_force
+        if state is None:
+            return {}
+        if isinstance(state, _Heard) and _PROXY_NAMES & given.keys():
+            return {}  # it must reach its hosts as it would anyway
+        proxy = f"http://127.0.0.1:{(_guard if isinstance(state, _Closed) else _ear).start()}"
+    names = _PROXIES if isinstance(state, _Closed) else _PROXIES_THAT_TELL
+    values = {each: proxy for name in names for each in (name, name.lower())}
+    values["NO_PROXY"] = values["no_proxy"] = state.hosts.no_proxy()
     values["NODE_USE_ENV_PROXY"] = "1"  # without it Node.js's fetch takes no notice of proxies
-    return values
+    return values | (dict.fromkeys(_keys(), PLACEHOLDER) if isinstance(state, _Closed) else {})
 
 
 @lru_cache(maxsize=1)
@@ -152,17 +220,27 @@ def _keys() -> frozenset[str]:
 def _changed(environment: Mapping[Any, Any] | None) -> dict[bytes, bytes]:
     given = os.environ if environment is None else environment
     found = {os.fsencode(name): os.fsencode(value) for name, value in given.items()}
-    found.update((name.encode(), os.fsencode(value)) for name, value in _changes().items())
+    changes = _changes(found)
+    found.update((name.encode(), os.fsencode(value)) for name, value in changes.items())
     return found
 
 
 def _lend() -> None:
-    """Change the environment that the C library holds, for as long as children are closed."""
-    values = _changes()
+    """Change the environment that the C library holds, for as long as this is in force."""
+    values = _changes({os.fsencode(name): b"" for name in os.environ})
     with _change:
         for name, value in values.items():
             os.putenv(name, value)
         _lent.update(values)
+
+
+def _take_back() -> None:
+    for name in _lent:
+        if name in os.environ:
+            os.putenv(name, os.environ[name])
+        else:
+            os.unsetenv(name)
+    _lent.clear()
 
 
 # The ways to start a child -----------------------------------------------------------------------
@@ -170,7 +248,7 @@ def _lend() -> None:
 
 def _fork_exec(original: Callable[..., Any]) -> Callable[..., Any]:
     def fork_exec(*arguments: Any) -> Any:
-        if _fail is None:
+        if _in_force is None:
             return original(*arguments)
         given = arguments[5]
         if given is not None:
@@ -186,7 +264,7 @@ def _with_environment(original: Callable[..., Any]) -> Callable[..., Any]:
     """Of `os.posix_spawn`, `os.posix_spawnp` and `os.execve`, whose third argument it is."""
 
     def start(path: Any, argv: Any, env: Any, /, *arguments: Any, **named: Any) -> Any:
-        if _fail is None:
+        if _in_force is None:
             return original(path, argv, env, *arguments, **named)
         _starting.by_us = True
         try:
@@ -217,37 +295,53 @@ def _end_forkserver() -> None:
         server._stop()
 
 
-# The guard ---------------------------------------------------------------------------------------
+# The proxies -------------------------------------------------------------------------------------
 
 
-def _refuse(host: str, port: int) -> str:
+def _refuse(host: str, port: int) -> str | None:
+    closed = _in_force
+    if is_loopback(host) or not isinstance(closed, _Closed) or closed.hosts.allows(host):
+        return None
     reason = (
-        f"a child process tried to reach {host}:{port}, blocked: this test replays; mark it "
+        f"{_who()} tried to reach {host}:{port}, blocked: this test replays; mark it "
         f"ember_replay(allow_hosts=[{host!r}]) to let it through, or fake what the child asks; "
         f"{OPEN}"
     )
-    fail = _fail
-    if fail is not None:
-        fail(NetworkBlocked(reason))
+    closed.fail(NetworkBlocked(reason))
     return reason
 
 
-_guard = Guard(_refuse, lambda host: is_loopback(host) or _hosts.allows(host))
-_paused = False
+def _who() -> str:
+    """Who may have asked: the C libraries of this process use the same proxies."""
+    return " or ".join(["a child process", *_loaded()])
+
+
+def _tell(host: str, port: int) -> None:
+    heard = _in_force
+    if isinstance(heard, _Heard) and not (
+        is_loopback(host) or heard.hosts.allows(host) or heard.ignored.allows(host)
+    ):
+        heard.tell(f"{host}:{port} by {_who()}")
+
+
+_guard = Guard(_refuse)
+_ear = Guard(_tell)
+"""Once it is used it listens until this process ends: a child may outlive the test."""
+_paused: list[Guard] = []
 
 
 def _before_fork() -> None:
-    global _paused
     _change.acquire()
-    _paused = _guard.pause()
+    _paused[:] = [each for each in (_guard, _ear) if each.pause()]
 
 
 def _resume() -> None:
-    if _paused:
-        _guard.start()
+    for each in _paused:
+        each.start()
     _change.release()
 
 
 def _after_fork() -> None:
     _guard.abandon()
+    _ear.abandon()
     _change.release()

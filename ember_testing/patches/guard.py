@@ -1,4 +1,4 @@
-"""A proxy on this machine that refuses what child processes send, with the reason.
+"""A proxy on this machine that refuses what child processes send, with the reason, or passes it on.
 
 It runs in one thread, which stops for as long as the process forks: a fork in a process of several
 threads is warned of (Python 3.12), and copies locks that nobody releases.
@@ -16,21 +16,21 @@ from urllib.parse import urlsplit
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_PATIENCE = 5.0  # seconds for a client's request line, and for an allowed host to be reached
+_PATIENCE = 5.0  # seconds for a client's request line
+_PATIENCE_TO_CONNECT = 60.0  # for a host to be reached: its client has a limit of its own
 _LONGEST_HEAD = 64 * 1024
 
 
 class Guard:
-    """A proxy that lets no request out, unless its host is allowed.
+    """A proxy that asks before it lets a request out.
 
     Args:
-        refuse: Gets the host and port that a process asked for; gives the reason.
-        allowed: Whether a host may be reached.
+        refuse: Gets the host and port that a process asked for; gives the reason why it is refused,
+            or None to pass it on.
     """
 
-    def __init__(self, refuse: Callable[[str, int], str], allowed: Callable[[str], bool]) -> None:
+    def __init__(self, refuse: Callable[[str, int], str | None]) -> None:
         self._refuse = refuse
-        self._allowed = allowed
         self._listener: socket.socket | None = None
         self._thread: threading.Thread | None = None
         self._wake: tuple[socket.socket, socket.socket] | None = None
@@ -97,7 +97,8 @@ class Guard:
                 return
             method, target, rest = head
             host, port = _destination(method, target)
-            if self._allowed(host):
+            reason = self._refuse(host, port)
+            if reason is None:
                 stack.pop_all()
                 threading.Thread(
                     target=_relay,
@@ -106,7 +107,7 @@ class Guard:
                     daemon=True,
                 ).start()
                 return
-            client.sendall(_refusal(self._refuse(host, port)))
+            client.sendall(_refusal(403, reason))
 
 
 def _listening(port: int) -> socket.socket:
@@ -142,12 +143,12 @@ def _destination(method: str, target: str) -> tuple[str, int]:
     return parts.hostname or target, port or (443 if parts.scheme == "https" else 80)
 
 
-def _refusal(reason: str) -> bytes:
+def _refusal(status: int, reason: str) -> bytes:
     body = (reason + "\n").encode()
     # Clients show the words behind the status of a refused CONNECT, and no body.
     words = reason.encode("ascii", "replace").decode().replace("\r", " ").replace("\n", " ")
     return (
-        f"HTTP/1.1 403 {words}\r\ncontent-type: text/plain; charset=utf-8\r\n"
+        f"HTTP/1.1 {status} {words}\r\ncontent-type: text/plain; charset=utf-8\r\n"
         f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
     ).encode() + body
 
@@ -159,9 +160,9 @@ def _relay(
     fields, _, begun = (b"\r\n" + rest).partition(b"\r\n\r\n")
     with client, contextlib.suppress(OSError):
         try:
-            server = socket.create_connection((host, port), timeout=_PATIENCE)
+            server = socket.create_connection((host, port), timeout=_PATIENCE_TO_CONNECT)
         except OSError as error:
-            client.sendall(_refusal(f"{host}:{port} cannot be reached: {error}"))
+            client.sendall(_refusal(502, f"{host}:{port} cannot be reached: {error}"))
             return
         with server:
             if method == "CONNECT":
@@ -184,6 +185,7 @@ def _forwarded(method: str, target: str, fields: bytes) -> bytes:
 
 
 def _pump(one: socket.socket, other: socket.socket) -> None:
+    """Pass on what either side sends, until both have ended."""
     one.settimeout(None)
     other.settimeout(None)
     with selectors.DefaultSelector() as selector:
@@ -194,6 +196,8 @@ def _pump(one: socket.socket, other: socket.socket) -> None:
                 source, target = key.fileobj, key.data
                 assert isinstance(source, socket.socket)
                 data = source.recv(65536)
-                if not data:
-                    return
-                target.sendall(data)
+                if data:
+                    target.sendall(data)
+                else:  # the other side may have more to say
+                    selector.unregister(source)
+                    target.shutdown(socket.SHUT_WR)

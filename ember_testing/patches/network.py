@@ -46,7 +46,7 @@ class _Heard(NamedTuple):
     allow_loopback: bool
     hosts: Hosts
     ignored: Hosts
-    connections: dict[str, None]
+    tell: Callable[[str], None]
 
 
 _closed: _Closed | None = None
@@ -98,22 +98,21 @@ def open_network() -> None:
     _unhook()
 
 
-def record_network(*, allow_loopback: bool, hosts: Hosts, ignored: Hosts) -> dict[str, None]:
+def record_network(
+    *, allow_loopback: bool, hosts: Hosts, ignored: Hosts, tell: Callable[[str], None]
+) -> None:
     """Let everything through, whether there are fakes or not: a cassette is recorded.
 
     Args:
         allow_loopback: A replay will let connections to this machine through.
         hosts: A replay will let connections to these through.
         ignored: A replay will refuse connections to these, and the test is content with that.
-
-    Returns:
-        What goes out unrecorded from now on and a replay will refuse: `HOST:PORT by LIBRARY`.
+        tell: Gets what goes out unrecorded and a replay will refuse: `HOST:PORT by LIBRARY`.
     """
     global _recording, _heard
     open_network()
-    _recording, _heard = True, _Heard(allow_loopback, hosts, ignored, {})
+    _recording, _heard = True, _Heard(allow_loopback, hosts, ignored, tell)
     _hook()
-    return _heard.connections
 
 
 def close_for_fakes(
@@ -233,7 +232,7 @@ def _hear(heard: _Heard, used: socket.socket, address: Any) -> None:
     if own or is_sending() or heard.hosts.allows(host) or heard.ignored.allows(host):
         return
     if not (heard.allow_loopback and is_loopback(host)):
-        heard.connections.setdefault(f"{host}:{port} by {_library()}")
+        heard.tell(f"{host}:{port} by {_library()}")
 
 
 def _library() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from functools import partial
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ember_testing.patches import children, keys, network, sleep, tls
@@ -15,11 +16,16 @@ from ember_testing.replay.request import LOOPBACK
 from ember_testing.replay.session import Session
 from ember_testing.wires.response import Request, Response
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 __all__ = ["activate", "deactivate"]
 
 _change = threading.RLock()
 _sessions: list[Session] = []  # the innermost is last
-_unrecorded: dict[Session, dict[str, None]] = {}  # connections, by the session that records
+# Connections, by the session that records, in order.
+_unrecorded: dict[Session, dict[str, None]] = {}
+_inherited: set[Session] = set()  # that the process has which forked this one
 _watches_forks = False
 
 
@@ -40,15 +46,27 @@ def deactivate(session: Session) -> None:
         if not _sessions:
             remove(_answerer)
         if unrecorded := _unrecorded.pop(session, None):
-            session.note(
-                f"not recorded: connections to {', '.join(unrecorded)}; a replay refuses them, "
-                "unless allow_hosts= or allow_loopback=True lets them through"
-            )
+            session.note(_unrecorded_note(unrecorded))
         if unseen := children.unseen_libraries():
             session.tally.notes.append(
                 f"loaded, with sockets that no guard sees: {', '.join(unseen)}; {children.OPEN}"
             )
         _guard()
+
+
+def _unrecorded_note(connections: Iterable[str]) -> str:
+    return (
+        f"not recorded: connections to {', '.join(connections)}; a replay refuses them, unless "
+        "allow_hosts= or allow_loopback=True lets them through"
+    )
+
+
+def _note_unrecorded(session: Session, connection: str) -> None:
+    noted = _unrecorded.setdefault(session, {})
+    if connection not in noted:
+        noted[connection] = None
+        if session in _inherited:  # which this process does not end
+            session.note(_unrecorded_note([connection]))
 
 
 def _watch_forks() -> None:
@@ -72,6 +90,8 @@ def _before_fork() -> None:
 def _after_fork(*, forked: bool) -> None:
     for session in reversed(_sessions):
         session.after_fork(forked=forked)
+    if forked:
+        _inherited.update(_sessions)
     _change.release()
 
 
@@ -122,17 +142,11 @@ def _guard() -> None:
     keys.take_out(_answerer)
     if session is None or session.record:
         tls.take_out()
-        children.open_children()
-        network.open_network()
-        if session is not None:
-            settings = session.settings
-            heard = network.record_network(
-                allow_loopback=settings.allow_loopback,
-                hosts=settings.hosts,
-                ignored=settings.ignored_hosts,
-            )
-            heard.update(_unrecorded.get(session, {}))
-            _unrecorded[session] = heard
+        if session is None:
+            network.open_network()
+            children.open_children()
+        else:
+            _hear(session)
         return
     keys.put_in(_answerer, keys.missing())  # calls that are only replayed need none
     tls.put_in()
@@ -147,3 +161,22 @@ def _guard() -> None:
         children.open_children()
     else:
         children.close_children(hosts=session.settings.hosts, fail=session.fail)
+
+
+def _hear(session: Session) -> None:
+    """Let everything through, and note what a replay will refuse."""
+    settings, note = session.settings, partial(_note_unrecorded, session)
+    network.record_network(
+        allow_loopback=settings.allow_loopback,
+        hosts=settings.hosts,
+        ignored=settings.ignored_hosts,
+        tell=note,
+    )
+    if settings.allow_subprocess:
+        children.open_children()
+    else:
+        children.hear_children(
+            hosts=settings.hosts,
+            ignored=settings.ignored_hosts,
+            tell=note,
+        )

@@ -242,7 +242,7 @@ def test_what_is_no_host_is_refused(name: str) -> None:
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tunnel"])
 def test_the_guard_passes_allowed_requests_on(secure: bool) -> None:
     """To a client that takes no notice of `NO_PROXY`, it is a proxy like any other."""
-    guard = Guard(lambda host, port: f"no {host}:{port}", lambda host: host == "localhost")
+    guard = Guard(lambda host, port: None if host == "localhost" else f"no {host}:{port}")
     guard.start()
     try:
         with serving() as server, socket.create_connection(("127.0.0.1", guard.port)) as client:

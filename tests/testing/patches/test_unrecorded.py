@@ -4,11 +4,16 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
+import os
+import shlex
 import socket
+import subprocess
 import sys
 import types
 import urllib.request
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -116,3 +121,88 @@ def test_libraries_with_sockets_of_their_own_are_named(
     with pytest.warns(RecordingWarning, match=r"no guard sees: libpq \(psycopg2\); .*remains open"):
         with ember_testing.cassette(path):
             pass
+
+
+CHILD = "import urllib.request as u; u.urlopen('{}')"
+
+
+def child(url: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """A process of its own that asks for a URL."""
+    command = [sys.executable, "-c", CHILD.format(url)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def system(url: str) -> None:
+    """The same with the environment of the C library."""
+    os.system(f"{sys.executable} -c {shlex.quote(CHILD.format(url))} 2>/dev/null")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="children are started elsewise")
+@pytest.mark.parametrize("way", [child, system])
+def test_what_a_child_reaches_is_told_once(path: Path, way: Callable[[str], object]) -> None:
+    """Host and port of what a child asks for; a server of this machine is nobody's news."""
+    with serving(echo) as server, pytest.warns(RecordingWarning) as caught:
+        with ember_testing.cassette(path, record="new"):
+            way("https://provider.invalid/v1")
+            way("https://provider.invalid/v2")
+            way("http://other.invalid:81/")
+            way(server.url)
+    assert len(server.received) == 1
+    (warning,) = caught
+    assert (
+        "not recorded: connections to provider.invalid:443 by a child process, other.invalid:81 by "
+        "a child process; a replay refuses them" in str(warning.message)
+    )
+
+
+def test_a_child_may_reach_what_a_replay_allows(path: Path) -> None:
+    """Nothing is told of `allow_hosts=`, `ignore_hosts=`, `allow_subprocess=True`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RecordingWarning)
+        for arguments in (
+            {"allow_hosts": ["*.invalid"]},
+            {"ignore_hosts": ["provider.invalid"]},
+            {"allow_subprocess": True},
+        ):
+            with ember_testing.cassette(path, record="new", **arguments):  # type: ignore[arg-type]
+                child("https://provider.invalid/v1")
+
+
+def test_a_child_with_a_proxy_of_its_own_keeps_it(path: Path) -> None:
+    """While recording, no child's way to its hosts is changed."""
+    with serving(echo) as server, ember_testing.cassette(path, record="new"):
+        child("http://provider.invalid/v1", {**os.environ, "http_proxy": server.url})
+    assert [request.headers["host"] for request in server.received] == ["provider.invalid"]
+
+
+def twice(port: int) -> None:
+    """Two connections to the same place."""
+    for _ in range(2):
+        socket.create_connection(("127.0.0.1", port)).close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+def test_what_a_forked_process_reaches_is_told(path: Path) -> None:
+    """A plain socket of a process that the test forked is told like the test's own."""
+    with serving(echo) as server, pytest.warns(RecordingWarning) as caught:
+        with ember_testing.cassette(path, record="new"):
+            process = multiprocessing.get_context("fork").Process(target=twice, args=(server.port,))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # the server's threads
+                process.start()
+            process.join()
+    (warning,) = caught
+    assert f"not recorded: connections to 127.0.0.1:{server.port} by tests;" in str(warning.message)
+
+
+def test_a_child_that_outlives_the_recording_reaches_its_hosts(path: Path) -> None:
+    """A server that a fixture starts goes on through the same proxy after the test."""
+    code = "import sys, urllib.request as u; sys.stdin.read()\n" + CHILD.format("http://x.invalid/")
+    with ember_testing.cassette(path, record="new"):
+        late = subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RecordingWarning)
+        _, errors = late.communicate()
+    assert "HTTP Error 502: x.invalid:80 cannot be reached" in errors
