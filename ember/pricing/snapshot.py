@@ -199,6 +199,7 @@ class _Tables:
         self._sellers = sellers
         self._rows = rows
         self.find = lru_cache(maxsize=4096)(self._find)
+        self._index = cache(self._indexed)
 
     @property
     def sellers(self) -> Mapping[str, Any]:
@@ -219,12 +220,33 @@ class _Tables:
 
     def _row(self, sellers: list[str], name: str) -> _Row | None:
         for each in sellers:
-            for row in self._rows(each):
-                if _matches(row["match"], name):
-                    # The tiers are the owner's: nobody says that the seller has them too.
-                    variants: Any = row.get("variants", {}) if each == sellers[0] else {}
-                    return _Row(row["prices"], variants, sellers[0])
+            names, patterns = self._index(each)
+            first = names.get(name)
+            for number, pattern in patterns:
+                if first is not None and number > first:
+                    break
+                if _matches(pattern, name):
+                    first = number
+                    break
+            if first is not None:
+                row = self._rows(each)[first]
+                # The tiers are the owner's: nobody says that the seller has them too.
+                variants: Any = row.get("variants", {}) if each == sellers[0] else {}
+                return _Row(row["prices"], variants, sellers[0])
         return None
+
+    def _indexed(self, seller: str) -> tuple[dict[str, int], list[tuple[int, Any]]]:
+        """The first row of each plain name, and the patterns of the rows that have others."""
+        names: dict[str, int] = {}
+        patterns: list[tuple[int, Any]] = []
+        for number, row in enumerate(self._rows(seller)):
+            match = row["match"]
+            for part in match if isinstance(match, list) else (match,):
+                if isinstance(part, str) and not part.startswith("/") and "*" not in part:
+                    names.setdefault(part, number)
+                else:
+                    patterns.append((number, part))
+        return names, patterns
 
 
 def _matches(pattern: Any, name: str) -> bool:

@@ -121,7 +121,7 @@ HOSTILE = {
     "arrays": b"[" * 16 * MiB,
     "objects": b'{"a":' * MiB,
     "arrays in an object": b'{"a":' + b"[" * 16 * MiB,
-    "many objects": b"[" + b"{}," * MiB,
+    "many objects": b"[" + b"{}," * (MiB // 4),
     "an open string": b'"' + b'\\"' * 4 * MiB,
     "blanks": b" " * 16 * MiB,
 }
