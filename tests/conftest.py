@@ -39,6 +39,49 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--matrix-clients", metavar="A,B", help="only these modules of tests/matrix")
 
 
+# The files that take longest: begun first, so that no process ends up alone with one of them.
+_LONGEST = (
+    "docs/test_guides.py",
+    "testing/plugin/test_forks.py",
+    "testing/strategies/test_strategies.py",
+    "client/pricing/test_genai_prices.py",
+    "client/transport/test_bodies.py",
+    "client/providers/test_damaged_answers.py",
+    "client/transport/test_timeouts.py",
+    "testing/plugin/test_plugin.py",
+    "testing/cli/test_commands.py",
+    "testing/plugin/test_secrets.py",
+    "testing/replay/test_server.py",
+    "client/pricing/test_pricing.py",
+    "client/test_command.py",
+    "testing/cli/test_html.py",
+    "testing/fakes/test_fake_surroundings.py",
+    "client/conversation/test_messages.py",
+    "client/providers/test_streams.py",
+    "client/transport/test_concurrency.py",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Where a file is named, its slow tests run too."""
+    if config.option.markexpr == "not slow" and any(".py" in each for each in config.args):
+        config.option.markexpr = ""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first."""
+    folder = Path(__file__).parent
+    order = {folder / name: number for number, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: order.get(item.path, len(order)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than there are cores: many tests wait, for a timeout or for a process."""
+    has_affinity = hasattr(os, "sched_getaffinity")
+    return 1 + (len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1)
+
+
 @pytest.fixture(autouse=True)
 def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keys, addresses and prices of the developer's machine do not reach the tests.

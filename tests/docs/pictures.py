@@ -57,6 +57,7 @@ def pictures() -> dict[str, str]:
                 "GIT_CONFIG_GLOBAL": os.devnull,
                 "PYTHONDONTWRITEBYTECODE": "1",
                 "COLUMNS": "88",
+                "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
                 **({"OPENAI_API_KEY": "sk-of-the-picture"} if key else {}),
             }
             done = subprocess.run(
@@ -66,7 +67,8 @@ def pictures() -> dict[str, str]:
             printed = done.stdout.replace(server.url, "https://api.openai.com")
             return printed.replace(str(project), "/project")
 
-        pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--color=yes"]
+        pytest = [sys.executable, "-m", "pytest", "-q", "--color=yes",
+                  "-p", "no:cacheprovider", "-p", "ember_testing.plugin"]  # fmt: skip
         textconv = f'"{sys.executable}" -m ember_testing.cli textconv'
         git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org",
                "-c", f"diff.ember-cassettes.textconv={textconv}"]  # fmt: skip

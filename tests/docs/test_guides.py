@@ -114,6 +114,7 @@ def _arguments(test: Any) -> list[str]:
     return list(test.__code__.co_varnames[: test.__code__.co_argcount])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checker", ["mypy", "pyright"])
 def test_blocks_are_clean_for_type_checkers(checker: str, tmp_path: Path) -> None:
     """Both type checkers find nothing wrong in any block, nor in the tutorial's application."""
@@ -192,6 +193,7 @@ def test_the_table_of_errors_is_the_vocabulary() -> None:
     }
 
 
+@pytest.mark.slow
 def test_pictures_show_what_is_printed_today() -> None:
     """The README's pictures are those that their script makes of the commands' real output."""
     command = [sys.executable, "-m", "tests.docs.pictures", "--check"]
@@ -225,10 +227,12 @@ def test_the_first_recording_prints_what_the_readme_shows(pytester: pytest.Pytes
         for options in (["--ember-record"], []):
             os.environ["OPENAI_BASE_URL"] = f"{server.url}/v1"
             os.environ["OPENAI_API_KEY"] = "sk-of-the-test"
+            os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
             try:
-                done = pytester.runpytest_subprocess("-q", *options)
+                done = pytester.runpytest_subprocess("-q", "-p", "ember_testing.plugin", *options)
             finally:
                 del os.environ["OPENAI_BASE_URL"], os.environ["OPENAI_API_KEY"]
+                del os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"]
             printed += done.outlines
     for line in lines:
         expected = re.sub(r"\d+\.\d\ds$", "", line)

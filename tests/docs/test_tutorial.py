@@ -13,6 +13,7 @@ import pytest
 PROJECT = Path(__file__).parent / "triage"
 
 
+@pytest.mark.slow
 def test_the_triage_application_passes_its_tests_with_the_wheel(
     tmp_path: Path, unpacked_wheel: Path, pytestconfig: pytest.Config
 ) -> None:

@@ -62,6 +62,7 @@ def answering(received: Received) -> Reply:
     return Reply(json.dumps(completion(prompt, usage=usage)).encode())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     importlib.util.find_spec("distributed") is None, reason="the extra `bulk` is not installed"
 )

@@ -74,6 +74,7 @@ def run(*programs: str) -> list[subprocess.CompletedProcess[str]]:
 # --- import paths -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_import_in_every_order() -> None:
     """The document's import paths work with no module of Ember loaded, whichever comes first.
 
@@ -344,6 +345,7 @@ def planted(tmp_path: Path) -> Path:
     return program
 
 
+@pytest.mark.slow
 def test_mypy_finds_planted_mistakes(planted: Path, tmp_path: Path) -> None:
     """The strict mypy finds each mistake that a user may make with the public names."""
     found = subprocess.run(
@@ -358,6 +360,7 @@ def test_mypy_finds_planted_mistakes(planted: Path, tmp_path: Path) -> None:
         assert [line for line in here if line.endswith(f"[{kind}]")], (code, here)
 
 
+@pytest.mark.slow
 def test_pyright_finds_planted_mistakes_and_none_else(planted: Path, tmp_path: Path) -> None:
     """The strict pyright finds each of them too, and nothing in the uses that the README shows."""
     uses = ROOT / "tests/typing/api.py"

@@ -33,6 +33,7 @@ with ember_testing.cassette(path, record="new"), httpx.Client(verify=False) as c
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill -9 on this system")
 def test_kill_9_loses_no_finished_call(tmp_path: Path) -> None:
     """Killed at random moments, the file opens, is whole, holds every call that had returned."""

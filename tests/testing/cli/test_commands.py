@@ -454,11 +454,15 @@ def test_second(): [ask(text) for text in {shared}]
         out = run(*arguments, code=1).stdout
         assert f"recorded by test_it.py::test_own, not used by run {report['run']}" in out
 
-    def test_a_report_without_a_crashed_worker_is_refused(self, pytester: pytest.Pytester) -> None:
+    def test_a_report_without_a_crashed_worker_is_refused(
+        self, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """A worker of pytest-xdist that dies takes its counts along: that run proves nothing."""
         pytest.importorskip("xdist")
         pytester.makepyfile("import os\ndef test_dies(): os._exit(3)\ndef test_lives(): pass")
-        result = pytester.runpytest_subprocess("-n2", "--ember-report=report.json")
+        monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # they take long to load
+        options = ("-p", "xdist", "-p", "ember_testing.plugin", "-n2")
+        result = pytester.runpytest_subprocess(*options, "--ember-report=report.json")
         result.assert_outcomes(passed=1, failed=1)
         report = json.loads((pytester.path / "report.json").read_text())
         assert any("did not end: gw" in reason for reason in report["partial"])

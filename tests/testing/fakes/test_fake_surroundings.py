@@ -305,7 +305,9 @@ def test_a_long_run_keeps_no_call_that_was_reset() -> None:
         assert remembered() <= before + 2
 
 
-def test_the_first_call_of_a_run_under_pyfakefs(pytester: pytest.Pytester) -> None:
+def test_the_first_call_of_a_run_under_pyfakefs(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where the file system is another one, models are called and priced; and so they are later."""
     pytest.importorskip("pyfakefs", reason="in the extra dev")
     pytester.makepyfile(
@@ -328,4 +330,6 @@ def test_the_first_call_of_a_run_under_pyfakefs(pytester: pytest.Pytester) -> No
             assert not [each for each in sys.meta_path if type(each).__name__ == "DynamicPatcher"]
         """
     )
-    pytester.runpytest_subprocess("-q", "-p", "no:xdist").assert_outcomes(passed=3)
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # other plugins take long to load
+    options = ("-q", "-p", "pyfakefs.pytest_plugin", "-p", "ember_testing.plugin")
+    pytester.runpytest_subprocess(*options).assert_outcomes(passed=3)

@@ -16,6 +16,8 @@ import pytest
 
 from tests.loopback import Loopback, Received, Reply, serving
 
+pytestmark = pytest.mark.slow  # pytest in processes of its own, several at once
+
 HEAD = """
 import asyncio, os, threading, time
 import httpx, pytest

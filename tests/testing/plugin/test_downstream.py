@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from ember_testing import fault_server
 
 APP = """
@@ -77,6 +79,7 @@ def test_recorded_and_broken():
 """
 
 
+@pytest.mark.slow
 def test_a_project_that_installs_the_wheel(tmp_path: Path, unpacked_wheel: Path) -> None:
     """A project with the built wheel records, replays with the server gone, fakes and generates."""
     project = tmp_path / "project"

@@ -103,6 +103,7 @@ def project(
     return run
 
 
+@pytest.mark.slow
 def test_a_project_is_recorded_once_and_replays_in_any_order(
     project: Project,
     pytester: pytest.Pytester,

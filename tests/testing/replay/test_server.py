@@ -274,11 +274,14 @@ def test_the_fixture_records_and_replays_with_its_test(pytester: pytest.Pytester
     with serving() as provider:
         with pytest.MonkeyPatch.context() as patched:
             patched.setenv("PROVIDER", provider.url)
-            pytester.runpytest_subprocess("-q", "--ember-record").assert_outcomes(passed=2)
+            # Other plugins take longer to load than all of this.
+            patched.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+            options = ("-q", "-p", "ember_testing.plugin")
+            pytester.runpytest_subprocess(*options, "--ember-record").assert_outcomes(passed=2)
             assert len(provider.received) == 1
-            pytester.runpytest_subprocess("-q").assert_outcomes(passed=2)
+            pytester.runpytest_subprocess(*options).assert_outcomes(passed=2)
             patched.setenv("MORE", "1")
-            result = pytester.runpytest_subprocess("-q")
+            result = pytester.runpytest_subprocess(*options)
             result.assert_outcomes(passed=1, failed=1)
             result.stdout.fnmatch_lines(["*no recording for POST*", "*--ember-record*test_missed*"])
         assert len(provider.received) == 1
