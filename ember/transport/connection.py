@@ -1,7 +1,7 @@
-"""One connection: its sockets, whose waits end at a call's deadline, and how it is opened.
+"""One connection: how it is opened, and one request at a time on it, until the call's deadline.
 
-httpcore bounds each single wait for a socket: a server that sends one byte now and then could keep
-a call waiting for ever. Here each wait gets what is left until the deadline.
+A bound on each single wait for a socket would let a server that sends one byte now and then keep a
+call waiting for ever. Here each wait gets what is left until the deadline.
 """
 
 from __future__ import annotations
@@ -11,21 +11,22 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, Protocol, cast
 
 import httpcore
-import httpx
 
-from ember.exceptions import ModelProviderError
-from ember.transport.environment import proxy_for, without_user
+from ember.transport.http1 import Answer, request_head
+from ember.transport.proxies import Handshake, Proxy, proxy_of
 from ember.transport.tls import trusted
 
-__all__ = ["AsyncConnection", "Connection", "Deadline", "aconnect", "connect"]
+__all__ = ["AsyncConnection", "Connection", "Deadline", "Response"]
 
 _SYNC = httpcore.SyncBackend()
 # For asyncio and trio. The cast: pyright sees what httpcore has where anyio is missing.
 _ASYNC = cast("httpcore.AsyncNetworkBackend", httpcore.AnyIOBackend())
+_READ_BYTES = 64 * 1024
 # A socket that can take anything takes a slice of this size at once.
 _SLICE_BYTES = 16384
 
@@ -34,116 +35,247 @@ class Deadline(Protocol):
     """The moments at which one call's waits end, on the clock of `time.monotonic`.
 
     Attributes:
+        connect: Seconds that opening a connection may take.
         end: For the whole of the call.
         next: For what the server is to send next; None if the wait has not begun.
-        read: Seconds that this wait may take.
+        read: Seconds that this wait may take, and each for the request to be taken.
     """
 
+    connect: float
     end: float
     next: float | None
     read: float
 
 
-class _Waits:
-    """How long the waits of one connection may be.
+class Response:
+    """What httpx takes from a pool; an `httpcore.Response` would check each header once more."""
+
+    __slots__ = ("extensions", "headers", "status", "stream")
+
+    def __init__(self, answer: Answer, stream: Any) -> None:
+        self.status = answer.status
+        self.headers = answer.headers
+        self.stream = stream
+        self.extensions = {"http_version": b"HTTP/1.1", "reason_phrase": answer.reason}
+
+
+class _Link:
+    """What a sync and an async connection share: all that does not wait.
 
     Attributes:
-        deadline: That of the call which uses the connection now.
+        idle: Whether an answer was read to its end, and another request may follow.
         round_trip: Seconds that the TCP handshake took; for async code with the name lookup.
     """
 
-    deadline: Deadline
+    _deadline: Deadline
 
-    def __init__(self) -> None:
+    def __init__(self, request: Any) -> None:  # Any: httpcore does not type extensions
+        self.idle = False
         self.round_trip = 0.0
         self._connect_end = math.inf
+        self._answer = Answer()
+        self._unix_socket: str | None = request.extensions.get("ember_unix_socket")
+        own = self._unix_socket is not None or "ember_address" in request.extensions
+        self._proxy: Proxy | None = None if own else proxy_of(request.url)
 
-    def start_connecting(self, timeout: float | None) -> float | None:
-        self._connect_end = math.inf if timeout is None else time.monotonic() + timeout
-        return self.to_connect()
+    def begin(self, request: Any) -> bytes:
+        """The head of a request, whose answer is expected from now on."""
+        self._deadline = request.extensions["ember_deadline"]
+        self._answer = Answer()
+        self.idle = False
+        target, headers = request.url.target, request.headers
+        if self._proxy is not None and self._proxy.handshake(request.url) is None:
+            target, headers = self._proxy.forwarded(request.url, headers)
+        return request_head(request.method, target, headers)
+
+    def start_connecting(self, url: httpcore.URL) -> tuple[str, int]:
+        """The host and port to connect to.
+
+        Raises:
+            ModelProviderError: The trusted certificates cannot be read.
+        """
+        if url.scheme == b"https":
+            trusted()  # before a socket is open
+        self._connect_end = time.monotonic() + self._deadline.connect
+        if self._proxy is not None:
+            return self._proxy.host, self._proxy.port
+        return url.host.decode("ascii"), url.port or (443 if url.scheme == b"https" else 80)
+
+    def layers(self, url: httpcore.URL) -> Iterator[Handshake | str]:
+        """What is put on an open connection: a proxy's handshake, or TLS with the host named."""
+        if (proxy := self._proxy) is not None:
+            if proxy.scheme == "https":
+                yield proxy.host
+            if (handshake := proxy.handshake(url)) is not None:
+                yield handshake
+        if url.scheme == b"https":
+            yield url.host.decode("ascii")
 
     def to_connect(self) -> float | None:
-        end = min(self._connect_end, self.deadline.end)
-        return _seconds(end, None, httpcore.ConnectTimeout)
+        """Seconds that may be waited for a part of opening it."""
+        return _seconds(min(self._connect_end, self._deadline.end), httpcore.ConnectTimeout)
 
-    def to_write(self, timeout: float | None) -> float | None:
-        self.deadline.next = None
-        return _seconds(self.deadline.end, timeout, httpcore.WriteTimeout)
+    def to_write(self) -> float | None:
+        """Seconds that may be waited for a part of the request to be taken."""
+        deadline = self._deadline
+        deadline.next = None
+        end = min(time.monotonic() + deadline.read, deadline.end)
+        return _seconds(end, httpcore.WriteTimeout)
 
-    def to_read(self, timeout: float | None) -> float | None:
-        deadline = self.deadline
+    def to_read(self) -> float | None:
+        """Seconds that may be waited for a part of the answer."""
+        deadline = self._deadline
         if deadline.next is None:
             deadline.next = min(time.monotonic() + deadline.read, deadline.end)
-        return _seconds(deadline.next, timeout, httpcore.ReadTimeout)
+        return _seconds(deadline.next, httpcore.ReadTimeout)
 
 
-def _seconds(
-    end: float, timeout: float | None, expired: type[httpcore.TimeoutException]
-) -> float | None:
+def _seconds(end: float, expired: type[httpcore.TimeoutException]) -> float | None:
     left = end - time.monotonic()
     if left <= 0:
         raise expired("timed out")
-    if timeout is None:
-        return None if left == math.inf else left
-    return min(left, timeout)
+    return None if left == math.inf else left
 
 
-class _ProxyPool:
-    """httpcore's pool for a proxy with room for one connection, in the place of a connection.
-
-    The pool, because tools that intercept requests replace its `handle_request`.
-    """
-
-    def __init__(self, pool: Any) -> None:
-        self._pool = pool
-
-    def is_available(self) -> bool:
-        return True
-
-    def is_idle(self) -> bool:
-        return all(one.is_idle() for one in self._pool.connections)
-
-    def has_expired(self) -> bool:
-        return any(one.has_expired() for one in self._pool.connections)
+@contextmanager
+def _failing_as_connect() -> Generator[None]:
+    """A handshake with a proxy is a part of connecting, and so is what goes wrong in it."""
+    try:
+        yield
+    except (httpcore.ReadTimeout, httpcore.WriteTimeout) as error:
+        raise httpcore.ConnectTimeout(str(error)) from error
+    except (httpcore.NetworkError, httpcore.RemoteProtocolError) as error:
+        raise httpcore.ProxyError(str(error)) from error
 
 
 # --- sync ---------------------------------------------------------------------------------------
 
 
-class _Network(_Waits, httpcore.NetworkBackend):
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.NetworkStream:
-        addresses = _resolve(host, port, self.start_connecting(timeout))
+class _SyncLink(_Link, httpcore.ConnectionInterface):
+    _stream: httpcore.NetworkStream | None = None
+    # That of the stream, where what it carries is what is read and written: not with TLS in TLS.
+    _socket: socket.socket | None = None
+
+    def handle_request(self, request: Any) -> Any:
+        head = self.begin(request)
+        if self._stream is None:
+            self._open(request.url)
+        with suppress(httpcore.WriteError):  # a server may answer before it has read all, and close
+            self._write(head + b"".join(request.stream))
+        body = b""
+        while self._answer.status is None:
+            body = self._answer.feed(self._read())
+        return Response(self._answer, self._body(body))
+
+    def _body(self, piece: bytes) -> Iterator[bytes]:
+        answer = self._answer
+        if piece:
+            yield piece
+        while not answer.complete:
+            if piece := answer.feed(self._read()):
+                yield piece
+        self.idle = answer.reusable
+
+    def is_stale(self) -> bool:
+        """Whether the server has closed it, or sent what nobody asked for."""
+        return self._stream is None or self._stream.get_extra_info("is_readable")
+
+    def close(self) -> None:
+        stream, self._stream, self._socket = self._stream, None, None
+        if stream is not None:
+            stream.close()
+
+    def _open(self, url: httpcore.URL) -> None:
+        host, port = self.start_connecting(url)
+        if self._unix_socket is not None:
+            self._use(_SYNC.connect_unix_socket(self._unix_socket, self.to_connect()))
+        else:
+            self._use(self._connected(host, port))
+        for layer in self.layers(url):
+            if isinstance(layer, str):
+                self._start_tls(layer)
+            else:
+                self._shake_hands(layer)
+
+    def _use(self, stream: httpcore.NetworkStream, is_plain: bool = True) -> None:
+        self._stream = stream
+        self._socket = stream.get_extra_info("socket") if is_plain else None
+
+    def _connected(self, host: str, port: int) -> httpcore.NetworkStream:
+        addresses = _resolve(host, port, self.to_connect())
         for position, address in enumerate(addresses, 1):
             left = self.to_connect()
             share = None if left is None else left / (len(addresses) - position + 1)
             started = time.monotonic()
             try:
-                stream = _SYNC.connect_tcp(
-                    address, port, share, local_address, socket_options or ()
-                )
+                stream = _SYNC.connect_tcp(address, port, share, None, ())
             except (httpcore.ConnectError, httpcore.ConnectTimeout):
                 if position == len(addresses):
                     raise
             else:
                 self.round_trip = time.monotonic() - started
-                return _Stream(stream, self)
+                return stream
         raise httpcore.ConnectError(f"the host {host!r} has no address")
 
-    def connect_unix_socket(
-        self,
-        path: str,
-        timeout: float | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.NetworkStream:
-        seconds = self.start_connecting(timeout)
-        return _Stream(_SYNC.connect_unix_socket(path, seconds, socket_options), self)
+    def _start_tls(self, host: str) -> None:
+        assert self._stream is not None
+        is_plain = not isinstance(self._socket, ssl.SSLSocket)
+        self._use(self._stream.start_tls(trusted(), host, self.to_connect()), is_plain)
+
+    def _shake_hands(self, handshake: Handshake) -> None:
+        assert self._stream is not None
+        with _failing_as_connect(), suppress(StopIteration):
+            send = next(handshake)
+            while True:
+                self._stream.write(send, self.to_connect())
+                send = handshake.send(self._stream.read(_READ_BYTES, self.to_connect()))
+
+    def _read(self) -> bytes:
+        seconds = self.to_read()
+        if self._socket is None:
+            assert self._stream is not None
+            return self._stream.read(_READ_BYTES, seconds)
+        try:
+            self._socket.settimeout(seconds)
+            return self._socket.recv(_READ_BYTES)
+        except TimeoutError as error:
+            raise httpcore.ReadTimeout(str(error)) from error
+        except OSError as error:
+            raise httpcore.ReadError(str(error)) from error
+
+    def _write(self, data: bytes | memoryview) -> None:
+        while data:
+            seconds = self.to_write()
+            if self._socket is None:
+                assert self._stream is not None
+                self._stream.write(bytes(data[:_SLICE_BYTES]), seconds)
+                data = memoryview(data)[_SLICE_BYTES:]
+                continue
+            try:
+                self._socket.settimeout(seconds)
+                sent = self._socket.send(data)
+            except TimeoutError as error:
+                raise httpcore.WriteTimeout(str(error)) from error
+            except OSError as error:
+                raise httpcore.WriteError(str(error)) from error
+            data = memoryview(data)[sent:]
+
+
+class Connection(httpcore.HTTPConnection):
+    """A connection that opens with its first request.
+
+    Ember's own inside httpcore's, whose `handle_request` tools that intercept requests replace.
+
+    Raises:
+        ModelProviderError: The proxy that the environment names cannot be used.
+    """
+
+    def __init__(self, request: httpcore.Request) -> None:
+        super().__init__(request.url.origin)
+        # Two private names of httpcore's: what answers, and a lock, which one call at a time does
+        # not need.
+        self._connection = self.link = _SyncLink(request)
+        self._request_lock: Any = nullcontext()
 
 
 def _resolve(host: str, port: int, seconds: float | None) -> list[str]:
@@ -178,237 +310,94 @@ def _resolve(host: str, port: int, seconds: float | None) -> list[str]:
     return found
 
 
-class _Stream(httpcore.NetworkStream):
-    """A socket, read and written without the layers that httpcore's own stream goes through.
-
-    Args:
-        stream: httpcore's own, which does the rest.
-        waits: Of its connection.
-        is_plain: Whether what the socket carries is what is read and written: not with TLS in TLS.
-    """
-
-    def __init__(
-        self, stream: httpcore.NetworkStream, waits: _Waits, is_plain: bool = True
-    ) -> None:
-        self._stream = stream
-        self._waits = waits
-        self._socket: socket.socket | None = stream.get_extra_info("socket") if is_plain else None
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        seconds = self._waits.to_read(timeout)
-        if self._socket is None:
-            return self._stream.read(max_bytes, seconds)
-        try:
-            self._socket.settimeout(seconds)
-            return self._socket.recv(max_bytes)
-        except TimeoutError as error:
-            raise httpcore.ReadTimeout(str(error)) from error
-        except OSError as error:
-            raise httpcore.ReadError(str(error)) from error
-
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        while buffer:
-            seconds = self._waits.to_write(timeout)
-            if self._socket is None:
-                self._stream.write(buffer[:_SLICE_BYTES], seconds)
-                buffer = buffer[_SLICE_BYTES:]
-                continue
-            try:
-                self._socket.settimeout(seconds)
-                sent = self._socket.send(buffer)
-            except TimeoutError as error:
-                raise httpcore.WriteTimeout(str(error)) from error
-            except OSError as error:
-                raise httpcore.WriteError(str(error)) from error
-            buffer = buffer[sent:]
-
-    def start_tls(
-        self,
-        ssl_context: ssl.SSLContext,
-        server_hostname: str | None = None,
-        timeout: float | None = None,
-    ) -> httpcore.NetworkStream:
-        seconds = self._waits.to_connect()
-        is_plain = not isinstance(self._socket, ssl.SSLSocket)
-        secured = self._stream.start_tls(ssl_context, server_hostname, seconds)
-        return _Stream(secured, self._waits, is_plain)
-
-    def get_extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)
-
-    def close(self) -> None:
-        self._stream.close()
-
-
-class _Direct(httpcore.HTTPConnection):
-    def __init__(self, network: _Network, **options: Any) -> None:
-        super().__init__(network_backend=network, **options)
-        self.network = network
-
-
-class _ThroughProxy(_ProxyPool, httpcore.ConnectionInterface):
-    def __init__(self, network: _Network, pool: Any) -> None:
-        super().__init__(pool)
-        self.network = network
-
-    def handle_request(self, request: httpcore.Request) -> httpcore.Response:
-        response: httpcore.Response = self._pool.handle_request(request)
-        return response
-
-    def close(self) -> None:
-        self._pool.close()
-
-
-Connection = _Direct | _ThroughProxy
-
-
-def connect(request: httpcore.Request, keepalive_seconds: float) -> Connection:
-    """A connection that opens with its first request.
-
-    Raises:
-        ModelProviderError: The proxy that the environment names cannot be used.
-    """
-    network = _Network()
-    kinds = (httpcore.HTTPProxy, httpcore.SOCKSProxy)
-    pool = _proxy_pool(request, network, keepalive_seconds, *kinds)
-    if pool is not None:
-        return _ThroughProxy(network, pool)
-    return _Direct(network, **_options(request, keepalive_seconds))
-
-
 # --- async --------------------------------------------------------------------------------------
 
 
-class _AsyncNetwork(_Waits, httpcore.AsyncNetworkBackend):
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        seconds = self.start_connecting(timeout)
-        started = time.monotonic()
-        stream = await _ASYNC.connect_tcp(host, port, seconds, local_address, socket_options)
-        self.round_trip = time.monotonic() - started
-        return _AsyncStream(stream, self)
+class _AsyncLink(_Link, httpcore.AsyncConnectionInterface):
+    _stream: httpcore.AsyncNetworkStream | None = None
 
-    async def connect_unix_socket(
-        self,
-        path: str,
-        timeout: float | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        seconds = self.start_connecting(timeout)
-        return _AsyncStream(await _ASYNC.connect_unix_socket(path, seconds, socket_options), self)
+    async def handle_async_request(self, request: Any) -> Any:
+        head = self.begin(request)
+        if self._stream is None:
+            await self._open(request.url)
+        with suppress(httpcore.WriteError):  # as above
+            await self._write(head + b"".join([part async for part in request.stream]))
+        body = b""
+        while self._answer.status is None:
+            body = self._answer.feed(await self._read())
+        return Response(self._answer, _AsyncBody(self, body))
 
+    async def next_piece(self) -> bytes:
+        """The next piece of the body; b"" at its end."""
+        answer = self._answer
+        while not answer.complete:
+            if piece := answer.feed(await self._read()):
+                return piece
+        self.idle = answer.reusable
+        return b""
 
-class _AsyncStream(httpcore.AsyncNetworkStream):
-    def __init__(self, stream: httpcore.AsyncNetworkStream, waits: _Waits) -> None:
-        self._stream = stream
-        self._waits = waits
-
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return await self._stream.read(max_bytes, self._waits.to_read(timeout))
-
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        if buffer:
-            await self._stream.write(buffer, self._waits.to_write(timeout))
-
-    async def start_tls(
-        self,
-        ssl_context: ssl.SSLContext,
-        server_hostname: str | None = None,
-        timeout: float | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        seconds = self._waits.to_connect()
-        stream = await self._stream.start_tls(ssl_context, server_hostname, seconds)
-        return _AsyncStream(stream, self._waits)
-
-    def get_extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)
+    def is_stale(self) -> bool:
+        """Whether the server has closed it, or sent what nobody asked for."""
+        return self._stream is None or self._stream.get_extra_info("is_readable")
 
     async def aclose(self) -> None:
-        await self._stream.aclose()
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            await stream.aclose()
+
+    async def _open(self, url: httpcore.URL) -> None:
+        host, port = self.start_connecting(url)
+        if self._unix_socket is not None:
+            seconds = self.to_connect()
+            self._stream = await _ASYNC.connect_unix_socket(self._unix_socket, seconds)
+        else:
+            started = time.monotonic()
+            self._stream = await _ASYNC.connect_tcp(host, port, self.to_connect())
+            self.round_trip = time.monotonic() - started
+        for layer in self.layers(url):
+            if isinstance(layer, str):
+                self._stream = await self._stream.start_tls(trusted(), layer, self.to_connect())
+            else:
+                await self._shake_hands(layer)
+
+    async def _shake_hands(self, handshake: Handshake) -> None:
+        assert self._stream is not None
+        with _failing_as_connect(), suppress(StopIteration):
+            send = next(handshake)
+            while True:
+                await self._stream.write(send, self.to_connect())
+                send = handshake.send(await self._stream.read(_READ_BYTES, self.to_connect()))
+
+    async def _read(self) -> bytes:
+        assert self._stream is not None
+        return await self._stream.read(_READ_BYTES, self.to_read())
+
+    async def _write(self, data: bytes) -> None:
+        assert self._stream is not None
+        await self._stream.write(data, self.to_write())
 
 
-class _AsyncDirect(httpcore.AsyncHTTPConnection):
-    def __init__(self, network: _AsyncNetwork, **options: Any) -> None:
-        super().__init__(network_backend=network, **options)
-        self.network = network
+class _AsyncBody:
+    """An iterator and no generator, which the event loop would close at a time of its own."""
+
+    def __init__(self, link: _AsyncLink, piece: bytes) -> None:
+        self._link = link
+        self._piece = piece
+
+    def __aiter__(self) -> _AsyncBody:
+        return self
+
+    async def __anext__(self) -> bytes:
+        piece, self._piece = self._piece, b""
+        if piece or (piece := await self._link.next_piece()):
+            return piece
+        raise StopAsyncIteration
 
 
-class _AsyncThroughProxy(_ProxyPool, httpcore.AsyncConnectionInterface):
-    def __init__(self, network: _AsyncNetwork, pool: Any) -> None:
-        super().__init__(pool)
-        self.network = network
+class AsyncConnection(httpcore.AsyncHTTPConnection):
+    """`Connection` for an event loop."""
 
-    async def handle_async_request(self, request: httpcore.Request) -> httpcore.Response:
-        response: httpcore.Response = await self._pool.handle_async_request(request)
-        return response
-
-    async def aclose(self) -> None:
-        await self._pool.aclose()
-
-
-AsyncConnection = _AsyncDirect | _AsyncThroughProxy
-
-
-def aconnect(request: httpcore.Request, keepalive_seconds: float) -> AsyncConnection:
-    """`connect` for an event loop."""
-    network = _AsyncNetwork()
-    kinds = (httpcore.AsyncHTTPProxy, httpcore.AsyncSOCKSProxy)
-    pool = _proxy_pool(request, network, keepalive_seconds, *kinds)
-    if pool is not None:
-        return _AsyncThroughProxy(network, pool)
-    return _AsyncDirect(network, **_options(request, keepalive_seconds))
-
-
-# --- directly, or through a proxy ---------------------------------------------------------------
-
-
-# Any: httpcore does not type what a request's extensions hold.
-def _options(request: Any, keepalive_seconds: float) -> dict[str, Any]:
-    return {
-        "origin": request.url.origin,
-        "ssl_context": trusted(),
-        "keepalive_expiry": keepalive_seconds,
-        "uds": request.extensions.get("ember_unix_socket"),
-    }
-
-
-def _proxy_pool(
-    request: Any,
-    network: _Network | _AsyncNetwork,
-    keepalive_seconds: float,
-    http_proxy: Any,
-    socks_proxy: Any,
-) -> Any:
-    """The pool of httpcore for the proxy that the environment names, or None without a proxy."""
-    if request.extensions.keys() & {"ember_address", "ember_unix_socket"}:
-        return None
-    scheme, host = request.url.scheme.decode("ascii"), request.url.host.decode("ascii")
-    address = proxy_for(httpx.URL(scheme=scheme, host=host, port=request.url.port))
-    if address is None:
-        return None
-    try:
-        proxy = httpx.Proxy(address)
-        options: dict[str, Any] = {
-            "proxy_url": str(proxy.url),
-            "proxy_auth": proxy.raw_auth,
-            "ssl_context": trusted(),
-            "max_connections": 1,
-            "keepalive_expiry": keepalive_seconds,
-            "network_backend": network,
-        }
-        if proxy.url.scheme.startswith("socks"):
-            return socks_proxy(**options)
-        if proxy.url.scheme == "https":
-            options["proxy_ssl_context"] = trusted()
-        return http_proxy(**options)
-    except (RuntimeError, ValueError, httpx.InvalidURL) as error:
-        raise ModelProviderError(
-            f"the proxy {without_user(address)!r} cannot be used: {error}. "
-            f"{scheme.upper()}_PROXY or ALL_PROXY names it; NO_PROXY={host} goes past it"
-        ) from error
+    def __init__(self, request: httpcore.Request) -> None:
+        super().__init__(request.url.origin)
+        self._connection = self.link = _AsyncLink(request)
+        self._request_lock: Any = nullcontext()

@@ -17,13 +17,7 @@ import anyio
 import httpcore
 
 from ember.transport.bounds import idle_limits
-from ember.transport.connection import (
-    AsyncConnection,
-    Connection,
-    Deadline,
-    aconnect,
-    connect,
-)
+from ember.transport.connection import AsyncConnection, Connection
 
 __all__ = ["AsyncPool", "Pool"]
 
@@ -47,12 +41,14 @@ class _IdleConnections(Generic[_Connection]):
         self.limits = idle_limits()  # read again with each new connection
         self._origins: dict[object, deque[tuple[float, _Connection]]] = {}
 
-    def pop(self, to: object) -> _Connection | None:
-        """The connection that was used last, if one is idle."""
+    def pop(self, to: object) -> tuple[_Connection | None, bool]:
+        """The connection that was used last, if one is idle; and whether it may be used again."""
         try:
-            return self._origins[to].pop()[1]
+            since, connection = self._origins[to].pop()
         except LookupError:
-            return None
+            return None, False
+        expired = time.monotonic() - since >= self.limits.seconds
+        return connection, not expired and not connection.link.is_stale()
 
     def push(self, to: object, connection: _Connection) -> list[_Connection]:
         """Keep a connection for the next request; the caller closes those that are returned."""
@@ -77,8 +73,8 @@ class _IdleConnections(Generic[_Connection]):
         return idle
 
 
-def _route(request: Any) -> tuple[object, Deadline]:  # Any: httpcore does not type extensions
-    """What the requests that may share a connection have in common, and when the call's time ends.
+def _route(request: Any) -> object:  # Any: httpcore does not type extensions
+    """What the requests that may share a connection have in common.
 
     A server in this process is asked for its host and port here, so that an answer which needs no
     connection does not start it.
@@ -89,15 +85,14 @@ def _route(request: Any) -> tuple[object, Deadline]:  # Any: httpcore does not t
         target = request.url.target
         request.url = httpcore.URL(scheme=b"http", host=host, port=port, target=target)
     url = request.url
-    to = extensions.get("ember_unix_socket") or (url.scheme, url.host, url.port)
-    return to, extensions["ember_deadline"]
+    return extensions.get("ember_unix_socket") or (url.scheme, url.host, url.port)
 
 
 def _was_closed_idle(
     error: Exception, connection: Connection | AsyncConnection, sent: float
 ) -> bool:
     """Whether the server closed a connection before it saw the request that was sent on it."""
-    round_trip = min(connection.network.round_trip, _LONGEST_ROUND_TRIP_SECONDS)
+    round_trip = min(connection.link.round_trip, _LONGEST_ROUND_TRIP_SECONDS)
     if time.monotonic() - sent > round_trip + _SCHEDULING_SECONDS:
         return False
     if isinstance(error, httpcore.RemoteProtocolError):
@@ -114,30 +109,29 @@ class Pool:
     def __init__(self) -> None:
         self.idle: _IdleConnections[Connection] = _IdleConnections()
 
-    def handle_request(self, request: httpcore.Request) -> httpcore.Response:
+    def handle_request(self, request: httpcore.Request) -> Any:
         """Send a request on an idle connection, or on a new one."""
-        to, deadline = _route(request)
-        while (connection := self.idle.pop(to)) is not None:
-            if not connection.is_available() or connection.has_expired():
+        to = _route(request)
+        while True:
+            connection, is_usable = self.idle.pop(to)
+            if connection is None:
+                break
+            if not is_usable:
                 connection.close()
                 continue
             sent = time.monotonic()
             try:
-                return self._send(request, connection, to, deadline)
+                return self._send(request, connection, to)
             except Exception as error:
                 if not _was_closed_idle(error, connection, sent):
                     raise
                 break
         self.idle.limits = idle_limits()
-        connection = connect(request, self.idle.limits.seconds)
-        return self._send(request, connection, to, deadline)
+        return self._send(request, Connection(request), to)
 
-    def _send(
-        self, request: httpcore.Request, connection: Connection, to: object, deadline: Deadline
-    ) -> httpcore.Response:
-        connection.network.deadline = deadline
+    def _send(self, request: httpcore.Request, connection: Connection, to: object) -> Any:
         try:
-            response = connection.handle_request(request)
+            response: Any = connection.handle_request(request)
         except BaseException:
             connection.close()
             raise
@@ -166,14 +160,9 @@ class _Body:
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        surplus = [connection]
-        try:
-            self._stream.close()  # ends the connection, where the body was not read to its end
-            if connection.is_idle():
-                surplus = self._pool.idle.push(self._to, connection)
-        finally:
-            for one in surplus:
-                one.close()
+        reusable = connection.link.idle  # not where the body was not read to its end
+        for one in self._pool.idle.push(self._to, connection) if reusable else [connection]:
+            one.close()
 
 
 # --- async --------------------------------------------------------------------------------------
@@ -185,34 +174,31 @@ class AsyncPool:
     def __init__(self) -> None:
         self.idle: _IdleConnections[AsyncConnection] = _IdleConnections()
 
-    async def handle_async_request(self, request: httpcore.Request) -> httpcore.Response:
+    async def handle_async_request(self, request: httpcore.Request) -> Any:
         """Send a request on an idle connection, or on a new one."""
-        to, deadline = _route(request)
-        while (connection := self.idle.pop(to)) is not None:
-            if not connection.is_available() or connection.has_expired():
+        to = _route(request)
+        while True:
+            connection, is_usable = self.idle.pop(to)
+            if connection is None:
+                break
+            if not is_usable:
                 await _aclose(connection)
                 continue
             sent = time.monotonic()
             try:
-                return await self._send(request, connection, to, deadline)
+                return await self._send(request, connection, to)
             except Exception as error:
                 if not _was_closed_idle(error, connection, sent):
                     raise
                 break
         self.idle.limits = idle_limits()
-        connection = aconnect(request, self.idle.limits.seconds)
-        return await self._send(request, connection, to, deadline)
+        return await self._send(request, AsyncConnection(request), to)
 
     async def _send(
-        self,
-        request: httpcore.Request,
-        connection: AsyncConnection,
-        to: object,
-        deadline: Deadline,
-    ) -> httpcore.Response:
-        connection.network.deadline = deadline
+        self, request: httpcore.Request, connection: AsyncConnection, to: object
+    ) -> Any:
         try:
-            response = await connection.handle_async_request(request)
+            response: Any = await connection.handle_async_request(request)
         except BaseException:
             await _aclose(connection)
             raise
@@ -243,14 +229,9 @@ class _AsyncBody:
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        surplus = [connection]
-        try:
-            await self._stream.aclose()
-            if connection.is_idle():  # it is not, where this task was cancelled again
-                surplus = self._pool.idle.push(self._to, connection)
-        finally:
-            for one in surplus:
-                await _aclose(one)
+        reusable = connection.link.idle
+        for one in self._pool.idle.push(self._to, connection) if reusable else [connection]:
+            await _aclose(one)
 
 
 async def _aclose(connection: AsyncConnection) -> None:

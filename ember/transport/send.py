@@ -318,17 +318,18 @@ class _Exchange:
     """One call on its way: the errors that its failures become, and when its waits end.
 
     Attributes:
-        end: See `connection.Deadline`, as for `next` and `read`.
+        connect: See `connection.Deadline`, as for `end`, `next` and `read`.
     """
 
-    __slots__ = ("_request", "_streamed", "end", "next", "read")
+    __slots__ = ("_request", "_streamed", "connect", "end", "next", "read")
 
     def __init__(self, request: Request) -> None:
-        _, read, total = request.timeout
+        connect, read, total = request.timeout
         self._request = request
         self._streamed = False
         self.end = math.inf if total is None else time.monotonic() + total
         self.next: float | None = None
+        self.connect = math.inf if connect is None else connect
         self.read = math.inf if read is None else read
 
     def expect_first_event(self) -> None:

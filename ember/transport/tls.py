@@ -1,4 +1,4 @@
-"""The trust store: a TLS context that costs nothing before it is needed."""
+"""The trust store, read when the first connection needs it."""
 
 from __future__ import annotations
 
@@ -6,84 +6,60 @@ import os
 import ssl
 import sys
 import threading
-from typing import Any
 
 from ember.exceptions import ModelProviderError
 
 __all__ = ["trusted"]
 
+_Source = tuple[str | None, str | None]
 
-class _LateTrust(ssl.SSLContext):
-    """A client's TLS context that reads the trust store at its first handshake.
-
-    Reading it takes 18 ms, which a call over plain http, or one that is answered without a
-    connection, need not pay.
-    """
-
-    def __init__(self, protocol: int, source: tuple[str | None, str | None]) -> None:
-        super().__init__()
-        self.source = source
-        self._lock = threading.Lock()
-        self._loaded = False
-        if sys.version_info >= (3, 13):
-            # What ssl.create_default_context adds from this version on.
-            self.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | ssl.VERIFY_X509_STRICT
-
-    def wrap_socket(self, *args: Any, **kwargs: Any) -> ssl.SSLSocket:
-        """Read the trust store, then wrap the socket."""
-        self._load()
-        return super().wrap_socket(*args, **kwargs)
-
-    def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
-        """Read the trust store, then wrap the two buffers."""
-        self._load()
-        return super().wrap_bio(*args, **kwargs)
-
-    def _load(self) -> None:
-        with self._lock:
-            if self._loaded:
-                return
-            # As httpx does (its create_ssl_context): the environment, else certifi's bundle.
-            file, directory = self.source
-            if file:
-                self._load_from("SSL_CERT_FILE", file, cafile=file)
-            elif directory:
-                self._load_from("SSL_CERT_DIR", directory, capath=directory)
-            else:
-                import certifi
-
-                self.load_verify_locations(cafile=certifi.where())
-            self._loaded = True
-
-    def _load_from(self, variable: str, path: str, **where: str) -> None:
-        try:
-            self.load_verify_locations(**where)
-        except OSError as error:
-            raise ModelProviderError(
-                f"{variable}={path!r} cannot be read as trusted certificates in PEM: {error}"
-            ) from error
-
-
-_tls: _LateTrust | None = None
+_lock = threading.Lock()
+_loaded: tuple[_Source, ssl.SSLContext] | None = None
 
 
 def trusted() -> ssl.SSLContext:
     """The process's TLS context, for what the environment names now.
 
+    Reading the trust store takes 18 ms, which a call over plain http, or one that is answered
+    without a connection, need not pay.
+
     Raises:
-        ModelProviderError: At its first handshake, if the file of certificates cannot be read.
+        ModelProviderError: The certificates cannot be read.
     """
-    global _tls
+    global _loaded
     source = (os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
-    tls = _tls
-    if tls is None or tls.source != source:
-        _tls = tls = _LateTrust(ssl.PROTOCOL_TLS_CLIENT, source)
-    return tls
+    with _lock:
+        if _loaded is None or _loaded[0] != source:
+            _loaded = (source, _context(source))
+        return _loaded[1]
+
+
+def _context(source: _Source) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.set_alpn_protocols(["http/1.1"])
+    if sys.version_info >= (3, 13):
+        # What ssl.create_default_context adds from this version on.
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | ssl.VERIFY_X509_STRICT
+    # As httpx does (its create_ssl_context): the environment, else certifi's bundle.
+    file, directory = source
+    variable, path = ("SSL_CERT_FILE", file) if file else ("SSL_CERT_DIR", directory)
+    if not path:
+        import certifi
+
+        context.load_verify_locations(cafile=certifi.where())
+        return context
+    try:
+        context.load_verify_locations(file or None, None if file else path)
+    except OSError as error:
+        raise ModelProviderError(
+            f"{variable}={path!r} cannot be read as trusted certificates in PEM: {error}"
+        ) from error
+    return context
 
 
 def _start_afresh() -> None:
-    global _tls
-    _tls = None  # another thread of the parent may have held its lock
+    global _lock
+    _lock = threading.Lock()  # another thread of the parent may have held it
 
 
 if hasattr(os, "register_at_fork"):

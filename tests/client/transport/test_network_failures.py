@@ -494,7 +494,7 @@ def test_unreachable_proxy(way: Way, proxy: Callable[[str, str], None]) -> None:
 
 
 @plain_ways
-@pytest.mark.parametrize("address", ["gopher://127.0.0.1:70", "socks5://127.0.0.1:1080"])
+@pytest.mark.parametrize("address", ["gopher://127.0.0.1:70", "socks4://127.0.0.1:1080"])
 def test_impossible_proxy(way: Way, address: str, proxy: Callable[[str, str], None]) -> None:
     """A proxy of a kind that cannot be used is a set-up error that shows it."""
     proxy("ALL_PROXY", address)

@@ -1,4 +1,4 @@
-"""A proxy that carries a TLS connection, itself reached plainly or over TLS."""
+"""Proxies: those that carry any connection, by HTTP or SOCKS, and those that forward requests."""
 
 from __future__ import annotations
 
@@ -7,18 +7,22 @@ import select
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from ember.api.exceptions import ProviderAPIError
 from tests.loopback import Received, Reply, scripted, serving
 from tests.ways import ALL, completion, events
 
 every_way = pytest.mark.parametrize("way", ALL.values(), ids=ALL)
 # httpx leaves its generators to the collector when a body ends early, and trio complains of it.
 pytestmark = pytest.mark.filterwarnings("ignore:Async generator 'http:ResourceWarning")
+
+Script = Callable[[socket.socket], None]
 
 
 def answering(received: Received) -> Reply:
@@ -76,3 +80,120 @@ def test_tunnel(
                 assert len(server.received[1].body) > 200_000
         finally:
             done.set()
+
+
+def socks(done: threading.Event, user: bytes | None, reply: int = 0) -> Script:
+    """A SOCKS5 proxy (RFC 1928), with a name and password if one is given (RFC 1929)."""
+
+    def script(connection: socket.socket) -> None:
+        read = connection.makefile("rb").read
+        version, methods = read(2)
+        assert version == 5
+        assert read(methods) == (b"\x02" if user else b"\x00")
+        connection.sendall(b"\x05\x02" if user else b"\x05\x00")
+        if user is not None:
+            assert read(1) == b"\x01"
+            name, password = read(read(1)[0]), read(read(1)[0])
+            accepted = b"%b:%b" % (name, password) == user
+            connection.sendall(b"\x01\x00" if accepted else b"\x01\x01")
+        if read(3) != b"\x05\x01\x00":
+            return
+        kind = read(1)[0]
+        host = read(read(1)[0]).decode() if kind == 3 else socket.inet_ntoa(read(4))
+        port = int.from_bytes(read(2), "big")
+        for byte in bytes([5, reply, 0, 3, 4]) + b"here" + bytes(2):  # in pieces, as it may come
+            connection.sendall(bytes([byte]))
+        if not reply:
+            with socket.create_connection((host.replace("named.invalid", "127.0.0.1"), port)) as to:
+                relay(connection, to, done)
+
+    return script
+
+
+@every_way
+@pytest.mark.parametrize("secure", [False, True], ids=["http", "https"])
+@pytest.mark.parametrize("user", [None, b"me:s3cret"], ids=["anyone", "password"])
+def test_socks(
+    way: Callable[..., str],
+    secure: bool,
+    user: bytes | None,
+    server_tls: ssl.SSLContext,
+    certificate: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Calls go through a SOCKS5 proxy, which looks up the server's name, with nothing installed."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    done = threading.Event()
+    with serving(answering, server_tls if secure else None) as server:
+        with scripted(socks(done, user)) as url:
+            address = url.replace("http://", f"socks5://{user.decode()}@" if user else "socks5://")
+            monkeypatch.setenv("ALL_PROXY", address)
+            try:
+                named = server.url if secure else server.url.replace("127.0.0.1", "named.invalid")
+                assert way(named) == "Hello!"
+            finally:
+                done.set()
+        assert server.received[0].path == "/v1/chat/completions"
+
+
+@every_way
+@pytest.mark.parametrize(
+    ("given", "reply", "words"),
+    [
+        ("me:wrong", 0, "refuses the user name or the password"),
+        ("me:s3cret", 5, "could not connect: connection refused"),
+        ("me:s3cret", 99, "its reply is 99"),
+    ],
+)
+def test_refusing_socks(
+    way: Callable[..., str],
+    given: str,
+    reply: int,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What a SOCKS5 proxy refuses is said, and its password is not."""
+    with scripted(socks(threading.Event(), b"me:s3cret", reply)) as url:
+        monkeypatch.setenv("ALL_PROXY", url.replace("http://", f"socks5h://{given}@"))
+        with pytest.raises(ProviderAPIError, match=words) as caught:
+            way("http://named.invalid")
+    assert (caught.value.error_type, caught.value.context["phase"]) == ("connection", "connect")
+    assert "through the proxy socks5h://127.0.0.1" in str(caught.value)
+    assert given not in str(caught.value)
+
+
+@every_way
+@pytest.mark.parametrize("scheme", ["http", "socks5"])
+def test_proxy_that_is_silent(
+    way: Callable[..., str], scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy that takes the connection and does not answer is a timeout of connecting."""
+    over = threading.Event()
+
+    def silent(connection: socket.socket) -> None:
+        connection.recv(65536)
+        over.wait(5)
+
+    with scripted(silent) as url:
+        monkeypatch.setenv("HTTPS_PROXY", url.replace("http:", f"{scheme}:"))
+        started = time.monotonic()
+        with pytest.raises(ProviderAPIError) as caught:
+            way("https://named.invalid", timeout={"connect": 0.3})
+        assert time.monotonic() - started < 2
+        over.set()
+    assert (caught.value.error_type, caught.value.context["phase"]) == ("timeout", "connect")
+
+
+@every_way
+def test_forwarding_proxy_is_given_the_password(
+    way: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy that forwards http gets the whole URL, and its user's name and password."""
+    with serving(answering) as server:
+        monkeypatch.setenv("HTTP_PROXY", server.url.replace("http://", "http://me:s3cret@"))
+        host = f"api{server.port}.invalid:81"  # one without an idle connection
+        assert way(f"http://{host}/v1?x=1") == "Hello!"
+        received = server.received[0]
+    assert received.path.startswith(f"http://{host}/v1")
+    assert received.headers["host"] == host
+    assert received.headers["proxy-authorization"] == "Basic bWU6czNjcmV0"

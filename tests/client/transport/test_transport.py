@@ -456,7 +456,7 @@ def test_plain_http_reads_no_trust_store(monkeypatch: pytest.MonkeyPatch) -> Non
     def load(*args: object, **kwargs: object) -> NoReturn:
         raise AssertionError("loaded")
 
-    monkeypatch.setattr(trust, "_tls", None)
+    monkeypatch.setattr(trust, "_loaded", None)
     monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", load)
     with serving(answering) as server:
         assert call(server.url) == "Hello!"

@@ -1,0 +1,150 @@
+"""The proxy of a connection, and what is said to it before the connection can be used; pure.
+
+A handshake is a generator: it yields bytes to send, maybe none, and is sent what came back.
+"""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+from collections.abc import Generator
+from typing import Any, NamedTuple, TypeAlias
+
+import httpcore
+import httpx
+
+from ember.exceptions import ModelProviderError
+from ember.transport.environment import proxy_for, without_user
+from ember.transport.http1 import Answer, Headers, request_head
+
+__all__ = ["Handshake", "Proxy", "proxy_of"]
+
+Handshake: TypeAlias = Generator[bytes, bytes, None]
+
+_PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
+# RFC 1928, section 6.
+_SOCKS_REPLIES = (
+    "succeeded", "general failure", "not allowed by its rules", "network unreachable",
+    "host unreachable", "connection refused", "time to live expired", "command not supported",
+    "address type not supported",
+)  # fmt: skip
+
+
+class Proxy(NamedTuple):
+    """A proxy that the environment names.
+
+    Args:
+        scheme: `http`, `https`, `socks5` or `socks5h`, which are the same here: the proxy looks
+            names up.
+        host: Where it is.
+        port: Where it is.
+        user: Name and password, or None.
+    """
+
+    scheme: str
+    host: str
+    port: int
+    user: tuple[bytes, bytes] | None
+
+    def handshake(self, url: httpcore.URL) -> Handshake | None:
+        """What makes a connection to the proxy one to the URL's host; None if it forwards."""
+        port = url.port or (443 if url.scheme == b"https" else 80)
+        if self.scheme.startswith("socks"):
+            return _socks5(url.host, port, self.user)
+        if url.scheme == b"https":
+            return _tunnel(b"%b:%d" % (_bracketed(url.host), port), self._headers())
+        return None
+
+    def forwarded(self, url: httpcore.URL, headers: Headers) -> tuple[bytes, Headers]:
+        """The target and the headers of a request that the proxy is to pass on."""
+        port = b"" if url.port is None else b":%d" % url.port
+        target = b"%b://%b%b%b" % (url.scheme, _bracketed(url.host), port, url.target)
+        return target, [*self._headers(), *headers]
+
+    def _headers(self) -> Headers:
+        if self.user is None:
+            return []
+        credentials = base64.b64encode(b"%b:%b" % self.user)
+        return [(b"proxy-authorization", b"Basic " + credentials)]
+
+
+def proxy_of(url: httpcore.URL) -> Proxy | None:
+    """The proxy that the environment names for a URL.
+
+    Raises:
+        ModelProviderError: It cannot be used.
+    """
+    scheme, host = url.scheme.decode("ascii"), url.host.decode("ascii")
+    address = proxy_for(httpx.URL(scheme=scheme, host=host, port=url.port))
+    if address is None:
+        return None
+    try:
+        proxy = httpx.Proxy(address)
+        if not proxy.url.host:
+            raise ValueError("it names no host")
+    except (ValueError, httpx.InvalidURL) as error:
+        raise ModelProviderError(
+            f"the proxy {without_user(address)!r} cannot be used: {error}. "
+            f"{scheme.upper()}_PROXY or ALL_PROXY names it; NO_PROXY={host} goes past it"
+        ) from error
+    kind = proxy.url.scheme
+    return Proxy(kind, proxy.url.host, proxy.url.port or _PORTS[kind], proxy.raw_auth)
+
+
+def _bracketed(host: bytes) -> bytes:
+    return b"[%b]" % host if b":" in host else host
+
+
+def _tunnel(target: bytes, headers: Headers) -> Handshake:
+    answer = Answer()
+    send = request_head(b"CONNECT", target, [(b"host", target), (b"accept", b"*/*"), *headers])
+    while answer.status is None:
+        answer.feed((yield send))
+        send = b""
+    if not 200 <= answer.status < 300:
+        reason = answer.reason.decode("ascii", "ignore")
+        raise httpcore.ProxyError(f"{answer.status} {reason}")
+
+
+def _socks5(host: bytes, port: int, user: tuple[bytes, bytes] | None) -> Handshake:
+    """RFC 1928, and RFC 1929 for a name and a password."""
+    received = bytearray()
+
+    def ask(send: bytes, count: int) -> Generator[bytes, bytes, bytes]:
+        while len(received) < count:
+            data = yield send
+            if not data:
+                raise httpcore.ProxyError("it closed the connection")
+            received.extend(data)
+            send = b""
+        taken = bytes(received[:count])
+        del received[:count]
+        return taken
+
+    method = 0 if user is None else 2
+    if (yield from ask(bytes([5, 1, method]), 2)) != bytes([5, method]):
+        wants = "no password" if user else "a user name and password, or another method"
+        raise httpcore.ProxyError(f"it is no SOCKS5 proxy, or it wants {wants}")
+    if user is not None:
+        if max(map(len, user)) > 255:
+            raise httpcore.ProxyError("its user name or password is longer than 255 bytes")
+        name, password = (bytes([len(part)]) + part for part in user)
+        if (yield from ask(b"\x01" + name + password, 2))[1]:
+            raise httpcore.ProxyError("it refuses the user name or the password")
+    to = b"\x05\x01\x00" + _socks_address(host) + port.to_bytes(2, "big")
+    _, reply, _, kind, first = yield from ask(to, 5)
+    if reply:
+        known = reply < len(_SOCKS_REPLIES)
+        why = _SOCKS_REPLIES[reply] if known else f"its reply is {reply}"
+        raise httpcore.ProxyError(f"it could not connect: {why}")
+    yield from ask(b"", {1: 3, 4: 15}.get(kind, first) + 2)  # the address that it connected from
+
+
+def _socks_address(host: bytes) -> bytes:
+    try:
+        address: Any = ipaddress.ip_address(host.decode("ascii"))
+    except ValueError:
+        if len(host) > 255:
+            raise httpcore.ProxyError("a host's name is longer than 255 bytes") from None
+        return b"\x03" + bytes([len(host)]) + host
+    return bytes([1 if address.version == 4 else 4]) + bytes(address.packed)
