@@ -11,7 +11,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, Protocol, cast
 
@@ -162,18 +162,16 @@ class _SyncLink(_Link, httpcore.ConnectionInterface):
             self._open(request.url)
         with suppress(httpcore.WriteError):  # a server may answer before it has read all, and close
             self._write(head + b"".join(request.stream))
-        body = b""
+        pieces: Sequence[bytes] = ()
         while self._answer.status is None:
-            body = self._answer.feed(self._read())
-        return Response(self._answer, self._body(body))
+            pieces = self._answer.feed(self._read())
+        return Response(self._answer, self._body(pieces))
 
-    def _body(self, piece: bytes) -> Iterator[bytes]:
+    def _body(self, pieces: Sequence[bytes]) -> Iterator[bytes]:
         answer = self._answer
-        if piece:
-            yield piece
+        yield from pieces
         while not answer.complete:
-            if piece := answer.feed(self._read()):
-                yield piece
+            yield from answer.feed(self._read())
         self.idle = answer.reusable
 
     def is_stale(self) -> bool:
@@ -322,19 +320,19 @@ class _AsyncLink(_Link, httpcore.AsyncConnectionInterface):
             await self._open(request.url)
         with suppress(httpcore.WriteError):  # as above
             await self._write(head + b"".join([part async for part in request.stream]))
-        body = b""
+        pieces: Sequence[bytes] = ()
         while self._answer.status is None:
-            body = self._answer.feed(await self._read())
-        return Response(self._answer, _AsyncBody(self, body))
+            pieces = self._answer.feed(await self._read())
+        return Response(self._answer, _AsyncBody(self, pieces))
 
-    async def next_piece(self) -> bytes:
-        """The next piece of the body; b"" at its end."""
+    async def more(self) -> Sequence[bytes]:
+        """The next pieces of the body; none at its end."""
         answer = self._answer
         while not answer.complete:
-            if piece := answer.feed(await self._read()):
-                return piece
+            if pieces := answer.feed(await self._read()):
+                return pieces
         self.idle = answer.reusable
-        return b""
+        return ()
 
     def is_stale(self) -> bool:
         """Whether the server has closed it, or sent what nobody asked for."""
@@ -380,16 +378,18 @@ class _AsyncLink(_Link, httpcore.AsyncConnectionInterface):
 class _AsyncBody:
     """An iterator and no generator, which the event loop would close at a time of its own."""
 
-    def __init__(self, link: _AsyncLink, piece: bytes) -> None:
+    def __init__(self, link: _AsyncLink, pieces: Sequence[bytes]) -> None:
         self._link = link
-        self._piece = piece
+        self._pieces = iter(pieces)
 
     def __aiter__(self) -> _AsyncBody:
         return self
 
     async def __anext__(self) -> bytes:
-        piece, self._piece = self._piece, b""
-        if piece or (piece := await self._link.next_piece()):
+        for piece in self._pieces:
+            return piece
+        self._pieces = iter(await self._link.more())
+        for piece in self._pieces:
             return piece
         raise StopAsyncIteration
 

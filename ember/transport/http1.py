@@ -74,8 +74,8 @@ class Answer:
         self._length: int | None = None  # of the body; None where the connection's end is its end
         self._left = 0  # of the body, or of a chunk with the line break after it
 
-    def feed(self, data: bytes) -> bytes:
-        """What of the body these bytes bring; b"" stands for the end of the connection.
+    def feed(self, data: bytes) -> Sequence[bytes]:
+        """The pieces of the body in these bytes, as they were sent; b"" is the connection's end.
 
         Raises:
             httpcore.RemoteProtocolError: This is no answer, or it ended too early.
@@ -83,19 +83,19 @@ class Answer:
         if self.status is None:
             data = self._read_head(data)
             if not data:
-                return b""
+                return ()
         elif not data:
             self._end()
-            return b""
+            return ()
         if self._chunked:
             return self._read_chunks(data)
         if self._length is None:
-            return data
+            return (data,)
         body = data[: self._left]
         self._left -= len(body)
         if not self._left:
             self._finish(len(data) > len(body))
-        return body
+        return (body,) if body else ()
 
     def _finish(self, more: bool) -> None:
         self.complete = True
@@ -192,7 +192,7 @@ class Answer:
         self.reusable = persistent and (self._chunked or self._length is not None)
         self.complete = self._length == 0 and not self._chunked
 
-    def _read_chunks(self, data: bytes) -> bytes:
+    def _read_chunks(self, data: bytes) -> list[bytes]:
         if self._line:
             data, self._line = self._line + data, b""
         pieces: list[bytes] = []
@@ -217,7 +217,7 @@ class Answer:
                 self._read_line(line)
         if self.complete:
             self._finish(at < len(data))
-        return b"".join(pieces)
+        return pieces
 
     def _read_line(self, line: bytes) -> None:
         """Take a line that begins a chunk, or that stands in the trailer after the last one."""

@@ -107,19 +107,25 @@ def test_threads_and_tasks_through_one_registry() -> None:
         gate.wait(30)
         for number in range(first, 640, 64):
             if number % 3:
-                answer = registry.invoke_model("gpt-4", str(number), base_url=url)
+                answer = registry.invoke_model("gpt-4", str(number), base_url=url, timeout=60)
                 assert answer.text == str(number)
             else:
-                with registry.stream_model("gpt-4", str(number), base_url=url) as stream:
+                with registry.stream_model(
+                    "gpt-4", str(number), base_url=url, timeout=60
+                ) as stream:
                     assert "".join(chunk.text for chunk in stream) == str(number)
 
     async def tasks() -> None:
         async def one(number: int) -> None:
             if number % 5:
-                answer = await registry.invoke_model_async("gpt-4", str(number), base_url=url)
+                answer = await registry.invoke_model_async(
+                    "gpt-4", str(number), base_url=url, timeout=60
+                )
                 assert answer.text == str(number)
             else:
-                async with registry.astream_model("gpt-4", str(number), base_url=url) as stream:
+                async with registry.astream_model(
+                    "gpt-4", str(number), base_url=url, timeout=60
+                ) as stream:
                     assert "".join([chunk.text async for chunk in stream]) == str(number)
 
         await asyncio.gather(*(one(number) for number in range(640, 1640)))
@@ -240,7 +246,9 @@ def test_event_loops_one_after_the_other() -> None:
 
     async def two(first: int) -> None:
         for number in (first, first + 1):
-            answer = await registry.invoke_model_async("gpt-4", str(number), base_url=url)
+            answer = await registry.invoke_model_async(
+                "gpt-4", str(number), base_url=url, timeout=60
+            )
             assert answer.text == str(number)
 
     with serving(numbered) as server:
@@ -278,16 +286,23 @@ def test_forked_child_starts_afresh() -> None:
     """Parent and forked child call on, each on its own connection, and read their own answers."""
     with serving(numbered) as server:
         url = f"{server.url}/v1"
-        assert models("gpt-4", "1", base_url=url).text == "1"
+        assert models("gpt-4", "1", base_url=url, timeout=60).text == "1"
         child = os.fork()
         if not child:
             try:
-                right = all(models("gpt-4", str(n), base_url=url).text == str(n) for n in range(9))
-                right = right and asyncio.run(models.acall("gpt-4", "3", base_url=url)).text == "3"
+                right = all(
+                    models("gpt-4", str(n), base_url=url, timeout=60).text == str(n)
+                    for n in range(9)
+                )
+                right = (
+                    right
+                    and asyncio.run(models.acall("gpt-4", "3", base_url=url, timeout=60)).text
+                    == "3"
+                )
             finally:
                 os._exit(0 if right else 1)
         for number in range(20, 29):
-            assert models("gpt-4", str(number), base_url=url).text == str(number)
+            assert models("gpt-4", str(number), base_url=url, timeout=60).text == str(number)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         # The parent's, the child's, and that of the child's event loop.
         assert server.connections == 3
