@@ -1,6 +1,7 @@
 """A JSON schema in the dialect that a provider's constrained output takes; pure.
 
-Source: the `anthropic` 2.12.0 package (`lib/_parse/_transform.py`).
+Sources: the `anthropic` 2.12.0 package (`lib/_parse/_transform.py`) and the `openai` 3.54.0 package
+(`lib/_pydantic.py`).
 """
 
 from __future__ import annotations
@@ -10,7 +11,10 @@ from typing import Any, cast
 
 from ember.exceptions import ModelProviderError
 
-__all__ = ["for_anthropic"]
+__all__ = ["IN_OBJECT", "for_anthropic", "for_openai", "from_google", "in_object"]
+
+IN_OBJECT = "value"
+"""The key of a value that is no object, where an object must be around it."""
 
 _Schema = Mapping[str, Any]
 # Where schemas stand inside a schema: alone, in a list, by name.
@@ -63,6 +67,36 @@ def for_anthropic(schema: _Schema, what: str) -> dict[str, Any]:
         notes = "{" + ", ".join(f"{key}: {value}" for key, value in hints.items()) + "}"
         keywords["description"] = "\n\n".join(filter(None, [keywords.get("description"), notes]))
     return keywords
+
+
+def for_openai(schema: _Schema) -> dict[str, Any]:
+    """The schema for OpenAI's `strict`: every object is closed, with all of its keys required."""
+    result = _each(schema, for_openai)
+    if result.get("default", ...) is None:
+        del result["default"]
+    if "$ref" in result:  # beside which nothing is allowed but the definitions
+        return {key: result[key] for key in ("$ref", "$defs", "definitions") if key in result}
+    if result.get("type") == "object":
+        result.setdefault("additionalProperties", False)
+        result["required"] = [*result.setdefault("properties", {})]
+    return result
+
+
+def in_object(schema: _Schema) -> _Schema:
+    """The schema of an object with a value, where the value itself may be none."""
+    if schema.get("type") == "object":
+        return schema
+    named = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
+    value = {key: part for key, part in schema.items() if key not in named}
+    return {"type": "object", "properties": {IN_OBJECT: value}, "required": [IN_OBJECT], **named}
+
+
+def from_google(schema: _Schema) -> dict[str, Any]:
+    """A schema in Google's own words, whose types are in capitals, as JSON schema."""
+    result = _each(schema, from_google)
+    if isinstance(result.get("type"), str):
+        result["type"] = result["type"].lower()
+    return result
 
 
 def _each(schema: _Schema, change: Callable[[_Schema], dict[str, Any]]) -> dict[str, Any]:

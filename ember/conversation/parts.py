@@ -79,6 +79,15 @@ class ToolResult(NamedTuple):
                 f"the result of the tool call {self.id!r} cannot be sent as JSON: {error}"
             ) from error
 
+    def with_error_told(self) -> ToolResult:
+        """The result for a wire that has no word for an error: its text says that it is one."""
+        if not self.is_error:
+            return self
+        if isinstance(self.content, list):
+            note = {"type": "text", "text": "Error: "}
+            return self._replace(content=[note, *cast("list[object]", self.content)])
+        return self._replace(content=f"Error: {self.text}")
+
     def parts_with_media(self, wire: str) -> list[Part]:
         """The content as parts for one wire where an image or the like is among them; else none.
 

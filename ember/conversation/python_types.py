@@ -19,6 +19,7 @@ from datetime import date, datetime, time
 from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 from uuid import UUID
 
+from ember.conversation.dialects import IN_OBJECT
 from ember.exceptions import ModelProviderError, ProviderAPIError
 from ember.models.schemas import ChatResponse
 
@@ -169,9 +170,15 @@ def parsed(kind: object, text: str) -> Any:
     Raises:
         ValueError: The text is not JSON, or does not fit the type; it says where.
     """
+    if _WRAPPED.match(text) and type_schema(kind).get("type") != "object":
+        text = json.dumps(json.loads(text)[IN_OBJECT])
     if _is_pydantic(kind):
         return cast("Any", kind).model_validate_json(text)
     return _value(kind, json.loads(text), "the answer")
+
+
+# An object around a value that is none, which some providers demand.
+_WRAPPED = re.compile(rf'\s*{{\s*"{IN_OBJECT}"\s*:')
 
 
 def _is_among(table: Mapping[Any, object], kind: object) -> bool:

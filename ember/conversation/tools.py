@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, cast
 
+from ember.conversation.dialects import for_openai, from_google, in_object
 from ember.exceptions import ModelProviderError
 
 __all__ = [
@@ -69,12 +70,31 @@ class Choice(NamedTuple):
 
 
 class JsonFormat(NamedTuple):
-    """A demand for JSON; by a schema, or any object where `schema` is None."""
+    """A demand for JSON; by a schema, or any object where `schema` is None.
+
+    `is_type` says that the schema is that of a Python type, and the answer is read as one.
+    """
 
     schema: Mapping[str, Any] | None
     name: str = "response"
     strict: bool | None = None
     description: str | None = None
+    is_type: bool = False
+
+    def in_object(self) -> Mapping[str, Any]:
+        """The schema where an object must be outermost; a caller's own is left as it is."""
+        schema = self.schema or {}
+        return in_object(schema) if self.is_type else schema
+
+    def for_openai(self) -> dict[str, Any]:
+        """What both of OpenAI's wires say of it."""
+        schema = self.in_object()
+        about = {"strict": self.strict, "description": self.description}
+        return {
+            "name": self.name,
+            "schema": for_openai(schema) if self.strict else schema,
+            **{key: value for key, value in about.items() if value is not None},
+        }
 
 
 def as_tools(value: object, wire: str = "") -> list[Tool | NativeTool]:
@@ -104,7 +124,10 @@ def as_tools(value: object, wire: str = "") -> list[Tool | NativeTool]:
         if declared is not None and wire == "google":
             tools.append(NativeTool(tool))
         elif isinstance(declared, Sequence):
-            tools += [_as_tool(_mapping(each)) for each in cast("Sequence[object]", declared)]
+            for each in map(_as_tool, map(_mapping, cast("Sequence[object]", declared))):
+                if isinstance(each, Tool):
+                    each = each._replace(parameters=from_google(each.parameters))
+                tools.append(each)
         else:
             tools.append(_as_tool(tool))
     return tools
@@ -177,6 +200,11 @@ PLAIN_TEXT: Mapping[str, Any] = {"type": "text"}
 """OpenAI's word for no format, which the wires that have none leave out."""
 
 
+# What shows that a dict is a JSON schema, which a provider's own formats do not have.
+_TYPES = ("object", "array", "string", "integer", "number", "boolean")
+_KEYWORDS = ("properties", "$ref", "anyOf", "oneOf", "allOf", "enum")
+
+
 def as_format(value: object) -> JsonFormat | Mapping[str, Any]:
     """What a caller gave as `response_format`.
 
@@ -194,7 +222,8 @@ def as_format(value: object) -> JsonFormat | Mapping[str, Any]:
 
         if is_type(value):
             # "Box[int]" is no name.
-            return JsonFormat(type_schema(value), _name(getattr(value, "__name__", "")))
+            name = _name(getattr(value, "__name__", ""))
+            return JsonFormat(type_schema(value), name, is_type=True)
         raise ModelProviderError(
             "response_format= is a JSON schema, a type (a pydantic class, a dataclass, a "
             f"TypedDict) or {{'type': 'json_object'}}, not {value!r}"
@@ -221,7 +250,7 @@ def as_format(value: object) -> JsonFormat | Mapping[str, Any]:
             given.get("strict"),
             given.get("description"),
         )
-    if kind in ("object", "array") or "properties" in item or "$ref" in item or "anyOf" in item:
+    if kind in _TYPES or not item.keys().isdisjoint(_KEYWORDS):
         return JsonFormat(item, _name(str(item.get("title", ""))))
     return item
 

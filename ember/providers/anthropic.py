@@ -157,7 +157,7 @@ class AnthropicMessages(HTTPProvider):
             return None
         del params["response_format"]
         about = "Give the answer, as the arguments of this tool."
-        return self.tool(Tool(_ANSWER_TOOL, wanted.description or about, wanted.schema))
+        return self.tool(Tool(_ANSWER_TOOL, wanted.description or about, wanted.in_object()))
 
     def translate(self, name: str, value: Any) -> Any:
         return as_stops(value) if name == "stop" else super().translate(name, value)
@@ -241,9 +241,12 @@ def _messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
         results_of = blocks if message.role == "tool" else None
         role = "user" if message.role == "tool" else message.role
         made.append({"role": role, "content": _alone(blocks)})
-    if made and made[-1]["role"] == "assistant" and isinstance(made[-1]["content"], str):
+    if made and made[-1]["role"] == "assistant":
         # The beginning of the answer: white space at its end is refused.
-        made[-1]["content"] = made[-1]["content"].rstrip()
+        if isinstance(content := made[-1]["content"], str):
+            made[-1]["content"] = content.rstrip()
+        elif content[-1].get("type") == "text":
+            content[-1] = {**content[-1], "text": content[-1]["text"].rstrip()}
     return made
 
 
@@ -255,7 +258,8 @@ def _alone(blocks: list[Mapping[str, Any]]) -> Any:
 
 def _blocks(parts: Sequence[Part]) -> list[Mapping[str, Any]]:
     # Text of nothing but white space is refused, in Claude's own answers too.
-    return [_block(p) for p in parts if not (isinstance(p, Text) and not p.text.strip())]
+    blocks = map(_block, parts)
+    return [b for b in blocks if b.get("type") != "text" or string(b.get("text")).strip()]
 
 
 def _block(part: Part) -> Mapping[str, Any]:

@@ -39,6 +39,11 @@ _server: Any = None
 class LocalChat(OpenAIChat):
     """Chat completions of the embedded model; nothing starts before a request is really sent."""
 
+    refused = dict.fromkeys(
+        ("tools", "tool_choice"),
+        "the embedded model calls no tools; use a model that does, such as one behind ollama/",
+    )
+
     def call(
         self, prompt: object, model: str, kwargs: Mapping[str, Any], stream: bool = False
     ) -> Call:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
+from ember.conversation.dialects import for_openai
 from ember.conversation.media import Media
 from ember.conversation.messages import Message
 from ember.conversation.parts import (
@@ -132,7 +133,7 @@ class OpenAIChat(HTTPProvider):
         known = bool(own) or server.name != "openai"
         thoughts = server.thoughts_back or not known
         at = SERVERS.get(seller(server.name, call.base_url), server)
-        words = _Words(system, thoughts, at.call_ids)
+        words = _Words(system, thoughts, at.blank_answers, at.call_ids)
         body: dict[str, Any] = {"model": call.model, "messages": _messages(call.messages, words)}
         params = dict(call.params)
         if "max_tokens" in params and self.takes_max_tokens(call, known or thinks):
@@ -153,11 +154,12 @@ class OpenAIChat(HTTPProvider):
         return not known
 
     def tool(self, tool: Tool) -> Mapping[str, Any]:
-        parameters, strict = tool.parameters, tool.strict
+        strict = tool.strict
+        parameters = for_openai(tool.parameters) if strict else tool.parameters
         if not self.server.strict_tools:
             # Mistral refuses what a schema says of itself, too.
             strict = None
-            parameters = {k: v for k, v in parameters.items() if k not in ("$schema", "$id")}
+            parameters = {k: v for k, v in tool.parameters.items() if k not in ("$schema", "$id")}
         about = without_none(description=tool.description, parameters=parameters, strict=strict)
         function = {"name": tool.name, **about, **tool.extra_for("chat")}
         return {"type": "function", "function": function}
@@ -170,10 +172,7 @@ class OpenAIChat(HTTPProvider):
     def format(self, wanted: JsonFormat) -> Mapping[str, Any]:
         if wanted.schema is None:
             return {"type": "json_object"}
-        about = without_none(
-            schema=wanted.schema, strict=wanted.strict, description=wanted.description
-        )
-        return {"type": "json_schema", "json_schema": {"name": wanted.name, **about}}
+        return {"type": "json_schema", "json_schema": wanted.for_openai()}
 
     def read(self, body: Mapping[str, Any]) -> Answer | None:
         choices = entries(body.get("choices"))
@@ -227,11 +226,13 @@ class _Words(NamedTuple):
     Args:
         system: Its role for the system.
         thoughts: Whether it takes reasoning back.
+        blank_answers: Whether it takes an assistant's turn of nothing.
         call_ids: A regular expression of the ids of tool calls that it takes.
     """
 
     system: str
     thoughts: bool
+    blank_answers: bool
     call_ids: str
 
 
@@ -252,6 +253,8 @@ def _turn(message: Message, words: _Words, media: list[Mapping[str, Any]]) -> li
     What of a result is no text is added to `media`, to follow all results of the turn.
     """
     role = words.system if message.role == "system" else message.role
+    if role == "assistant" and not words.blank_answers and _is_blank(message.parts):
+        return []
     if len(message.parts) == 1 and isinstance(message.parts[0], Text) and not message.extra:
         return [{"role": role, "content": message.parts[0].text}]  # as nearly all are
     parts = message.parts_for("chat")
@@ -261,7 +264,7 @@ def _turn(message: Message, words: _Words, media: list[Mapping[str, Any]]) -> li
     out: list[dict[str, Any]] = []
     for result in results:
         call_id = call_id_for(result.id, words.call_ids)
-        content = _result(result, media)
+        content = _result(result.with_error_told(), media)
         out.append({"role": "tool", "tool_call_id": call_id, "content": content})
     extra = {k: v for k, v in message.extra.items() if words.thoughts or k not in _THOUGHTS}
     if not rest and not calls and (results or not extra):
@@ -284,6 +287,10 @@ def _result(result: ToolResult, media: list[Mapping[str, Any]]) -> Any:
     texts_only = result.text_parts
     are_plain = texts_only and all(part["type"] == "text" for part in texts_only)
     return texts_only if are_plain else result.text
+
+
+def _is_blank(parts: Sequence[Part]) -> bool:
+    return all(isinstance(part, Text) and not part.text.strip() for part in parts)
 
 
 def _is_call(part: Part) -> bool:

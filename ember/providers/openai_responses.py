@@ -9,6 +9,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from ember.conversation.dialects import for_openai
 from ember.conversation.messages import Message
 from ember.conversation.parts import (
     NativePart,
@@ -108,7 +109,8 @@ class OpenAIResponses(HTTPProvider):
         return body
 
     def tool(self, tool: Tool) -> Mapping[str, Any]:
-        about = without_none(description=tool.description, parameters=tool.parameters)
+        parameters = for_openai(tool.parameters) if tool.strict else tool.parameters
+        about = without_none(description=tool.description, parameters=parameters)
         extra = tool.extra_for("openai-responses")
         return {"type": "function", "name": tool.name, **about, "strict": tool.strict, **extra}
 
@@ -118,10 +120,7 @@ class OpenAIResponses(HTTPProvider):
     def format(self, wanted: JsonFormat) -> Mapping[str, Any]:
         if wanted.schema is None:
             return {"type": "json_object"}
-        about = without_none(
-            schema=wanted.schema, strict=wanted.strict, description=wanted.description
-        )
-        return {"type": "json_schema", "name": wanted.name, **about}
+        return {"type": "json_schema", **wanted.for_openai()}
 
     def read(self, body: Mapping[str, Any]) -> Answer | None:
         if body.get("object") != "response" and not isinstance(body.get("output"), list):
@@ -202,6 +201,7 @@ def _items(message: Message, custom: Collection[str], stored: bool) -> list[Mapp
             )
         elif isinstance(part, ToolResult):
             kind = "custom_tool_call_output" if part.id in custom else "function_call_output"
+            part = part.with_error_told()
             media = [_part(each, "user") for each in part.parts_with_media("openai-responses")]
             output = part.content if _are_parts(part.content) else media or part.text
             call_id = call_id_for(part.id, _CALL_ID)

@@ -34,6 +34,7 @@ class Server(NamedTuple):
         strict_tools: Whether a tool may say `strict`, and its schema what it is.
         thinking_switch: Whether reasoning is switched off by `thinking`, and not by an effort.
         thoughts_back: Whether reasoning is taken back with the conversation.
+        blank_answers: Whether an assistant's turn of nothing is taken.
         call_ids: A regular expression of the ids of tool calls that are taken.
         header_vars: Headers that the environment may set: name, variable.
     """
@@ -53,6 +54,7 @@ class Server(NamedTuple):
     strict_tools: bool = True
     thinking_switch: bool = False
     thoughts_back: bool = True
+    blank_answers: bool = True
     call_ids: str = ".+"
     header_vars: tuple[tuple[str, str], ...] = ()
 

@@ -11,6 +11,7 @@ from typing import Any
 import anthropic
 import pydantic
 import pytest
+from openai.lib._pydantic import to_strict_json_schema
 
 from ember.exceptions import ModelProviderError
 from ember.models.schemas import ChatResponse
@@ -79,6 +80,59 @@ def test_anthropics_strict_tools_are_closed_and_others_are_not() -> None:
     )
     assert strict == anthropic.transform_schema(Outer)
     assert plain == Outer.model_json_schema()
+
+
+@pytest.mark.parametrize("model", [CHAT, RESPONSES])
+def test_openais_strict_schemas_are_the_sdks(model: str) -> None:
+    """What is called strict is closed as OpenAI's own package closes it; the rest is left alone."""
+    schema = Outer.model_json_schema()
+    given = {"name": "f", "parameters": schema}
+    wanted = {"type": "json_schema", "json_schema": {"name": "c", "schema": schema}}
+    for strict in (True, None):
+        named = {**wanted["json_schema"], "strict": strict}
+        body = sent(model, tools=[{**given, "strict": strict}],
+                    response_format={**wanted, "json_schema": named}).body  # fmt: skip
+        function = body["tools"][0].get("function", body["tools"][0])
+        about = body.get("text", {}).get("format") or body["response_format"]["json_schema"]
+        expected = to_strict_json_schema(Outer) if strict else schema
+        assert (function["parameters"], about["schema"]) == (expected, expected)
+
+
+def test_a_schema_in_googles_words_is_put_into_json_schema() -> None:
+    """A declaration of Google's, whose types are in capitals, is an ordinary tool elsewhere."""
+    parameters = {"type": "OBJECT", "properties": {"a": {"type": "ARRAY", "items": {
+        "type": "STRING"}}}}  # fmt: skip
+    tools = [{"functionDeclarations": [{"name": "f", "parameters": parameters}]}]
+    plain = json.loads(json.dumps(parameters).lower())
+    assert sent(CHAT, tools=tools).body["tools"][0]["function"]["parameters"] == plain
+    assert sent(RESPONSES, tools=tools).body["tools"][0]["parameters"] == plain
+    assert sent(CLAUDE, tools=tools).body["tools"][0]["input_schema"] == plain
+    assert sent(GEMINI, tools=tools).body["tools"] == tools
+
+
+FAILED: list[tuple[Any, Any]] = [
+    ("no such city", "Error: no such city"),
+    ({"code": 7}, 'Error: {"code": 7}'),
+    ([{"type": "text", "text": "no"}], [{"type": "text", "text": "Error: "},
+                                        {"type": "text", "text": "no"}]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("content", "said"), FAILED)
+def test_a_tools_error_is_said_where_the_wire_has_no_word_for_it(content: Any, said: Any) -> None:
+    """On OpenAI's wires the text of a failed tool's result says so; Claude has a field for it."""
+    call = {"id": "c1", "name": "f", "arguments": "{}"}
+    prompt = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": content, "is_error": True},
+    ]
+    assert sent(CHAT, prompt).body["messages"][-1]["content"] == said
+    output = sent(RESPONSES, prompt).body["input"][-1]["output"]
+    assert output == ("Error: no" if isinstance(said, list) else said)
+    (block,) = sent(CLAUDE, prompt).body["messages"][-1]["content"]
+    assert block["is_error"] is True
+    assert "Error" not in str(block["content"])
 
 
 @pytest.mark.parametrize(
@@ -387,6 +441,31 @@ def test_turns_of_white_space_are_left_out_for_claude(blank: str) -> None:
     assert [message["content"] for message in messages] == ["a", "b"]
     begun = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "The answer is \n"}]
     assert sent(CLAUDE, begun).body["messages"][-1]["content"] == "The answer is"
+
+
+def test_white_space_in_claudes_own_blocks_is_left_out() -> None:
+    """A blank text with a marker for the cache, and blanks behind a thought's answer, go too."""
+    blank = {"type": "text", "text": " ", "cache_control": {"type": "ephemeral"}}
+    thought = {"type": "thinking", "thinking": "a", "signature": "s"}
+    turns = [
+        {"role": "user", "content": [blank, {"type": "text", "text": "a"}]},
+        {"role": "assistant", "content": [thought, {"type": "text", "text": "The answer is \n"}]},
+    ]
+    user, assistant = sent(CLAUDE, turns).body["messages"]
+    assert user["content"] == "a"
+    assert assistant["content"] == [thought, {"type": "text", "text": "The answer is"}]
+
+
+@pytest.mark.parametrize("blank", ["", "\n", None])
+def test_empty_answers_are_left_out_for_mistral(blank: str | None) -> None:
+    """Mistral refuses an assistant's turn without content, where OpenAI takes it."""
+    turns = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": blank},
+        {"role": "user", "content": "b"},
+    ]
+    messages = sent("mistral/mistral-large-latest", turns).body["messages"]
+    assert [message["content"] for message in messages] == ["a", "b"]
 
 
 def test_other_keys_of_a_tool_go_along() -> None:

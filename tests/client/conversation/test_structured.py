@@ -107,6 +107,35 @@ def answered(model: str, body: Any, stream: bool = False, **params: Any) -> Any:
         return ask(model, stream, **params)
 
 
+@pytest.mark.parametrize("model", ["gpt-4o", "openai-responses/gpt-5.5", "claude-3-opus"])
+@pytest.mark.parametrize("kind", [list[int], Literal[1, 2], pydantic.RootModel[list[City]]])
+def test_what_is_no_object_stands_in_one(model: str, kind: Any) -> None:
+    """Where the outermost schema must be an object, it is one; the value is taken out again."""
+    body = sent(model, response_format=kind).body
+    tool: Any = body.get("tools", [{}])[0]
+    about = body.get("text", body.get("response_format", {}))
+    about = about.get("format") or about.get("json_schema", {})
+    schema = tool.get("input_schema") or about["schema"]
+    definitions = type_schema(kind).get("$defs")
+    assert (schema["type"], schema["required"]) == ("object", ["value"])
+    assert schema.get("$defs") == definitions
+    value: Any = [1] if kind == list[int] else 1
+    value = [{"name": "Ulm", "people": 1}] if definitions else value
+    assert parsed(kind, json.dumps({"value": value})) == parsed(kind, json.dumps(value))
+
+
+def test_an_object_with_a_value_is_itself() -> None:
+    """A type whose one field is called `value` is not taken for a wrapper."""
+    assert parsed(dict[str, int], '{"value": 1}') == {"value": 1}
+
+
+def test_schema_of_a_plain_value_is_a_schema() -> None:
+    """A JSON schema of a string is one on every wire, and not a provider's own format."""
+    for schema in ({"type": "string"}, {"enum": ["a", "b"]}):
+        about = sent("gpt-4o", response_format=schema).body["response_format"]
+        assert about["json_schema"]["schema"] == schema
+
+
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize(("kind", "value", "meant"), GOOD)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -124,6 +125,13 @@ def test_unknown_local_model_is_refused() -> None:
     """Another name after `local/` is refused with the one that exists."""
     with pytest.raises(ModelProviderError, match="local/smollm2 is the one"):
         models("local/llama", "hi")
+
+
+@pytest.mark.parametrize("given", [{"tools": []}, {"tool_choice": "auto"}])
+def test_tools_are_refused(given: dict[str, Any]) -> None:
+    """The embedded model calls no tools, and a call with some says so before anything starts."""
+    with pytest.raises(ModelProviderError, match="calls no tools"):
+        models("local/smollm2", "hi", **given)
 
 
 @installed

@@ -23,6 +23,7 @@ sdk = pytest.importorskip("openai", reason="OpenAI's SDK is a development depend
 PNG = b"\x89PNG\r\n\x1a\n0000"
 DATA_URL = "data:image/png;base64," + base64.b64encode(PNG).decode()
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+CLOSED = {**SCHEMA, "additionalProperties": False}
 TOOL = {"name": "weather", "description": "The weather.", "parameters": SCHEMA}
 USER = [{"role": "user", "content": "hi"}]
 
@@ -67,7 +68,8 @@ CHAT: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         "gpt-4o",
         {"tools": [{"type": "function", "function": {**TOOL, "strict": True}}],
          "tool_choice": "required", "parallel_tool_calls": False},
-        {"tools": [{"type": "function", "function": {**TOOL, "strict": True}}],
+        {"tools": [{"type": "function",
+                    "function": {**TOOL, "parameters": CLOSED, "strict": True}}],
          "tool_choice": "required", "parallel_tool_calls": False},
     ),
     (
@@ -89,7 +91,7 @@ CHAT: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         {"response_format": {"type": "json_schema",
                              "json_schema": {"name": "c", "schema": SCHEMA, "strict": True}}},
         {"response_format": {"type": "json_schema",
-                             "json_schema": {"name": "c", "schema": SCHEMA, "strict": True}}},
+                             "json_schema": {"name": "c", "schema": CLOSED, "strict": True}}},
     ),
     ("gpt-4o", {"service_tier": "flex", "a_new_field": {"x": [1]}},
      {"service_tier": "flex", "extra_body": {"a_new_field": {"x": [1]}}}),
@@ -219,7 +221,8 @@ RESPONSES: list[tuple[dict[str, Any], dict[str, Any]]] = [
          "tool_choice": {"type": "function", "name": "weather"}},
     ),
     ({"tools": [{**TOOL, "strict": True}], "tool_choice": "required"},
-     {"tools": [{"type": "function", **TOOL, "strict": True}], "tool_choice": "required"}),
+     {"tools": [{"type": "function", **TOOL, "parameters": CLOSED, "strict": True}],
+      "tool_choice": "required"}),
     ({"store": False, "include": ["reasoning.encrypted_content"], "truncation": "auto"},
      {"store": False, "include": ["reasoning.encrypted_content"], "truncation": "auto"}),
 ]  # fmt: skip
