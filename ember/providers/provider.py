@@ -419,7 +419,7 @@ class StreamedCall:
         self._failed: list[bytes] = []
         self._beginning = b""  # of the body
         self._halves = False  # whether an event may hold halves of characters
-        self._half_text = self._half_reasoning = ""  # the first half, until the other comes
+        self._half: dict[str, str] = {}  # the first half of a text, until the other comes
         self._brought_text = False
         self._examined = 0  # of the events, by `_brought_answer`
         self._status = 0
@@ -507,7 +507,11 @@ class StreamedCall:
                 self._brought_text = True
                 yield chunk
             while self._fold.pieces:
-                yield Chunk("", "", self._events[-1], self._fold.pieces.pop(0))
+                piece = self._fold.pieces.pop(0)
+                if self._halves:
+                    arguments = self._whole(f"arguments of {piece.id}", piece.arguments)
+                    piece = piece._replace(arguments=arguments)
+                yield Chunk("", "", self._events[-1], piece)
 
     def _brought_answer(self) -> bool:
         """Whether an event since the last time brought some of the answer."""
@@ -523,8 +527,9 @@ class StreamedCall:
             del body  # see `HTTPProvider.answer`
             raise error
         yield from self._chunks(self._decoder.finish(), at_end=True)
-        if self._half_text or self._half_reasoning:
-            yield Chunk(whole_characters(self._half_text), whole_characters(self._half_reasoning))
+        if self._half:
+            text, reasoning = self._half.get("text", ""), self._half.get("reasoning", "")
+            yield Chunk(whole_characters(text), whole_characters(reasoning))
         if (found := self._something_else()) is not None:
             raise self._misread(found)
         if self._fold.complete:
@@ -584,11 +589,14 @@ class StreamedCall:
 
     def _joined(self, chunk: Chunk) -> Chunk | None:
         """A chunk of whole characters; half a one waits for the chunk that brings the other."""
-        text, reasoning = self._half_text + chunk.text, self._half_reasoning + chunk.reasoning
-        self._half_text, self._half_reasoning = half_at_end(text), half_at_end(reasoning)
-        text = whole_characters(text.removesuffix(self._half_text))
-        reasoning = whole_characters(reasoning.removesuffix(self._half_reasoning))
+        text, reasoning = self._whole("text", chunk.text), self._whole("reasoning", chunk.reasoning)
         return Chunk(text, reasoning, self._events[-1]) if text or reasoning else None
+
+    def _whole(self, what: str, text: str) -> str:
+        text = self._half.pop(what, "") + text
+        if half := half_at_end(text):
+            self._half[what] = half
+        return whole_characters(text.removesuffix(half))
 
     def _misread(self, body: object) -> ProviderAPIError:
         bad_response = self._provider.bad_response

@@ -87,11 +87,11 @@ def test_openais_strict_schemas_are_the_sdks(model: str) -> None:
     """What is called strict is closed as OpenAI's own package closes it; the rest is left alone."""
     schema = Outer.model_json_schema()
     given = {"name": "f", "parameters": schema}
-    wanted = {"type": "json_schema", "json_schema": {"name": "c", "schema": schema}}
+    form = {"type": "json_schema", "json_schema": {"name": "c", "schema": schema}}
     for strict in (True, None):
-        named = {**wanted["json_schema"], "strict": strict}
+        named = {**form["json_schema"], "strict": strict}
         body = sent(model, tools=[{**given, "strict": strict}],
-                    response_format={**wanted, "json_schema": named}).body  # fmt: skip
+                    response_format={**form, "json_schema": named}).body  # fmt: skip
         function = body["tools"][0].get("function", body["tools"][0])
         about = body.get("text", {}).get("format") or body["response_format"]["json_schema"]
         expected = to_strict_json_schema(Outer) if strict else schema
@@ -118,8 +118,8 @@ FAILED: list[tuple[Any, Any]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("content", "said"), FAILED)
-def test_a_tools_error_is_said_where_the_wire_has_no_word_for_it(content: Any, said: Any) -> None:
+@pytest.mark.parametrize(("content", "text"), FAILED)
+def test_a_tools_error_is_said_where_the_wire_has_no_word_for_it(content: Any, text: Any) -> None:
     """On OpenAI's wires the text of a failed tool's result says so; Claude has a field for it."""
     call = {"id": "c1", "name": "f", "arguments": "{}"}
     prompt = [
@@ -127,9 +127,9 @@ def test_a_tools_error_is_said_where_the_wire_has_no_word_for_it(content: Any, s
         {"role": "assistant", "content": None, "tool_calls": [call]},
         {"role": "tool", "tool_call_id": "c1", "content": content, "is_error": True},
     ]
-    assert sent(CHAT, prompt).body["messages"][-1]["content"] == said
+    assert sent(CHAT, prompt).body["messages"][-1]["content"] == text
     output = sent(RESPONSES, prompt).body["input"][-1]["output"]
-    assert output == ("Error: no" if isinstance(said, list) else said)
+    assert output == ("Error: no" if isinstance(text, list) else text)
     (block,) = sent(CLAUDE, prompt).body["messages"][-1]["content"]
     assert block["is_error"] is True
     assert "Error" not in str(block["content"])

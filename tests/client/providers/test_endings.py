@@ -194,6 +194,46 @@ def test_half_a_character_in_the_arguments_of_a_call(played: Player, stream: boo
     assert got.tool_calls[0].arguments == {"a": "x\ufffd"}
 
 
+ARGUMENTS = ['{"a": "x\ud83d', '\ude00y"}']
+CALLED_IN_PIECES: dict[str, list[Any]] = {
+    "chat": [
+        chat({"tool_calls": [{"index": 0, "id": "1", "function": {"name": "f",
+                                                                 "arguments": part}}]}, "", "delta")
+        for part in ARGUMENTS
+    ] + [chat({}, "tool_calls", "delta")],
+    "responses": [
+        {"type": "response.output_item.added", "item": {"type": "function_call", "id": "2",
+                                                        "call_id": "1", "name": "f"}},
+        *({"type": "response.function_call_arguments.delta", "item_id": "2", "delta": part}
+          for part in ARGUMENTS),
+        {"type": "response.completed", "response": {"status": "completed", "output": [
+            {"type": "function_call", "call_id": "1", "name": "f",
+             "arguments": "".join(ARGUMENTS)}]}},
+    ],
+    "anthropic": [
+        {"type": "message_start", "message": {"content": []}},
+        {"type": "content_block_start", "index": 0,
+         "content_block": {"type": "tool_use", "id": "1", "name": "f", "input": {}}},
+        *({"type": "content_block_delta", "index": 0,
+           "delta": {"type": "input_json_delta", "partial_json": part}} for part in ARGUMENTS),
+        {"type": "message_stop"},
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("wire", CALLED_IN_PIECES)
+def test_character_split_over_two_pieces_of_a_call(played: Player, wire: str) -> None:
+    """The halves of an emoji join in the pieces of a call's arguments too, and all encode."""
+    body = events(*CALLED_IN_PIECES[wire]) + ("data: [DONE]\n\n" if wire == "chat" else "")
+    played.load({"status": 200, "response_headers": {}, "response_body": body})
+    with models.stream(MODELS[wire], "hi", api_key="k") as streamed:
+        pieces = [chunk.tool_call.arguments for chunk in streamed if chunk.tool_call]
+    assert "".join(pieces) == '{"a": "x\U0001f600y"}'
+    assert streamed.response.tool_calls[0].arguments == {"a": "x\U0001f600y"}
+    json.dumps([pieces, streamed.response.message, streamed.response.raw],
+               ensure_ascii=False).encode()  # fmt: skip
+
+
 @pytest.mark.parametrize("wire", ["anthropic", "google"])
 def test_half_a_character_in_the_arguments_goes_to_another_wire(played: Player, wire: str) -> None:
     """Arguments that escape half a character can be sent where arguments are objects."""
