@@ -21,7 +21,7 @@ from ember.providers.json_values import data_file, entries, fields, items, reque
 from ember.providers.retired import retirement
 from ember.transport.environment import without_user
 
-__all__ = ["api_error", "not_of_wire"]
+__all__ = ["api_error", "broken_off", "not_of_wire"]
 
 _TABLES = data_file("errors")
 _WORDS: Mapping[str, ErrorType] = {
@@ -158,6 +158,24 @@ def not_of_wire(
             "request_id": request_id(headers),
             "body": body,
             "phase": "read",
+            **facts,
+        },
+    )
+
+
+def broken_off(
+    provider: str, model: str, status: int, headers: Mapping[str, str], facts: Mapping[str, Any]
+) -> ProviderAPIError:
+    """The error of a stream without its end marker; for the arguments see above."""
+    return ProviderAPIError(
+        f"{provider} ({model}): the stream ended before the answer did; what arrived is in "
+        "context['partial_text']",
+        {
+            "error_type": "incomplete_stream",
+            "status_code": status,
+            "provider": provider,
+            "model": model,
+            "request_id": request_id(headers),
             **facts,
         },
     )

@@ -11,8 +11,7 @@ import os
 from collections.abc import AsyncGenerator, Collection, Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from ember.conversation.messages import Message, as_messages
-from ember.conversation.parts import Text
+from ember.conversation.messages import as_messages
 from ember.conversation.tools import NativeTool, as_choice, as_format, as_tools
 from ember.exceptions import ModelProviderError, ProviderAPIError
 from ember.models.schemas import ChatResponse, Chunk, UsageStats
@@ -184,11 +183,7 @@ class HTTPProvider(BaseProvider):
             timeout = as_timeout(params.pop("timeout", None))
         if "extra_headers" in params:
             headers = as_headers(params.pop("extra_headers") or NO_HEADERS)
-        messages = (
-            [Message("user", (Text(prompt),))]
-            if isinstance(prompt, str) and prompt.strip()
-            else as_messages(prompt)
-        )
+        messages = as_messages(prompt)
         if (system := params.pop("system", None)) is not None:
             messages = [*as_messages([{"role": "system", "content": system}]), *messages]
         base_url = Address((url or self.base_url()).rstrip("/"))
@@ -534,19 +529,10 @@ class StreamedCall:
             raise self._misread(found)
         if self._fold.complete:
             return
-        name = self._provider.server.name
-        raise ProviderAPIError(
-            f"{name} ({self._call.model}): the stream ended before the answer did; what arrived "
-            "is in context['partial_text']",
-            {
-                "error_type": "incomplete_stream",
-                "status_code": self._status,
-                "provider": name,
-                "model": self._call.model,
-                "request_id": request_id(self._headers),
-                **_STREAM,
-            },
-        )
+        from ember.providers.error_mapping import broken_off  # late: few programs meet one
+
+        name, model = self._provider.server.name, self._call.model
+        raise broken_off(name, model, self._status, self._headers, _STREAM)
 
     def _something_else(self) -> object:
         """What came that is nothing of this wire; None where it is, or where nothing came."""
@@ -596,7 +582,7 @@ class StreamedCall:
         text = self._half.pop(what, "") + text
         if half := half_at_end(text):
             self._half[what] = half
-        return whole_characters(text.removesuffix(half))
+        return str(whole_characters(text.removesuffix(half)))
 
     def _misread(self, body: object) -> ProviderAPIError:
         bad_response = self._provider.bad_response
