@@ -11,6 +11,13 @@ from typing import TYPE_CHECKING, Literal, cast
 
 import pytest
 
+from ember_testing.plugin.headline import (
+    SESSION,
+    AsyncFailures,
+    caused_by_failure,
+    headline,
+    messages,
+)
 from ember_testing.plugin.options import (
     MARKER,
     arguments_of,
@@ -63,7 +70,6 @@ __all__ = [
 ]
 
 
-_session_key = pytest.StashKey["Session"]()
 _passed_key = pytest.StashKey[bool]()
 _running_key = pytest.StashKey["Session"]()
 _fake_key = pytest.StashKey["FakeModel"]()
@@ -79,6 +85,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Look after the fixtures of marked tests, and note which cassettes will be used."""
     marked = [item for item in session.items if item.get_closest_marker(MARKER) is not None]
+    if marked or any("fake_model" in getattr(item, "fixturenames", ()) for item in session.items):
+        session.config.pluginmanager.register(AsyncFailures(), "ember-async-failures")
     if not marked:
         return
     # Late: most runs need none.
@@ -104,7 +112,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
     """Take the cassette out after the last fixture, and keep or drop what was recorded."""
-    session = item.stash.get(_session_key, None)
+    session = item.stash.get(SESSION, None)
     if session is None:
         return (yield)
     torn_down = False
@@ -113,7 +121,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
         torn_down = True
     finally:
         passed = torn_down and item.stash.get(_passed_key, False) and not session.failures
-        _end(item, session, passed)
+        _end(item, session, passed, torn_down)
     return result
 
 
@@ -125,57 +133,26 @@ def pytest_runtest_makereport(
     report = yield
     fake = item.stash.get(_fake_key, None)
     if fake is not None and call.when == "call":
-        _tell_of_fake(item, call, report, fake)
-    session = item.stash.get(_session_key, None)
+        # What would fail at the end of the fixture `fake_model` fails the test itself, once.
+        unused = report.passed and not hasattr(report, "wasxfail")
+        if complaint := fake.complaint(unused=unused):
+            headline(item, call, report, complaint)
+    session = item.stash.get(SESSION, None)
     if session is None:
         return report
-    if session.failures and (_is_miss(call) or (call.when == "call" and not report.failed)):
-        report.outcome = "failed"
-        report.longrepr = _told(session) + _where(item, call)
-        # An expected failure is another one than a recording that is missing.
-        vars(report).pop("wasxfail", None)
-    elif session.failures and call.when == "call":
-        report.sections.append(("ember replay", _told(session)))
+    failures = session.failures
+    if failures and (call.when == "call" or not report.passed or caused_by_failure(_error(call))):
+        headline(item, call, report, messages(failures), failures)
     if call.when == "call":
         # A test that is expected to fail has its recording as well, or could never be replayed.
         item.stash[_passed_key] = report.passed or hasattr(report, "wasxfail")
+    elif call.when == "teardown":
+        del item.stash[SESSION]
     return report
 
 
-def _told(session: Session) -> str:
-    return "\n\n".join(dict.fromkeys(str(failure) for failure in session.failures))
-
-
-def _tell_of_fake(
-    item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport, fake: FakeModel
-) -> None:
-    """Fail the test itself, once, for what would fail at the end of its fixture `fake_model`."""
-    told = fake.complaint(unused=report.passed and not hasattr(report, "wasxfail"))
-    if told and (not report.failed or _is_miss(call)):
-        report.outcome = "failed"
-        report.longrepr = told + _where(item, call)
-        vars(report).pop("wasxfail", None)
-    elif told:
-        report.sections.append(("fake_model", told))
-
-
-def _is_miss(call: pytest.CallInfo[None]) -> bool:
-    """Whether the test failed by a miss, or by what came of one (a thread that it ended)."""
-    from ember_testing.exceptions import ReplayFailure
-
-    error = call.excinfo.value if call.excinfo else None
-    while error is not None and not isinstance(error, ReplayFailure):
-        error = error.__cause__
-    return error is not None
-
-
-def _where(item: pytest.Item, call: pytest.CallInfo[None]) -> str:
-    """The test's own line; the way through the HTTP client's files tells nobody anything."""
-    if call.excinfo is None:
-        return ""
-    path = str(item.path)
-    lines = [entry.lineno + 1 for entry in call.excinfo.traceback if str(entry.path) == path]
-    return f"\n{item.location[0]}:{lines[-1]}" if lines else ""
+def _error(call: pytest.CallInfo[None]) -> BaseException | None:
+    return call.excinfo.value if call.excinfo else None
 
 
 def _begin(item: pytest.Item) -> None:
@@ -207,16 +184,16 @@ def _begin(item: pytest.Item) -> None:
     if standstill is not None:
         standstill.watch(session)
     activate(session)
-    item.config.stash[_running_key] = item.stash[_session_key] = session
+    item.config.stash[_running_key] = item.stash[SESSION] = session
     item.stash[_passed_key] = False
 
 
-def _end(item: pytest.Item, session: Session, passed: bool) -> None:
+def _end(item: pytest.Item, session: Session, passed: bool, torn_down: bool) -> None:
     from ember_testing.exceptions import CassetteError
     from ember_testing.replay.active import deactivate
 
     deactivate(session)
-    del item.stash[_session_key], item.config.stash[_running_key]
+    del item.config.stash[_running_key]
     shared = bool(arguments_of(item).get("cassette"))
     unused = session.unused() if passed and not shared else 0
     session.tally.unused = unused
@@ -232,9 +209,11 @@ def _end(item: pytest.Item, session: Session, passed: bool) -> None:
     finally:
         count(item, session, passed)
     in_call: bool = item.stash.get(_passed_key, False)
-    if session.failures and in_call:
-        pytest.fail(_told(session), pytrace=False)  # a miss after the test's own part had passed
-    if rule == "fail":
+    if session.failures and in_call and torn_down:
+        pytest.fail(
+            messages(session.failures), pytrace=False
+        )  # a miss after the test's own part had passed
+    if rule == "fail" and torn_down:
         pytest.fail(
             f"{unused} recordings of {session.path} were not used (ember_unused=fail); to record "
             f"anew: {session.command(anew=True)}",
@@ -290,7 +269,7 @@ def cassette(request: pytest.FixtureRequest) -> Cassette:
 
 
 def _session_of(request: pytest.FixtureRequest, fixture: str) -> Session:
-    session: Session | None = request.node.stash.get(_session_key, None)
+    session: Session | None = request.node.stash.get(SESSION, None)
     if session is None:
         pytest.fail(
             f"the fixture `{fixture}` is for a test with a cassette: mark it "
