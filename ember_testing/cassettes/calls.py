@@ -33,12 +33,13 @@ class Call:
         response_body: The whole response, decoded (gzip), text where it is text.
         outcome: `complete`, `closed` (by the caller, early), `cut` (broke off), `failed`.
         error: The connection error's class and message, for `cut` and `failed`.
-        provider: Such as `openai`; None when the traffic is no known provider's.
+        provider: Such as `openai`; `unknown` at an address that nobody knows, None where no model
+            was asked.
         model: The model that the provider reported.
-        prompt_tokens: Tokens of input.
-        completion_tokens: Tokens of output.
+        prompt_tokens: Tokens of input; None where nobody counted them.
+        completion_tokens: Tokens of output, likewise.
         cost: US dollars; None when unknown.
-        text: The answer as a person reads it.
+        text: The answer as a person reads it; of an embedding how many vectors it has.
         seconds: From sending the request to the end of the response, when it was recorded.
         recorded_at: ISO 8601, UTC.
         test: Node id of the test that recorded it.

@@ -19,7 +19,11 @@ _LONGEST = 4000
 """Characters of a body that is no conversation."""
 
 # Where the wires keep the conversation and the system's words; all else are parameters.
-_CONVERSATION = ("instructions", "system", "systemInstruction", "messages", "input", "contents")
+_SYSTEM = ("instructions", "system", "systemInstruction", "preamble")
+_CONVERSATION = (
+    *_SYSTEM, "messages", "input", "contents", "prompt", "message", "inputs", "inputText", "texts",
+    "content", "requests", "instances", "query", "documents",
+)  # fmt: skip
 
 
 def transcript(call: Call, *, dated: bool = True) -> str:
@@ -41,8 +45,10 @@ def transcript(call: Call, *, dated: bool = True) -> str:
 def _facts(call: Call, dated: bool) -> Iterator[str]:
     if call.model:
         yield f"{call.provider}/{call.model}"
-    if call.prompt_tokens is not None:
-        yield f"{call.prompt_tokens} + {call.completion_tokens} tokens"
+    counts = call.prompt_tokens, call.completion_tokens
+    if counts != (None, None):
+        prompt, completion = ("?" if count is None else count for count in counts)
+        yield f"{prompt} + {completion} tokens"
     if call.cost is not None:
         yield dollars(call.cost)
     if call.n > 1:
@@ -63,7 +69,7 @@ def _request(call: Call) -> list[str]:
     lines: list[str] = []
     for name in _CONVERSATION:
         if name in request:
-            role = "user" if name == "input" else "system"
+            role = "system" if name in _SYSTEM else "user"
             lines += _conversation(role, request[name])
     parameters = {name: value for name, value in request.items() if name not in _CONVERSATION}
     if parameters:

@@ -79,7 +79,7 @@ def call_of_request(asked: Asked, headers: Mapping[str, str]) -> FakeCall:
             firsts = [turn for turn in turns if turn.get("role") in ("system", "developer")]
             system = firsts[0] if firsts else None
     return FakeCall(
-        asked.provider,
+        asked.route,
         asked.model,
         prompt,
         None if system is None else _text(system),

@@ -173,13 +173,13 @@ class FakeModel:
         Raises:
             UnansweredCall: Nobody has anything for it.
         """
-        setups = self._replies.of(asked.provider, asked.model, asked.guessed)
+        setups = self._replies.of(asked.route, asked.model, asked.guessed)
         if not setups and not last:
             return None
         at = time.monotonic()
         call = call_of_request(asked, {name.lower(): value for name, value in request.headers})
         setup, given, number = self._next(setups, call)
-        wire = encoding.wire_of(asked.provider)
+        wire = asked.wire or encoding.wire_of(asked.route)
         try:
             response, fault = response_of(wire, call, setup, given, number)
         except (TypeError, ValueError) as error:
@@ -316,7 +316,7 @@ def _route(request: httpx.Request) -> httpx.Response | httpx.Request:
     """What the innermost fake that knows the model answers; the request itself passes through."""
     asked_for: Request = request.extensions[_REQUEST]
     asked = read_request(asked_for.url, asked_for.body)
-    if asked is None:
+    if asked is None or asked.wire is None:
         return request
     fakes = [*reversed(_active)]
     for fake in fakes:

@@ -32,7 +32,7 @@ class FaultServer(FakeModel):
     def _answer(self, request: Request) -> Response:
         request = request._replace(url=f"{self.url}{request.url}")
         asked = read_request(request.url, request.body)
-        if asked is not None:
+        if asked is not None and asked.wire is not None:
             with suppress(ReplayFailure):  # kept in `failures`
                 return self.respond(asked, request) or Response(501)
         return Response(501)

@@ -88,7 +88,7 @@ def key_of(asked: Asked, url: str) -> object:
     parameters = {
         name: asked.body[name] for name in asked.body.keys() - {"stream", "stream_options"}
     }
-    return urlsplit(url).netloc, asked.provider, asked.model, json.dumps(parameters, sort_keys=True)
+    return urlsplit(url).netloc, asked.route, asked.model, json.dumps(parameters, sort_keys=True)
 
 
 def judged(

@@ -47,16 +47,18 @@ def estimate(method: str, url: str, body: bytes) -> float | None:
     from ember.models.schemas import UsageStats
     from ember.pricing.cost import cost
     from ember_testing.wires.exchange import read_request
+    from ember_testing.wires.vendors import price_table
 
     asked = read_request(url, body) if method == "POST" else None
-    if asked is None:
+    if asked is None or asked.form == "other":
         return None
     usage = UsageStats(
         prompt_tokens=math.ceil(len(body) / BYTES_A_TOKEN), completion_tokens=_output(asked.body)
     )
     with warnings.catch_warnings():  # the error that the caller raises says it
         warnings.simplefilter("ignore", UnknownPriceWarning)
-        return cost(asked.provider, asked.model, usage, requested_model=asked.model)
+        seller = price_table(asked.route)
+        return cost(seller, asked.model, usage, requested_model=asked.model, base_url=url)
 
 
 def _output(body: Mapping[str, Any]) -> int:

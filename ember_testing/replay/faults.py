@@ -6,7 +6,6 @@ import re
 from typing import TYPE_CHECKING
 
 from ember_testing.faults import Fault, applied, replaces_answer
-from ember_testing.wires import wire_of
 from ember_testing.wires.exchange import read_request
 from ember_testing.wires.response import Broken, Request, Response, plain
 
@@ -32,7 +31,7 @@ def faulted(fault: Fault, request: Request, recorded: Callable[[], Response]) ->
         pieces = [piece for piece in _EVENT_END.split(response.body) if piece]
         response = response._replace(pieces=pieces)
     asked = read_request(request.url, request.body)
-    damaged = applied(fault, response, wire_of(asked.provider) if asked is not None else "openai")
+    damaged = applied(fault, response, (asked and asked.wire) or "openai")
     end = damaged.end
     if damaged.status is None and isinstance(end, Broken) and end.error == "ReadError":
         # A client may send again what met a connection that had been idle: its error is this one.

@@ -77,7 +77,8 @@ _NAME_WORDS = frozenset(
 )  # fmt: skip
 # Names made of those words that hold no credential, and that tell one request from another.
 _HARMLESS = re.compile(
-    r"^(?:idempotency[-_]key|(?:next|page|continuation|cursor)[-_]?token)$", re.I
+    r"^(?:idempotency[-_]key|(?:next|page|continuation|cursor)[-_]?token|x-amzn-bedrock-(?:in|out)put-token-count)$",
+    re.I,
 )
 # The names whose value is a credential for certain, and is looked for everywhere else too.
 _CERTAIN = re.compile(

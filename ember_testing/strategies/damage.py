@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 from ember_testing.cassettes.file import CassetteFile
-from ember_testing.wires import wire_of
 from ember_testing.wires.body import as_bytes, headers_from_json
 from ember_testing.wires.exchange import read_request
 from ember_testing.wires.response import Response, Sent
@@ -41,14 +40,14 @@ def recordings(path: str | os.PathLike[str]) -> list[Sent]:
 
 def _sent(row: dict[str, Any]) -> Sent | None:
     asked = read_request(row["url"], as_bytes(row["request_body"] or b""))
-    if asked is None or row["status"] is None:
+    if asked is None or asked.wire is None or row["status"] is None:
         return None
     headers = tuple(
         (name, value)
         for name, value in headers_from_json(row["response_headers"])
         if name.lower() not in _OF_THE_BODY
     )
-    wire = wire_of(asked.provider)
+    wire = asked.wire
     served = Response(row["status"], headers, (as_bytes(row["response_body"] or b""),))
     return Sent(wire, f"{wire}/{asked.model}", asked.stream, served)
 

@@ -15,14 +15,26 @@ from functools import lru_cache
 from typing import Any, NamedTuple, cast
 from urllib.parse import urlsplit
 
-from ember.exceptions import EmberError, ProviderAPIError
+from ember.exceptions import EmberError, ModelProviderError, ProviderAPIError
 from ember.models.routing import built_in
-from ember.models.schemas import ChatResponse
+from ember.models.schemas import ChatResponse, UsageStats
 from ember.providers.call import Address, Call
-from ember.providers.provider import StreamedCall
-from ember.providers.servers import SELLERS
+from ember.providers.provider import HTTPProvider, StreamedCall
+from ember.providers.servers import SERVERS
 from ember.transport.send import Reply
+from ember_testing.wires import WIRES, wire_of
 from ember_testing.wires.body import as_bytes, headers_from_json
+from ember_testing.wires.event_bodies import EventReader, as_server_sent
+from ember_testing.wires.other_bodies import Said, read_said, said_pieces
+from ember_testing.wires.vendors import (
+    UNKNOWN,
+    Kind,
+    host_and_path,
+    is_vendor,
+    kinds_at,
+    price_table,
+    vendor_at,
+)
 
 __all__ = [
     "COLUMNS",
@@ -41,15 +53,9 @@ __all__ = [
 # What is read of a recorded call, as it stands in the table `calls`.
 COLUMNS = ("provider", "model", "prompt_tokens", "completion_tokens", "cost_usd", "text")
 
-_GOOGLE_METHOD = re.compile(
-    r"/(?P<model>[^/:]+):(?P<method>generateContent|streamGenerateContent)$"
-)
-_PATHS = (
-    ("/chat/completions", "openai"),
-    ("/responses", "openai-responses"),
-    ("/messages", "anthropic"),
-)
-_ENDINGS = tuple(path for path, _ in _PATHS)
+# Of the models that OpenAI has behind /audio and /images, which are asked by a form.
+_MODEL_OF_FORM = re.compile(rb'name="model"\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]+)')
+_FORM_PATHS = ("/audio/transcriptions", "/audio/translations", "/images/edits")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,18 +63,42 @@ class Asked:
     """What a request asks for.
 
     Args:
-        provider: The provider's name in Ember.
+        provider: Who is called: a provider of Ember's, a vendor of `data/vendors.json`, or
+            `unknown`.
         model: The model's id on the wire.
         stream: Whether the answer is to come in pieces.
         body: The request's JSON.
-        guessed: Whether the address is no provider's own, and the wire alone told the provider.
+        form: In whose words it is asked: `openai`, `openai-responses`, `anthropic`, `google`, or
+            another of `data/vendors.json`; `other` where the address alone says something.
+        url: Where the request goes.
     """
 
     provider: str
     model: str
     stream: bool
     body: Mapping[str, Any]
-    guessed: bool = False
+    form: str
+    url: str = ""
+
+    @property
+    def wire(self) -> str | None:
+        """The wire of Ember's that it is asked in, None where Ember's client speaks no such one."""
+        return self.form if self.form in WIRES else None
+
+    @property
+    def guessed(self) -> bool:
+        """Whether the address is that of no provider of Ember's."""
+        return self.provider not in SERVERS
+
+    @property
+    def route(self) -> str:
+        """Who is called, as a model's name in Ember says it: `openai-responses` too.
+
+        Where nobody knows the address it is the provider whose words are spoken.
+        """
+        if self.provider in (UNKNOWN, "openai"):
+            return self.form.removesuffix("-embeddings")
+        return self.provider
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,39 +124,54 @@ class Reading:
 
 def asks_model(url: str) -> bool:
     """Whether a request to this URL may ask something of a model."""
-    path = urlsplit(url).path
-    return path.endswith(_ENDINGS) or bool(_GOOGLE_METHOD.search(path))
+    host, path = host_and_path(url)
+    return bool(kinds_at(vendor_at(host, path), path))
 
 
 def read_request(url: str, body: bytes) -> Asked | None:
     """What a request asks of a model, or None where it is no such request."""
-    parts = urlsplit(url)
+    host, path = host_and_path(url)
+    vendor = vendor_at(host, path)
+    kinds = kinds_at(vendor, path)
+    if not kinds and vendor == UNKNOWN:
+        return None
     try:
         loaded: object = json.loads(body) if body else {}
     except ValueError:
+        if path.endswith(_FORM_PATHS) and (model := _MODEL_OF_FORM.search(body)):
+            return Asked(vendor, model[1].decode("utf-8", "replace"), False, {}, "other", url)
         return None
     if not isinstance(loaded, Mapping):
         return None
     asked = cast(Mapping[str, Any], loaded)
-    if match := _GOOGLE_METHOD.search(parts.path):
-        stream = match["method"] == "streamGenerateContent"
-        guessed = parts.netloc not in SELLERS
-        return Asked("google", match["model"], stream, asked, guessed)
-    for path, wire in _PATHS:
-        if parts.path.endswith(path):
-            provider = _provider(parts.netloc, parts.path, wire)
-            guessed = provider == wire and parts.netloc not in SELLERS
-            model = str(asked.get("model") or "")
-            return Asked(provider, model, bool(asked.get("stream")), asked, guessed)
-    return None
+    kind = next((each for each in kinds if _is_of(each, asked)), None)
+    if kind is None and (vendor == UNKNOWN or not isinstance(asked.get("model"), str)):
+        return None
+    return _asked(vendor, kind or Kind("other"), asked, url)
 
 
-def _provider(host: str, path: str, wire: str) -> str:
-    if wire != "openai":
-        return wire
-    if "/deployments/" in path or host.endswith((".openai.azure.com", ".services.ai.azure.com")):
-        return "azure"
-    return SELLERS.get(host, wire)
+def _is_of(kind: Kind, body: Mapping[str, Any]) -> bool:
+    """Whether a body has the keys that a call of this kind needs."""
+    return all(
+        any(name in body or (name == "model" and kind.model) for name in names)
+        for names in kind.needs
+    )
+
+
+def _asked(vendor: str, kind: Kind, body: Mapping[str, Any], url: str) -> Asked:
+    form, model = kind.form, kind.model
+    own = body.get("model") or body.get("model_id") or body.get("version")
+    if not model and isinstance(own, str):
+        model = own
+    stream = kind.stream or bool(body.get("stream", form == "ollama"))
+    if form == "bedrock-invoke" and "anthropic_version" in body:
+        form = "anthropic"
+    if form in ("converse", "anthropic", "bedrock-invoke") and model.startswith("arn:"):
+        model = model.rpartition("/")[2]  # an ARN holds the account's number
+    seller, slash, name = model.partition("/")
+    if vendor == "cloudflare" and slash and "/compat/" in url and is_vendor(seller):
+        vendor, model = seller, name
+    return Asked(vendor, model, stream, body, form, url)
 
 
 def read_exchange(
@@ -150,6 +195,8 @@ def read_exchange(
     asked = read_request(url, request_body) if method == "POST" else None
     if asked is None:
         return None
+    if asked.wire is None:
+        return _other_reading(asked, status, _lower(response_headers), response_body)
     try:
         response = read_response(asked, status, response_headers, response_body)
     except ProviderAPIError as error:
@@ -171,7 +218,7 @@ def read_exchange(
 def read_response(
     asked: Asked, status: int, headers: Mapping[str, str], body: bytes
 ) -> ChatResponse:
-    """The answer to a request, as Ember's own client reads it.
+    """The answer to a request; in the words of Ember's wires, as Ember's own client reads it.
 
     Args:
         asked: The request.
@@ -182,14 +229,78 @@ def read_response(
     Raises:
         EmberError: It is an error, or not what the provider's wire says.
     """
-    provider = built_in(asked.provider)
-    lower = {name.lower(): value for name, value in headers.items()}
-    return provider.answer(_call(asked), Reply(status, lower, body))
+    lower = _lower(headers)
+    if asked.wire is None:
+        if status >= 400:
+            raise ModelProviderError(f"{asked.provider} answered with status {status}")
+        said = read_said(lower, body)
+        return said.response(asked.provider, asked.model, _dollars(asked, said))
+    provider, call = _provider(asked), _call(asked)
+    if (events := as_server_sent(lower, body)) is not None:
+        body = events
+    try:
+        return provider.answer(call, Reply(status, lower, body))
+    except ProviderAPIError as error:
+        # Some vendors speak a wire's requests, and answer in words of their own.
+        said = read_said(lower, body)
+        if error.error_type != "bad_response" or not all(said.counted):
+            raise
+        return said.response(asked.provider, asked.model, _dollars(asked, said))
+
+
+def _lower(headers: Mapping[str, str]) -> Mapping[str, str]:
+    return {name.lower(): value for name, value in headers.items()}
+
+
+def _other_reading(asked: Asked, status: int, headers: Mapping[str, str], body: bytes) -> Reading:
+    if status >= 400:
+        return Reading(asked.provider, asked.model)
+    said = read_said(headers, body)
+    dollars, usage = _dollars(asked, said), said.usage or UsageStats()
+    return Reading(
+        asked.provider,
+        said.model or asked.model,
+        usage.prompt_tokens if said.counted[0] else None,
+        usage.completion_tokens if said.counted[1] else None,
+        None if math.isnan(dollars) else dollars,
+        said.text,
+    )
+
+
+def _dollars(asked: Asked, said: Said) -> float:
+    """The vendor's own figure, else the cost by the tables of prices; `nan` is unknown."""
+    from ember.pricing.cost import Billing, cost  # late: prices are read at the first cost
+
+    # What `other` counts are images and speech too, which have prices of their own.
+    is_known = said.usage is not None and all(said.counted) and asked.form != "other"
+    if not is_known and said.reported_cost is None:
+        return math.nan
+    return cost(
+        price_table(asked.route),
+        said.model or asked.model,
+        said.billed or said.usage or UsageStats(),
+        billing=Billing(reported=said.reported_cost),
+        requested_model=asked.model,
+        base_url=_address(asked),
+    )
+
+
+def _provider(asked: Asked) -> HTTPProvider:
+    """Who reads the answer: the provider of Ember's that is called, where it speaks this wire."""
+    named = asked.provider in SERVERS and wire_of(asked.provider) == asked.form
+    return built_in(asked.provider if named else asked.form)
+
+
+def _address(asked: Asked) -> str:
+    """The base URL, which names the seller."""
+    if asked.provider == "huggingface" and ":" in asked.model:
+        return f"https://router.huggingface.co/{asked.model.rpartition(':')[2]}"
+    parts = urlsplit(asked.url)
+    return f"{parts.scheme}://{parts.netloc}{parts.path}"
 
 
 def _call(asked: Asked) -> Call:
-    base_url = built_in(asked.provider).server.base_url
-    return Call(asked.model, (), {}, asked.stream, Address(base_url), None)
+    return Call(asked.model, (), {}, asked.stream, Address(_address(asked)), None)
 
 
 def read_pieces(
@@ -203,8 +314,11 @@ def read_pieces(
         headers: The answer's headers.
         pieces: The answer's body, content encoding removed.
     """
-    streamed = StreamedCall(built_in(asked.provider), _call(asked))
-    streamed.start(status, {name.lower(): value for name, value in headers.items()})
+    lower = _lower(headers)
+    if asked.wire is None or EventReader(lower).framed:
+        return said_pieces(lower, pieces)
+    streamed = StreamedCall(_provider(asked), _call(asked))
+    streamed.start(status, lower)
     texts: list[str] = []
     try:
         for piece in pieces:

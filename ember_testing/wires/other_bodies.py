@@ -1,0 +1,235 @@
+"""Answers of the wires that Ember's client does not speak, by one table of paths; pure.
+
+`data/bodies.json` says where the vendors put text, counts and vectors. A body is read by whatever
+of it is there, whoever sent it: a vendor's model stands behind several vendors' addresses.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import cache
+from typing import Any, NamedTuple, cast
+
+from ember.models.schemas import ChatResponse, ToolCall, UsageStats
+from ember_testing.wires.event_bodies import EventReader, values_of
+from ember_testing.wires.vendors import data_file
+
+__all__ = ["Said", "read_said", "said_pieces"]
+
+_Path = Sequence[str]
+_Json = Any
+
+
+class Said(NamedTuple):
+    """What a body says; None where it does not.
+
+    Args:
+        text: The answer's text, or how many vectors of which length it has.
+        reasoning: Its reasoning.
+        tool_calls: The tools that it asks for; of a stream only those that come whole.
+        model: The model that it reports.
+        usage: Its counts, 0 where it has none of one side.
+        counted: Whether it counts the input, and the output; vectors are none.
+        billed: The counts that are charged for.
+        reported_cost: The vendor's own figure in US dollars.
+    """
+
+    text: str
+    reasoning: str
+    tool_calls: Sequence[ToolCall]
+    model: str | None
+    usage: UsageStats | None
+    counted: tuple[bool, bool]
+    billed: UsageStats | None
+    reported_cost: float | None
+
+    def response(self, provider: str, model: str, cost: float) -> ChatResponse:
+        """It as an answer of Ember's."""
+        usage = (self.usage or UsageStats()).priced(cost)
+        return ChatResponse(
+            self.text,
+            usage,
+            self.model or model,
+            provider,
+            None,
+            list(self.tool_calls),
+            self.reasoning or None,
+        )
+
+
+@cache
+def _table() -> Mapping[str, Any]:
+    return data_file("bodies")
+
+
+@cache
+def _paths(name: str) -> Sequence[_Path]:
+    return [path.split(".") for path in _table()[name]]
+
+
+def read_said(headers: Mapping[str, str], body: bytes) -> Said:
+    """What an answer says.
+
+    Args:
+        headers: Of the response, names in lower case.
+        body: Content encoding removed; of a stream as much as came.
+    """
+    values = values_of(headers, body)
+    text = "".join(map(_text, values))
+    vectors = "" if text else _vectors(values)
+    calls = [_call(each) for value in values for each in _first("calls", value)]
+    prompt, completion = _tokens(values, headers)
+    if vectors and completion is None:
+        completion = 0
+    return Said(
+        text or vectors,
+        "".join(_joined("reasoning", value) for value in values),
+        [call for call in calls if call is not None],
+        _last_text("model", values),
+        None if prompt is completion is None else _usage(prompt, completion, values),
+        (prompt is not None, completion is not None),
+        _billed(values),
+        _number("reported_cost", values),
+    )
+
+
+def said_pieces(headers: Mapping[str, str], pieces: Sequence[bytes]) -> list[str]:
+    """The text and reasoning that each piece of a streamed answer completes."""
+    reader = EventReader(headers)
+    return [
+        "".join(_joined("reasoning", value) + _text(value) for value in reader.feed(piece))
+        for piece in pieces
+    ]
+
+
+# --- the table's paths ---------------------------------------------------------------------------
+
+
+def _at(value: _Json, path: _Path) -> Iterator[_Json]:
+    """What stands at a path; nothing where it leads nowhere."""
+    if not path:
+        if value is not None:
+            yield value
+    elif path[0] == "*":
+        if isinstance(value, list):
+            for item in cast("list[object]", value):
+                yield from _at(item, path[1:])
+    elif isinstance(value, Mapping):
+        yield from _at(cast("Mapping[str, object]", value).get(path[0]), path[1:])
+
+
+def _first(name: str, value: _Json) -> list[_Json]:
+    """What the first path that leads somewhere leads to."""
+    for path in _paths(name):
+        if found := [*_at(value, path)]:
+            return found
+    return []
+
+
+def _joined(name: str, value: _Json) -> str:
+    """The texts at the first path that leads to any."""
+    for path in _paths(name):
+        texts = [each for each in _at(value, path) if isinstance(each, str)]
+        if texts:
+            return "".join(texts)
+    return ""
+
+
+def _text(value: _Json) -> str:
+    return _joined("text", value)
+
+
+def _last_text(name: str, values: Sequence[_Json]) -> str | None:
+    found = [each for value in values for each in _first(name, value) if isinstance(each, str)]
+    return found[-1] if found else None
+
+
+def _number(name: str, values: Sequence[_Json]) -> float | None:
+    """The last count; what stands in several items of a list is added up."""
+    for value in reversed(values):
+        for path in _paths(name):
+            if found := [each for at in _at(value, path) for each in _counts(at)]:
+                return sum(found)
+    return None
+
+
+def _counts(value: _Json) -> Sequence[float]:
+    """A count as a list of one; no count is none."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return [value] if is_number and math.isfinite(value) and value >= 0 else []
+
+
+def _count(name: str, values: Sequence[_Json]) -> int:
+    return int(_number(name, values) or 0)
+
+
+def _tokens(values: Sequence[_Json], headers: Mapping[str, str]) -> tuple[int | None, int | None]:
+    """Of input and output, cached input that stands beside them left out; None is not counted."""
+    named = _table()["headers"]
+    counts = [_number(name, values) for name in ("input", "output")]
+    for index, name in enumerate(("input", "output")):
+        text = headers.get(named[name], "")
+        if counts[index] is None and text.isdigit():
+            counts[index] = int(text)
+    prompt, completion = counts
+    if prompt is None and completion is None:
+        prompt = _number("total", values)
+    return None if prompt is None else int(prompt), None if completion is None else int(completion)
+
+
+def _usage(prompt: int | None, completion: int | None, values: Sequence[_Json]) -> UsageStats:
+    apart, written = _count("cached_apart", values), _count("written_apart", values)
+    every = (prompt or 0) + apart + written
+    cached = min(_count("cached", values) + apart, every - written)
+    return UsageStats(every, completion or 0, cached_tokens=cached, cache_write_tokens=written)
+
+
+def _billed(values: Sequence[_Json]) -> UsageStats | None:
+    prompt, completion = _number("billed_input", values), _number("billed_output", values)
+    if prompt is None and completion is None:
+        return None
+    return UsageStats(int(prompt or 0), int(completion or 0))
+
+
+def _call(given: _Json) -> ToolCall | None:
+    if not isinstance(given, Mapping):
+        return None
+    call = cast("Mapping[str, Any]", given)
+    name = call.get("name")
+    if not isinstance(name, str):
+        return None
+    names = [key for key in ("arguments", "input", "parameters") if key in call]
+    arguments: Any = call[names[0]] if names else {}
+    if isinstance(arguments, str):
+        with suppress(ValueError):  # the model wrote none: shown as it is
+            arguments = json.loads(arguments)
+    identity = call.get("toolUseId") or call.get("id") or ""
+    return ToolCall(str(identity), name, arguments)
+
+
+def _vectors(values: Sequence[_Json]) -> str:
+    """How many vectors of which length an answer has; "" where it has none."""
+    for path in _paths("vectors"):
+        lengths = [length for each in values for at in _at(each, path) if (length := _length(at))]
+        if lengths:
+            number = "1 vector" if len(lengths) == 1 else f"{len(lengths):,} vectors"
+            return f"{number} of {max(lengths):,} numbers"
+    return ""
+
+
+def _length(vector: _Json) -> int:
+    """How many numbers a vector has: a list of them, or 32-bit ones in base64."""
+    if isinstance(vector, list):
+        items = cast("list[object]", vector)
+        return len(items) if all(isinstance(item, (int, float)) for item in items) else 0
+    if isinstance(vector, str):
+        try:
+            return len(base64.b64decode(vector, validate=True)) // 4
+        except binascii.Error:
+            return 0
+    return 0
