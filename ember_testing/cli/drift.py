@@ -148,13 +148,25 @@ def _key(row: Mapping[str, Any]) -> str:
     from ember.models.routing import built_in  # late: loads all of ember
     from ember.providers.servers import SERVERS
 
-    server = SERVERS.get(row["provider"] or "")
+    server = SERVERS.get(_provider(row))
     key = built_in(server.name).key() if server is not None else None
     if not key:
         names = " or ".join(server.key_vars) if server is not None else ""
         remedy = f"set {names}" if names else "its provider is none that Ember knows"
         raise _NotSent(f"the recorded key is redacted: {remedy}")
     return key
+
+
+def _provider(row: Mapping[str, Any]) -> str:
+    """Whose key a request needs: at an address nearby, of whose words it speaks."""
+    from ember.pricing.snapshot import is_local  # late: load all of ember
+    from ember_testing.wires.exchange import read_request
+    from ember_testing.wires.vendors import UNKNOWN
+
+    if row["provider"] != UNKNOWN or not is_local(row["url"]):
+        return row["provider"] or ""
+    asked = read_request(row["url"], as_bytes(row["request_body"] or b""))
+    return asked.route if asked is not None else ""
 
 
 def _where_it_listens(row: Mapping[str, Any], url: str) -> str:

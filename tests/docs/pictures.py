@@ -65,6 +65,7 @@ def pictures() -> dict[str, str]:
             )
             # The server stands for the provider.
             printed = done.stdout.replace(server.url, "https://api.openai.com")
+            printed = printed.replace("unknown/gpt", "openai/gpt")
             return printed.replace(str(project), "/project")
 
         pytest = [sys.executable, "-m", "pytest", "-q", "--color=yes",

@@ -57,7 +57,7 @@ def test_the_command_is_installed_and_lists_its_parts() -> None:
 def test_list_shows_calls_models_and_cost(cassette: Path) -> None:
     """One line a cassette; JSON has the sums."""
     (line,) = found("list", cassette.parent)["cassettes"]
-    assert (line["calls"], line["models"]) == (2, ["openai/gpt-4-0613"])
+    assert (line["calls"], line["models"]) == (2, ["unknown/gpt-4-0613"])
     assert line["cost"] == pytest.approx(2 * (10 * 30 + 5 * 60) / 1e6)
     assert "a.sqlite" in run("list", cassette.parent).stdout
 
@@ -77,7 +77,7 @@ def test_show_reads_like_a_transcript(cassette: Path) -> None:
     lines = text.splitlines()
     assert lines[0].startswith("## 1  POST http://127.0.0.1:")
     assert lines[0].endswith("/v1/chat/completions  200 complete")
-    assert "openai/gpt-4-0613, 10 + 5 tokens, $0.0006" in lines[1]
+    assert "unknown/gpt-4-0613, 10 + 5 tokens, $0.0006" in lines[1]
     assert lines[2:6] == [
         "system: Be brief.",
         "user: Paris",
@@ -193,7 +193,7 @@ def test_colours_are_for_terminals(cassette: Path, monkeypatch: pytest.MonkeyPat
 def test_stats_add_up_by_model(cassette: Path) -> None:
     """Calls, tokens, money and age, a model and all."""
     sums = found("stats", cassette.parent)
-    assert list(sums) == ["openai/gpt-4-0613", "all"]
+    assert list(sums) == ["unknown/gpt-4-0613", "all"]
     total = sums["all"]
     assert (total["calls"], total["prompt_tokens"], total["completion_tokens"]) == (2, 20, 10)
     assert total["cost"] == pytest.approx(0.0012)

@@ -197,11 +197,11 @@ def test_a_call_reads_as_a_conversation(show: Show, report: Path) -> None:
     detail = text_of(browser, "#detail")
     for words in ("system\nBe brief.", "user\nWhat is the capital of France?",
                   "You said: What is the capital of France?", "1,000 + 500", "a.sqlite, call 1",
-                  "openai/gpt-5.6-sol"):  # fmt: skip
+                  "unknown/gpt-5.6-sol"):  # fmt: skip
         assert words in detail
     assert "8" in text_of(browser, "#sums")
     models = texts_of(browser, "#models tbody th button")
-    assert models == ["openai/gpt-5.6-sol", "openai/gpt-6-luna"]
+    assert models == ["unknown/gpt-5.6-sol", "unknown/gpt-6-luna"]
     bar = browser.find_element(By.CSS_SELECTOR, "#models .bars .in")
     assert bar.size["width"] > 50
 
@@ -273,7 +273,7 @@ def test_search_and_filters_narrow_the_list(show: Show, report: Path) -> None:
         until(browser, lambda title=title: titles(browser) == [title])
     browser.find_element(By.CSS_SELECTOR, "#filter [type=reset]").click()
     until(browser, lambda: len(titles(browser)) == 8)
-    browser.find_element(By.XPATH, "//button[text()='openai/gpt-6-luna']").click()
+    browser.find_element(By.XPATH, "//button[text()='unknown/gpt-6-luna']").click()
     until(browser, lambda: titles(browser) == ["Weather?"])
     press(browser, "/")
     press(browser, "nowhere")
