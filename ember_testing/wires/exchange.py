@@ -25,7 +25,7 @@ from ember.transport.send import Reply
 from ember_testing.wires import WIRES, wire_of
 from ember_testing.wires.body import as_bytes, headers_from_json
 from ember_testing.wires.event_bodies import EventReader, as_server_sent
-from ember_testing.wires.other_bodies import Said, read_said, said_pieces
+from ember_testing.wires.other_bodies import Content, read_content, text_of_pieces
 from ember_testing.wires.vendors import (
     UNKNOWN,
     Kind,
@@ -233,8 +233,8 @@ def read_response(
     if asked.wire is None:
         if status >= 400:
             raise ModelProviderError(f"{asked.provider} answered with status {status}")
-        said = read_said(lower, body)
-        return said.response(asked.provider, asked.model, _dollars(asked, said))
+        content = read_content(lower, body)
+        return content.response(asked.provider, asked.model, _dollars(asked, content))
     provider, call = _provider(asked), _call(asked)
     if (events := as_server_sent(lower, body)) is not None:
         body = events
@@ -242,10 +242,10 @@ def read_response(
         return provider.answer(call, Reply(status, lower, body))
     except ProviderAPIError as error:
         # Some vendors speak a wire's requests, and answer in words of their own.
-        said = read_said(lower, body)
-        if error.error_type != "bad_response" or not all(said.counted):
+        content = read_content(lower, body)
+        if error.error_type != "bad_response" or not all(content.counted):
             raise
-        return said.response(asked.provider, asked.model, _dollars(asked, said))
+        return content.response(asked.provider, asked.model, _dollars(asked, content))
 
 
 def _lower(headers: Mapping[str, str]) -> Mapping[str, str]:
@@ -255,31 +255,31 @@ def _lower(headers: Mapping[str, str]) -> Mapping[str, str]:
 def _other_reading(asked: Asked, status: int, headers: Mapping[str, str], body: bytes) -> Reading:
     if status >= 400:
         return Reading(asked.provider, asked.model)
-    said = read_said(headers, body)
-    dollars, usage = _dollars(asked, said), said.usage or UsageStats()
+    content = read_content(headers, body)
+    dollars, usage = _dollars(asked, content), content.usage or UsageStats()
     return Reading(
         asked.provider,
-        said.model or asked.model,
-        usage.prompt_tokens if said.counted[0] else None,
-        usage.completion_tokens if said.counted[1] else None,
+        content.model or asked.model,
+        usage.prompt_tokens if content.counted[0] else None,
+        usage.completion_tokens if content.counted[1] else None,
         None if math.isnan(dollars) else dollars,
-        said.text,
+        content.text,
     )
 
 
-def _dollars(asked: Asked, said: Said) -> float:
+def _dollars(asked: Asked, content: Content) -> float:
     """The vendor's own figure, else the cost by the tables of prices; `nan` is unknown."""
     from ember.pricing.cost import Billing, cost  # late: prices are read at the first cost
 
     # What `other` counts are images and speech too, which have prices of their own.
-    is_known = said.usage is not None and all(said.counted) and asked.form != "other"
-    if not is_known and said.reported_cost is None:
+    is_known = content.usage is not None and all(content.counted) and asked.form != "other"
+    if not is_known and content.reported_cost is None:
         return math.nan
     return cost(
         price_table(asked.route),
-        said.model or asked.model,
-        said.billed or said.usage or UsageStats(),
-        billing=Billing(reported=said.reported_cost),
+        content.model or asked.model,
+        content.billed or content.usage or UsageStats(),
+        billing=Billing(reported=content.reported_cost),
         requested_model=asked.model,
         base_url=_address(asked),
     )
@@ -316,7 +316,7 @@ def read_pieces(
     """
     lower = _lower(headers)
     if asked.wire is None or EventReader(lower).framed:
-        return said_pieces(lower, pieces)
+        return text_of_pieces(lower, pieces)
     streamed = StreamedCall(_provider(asked), _call(asked))
     streamed.start(status, lower)
     texts: list[str] = []

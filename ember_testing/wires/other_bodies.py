@@ -1,7 +1,7 @@
 """Answers of the wires that Ember's client does not speak, by one table of paths; pure.
 
-`data/bodies.json` says where the vendors put text, counts and vectors. A body is read by whatever
-of it is there, whoever sent it: a vendor's model stands behind several vendors' addresses.
+`data/bodies.json` says where the vendors put text, counts and vectors. A body is read by what
+of it is there, whichever vendor sent it: one model stands behind several vendors' addresses.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from ember.models.schemas import ChatResponse, ToolCall, UsageStats
 from ember_testing.wires.event_bodies import EventReader, values_of
 from ember_testing.wires.vendors import data_file
 
-__all__ = ["Said", "read_said", "said_pieces"]
+__all__ = ["Content", "read_content", "text_of_pieces"]
 
 _Path = Sequence[str]
 _Json = Any
 
 
-class Said(NamedTuple):
+class Content(NamedTuple):
     """What a body says; None where it does not.
 
     Args:
@@ -72,7 +72,7 @@ def _paths(name: str) -> Sequence[_Path]:
     return [path.split(".") for path in _table()[name]]
 
 
-def read_said(headers: Mapping[str, str], body: bytes) -> Said:
+def read_content(headers: Mapping[str, str], body: bytes) -> Content:
     """What an answer says.
 
     Args:
@@ -86,7 +86,7 @@ def read_said(headers: Mapping[str, str], body: bytes) -> Said:
     prompt, completion = _tokens(values, headers)
     if vectors and completion is None:
         completion = 0
-    return Said(
+    return Content(
         text or vectors,
         "".join(_joined("reasoning", value) for value in values),
         [call for call in calls if call is not None],
@@ -98,7 +98,7 @@ def read_said(headers: Mapping[str, str], body: bytes) -> Said:
     )
 
 
-def said_pieces(headers: Mapping[str, str], pieces: Sequence[bytes]) -> list[str]:
+def text_of_pieces(headers: Mapping[str, str], pieces: Sequence[bytes]) -> list[str]:
     """The text and reasoning that each piece of a streamed answer completes."""
     reader = EventReader(headers)
     return [

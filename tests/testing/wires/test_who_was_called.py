@@ -143,7 +143,7 @@ OPENAI_SHAPED = {
 def test_the_host_names_the_provider_of_a_chat_completion(
     base_url: str, recorded: Recorded
 ) -> None:
-    """Whoever speaks OpenAI's words is called by its own name, or unknown; all is counted."""
+    """A server that speaks OpenAI's words is called by its own name, or unknown; all is counted."""
     call = recorded(f"{base_url}/chat/completions", CHAT, CHAT_ANSWER)
     assert facts(call) == (OPENAI_SHAPED[base_url], "some-model-1", 10, 5)
     assert call.text == "Hello"
@@ -374,7 +374,7 @@ def test_embeddings_have_their_cost_where_prices_and_counts_are_known(
     url, body, answer, _, _ = EMBEDDINGS[name]
     expected = PRICED[name]
     cost = recorded(url, body, answer).cost
-    if name == "ollama":  # on one's own machine nobody bills
+    if name == "ollama":  # on the caller's machine nobody bills
         assert cost == 0
     else:
         assert cost == (None if expected is None else pytest.approx(expected / 1e6))
@@ -545,7 +545,7 @@ def test_commands_show_who_was_called(recorded: Recorded, path: Path, tmp_path: 
     """`list`, `stats`, `show` and `export` name the provider, model and answer; `html` is written."""
     url, body, pieces, kind, _ = STREAMS["converse"]
     recorded(url, body, b"".join(pieces), kind)
-    for command, shown in {
+    for command, output in {
         ("stats", str(path)): ["bedrock/amazon.nova-lite-v1:0", "10"],
         ("list", str(path)): ["amazon.nova-lite-v1:0"],
         ("show", str(path)): ["bedrock/amazon.nova-lite-v1:0", "10 + 5 tokens", "assistant: Hello"],
@@ -554,18 +554,18 @@ def test_commands_show_who_was_called(recorded: Recorded, path: Path, tmp_path: 
     }.items():
         result = CliRunner().invoke(main, command, env={"COLUMNS": "200"})
         assert result.exit_code == 0, result.output
-        for text in shown:
+        for text in output:
             assert text in result.output.replace('": "', '":"'), command
 
 
 def test_a_transcript_of_an_embedding_is_short(recorded: Recorded, path: Path) -> None:
-    """What was embedded is shown, and of the vectors how many there are."""
+    """What was embedded is output, and of the vectors how many there are."""
     url, body, answer, _, _ = EMBEDDINGS["openai"]
     recorded(url, body, answer)
-    shown = CliRunner().invoke(main, ["show", str(path)]).output
-    assert "assistant: 2 vectors of 3 numbers" in shown
-    assert "user: a\n    b\n" in shown
-    assert "AAAA" not in shown
+    output = CliRunner().invoke(main, ["show", str(path)]).output
+    assert "assistant: 2 vectors of 3 numbers" in output
+    assert "user: a\n    b\n" in output
+    assert "AAAA" not in output
 
 
 def test_tools_that_other_wires_ask_for_are_shown(recorded: Recorded, path: Path) -> None:
@@ -577,5 +577,5 @@ def test_tools_that_other_wires_ask_for_are_shown(recorded: Recorded, path: Path
         ("http://localhost:11434/api/chat", {"model": "m", "messages": []}, {"message": {"content": "", "tool_calls": [{"function": {"name": "weather", "arguments": {"city": "Paris"}}}]}}),
     ):  # fmt: skip
         recorded(url, body, answer)
-        shown = CliRunner().invoke(main, ["show", str(path)]).output
-        assert 'tool call: weather({"city": "Paris"})' in shown
+        output = CliRunner().invoke(main, ["show", str(path)]).output
+        assert 'tool call: weather({"city": "Paris"})' in output
