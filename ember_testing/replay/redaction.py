@@ -82,10 +82,10 @@ _PART = re.compile(
     (?:[^\r\n]+\r\n)*\r\n)(?P<value>.*?)(?=\r\n--)""",
     re.X | re.I | re.S,
 )
-_FIELD_WORDS = re.compile(rb'(?:key|token|secret|authorization|string)\\*"', re.I)
+# Searched for in lower case: a pattern that ignores case takes ten to fifty times as long.
+_FIELD_WORDS = re.compile(rb'(?:key|token|secret|authorization|string)\\*"')
 _ANY_FIELD_WORDS = re.compile(
-    rb'(?:key|token|secret|authorization|string|passw(?:or)?d|pwd|passphrase|credentials?|jwt)\\*"',
-    re.I,
+    rb'(?:key|token|secret|authorization|string|passw(?:or)?d|pwd|passphrase|credentials?|jwt)\\*"'
 )
 _USERINFO = re.compile(r"(?<=//)([^/@?#]*)@")
 _COOKIE = re.compile(r"^([^=;]*=)([^;]+)")
@@ -245,7 +245,7 @@ class Redaction:
             body = self._by_rules(body, lambda match: self.digest(match.group()))[0]
         if self.holds_secret(body):
             body = self._pattern.sub(REDACTED.encode(), body)
-        if _ANY_FIELD_WORDS.search(body):
+        if _ANY_FIELD_WORDS.search(body.lower()):
             body = _with_values(_ANY_FIELD, body, lambda value: self.digest(value).encode())
         if "form-urlencoded" in content_type:
             form = _with_parameters(
@@ -268,7 +268,7 @@ class Redaction:
         """A response body with each credential replaced by as many other bytes; not by rules."""
         if self.holds_secret(body):
             body = self._pattern.sub(lambda match: _word(len(match.group())).encode(), body)
-        if _FIELD_WORDS.search(body):
+        if _FIELD_WORDS.search(body.lower()):
             body = _with_values(_SURE_FIELD, body, lambda value: _word(len(value)).encode())
         if _FORM.fullmatch(body):  # how some servers answer with a token
             body = _with_values(_FORM_FIELD, body, lambda value: _word(len(value)).encode())

@@ -16,9 +16,12 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import ember_testing
 from ember_testing.cli import main
+from ember_testing.cli.check import _SHAPES, _shapes_in
 from tests.loopback import serving
 from tests.testing.chat import KEY, chat
 from tests.testing.cli.command import found, record, run
@@ -245,6 +248,15 @@ def test_check_finds_a_planted_secret_of_each_kind(
     text = run("check", cassette, code=1).stdout
     for secret in ("hunter2hunter2", "tr0ub4dor-and-3", "abcdefghijklmnopqrst"):
         assert secret not in text
+
+
+@given(st.data())
+@settings(max_examples=300, deadline=None)
+def test_every_shape_of_a_key_is_looked_for(data: st.DataObject) -> None:
+    """Whatever has the shape of a key is found: no shape is passed over for lack of its hint."""
+    name = data.draw(st.sampled_from(sorted(_SHAPES)))
+    key = data.draw(st.from_regex(_SHAPES[name][0], fullmatch=True))
+    assert next(iter(_shapes_in(b'"' + key + b'"'))).group() in key + b'"'
 
 
 def test_check_finds_a_secret_in_a_compressed_piece_and_in_other_tables(
