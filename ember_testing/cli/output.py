@@ -17,6 +17,7 @@ from ember_testing.cassettes.file import CassetteFile
 from ember_testing.cli.stats import by_model
 from ember_testing.exceptions import CassetteError
 from ember_testing.replay.budget import dollars
+from ember_testing.replay.tally import counted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -130,7 +131,7 @@ def print_list(found: list[dict[str, Any]], left: list[str]) -> None:
         if each["error"]:
             click.echo(f"{click.style('!', fg='red')} {each['path']}: {each['error']}")
     calls = sum(each["calls"] for each in readable)
-    click.echo(f"{len(found)} cassettes, {calls} calls")
+    click.echo(f"{counted(len(found), 'cassette')}, {counted(calls, 'call')}")
     for path in left:
         click.echo(f"left by a killed recording, or being written now: {path}")
 
@@ -150,7 +151,7 @@ def print_stats(rows: Mapping[str, Figures]) -> None:
     for text in in_columns(heads, cells):
         click.echo(text)
     if rows["all"].unpriced:
-        click.echo(f"{rows['all'].unpriced} calls of unknown cost")
+        click.echo(f"{counted(rows['all'].unpriced, 'call')} of unknown cost")
 
 
 def print_differences(found: list[Difference]) -> None:
@@ -165,7 +166,7 @@ def print_differences(found: list[Difference]) -> None:
         click.echo(f"{signs[each.kind]} {each.call} (call {numbers}, {each.kind})")
         for text in each.lines:
             click.echo(f"    {text}")
-    click.echo(f"{len(found)} calls differ" if found else "the same")
+    click.echo(f"different: {counted(len(found), 'call')}" if found else "the same")
 
 
 def print_findings(found: Mapping[str, Sequence[Finding]], count: int) -> None:
@@ -176,7 +177,7 @@ def print_findings(found: Mapping[str, Sequence[Finding]], count: int) -> None:
             kind = click.style(each.kind, fg="red")
             click.echo(f"{path}:{call} {each.where}: {kind}: {each.what}")
     total = sum(map(len, found.values()))
-    click.echo(f"{count} cassettes checked, {total} findings")
+    click.echo(f"{counted(count, 'cassette')} checked, {counted(total, 'finding')}")
 
 
 def plan_as_dict(plan: Plan, deleted: bool) -> dict[str, Any]:
@@ -214,8 +215,10 @@ def print_imports(done: Sequence[dict[str, Any]]) -> None:
         if each["error"]:
             click.echo(f"not imported: {each['from']}: {each['error']}")
         else:
-            click.echo(f"{each['from']} -> {each['to']} ({each['calls']} calls)")
-    click.echo(f"{sum(not each['error'] for each in done)} of {len(done)} files imported")
+            click.echo(f"{each['from']} -> {each['to']} ({counted(each['calls'], 'call')})")
+    click.echo(
+        f"{sum(not each['error'] for each in done)} of {counted(len(done), 'file')} imported"
+    )
 
 
 def print_drift(found: Mapping[str, Sequence[Drifted]], spent: float) -> None:

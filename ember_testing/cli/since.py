@@ -16,6 +16,7 @@ from ember_testing.cli.diff import Difference, compare
 from ember_testing.cli.git import changed_since
 from ember_testing.exceptions import CassetteError
 from ember_testing.replay.budget import dollars
+from ember_testing.replay.tally import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -114,12 +115,12 @@ def as_markdown(found: Sequence[CassetteDifference], revision: str) -> str:
         row = f"| {_code(each.path.as_posix())} | {counts} | {dollars(each.cost)} |"
         block = _block(each)
         if size + len(row) + len(block) > _MOST_CHARACTERS:
-            lines.append(f"| and {len(found) - place} more cassettes | | | | |")
+            lines.append(f"| and {counted(len(found) - place, 'more cassette')} | | | | |")
             break
         size += len(row) + len(block) + 3
         lines.append(row)
         blocks.append(block)
-    changes = f"{len(found)} cassettes, {total} to record."
+    changes = f"{counted(len(found), 'cassette')}, {total} to record."
     return "\n".join([*lines, "", changes, "", *blocks]) + "\n"
 
 

@@ -191,6 +191,7 @@ def _begin(item: pytest.Item) -> None:
 def _end(item: pytest.Item, session: Session, passed: bool, torn_down: bool) -> None:
     from ember_testing.exceptions import CassetteError
     from ember_testing.replay.active import deactivate
+    from ember_testing.replay.tally import counted
 
     deactivate(session)
     del item.config.stash[_running_key]
@@ -199,7 +200,7 @@ def _end(item: pytest.Item, session: Session, passed: bool, torn_down: bool) -> 
     session.tally.unused = unused
     session.tally.stale = session.stale(max_age(item.config))
     if unused and (rule := unused_rule(item.config)) != "ignore":
-        session.note(f"{unused} recordings of {session.path} were not used")
+        session.note(f"not used: {counted(unused, 'recording')} of {session.path}")
     else:
         rule = "ignore"
     try:
@@ -215,8 +216,8 @@ def _end(item: pytest.Item, session: Session, passed: bool, torn_down: bool) -> 
         )  # a miss after the test's own part had passed
     if rule == "fail" and torn_down:
         pytest.fail(
-            f"{unused} recordings of {session.path} were not used (ember_unused=fail); to record "
-            f"anew: {session.command(anew=True)}",
+            f"not used: {counted(unused, 'recording')} of {session.path} (ember_unused=fail); to "
+            f"record anew: {session.command(anew=True)}",
             pytrace=False,
         )
 

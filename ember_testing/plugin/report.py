@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ember_testing.replay.budget import dollars
+from ember_testing.replay.tally import counted
 
 if TYPE_CHECKING:
     from ember_testing.replay.tally import Tally
@@ -28,7 +29,7 @@ def summary(tally: Tally) -> list[str]:
     if tally.waits:
         parts.append(f"{tally.waits:.1f} s of waits left out")
     if tally.unused:
-        parts.append(f"{tally.unused} unused recordings")
+        parts.append(counted(tally.unused, "unused recording"))
     if tally.stale:
-        parts.append(f"{tally.stale} stale recordings")
+        parts.append(counted(tally.stale, "stale recording"))
     return [", ".join(parts), *dict.fromkeys(tally.notes)]

@@ -289,9 +289,13 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     run = run_of(config)
     partial = _partial(session)
     if not partial and (rule := unused_rule(config)) != "ignore":
-        for path, count in run.unused_of_shared(config.rootpath).items():
-            run.tally.unused += count
-            run.tally.notes.append(f"{count} recordings of {path} were not used by any test")
+        from ember_testing.replay.tally import counted
+
+        for path, number in run.unused_of_shared(config.rootpath).items():
+            run.tally.unused += number
+            run.tally.notes.append(
+                f"not used by any test: {counted(number, 'recording')} of {path}"
+            )
             if rule == "fail" and session.exitstatus == pytest.ExitCode.OK:
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
     if report is not None:

@@ -12,6 +12,7 @@ import atexit
 import os
 import sqlite3
 import tempfile
+import time
 from contextlib import closing, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -233,6 +234,7 @@ class Claims:
                 connection.execute(f"delete from {table} where cassette = ?", mine)
 
 
+_STALE = 60.0  # seconds after which a lock file that nobody holds was left by a dead process
 _WHERE = "where cassette = ? and key = ? and n = ?"
 
 
@@ -258,14 +260,28 @@ def _process_lock() -> tuple[Path, int]:
             path.unlink(missing_ok=True)
 
     atexit.register(remove)
+    _delete_stale_locks(path)
     return path, handle
+
+
+def _delete_stale_locks(mine: Path) -> None:
+    """Delete what processes have left that were killed."""
+    for path in _folder().glob("*.lock"):
+        with suppress(OSError):
+            # A new one may not be locked yet; to open and close this process's would release it.
+            if path != mine and path.stat().st_mtime < time.time() - _STALE:
+                _is_alive_at(path)
 
 
 def _is_alive(lock: str) -> bool:
     """Whether the process that locked this file still lives."""
     if lock == str(_process_lock()[0]):
         return True  # to open and close it would release the lock
-    path = Path(lock)
+    return _is_alive_at(Path(lock))
+
+
+def _is_alive_at(path: Path) -> bool:
+    """Whether the process that locked this file still lives; the file of a dead one goes."""
     try:
         if os.name == "posix":
             with path.open("r+") as handle:

@@ -26,6 +26,7 @@ from ember_testing.replay.request import (
     parsed,
 )
 from ember_testing.replay.settings import DEFAULT_RULES, Rules
+from ember_testing.replay.tally import counted
 from ember_testing.wires.response import Request
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def explain(
         )
         lines.append(f'(cassette {path}; repeats="last" allows the last one again)')
     else:
-        lines.append(f"cassette: {path} ({file.size()} recordings)")
+        lines.append(f"cassette: {path} ({counted(file.size(), 'recording')})")
         found = nearest(request, stored_requests(file), rules) if compare else None
         if found:
             lines.append(f"nearest: recording {found[0]}, which differs in")

@@ -16,6 +16,7 @@ from ember_testing.patches.exchange import Exchange
 from ember_testing.replay.claims import Claims, Left, Recorded, adopt
 from ember_testing.replay.recording import first_leak, read_with_charges, row_of
 from ember_testing.replay.secrets import REDACTED
+from ember_testing.replay.tally import counted
 from ember_testing.wires.body import as_bytes
 
 if TYPE_CHECKING:
@@ -353,7 +354,9 @@ class Recorder:
                 file.created, file.snapshot = False, None
             swap.take_back(file)
         if (dropped := len(self.recorded) - len(left.kept)) > 0:
-            self._outcome.note(f"{dropped} new recordings dropped, the cassette is as it was")
+            self._outcome.note(
+                f"{counted(dropped, 'new recording')} dropped, the cassette is as it was"
+            )
 
     def _leaks(self) -> bool:
         """Whether a credential that was learnt later stands in what was written before."""

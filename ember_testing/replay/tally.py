@@ -9,6 +9,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things in words: `1 recording`, `2 recordings`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 @dataclass(slots=True)
 class Tally:
     """Counts of one test or of a whole run; they add with `+=` and cross processes as a dict.

@@ -254,7 +254,7 @@ def test_a_recording_of_vcrpy_is_taken_over(pytester: pytest.Pytester) -> None:
             names["test_capital"]()  # type: ignore[operator]
     yaml.write_text(yaml.read_text().replace(server.url, "https://api.openai.com"))
     imported = CliRunner().invoke(main, ["import", "tests/cassettes", "--into", "cassettes"])
-    assert "1 of 1 files imported" in imported.output
+    assert "1 of 1 file imported" in imported.output
     (pytester.path / "tests" / "test_towns.py").write_text(after)
     done = pytester.runpytest_subprocess("-q", "tests/test_towns.py")
     assert "1 replayed, 0 recorded" in done.stdout.str()

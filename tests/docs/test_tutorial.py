@@ -46,7 +46,7 @@ def test_the_triage_application_passes_its_tests_with_the_wheel(
         assert done.returncode == 0, done.stdout + done.stderr
         printed += done.stdout
     assert "6 passed" in printed
-    assert "recordings.html: 1 calls of 1 cassettes" in printed
+    assert "recordings.html: 1 call of 1 cassette" in printed
     if mode == "all":
         shutil.copytree(project / "cassettes", PROJECT / "cassettes", dirs_exist_ok=True)
     else:

@@ -25,6 +25,7 @@ from ember_testing.cli.commands.group import (
     paths_argument,
 )
 from ember_testing.exceptions import CassetteError
+from ember_testing.replay.tally import counted
 
 
 @main.command("list", epilog=EXAMPLE + "ember-cassettes list cassettes --json")
@@ -136,7 +137,9 @@ def html(paths: tuple[Path, ...], target: Path, as_json: bool) -> None:
     else:
         for error in errors:
             click.echo(error, err=True)
-        click.echo(f"{target}: {len(data['calls'])} calls of {len(files)} cassettes")
+        click.echo(
+            f"{target}: {counted(len(data['calls']), 'call')} of {counted(len(files), 'cassette')}"
+        )
     sys.exit(1 if errors else 0)
 
 

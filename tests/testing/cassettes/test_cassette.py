@@ -223,7 +223,7 @@ def test_recording_anew_swaps_the_file_only_at_the_end(recorded: Path) -> None:
     with (
         serving() as server,
         pytest.raises(RuntimeError, match="the program's own"),
-        pytest.warns(ember_testing.RecordingWarning, match="1 new recordings dropped"),
+        pytest.warns(ember_testing.RecordingWarning, match="1 new recording dropped"),
         ember_testing.cassette(recorded, record="all"),
     ):
         ask(server, "question 4")

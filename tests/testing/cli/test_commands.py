@@ -238,7 +238,7 @@ def test_check_finds_a_planted_secret_of_each_kind(
 ) -> None:
     """By shape, by name and by the environment's values; the secret itself is not printed."""
     monkeypatch.setenv("ACME_API_KEY", "tr0ub4dor-and-3")
-    assert run("check", cassette.parent).stdout == "1 cassettes checked, 0 findings\n"
+    assert run("check", cassette.parent).stdout == "1 cassette checked, 0 findings\n"
     column, value = PLANTED[kind]
     change(cassette, f"update calls set {column} = ? where id = 2", value)
     findings = found("check", cassette, code=1)[str(cassette)]

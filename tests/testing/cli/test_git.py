@@ -84,7 +84,7 @@ class TestMerge:
             assert len(calls.played) == len(ancestor) + 3
             assert all(call.cost for call in calls.played)
             assert len(server.received) == received
-        assert run("check", path).stdout.startswith("1 cassettes checked, 0")
+        assert run("check", path).stdout.startswith("1 cassette checked, 0")
         assert sorted(each.name for each in path.parent.iterdir()) == ["a.sqlite"]
 
     def test_two_answers_to_the_same_call_are_a_conflict(
@@ -290,7 +290,7 @@ class TestSince:
             (folder / f"{'long' * 20}{number}.sqlite").write_bytes(b"no cassette")
         text = run("diff", "--since", "main", "--markdown", code=1).stdout
         assert 50_000 < len(text) < 65_536
-        assert "more cassettes" in text
+        assert "more cassette" in text
         assert text.count("<details>") == text.count("</details>")
 
     def test_what_means_nothing_is_refused(self, folder: Path) -> None:

@@ -213,3 +213,23 @@ def test_some(i):
     assert len(server.received) == sent
     with suppress(FileNotFoundError):
         assert not [path for path in (pytester.path / "cassettes").iterdir() if "part" in path.name]
+
+
+def test_locks_that_dead_processes_have_left_are_deleted(
+    start: Callable[..., subprocess.Popen[str]],
+    pytester: pytest.Pytester,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By the next process that claims a call; that of a live process, or a new one, stays."""
+    fcntl = pytest.importorskip("fcntl")
+    monkeypatch.setenv("TMPDIR", str(pytester.path))
+    folder = pytester.path / f"ember-claims-{os.getuid()}"
+    folder.mkdir()
+    for name in ("dead", "held", "new"):
+        (folder / f"1-{name}.lock").touch()
+    for name in ("dead", "held"):
+        os.utime(folder / f"1-{name}.lock", (1, 1))
+    with (folder / "1-held.lock").open("r+") as handle:
+        fcntl.lockf(handle, fcntl.LOCK_EX)
+        ended(start(SAME, "--ember-record"), passed=6)
+    assert sorted(path.name for path in folder.glob("*.lock")) == ["1-held.lock", "1-new.lock"]

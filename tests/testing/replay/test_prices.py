@@ -197,7 +197,9 @@ def test_two(): [ask(text) for text in {texts}]
     run(body.format(url=server.url, texts=["2", "3"]), "--ember-record").assert_outcomes(passed=2)
     less = body.format(url=server.url, texts=["2"])
     warn = (less, "-o", "ember_unused=warn")
-    run(*warn).stdout.fnmatch_lines(["*1 unused recordings*", "1 recordings of cassettes/shared*"])
+    run(*warn).stdout.fnmatch_lines(
+        ["*1 unused recording*", "not used by any test: 1 recording of cassettes/shared*"]
+    )
     run(*warn, "test_it.py::test_one").stdout.no_fnmatch_line("*unused*")
     assert run(less, "-o", "ember_unused=fail").ret == pytest.ExitCode.TESTS_FAILED
     assert run(less, "-o", "ember_unused=ignore").ret == pytest.ExitCode.OK
