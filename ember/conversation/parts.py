@@ -250,20 +250,19 @@ def _input_audio(item: Mapping[str, Any]) -> Media:
     return from_base64(needed(sound, "data", str), type_of_name(f"x.{sound.get('format')}"))
 
 
-def _inline_data(item: Mapping[str, Any]) -> Media:
-    data = needed(item, "inlineData" if "inlineData" in item else "inline_data", Mapping)
-    return from_base64(
-        needed(data, "data", str), data.get("mimeType") or data.get("mime_type") or ""
-    )
+def _googles(item: Mapping[str, Any]) -> Media:
+    part = _in_camel_case(item)
+    if "inlineData" in part:
+        data = _in_camel_case(needed(part, "inlineData", Mapping))
+        return from_base64(needed(data, "data", str), _label(data, "mimeType"))
+    file = _in_camel_case(needed(part, "fileData", Mapping))
+    media = from_url(needed(file, "fileUri", str))
+    return media._replace(mime_type=_label(file, "mimeType") or media.mime_type)
 
 
-def _file_data(item: Mapping[str, Any]) -> Media:
-    file = needed(item, "fileData" if "fileData" in item else "file_data", Mapping)
-    uri = "fileUri" if "fileUri" in file else "file_uri"
-    media = from_url(needed(file, uri, str))
-    return media._replace(
-        mime_type=file.get("mimeType") or file.get("mime_type") or media.mime_type
-    )
+def _in_camel_case(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Google's keys, which its package writes with underscores."""
+    return {re.sub("_([a-z])", lambda c: c[1].upper(), key): item[key] for key in item}
 
 
 def _label(item: Mapping[str, Any], *keys: str) -> str:
@@ -309,11 +308,7 @@ def _words_of(item: Mapping[str, Any]) -> _Words | None:
     if kind == "file":
         return _Words("chat", _file if "file_data" in as_mapping(item.get("file")) else _stored)
     if kind is None:
-        inline = "inlineData" in item or "inline_data" in item
-        linked = "fileData" in item or "file_data" in item
-        return (
-            _Words("google", _inline_data if inline else _file_data) if inline or linked else None
-        )
+        return None if item.keys().isdisjoint(_GOOGLES_MEDIA) else _Words("google", _googles)
     return _BY_TYPE.get(kind) if isinstance(kind, str) else None
 
 
@@ -334,8 +329,8 @@ def _from_mapping(item: Mapping[str, Any]) -> Part:
         # for the cache is taken by some servers of chat completions as well.
         owners = "anthropic chat" if kind == "text" else "openai-responses"
         return NativePart(item, "anthropic" if item.get("citations") else owners, (text_part,))
-    if kind is None and not item.keys().isdisjoint(_SNAKE):
-        camel = _from_mapping({_SNAKE.get(key, key): value for key, value in item.items()})
+    if kind is None and not item.keys().isdisjoint(_UNDERSCORED):
+        camel = _from_mapping(_in_camel_case(item))
         meaning = camel.meaning if isinstance(camel, NativePart) else (camel,)
         return NativePart(item, "google", meaning)
     if set(item) == {"text"}:
@@ -386,14 +381,12 @@ _TEXT_KEYS = {"type", "text", "annotations", "citations", "logprobs"}
 _ANTHROPIC_ONLY = re.compile(
     r"(redacted_)?thinking|(server|mcp)_tool_use|.*_tool_result|compaction|tool_(addition|removal)"
 )
-# Google takes these names too, and its package writes them.
-_SNAKE = {
-    "function_call": "functionCall",
-    "function_response": "functionResponse",
-    "thought_signature": "thoughtSignature",
-    "executable_code": "executableCode",
-    "code_execution_result": "codeExecutionResult",
+# Google takes these names too.
+_UNDERSCORED = {
+    *("function_call", "function_response", "thought_signature"),
+    *("executable_code", "code_execution_result"),
 }
+_GOOGLES_MEDIA = ("inlineData", "inline_data", "fileData", "file_data")
 _GOOGLE_ONLY = ("thought", "thoughtSignature", "executableCode", "codeExecutionResult")
 
 

@@ -94,7 +94,7 @@ def api_error(
     vendor = vendor or provider
     error_type = _classify(vendor, effective, error)
     # A success may carry a retry-after as well (Anthropic's do): it means nothing there.
-    retry_after = _retry_after(headers if status >= 400 else {}, error, error_type)
+    waits = _waits(headers if status >= 400 else {}, error, error_type)
     sentence = error.message or (json.dumps(body, ensure_ascii=False) if body else "")
     sentence = sentence or f"HTTP status {status} without a word"
     if len(sentence) > _LONGEST:
@@ -102,23 +102,19 @@ def api_error(
     remedy = _remedy(vendor, model, status, headers, error_type).replace("{key}", key_names)
     message = f"{provider} ({model}): {sentence} [{_label(status, error_type, error)}]"
     context: dict[str, Any] = {
-        "error_type": error_type,
-        "status_code": status,
-        "provider": provider,
-        "model": model,
+        **_context(error_type, provider, model, status, headers),
         "request_id": request_id(headers) or error.request_id,
         "provider_code": error.code,
         "provider_type": error.type,
         "param": error.param,
         "body": body,
-        "phase": "read",
         **(facts or {}),
     }
     return ProviderAPIError(
         f"{message}; {remedy}" if remedy else message,
         context,
         _retryable(headers, effective, error_type, error.message, context),
-        retry_after,
+        next(filter(None, waits), None),
     )
 
 
@@ -150,16 +146,7 @@ def not_of_wire(
     return ProviderAPIError(
         f"{provider} ({model}): the answer with status {status} is not what this provider sends: "
         f"{text[:200]!r}; is base_url= right ({without_user(base_url)})?",
-        {
-            "error_type": "bad_response",
-            "status_code": status,
-            "provider": provider,
-            "model": model,
-            "request_id": request_id(headers),
-            "body": body,
-            "phase": "read",
-            **facts,
-        },
+        {**_context("bad_response", provider, model, status, headers), "body": body, **facts},
     )
 
 
@@ -170,15 +157,22 @@ def broken_off(
     return ProviderAPIError(
         f"{provider} ({model}): the stream ended before the answer did; what arrived is in "
         "context['partial_text']",
-        {
-            "error_type": "incomplete_stream",
-            "status_code": status,
-            "provider": provider,
-            "model": model,
-            "request_id": request_id(headers),
-            **facts,
-        },
+        {**_context("incomplete_stream", provider, model, status, headers), **facts},
     )
+
+
+def _context(
+    error_type: ErrorType, provider: str, model: str, status: int, headers: Mapping[str, str]
+) -> dict[str, Any]:
+    """What the context of each of these errors holds."""
+    return {
+        "error_type": error_type,
+        "status_code": status,
+        "provider": provider,
+        "model": model,
+        "request_id": request_id(headers),
+        "phase": "read",
+    }
 
 
 def _label(status: int, error_type: str, error: ErrorBody) -> str:
@@ -249,11 +243,6 @@ def _retryable(
     if status in _FINAL_STATUS and error_type not in _PASSING:
         return False
     return None
-
-
-def _retry_after(headers: Mapping[str, str], error: ErrorBody, error_type: str) -> float | None:
-    waits = (wait for wait in _waits(headers, error, error_type) if wait)
-    return next(waits, None)
 
 
 def _waits(headers: Mapping[str, str], error: ErrorBody, error_type: str) -> Iterator[float | None]:

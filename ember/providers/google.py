@@ -44,27 +44,11 @@ from ember.providers.provider import HTTPProvider
 __all__ = ["GoogleGenerate"]
 
 # What google-genai calls its generation parameters: they live inside generationConfig.
-_CONFIG = (
-    "candidateCount",
-    "maxOutputTokens",
-    "temperature",
-    "topP",
-    "topK",
-    "stopSequences",
-    "seed",
-    "presencePenalty",
-    "frequencyPenalty",
-    "responseMimeType",
-    "responseSchema",
-    "responseJsonSchema",
-    "responseModalities",
-    "speechConfig",
-    "imageConfig",
-    "mediaResolution",
-    "thinkingConfig",
-    "responseLogprobs",
-    "logprobs",
-)
+_CONFIG = """
+    candidateCount maxOutputTokens temperature topP topK stopSequences seed presencePenalty
+    frequencyPenalty responseMimeType responseSchema responseJsonSchema responseModalities
+    speechConfig imageConfig mediaResolution thinkingConfig responseLogprobs logprobs
+"""
 _RENAMED = {
     "top_p": "topP",
     "top_k": "topK",
@@ -73,7 +57,7 @@ _RENAMED = {
     "presence_penalty": "presencePenalty",
     "frequency_penalty": "frequencyPenalty",
     "stop": "stopSequences",
-    **{name: name for name in _CONFIG},
+    **{name: name for name in _CONFIG.split()},
 }
 _VERSION_AT_END = re.compile(r"/v\d+(alpha|beta)?\d*$")
 _LEVELS = ["minimal", "low", "medium", "high", "xhigh"]
@@ -81,48 +65,28 @@ _BUDGETS = {"none": 0, "minimal": 1024, "low": 1024, "medium": 8192, "high": 245
 # How the ids of calls begin that Google gave none.
 _MADE_UP = "ember_"
 _NOT_IN_IDS = re.compile(r"[^A-Za-z0-9_-]")
+_FILTERS = """
+    SAFETY RECITATION BLOCKLIST PROHIBITED_CONTENT SPII IMAGE_SAFETY IMAGE_PROHIBITED_CONTENT
+    IMAGE_RECITATION MODEL_ARMOR
+"""
+_FAILURES = """
+    MALFORMED_FUNCTION_CALL UNEXPECTED_TOOL_CALL TOO_MANY_TOOL_CALLS MISSING_THOUGHT_SIGNATURE
+    MALFORMED_RESPONSE
+"""
 _FINISH: Mapping[str, FinishReason] = {
     "STOP": "stop",
     "MAX_TOKENS": "length",
     "CONTINUATION": "length",
-    **dict.fromkeys(
-        (
-            "SAFETY",
-            "RECITATION",
-            "BLOCKLIST",
-            "PROHIBITED_CONTENT",
-            "SPII",
-            "IMAGE_SAFETY",
-            "IMAGE_PROHIBITED_CONTENT",
-            "IMAGE_RECITATION",
-            "MODEL_ARMOR",
-        ),
-        "content_filter",
-    ),
-    **dict.fromkeys(
-        (
-            "MALFORMED_FUNCTION_CALL",
-            "UNEXPECTED_TOOL_CALL",
-            "TOO_MANY_TOOL_CALLS",
-            "MISSING_THOUGHT_SIGNATURE",
-            "MALFORMED_RESPONSE",
-        ),
-        "error",
-    ),
+    **dict.fromkeys(_FILTERS.split(), "content_filter"),
+    **dict.fromkeys(_FAILURES.split(), "error"),
 }
 # With `enum-encoding=int` enums come as numbers. google.ai.generativelanguage and aiplatform agree
 # on the first six, and mean one content filter or another by 7 and 8.
-_FINISH_NUMBERS = (
-    "FINISH_REASON_UNSPECIFIED",
-    "STOP",
-    "MAX_TOKENS",
-    "SAFETY",
-    "RECITATION",
-    "OTHER",
-    "OTHER",
-    "BLOCKLIST",
-    "PROHIBITED_CONTENT",
-)
+_NUMBERS = """
+    FINISH_REASON_UNSPECIFIED STOP MAX_TOKENS SAFETY RECITATION OTHER OTHER BLOCKLIST
+    PROHIBITED_CONTENT
+"""
+_FINISH_NUMBERS = _NUMBERS.split()
 _USAGE = places(
     prompt="promptTokenCount",
     candidates="candidatesTokenCount",

@@ -81,8 +81,8 @@ def string(value: object) -> str:
 
 def count(value: object) -> int:
     """A provider's count; whatever is not a number counts nothing."""
-    if value is None:
-        return 0
+    if type(value) is int and 0 <= value <= _MOST:
+        return value
     if isinstance(value, str) and value.isdecimal() and len(value) <= 15:
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _MOST:
@@ -90,27 +90,31 @@ def count(value: object) -> int:
     return int(value)
 
 
-# By the name of a count, where a provider may put it: a key, or a key in the object under another.
-Places: TypeAlias = Mapping[str, Sequence[tuple[str, str]]]
+# By the key that a provider counts under: the name of the count, the key in the object that may
+# stand there, and which of the name's places it is.
+Places: TypeAlias = Mapping[str, Sequence[tuple[str, str, int]]]
 
 
 def places(**by_name: str) -> Places:
     """A table of counts: for each its places, as in `cached="details.cached_tokens cached"`."""
-    split = {name: [place.partition(".") for place in t.split()] for name, t in by_name.items()}
-    return {name: [(outer, inner) for outer, _, inner in where] for name, where in split.items()}
+    table: dict[str, list[tuple[str, str, int]]] = {}
+    for name, where in by_name.items():
+        for rank, place in enumerate(where.split()):
+            outer, _, inner = place.partition(".")
+            table.setdefault(outer, []).append((name, inner, rank))
+    return table
 
 
 def counts(usage: Mapping[str, Any], table: Places) -> dict[str, int]:
     """What a provider counted, each from the first of its places that counts anything."""
     found: dict[str, int] = {}
-    for name, where in table.items():
-        for outer, inner in where:
-            value = usage.get(outer)
-            if inner:
-                value = value.get(inner) if isinstance(value, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - JSON's
-            if value and (number := count(value)):  # pyright: ignore[reportUnknownArgumentType] - JSON's
-                found[name] = number
-                break
+    ranks: dict[str, int] = {}
+    for key, value in usage.items():
+        if key in table and value:
+            for name, inner, rank in table[key]:
+                number = count(fields(value).get(inner) if inner else value)
+                if number and rank <= ranks.get(name, rank):
+                    found[name], ranks[name] = number, rank
     return found
 
 

@@ -125,8 +125,6 @@ class OpenAIResponses(HTTPProvider):
     def read(self, body: Mapping[str, Any]) -> Answer | None:
         if body.get("object") != "response" and not isinstance(body.get("output"), list):
             return None
-        text: list[str] = []
-        refusals: list[str] = []
         thoughts: list[str] = []
         calls: list[ToolCall] = []
         arguments: object = None
@@ -134,13 +132,7 @@ class OpenAIResponses(HTTPProvider):
         for item in output:
             # Of a call that something follows they are whole.
             arguments = kind = item.get("type")
-            if kind == "message":
-                for part in entries(item.get("content")):
-                    if part.get("type") == "output_text":
-                        text.append(string(part.get("text")))
-                    elif part.get("type") == "refusal":
-                        refusals.append(string(part.get("refusal")))
-            elif kind in ("function_call", "custom_tool_call"):
+            if kind in ("function_call", "custom_tool_call"):
                 arguments = item.get("arguments", item.get("input"))
                 call_id, name = string(item.get("call_id")), string(item.get("name"))
                 calls.append(ToolCall(call_id, name, json_or_text(arguments)))
@@ -149,8 +141,8 @@ class OpenAIResponses(HTTPProvider):
                 thoughts += [string(part.get("text")) for part in reasoning_parts]
         # What the SDKs put beside the items, some servers send, and a stream's deltas said.
         beside = string(body.get("output_text"))
-        answer_text = "".join(text)
-        refusal = "".join(refusals) or string(body.get("refusal"))
+        answer_text = _text(output, "output_text", "text")
+        refusal = _text(output, "refusal", "refusal") or string(body.get("refusal"))
         reason = ending(_finish(body), calls, refusal)
         stats, billing = _counted(fields(body.get("usage")), body)
         return Answer(
@@ -327,13 +319,7 @@ class _ResponseFold(Fold):
 
     def _rest(self) -> str:
         """The text that stands in the whole response only, since no delta brought it."""
-        whole = "".join(
-            string(part.get("text"))
-            for item in self._output()
-            if item.get("type") == "message"
-            for part in entries(item.get("content"))
-            if part.get("type") == "output_text"
-        )
+        whole = _text(self._output(), "output_text", "text")
         whole = whole or string(self._response.get("output_text"))
         streamed = "".join(self._said["output_text"])
         rest = whole[len(streamed) :] if whole.startswith(streamed) else ""
@@ -351,6 +337,13 @@ class _ResponseFold(Fold):
             parts = [{"type": "output_text", "text": joined["output_text"]}]
             output = [*output, {"type": "message", "role": "assistant", "content": parts}]
         return {**self._response, "output": output, **joined}
+
+
+def _text(output: list[Mapping[str, Any]], kind: str, key: str) -> str:
+    """The text of all parts of this type in the messages of an output."""
+    messages = [item for item in output if item.get("type") == "message"]
+    parts = [part for item in messages for part in entries(item.get("content"))]
+    return "".join([string(part.get(key)) for part in parts if part.get("type") == kind])
 
 
 def _finish(body: Mapping[str, Any]) -> FinishReason | None:
