@@ -18,6 +18,7 @@ from ember_testing.replay.redaction import Redaction
 from ember_testing.replay.secrets import REDACTED, secrets_of_environment
 from ember_testing.replay.settings import Rules
 from ember_testing.wires.body import as_bytes, decoded, headers_from_json
+from ember_testing.wires.exchange import asks_model
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -181,7 +182,7 @@ def _by_name(row: Mapping[str, Any], redaction: Redaction) -> Iterator[Finding]:
     sent, came = as_bytes(row["request_body"] or b""), as_bytes(row["response_body"] or b"")
     for column, body, redacted in (
         ("request_body", sent, redaction.request_body(sent, kind)),
-        ("response_body", came, redaction.response_body(came)),
+        ("response_body", came, redaction.response_body(came, of_model=asks_model(row["url"]))),
     ):
         if not redaction.holds_secret(body) and redacted != body:
             yield Finding("secret", row["id"], column, "a field whose name says credential")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
+from urllib.parse import quote, quote_plus
 
 from ember_testing.replay import request as matching
 from ember_testing.replay.redaction import Redaction
 from ember_testing.replay.secrets import (
+    SHORTEST_SECRET,
+    is_common,
     keys_of_environment,
     keys_of_request,
     secrets_of_request,
@@ -23,6 +27,9 @@ if TYPE_CHECKING:
     from ember_testing.replay.settings import Settings
 
 
+_MOST_HIDDEN = 256  # values of answers that are remembered
+
+
 class Comparison:
     """How the requests of one session are compared and written down.
 
@@ -33,6 +40,7 @@ class Comparison:
         rules: What is compared.
         redaction: What is known to be secret by now.
         sets_prices: Whether the environment sets prices.
+        hidden: What answers held under a credential's name, and what is written in its place.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -41,6 +49,8 @@ class Comparison:
         self.sets_prices = False
         self._keys: frozenset[str] = frozenset()
         self._issued: set[str] = set()
+        self.hidden: dict[bytes, bytes] = {}
+        self._stand_ins: dict[bytes, bytes] = {}
         named = [part[len("header:") :].lower() for part in self.rules.match_on]
         self._compared_headers = f" {' '.join(named)} "
 
@@ -66,6 +76,40 @@ class Comparison:
     def learn_answer(self, body: bytes) -> None:
         """Note which ids an answer has issued."""
         self._issued.update(matching.issued_ids(body))
+
+    def learn_hidden(self, sent: Request, known: int) -> None:
+        """Note which credentials an answer has issued that are not written.
+
+        A replay's client gets what is written in their place, and sends that.
+
+        Args:
+            sent: The request; what it holds was not issued by its answer.
+            known: How many of `hidden` were there before.
+        """
+        for value, written in [*self.hidden.items()][known:]:
+            if len(value) < SHORTEST_SECRET or is_common(value.decode("utf-8", "replace")):
+                continue
+            for spelled in _spellings(value):
+                if spelled not in sent.body and spelled not in sent.url.encode("utf-8", "replace"):
+                    self._stand_ins[spelled] = written
+        for each in (self.hidden, self._stand_ins):
+            while len(each) > _MOST_HIDDEN:
+                del each[next(iter(each))]
+
+    def as_replayed(self, sent: Request) -> Request:
+        """A request with what a replay's client will have in the place of issued credentials."""
+        if not self._stand_ins:
+            return sent
+        # Its own credentials are looked for in answers all the same.
+        self.redaction = self.redaction.also(secrets_of_request(sent.url, sent.headers))
+        url, body = sent.url, sent.body
+        is_form = "form-urlencoded" in sent.header("content-type")
+        for value, written in self._stand_ins.items():
+            if value in body:
+                body = body.replace(value, quote_plus(written).encode() if is_form else written)
+            if (text := value.decode("utf-8", "replace")) in url:
+                url = url.replace(text, quote_plus(written))
+        return sent._replace(url=url, body=body)
 
     def key(self, sent: Request) -> str:
         """What the recordings of this request go by."""
@@ -117,3 +161,13 @@ class Comparison:
         values = [sent.url, *(value for _, value in sent.headers)]
         whole = "\n".join(values).encode("utf-8", "surrogatepass") + matching.content_of(sent)
         return sorted(set(names).difference(self.redaction.variables_in(whole)))
+
+
+def _spellings(value: bytes) -> set[bytes]:
+    """A value of an answer as a client may send it back: in JSON, in a form or an address."""
+    try:
+        plain: str = json.loads(b'"%b"' % value)
+    except ValueError:
+        plain = value.decode("utf-8", "replace")
+    spelled = (plain, json.dumps(plain)[1:-1], quote(plain, safe=""), quote_plus(plain))
+    return {value, *(each.encode("utf-8", "surrogatepass") for each in spelled)}

@@ -236,8 +236,11 @@ class Recorder:
                 self._settle(reservation, 0.0)
                 return
             self.use_own_connection()
-            row, chunks = row_of(exchange, request, self._comparison.redaction)
+            comparison = self._comparison
+            known = len(comparison.hidden)
+            row, chunks = row_of(exchange, request, comparison.redaction, comparison.hidden)
             row |= place
+            comparison.learn_hidden(exchange.request, known)
             self._comparison.learn_answer(as_bytes(row["response_body"] or b""))
             for name in self._comparison.replaced_variables(exchange):
                 self._outcome.note(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ember_testing.replay.prices import noted
 from ember_testing.wires.body import as_bytes, as_text, decoded, headers_to_json
 from ember_testing.wires.events import ends_stream
-from ember_testing.wires.exchange import COLUMNS, Read, read_row
+from ember_testing.wires.exchange import COLUMNS, Read, asks_model, read_row
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ _NOT_YET_READ: dict[str, Any] = dict.fromkeys(COLUMNS)
 
 
 def row_of(
-    exchange: Exchange, request: Request, redaction: Redaction
+    exchange: Exchange, request: Request, redaction: Redaction, hidden: dict[bytes, bytes]
 ) -> tuple[dict[str, Any], Chunks]:
     """The columns of a call that is over, and the pieces of its response.
 
@@ -34,11 +34,13 @@ def row_of(
         exchange: The call.
         request: Its request, redacted.
         redaction: What is known to be secret by now.
+        hidden: What answers held under a credential's name, and what is written in its place; it
+            gets what this one holds.
 
     Returns:
         All columns but `key`, `n`, `rules` and `test`; seconds and bytes of each piece.
     """
-    headers, chunks, body = _response(exchange, redaction)
+    headers, chunks, body = _response(exchange, redaction, hidden)
     error, outcome = exchange.error, exchange.outcome
     if outcome == "closed" and ends_stream(body):
         outcome = "complete"  # its reader left after the wire's last event, and missed nothing
@@ -54,7 +56,7 @@ def row_of(
         "response_body": as_text(body) if exchange.status is not None else None,
         "outcome": outcome,
         "error_type": error.error if error else None,
-        "error_message": redaction.text(error.message) if error else None,
+        "error_message": redaction.message(error.message) if error else None,
         "headers_after": exchange.headers_after,
         "elapsed": exchange.elapsed,
         "recorded_at": exchange.recorded_at,
@@ -63,18 +65,21 @@ def row_of(
     return row, chunks
 
 
-def _response(exchange: Exchange, redaction: Redaction) -> tuple[Headers, Chunks, bytes]:
+def _response(
+    exchange: Exchange, redaction: Redaction, hidden: dict[bytes, bytes]
+) -> tuple[Headers, Chunks, bytes]:
     """Headers, pieces and decoded body, redacted."""
-    headers, chunks = redaction.headers(exchange.headers), exchange.chunks
+    headers, chunks = redaction.headers(exchange.headers, hidden=hidden), exchange.chunks
+    of_model = asks_model(exchange.request.url)
     raw = [data for _, data in chunks]
     whole = b"".join(raw)
     plain = decoded(exchange.headers, whole)
     if plain is whole:
-        body, pieces = redaction.response(whole, raw)
+        body, pieces = redaction.response(whole, raw, of_model=of_model, hidden=hidden)
         if len(body) != len(whole):
             headers = _with_length(headers, len(body))
         return headers, [(at, piece) for (at, _), piece in zip(chunks, pieces, strict=True)], body
-    body, pieces = redaction.response(plain, [plain])
+    body, pieces = redaction.response(plain, [plain], of_model=of_model, hidden=hidden)
     if body == plain:
         return headers, chunks, body
     # A secret inside a compressed body: only the decoded one can be kept without it.

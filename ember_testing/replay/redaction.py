@@ -23,9 +23,11 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import quote, unquote, unquote_plus, urlsplit
 
+from ember_testing.replay.fields import kind_of, without_addresses, without_fields
 from ember_testing.replay.secrets import (
     REDACTED,
     SHORTEST_SECRET,
+    could_be_secret,
     is_credential_header,
     is_credential_name,
     is_provider,
@@ -39,54 +41,17 @@ if TYPE_CHECKING:
 Rule: TypeAlias = re.Pattern[str] | Callable[[str], str]
 """A pattern whose matches are replaced, or a function from a text to what may be written of it."""
 
-# Names of JSON fields, however they are joined: api_key, apiKey, API-KEY.
-_SURE = rb"""
-  (?:[a-z0-9_.-]*?)(?:api|access|secret|secret[_-]?access|private|signing|encryption|account|master|
-    service[_-]?role|subscription|license|shared[_-]?access)[_-]?key
-| (?:[a-z0-9_.-]*[_.-])?(?:access|refresh|id|auth|session|bearer|security|sas|oauth|api|bot|
-    personal[_-]?access|csrf|xsrf|jwt|service|deploy|webhook|device|registration|user|app|
-    authorization)[_-]?token
-| (?:[a-z0-9_.-]*?)(?:client|consumer|webhook|app|api|shared|signing|hmac)[_-]?secret
-| (?:[a-z0-9_.-]*-)?authorization | connection[_-]?string
-"""
-# In a model's answer these may be what it was asked for.
-_LIKELY = rb"(?:[a-z0-9_.-]*[_.-])?(?:password|passwd|pwd|passphrase|secret|credentials?|jwt)"
-_VALUE = rb'(?!REDACTED)(?:[^"\\]|\\.){%d,}' % SHORTEST_SECRET
-
-
-def _fields(names: bytes) -> re.Pattern[bytes]:
-    """What finds such a field's value: in JSON, in JSON inside of a text, in an object or list."""
-    # Backslashes before the quotes tell how deep a document lies in another one's text.
-    return re.compile(
-        rb"""
-        "(?:%(names)b)"\s*:\s*
-          (?:\[\s*|(?:\{[^{}]{0,300}?){1,3}"(?:value|secret|token|key)"\s*:\s*)?
-          "(?P<value>%(value)b)(?=")
-        |
-        (?P<quote>\\+")(?:%(names)b)(?P=quote)\s*:\s*
-          (?P=quote)(?P<inner>(?!REDACTED)(?:(?!(?<!\\)(?P=quote)).){%(shortest)d,}?)
-          (?=(?<!\\)(?P=quote))
-        """
-        % {b"names": names, b"value": _VALUE, b"shortest": SHORTEST_SECRET},
-        re.VERBOSE | re.IGNORECASE | re.DOTALL,
-    )
-
-
-_SURE_FIELD = _fields(_SURE)
-_ANY_FIELD = _fields(_SURE + b"|" + _LIKELY)
-_FORM_NAME = re.compile((_SURE + b"|" + _LIKELY + b"|assertion").decode(), re.X | re.I)
+_IN_FORMS = frozenset(
+    ["assertion", "client_assertion", "code", "code_verifier", "device_code", "token"]
+)
 _FORM = re.compile(rb"[\w.-]+=[^&\s]*(?:&[\w.-]+=[^&\s]*)*")
-_FORM_FIELD = re.compile(rb"(?<![^&])(?:%b)=(?P<value>[^&]+)" % _SURE, re.X | re.I)
 _PART = re.compile(
     rb"""(?P<head>content-disposition:[^\r\n]*?[;\s]name="?(?P<name>[^";\r\n]+)[^\r\n]*\r\n
     (?:[^\r\n]+\r\n)*\r\n)(?P<value>.*?)(?=\r\n--)""",
     re.X | re.I | re.S,
 )
-# Searched for in lower case: a pattern that ignores case takes ten to fifty times as long.
-_FIELD_WORDS = re.compile(rb'(?:key|token|secret|authorization|string)\\*"')
-_ANY_FIELD_WORDS = re.compile(
-    rb'(?:key|token|secret|authorization|string|passw(?:or)?d|pwd|passphrase|credentials?|jwt)\\*"'
-)
+_MOST_REPEATED = 256  # values that are looked for in an answer beside their fields
+_SHORTEST_IN_REQUESTS = 4  # characters of a value whose name says that it is a credential
 _USERINFO = re.compile(r"(?<=//)([^/@?#]*)@")
 _COOKIE = re.compile(r"^([^=;]*=)([^;]+)")
 _TEXT_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
@@ -147,16 +112,17 @@ def _search(values: frozenset[str]) -> tuple[tuple[bytes, ...], re.Pattern[bytes
 
 
 @lru_cache(maxsize=64)
-def _in_base64(value: str) -> frozenset[bytes]:
-    """A value as it stands inside of a longer text in base64, at any place of it."""
-    content = value.encode("utf-8", "surrogatepass")
+def _in_base64(values: frozenset[str]) -> tuple[bytes, ...]:
+    """These values as they stand inside of a longer text in base64, at any place of it."""
     found: set[bytes] = set()
-    for before in range(3):
-        text = base64.b64encode(bytes(before) + content)
-        # Without the characters at both ends that neighbouring bytes have a part in.
-        inner = text[-(-8 * before // 6) : 8 * (before + len(content)) // 6]
-        found |= {inner, inner.translate(_URL_SAFE)}
-    return frozenset(found)
+    for value in values:
+        content = value.encode("utf-8", "surrogatepass")
+        for before in range(3):
+            text = base64.b64encode(bytes(before) + content)
+            # Without the characters at both ends that neighbouring bytes have a part in.
+            inner = text[-(-8 * before // 6) : 8 * (before + len(content)) // 6]
+            found |= {inner, inner.translate(_URL_SAFE)}
+    return tuple(sorted(found, key=len, reverse=True))
 
 
 def _word(length: int) -> str:
@@ -188,11 +154,13 @@ class Redaction:
     variables: Mapping[str, str] = field(default_factory=dict[str, str], repr=False, compare=False)
     _fragments: tuple[bytes, ...] = field(init=False, repr=False)
     _pattern: re.Pattern[bytes] = field(init=False, repr=False)
+    _encoded: tuple[bytes, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         fragments, pattern = _search(self.values)
         object.__setattr__(self, "_fragments", fragments)
         object.__setattr__(self, "_pattern", pattern)
+        object.__setattr__(self, "_encoded", _in_base64(self.values))
 
     def __repr__(self) -> str:
         return f"Redaction({len(self.values)} values)"  # the values themselves are the secret
@@ -212,20 +180,26 @@ class Redaction:
         return False
 
     def holds_encoded(self, content: bytes) -> bool:
-        """Whether a known value stands in these bytes inside of base64, where it is not replaced.
+        """Whether a known value stands in these bytes inside of base64."""
+        return any(inner in content for inner in self._encoded)
 
-        It takes as long as all the rest, and is asked once, before a cassette is given its place.
-        """
-        return any(inner in content for value in self.values for inner in _in_base64(value))
+    def _without_encoded(self, content: bytes) -> bytes:
+        """The bytes with as many letters of base64 in the place of each known value in base64."""
+        for inner in self._encoded:
+            if inner in content:
+                word = REDACTED.encode().ljust(len(inner), b"A")[: len(inner)]
+                content = content.replace(inner, word)
+        return content
 
     def variables_in(self, content: bytes) -> list[str]:
         """The variables of the environment whose values stand in these bytes."""
-        if not self.holds_secret(content):
+        if not (self.holds_secret(content) or self.holds_encoded(content)):
             return []
         found = [
             name
             for value, name in self.variables.items()
-            if _search(frozenset([value]))[1].search(content)
+            if (one := Redaction(frozenset([value]))).holds_secret(content)
+            or one.holds_encoded(content)
         ]
         return sorted(found)
 
@@ -245,12 +219,21 @@ class Redaction:
             body = self._by_rules(body, lambda match: self.digest(match.group()))[0]
         if self.holds_secret(body):
             body = self._pattern.sub(REDACTED.encode(), body)
-        if _ANY_FIELD_WORDS.search(body.lower()):
-            body = _with_values(_ANY_FIELD, body, lambda value: self.digest(value).encode())
+        body = self._without_encoded(body)
+
+        def digest(value: bytes) -> bytes:
+            return self.digest(value).encode()
+
+        body = without_fields(
+            body,
+            digest,
+            lambda value: b'"%b"' % digest(value),
+            sure_only=False,
+            shortest=_SHORTEST_IN_REQUESTS,
+        )
+        body = without_addresses(body, digest, certain_only=False)
         if "form-urlencoded" in content_type:
-            form = _with_parameters(
-                body.decode("latin-1"), lambda name: bool(_FORM_NAME.fullmatch(name)), self.digest
-            )
+            form = _with_parameters(body.decode("latin-1"), _is_in_forms, self.digest)
             body = form.encode("latin-1")
         elif "multipart/" in content_type:
             body = _PART.sub(self._part, body)
@@ -259,29 +242,64 @@ class Redaction:
     def _part(self, match: re.Match[bytes]) -> bytes:
         """A part of a multipart form as it may be written."""
         value = match["value"]
-        is_secret = _FORM_NAME.fullmatch(match["name"].decode("latin-1"))
+        is_secret = _is_in_forms(match["name"].decode("latin-1"))
         if not value or not is_secret or value.startswith(REDACTED.encode()):
             return match.group()
         return match["head"] + self.digest(value).encode()
 
-    def response_body(self, body: bytes) -> bytes:
-        """A response body with each credential replaced by as many other bytes; not by rules."""
+    def response_body(
+        self, body: bytes, *, of_model: bool = False, hidden: dict[bytes, bytes] | None = None
+    ) -> bytes:
+        """A response body with each credential replaced by as many other bytes; not by rules.
+
+        Args:
+            body: All of it, without content encoding.
+            of_model: Whether a model answers, who may have been asked for a password: then only
+                what has a sure name is replaced by it.
+            hidden: What was replaced by its name in earlier answers, and what stands there now;
+                it gets what is so replaced in this one.
+        """
+        by_name = {} if hidden is None else hidden
+
+        def word(value: bytes) -> bytes:
+            by_name[value] = written = _word(len(value)).encode()
+            return written
+
         if self.holds_secret(body):
             body = self._pattern.sub(lambda match: _word(len(match.group())).encode(), body)
-        if _FIELD_WORDS.search(body.lower()):
-            body = _with_values(_SURE_FIELD, body, lambda value: _word(len(value)).encode())
+        body = self._without_encoded(body)
+        body = without_fields(
+            body,
+            word,
+            lambda value: b"1" * len(value),
+            sure_only=of_model,
+            shortest=SHORTEST_SECRET,
+        )
+        body = without_addresses(body, word, certain_only=of_model)
         if _FORM.fullmatch(body):  # how some servers answer with a token
-            body = _with_values(_FORM_FIELD, body, lambda value: _word(len(value)).encode())
+            body = b"&".join(_form_field(field, word) for field in body.split(b"&"))
+        for value in [*by_name][-_MOST_REPEATED:]:  # a greeting may say it again
+            if value in body and could_be_secret(value.decode("utf-8", "replace")):
+                body = body.replace(value, _word(len(value)).encode())
         return body
 
-    def response(self, body: bytes, pieces: Sequence[bytes]) -> tuple[bytes, list[bytes]]:
+    def response(
+        self,
+        body: bytes,
+        pieces: Sequence[bytes],
+        *,
+        of_model: bool = False,
+        hidden: dict[bytes, bytes] | None = None,
+    ) -> tuple[bytes, list[bytes]]:
         """A response body as it may be written, and cut where its pieces were.
 
         Args:
             body: All of it, without content encoding.
             pieces: The same bytes as they came.
+            of_model: As `response_body` takes it.
+            hidden: As `response_body` takes it.
         """
-        redacted = self.response_body(body)
+        redacted = self.response_body(body, of_model=of_model, hidden=hidden)
         edits: list[tuple[int, int, bytes]] = []
         if self.rules:
             redacted, edits = self._by_rules(redacted, lambda match: _word(len(match.group())))
@@ -338,20 +356,39 @@ class Redaction:
         content = self.by_rules(text).encode("utf-8", "surrogatepass")
         if self.holds_secret(content):
             content = self._pattern.sub(REDACTED.encode(), content)
+        content = self._without_encoded(content)
         return content.decode("utf-8", "surrogatepass")
 
-    def url(self, url: str, *, compared: bool = True) -> str:
+    def message(self, text: str) -> str:
+        """An exception's message without known values, and without those of its addresses."""
+        content = without_addresses(
+            text.encode("utf-8", "surrogatepass"), lambda _: REDACTED.encode(), certain_only=False
+        )
+        return self.text(content.decode("utf-8", "surrogatepass"))
+
+    def url(
+        self, url: str, *, compared: bool = True, hidden: dict[bytes, bytes] | None = None
+    ) -> str:
         """A URL as it may be written.
 
         Args:
             url: The whole URL.
             compared: Whether it is a request's own, so that values are told apart.
+            hidden: As `response_body` takes it; gets what is replaced in the query.
         """
+        digest = self._digest_for(url, compared)
+
+        def replaced(value: str) -> str:
+            written = digest(value)
+            if hidden is not None:
+                hidden[value.encode("utf-8", "surrogatepass")] = written.encode()
+            return written
+
         url = _USERINFO.sub(f"{REDACTED}@", url)
         path, mark, rest = url.partition("?")
         if mark:
             query, hash_mark, fragment = rest.partition("#")
-            query = _with_parameters(query, is_credential_name, self._digest_for(url, compared))
+            query = _with_parameters(query, is_credential_name, replaced)
             if self.rules:
                 query = "&".join(self._parameter(part) for part in query.split("&"))
             url = path + mark + query + hash_mark + self._fragment(fragment)
@@ -373,29 +410,51 @@ class Redaction:
         new = self.by_rules(plain)
         return part if new == plain else name + mark + quote(new, safe="")
 
-    def headers(self, headers: Iterable[tuple[str, str]], compared: str = "") -> Headers:
+    def headers(
+        self,
+        headers: Iterable[tuple[str, str]],
+        compared: str = "",
+        hidden: dict[bytes, bytes] | None = None,
+    ) -> Headers:
         """Header pairs in their order, as they may be written.
 
         Args:
             headers: Name and value pairs.
             compared: Names that the rules compare, in lower case with a space on each side.
+            hidden: As `response_body` takes it; gets what is replaced in addresses.
         """
-        pairs = [(name, self._header(name, value, compared)) for name, value in headers]
-        every = "\n".join([value for _, value in pairs])
-        if not self.rules and not self.holds_secret(every.encode("utf-8", "surrogatepass")):
+        pairs = [(name, self._header(name, value, compared, hidden)) for name, value in headers]
+        every = "\n".join([value for _, value in pairs]).encode("utf-8", "surrogatepass")
+        if not (self.rules or self.holds_secret(every) or self.holds_encoded(every)):
             return tuple(pairs)
         return tuple([(name, self.text(value)) for name, value in pairs])
 
-    def _header(self, name: str, value: str, compared: str) -> str:
+    def _header(
+        self, name: str, value: str, compared: str, hidden: dict[bytes, bytes] | None
+    ) -> str:
         lower = name.lower()
+
+        def replaced(value: bytes) -> bytes:
+            if hidden is not None:
+                hidden[value] = REDACTED.encode()
+            return REDACTED.encode()
+
         if lower == "set-cookie":
             return _COOKIE.sub(rf"\g<1>{REDACTED}", value)
         if is_credential_name(name):
             if f" {lower} " in compared and not is_credential_header(name):
                 return self.digest(value)
             return REDACTED
-        is_address = lower in ("location", "content-location")
-        return self.url(value, compared=False) if is_address else value
+        if lower in ("location", "content-location"):
+            return self.url(value, compared=False, hidden=hidden)
+        if "/" in value and ("=" in value or "@" in value):  # link, refresh, referer
+            content = without_addresses(
+                value.encode("utf-8", "surrogatepass"),
+                replaced,
+                certain_only=False,
+            )
+            return content.decode("utf-8", "surrogatepass")
+        return value
 
 
 def _host(url: str) -> str:
@@ -410,18 +469,15 @@ def _is_json_like(text: str) -> bool:
     return start.startswith(("{", "[", '"', "data:", "event:", "id:", ":"))
 
 
-def _with_values(
-    pattern: re.Pattern[bytes], body: bytes, replacement: Callable[[bytes], bytes]
-) -> bytes:
-    """A body in which the values of these fields are replaced."""
+def _is_in_forms(name: str) -> bool:
+    """Whether a form's field of this name holds a credential."""
+    return name in _IN_FORMS or kind_of(name) != ""
 
-    def replaced(match: re.Match[bytes]) -> bytes:
-        name = "value" if match["value"] is not None else "inner"
-        start, end = match.start(name) - match.start(), match.end(name) - match.start()
-        whole = match.group()
-        return whole[:start] + replacement(whole[start:end]) + whole[end:]
 
-    return pattern.sub(replaced, body)
+def _form_field(field: bytes, replacement: Callable[[bytes], bytes]) -> bytes:
+    name, mark, value = field.partition(b"=")
+    hidden = value and kind_of(name.decode("latin-1")) == "sure"
+    return name + mark + replacement(value) if hidden else field
 
 
 def _with_parameters(

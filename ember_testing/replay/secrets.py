@@ -107,7 +107,8 @@ def is_credential_header(name: str) -> bool:
 
 
 @lru_cache(maxsize=512)
-def _is_certain_name(name: str) -> bool:
+def is_certain_name(name: str) -> bool:
+    """Whether a value of this name is a credential for certain, and looked for elsewhere too."""
     return bool(_CERTAIN.search(name))
 
 
@@ -128,11 +129,12 @@ def could_be_secret(value: str) -> bool:
         and REDACTED not in value  # a recording that is sent again, or imported
         and not value.startswith(("http://", "https://"))
         and len(value.split()) == 1
-        and not _is_common(value)
+        and not is_common(value)
     )
 
 
-def _is_common(value: str) -> bool:
+def is_common(value: str) -> bool:
+    """Whether a value is a common word or number, which is no secret by its value alone."""
     if value.isdigit():
         return len(value) < 16  # a date, a port, a number
     if value.isalpha() and len(value) <= _LONGEST_WORD:
@@ -246,7 +248,7 @@ def secrets_of_request(url: str, headers: Iterable[tuple[str, str]]) -> frozense
         url: The whole URL, its query string and user part included.
         headers: Name and value pairs.
     """
-    sent = [value for name, value in headers if _is_certain_name(name)]
+    sent = [value for name, value in headers if is_certain_name(name)]
     found = list(_credentials(tuple(sent)))
     if "?" in url or "@" in url:
         found += _secrets_of_url(url)
@@ -268,9 +270,7 @@ def _password_of_basic(value: str) -> str:
 @lru_cache(maxsize=256)
 def _secrets_of_url(url: str) -> tuple[str, ...]:
     pairs = (part.partition("=") for part in url.partition("?")[2].partition("#")[0].split("&"))
-    found = [
-        unquote_plus(value) for name, _, value in pairs if _is_certain_name(unquote_plus(name))
-    ]
+    found = [unquote_plus(value) for name, _, value in pairs if is_certain_name(unquote_plus(name))]
     userinfo = re.search(r"(?<=//)([^/@?#]*)@", url)
     if userinfo:
         found.append(unquote_plus(userinfo.group(1).partition(":")[2]))

@@ -133,6 +133,7 @@ class Session:
                 # A test may set a key while it runs.
                 if self.record or not self._comparison.has_learnt:
                     self._comparison.learn()
+                sent = self._comparison.as_replayed(sent)
                 key = self._comparison.key(sent)
                 file = None if self.record == "all" else self._recorder.file
                 if self._count_call() in self.settings.faults and not self.record:

@@ -30,6 +30,7 @@ SECRETS = [
     for _ in range(7)
 ][:40][:: int(os.environ.get("EMBER_EVERY_SECRET", "5"))]
 """The long run, all 40 of them: EMBER_EVERY_SECRET=1."""
+FIRST = "harmless-one"  # of a list whose second item is the secret
 
 # How a request carries a secret: arguments of httpx's request, by the secret.
 SENT: dict[str, Callable[[str], dict[str, Any]]] = {
@@ -66,7 +67,70 @@ SENT: dict[str, Callable[[str], dict[str, Any]]] = {
     "an answer's address": lambda s: {"path": "/location", "extensions": {"secret": s}},
     "an answer's fragment": lambda s: {"path": "/fragment", "extensions": {"secret": s}},
 }  # fmt: skip
-IN_A_VARIABLE = ("a variable in a prompt", "a variable in a path")
+
+
+def address(secret: str, name: str = "access_token") -> str:
+    """A URL that carries the secret in its query."""
+    return f"https://a.example/f?n=1&{name}={quote(secret, safe='')}&p=2"
+
+
+IN_MORE_PLACES: dict[str, Callable[[str], dict[str, Any]]] = {
+    "an address in a text": lambda s: {"json": {"go": f"see {address(s, 'api_key')} now"}},
+    "an address whose slashes are escaped": lambda s: {
+        "content": json.dumps({"go": address(s)})
+        .replace("/", "\\/")
+        .replace("&", "\\u0026")
+        .encode()
+    },
+    "an address in JSON in JSON": lambda s: {
+        "json": {"arguments": json.dumps({"url": address(s, "sig")})}
+    },
+    "a user part in a text": lambda s: {
+        "json": {"dsn": f"postgres://app:{quote(s, safe='')}@db.example/app"}
+    },
+    "a path with a query": lambda s: {
+        "json": {"next": f"/v1/items?page=2&token={quote(s, safe='')}"}
+    },
+    "a referer": lambda s: {"headers": {"referer": address(s, "session")}},
+    "a list": lambda s: {"json": {"client_secret": [FIRST, s, s + "2"]}},
+    "a list of objects": lambda s: {
+        "json": {"api_keys": [{"name": "a", "value": FIRST}, {"value": s}]}
+    },
+    "a list in JSON in JSON": lambda s: {
+        "json": {"arguments": json.dumps({"refresh_token": [FIRST, s]})}
+    },
+    "an object that ends with it": lambda s: {
+        "json": {"api_key": {"name": "x" * 400, "current": FIRST, "previous": s}}
+    },
+    "sessionId": lambda s: {"json": {"sessionId": s}},
+    "session_id": lambda s: {"json": {"context": {"session_id": s}}},
+    "cookie as a field": lambda s: {"json": {"cookie": s}},
+    "cookies": lambda s: {"json": {"cookies": [s]}},
+    "passwd": lambda s: {"json": {"passwd": s}},
+    "jwt": lambda s: {"json": {"jwt": s}},
+    "credentials": lambda s: {"json": {"credentials": {"user": "me", "secret": s}}},
+    "userAccessToken": lambda s: {"json": {"userAccessToken": s}},
+    "base64 of a variable": lambda s: {
+        "json": {"config": base64.b64encode(f"user:{s}!".encode()).decode()}
+    },
+    "a code of a form": lambda s: {"data": {"grant_type": "authorization_code", "code": s}},
+    "an answer's link": lambda s: {"path": "/link", "extensions": {"secret": s}},
+    "an answer's refresh": lambda s: {"path": "/refresh", "extensions": {"secret": s}},
+    "an answer's next page": lambda s: {"path": "/next", "extensions": {"secret": s}},
+    "an answer's login": lambda s: {"path": "/login", "extensions": {"secret": s}},
+    "an answer's list": lambda s: {"path": "/list", "extensions": {"secret": s}},
+    "an answer in base64": lambda s: {"path": "/base64", "extensions": {"secret": s}},
+    "an answer's login in pieces, said again": lambda s: {
+        "path": "/login-pieces",
+        "extensions": {"secret": s},
+    },
+}
+IN_A_VARIABLE = (
+    "a variable in a prompt",
+    "a variable in a path",
+    "base64 of a variable",
+    "an answer in base64",
+)
 
 
 def answer(secret: str) -> Callable[[Received], Reply]:
@@ -84,7 +148,20 @@ def answer(secret: str) -> Callable[[Received], Reply]:
         if path == "/field":
             return Reply(json.dumps({"access_token": secret, "expires_in": 9}).encode())
         coded = quote(secret, safe="")
+        bodies: dict[str, Any] = {
+            "/next": {"next": f"https://a.example/items?page=2&token={coded}", "n": 1},
+            "/login": {"sessionId": secret, "password": secret, "cookie": [secret]},
+            "/list": {"access_token": [FIRST, secret], "jwt": secret},
+            "/base64": {"said": base64.b64encode(f"{{key: {secret}}}".encode()).decode()},
+            "/login-pieces": {"session_token": secret, "said": f"welcome {secret}"},
+        }
+        if path in bodies:
+            body = json.dumps(bodies[path]).encode()
+            cut = [body[:25], body[25:31], body[31:]] if path == "/login-pieces" else [body]
+            return Reply(pieces=cut, pause=0.001)
         headers = {
+            "/link": {"link": f'<https://a.example/?n=2&access_token={coded}>; rel="next"'},
+            "/refresh": {"refresh": f"5; url=/f?session={coded}"},
             "/cookie": {"set-cookie": f"sid={coded}; Path=/; HttpOnly"},
             "/location": {"location": f"https://a.example/f?part=1&sig={coded}"},
             "/fragment": {"location": f"https://a.example/f#access_token={coded}&state=1"},
@@ -106,18 +183,20 @@ def spellings(secret: str) -> set[bytes]:
     return found | {plain[:16], plain[-16:]}
 
 
-@pytest.mark.parametrize("place", SENT)
+@pytest.mark.filterwarnings("ignore::ember_testing.RecordingWarning")
+@pytest.mark.parametrize("place", [*SENT, *IN_MORE_PLACES])
 def test_no_secret_is_in_the_bytes_of_a_cassette(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
-    """Secrets of every kind in each of 31 places, in any spelling, whole or in part."""
+    """Secrets of every kind in each of 60 places, in any spelling, whole or in part."""
+    places = SENT | IN_MORE_PLACES
     for number, secret in enumerate(SECRETS):
-        if not secret.isascii() and SENT[place]("x").keys() & {"headers", "auth"}:
+        if not secret.isascii() and places[place]("x").keys() & {"headers", "auth"}:
             continue  # no header holds it
         path = tmp_path / f"{number}.sqlite"
         if place in IN_A_VARIABLE:
             monkeypatch.setenv("ACME_API_KEY", secret)
-        arguments = SENT[place](secret)
+        arguments = places[place](secret)
         url = arguments.pop("path", "/v1")
         with (
             serving(answer(secret)) as server,
@@ -158,6 +237,107 @@ def test_each_value_of_a_parameter_gets_its_own_answer(
         httpx.Client(verify=False) as sender,
     ):
         ask(sender, GONE, "gamma")
+
+
+FLOWS: dict[str, Callable[[str], dict[str, Any]]] = {
+    "a field": lambda s: {"json": {"session_token": s, "q": 1}},
+    "an address's query": lambda s: {"params": {"token": s, "q": 1}},
+    "an address's path": lambda s: {"path": f"/sessions/{quote(s, safe='')}/calls"},
+    "a form": lambda s: {"data": {"token": s, "q": "1"}},
+    "a field of another name": lambda s: {"json": {"thread": s}},
+    "a text": lambda s: {"json": {"prompt": f"who am I? My pass is {s}."}},
+}
+
+
+@pytest.mark.parametrize("secret", ["tok-A1b2C3d4E5f6G7h8", "tok/A1+b2=C3d4 E5f6G7h8"])
+@pytest.mark.parametrize("flow", FLOWS)
+def test_a_credential_that_an_answer_issued_can_be_sent_back(
+    tmp_path: Path, flow: str, secret: str
+) -> None:
+    """A replay's client has what is written in its place, and finds the same recordings."""
+    path = tmp_path / "c.sqlite"
+
+    def reply(request: Received) -> Reply:
+        if request.path == "/login":
+            return Reply(json.dumps({"sessionId": secret, "n": 1}).encode())
+        return Reply(b'{"you": "are Ada"}')
+
+    def talk(sender: httpx.Client, url: str, issued: str = "") -> bytes:
+        issued = issued or sender.post(f"{url}/login", json={"user": "ada"}).json()["sessionId"]
+        arguments = FLOWS[flow](issued)
+        return sender.post(url + arguments.pop("path", "/calls"), **arguments).content
+
+    with (
+        serving(reply) as server,
+        ember_testing.cassette(path, record="new"),
+        httpx.Client(verify=False) as sender,
+    ):
+        live = talk(sender, server.url)
+    assert not [each for each in spellings(secret) if each in path.read_bytes()]
+    with ember_testing.cassette(path), httpx.Client(verify=False) as sender:
+        assert talk(sender, GONE) == live
+    with (
+        pytest.raises(CassetteMiss),
+        ember_testing.cassette(path),
+        httpx.Client(verify=False) as sender,
+    ):
+        talk(sender, GONE, "tok-of-somebody-else-1")
+
+
+def test_a_redirect_with_a_signature_is_followed_in_a_replay(tmp_path: Path) -> None:
+    """The signature is in neither of the two recordings."""
+    path = tmp_path / "c.sqlite"
+    signature = "A1b2C3d4E5f6G7h8"
+
+    def reply(request: Received) -> Reply:
+        if request.path == "/start":
+            return Reply(b"", status=307, headers={"location": f"/file?sig={signature}&n=1"})
+        return Reply(b"the file")
+
+    with serving(reply) as server:
+        for url, record in ((server.url, "new"), (GONE, None)):
+            with (
+                ember_testing.cassette(path, record=record),  # type: ignore[arg-type]
+                httpx.Client(verify=False, follow_redirects=True) as sender,
+            ):
+                assert sender.get(f"{url}/start").content == b"the file"
+    assert signature.encode() not in path.read_bytes()
+
+
+def test_a_session_that_the_client_has_named_is_found_again(tmp_path: Path) -> None:
+    """What an answer only repeats was not issued by it: the client will send its own."""
+    path = tmp_path / "c.sqlite"
+    with serving(lambda request: Reply(request.body or b"{}")) as server:
+        for url, record in ((server.url, "new"), (GONE, None)):
+            with (
+                ember_testing.cassette(path, record=record),  # type: ignore[arg-type]
+                httpx.Client(verify=False) as sender,
+            ):
+                for number in range(3):
+                    body = {"session_id": "conversation-17-of-Ada", "n": number}
+                    assert sender.post(url, json=body).json()["n"] == number
+
+
+def test_a_models_own_words_are_replayed_as_they_came(tmp_path: Path) -> None:
+    """It may have been asked for a password, a cookie, a tool's arguments or an address."""
+    path = tmp_path / "c.sqlite"
+    arguments = json.dumps({"password": "Xk9-mP2-vL5-qN8", "session_id": "s-1234567", "pin": 1234})
+    call = {
+        "id": "call_1",
+        "type": "function",
+        "function": {"name": "login", "arguments": arguments},
+    }
+    text = f"use {arguments} or https://a.example/?page=12345678&session=abcdefgh12"
+    message = {"role": "assistant", "content": text, "tool_calls": [call]}
+    answer = json.dumps({"model": "gpt-4", "choices": [{"index": 0, "message": message}]}).encode()
+    chat = "/v1/chat/completions"
+    with serving(lambda _: Reply(answer)) as server:
+        for url, record in ((server.url, "new"), (GONE, None)):
+            with (
+                ember_testing.cassette(path, record=record),  # type: ignore[arg-type]
+                httpx.Client(verify=False) as sender,
+            ):
+                assert sender.post(url + chat, json={"model": "gpt-4"}).content == answer
 
 
 def test_a_common_word_is_no_secret_and_a_real_one_is_told(

@@ -1,0 +1,254 @@
+"""Credentials by their names: in JSON of any depth, in addresses inside of texts; pure.
+
+A name is sure (`api_key`, `accessToken`), likely (`password`, `sessionId`: in a model's answer it
+may be what the model was asked for), or that of a short code (`otp`, `pin`: digits only). JSON may
+stand inside of a text of JSON, again and again: backslashes before the quotes tell how deep. A
+value that is a schema is none: a tool's property called `api_key` stays as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import TYPE_CHECKING
+from urllib.parse import unquote_plus
+
+from ember_testing.replay.secrets import (
+    REDACTED,
+    SHORTEST_SECRET,
+    could_be_secret,
+    is_certain_name,
+    is_credential_name,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["kind_of", "without_addresses", "without_fields"]
+
+_SURE = re.compile(
+    r"""(?:api|access|secret|secret_?access|private|signing|encryption|account|master|
+    service_?role|subscription|license|shared_?access)_?keys?$
+    | (?:^|_)(?:access|refresh|id|auth|session|bearer|security|sas|oauth2?|api|bot|personal_?access|
+      csrf|xsrf|jwt|service|deploy|webhook|device|registration|user|app|authorization)_?tokens?$
+    | (?:client|consumer|webhook|app|api|shared|signing|hmac)_?secrets?$
+    | (?:^|_)authorization$ | connection_?string$""",
+    re.X,
+)
+_LIKELY = re.compile(
+    r"""(?:^|_)(?:passwords?|passwd|pwd|passphrase|passcode|secrets?|credentials?|jwt|bearer|
+    (?:set_)?cookies?|sess(?:ion)?_?id)$""",
+    re.X,
+)
+_CODE = re.compile(
+    r"""(?:^|_)(?:t?otp|pin|(?:otp|pin|mfa|totp|2fa|two_?factor|verification|security|one_?time|
+    confirmation)_?(?:code|pin)|cvv|cvc)$""",
+    re.X,
+)
+# One of these ends each such name, and stands before its closing quote.
+_ENDS = tuple(
+    word + quote
+    for word in (
+        b"key", b"keys", b"token", b"secret", b"secrets", b"authorization", b"bearer",
+        b"password", b"passwords", b"passwd", b"pwd", b"passphrase", b"passcode", b"credential",
+        b"credentials", b"jwt", b"cookie", b"cookies", b"sessionid", b"session_id", b"session-id",
+        b"sessid", b"sess_id", b"otp", b"pin", b"code", b"cvv", b"cvc",
+        # Not "tokens" and "string" alone: max_tokens and {"type": "string"} are in most requests.
+        b"accesstokens", b"access_tokens", b"refresh_tokens", b"api_tokens", b"auth_tokens",
+        b"connectionstring", b"connection_string", b"connection-string",
+    )
+    for quote in (b'"', b"\\")
+)  # fmt: skip
+_NAME = re.compile(rb'(?<!\\)(?P<quote>\\*")(?P<name>[\w .\-]{2,80})(?P=quote)\s*:\s*')
+# What of an object under such a name is the credential itself.
+_INNER = frozenset([b"value", b"secret", b"token", b"key", b"current", b"previous", b"data"])
+_SCHEMA = frozenset([b"$ref", b"anyOf", b"oneOf", b"allOf", b"enum", b"const", b"properties"])
+_TYPES = frozenset(
+    word
+    for name in (b"string", b"object", b"array", b"integer", b"number", b"boolean", b"null")
+    for word in (name, name.upper())  # Google's are in capitals
+)
+_DIGITS = re.compile(rb"\d[\d -]{2,10}\d")
+_NUMBER = re.compile(rb"\d{4,10}(?![\d.eE])")
+_LONGEST_VALUE = 20_000  # bytes of an object or list that is looked through
+_TOKEN = re.compile(r"(?=.*\d)[\w.~+/=:-]{16,}")
+
+# A whole address behind its scheme, or one that begins with its path. Servers may escape / ? & =.
+_ADDRESS = re.compile(
+    rb"""(?::(?:\\{0,8}/){2}|(?<=["'<=(\s])\\{0,8}/)(?:[^\s"'<>\\`{}]|\\{1,8}(?:/|u[0-9a-f]{4}))+""",
+    re.I,
+)
+_PARAMETER = re.compile(
+    rb"""(?P<head>(?:[?&\#;]|\\{1,8}u00(?:26|3f))(?:amp;)?(?P<name>[\w.~%\-\[\]]+)(?:=|\\{1,8}u003d))
+    (?P<value>(?:(?!\\{1,8}u0026)[^&\#;),\]])+)""",
+    re.I | re.X,
+)
+_USER = re.compile(rb"(?P<head>:(?:\\{0,8}/){2}[^/@?#:\\]*:)(?P<value>[^/@?#\\]+)(?=@)")
+
+
+@lru_cache(maxsize=2048)
+def kind_of(name: str) -> str:
+    """What a JSON field's name says: `sure`, `likely`, `code`, `token`; "" for no credential."""
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+    words = re.sub(r"[-. ]", "_", words)
+    if _SURE.search(words):
+        return "sure"
+    if _LIKELY.search(words):
+        return "likely"
+    if _CODE.search(words):
+        return "code"
+    return "token" if words == "token" else ""
+
+
+def without_fields(
+    body: bytes,
+    replacement: Callable[[bytes], bytes],
+    number: Callable[[bytes], bytes],
+    *,
+    sure_only: bool,
+    shortest: int,
+) -> bytes:
+    """A body in which the values of such fields are replaced, and nothing else.
+
+    Args:
+        body: JSON, or events or text in which JSON stands.
+        replacement: What stands in the place of a value.
+        number: What stands in the place of a number.
+        sure_only: Leave what a likely name holds.
+        shortest: Characters of a value that is replaced.
+    """
+    lower = body.lower()
+    if not any(end in lower for end in _ENDS):
+        return body
+    parts: list[bytes] = []
+    done = 0
+    looked_at = 0  # bytes of objects and lists: a hostile body nests thousands
+    for match in _NAME.finditer(body):
+        kind = kind_of(match["name"].decode("latin-1"))
+        if match.end() <= done or not kind or (sure_only and kind != "sure"):
+            continue
+        quote, at = match["quote"], match.end()
+        if kind == "code" and quote == b'"' and (digits := _NUMBER.match(body, at)):
+            parts += [body[done:at], number(digits.group())]
+            done = digits.end()
+            continue
+        if body[at : at + 1] in (b"[", b"{"):
+            looked_at += _LONGEST_VALUE
+            if looked_at > 2 * len(body) + 10 * _LONGEST_VALUE:
+                continue
+        for start, end in _values(body, at, quote, kind, shortest):
+            if start >= done:
+                parts += [body[done:start], replacement(body[start:end])]
+                done = end
+    return b"".join([*parts, body[done:]]) if parts else body
+
+
+def _values(
+    body: bytes, at: int, quote: bytes, kind: str, shortest: int
+) -> Iterator[tuple[int, int]]:
+    """Where the credentials stand in the value that begins at a place."""
+    if body.startswith(quote, at):
+        found = _string(quote).match(body, at)
+        if found and _is_credential(found["text"], kind, shortest):
+            yield found.span("text")
+    elif body[at : at + 1] in (b"[", b"{") and kind in ("sure", "likely"):
+        yield from _inside(body, at, quote, shortest)
+
+
+def _is_credential(text: bytes, kind: str, shortest: int) -> bool:
+    if text.startswith(REDACTED.encode()):
+        return False
+    if kind == "code":
+        return bool(_DIGITS.fullmatch(text))
+    if kind == "token":  # of a text as well: only what looks as if a machine had made it
+        return bool(_TOKEN.fullmatch(text.decode("latin-1")))
+    return len(text) >= shortest
+
+
+@lru_cache(maxsize=16)
+def _string(quote: bytes) -> re.Pattern[bytes]:
+    """A string whose quotes have so many backslashes before them, and nothing of one in it."""
+    if quote == b'"':
+        return re.compile(rb'"(?P<text>(?:[^"\\]|\\.)*)"', re.S)
+    end = rb"(?<!\\)" + re.escape(quote)
+    return re.compile(rb"%b(?P<text>(?:(?!%b).)*)%b" % (re.escape(quote), end, end), re.S)
+
+
+@lru_cache(maxsize=16)
+def _tokens(quote: bytes) -> re.Pattern[bytes]:
+    return re.compile(rb"(?:%b)|[\[\]{}]" % _string(quote).pattern, re.S)
+
+
+def _inside(body: bytes, at: int, quote: bytes, shortest: int) -> list[tuple[int, int]]:
+    """The credentials in an object or list under such a name; none where it is a schema."""
+    found: list[tuple[int, int]] = []
+    names: list[bytes | None] = []  # that the open containers stand under
+    name: bytes | None = None
+    end = min(len(body), at + _LONGEST_VALUE)
+    for match in _tokens(quote).finditer(body, at, end):
+        token = match.group()
+        if token in (b"{", b"["):
+            names.append(name)
+            name = None
+        elif token in (b"}", b"]"):
+            names.pop()
+            name = None
+            if not names:
+                return found
+        else:
+            text, after = match["text"], body[match.end() : match.end() + 8].lstrip()
+            if after.startswith(b":"):
+                if text in _SCHEMA:
+                    return []
+                name = text
+                continue
+            under = name or names[-1]  # an item of a list stands under the list's name
+            if under == b"type" and text in _TYPES:
+                return []
+            held = under is None or under in _INNER or kind_of(under.decode("latin-1")) != ""
+            if held and _is_credential(text, "sure", shortest) and not re.search(rb"\s", text):
+                found.append(match.span("text"))
+            name = None
+    return []  # it is cut off, or too long
+
+
+def without_addresses(
+    body: bytes, replacement: Callable[[bytes], bytes], *, certain_only: bool
+) -> bytes:
+    """A body in which the credentials of addresses are replaced: in their queries, user parts.
+
+    Args:
+        body: A text of any kind.
+        replacement: What stands in the place of a value.
+        certain_only: Leave what a name is not certain for.
+    """
+    if b"/" not in body or not (b"=" in body or b"@" in body or b"u003d" in body.lower()):
+        return body
+    is_secret = is_certain_name if certain_only else is_credential_name
+
+    def user(match: re.Match[bytes]) -> bytes:
+        value = match["value"]
+        return match["head"] + (value if _is_template(value) else replacement(value))
+
+    def parameter(match: re.Match[bytes]) -> bytes:
+        value = match["value"]
+        plain = unquote_plus(value.decode("latin-1"))
+        name = unquote_plus(match["name"].decode("latin-1"))
+        if not is_secret(name) or not could_be_secret(plain) or _is_template(value):
+            return match.group()
+        return match["head"] + replacement(value)
+
+    def address(match: re.Match[bytes]) -> bytes:
+        return _PARAMETER.sub(parameter, _USER.sub(user, match.group()))
+
+    return _ADDRESS.sub(address, body)
+
+
+def _is_template(value: bytes) -> bool:
+    """Whether it says where a credential goes: $TOKEN, %s, YOUR_API_KEY, ***."""
+    return (
+        len(value) < SHORTEST_SECRET // 2
+        or value[:1] in b"$%*<["
+        or value.startswith(REDACTED.encode())
+        or value.upper().startswith((b"YOUR", b"MY_", b"XXX"))
+    )
