@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -14,6 +15,7 @@ from ember_testing.wires.response import Request
 if TYPE_CHECKING:
     from ember_testing.cassettes.calls import Call
 
+_CANDIDATES = 64  # calls that a changed one is compared with: time grows with the calls alone
 _FACTS = ("status", "outcome", "provider", "model", "prompt_tokens", "completion_tokens", "cost")
 
 
@@ -44,7 +46,8 @@ def compare(old: Iterable[Call], new: Iterable[Call]) -> list[Difference]:
     """What differs, in the order of the old cassette, then what is new.
 
     The n-th identical request is compared with the n-th; a request that only one side has is told
-    beside the nearest of the other side.
+    beside the nearest of the other side: of many, among the 64 that were recorded at about the same
+    place.
     """
     olds, news = _by_key(old), _by_key(new)
     unmatched = [call for key, call in news.items() if key not in olds]
@@ -55,7 +58,10 @@ def compare(old: Iterable[Call], new: Iterable[Call]) -> list[Difference]:
             if lines:
                 found.append(Difference("changed", _title(call), call.id, news[key].id, lines))
             continue
-        pairs = [(number, request_of(other)) for number, other in enumerate(unmatched)]
+        middle = bisect_left(unmatched, call.id, key=lambda other: other.id)
+        start = max(0, min(middle - _CANDIDATES // 2, len(unmatched) - _CANDIDATES))
+        window = unmatched[start : start + _CANDIDATES]
+        pairs = [(number, request_of(other)) for number, other in enumerate(window, start)]
         neighbour = nearest(request_of(call), pairs)
         if neighbour is None:
             found.append(Difference("removed", _title(call), call.id, None, []))

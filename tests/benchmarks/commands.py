@@ -4,7 +4,8 @@
 
 `NAME` is any of `check list stats html diff`. Each runs in a process of its own over a fifth of
 the files and over all of them: the time of a call must stay the same (linear), and memory too
-(flat; `html` makes one page of all). `diff` compares two cassettes with as many calls as there are.
+(flat; `html` makes one page of all). `diff` compares two cassettes with a tenth of the calls each,
+a hundredth of whose requests differ.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ print(json.dumps([seconds, memory]), file=sys.stderr)
 """
 
 
-def record(path: Path, numbers: range, word: str) -> None:
-    """A cassette of calls with about a kilobyte each way."""
+def record(path: Path, numbers: range, word: str = "word", every: int = 0) -> None:
+    """A cassette of calls with about a kilobyte each way, one of `every` with another word."""
     from ember_testing.patches.exchange import Exchange
     from ember_testing.replay.session import Session
     from ember_testing.wires.response import Request
@@ -48,7 +49,8 @@ def record(path: Path, numbers: range, word: str) -> None:
     headers = (("content-type", "application/json"),)
     usage = {"prompt_tokens": 210, "completion_tokens": 190, "total_tokens": 400}
     for number in numbers:
-        text = " ".join(f"{word}{number + n}" for n in range(120))
+        other = "other" if every and not number % every else ""
+        text = " ".join([*(f"{word}{number + n}" for n in range(120)), other])
         messages = [{"role": "user", "content": f"Question {number}: {text}"}]
         message = {"role": "assistant", "content": f"Answer {number}: {text}"}
         choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
@@ -68,7 +70,7 @@ def make(folder: Path, files: int, calls: int) -> Path:
     target = folder / f"{files}x{calls}"
     first = [target / f"part{n:02}" / "test_it.0.sqlite" for n in range(min(DIFFERENT, files))]
     for n, path in enumerate(first):
-        record(path, range(n * calls, (n + 1) * calls), "word")
+        record(path, range(n * calls, (n + 1) * calls))
     for n in range(len(first), files):
         source = first[n % len(first)]
         shutil.copyfile(source, source.with_name(f"test_it.{n}.sqlite"))
@@ -111,10 +113,10 @@ def main() -> None:
             for files in sizes:
                 calls = files * options.calls
                 if command == "diff":
+                    calls //= 10
                     pair = [folder / f"{side}-{calls}.sqlite" for side in ("old", "new")]
-                    for path, word in zip(pair, ("word", "term"), strict=True):
-                        if not path.exists():
-                            record(path, range(calls), word)
+                    for path, every in zip(pair, (0, 100), strict=True):
+                        record(path, range(calls), "word", every)
                     arguments = [str(path) for path in pair]
                 else:
                     cassettes = folder / f"{files}x{options.calls}"

@@ -168,6 +168,17 @@ def test_diff_pairs_calls_and_names_what_changed(cassette: Path, tmp_path: Path)
     assert (third["kind"], third["new"]) == ("added", 3)
 
 
+def test_diff_of_many_changed_calls_pairs_each_with_its_own(tmp_path: Path) -> None:
+    """Where more calls changed than are compared with each, a call meets the one in its place."""
+    with serving(chat) as server:
+        sides = [
+            record(tmp_path / f"{side}.sqlite", server.url, *(f"{n} {side} {n}" for n in range(99)))
+            for side in ("old", "new")
+        ]
+    pairs = [(each["old"], each["new"]) for each in found("diff", *sides, code=1)]
+    assert pairs == [(number, number) for number in range(1, 100)]
+
+
 def test_tables_have_heads_and_columns(cassette: Path) -> None:
     """The columns of `list` and `stats` have heads, and figures end together below them."""
     for command, first in (("list", "cassette"), ("stats", "model")):
