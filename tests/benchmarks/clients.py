@@ -148,6 +148,34 @@ def _anthropic_async() -> AsyncCall:
     )
 
 
+def _transport() -> Call:
+    import httpx
+
+    transport = httpx.HTTPTransport(limits=httpx.Limits(max_connections=None))
+    request = httpx.Request("POST", url(), headers=HEADERS, json=BODY)
+    return lambda: transport.handle_request(request).read()
+
+
+def _transport_async() -> AsyncCall:
+    import httpx
+
+    transport = httpx.AsyncHTTPTransport(limits=httpx.Limits(max_connections=None))
+    request = httpx.Request("POST", url(), headers=HEADERS, json=BODY)
+
+    async def call() -> bytes:
+        return await (await transport.handle_async_request(request)).aread()
+
+    return call
+
+
+def _llm() -> Call:
+    from llm.default_plugins.openai_models import Chat
+
+    model = Chat("gpt-4", model_name="gpt-4", api_base=os.environ["OPENAI_BASE_URL"])
+    model.key = "sk-benchmark"
+    return lambda: model.prompt(PROMPT, stream=False).text()
+
+
 def _litellm() -> Call:
     import litellm
 
@@ -177,6 +205,8 @@ CLIENTS = {
         _httpx_async,
         _httpx_stream,
     ),
+    # The least that httpx can do: a ready request, sent, and the body read.
+    "transport": Client("httpx", "", "", _transport, _transport_async),
     "openai": Client(
         "openai",
         "import openai",
@@ -196,9 +226,18 @@ CLIENTS = {
     "litellm": Client(
         "litellm", "import litellm", "litellm.completion(**BODY)", _litellm, _litellm_async
     ),
+    "llm": Client(
+        "llm",
+        "import llm; from llm.default_plugins.openai_models import Chat",
+        'base = URL.removesuffix("/chat/completions")\n'
+        'model = Chat("gpt-4", model_name="gpt-4", api_base=base)\n'
+        'model.key = "sk-benchmark"\n'
+        'model.prompt(BODY["messages"][0]["content"], stream=False).text()',
+        _llm,
+    ),
 }
 PEERS = [
     name
     for name, client in CLIENTS.items()
-    if name not in ("ember", "httpx") and importlib.util.find_spec(client.package)
+    if name not in ("ember", "httpx", "transport") and importlib.util.find_spec(client.package)
 ]

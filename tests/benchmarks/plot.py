@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-_COLOURS = ("#d9480f", "#1c7ed6", "#2b8a3e", "#862e9c", "#5c5f66")
+_COLOURS = ("#d9480f", "#1c7ed6", "#2b8a3e", "#862e9c", "#5c5f66", "#0b7285", "#a61e4d")
 _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 360, 260, 56, 44, 40
 
 
