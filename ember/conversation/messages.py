@@ -19,12 +19,12 @@ from ember.conversation.parts import (
     Text,
     ToolResult,
     as_mapping,
+    excerpt,
     in_words_of,
     is_output_item,
     needed,
     output_item,
     part_of,
-    shown,
     tool_call,
 )
 from ember.exceptions import ModelProviderError
@@ -94,7 +94,7 @@ def as_messages(prompt: object) -> list[Message]:
         prompt = [prompt]
     if not isinstance(prompt, Sequence):
         raise ModelProviderError(
-            f"a prompt cannot be {shown(prompt)}: pass a string, a list of parts "
+            f"a prompt cannot be {excerpt(prompt)}: pass a string, a list of parts "
             "(text and images) or a list of messages ({'role': ..., 'content': ...})"
         )
     items = cast("Sequence[object]", prompt)
@@ -104,7 +104,7 @@ def as_messages(prompt: object) -> list[Message]:
         fields = as_mapping(item)
         if "content" in fields and not fields.keys() & {"role", "type"}:
             raise ModelProviderError(
-                f"message {index} has no 'role': {shown(item)}; there are {', '.join(_ROLES)}"
+                f"message {index} has no 'role': {excerpt(item)}; there are {', '.join(_ROLES)}"
             )
     is_turn = ["role" in as_mapping(item) or _is_item(item) for item in items]
     if all(is_turn):
@@ -112,7 +112,7 @@ def as_messages(prompt: object) -> list[Message]:
     if any(is_turn):
         at = is_turn.index(False)
         raise ModelProviderError(
-            f"the prompt mixes messages and parts: item {at} is {shown(items[at])}, which has "
+            f"the prompt mixes messages and parts: item {at} is {excerpt(items[at])}, which has "
             "no 'role'; make it {'role': 'user', 'content': ...}"
         )
     parts = [part_of(item) for item in items]
@@ -154,7 +154,7 @@ def _message(item: Mapping[str, Any], index: int) -> Message:
     # Google leaves the parts of an empty answer out.
     if name != "model" and not item.keys() & (_ANSWERS if role == "assistant" else _CONTENTS):
         raise ModelProviderError(
-            f"message {index} has no 'content': {shown(item)}; write "
+            f"message {index} has no 'content': {excerpt(item)}; write "
             f"{{'role': {name!r}, 'content': ...}}"
         )
     extra = {k: v for k, v in item.items() if k not in ("role", "content", "parts", "tool_calls")}
@@ -176,7 +176,7 @@ def _message(item: Mapping[str, Any], index: int) -> Message:
         parts += [tool_call(call) for call in needed(item, "tool_calls", Sequence)]
     if not parts and not extra and role != "assistant":
         # An assistant's may be empty (a blocked answer, say): it is left out of the request.
-        raise ModelProviderError(f"message {index} has no content: {shown(item)}")
+        raise ModelProviderError(f"message {index} has no content: {excerpt(item)}")
     return Message(role, parts, extra)
 
 

@@ -31,13 +31,13 @@ __all__ = [
     "arguments_text",
     "as_mapping",
     "call_id_for",
+    "excerpt",
     "in_words_of",
     "is_output_item",
     "json_or_text",
     "needed",
     "output_item",
     "part_of",
-    "shown",
     "tool_call",
 ]
 
@@ -79,7 +79,7 @@ class ToolResult(NamedTuple):
                 f"the result of the tool call {self.id!r} cannot be sent as JSON: {error}"
             ) from error
 
-    def with_error_told(self) -> ToolResult:
+    def with_error_in_text(self) -> ToolResult:
         """The result for a wire that has no word for an error: its text says that it is one."""
         if not self.is_error:
             return self
@@ -171,7 +171,7 @@ def part_of(item: object) -> Part:
     if is_image(item):
         return from_image(item)
     raise ModelProviderError(
-        f"a prompt's part cannot be {shown(item)}: pass text, bytes, a Path, a URL, an image or "
+        f"a prompt's part cannot be {excerpt(item)}: pass text, bytes, a Path, a URL, an image or "
         "a dict in the provider's own words"
     )
 
@@ -194,7 +194,7 @@ def _from_string(item: str) -> Part:
         return Media(mime_type, url=item) if is_media or "/pdf" in mime_type else Text(item)
     if _FILE_NAME.fullmatch(item.strip()):
         raise ModelProviderError(
-            f"the part {shown(item)} is the name of a file and would be sent as text: pass "
+            f"the part {excerpt(item)} is the name of a file and would be sent as text: pass "
             f"Path({item.strip()!r}) for the file, or {{'type': 'text', 'text': ...}} for the name"
         )
     return Text(item)
@@ -240,8 +240,8 @@ def _video_url(item: Mapping[str, Any]) -> Media:
 
 def _stored(item: Mapping[str, Any]) -> Media:
     raise ModelProviderError(
-        f"{shown(dict(item))} cannot be sent to another provider: the file is stored with its own; "
-        "pass the bytes or a Path"
+        f"{excerpt(dict(item))} cannot be sent to another provider: the file is stored with its "
+        "own; pass the bytes or a Path"
     )
 
 
@@ -402,7 +402,7 @@ def tool_call(call: object) -> ToolCall | NativePart:
     function = as_mapping(item.get("function") or item.get("custom") or item)
     if not isinstance(function.get("name"), str):
         raise ModelProviderError(
-            f"{shown(call)} is not a tool call: pass the ToolCall of a response, or a dict with "
+            f"{excerpt(call)} is not a tool call: pass the ToolCall of a response, or a dict with "
             "'id', 'name' and 'arguments'"
         )
     # Text stays as it came, so that it goes back letter by letter where text is wanted.
@@ -439,8 +439,8 @@ def needed(item: Mapping[str, Any], key: str, kind: type) -> Any:
     value = item.get(key)
     if not isinstance(value, kind) or (isinstance(value, str) and kind is not str):
         raise ModelProviderError(
-            f"{shown(dict(item))} cannot be sent: its {key!r} must be a {kind.__name__}, "
-            f"not {shown(value)}"
+            f"{excerpt(dict(item))} cannot be sent: its {key!r} must be a {kind.__name__}, "
+            f"not {excerpt(value)}"
         )
     return value
 
@@ -502,7 +502,7 @@ def output_item(item: object) -> Part:
     return NativePart(fields, "openai-responses", meaning)
 
 
-def shown(value: object) -> str:
+def excerpt(value: object) -> str:
     """A value in an error message: shortened, with its type."""
     text = repr(value)
     return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"

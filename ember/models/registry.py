@@ -17,7 +17,7 @@ from ember.models.schemas import ChatResponse, Prompt, UsageStats
 from ember.models.streams import AsyncStream, Stream
 from ember.providers import base
 from ember.providers.base import BaseProvider
-from ember.providers.call import GUARDED, guard
+from ember.providers.call import GUARDED, guard, with_object
 
 __all__ = ["ModelRegistry", "UsageSummary"]
 
@@ -87,7 +87,7 @@ class ModelRegistry:
         if not GUARDED.isdisjoint(params):
             guard(params)
         entry = self._entry(model)
-        with _Observed(entry, self._metrics) as observed:
+        with _Observed(entry, self._metrics, params) as observed:
             answer = entry.provider.complete(prompt, entry.wire_id, **params)
             return observed.answered(answer)
 
@@ -96,7 +96,7 @@ class ModelRegistry:
         if not GUARDED.isdisjoint(params):
             guard(params)
         entry = self._entry(model)
-        with _Observed(entry, self._metrics) as observed:
+        with _Observed(entry, self._metrics, params) as observed:
             answer = await entry.provider.acomplete(prompt, entry.wire_id, **params)
             return observed.answered(answer)
 
@@ -109,7 +109,7 @@ class ModelRegistry:
             guard(params)
         entry = self._entry(model)
         source = entry.provider.stream(prompt, entry.wire_id, **params)
-        return Stream(source, lambda: _Observed(entry, self._metrics))
+        return Stream(source, lambda: _Observed(entry, self._metrics, params))
 
     def astream_model(self, model: str, prompt: Prompt, **params: Any) -> AsyncStream:
         """`stream_model` for an event loop."""
@@ -117,7 +117,7 @@ class ModelRegistry:
             guard(params)
         entry = self._entry(model)
         source = entry.provider.stream(prompt, entry.wire_id, **params)
-        return AsyncStream(source, lambda: _Observed(entry, self._metrics))
+        return AsyncStream(source, lambda: _Observed(entry, self._metrics, params))
 
     def get_usage_summary(self, model: str) -> UsageSummary | None:
         """What a model was used for, by the name that it was called by.
@@ -223,11 +223,14 @@ class _Entry(NamedTuple):
 class _Observed:
     """One call: counts it, times it, and reports it to the metrics."""
 
-    __slots__ = ("_answer", "_entry", "_metrics", "_started")
+    __slots__ = ("_answer", "_entry", "_metrics", "_params", "_started")
 
-    def __init__(self, entry: _Entry, metrics: Mapping[str, Any]) -> None:
+    def __init__(
+        self, entry: _Entry, metrics: Mapping[str, Any], params: Mapping[str, Any]
+    ) -> None:
         self._entry = entry
         self._metrics = metrics
+        self._params = params
         self._answer: object = None
         self._started = time.perf_counter()
 
@@ -281,7 +284,8 @@ class _Observed:
                 error.context["response"] = answer  # it is paid for
                 raise
             usage = usage.priced(cost)
-        return replace(answer, usage=usage, provider=provider, model=model)
+        finished = replace(answer, usage=usage, provider=provider, model=model)
+        return finished if finished.parsed is not None else with_object(self._params, finished)
 
     def ended(self, response: ChatResponse, error: BaseException | None) -> None:
         """Count a stream; one that failed counts if the provider had counted anything."""

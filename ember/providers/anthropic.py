@@ -152,12 +152,14 @@ class AnthropicMessages(HTTPProvider):
         """The tool that stands in the place of a response format, taken out of the parameters."""
         if "response_format" not in params or not _WITHOUT_SCHEMAS.match(model):
             return None
-        wanted = as_format(params["response_format"])
-        if not isinstance(wanted, JsonFormat) or wanted.schema is None:
+        json_format = as_format(params["response_format"])
+        if not isinstance(json_format, JsonFormat) or json_format.schema is None:
             return None
         del params["response_format"]
         about = "Give the answer, as the arguments of this tool."
-        return self.tool(Tool(_ANSWER_TOOL, wanted.description or about, wanted.in_object()))
+        return self.tool(
+            Tool(_ANSWER_TOOL, json_format.description or about, json_format.in_object())
+        )
 
     def translate(self, name: str, value: Any) -> Any:
         return as_stops(value) if name == "stop" else super().translate(name, value)
@@ -174,13 +176,16 @@ class AnthropicMessages(HTTPProvider):
             return {"type": "tool", "name": choice.name}
         return {"type": "any" if choice.mode == "required" else choice.mode}
 
-    def format(self, wanted: JsonFormat) -> Mapping[str, Any]:
-        if wanted.schema is None:
+    def format(self, json_format: JsonFormat) -> Mapping[str, Any]:
+        if json_format.schema is None:
             raise ModelProviderError(
                 "anthropic has no JSON mode without a schema: pass the JSON schema as "
                 "response_format="
             )
-        return {"type": "json_schema", "schema": for_anthropic(wanted.schema, "response_format=")}
+        return {
+            "type": "json_schema",
+            "schema": for_anthropic(json_format.schema, "response_format="),
+        }
 
     def read(self, body: Mapping[str, Any]) -> Answer | None:
         is_message = body.get("type") == "message" and not body.keys().isdisjoint(_ENDINGS)
@@ -229,7 +234,7 @@ class AnthropicMessages(HTTPProvider):
 
 
 def _messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    made: list[dict[str, Any]] = []
+    turns_sent: list[dict[str, Any]] = []
     results_of: list[Mapping[str, Any]] | None = None
     for message in messages:
         blocks = _blocks(message.parts_for("anthropic"))
@@ -240,14 +245,14 @@ def _messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
             continue
         results_of = blocks if message.role == "tool" else None
         role = "user" if message.role == "tool" else message.role
-        made.append({"role": role, "content": _alone(blocks)})
-    if made and made[-1]["role"] == "assistant":
+        turns_sent.append({"role": role, "content": _alone(blocks)})
+    if turns_sent and turns_sent[-1]["role"] == "assistant":
         # The beginning of the answer: white space at its end is refused.
-        if isinstance(content := made[-1]["content"], str):
-            made[-1]["content"] = content.rstrip()
+        if isinstance(content := turns_sent[-1]["content"], str):
+            turns_sent[-1]["content"] = content.rstrip()
         elif content[-1].get("type") == "text":
             content[-1] = {**content[-1], "text": content[-1]["text"].rstrip()}
-    return made
+    return turns_sent
 
 
 def _alone(blocks: list[Mapping[str, Any]]) -> Any:
@@ -327,14 +332,14 @@ class _MessageFold(Fold):
         if kind == "content_block_start":
             text = self._begin(fields(event.get("content_block")), index(event.get("index")))
         elif kind == "message_delta":
-            self._say(fields(event.get("delta")), event.get("usage"))
+            self._merge(fields(event.get("delta")), event.get("usage"))
         elif kind == "message_stop":
             self.complete = True
         elif kind in ("message_start", "message"):
             # The whole answer: of a call that is not streamed, or of a server that does not stream.
             whole = kind == "message"
             message = event if whole else fields(event.get("message"))
-            self._say(message, message.get("usage"))
+            self._merge(message, message.get("usage"))
             content = entries(message.get("content"))
             begun = [self._begin(block, place) for place, block in enumerate(content)]
             text = "".join(begun)
@@ -358,7 +363,7 @@ class _MessageFold(Fold):
             block = self._blocks[-1]
         return block
 
-    def _say(self, message: Mapping[str, Any], usage: object) -> None:
+    def _merge(self, message: Mapping[str, Any], usage: object) -> None:
         for key in ("id", "model", "stop_reason", "stop_details"):
             if value := message.get(key):
                 self._message[key] = value

@@ -443,13 +443,13 @@ def not_json(body: Mapping[str, Any], provider: str, error: Exception) -> ModelP
     )
 
 
-def with_object(call: Call, response: ChatResponse) -> ChatResponse:
-    """The response with the object that the call's response format asks for.
+def with_object(params: Mapping[str, Any], response: ChatResponse) -> ChatResponse:
+    """The response with the object that `response_format=` among the parameters asks for.
 
     Raises:
         ProviderAPIError: The answer does not fit it.
     """
-    kind = call.params.get("response_format")
+    kind = params.get("response_format")
     if kind is None or isinstance(kind, Mapping):
         return response
     from ember.conversation import python_types  # imported late: seldom asked for

@@ -68,7 +68,7 @@ def read_error(body: object) -> ErrorBody:
 
 def _from_fields(error: Mapping[str, Any], top: Mapping[str, Any]) -> ErrorBody:
     sentence = next(
-        (said for key in ("message", "detail", "msg") if (said := _sentence(error.get(key)))),
+        (text for key in ("message", "detail", "msg") if (text := _sentence(error.get(key)))),
         _sentence(top.get("message")),
     )
     code, kind = error.get("code", error.get("error_code")), error.get("type")

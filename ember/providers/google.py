@@ -63,7 +63,7 @@ _VERSION_AT_END = re.compile(r"/v\d+(alpha|beta)?\d*$")
 _LEVELS = ["minimal", "low", "medium", "high", "xhigh"]
 _BUDGETS = {"none": 0, "minimal": 1024, "low": 1024, "medium": 8192, "high": 24576}
 # How the ids of calls begin that Google gave none.
-_MADE_UP = "ember_"
+_INVENTED = "ember_"
 _NOT_IN_IDS = re.compile(r"[^A-Za-z0-9_-]")
 _FILTERS = """
     SAFETY RECITATION BLOCKLIST PROHIBITED_CONTENT SPII IMAGE_SAFETY IMAGE_PROHIBITED_CONTENT
@@ -154,8 +154,8 @@ class GoogleGenerate(HTTPProvider):
             body["systemInstruction"] = {"parts": [_part(part) for part in system]}
         params = dict(call.params)
         config: dict[str, Any] = {}
-        if (wanted := params.pop("response_format", PLAIN_TEXT)) != PLAIN_TEXT:
-            config |= self.translate("response_format", wanted)
+        if (json_format := params.pop("response_format", PLAIN_TEXT)) != PLAIN_TEXT:
+            config |= self.translate("response_format", json_format)
         if "reasoning_effort" in params:
             effort = params.pop("reasoning_effort")
             config["thinkingConfig"] = _thinking(call.model, effort)
@@ -183,8 +183,10 @@ class GoogleGenerate(HTTPProvider):
         names = None if choice.name is None else [choice.name]
         return {"functionCallingConfig": without_none(mode=mode, allowedFunctionNames=names)}
 
-    def format(self, wanted: JsonFormat) -> Mapping[str, Any]:
-        return without_none(responseMimeType="application/json", responseJsonSchema=wanted.schema)
+    def format(self, json_format: JsonFormat) -> Mapping[str, Any]:
+        return without_none(
+            responseMimeType="application/json", responseJsonSchema=json_format.schema
+        )
 
     def read(self, body: Mapping[str, Any]) -> Answer | None:
         candidate = _first(body)
@@ -273,7 +275,7 @@ def _holds_results(content: Mapping[str, Any]) -> bool:
 
 
 # How ids begin that Ember, OpenAI or Anthropic made: Google links calls and results by name.
-_NOT_GOOGLES = (_MADE_UP, "call_", "toolu_")
+_NOT_GOOGLES = (_INVENTED, "call_", "toolu_")
 
 
 def _parts(part: Part, newer: bool) -> list[Mapping[str, Any]]:
@@ -294,10 +296,10 @@ def _part(part: Part) -> Mapping[str, Any]:
         call: dict[str, Any] = {"name": part.name, "args": fields(json_or_text(part.arguments))}
         if part.id and not part.id.startswith(_NOT_GOOGLES):
             call["id"] = part.id
-        made_part: dict[str, Any] = {"functionCall": call}
+        call_part: dict[str, Any] = {"functionCall": call}
         if part.signature is not None:
-            made_part["thoughtSignature"] = part.signature
-        return made_part
+            call_part["thoughtSignature"] = part.signature
+        return call_part
     if isinstance(part, ToolResult):
         result = part.content
         if part.is_error or not isinstance(result, Mapping):
@@ -362,8 +364,8 @@ class _ContentFold(Fold):
             candidate.pop("finishReason", None)
         if grounding := fields(candidate.get("groundingMetadata")):
             so_far = fields(self._candidate.get("groundingMetadata"))
-            said = {key: value for key, value in grounding.items() if value}
-            candidate["groundingMetadata"] = {**so_far, **said}
+            nonempty = {key: value for key, value in grounding.items() if value}
+            candidate["groundingMetadata"] = {**so_far, **nonempty}
         self._candidate |= {key: value for key, value in candidate.items() if value}
         blocked = fields(event.get("promptFeedback")).get("blockReason")
         self.complete = self.complete or bool(blocked) or "finishReason" in candidate
@@ -394,8 +396,8 @@ def _parts_and_calls(
     for part in given:
         if call := fields(part.get("functionCall")):
             # Not every call has an id, and a tool's result must name one.
-            made_up = f"{_MADE_UP}{_NOT_IN_IDS.sub('', answer_id)[:24]}_{before + len(calls)}"
-            call_id = string(call.get("id")) or made_up
+            invented_id = f"{_INVENTED}{_NOT_IN_IDS.sub('', answer_id)[:24]}_{before + len(calls)}"
+            call_id = string(call.get("id")) or invented_id
             signature = string(part.get("thoughtSignature")) or None
             calls.append(
                 ToolCall(call_id, string(call.get("name")), fields(call.get("args")), signature)

@@ -53,7 +53,7 @@ _TOOLS_ELSEWHERE = re.compile(r"(ft:)?gpt-(5\.6|6)([-.:]|$)")
 _TOOLS_OR_EFFORT = re.compile(r"(ft:)?gpt-(5\.[456]|6)([-.:]|$)")
 _AUDIO_FORMATS = {"audio/wav": "wav", "audio/x-wav": "wav", "audio/mpeg": "mp3"}
 # One of these is in every choice.
-_SAID = ("message", "delta", "text", "finish_reason")
+_IN_A_CHOICE = ("message", "delta", "text", "finish_reason")
 # Beside content and tool_calls, what some servers want to see again in the next turn.
 _THOUGHTS = ("reasoning_content", "reasoning_details")
 _FINISH: Mapping[str, FinishReason] = {
@@ -169,10 +169,10 @@ class OpenAIChat(HTTPProvider):
             return {"type": "function", "function": {"name": choice.name}}
         return self.server.required_tool if choice.mode == "required" else choice.mode
 
-    def format(self, wanted: JsonFormat) -> Mapping[str, Any]:
-        if wanted.schema is None:
+    def format(self, json_format: JsonFormat) -> Mapping[str, Any]:
+        if json_format.schema is None:
             return {"type": "json_object"}
-        return {"type": "json_schema", "json_schema": wanted.for_openai()}
+        return {"type": "json_schema", "json_schema": json_format.for_openai()}
 
     def read(self, body: Mapping[str, Any]) -> Answer | None:
         choices = entries(body.get("choices"))
@@ -182,17 +182,17 @@ class OpenAIChat(HTTPProvider):
         # With n > 1 the first choice is the answer; the others are in `raw`. Without any, the
         # answer is empty, and paid for.
         choice = choices[0] if len(choices) == 1 else min(choices, key=_place, default=NOTHING)
-        if choices and choice.keys().isdisjoint(_SAID):
+        if choices and choice.keys().isdisjoint(_IN_A_CHOICE):
             return None
         message = fields(choice.get("message"))
         content = message.get("content", choice.get("text"))
         text, thoughts = (content, "") if isinstance(content, str) else _content(content)
-        kept = {key: message[key] for key in ("tool_calls", *_THOUGHTS) if message.get(key)}
+        to_return = {key: message[key] for key in ("tool_calls", *_THOUGHTS) if message.get(key)}
         reasoning = thoughts or string(message.get("reasoning"))
         word = choice.get("finish_reason")
         # Nothing is said by null, and by Snowflake's "".
         reason = _FINISH.get(word.lower(), "other") if isinstance(word, str) and word else None
-        calls = _tool_calls(message, reason) if kept or "function_call" in message else []
+        calls = _tool_calls(message, reason) if to_return or "function_call" in message else []
         refusal, model = string(message.get("refusal")), string(body.get("model"))
         answer_id = string(body.get("id"))
         reasoning = reasoning or string(message.get("reasoning_content"))
@@ -208,7 +208,7 @@ class OpenAIChat(HTTPProvider):
             refusal or None,
             model,
             answer_id or None,
-            {"role": "assistant", "content": message.get("content"), **kept},
+            {"role": "assistant", "content": message.get("content"), **to_return},
             stats,
             billing,
         )
@@ -264,7 +264,7 @@ def _turn(message: Message, words: _Words, media: list[Mapping[str, Any]]) -> li
     out: list[dict[str, Any]] = []
     for result in results:
         call_id = call_id_for(result.id, words.call_ids)
-        content = _result(result.with_error_told(), media)
+        content = _result(result.with_error_in_text(), media)
         out.append({"role": "tool", "tool_call_id": call_id, "content": content})
     extra = {k: v for k, v in message.extra.items() if words.thoughts or k not in _THOUGHTS}
     if not rest and not calls and (results or not extra):
@@ -409,7 +409,7 @@ class _Choice:
         self.pieces: list[ToolCall] = []
         self._finish: object = None
         self._text: list[str] = []
-        self._said: dict[str, list[str]] = {}
+        self._texts: dict[str, list[str]] = {}
         self._details: list[Any] = []
         self._calls: list[dict[str, Any]] = []
         self._by_index: dict[int, dict[str, Any]] = {}
@@ -432,9 +432,9 @@ class _Choice:
         reasoning_text = string(delta.get("reasoning_content"))
         reasoning = thoughts or reasoning_text or string(delta.get("reasoning"))
         self._text.append(text)
-        self._say("reasoning", reasoning)
-        self._say("refusal", string(delta.get("refusal")))
-        self._say("reasoning_content", reasoning_text)
+        self._grow("reasoning", reasoning)
+        self._grow("refusal", string(delta.get("refusal")))
+        self._grow("reasoning_content", reasoning_text)
         self._details += items(delta.get("reasoning_details"))
         calls = entries(delta.get("tool_calls"))
         if legacy := fields(delta.get("function_call")):
@@ -442,9 +442,9 @@ class _Choice:
         self.pieces += map(self._add_call, calls)
         return text, reasoning
 
-    def _say(self, key: str, text: str) -> None:
+    def _grow(self, key: str, text: str) -> None:
         if text:
-            self._said.setdefault(key, []).append(text)
+            self._texts.setdefault(key, []).append(text)
 
     def _add_call(self, part: Mapping[str, Any]) -> ToolCall:
         """Take a piece of a call; returns it with what is known of the call."""
@@ -480,7 +480,7 @@ class _Choice:
     def body(self) -> Mapping[str, Any]:
         """The choice as it would stand in a whole answer."""
         message: dict[str, Any] = {"content": "".join(self._text) or None}
-        message |= {key: "".join(pieces) for key, pieces in self._said.items()}
+        message |= {key: "".join(pieces) for key, pieces in self._texts.items()}
         message["reasoning_details"] = _merged(self._details)
         calls = sorted(self._calls, key=lambda call: cast("int", call["place"]))
         message["tool_calls"] = [_echo(c) for c in calls if c["name"] or any(c["arguments"])]

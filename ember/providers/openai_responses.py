@@ -117,10 +117,10 @@ class OpenAIResponses(HTTPProvider):
     def choice(self, choice: Choice) -> Any:
         return choice.mode if choice.name is None else {"type": "function", "name": choice.name}
 
-    def format(self, wanted: JsonFormat) -> Mapping[str, Any]:
-        if wanted.schema is None:
+    def format(self, json_format: JsonFormat) -> Mapping[str, Any]:
+        if json_format.schema is None:
             return {"type": "json_object"}
-        return {"type": "json_schema", **wanted.for_openai()}
+        return {"type": "json_schema", **json_format.for_openai()}
 
     def read(self, body: Mapping[str, Any]) -> Answer | None:
         if body.get("object") != "response" and not isinstance(body.get("output"), list):
@@ -193,7 +193,7 @@ def _items(message: Message, custom: Collection[str], stored: bool) -> list[Mapp
             )
         elif isinstance(part, ToolResult):
             kind = "custom_tool_call_output" if part.id in custom else "function_call_output"
-            part = part.with_error_told()
+            part = part.with_error_in_text()
             media = [_part(each, "user") for each in part.parts_with_media("openai-responses")]
             output = part.content if _are_parts(part.content) else media or part.text
             call_id = call_id_for(part.id, _CALL_ID)
@@ -282,7 +282,7 @@ class _ResponseFold(Fold):
         super().__init__()
         self._response: Mapping[str, Any] = {}
         self._items: list[Mapping[str, Any]] = []
-        self._said: dict[str, list[str]] = {key: [] for key in _GROWING.values()}
+        self._texts: dict[str, list[str]] = {key: [] for key in _GROWING.values()}
         self._called: dict[str, tuple[str, str]] = {}  # id and name of calls, by their items
 
     def add(self, name: str, event: Mapping[str, Any]) -> Chunk | None:
@@ -293,7 +293,7 @@ class _ResponseFold(Fold):
         text = reasoning = ""
         if key := _GROWING.get(kind):
             delta = string(event.get("delta"))
-            self._said[key].append(delta)
+            self._texts[key].append(delta)
             text = delta if key == "output_text" else ""
             reasoning = delta if key == "reasoning_text" else ""
         elif kind in _ARGUMENTS:
@@ -321,16 +321,16 @@ class _ResponseFold(Fold):
         """The text that stands in the whole response only, since no delta brought it."""
         whole = _text(self._output(), "output_text", "text")
         whole = whole or string(self._response.get("output_text"))
-        streamed = "".join(self._said["output_text"])
+        streamed = "".join(self._texts["output_text"])
         rest = whole[len(streamed) :] if whole.startswith(streamed) else ""
-        self._said["output_text"].append(rest)
+        self._texts["output_text"].append(rest)
         return rest
 
     def _output(self) -> list[Mapping[str, Any]]:
         return entries(self._response.get("output")) or self._items
 
     def body(self) -> Mapping[str, Any]:
-        joined = {key: "".join(pieces) for key, pieces in self._said.items()}
+        joined = {key: "".join(pieces) for key, pieces in self._texts.items()}
         output = self._output()
         if joined["output_text"] and not any(item.get("type") == "message" for item in output):
             # A stream that was cut, and servers whose last event has no output.

@@ -110,7 +110,7 @@ class HTTPProvider(BaseProvider):
         """A tool choice in the wire's words."""
         raise NotImplementedError
 
-    def format(self, wanted: JsonFormat) -> Mapping[str, Any]:
+    def format(self, json_format: JsonFormat) -> Mapping[str, Any]:
         """A response format in the wire's words."""
         raise NotImplementedError
 
@@ -280,8 +280,8 @@ class HTTPProvider(BaseProvider):
             choice = as_choice(value)
             return choice if isinstance(choice, Mapping) else self.choice(choice)
         if name == "response_format":
-            wanted = as_format(value)
-            return wanted if isinstance(wanted, Mapping) else self.format(wanted)
+            json_format = as_format(value)
+            return json_format if isinstance(json_format, Mapping) else self.format(json_format)
         return value
 
     # --- answers ---
@@ -304,7 +304,7 @@ class HTTPProvider(BaseProvider):
                 if halves:  # in the arguments of a tool call, after all
                     answer = whole_characters(answer)
                 response = self.response(call, answer, headers, item)
-                return with_object(call, response) if "response_format" in call.params else response
+                return with_object(call.params, response)
             if failed:
                 error = with_answer(self.error(call, status, headers, item), answer)
             else:
@@ -481,7 +481,7 @@ class StreamedCall:
         """The answer as far as it was read, as the caller gets it."""
         call, answer = self._call, self.answer()
         response = self._provider.response(call, answer, self._headers, self._events)
-        return with_object(call, response) if self._fold.complete else response
+        return with_object(call.params, response) if self._fold.complete else response
 
     def start(self, status: int, headers: Mapping[str, str]) -> None:
         """Take the beginning of the answer."""

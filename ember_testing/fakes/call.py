@@ -44,12 +44,22 @@ class FakeCall:
     def messages(self) -> list[Message]:
         """The conversation without its system prompt, in Ember's words on every wire.
 
-        Each has a `role` (user, assistant, tool), `parts` and their `text`.
+        Each has a `role` (user, assistant, tool), `parts` and their `text`. The calls that one
+        answer makes are parts of one message, and so are their results.
         """
         turns = _turns(self.body)
         conversation = [turns] if isinstance(turns, str) else [_with_role(turn) for turn in turns]
         messages = as_messages(conversation or [self.prompt])
-        return [_in_our_words(message) for message in messages if message.role != "system"]
+        turns_made: list[Message] = []
+        for message in map(_in_our_words, messages):
+            last = turns_made[-1] if turns_made else None
+            if last and last.role == message.role and message.role in ("assistant", "tool"):
+                # Some wires have a message for each call and each result, others one for all.
+                extra = {**last.extra, **message.extra}
+                turns_made[-1] = Message(last.role, [*last.parts, *message.parts], extra)
+            elif message.role != "system":
+                turns_made.append(message)
+        return turns_made
 
     @property
     def images(self) -> list[Media]:

@@ -22,6 +22,7 @@ from ember.conversation.python_types import function_schema, parsed, type_schema
 from ember.exceptions import ModelProviderError, ProviderAPIError
 from ember.models.registry import ModelRegistry
 from ember.models.schemas import ChatResponse, Chunk, ToolCall
+from ember.providers.base import BaseProvider, register_provider
 from tests.corpus import ask, player, sent
 
 MODELS = ["gpt-4o", "openai-responses/gpt-5.5", "claude-opus-4-8", "gemini-3.8-flash"]
@@ -185,6 +186,28 @@ def test_what_does_not_fit_is_an_error(kind: Any, text: str, says: str, stream: 
         raise error
     again = pickle.loads(pickle.dumps(error))
     assert again.context["partial_text"] == text
+
+
+class Typewriter(BaseProvider):
+    """A custom provider that writes JSON, or what it is told to."""
+
+    def complete(self, prompt: Any, model: str, **kwargs: Any) -> ChatResponse:
+        return ChatResponse(prompt)
+
+
+def test_a_custom_providers_answer_is_the_object_too() -> None:
+    """A custom provider writes text; the object that was asked for is read from it, or missed."""
+    register_provider("typewriter", Typewriter)
+    text = json.dumps({"name": "Ulm", "people": 1})
+    answer = models("typewriter/m", text, response_format=City)
+    assert answer.parsed == City(name="Ulm", people=1)
+    with models.stream("typewriter/m", text, response_format=City) as streamed:
+        assert "".join(chunk.text for chunk in streamed) == text
+    assert streamed.response.parsed == City(name="Ulm", people=1)
+    assert models("typewriter/m", text).parsed is None
+    with pytest.raises(ProviderAPIError, match="is no City") as caught:
+        models("typewriter/m", "no", response_format=City)
+    assert caught.value.context["response"].text == "no"
 
 
 @pytest.mark.parametrize("stream", [False, True])

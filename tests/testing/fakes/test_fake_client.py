@@ -144,6 +144,22 @@ def test_a_call_in_embers_words(model: str, fake_model: FakeModel) -> None:
     assert [(tool.name, tool.arguments) for tool in calls_made] == [("weather", {"city": "Paris"})]
 
 
+@pytest.mark.parametrize("model", ["gpt-4", "o3-pro", "claude-3-opus", "gemini-pro"])
+def test_parallel_calls_are_one_message_on_every_wire(model: str, fake_model: FakeModel) -> None:
+    """The calls of one answer, and their results, are one message each, however they are sent."""
+    asked = [ToolCall(f"call_{city}", "weather", {"city": city}) for city in ("Ulm", "Bonn")]
+    fake_model(model, Answer(tool_calls=asked), "Thanks.")
+    answer = models(model, "The weather?")
+    results = [{"role": "tool", "tool_call_id": call.id, "content": "sunny"}
+               for call in answer.tool_calls]  # fmt: skip
+    models(model, [{"role": "user", "content": "The weather?"}, answer.message, *results])
+    user, assistant, tool = fake_model.calls[-1].messages
+    assert (user.text, assistant.role, tool.role) == ("The weather?", "assistant", "tool")
+    assert [part.arguments["city"] for part in assistant.parts if isinstance(part, ToolCall)] == [
+        "Ulm", "Bonn"]  # fmt: skip
+    assert len(tool.parts) == 2
+
+
 def test_impossible_replies_are_refused(fake_model: FakeModel) -> None:
     """Replies of a wrong type or that the provider cannot give are refused with what to pass."""
     with pytest.raises(TypeError, match="needs an answer"):
