@@ -26,6 +26,8 @@ class AzureChat(OpenAIChat):
     def url(self, call: Call) -> str:
         base, _, query = call.base_url.partition("?")
         base = base.rstrip("/")
+        if base.endswith(".models.ai.azure.com"):  # serverless: as OpenAI's own, without a version
+            base += "/v1"
         version = os.environ.get("OPENAI_API_VERSION", "").strip()
         dated = "api-version=" in query
         named = "/deployments/" in base  # the deployment's own address
