@@ -10,6 +10,7 @@ killed process does not disturb; the file is flushed once, when it is closed. Th
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import threading
@@ -264,6 +265,13 @@ class CassetteFile:
         if not all(isinstance(each, str) for row in rows for each in row):
             raise schema.damaged(self.path, "the table cassette holds what is no text")
         return dict(rows)
+
+    def match_on(self) -> tuple[str, ...]:
+        """What an imported recording was compared by; empty where it says nothing."""
+        try:
+            return tuple(map(str, json.loads(self.about().get("match_on", "[]"))))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise schema.damaged(self.path, error) from None
 
     # Writing ---------------------------------------------------------------------------------
 

@@ -168,6 +168,12 @@ def create(path: Path, about: Mapping[str, str]) -> bool:
             part.unlink()
 
 
+def add_about(path: Path, name: str, value: str) -> None:
+    """Write one more line into the table `cassette` of a file that is there."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("insert or replace into cassette values (?, ?)", (name, value))
+
+
 def _write_empty(part: Path, about: Mapping[str, str]) -> None:
     with closing(sqlite3.connect(part, isolation_level=None)) as connection:
         connection.execute(f"pragma page_size = {PAGE_SIZE}")

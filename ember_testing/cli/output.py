@@ -215,7 +215,8 @@ def print_imports(done: Sequence[dict[str, Any]]) -> None:
         if each["error"]:
             click.echo(f"not imported: {each['from']}: {each['error']}")
         else:
-            click.echo(f"{each['from']} -> {each['to']} ({counted(each['calls'], 'call')})")
+            rule = f", compared by {', '.join(each['match_on'])}" if each["match_on"] else ""
+            click.echo(f"{each['from']} -> {each['to']} ({counted(each['calls'], 'call')}{rule})")
     click.echo(
         f"{sum(not each['error'] for each in done)} of {counted(len(done), 'file')} imported"
     )

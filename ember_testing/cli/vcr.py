@@ -19,10 +19,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from urllib.parse import urlsplit
 
 from ember_testing.cassettes.paths import cassette_file
+from ember_testing.cassettes.schema import add_about
+from ember_testing.cli.vcr_project import module_of
 from ember_testing.exceptions import CassetteError
 from ember_testing.patches.exchange import Exchange
 from ember_testing.replay.session import Session
-from ember_testing.replay.settings import Settings
+from ember_testing.replay.settings import DEFAULT_MATCH_ON, Settings, match_on_of
 from ember_testing.wires.body import decoded
 from ember_testing.wires.response import Request
 
@@ -85,7 +87,9 @@ def targets(sources: Sequence[Path], into: Path) -> list[tuple[Path, Path]]:
 
     `tests/cassettes/test_towns/TestA.test_b.yaml`, as pytest-recording lays it, becomes the file in
     which the plugin looks for that test's cassette, `tests/test_towns/TestA.test_b.sqlite` in the
-    folder; another one keeps its place below the folder that was named, or its bare name.
+    folder. So does pytest-vcr's `tests/cassettes/TestA.test_b.yaml`, where one module below
+    `tests` has such a test; another one keeps its place below the folder that was named, or its
+    bare name.
 
     Args:
         sources: Files, and folders to be searched for .yaml, .yml and .json.
@@ -102,6 +106,9 @@ def targets(sources: Sequence[Path], into: Path) -> list[tuple[Path, Path]]:
             name = each.name.removesuffix(each.suffix)
             if len(parts) >= 2 and parts[-2] == "cassettes" and not Path(*parts).is_absolute():
                 module = PurePosixPath(*parts[:-2], parts[-1])
+                found[each] = into / _of_test(module, name)
+            elif not Path(*parts).is_absolute() and (test := module_of(each)) is not None:
+                module = PurePosixPath(*_from_here(test).with_suffix("").parts)
                 found[each] = into / _of_test(module, name)
             else:
                 below = each.parent.relative_to(source) if source.is_dir() else Path()
@@ -124,12 +131,13 @@ def _of_test(module: PurePosixPath, name: str) -> PurePosixPath:
     return cassette_file(f"{module}.py::{'::'.join(names)}{bracket}{parameters}")
 
 
-def import_file(source: Path, target: Path) -> int:
+def import_file(source: Path, target: Path, match_on: Sequence[str] = ()) -> int:
     """Make an Ember cassette of a vcrpy one.
 
     Args:
         source: The YAML.
         target: The file to make; replaced, should it be there.
+        match_on: What its requests are compared by, where a test names nothing; vcrpy's names too.
 
     Returns:
         The number of calls.
@@ -138,15 +146,21 @@ def import_file(source: Path, target: Path) -> int:
         CassetteError: The one cannot be read, or the other not written.
     """
     try:
-        return _import(read(source), source, target)
+        calls = _import(read(source), source, target, match_on)
     except OSError as error:  # a name that is too long with its suffix, a folder that is a file
         raise CassetteError(f"{target} cannot be written: {error}") from error
+    if match_on:
+        add_about(target, "match_on", json.dumps(match_on_of(match_on)))
+    return calls
 
 
-def _import(interactions: list[Interaction], source: Path, target: Path) -> int:
+def _import(
+    interactions: list[Interaction], source: Path, target: Path, match_on: Sequence[str]
+) -> int:
     if not interactions:
         raise CassetteError(f"{source} holds no interaction: nothing to import")
-    session = Session(target, "all", Settings(record_errors=True))
+    settings = Settings(match_on=match_on or DEFAULT_MATCH_ON, record_errors=True)
+    session = Session(target, "all", settings)
     passed = False
     try:
         for each in interactions:

@@ -162,12 +162,12 @@ def watch(event: str, arguments: tuple[Any, ...]) -> None:
 
 def _loaded() -> list[str]:
     """The C libraries in this process that take a proxy from the C library's environment."""
-    return [name for module, name in _HONOUR_PROXIES.items() if module in sys.modules]
+    return [name for module, name in _HONOUR_PROXIES.items() if sys.modules.get(module)]
 
 
 def unseen_libraries() -> list[str]:
     """The libraries in this process whose connections no guard sees."""
-    return [name for module, name in _UNSEEN.items() if module in sys.modules]
+    return [name for module, name in _UNSEEN.items() if sys.modules.get(module)]
 
 
 # Environments ------------------------------------------------------------------------------------

@@ -9,19 +9,21 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ember_testing.cassettes.calls import calls_of
 from ember_testing.cassettes.file import CassetteFile
 from ember_testing.exceptions import RecordingWarning
 from ember_testing.replay.active import activate, deactivate
 from ember_testing.replay.budget import Budget
 from ember_testing.replay.session import Session
 from ember_testing.replay.settings import DEFAULT_MATCH_ON, Record, Settings
+from ember_testing.replay.vcr_names import VcrRequest, vcr_response
 
 if TYPE_CHECKING:
     import os
     import re
     from collections.abc import Generator, Mapping, Sequence
 
-    from ember_testing.cassettes.calls import Calls
+    from ember_testing.cassettes.calls import Call, Calls
     from ember_testing.faults import Fault
     from ember_testing.replay.redaction import Rule
 
@@ -35,6 +37,7 @@ class Cassette:
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self._rewound_at = 0  # of the calls that were played
 
     @property
     def path(self) -> Path:
@@ -67,6 +70,48 @@ class Cassette:
         if not times:
             return datetime.now(timezone.utc)
         return min(map(datetime.fromisoformat, times))
+
+    # What tests that were written for vcrpy ask of its cassette.
+
+    @property
+    def play_count(self) -> int:
+        """How many calls were answered from the file, since the last `rewind`."""
+        return len(self.played) - self._rewound_at
+
+    @property
+    def all_played(self) -> bool:
+        """Whether each recording was asked for; true where the test recorded all of them."""
+        numbers = self.played.numbers()[self._rewound_at :]
+        return len(set(numbers)) >= len(self) - len(self.recorded)
+
+    @property
+    def requests(self) -> list[VcrRequest]:
+        """The requests of all recordings, by vcrpy's names: `uri`, `body` in bytes, `headers`."""
+        return [VcrRequest(call) for call in self._recordings()]
+
+    @property
+    def responses(self) -> list[dict[str, Any]]:
+        """Their answers, by vcrpy's names: `["body"]["string"]`, `["status"]["code"]`."""
+        return [vcr_response(call) for call in self._recordings()]
+
+    def rewind(self) -> None:
+        """Answer from the first recording again, and count anew."""
+        self._rewound_at = len(self.played)
+        self._session.rewind()
+
+    def __len__(self) -> int:
+        return len(self._recordings())
+
+    def __bool__(self) -> bool:
+        return True
+
+    def _recordings(self) -> list[Call]:
+        """The recordings of the file, and those that the test has added, in their order."""
+        recorded = list(self.recorded)
+        if self._session.record == "all" or not self.path.exists():
+            return recorded
+        with closing(CassetteFile(self.path)) as file:
+            return list(calls_of(file))
 
     def __repr__(self) -> str:
         return (

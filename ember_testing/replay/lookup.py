@@ -49,6 +49,12 @@ class Lookup:
         self._index: dict[str, list[int]] | None = None
         self._looked_for_other_rules = False
 
+    def compare_by(self, rules: Rules) -> None:
+        """Find recordings by other rules from now on."""
+        self._rules = rules
+        self._index = None
+        self._looked_for_other_rules = False
+
     def next(self, file: CassetteFile | None, key: str) -> Answer | None:
         """The next recording of this request that was not played yet, and count it as played."""
         answer = self.peek(file, key)

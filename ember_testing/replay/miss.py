@@ -8,6 +8,7 @@ import json
 import re
 import shlex
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -101,6 +102,8 @@ def explain(
             if varying := random_leaves(found[1], request, rules):
                 paths = [f"query.{name[1:]}" if name[0] == "?" else name for name in varying]
                 lines.append(f"it looks random on both sides: ignore={paths!r} leaves it out")
+            if _differ_by_nulls(found[1], request, rules):
+                lines.append("only nulls differ: null_is_absent=True takes a null for no such key")
     lines.append(f"to record it: {command}")
     return "\n".join(lines)
 
@@ -299,6 +302,14 @@ def random_leaves(recorded: Request, request: Request, rules: Rules = DEFAULT_RU
         for name in differing
     )
     return differing if alike else []
+
+
+def _differ_by_nulls(recorded: Request, request: Request, rules: Rules) -> bool:
+    """Whether each difference is a null at the top of the body that the other side leaves out."""
+    if rules.null_is_absent or not differences(recorded, request, 1, rules=rules):
+        return False
+    alike = replace(rules, null_is_absent=True)
+    return not differences(recorded, request, 1, rules=alike)
 
 
 def _short(value: Any) -> str:

@@ -6,7 +6,9 @@ Sync and async callers share all of it; only the seam awaits.
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
@@ -23,7 +25,7 @@ from ember_testing.replay.outcome import Outcome
 from ember_testing.replay.playing import response_of
 from ember_testing.replay.prices import Pins, pins_of
 from ember_testing.replay.recorder import Recorder
-from ember_testing.replay.settings import Record, Settings
+from ember_testing.replay.settings import DEFAULT_MATCH_ON, Record, Settings
 from ember_testing.replay.shared_counts import SharedCounts
 from ember_testing.wires.response import Request, Response
 
@@ -175,12 +177,29 @@ class Session:
         if not self.record and self._comparison.learn():
             key = self._comparison.key(sent)
             answer = self._lookup.next(file, key)
+        if answer is None and self._takes_rules_of(file):
+            key = self._comparison.key(sent)
+            answer = self._lookup.next(file, key)
         if answer is None and self._lookup.by_written_form:
             written = self._comparison.written(sent)
             answer = self._lookup.next(file, self._comparison.key_of_written(written))
         if answer is None:
             file.verify(key)
         return key, answer
+
+    def _takes_rules_of(self, file: CassetteFile) -> bool:
+        """Whether the cassette brings `match_on` along, which holds where the test names none."""
+        rules = self._comparison.rules
+        if rules.match_on != DEFAULT_MATCH_ON or not (match_on := file.match_on()):
+            return False
+        self._comparison.rules = replace(rules, match_on=match_on)
+        self._lookup.compare_by(self._comparison.rules)
+        return True
+
+    def rewind(self) -> None:
+        """Answer from the first recording of each request again."""
+        with self._lock:
+            self._lookup.positions = Counter()
 
     def _faulted(self, sent: Request, key: str) -> Response:
         """A call that meets a fault; its recording is left to the next one like it."""

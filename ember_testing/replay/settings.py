@@ -21,6 +21,8 @@ DEFAULT_MATCH_ON = ("method", "scheme", "host", "path", "query", "body")
 QUERY, FORM, PATTERN = "query.", "form.", "re:"
 """What entries of `ignore` begin with that are no paths into a JSON body."""
 
+# What vcrpy calls otherwise.
+_VCR_NAMES = {"uri": "url", "raw_body": "body"}
 _PARTS = (*DEFAULT_MATCH_ON, "port", "url")
 _LISTS = ("match_on", "ignore")
 _STEP = re.compile(r"""\.?(?:\[(?:(\d+|\*)|'([^']+)'|"([^"]+)")\]|([^.\[\]]+))""")
@@ -228,7 +230,7 @@ class Settings:
         ignore = [
             each if isinstance(each, str) else PATTERN + _inline(each) for each in self.ignore
         ]
-        return Rules(tuple(self.match_on), tuple(ignore), self.null_is_absent)
+        return Rules(match_on_of(self.match_on), tuple(ignore), self.null_is_absent)
 
     def redaction_rules(self) -> tuple[Rule, ...]:
         """The rules of `redact`."""
@@ -237,6 +239,11 @@ class Settings:
         from ember_testing.replay.redaction import rule_of  # late: pytest reads this at its start
 
         return tuple(map(rule_of, self.redact))
+
+
+def match_on_of(names: Sequence[str]) -> tuple[str, ...]:
+    """The parts that are compared, `uri` and `raw_body` by their names here."""
+    return tuple(dict.fromkeys(_VCR_NAMES.get(name, name) for name in names))
 
 
 def _inline(pattern: re.Pattern[str]) -> str:

@@ -164,24 +164,43 @@ def mv(old: str, new: str, folder: Path, as_json: bool) -> None:
     show_default=True,
     help="Folder of the new cassettes.",
 )
+@click.option(
+    "--match-on",
+    metavar="NAMES",
+    help="What is compared where a test names nothing, with commas between; 'vcr' for what vcrpy "
+    "compares by itself. By default what the project's conftest.py says, else Ember's rule.",
+)
 @click.option("--force", is_flag=True, help="Replace cassettes that are there already.")
 @json_option
-def import_(sources: tuple[Path, ...], into: Path, force: bool, as_json: bool) -> None:
+def import_(
+    sources: tuple[Path, ...], into: Path, match_on: str | None, force: bool, as_json: bool
+) -> None:
     """Make cassettes of vcrpy's YAML, old or new; needs the extra `vcr`.
 
     pytest-recording's `tests/cassettes/test_towns/test_capital.yaml` becomes
-    `tests/test_towns/test_capital.sqlite`, where the plugin looks for it. Credentials are redacted
-    on the way. A file that cannot be read is told with the reason, the others are imported.
+    `tests/test_towns/test_capital.sqlite`, where the plugin looks for it; so does a flat
+    `tests/cassettes/test_capital.yaml`, where one module has the test. Credentials are redacted
+    on the way, and what the project matches on is taken along. A file that cannot be read is told
+    with the reason, the others are imported.
     """
     from ember_testing.cli.vcr import import_file, targets
+    from ember_testing.cli.vcr_project import VCR_MATCH_ON, match_on_of
+    from ember_testing.replay.settings import Settings
 
+    given = VCR_MATCH_ON if match_on == "vcr" else tuple((match_on or "").split(","))
+    try:
+        Settings(match_on=given if match_on else VCR_MATCH_ON)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
     done: list[dict[str, Any]] = []
     for source, target in output.progress(targets(sources, into), "importing"):
         line: dict[str, Any] = {"from": str(source), "to": str(target), "calls": 0, "error": None}
+        names = given if match_on else match_on_of(source)
+        line["match_on"] = list(names)
         try:
             if target.exists() and not force:
                 raise CassetteError(f"{target} is there already: --force replaces it")
-            line["calls"] = import_file(source, target)
+            line["calls"] = import_file(source, target, names)
         except CassetteError as error:
             line["error"] = str(error)
         done.append(line)

@@ -1,0 +1,109 @@
+"""What a project has told vcrpy, read from its source: what it matches on, where its tests are."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+__all__ = ["VCR_MATCH_ON", "match_on_of", "module_of"]
+
+VCR_MATCH_ON = ("method", "scheme", "host", "port", "path", "query")
+"""What vcrpy compares where nobody says otherwise."""
+
+_HERE = {"method", "scheme", "host", "port", "path", "query", "uri", "url", "body", "raw_body"}
+
+
+_TEST_MODULE = re.compile(r"test_.*\.py|.*_test\.py")
+_NOT_SEARCHED = frozenset({"site-packages", "node_modules", "venv", "env", "build", "dist"})
+
+
+def match_on_of(cassette: Path) -> tuple[str, ...]:
+    """What the project that a cassette is of compares, by its `conftest.py` or the test's module.
+
+    Names of the project's own comparing functions, and `headers`, are left out. Empty where it
+    says nothing.
+    """
+    for source in _sources(cassette):
+        for names in _lists_of(source):
+            if found := tuple(name for name in names if name in _HERE):
+                return found
+    return ()
+
+
+def module_of(cassette: Path) -> Path | None:
+    """The module of the test that a cassette is named after, where there is exactly one.
+
+    Args:
+        cassette: As pytest-vcr names it, such as `cassettes/TestA.test_b[1].yaml`.
+    """
+    test = cassette.stem.partition("[")[0]
+    *classes, name = test.split(".")
+    found = {
+        source
+        for source in _modules(cassette.parent.parent)
+        if name in (tests := _tests(source)) and set(classes) <= tests
+    }
+    return found.pop() if len(found) == 1 else None
+
+
+def _sources(cassette: Path) -> Iterator[Path]:
+    """Modules that may say it, the nearest first."""
+    folders = [each for each in cassette.resolve().parents if each.is_relative_to(Path.cwd())]
+    for folder in folders:
+        for name in (f"{cassette.parent.name}.py", "conftest.py"):
+            if (folder / name).is_file():
+                yield folder / name
+
+
+@lru_cache(maxsize=64)
+def _modules(folder: Path) -> Sequence[Path]:
+    """The test modules below a folder, without those of installed packages."""
+    found: list[Path] = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = [each for each in folders if each[0] != "." and each not in _NOT_SEARCHED]
+        named = [each for each in files if _TEST_MODULE.fullmatch(each)]
+        found += [Path(place, each) for each in named]
+    return found
+
+
+@lru_cache(maxsize=1024)
+def _tree(source: Path) -> ast.AST | None:
+    try:
+        return ast.parse(source.read_bytes())
+    except (OSError, SyntaxError, ValueError, RecursionError):  # of another Python, or none
+        return None
+
+
+@lru_cache(maxsize=1024)
+def _tests(source: Path) -> frozenset[str]:
+    """The names of a module's functions and classes."""
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    tree = _tree(source)
+    nodes = ast.walk(tree) if tree is not None else ()
+    return frozenset(node.name for node in nodes if isinstance(node, kinds))
+
+
+def _lists_of(source: Path) -> Iterator[list[str]]:
+    """The lists that stand under the name `match_on`, in a dictionary or a call."""
+    tree = _tree(source)
+    for node in ast.walk(tree) if tree is not None else ():
+        values: list[ast.expr] = []
+        if isinstance(node, ast.Dict):
+            values = [v for k, v in zip(node.keys, node.values, strict=True) if _is_name(k)]
+        elif isinstance(node, ast.Call):
+            values = [each.value for each in node.keywords if each.arg == "match_on"]
+        elif isinstance(node, ast.Assign) and any(map(_is_name, node.targets)):
+            values = [node.value]
+        for value in values:
+            if isinstance(value, (ast.List, ast.Tuple)):
+                yield [str(each.value) for each in value.elts if isinstance(each, ast.Constant)]
+
+
+def _is_name(node: ast.AST | None) -> bool:
+    if isinstance(node, ast.Constant):
+        return node.value == "match_on"
+    return isinstance(node, (ast.Attribute, ast.Subscript)) and "match_on" in ast.unparse(node)
