@@ -29,7 +29,9 @@ _OF_PACKAGES = {
     "REPLICATE_API_TOKEN": PLACEHOLDER,
     "VOYAGE_API_KEY": PLACEHOLDER,
     "ZAI_API_KEY": PLACEHOLDER,
-    "ZHIPUAI_API_KEY": PLACEHOLDER,
+    "ZHIPUAI_API_KEY": PLACEHOLDER.replace(
+        "-", ".", 1
+    ),  # an id and a secret, of which a token is made
 }
 # Where botocore finds credentials without the network, and the two that it needs.
 _OF_AWS = ("AWS_BEARER_TOKEN_BEDROCK", "AWS_PROFILE", "AWS_ACCESS_KEY_ID")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import os
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import pytest
 
 PHASE = os.environ["MATRIX_PHASE"]
 CHANGE = " today" if PHASE == "changed" else ""
+SIMPLEST = "embeddings" if "plain" in client.WITHOUT else "plain"
 CITIES = ["Paris", "Rome", "Oslo", "Bern", "Lima", "Cairo"]
 # One for all tests: packages keep a client, whose connections belong to the loop they were made in.
 LOOP = asyncio.new_event_loop()
@@ -89,7 +91,7 @@ def test_tools(same: Same) -> None:
 def test_refused(status: int, same: Same) -> None:
     """The client's own error, the same in a replay."""
     with pytest.raises(Exception) as refused:  # each client has its own
-        _call("plain", f"status({status}) {_prompt('a refusal')}")
+        _call(SIMPLEST, f"status({status}) {_prompt('a refusal')}")
     same([type(refused.value).__name__, str(refused.value)])
 
 
@@ -101,9 +103,6 @@ def test_embeddings(same: Same) -> None:
 
 
 def test_swallowed() -> None:
-    """An application that catches everything has an answer of its own: the test is red anyway."""
-    try:
-        text = _call("plain", _prompt("nothing"))
-    except BaseException:
-        text = _answer("nothing")
-    assert text == _answer("nothing")
+    """An application goes on whatever is raised: the test is red anyway."""
+    with contextlib.suppress(BaseException):
+        _call(SIMPLEST, _prompt("nothing"))

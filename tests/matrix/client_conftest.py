@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import certifi
 import pytest
 
 PHASE = os.environ["MATRIX_PHASE"]
@@ -41,6 +42,7 @@ def pytest_configure() -> None:
 
         return to_server
 
+    certifi.where = lambda: os.environ["SSL_CERT_FILE"]  # what some packages trust whatever is set
     socket.getaddrinfo = here
     socket.socket.connect = redirected(connect)  # type: ignore[method-assign]
     socket.socket.connect_ex = redirected(connect_ex)  # type: ignore[method-assign]

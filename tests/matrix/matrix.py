@@ -74,7 +74,7 @@ class Row:
 
     Attributes:
         client: The module's name.
-        package: And its version: what was tried.
+        title: The package and, where several modules try it, the way.
         version: As installed.
         over: The HTTP libraries that it travels over.
         cells: By name: "yes", "n/a: REASON", or what is wrong.
@@ -82,7 +82,7 @@ class Row:
     """
 
     client: str
-    package: str
+    title: str
     version: str
     over: str
     cells: dict[str, str]
@@ -163,13 +163,15 @@ def try_client(client: str, environments: Path, work: Path) -> Row:
     with serving(answer, tls=tls) as server:
         redirection = {"MATRIX_PORT": str(server.port), "MATRIX_HOSTS": " ".join(HOSTS)}
         recorded = _run(python, work, "record", "--ember-record", **keys, **redirection)
-    replayed = _run(python, work, "replay")
-    changed = _run(python, work, "changed")
+    in_replay: dict[str, str] = constants.get("IN_REPLAY", {})
+    replayed = _run(python, work, "replay", **in_replay)
+    changed = _run(python, work, "changed", **in_replay)
     ask = [python, "-c", _VERSION, constants["PACKAGE"]]
     version = subprocess.run(ask, check=True, capture_output=True, text=True).stdout.strip()
     cells = {cell: _judge(recorded, replayed, changed, cell) for cell in CELLS}
     faults = [*_keys_found(work, keys), *_unrecorded(work, len(server.received))]
-    return Row(client, constants["PACKAGE"], version, constants["OVER"], cells, faults)
+    title: str = constants.get("TITLE", constants["PACKAGE"])
+    return Row(client, title, version, constants["OVER"], cells, faults)
 
 
 _VERSION = """
@@ -281,8 +283,7 @@ def table(rows: list[Row], date: str) -> str:
         "|" + "---|" * (len(names) + 2),
     ]
     for row in rows:
-        mode = f" {row.client.rpartition('_')[2]}" if row.client.endswith("sync") else ""
         cells = " | ".join(show(row.cells[cell]) for cell in CELLS)
-        lines.append(f"| {row.package} {row.version}{mode} | {row.over} | {cells} |")
+        lines.append(f"| {row.title} {row.version} | {row.over} | {cells} |")
     lines += ["", "; ".join(f"({n}) {reason}" for n, reason in enumerate(reasons, 1))]
     return "\n".join(lines).rstrip()

@@ -8,6 +8,7 @@ from typing import Any
 import litellm
 
 PACKAGE = "litellm"
+TITLE = "litellm (awaited)"
 PACKAGES = ("litellm", "aiohttp")
 OVER = "aiohttp"
 WITHOUT: dict[str, str] = {"stream": "awaited only; see litellm"}
