@@ -7,10 +7,12 @@ seam (`patches/transport.py`) reaches, and no library reaches the network meanwh
 
 from __future__ import annotations
 
+import inspect
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import httpx
@@ -323,17 +325,23 @@ def _route(request: httpx.Request) -> httpx.Response | httpx.Request:
         last = fake is fakes[-1] and is_asked_last(_answerer)
         response = fake.respond(asked, asked_for, last=last)
         if response is not None:
-            return httpx.Response(200, extensions={_RESPONSE: response})
+            # With its request and without a body: respx copies what has none, and reads what has.
+            more = {_RESPONSE: response}
+            return httpx.Response(200, request=request, stream=_NO_BODY, extensions=more)
     return request
 
 
+_NO_BODY = httpx.SyncByteStream()
+# respx asks for the function's arguments at each call.
+_route.__dict__["__signature__"] = inspect.signature(_route)
 _router.route().mock(side_effect=_route)
+_url = lru_cache(maxsize=64)(httpx.URL)  # parsing one takes as long as all else that respx does
 
 
 def _answer(request: Request) -> Response | None:
     try:
         found = _router.handler(
-            httpx.Request(request.method, request.url, extensions={_REQUEST: request})
+            httpx.Request(request.method, _url(request.url), extensions={_REQUEST: request})
         )
     except respx.models.PassThrough:
         return None
