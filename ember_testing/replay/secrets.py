@@ -121,6 +121,7 @@ def is_provider(host: str) -> bool:
     return host in SELLERS or host.endswith((*azure, ".googleapis.com"))
 
 
+@lru_cache(maxsize=512)  # the same few values are asked about with every test
 def could_be_secret(value: str) -> bool:
     """Whether a value is looked for wherever it stands: long enough, and no common word."""
     # A sentence or an address would be torn out of bodies in which it stands for itself.

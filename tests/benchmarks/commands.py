@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 # Different cassettes; the others are copies of them under other names.
@@ -38,15 +39,27 @@ print(json.dumps([seconds, memory]), file=sys.stderr)
 """
 
 
+def exchange(session: Any, asked: object, answer: object) -> None:
+    """One call, put into a recording as if a client had made it."""
+    from ember_testing.patches.exchange import Exchange
+    from ember_testing.wires.response import Request
+
+    headers = (("content-type", "application/json"),)
+    url = "https://api.openai.com/v1/chat/completions"
+    body = json.dumps(asked, separators=(",", ":")).encode()
+    call = session.begin(Request("POST", url, headers, body))
+    assert isinstance(call, Exchange)
+    call.head(200, headers, "HTTP/1.1", "OK")
+    call.piece(json.dumps(answer).encode())
+    call.finish("complete")
+
+
 def record(path: Path, numbers: range, word: str = "word", every: int = 0) -> None:
     """A cassette of calls with about a kilobyte each way, one of `every` with another word."""
-    from ember_testing.patches.exchange import Exchange
     from ember_testing.replay.session import Session
-    from ember_testing.wires.response import Request
 
     path.parent.mkdir(parents=True, exist_ok=True)
     session = Session(path, "new")
-    headers = (("content-type", "application/json"),)
     usage = {"prompt_tokens": 210, "completion_tokens": 190, "total_tokens": 400}
     for number in numbers:
         other = "other" if every and not number % every else ""
@@ -55,13 +68,7 @@ def record(path: Path, numbers: range, word: str = "word", every: int = 0) -> No
         message = {"role": "assistant", "content": f"Answer {number}: {text}"}
         choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
         answer = {"id": "c", "model": "gpt-4-0613", "usage": usage, "choices": choices}
-        body = json.dumps({"model": "gpt-4", "messages": messages}).encode()
-        url = "https://api.openai.com/v1/chat/completions"
-        call = session.begin(Request("POST", url, headers, body))
-        assert isinstance(call, Exchange)
-        call.head(200, headers, "HTTP/1.1", "OK")
-        call.piece(json.dumps(answer).encode())
-        call.finish("complete")
+        exchange(session, {"model": "gpt-4", "messages": messages}, answer)
     session.close(True)
 
 

@@ -80,6 +80,8 @@ def server() -> Generator[str]:
         process.stdin.close()
 
 
+LONGEST = 120
+"""Seconds after which a measure is given up."""
 URL = "http://127.0.0.1:9/v1/chat/completions"
 
 
@@ -338,7 +340,12 @@ def _measure(expression: str, rounds: int) -> Any:
     results: list[Any] = []
     for _ in range(rounds):
         command = [sys.executable, __file__, "--measure", expression]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        try:
+            result = subprocess.run(
+                command, capture_output=True, text=True, check=False, timeout=LONGEST
+            )
+        except subprocess.TimeoutExpired:
+            return f"more than {LONGEST} s"
         if result.returncode:
             return result.stderr.strip().splitlines()[-1][:60]
         results.append(json.loads(result.stdout))
@@ -349,7 +356,7 @@ def _measure(expression: str, rounds: int) -> Any:
 
 def _show(what: str, value: Any, bar: str = "") -> None:
     text = f"{value:.3f}" if isinstance(value, float) else str(value)
-    print(f"{what:<58} {text:>12}  {bar}", flush=True)
+    print(f"| {what} | {text} | {bar and f'<= {bar}'} |", flush=True)
 
 
 def _installed(name: str) -> bool:
@@ -362,7 +369,7 @@ def table(names: list[str], rounds: int, large: int) -> None:
     def is_selected(name: str) -> bool:
         return not names or name in names
 
-    print(f"{'ms unless said otherwise':<58} {'measured':>12}  bar")
+    print("| ms unless said otherwise | measured | bar |\n|---|---:|---|")
     if is_selected("opening"):
         for count in (5000, large):
             _show(

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/table.py [--rounds 5] [--quick] [--only PART ...]
 
-`PART` is any of `client fakes replay commands scale`. Run it where the peers are installed
+`PART` is any of `client fakes replay commands suite scale`. Run it where the peers are installed
 (README.md beside this file says how), with nothing else at work on the machine.
 """
 
@@ -37,6 +37,10 @@ def parts(rounds: int, quick: bool) -> dict[str, tuple[str, list[str]]]:
         "commands": (
             "What the commands take",
             ["commands.py", "--files", "100" if quick else "1000"],
+        ),
+        "suite": (
+            "What a suite of replayed tests takes",
+            ["suite.py", "--tests", "200" if quick else "2000", "--rounds", "1"],
         ),
         "scale": ("Ten million prompts a day", ["scale.py", "--rounds", few]),
     }
