@@ -214,14 +214,25 @@ class CassetteFile:
         row["id"] = call_id
         return row
 
-    def number_of(self, recorded_at: str) -> int | None:
-        """The number of the call that was recorded at this time."""
-        rows = self._read("select id from calls where recorded_at = ?", (recorded_at,))
+    def number_of(self, recorded_at: str, key: str | None = None, n: int = 1) -> int | None:
+        """The number of the call that was recorded at this time.
+
+        Args:
+            recorded_at: The time. Calls of several processes may share it where tests stop the
+                clock; each process has it once.
+            key: Of its request, where it is known.
+            n: Its position among identical requests, which decides between several.
+        """
+        rows = self._read(
+            "select id from calls where recorded_at = ?1 and key = coalesce(?2, key) "
+            "order by n = ?3 desc, id",
+            (recorded_at, key, n),
+        )
         return rows[0][0] if rows else None
 
-    def times(self) -> list[tuple[int, str]]:
-        """The number of each call, and when it was recorded."""
-        return self._read("select id, recorded_at from calls order by id", ())
+    def times(self) -> list[tuple[int, str, str]]:
+        """The number of each call, when it was recorded, and the key of its request."""
+        return self._read("select id, recorded_at, key from calls order by id", ())
 
     def numbers(self) -> list[int]:
         """The numbers of all calls, in the order in which they were recorded."""
@@ -322,7 +333,7 @@ class CassetteFile:
             known = {row[1:5]: row[5] for row in self.prices()}
             for row, read in found:
                 if exchanged:  # another file has taken this one's place, with other numbers
-                    number = self.number_of(row["recorded_at"])
+                    number = self.number_of(row["recorded_at"], row["key"], row["n"])
                     if number is None:
                         continue
                     row = self._plain(number)

@@ -136,11 +136,11 @@ def replace(file: CassetteFile, path: Path, since: Found | None) -> None:
 
 def _join(file: CassetteFile, other: CassetteFile, after: int) -> None:
     """Take over the calls of another cassette behind a number, and their prices."""
-    times = {at for _, at in file.added}
+    present = {(at, key) for _, at, key in file.times()}
     missing = [
         call_id
-        for call_id, at in other.times()
-        if call_id > after and at not in times and file.number_of(at) is None
+        for call_id, at, key in other.times()
+        if call_id > after and (at, key) not in present
     ]
     for call_id in missing:
         copy(file, other, call_id)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from contextlib import contextmanager
 from contextvars import ContextVar
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, NamedTuple
 
 from ember_testing.patches.sleep import note_call, wait, wait_async
@@ -27,6 +28,25 @@ __all__ = [
     "is_sending",
     "sending",
 ]
+
+
+_MOST_TIMES = 64
+_change = threading.Lock()
+_times: dict[datetime, int] = {}  # how many calls were sent at the same time
+
+
+def _now() -> datetime:
+    """The time, a microsecond later for each call before it where a test has stopped the clock.
+
+    No two calls of a process have the same, which tells them apart.
+    """
+    now = datetime.now(timezone.utc)
+    with _change:
+        before = _times.pop(now, 0)
+        _times[now] = before + 1
+        if len(_times) > _MOST_TIMES:
+            del _times[next(iter(_times))]
+    return now + timedelta(microseconds=before)
 
 
 class Exchange:
@@ -54,7 +74,7 @@ class Exchange:
         self.request = request
         self._keep = keep
         self._started = time.perf_counter()
-        self.recorded_at = datetime.now(timezone.utc).isoformat(timespec="microseconds")
+        self.recorded_at = _now().isoformat(timespec="microseconds")
         self.status: int | None = None
         self.headers: Headers = ()
         self.http_version = ""

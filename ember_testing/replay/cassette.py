@@ -66,7 +66,7 @@ class Cassette:
         times = [call.recorded_at for call in (*self.played, *self.recorded)]
         if not times and self._session.record != "all" and self.path.exists():
             with closing(CassetteFile(self.path)) as file:
-                times = [at for _, at in file.times()]
+                times = [at for _, at, _ in file.times()]
         if not times:
             return datetime.now(timezone.utc)
         return min(map(datetime.fromisoformat, times))

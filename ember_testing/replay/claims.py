@@ -68,23 +68,26 @@ class Left(NamedTuple):
     dropped: Sequence[tuple[int, str]] = ()
 
 
-def adopt(file: CassetteFile, found: Recorded, cassette: Path) -> Answer | None:
+def adopt(
+    file: CassetteFile, found: Recorded, cassette: Path, place: tuple[str, int]
+) -> Answer | None:
     """Take over what somebody else has recorded.
 
     Args:
         file: Where this session records.
         found: Where the other one's recording was.
         cassette: Where it is now, if the other one's new file has taken the cassette's place.
+        place: The request's key, and its position among identical ones.
 
     Returns:
         The recording; None if it is gone.
     """
     if found.file == str(file.path.resolve()):
-        number = file.number_of(found.recorded_at)
+        number = file.number_of(found.recorded_at, *place)
         return None if number is None else file.answer(number)
     for path in (Path(found.file), cassette):
         with suppress(CassetteError, FileNotFoundError), closing(_existing(path)) as other:
-            number = other.number_of(found.recorded_at)
+            number = other.number_of(found.recorded_at, *place)
             if number is not None:
                 return file.answer(copy(file, other, number))
     return None

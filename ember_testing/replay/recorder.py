@@ -181,7 +181,7 @@ class Recorder:
         found = self._claims.claim(key, n) if self._claims is not None else True
         if isinstance(found, Recorded) and self._claims is not None:
             file = self.for_writing()
-            answer = adopt(file, found, self._path)
+            answer = adopt(file, found, self._path, (key, n))
             if answer is not None:
                 self._adopted.append(answer.id)
                 here = found._replace(file=str(file.path.resolve()), number=answer.id)

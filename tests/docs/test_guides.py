@@ -94,8 +94,10 @@ def test_block_runs(
     Where a block of text follows, it is what the Python prints.
     """
     monkeypatch.chdir(tmp_path)
-    for package in re.findall(r"^(?:import|from) (openai|litellm)", block.code, re.MULTILINE):
-        pytest.importorskip(package, reason="a migration begins with it")
+    for package in re.findall(
+        r"^(?:import|from) (openai|litellm|time_machine)", block.code, re.MULTILINE
+    ):
+        pytest.importorskip(package, reason="of other projects")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-test")
     monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-of-the-test")
     sets_up_fakes = "fake_model" in block.code or "fault_server" in block.code

@@ -233,3 +233,24 @@ def test_locks_that_dead_processes_have_left_are_deleted(
         fcntl.lockf(handle, fcntl.LOCK_EX)
         ended(start(SAME, "--ember-record"), passed=6)
     assert sorted(path.name for path in folder.glob("*.lock")) == ["1-held.lock", "1-new.lock"]
+
+
+def test_calls_under_a_stopped_clock_are_told_apart(
+    start: Callable[..., subprocess.Popen[str]], pytester: pytest.Pytester, server: Loopback
+) -> None:
+    """Workers whose tests stop the clock at one moment record all their calls, each its own."""
+    pytest.importorskip("time_machine")
+    body = """
+import time_machine
+@time_machine.travel("2026-01-01", tick=False)
+@pytest.mark.parametrize("i", range(6))
+def test_frozen(i):
+    for text in (f"own {i}", "same", f"other {i}", "same"):
+        assert ask(text).rpartition(" ")[0] == text
+"""
+    for mode in ("--ember-record", "--ember-record=all"):
+        ended(start(body, mode, "-p", "xdist", "-n3"), passed=6)
+        assert len(recorded(pytester)) == 14
+    sent = len(server.received)
+    ended(start(None, "-p", "xdist", "-n2"), passed=6)
+    assert len(server.received) == sent == 28

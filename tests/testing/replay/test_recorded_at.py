@@ -10,7 +10,8 @@ import pytest
 
 import ember_testing
 from tests.loopback import serving
-from tests.testing.chat import ask, chat
+from tests.markdown import python_blocks
+from tests.testing.chat import KEY, ask, chat
 
 
 def test_the_oldest_call_tells_the_time(path: Path) -> None:
@@ -60,3 +61,30 @@ def test_today(cassette, monkeypatch):
         later = values | {"days": 365}
         run(module.format(**later)).assert_outcomes(passed=1)
         run(module.format(**later | {"line": ""})).assert_outcomes(failed=1)
+
+
+def test_the_guides_test_replays_a_year_later(
+    run: Callable[..., pytest.RunResult], pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the clock of the whole process at the recording's time, by time-machine."""
+    pytest.importorskip("time_machine")
+    guide = Path(ember_testing.__file__).with_name("README.md")
+    (block,) = [each for each in python_blocks(guide) if "time_machine" in each.code]
+    pytester.makeconftest("""
+import datetime, os, pytest, time_machine
+@pytest.fixture(autouse=True)
+def clock():
+    days = datetime.timedelta(days=int(os.environ["DAYS"]))
+    with time_machine.travel(datetime.datetime.now(datetime.timezone.utc) + days):
+        yield
+""")
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with serving(chat) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        monkeypatch.setenv("DAYS", "0")
+        run(block.code, "--ember-record").assert_outcomes(passed=1)
+        monkeypatch.setenv("DAYS", "365")
+        run().assert_outcomes(passed=1)
+        ticking = block.code.replace("cassette.recorded_at", "datetime.datetime.now()")
+        run(ticking).assert_outcomes(failed=1)
+        assert len(server.received) == 1
