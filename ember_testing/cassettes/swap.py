@@ -121,12 +121,12 @@ def replace(file: CassetteFile, path: Path, since: Found | None) -> None:
                 runs = [*file.about()["run"].split(), *present.about()["run"].split()]
                 if since is not None and present.about().get("id") == since.id:
                     _join(file, present, since.horizon)
-                    _name_runs(file, runs)
+                    name_runs(file, runs)
                     file.close()
                     file.path.replace(path)
                     return
             _join(present, file, 0)
-            _name_runs(present, runs)
+            name_runs(present, runs)
     except OSError as error:
         raise CassetteError(f"cannot put the new recording at {path}: {error}") from error
     finally:
@@ -146,7 +146,7 @@ def _join(file: CassetteFile, other: CassetteFile, after: int) -> None:
         copy(file, other, call_id)
 
 
-def _name_runs(file: CassetteFile, runs: list[str]) -> None:
+def name_runs(file: CassetteFile, runs: list[str]) -> None:
     """Let a test of one of these runs that comes later add to the file, not begin it anew."""
     with file.transaction("immediate") as connection:
         connection.execute(

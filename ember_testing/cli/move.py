@@ -18,12 +18,13 @@ def path_of(name: str, folder: Path) -> Path:
     return folder / cassette_file(name) if "::" in name else Path(name)
 
 
-def move(old: Path, new: Path) -> list[tuple[Path, Path]]:
+def move(old: Path, new: Path, *, replace: bool = False) -> list[tuple[Path, Path]]:
     """Rename a cassette, or all of a folder; nothing is moved where something would be replaced.
 
     Args:
         old: A file, or a folder.
         new: Its new name.
+        replace: Whether a cassette that has the new name may go.
 
     Returns:
         Old and new name of each file.
@@ -37,11 +38,13 @@ def move(old: Path, new: Path) -> list[tuple[Path, Path]]:
     for each in leftovers_in([old]):
         raise CassetteError(f"{each} is being written, or left by a killed recording: end that")
     for each, target in pairs:
-        if target.exists():
-            raise CassetteError(f"{target} is there already: {each} is left where it is")
+        if target.exists() and not replace:
+            raise CassetteError(
+                f"{target} is there already: {each} is left where it is; --replace lets {target} go"
+            )
     for each, target in pairs:
         target.parent.mkdir(parents=True, exist_ok=True)
-        each.rename(target)
+        each.replace(target)
     for folder in (old, *old.parents):
         if folder.is_dir() and not any(folder.iterdir()) and folder.name:
             folder.rmdir()

@@ -84,7 +84,9 @@ class Proof:
         self._untested: dict[str, str] = {}
         self._folders: dict[Path, str] = {}
         self._runs: list[str] = []
+        self._is_partial = False
         for report in reports:
+            self._is_partial |= bool(report["partial"])
             root = Path(report["rootdir"])
             self._runs.append(report["run"])
             for name, used in report["cassettes"].items():
@@ -135,6 +137,11 @@ class Proof:
             for name, why in self._untested.items():
                 if not name or module == name or module.startswith(f"{name}/"):
                     return why
+        if self._is_partial and not shared:
+            ran = {test.partition("::")[0] for used in self._used.values() for test in used.tests}
+            modules = {test.partition("::")[0] for test in cassette.tests.values()}
+            if strange := modules - ran:
+                return f"no test of {min(strange) or 'pytest'} was part of the run"
         own = {cassette_file(test).name for test in cassette.tests.values() if test}
         if self._folders and (shared or own != {path.name}):
             return f"another module may share it ({min(self._folders.values())})"

@@ -30,8 +30,10 @@ __all__ = [
     "EVENTS",
     "OPEN",
     "close_children",
+    "close_children_for_fakes",
     "hear_children",
     "open_children",
+    "open_children_for_fakes",
     "unseen_libraries",
     "watch",
 ]
@@ -84,6 +86,10 @@ class _Closed(NamedTuple):
 
     hosts: Hosts
     fail: Callable[[ReplayFailure], ReplayFailure]
+    why: str = (
+        "this test replays; mark it ember_replay(allow_hosts=[{host!r}]) to let it through, or "
+        "fake what the child asks"
+    )
 
 
 class _Heard(NamedTuple):
@@ -95,7 +101,9 @@ class _Heard(NamedTuple):
 
 
 _change = threading.RLock()
-_in_force: _Closed | _Heard | None = None
+_of_cassette: _Closed | _Heard | None = None
+_fakes: dict[object, _Closed] = {}  # by the fake; the innermost is last
+_in_force: _Closed | _Heard | None = None  # the cassette's, and else the innermost fake's
 _lent: set[str] = set()
 _hooked = False
 _starting = threading.local()
@@ -111,6 +119,28 @@ def close_children(*, hosts: Hosts, fail: Callable[[ReplayFailure], ReplayFailur
     _put_in_force(_Closed(hosts, fail))
 
 
+def close_children_for_fakes(
+    owner: object, *, fail: Callable[[ReplayFailure], ReplayFailure]
+) -> None:
+    """Do the same while models are faked, unless a cassette says what children may do.
+
+    Args:
+        owner: The fake.
+        fail: Is told of each attempt.
+    """
+    why = "models are faked here; give the child the address of a fault_server to ask"
+    with _change:
+        _fakes[owner] = _Closed(Hosts(), fail, why)
+        _put_in_force(_of_cassette)
+
+
+def open_children_for_fakes(owner: object) -> None:
+    """Take back what `close_children_for_fakes` did for this fake."""
+    with _change:
+        if _fakes.pop(owner, None) is not None:
+            _put_in_force(_of_cassette)
+
+
 def hear_children(*, hosts: Hosts, ignored: Hosts, tell: Callable[[str], None]) -> None:
     """Give children proxies that tell what they reach, unless they have proxies of their own.
 
@@ -123,17 +153,8 @@ def hear_children(*, hosts: Hosts, ignored: Hosts, tell: Callable[[str], None]) 
 
 
 def open_children() -> None:
-    """Give children what they would get anyway."""
-    global _in_force
-    with _change:
-        if _in_force is None:
-            return
-        _in_force = None
-        for patch in _patches():
-            patch.take_out()
-        _take_back()
-        _guard.stop()
-    _end_forkserver()
+    """Give children what they would get anyway, unless models are faked."""
+    _put_in_force(None)
 
 
 def watch(event: str, arguments: tuple[Any, ...]) -> None:
@@ -173,23 +194,37 @@ def unseen_libraries() -> list[str]:
 # Environments ------------------------------------------------------------------------------------
 
 
-def _put_in_force(state: _Closed | _Heard) -> None:
-    global _in_force, _hooked
+def _put_in_force(of_cassette: _Closed | _Heard | None) -> None:
+    global _of_cassette, _in_force, _hooked
     with _change:
-        was_closed = isinstance(_in_force, _Closed)
+        _of_cassette = of_cassette
+        before, state = _in_force, of_cassette or next(reversed(_fakes.values()), None)
+        if before is state:
+            return
         _in_force = state
-        if not _hooked and hasattr(os, "register_at_fork"):
-            os.register_at_fork(
-                before=_before_fork, after_in_parent=_resume, after_in_child=_after_fork
-            )
-            _hooked = True
-        for patch in _patches():
-            patch.put_in()
-        _take_back()
-        if _loaded():
-            _lend()
-    if was_closed or isinstance(state, _Closed):
+        if state is None:
+            for patch in _patches():
+                patch.take_out()
+            _take_back()
+            _guard.stop()
+        else:
+            _watch_forks()
+            for patch in _patches():
+                patch.put_in()
+            _take_back()
+            if _loaded():
+                _lend()
+    if isinstance(before, _Closed) or isinstance(state, _Closed):
         _end_forkserver()
+
+
+def _watch_forks() -> None:
+    global _hooked
+    if not _hooked and hasattr(os, "register_at_fork"):
+        os.register_at_fork(
+            before=_before_fork, after_in_parent=_resume, after_in_child=_after_fork
+        )
+        _hooked = True
 
 
 def _changes(given: Mapping[bytes, bytes]) -> Mapping[str, str]:
@@ -303,9 +338,7 @@ def _refuse(host: str, port: int) -> str | None:
     if is_loopback(host) or not isinstance(closed, _Closed) or closed.hosts.allows(host):
         return None
     reason = (
-        f"{_who()} tried to reach {host}:{port}, blocked: this test replays; mark it "
-        f"ember_replay(allow_hosts=[{host!r}]) to let it through, or fake what the child asks; "
-        f"{OPEN}"
+        f"{_who()} tried to reach {host}:{port}, blocked: {closed.why.format(host=host)}; {OPEN}"
     )
     closed.fail(NetworkBlocked(reason))
     return reason

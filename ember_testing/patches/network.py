@@ -136,11 +136,13 @@ def close_for_fakes(
         "provider that sends it",
     )
     _hook()
+    children.close_children_for_fakes(id(owner), fail=fail)
 
 
 def open_for_fakes(owner: object) -> None:
     """Take back what `close_for_fakes` did for this fake."""
     _fakes.pop(id(owner), None)
+    children.open_children_for_fakes(id(owner))
     _unhook()
 
 

@@ -25,7 +25,7 @@ from ember_testing.exceptions import CassetteError
 from ember_testing.replay.side_file import SideFile
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from ember_testing.cassettes.file import Answer
 
@@ -39,6 +39,9 @@ create table if not exists claims (
     kept integer default 0, primary key (cassette, key, n)
 );
 create table if not exists holders (cassette text, key text, n integer, session text);
+create table if not exists runs (
+    cassette text, run text, process text, primary key (cassette, run, process)
+);
 """
 
 
@@ -103,12 +106,13 @@ class Claims:
 
     Args:
         cassette: The file.
+        run: The name of the run that the session is part of.
 
     Raises:
         CassetteError: The file of claims cannot be used.
     """
 
-    def __init__(self, cassette: Path) -> None:
+    def __init__(self, cassette: Path, run: str) -> None:
         self._cassette = str(cassette.resolve())
         self._me = uuid4().hex
         try:
@@ -119,8 +123,23 @@ class Claims:
                     "insert into sessions values (?, ?, ?)",
                     (self._me, self._cassette, str(_process_lock()[0])),
                 )
+                connection.execute(
+                    "insert or ignore into runs values (?, ?, ?)",
+                    (self._cassette, run, str(_process_lock()[0])),
+                )
         except (OSError, sqlite3.Error) as error:
             raise CassetteError(f"cannot claim calls in {_folder()}: {error}") from error
+
+    def others_go_on(self, runs: Collection[str]) -> bool:
+        """Whether another process still records this cassette, or has and goes on, in these runs.
+
+        Args:
+            runs: Names of runs.
+        """
+        query = "select run, process from runs where cassette = ?"
+        found = self._file.connection.execute(query, (self._cassette,)).fetchall()
+        mine = str(_process_lock()[0])
+        return any(run in runs and at != mine and _is_alive(at) for run, at in found)
 
     def claim(self, key: str, n: int) -> Recorded | bool:
         """Claim a request.
@@ -232,6 +251,12 @@ class Claims:
                     "delete from claims where owner = ? and file is null", (session,)
                 )
                 connection.execute("delete from holders where session = ?", (session,))
+        processes = connection.execute(
+            "select distinct process from runs where cassette = ?", mine
+        ).fetchall()
+        for (process,) in processes:
+            if not _is_alive(process):
+                connection.execute("delete from runs where process = ?", (process,))
         if connection.execute(query, mine).fetchone() is None:
             for table in ("claims", "holders"):
                 connection.execute(f"delete from {table} where cassette = ?", mine)

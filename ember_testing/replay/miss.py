@@ -104,6 +104,8 @@ def explain(
                 lines.append(f"it looks random on both sides: ignore={paths!r} leaves it out")
             if _differ_by_nulls(found[1], request, rules):
                 lines.append("only nulls differ: null_is_absent=True takes a null for no such key")
+        if compare and orphans is not None:
+            lines += orphans(request)
     lines.append(f"to record it: {command}")
     return "\n".join(lines)
 

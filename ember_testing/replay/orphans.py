@@ -30,7 +30,7 @@ def orphan_lines(
 
     Args:
         request: The request, redacted.
-        path: The test's own cassette, which is not there.
+        path: The test's own cassette, which lacks the request.
         test: Its node id.
         rules: What is compared.
         is_orphan: Whether the test of the cassette at this path is gone.
@@ -43,10 +43,12 @@ def orphan_lines(
         except (CassetteError, OSError):  # not the file that this test is about
             continue
         if found and not shared:
-            command = shlex.join(["ember-cassettes", "mv", _short(other), _short(path)])
+            instead = ["--replace"] if path.exists() else []
+            command = shlex.join(["ember-cassettes", "mv", *instead, _short(other), _short(path)])
             return [
                 f"the request is recorded in {other}, whose test is gone; if it was renamed to "
-                f"this one: {command}"
+                f"this one{', to take that in the place of this cassette' if instead else ''}: "
+                f"{command}"
             ]
     return []
 

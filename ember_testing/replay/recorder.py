@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from array import array
+from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -91,7 +92,7 @@ class Recorder:
         self._unread = array("q")  # calls written down, not yet read
         self._adopted: list[int] = []  # recordings of other sessions, by number
         self._reopen = False
-        self._claims = Claims(path) if record and run else None
+        self._claims = Claims(path, run) if record and run else None
         self._open()
 
     # The file --------------------------------------------------------------------------------
@@ -99,8 +100,8 @@ class Recorder:
     def _open(self) -> None:
         if self.record == "all":
             self._replaces, run = swap.found_at(self._path)
-            if self._run and self._run in run.split():
-                self.record = "new"  # an earlier test of this run has begun the new file
+            if self._run and self._is_begun(run.split()):
+                self.record = "new"
         salt = ""
         if self.record != "all" and self._path.exists():
             self.file = CassetteFile(self._path, self._about() if self.record else None)
@@ -108,6 +109,19 @@ class Recorder:
             salt = self.file.salt.decode()
         salt = salt or (self._replaces.salt if self._replaces else "") or schema.salt_of(self._path)
         self._comparison.use_salt(salt)
+
+    def _is_begun(self, runs: Sequence[str]) -> bool:
+        """Whether the new file is there: by an earlier test of this run, or a run that goes on.
+
+        What another run at the same time has recorded is not for this one to throw away.
+        """
+        if self._run in runs:
+            return True
+        if self._claims is None or not self._claims.others_go_on(runs):
+            return False
+        with closing(CassetteFile(self._path, self._about())) as file:
+            swap.name_runs(file, [self._run, *runs])
+        return True
 
     def _about(self) -> dict[str, str]:
         return schema.about(self._run, self._comparison.redaction.salt.decode())

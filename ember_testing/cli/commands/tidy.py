@@ -136,16 +136,17 @@ def _prune(path: Path, numbers: list[int], whole: bool) -> None:
     show_default=True,
     help="Where the cassettes of node ids lie.",
 )
+@click.option("--replace", is_flag=True, help="Let a cassette go that has the new name.")
 @json_option
-def mv(old: str, new: str, folder: Path, as_json: bool) -> None:
+def mv(old: str, new: str, folder: Path, replace: bool, as_json: bool) -> None:
     """Rename a cassette after its test was renamed: paths, or node ids; or a folder of them.
 
-    Nothing is replaced.
+    Nothing is replaced without --replace.
     """
     from ember_testing.cli.move import move, path_of
 
     try:
-        pairs = move(path_of(old, folder), path_of(new, folder))
+        pairs = move(path_of(old, folder), path_of(new, folder), replace=replace)
     except CassetteError as error:
         raise click.UsageError(str(error)) from None
     if as_json:

@@ -361,6 +361,27 @@ def test_first(): ask("first")
 def test_second(): [ask(text) for text in {shared}]
 """
 
+    def test_a_part_of_the_suite_says_nothing_of_other_modules(
+        self, suite: Callable[..., Any], pytester: pytest.Pytester
+    ) -> None:
+        """`--partial` with the report of one file: cassettes of the others stay."""
+        folder = pytester.path / "cassettes"
+        with serving() as server:
+            body = self.BODY.format(url=server.url, own=["a"], shared=["b"])
+            other = "import httpx, pytest\n" + body.replace("shared", "both")
+            pytester.makepyfile(test_other=other)
+            suite(body, "--ember-record")
+        shutil.copy(folder / "test_it/test_own.sqlite", folder / "test_it/test_gone.sqlite")
+        assert suite(body, "test_it.py")["partial"]
+        arguments = ("prune", "--report", pytester.path / "report.json", "--partial", "--yes")
+        output = run(*arguments, folder, code=0).stdout
+        assert "test_other/test_own.sqlite: stays as it is: no test of test_other.py was" in output
+        assert "test_it/test_gone.sqlite: deleted" in output
+        left = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.sqlite"))
+        assert left == [
+            "both.sqlite", "shared.sqlite", "test_it/test_own.sqlite", "test_other/test_own.sqlite"
+        ]  # fmt: skip
+
     def test_what_no_test_uses_goes_and_the_rest_still_replays(
         self, suite: Callable[..., Any], pytester: pytest.Pytester
     ) -> None:

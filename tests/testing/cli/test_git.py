@@ -184,6 +184,27 @@ def test_stays():
         assert again.exit_code == 2
         assert "no such cassette" in again.output
 
+    def test_a_miss_in_a_cassette_names_the_orphan_that_holds_the_request(
+        self, run: Callable[..., pytest.RunResult], pytester: pytest.Pytester
+    ) -> None:
+        """A test with a cassette that took over another one's call: the command works."""
+        plain = {"mark": "", "argument": "", "other": "b"}
+        with serving() as server:
+            plain["url"] = server.url
+            run(self.BODY.format(**plain, name="old"), "--ember-record").assert_outcomes(passed=2)
+            result = run(self.BODY.format(**plain | {"other": "a"}, name="gone"), "-k", "stays")
+            result.assert_outcomes(failed=1, deselected=1)
+            text = "whose test is gone; if it was renamed to this one, to take that in the place"
+            assert text in str(result.stdout)
+            [line] = [line for line in result.outlines if "ember-cassettes mv" in line]
+            command = shlex.split(line[line.index("ember-cassettes mv") :])[1:]
+            assert command[1] == "--replace"
+            without = CliRunner().invoke(main, [command[0], *command[2:]])
+            assert "is there already" in without.output
+            assert CliRunner().invoke(main, command).exit_code == 0
+            run(None, "-k", "stays").assert_outcomes(passed=1, deselected=1)
+            assert len(server.received) == 2
+
     def test_the_cassette_of_a_test_that_is_there_is_not_offered(
         self, run: Callable[..., pytest.RunResult], pytester: pytest.Pytester
     ) -> None:

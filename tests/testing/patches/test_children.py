@@ -164,6 +164,28 @@ def test_what_a_child_sends_is_refused_and_fails_the_test(path: Path) -> None:
             )
 
 
+def test_children_are_closed_while_models_are_faked(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a cassette as well; with one, the cassette says what they may do."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-real")
+    code = "import urllib.request as u; u.urlopen('https://api.openai.com/v1/models')"
+
+    def ask() -> None:
+        subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+
+    with pytest.raises(NetworkBlocked, match=r"api\.openai\.com:443, blocked: models are faked"):
+        with ember_testing.fake_model():
+            by_run(tmp_path / "faked")
+            ask()
+    assert json.loads((tmp_path / "faked").read_text())["OPENAI_API_KEY"] == PLACEHOLDER
+    with pytest.raises(NetworkBlocked, match=r"this test replays"):
+        with ember_testing.cassette(path), ember_testing.fake_model():
+            ask()
+    by_run(tmp_path / "after")
+    assert json.loads((tmp_path / "after").read_text())["OPENAI_API_KEY"] == "sk-real"
+
+
 def test_a_harmless_child_runs_and_reaches_this_machine(path: Path) -> None:
     """git, ffmpeg and the like work on, and so does what asks a server of the test's own."""
     with serving() as server, ember_testing.cassette(path):

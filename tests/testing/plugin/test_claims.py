@@ -254,3 +254,38 @@ def test_frozen(i):
     sent = len(server.received)
     ended(start(None, "-p", "xdist", "-n2"), passed=6)
     assert len(server.received) == sent == 28
+
+
+def test_a_run_that_begins_anew_keeps_what_one_that_goes_on_has_recorded(
+    start: Callable[..., subprocess.Popen[str]], pytester: pytest.Pytester, server: Loopback
+) -> None:
+    """Of two `=all` that overlap; once both have ended, the next one begins anew."""
+    body = """
+def test_first():
+    ask("first of " + os.environ["RUN"])
+
+def test_last():
+    until = time.monotonic() + 30
+    while os.environ["RUN"] == "slow" and not os.path.exists("done") and time.monotonic() < until:
+        time.sleep(0.02)
+    ask("last")
+"""
+
+    def begin(name: str) -> subprocess.Popen[str]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("RUN", name)
+            return start(body, "--ember-record=all")
+
+    slow = begin("slow")
+    while not (pytester.path / "cassettes/shared.sqlite").exists() and slow.poll() is None:
+        time.sleep(0.02)
+    ended(begin("quick"), passed=2)
+    (pytester.path / "done").touch()
+    ended(slow, passed=2)
+    asked = sorted(text for text, _ in recorded(pytester))
+    assert asked == ['{"q":"first of quick"}', '{"q":"first of slow"}', '{"q":"last"}']
+    assert len(server.received) == 3
+    ended(begin("later"), passed=2)
+    assert sorted(text for text, _ in recorded(pytester)) == [
+        '{"q":"first of later"}', '{"q":"last"}'
+    ]  # fmt: skip
