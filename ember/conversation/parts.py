@@ -81,11 +81,13 @@ class ToolResult(NamedTuple):
 
     def with_error_in_text(self) -> ToolResult:
         """The result for a wire that has no word for an error: its text says that it is one."""
-        if not self.is_error:
+        given: object = self.content
+        items = cast("list[object]", given) if isinstance(given, (list, tuple)) else [given]
+        begins = given if isinstance(given, str) else ""
+        if not self.is_error or begins.lower().startswith("error"):
             return self
-        if isinstance(self.content, list):
-            note = {"type": "text", "text": "Error: "}
-            return self._replace(content=[note, *cast("list[object]", self.content)])
+        if self.text_parts or any(map(_is_medium, items)):
+            return self._replace(content=[{"type": "text", "text": "Error: "}, *items])
         return self._replace(content=f"Error: {self.text}")
 
     def parts_with_media(self, wire: str) -> list[Part]:

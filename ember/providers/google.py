@@ -281,12 +281,11 @@ _NOT_GOOGLES = (_INVENTED, "call_", "toolu_")
 def _parts(part: Part, newer: bool) -> list[Mapping[str, Any]]:
     """A part in Google's words; the media of a tool's result are inside it, or beside it."""
     translated = _part(part)
-    if not isinstance(part, ToolResult) or not (media_parts := part.parts_with_media("google")):
-        return [translated]
-    media = [_part(each) for each in media_parts if not isinstance(each, Text)]
-    if not newer:
-        return [translated, *media]
-    return [{"functionResponse": {**translated["functionResponse"], "parts": media}}]
+    given = part.parts_with_media("google") if isinstance(part, ToolResult) else ()
+    media = [_part(each) for each in given if not isinstance(each, Text)]
+    if media and newer:
+        return [{"functionResponse": {**translated["functionResponse"], "parts": media}}]
+    return [translated, *media]
 
 
 def _part(part: Part) -> Mapping[str, Any]:

@@ -199,7 +199,7 @@ def body_of(content: bytes) -> tuple[object, bool]:
         end = -1
     if end != len(text):
         body = parsed(text)  # with blanks around it, or wrong in form, or not JSON
-    halves = "\\ud" in text or "\\uD" in text
+    halves = may_hold_halves(text)
     return whole_characters(body) if halves else body, halves
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ember.providers.json_values import data_file
 
@@ -41,8 +41,8 @@ class Server(NamedTuple):
 
     name: str
     base_url: str
-    key_vars: tuple[str, ...] = ()
-    url_vars: tuple[str, ...] = ()
+    key_vars: Sequence[str] = ()
+    url_vars: Sequence[str] = ()
     url_suffix: str = ""
     key_required: bool = True
     auth_header: str = "authorization"
@@ -56,18 +56,10 @@ class Server(NamedTuple):
     thoughts_back: bool = True
     blank_answers: bool = True
     call_ids: str = ".+"
-    header_vars: tuple[tuple[str, str], ...] = ()
+    header_vars: Sequence[Sequence[str]] = ()
 
 
-def _server(note: str = "", **row: Any) -> Server:
-    return Server(**{name: _frozen(value) for name, value in row.items()})
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType] - JSON's
-
-
-_ROWS = [_server(**row) for row in data_file("servers")["servers"]]
+_ROWS = [Server(**row) for row in data_file("servers")["servers"]]
 SERVERS: Mapping[str, Server] = {server.name: server for server in _ROWS}
 
 

@@ -98,6 +98,23 @@ def test_openais_strict_schemas_are_the_sdks(model: str) -> None:
         assert (function["parameters"], about["schema"]) == (expected, expected)
 
 
+@pytest.mark.parametrize("content", [PNG, ["no", PNG]])
+def test_a_tools_error_with_a_picture(content: Any) -> None:
+    """A picture of what failed goes along, and the text says that it is an error."""
+    call = {"id": "c1", "name": "f", "arguments": "{}"}
+    prompt = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": content, "is_error": True},
+    ]
+    tool, picture = sent(CHAT, prompt).body["messages"][-2:]
+    assert tool["content"].startswith("Error: ")
+    assert picture["content"][0]["type"] == "image_url"
+    output = sent(RESPONSES, prompt).body["input"][-1]["output"]
+    assert [part["type"] for part in output][:1] == ["input_text"]
+    assert output[-1]["type"] == "input_image"
+
+
 def test_a_schema_in_googles_words_is_put_into_json_schema() -> None:
     """A declaration of Google's, whose types are in capitals, is an ordinary tool elsewhere."""
     parameters = {"type": "OBJECT", "properties": {"a": {"type": "ARRAY", "items": {
@@ -112,7 +129,9 @@ def test_a_schema_in_googles_words_is_put_into_json_schema() -> None:
 
 FAILED: list[tuple[Any, Any]] = [
     ("no such city", "Error: no such city"),
+    ("ERROR 7: no such city", "ERROR 7: no such city"),
     ({"code": 7}, 'Error: {"code": 7}'),
+    ([1, 2], "Error: [1, 2]"),
     ([{"type": "text", "text": "no"}], [{"type": "text", "text": "Error: "},
                                         {"type": "text", "text": "no"}]),
 ]  # fmt: skip
@@ -132,7 +151,7 @@ def test_a_tools_error_is_said_where_the_wire_has_no_word_for_it(content: Any, t
     assert output == ("Error: no" if isinstance(text, list) else text)
     (block,) = sent(CLAUDE, prompt).body["messages"][-1]["content"]
     assert block["is_error"] is True
-    assert "Error" not in str(block["content"])
+    assert not str(block["content"]).startswith("Error: ")
 
 
 @pytest.mark.parametrize(
