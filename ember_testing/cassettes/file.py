@@ -54,6 +54,9 @@ _READ = (
     f"select id, digest, {', '.join(COLUMNS)}, {schema.TEXT} as found_text from calls where id ="
 )
 _PLAIN = f"select id, digest, {', '.join(COLUMNS)} from calls where id ="
+_ABOUT = "select name, value from cassette"
+# Asked with every test that replays: as few queries as possible.
+_FIRST = f"select '', (select coalesce(max(id), 0) from calls) union all {_ABOUT}"
 _FIND = "(select id from calls where key = ? and n > ? and id <= ? order by n limit 1)"
 _INSERT = f"insert into calls (digest, {', '.join(COLUMNS)}) values (?{', ?' * len(COLUMNS)})"
 _DESCRIBED = (*READ_COLUMNS, "text_at")
@@ -117,8 +120,9 @@ class CassetteFile:
                 self.created = schema.create(path, written_by)
             self._connection = self._open()
             try:
-                self.horizon: int = self._read("select coalesce(max(id), 0) from calls", ())[0][0]
-                self.salt = self.about().get("salt", "").encode()[:_LONGEST_SALT]
+                (_, horizon), *about = self._read(_FIRST, ())
+                self.horizon: int = horizon
+                self.salt = self._texts(about).get("salt", "").encode()[:_LONGEST_SALT]
             except CassetteError:
                 self.close()
                 raise
@@ -272,7 +276,9 @@ class CassetteFile:
 
     def about(self) -> dict[str, str]:
         """The table `cassette`: who made the file, when, in which run."""
-        rows = self._read("select name, value from cassette", ())
+        return self._texts(self._read(_ABOUT, ()))
+
+    def _texts(self, rows: Sequence[tuple[Any, Any]]) -> dict[str, str]:
         if not all(isinstance(each, str) for row in rows for each in row):
             raise schema.damaged(self.path, "the table cassette holds what is no text")
         return dict(rows)

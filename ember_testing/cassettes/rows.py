@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from datetime import datetime
+from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
@@ -70,8 +71,11 @@ def _is_date(value: object) -> bool:
 
 
 def _is_headers(value: object) -> bool:
-    if not isinstance(value, str):
-        return False
+    return isinstance(value, str) and _are_headers(value)
+
+
+@lru_cache(maxsize=128)  # a client sends nearly the same ones with each call
+def _are_headers(value: str) -> bool:
     pairs: object = json.loads(value)
     if not isinstance(pairs, list):
         return False

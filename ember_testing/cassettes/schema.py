@@ -110,6 +110,7 @@ from (
 window before as (partition by call_id order by i)""",
 }
 _HEADER = b"SQLite format 3\0"
+_HEADER_SIZE = 100
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
@@ -205,13 +206,17 @@ def check_bytes(path: Path) -> None:
 
     Raises:
         CassetteError: No regular file, empty, a Git LFS pointer, no SQLite file, or one that is
-            split into several.
+            split into several; another program's, or another version's.
     """
-    for each in (path, path.with_name(path.name + "-journal")):
-        if each.exists() and not stat.S_ISREG(each.stat().st_mode):
+    for each in (path, path.with_name(f"{path.name}-journal")):
+        try:
+            mode = each.stat().st_mode
+        except FileNotFoundError:
+            continue
+        if not stat.S_ISREG(mode):
             raise CassetteError(f"{each} is no regular file and no cassette; it is left as it is")
     with path.open("rb") as file:
-        head = file.read(100)
+        head = file.read(_HEADER_SIZE)
     if not head:
         raise CassetteError(
             f"{path} is empty (0 bytes) and no cassette; delete it, or record anew with "
@@ -221,32 +226,17 @@ def check_bytes(path: Path) -> None:
         raise CassetteError(
             f"{path} is a Git LFS pointer, the cassette itself is not here: git lfs pull"
         )
-    if not head.startswith(_HEADER):
+    if not head.startswith(_HEADER) or len(head) < _HEADER_SIZE:
         raise damaged(path, "it does not begin as an SQLite file does")
     if 2 in (head[18], head[19]):
         raise CassetteError(
             f"{path} is in write-ahead mode, in which a cassette is more than one file; run: "
             f'sqlite3 {path} "pragma journal_mode = delete"'
         )
+    _check_identity(path, *(int.from_bytes(head[at : at + 4], "big") for at in (68, 60)))
 
 
-# Asked with every test that replays: as few queries as possible.
-_IDENTITY = "select application_id, user_version from pragma_application_id, pragma_user_version"
-_DECLARED = "select name, sql from sqlite_master where type in ('table', 'index', 'trigger')"
-
-
-def check(connection: sqlite3.Connection, path: Path) -> None:
-    """Refuse what is no cassette, or one this version cannot read.
-
-    Raises:
-        CassetteError: Damaged, foreign, older or newer, or with other tables than it should have.
-    """
-    try:
-        connection.execute("pragma trusted_schema = off")
-        application, version = connection.execute(_IDENTITY).fetchone()
-        declared = dict(connection.execute(_DECLARED).fetchall())
-    except (sqlite3.Error, TypeError, UnicodeDecodeError) as error:
-        raise damaged(path, error) from error
+def _check_identity(path: Path, application: int, version: int) -> None:
     if application != APPLICATION_ID:
         raise CassetteError(
             f"{path} is an SQLite file of another program (application_id {application:#x}); "
@@ -262,6 +252,22 @@ def check(connection: sqlite3.Connection, path: Path) -> None:
             f"{path} has schema {version}, which no release wrote; delete it and record anew with "
             "--ember-record"
         )
+
+
+_DECLARED = "select name, sql from sqlite_master where type in ('table', 'index', 'trigger')"
+
+
+def check(connection: sqlite3.Connection, path: Path) -> None:
+    """Refuse a file with other tables than a cassette has; `check_bytes` has refused others.
+
+    Raises:
+        CassetteError: Damaged, or with other tables than it should have.
+    """
+    try:
+        connection.execute("pragma trusted_schema = off")
+        declared = dict(connection.execute(_DECLARED).fetchall())
+    except (sqlite3.Error, TypeError, UnicodeDecodeError) as error:
+        raise damaged(path, error) from error
     for name, statement in _DECLARATIONS.items():
         if declared.get(name) != statement:
             raise damaged(path, f"{name} is missing, or not as it was made")

@@ -51,9 +51,10 @@ def put_in(owner: object, values: Mapping[str, str]) -> None:
         values: By name; placeholders stand behind what another one has set.
     """
     with _change:
+        present = set(os.environ)  # to ask for a name that it lacks costs an exception
         for name, value in values.items():
             if name not in _set:
-                _before[name] = os.environ.get(name)
+                _before[name] = os.environ[name] if name in present else None
             owners = _set.setdefault(name, [])
             if owners and value == PLACEHOLDER:
                 owners.insert(0, (owner, value))

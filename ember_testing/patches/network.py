@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from ember_testing.exceptions import NetworkBlocked, ReplayFailure
-from ember_testing.patches import children
+from ember_testing.patches import children, environment
 from ember_testing.patches.exchange import is_sending
 from ember_testing.patches.hosts import Hosts, is_address, is_loopback
 from ember_testing.patches.patch import Patch
@@ -165,6 +165,7 @@ def _hook() -> None:
     global _hooked
     if not _hooked:
         sys.addaudithook(_audit)
+        environment.watch()
         _hooked = True
     if sys.platform == "win32":
         # There a socket pair is made of a connection to this machine; event loops need one.
@@ -208,6 +209,8 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
     if not event.startswith("socket."):
         if event in children.EVENTS:
             children.watch(event, arguments)
+        elif event in environment.EVENTS:
+            environment.note_change()
         return
     if _heard is not None and event in _CONNECTS:
         _hear(_heard, arguments[0], arguments[1])

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import quote, quote_plus
 
+from ember_testing.patches import environment
 from ember_testing.replay import request as matching
 from ember_testing.replay.redaction import Redaction
 from ember_testing.replay.secrets import (
@@ -47,6 +48,7 @@ class Comparison:
         self.rules = settings.rules()
         self.redaction = Redaction(rules=settings.redaction_rules())
         self.sets_prices = False
+        self._environment: object = None  # its version when it was read last
         self._keys: frozenset[str] = frozenset()
         self._issued: set[str] = set()
         self.hidden: dict[bytes, bytes] = {}
@@ -60,6 +62,10 @@ class Comparison:
 
     def learn(self) -> bool:
         """Look through the environment; returns whether it holds a secret that was not known."""
+        version = environment.version()
+        if version is not None and version == self._environment:
+            return False
+        self._environment = version
         before, keys = self.redaction, self._keys
         names = tuple(os.environ)
         self.sets_prices = sets_prices(names)
@@ -148,12 +154,18 @@ class Comparison:
         redacted = int(not alike and self.key_of_written(written) != key)
         return {"key": key, "rules": self.rules.text, "redacted": redacted}
 
-    def replaced_variables(self, exchange: Exchange) -> list[str]:
+    def replaced_variables(self, exchange: Exchange, written: bytes) -> list[str]:
         """The variables whose values were replaced in an answer that was no echo of its request.
 
         A common word that is somebody's password would be lost from all answers.
+
+        Args:
+            exchange: The call.
+            written: The body of its answer, as it is written down.
         """
-        came = decoded(exchange.headers, b"".join(data for _, data in exchange.chunks))
+        came = decoded(exchange.headers, b"".join([data for _, data in exchange.chunks]))
+        if came == written:
+            return []
         names = self.redaction.variables_in(came)
         if not names:
             return []

@@ -15,7 +15,13 @@ from ember_testing.cassettes.file import CassetteFile
 from ember_testing.exceptions import BudgetExceeded, CassetteError
 from ember_testing.patches.exchange import Exchange
 from ember_testing.replay.claims import Claims, Left, Recorded, adopt
-from ember_testing.replay.recording import first_leak, read_with_charges, row_of
+from ember_testing.replay.recording import (
+    first_leak,
+    leak_of,
+    leak_of_text,
+    read_with_charges,
+    row_of,
+)
 from ember_testing.replay.secrets import REDACTED
 from ember_testing.replay.tally import counted
 from ember_testing.wires.body import as_bytes
@@ -29,6 +35,7 @@ if TYPE_CHECKING:
     from ember_testing.replay.budget import Budget
     from ember_testing.replay.comparison import Comparison
     from ember_testing.replay.outcome import Outcome
+    from ember_testing.replay.redaction import Redaction
     from ember_testing.replay.settings import Record
     from ember_testing.wires.response import Request
 
@@ -90,7 +97,10 @@ class Recorder:
         self._replaces: swap.Found | None = None  # by a new file, which `all` records
         self._exchanges: set[Exchange] = set()
         self._unread = array("q")  # calls written down, not yet read
-        self._adopted: list[int] = []  # recordings of other sessions, by number
+        self._adopted: list[int] = []  # recordings of other sessions and processes, by number
+        self._leak: str | None = None
+        self._redaction: Redaction | None = None  # that the last call was written down with
+        self._older = 0  # calls that were written down with another one before
         self._reopen = False
         self._claims = Claims(path, run) if record and run else None
         self._open()
@@ -145,6 +155,7 @@ class Recorder:
                 f"of this test; to record them again: {self._command()}"
             )
         self.recorded.renumber(numbers)
+        self._older = len(self.recorded)
         self._unread = array("q", [numbers[old] for old in self._unread if old in numbers])
 
     def fork(self) -> None:
@@ -255,8 +266,9 @@ class Recorder:
             row, chunks = row_of(exchange, request, comparison.redaction, comparison.hidden)
             row |= place
             comparison.learn_hidden(exchange.request, known)
-            self._comparison.learn_answer(as_bytes(row["response_body"] or b""))
-            for name in self._comparison.replaced_variables(exchange):
+            body = as_bytes(row["response_body"] or b"")
+            comparison.learn_answer(body)
+            for name in comparison.replaced_variables(exchange, body):
                 self._outcome.note(
                     f"the answer to {request.method} {request.url} holds the value of ${name}, "
                     f"which its request did not; it is recorded as {REDACTED}, and so replayed"
@@ -271,12 +283,19 @@ class Recorder:
             if self._claims is not None:
                 where = Recorded(str(file.path.resolve()), number, row["recorded_at"])
                 self._claims.record(key, n, where)
+            if self._redaction is not comparison.redaction:
+                self._redaction, self._older = comparison.redaction, len(self.recorded)
+            self._note_leak(number, row, leak_of(row, comparison.redaction))
             self._count(number)
             self._outcome.tell("recorded", [number, row["recorded_at"]])
             if exchange.status is None and row["error_type"] in _NOTHING_WAS_SENT:
                 self._settle(reservation, 0.0)
             elif reservation is not None or self._comparison.sets_prices:
                 self.read(reservation)
+
+    def _note_leak(self, number: int, row: Mapping[str, Any], leak: str | None) -> None:
+        if leak is not None and self._leak is None:
+            self._leak = f"call {number} ({row['method']} {row['url']}) {leak}"
 
     def _release(self, key: str, n: int) -> None:
         if self._claims is not None:
@@ -290,6 +309,7 @@ class Recorder:
     def count_of_fork(self, number: int, recorded_at: str) -> None:
         """Count a call that a process has recorded which the test has forked."""
         self._count(number)
+        self._adopted.append(number)
         self.for_writing().added.append((number, recorded_at))
 
     def _settle(self, reservation: int | None, amount: float | None) -> None:
@@ -308,7 +328,9 @@ class Recorder:
             file.describe(found)
         except CassetteError as error:
             self._outcome.problems.append(str(error))
-        for _, read in found:
+        for row, read in found:
+            leak = leak_of_text(read.columns, self._comparison.redaction)
+            self._note_leak(row["id"], row, leak)
             if read.problem:
                 self._outcome.note(read.problem)
             self._outcome.count_cost("spent", read.columns["cost_usd"])
@@ -378,8 +400,11 @@ class Recorder:
     def _leaks(self) -> bool:
         """Whether a credential that was learnt later stands in what was written before."""
         assert self.file is not None  # it has recordings
-        numbers = [*self.recorded.numbers(), *self._adopted]
-        leak = first_leak(self.file, numbers, self._comparison.redaction)
+        redaction = self._comparison.redaction
+        numbers = self.recorded.numbers()
+        if redaction is self._redaction:  # the others were looked through as they were written
+            numbers = numbers[: self._older]
+        leak = self._leak or first_leak(self.file, [*numbers, *self._adopted], redaction)
         if leak is not None:
             self._outcome.problems.append(f"{self._path} is not written: {leak}")
         return leak is not None

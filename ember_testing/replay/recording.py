@@ -98,25 +98,41 @@ def first_leak(file: CassetteFile, numbers: Sequence[int], redaction: Redaction)
     """What is wrong with the first of these calls that holds a known value; None if none does."""
     for number in numbers:
         row = file.rows([number])[0]
-        text = as_bytes(row.pop("text") or "")
-        # The pieces are in them: one after the other they are the body, as the reader has checked.
-        contents = [as_bytes(value) for value in row.values() if isinstance(value, (str, bytes))]
-        call = f"call {number} ({row['method']} {row['url']})"
-        if any(redaction.holds_secret(content) for content in contents):
-            return (
-                f"{call} would hold a credential that became known after it; set it in the "
-                "environment before the test's first call"
-            )
-        if any(redaction.holds_encoded(content) for content in contents):
-            return (
-                f"{call} would hold a credential inside of base64, where it is not replaced; keep "
-                "it out of what is sent"
-            )
-        if redaction.holds_secret(text):  # in no piece of it, but in what they say together
-            return (
-                f"{call} would hold a credential that the answer spells out over several events; "
-                "keep it out of the prompt"
-            )
+        # The text is no column of its own: it stands in the body.
+        leak = leak_of({**row, "text": None}, redaction) or leak_of_text(row, redaction)
+        if leak is not None:
+            return f"call {number} ({row['method']} {row['url']}) {leak}"
+    return None
+
+
+def leak_of(row: Mapping[str, Any], redaction: Redaction) -> str | None:
+    """What is wrong with a row that holds a known value; None if it does not.
+
+    Its pieces are in it: one after the other they are the body.
+    """
+    content = b"\n".join(
+        [as_bytes(value) for value in row.values() if isinstance(value, (str, bytes))]
+    )
+    if redaction.holds_secret(content):
+        return (
+            "would hold a credential that became known after it; set it in the environment before "
+            "the test's first call"
+        )
+    if redaction.holds_encoded(content):
+        return (
+            "would hold, inside of base64, a credential that became known after it; set it in the "
+            "environment before the test's first call"
+        )
+    return None
+
+
+def leak_of_text(columns: Mapping[str, Any], redaction: Redaction) -> str | None:
+    """The same of an answer's text: a value may be in no piece, but in what they say together."""
+    if redaction.holds_secret(as_bytes(columns["text"] or "")):
+        return (
+            "would hold a credential that the answer spells out over several events; keep it out "
+            "of the prompt"
+        )
     return None
 
 

@@ -23,6 +23,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import quote, unquote, unquote_plus, urlsplit
 
+from ember_testing.patches.keys import PLACEHOLDER
 from ember_testing.replay.fields import kind_of, without_addresses, without_fields
 from ember_testing.replay.secrets import (
     REDACTED,
@@ -160,7 +161,7 @@ class Redaction:
         fragments, pattern = _search(self.values)
         object.__setattr__(self, "_fragments", fragments)
         object.__setattr__(self, "_pattern", pattern)
-        object.__setattr__(self, "_encoded", _in_base64(self.values))
+        object.__setattr__(self, "_encoded", _in_base64(self.values - {PLACEHOLDER}))
 
     def __repr__(self) -> str:
         return f"Redaction({len(self.values)} values)"  # the values themselves are the secret

@@ -230,7 +230,7 @@ class Settings:
         ignore = [
             each if isinstance(each, str) else PATTERN + _inline(each) for each in self.ignore
         ]
-        return Rules(match_on_of(self.match_on), tuple(ignore), self.null_is_absent)
+        return _rules(match_on_of(self.match_on), tuple(ignore), self.null_is_absent)
 
     def redaction_rules(self) -> tuple[Rule, ...]:
         """The rules of `redact`."""
@@ -244,6 +244,11 @@ class Settings:
 def match_on_of(names: Sequence[str]) -> tuple[str, ...]:
     """The parts that are compared, `uri` and `raw_body` by their names here."""
     return tuple(dict.fromkeys(_VCR_NAMES.get(name, name) for name in names))
+
+
+@lru_cache(maxsize=64)  # most sessions of a run have the same
+def _rules(match_on: tuple[str, ...], ignore: tuple[str, ...], null_is_absent: bool) -> Rules:
+    return Rules(match_on, ignore, null_is_absent)
 
 
 def _inline(pattern: re.Pattern[str]) -> str:

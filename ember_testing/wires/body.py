@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
+from functools import lru_cache
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -19,6 +16,7 @@ def headers_to_json(headers: Headers) -> str:
     return _to_json(headers)
 
 
+@lru_cache(maxsize=128)  # a client sends nearly the same ones with each call
 def headers_from_json(text: str | None) -> Headers:
     """The opposite of `headers_to_json`; no headers for a null column."""
     return tuple([(name, value) for name, value in json.loads(text)]) if text else ()

@@ -6,6 +6,9 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import os
+import sys
+import time
 from pathlib import Path
 
 import httpx
@@ -79,6 +82,32 @@ class TestSecrets:
         monkeypatch.setenv("SOME_PROVIDER_APIKEY", "another-value-1")
         with ember_testing.cassette(path):
             assert post(GONE, {"q": "another-value-1"}).status_code == 401
+
+    @pytest.mark.parametrize("way", ["item", "update", "bytes", "another mapping", "just before"])
+    def test_a_key_that_is_set_between_two_calls_is_known(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+    ) -> None:
+        """However it is set: the environment is read again when it has changed."""
+        with serving(lambda request: Reply(request.body)) as server:
+            with ember_testing.cassette(path, record="new"), client() as sender:
+                for number in range(3):
+                    sender.post(server.url, json={"n": number})
+                if way != "just before":
+                    time.sleep(0.06)  # longer than a change is waited for
+                    sender.post(server.url, json={"n": "settled"})
+                if way == "update":
+                    os.environ.update(LATE_API_KEY=SECRET)
+                elif way == "bytes" and sys.platform != "win32":
+                    os.environb[b"LATE_API_KEY"] = SECRET.encode()
+                elif way == "another mapping":
+                    monkeypatch.setattr(os, "environ", {**os.environ, "LATE_API_KEY": SECRET})
+                else:
+                    os.environ["LATE_API_KEY"] = SECRET
+                try:
+                    sender.post(server.url, json={"q": f"what is {SECRET}?"})
+                finally:
+                    os.environ.pop("LATE_API_KEY", None)
+        assert SECRET.encode() not in path.read_bytes()
 
     def test_a_key_that_becomes_known_too_late_is_not_written(self, path: Path) -> None:
         """A prompt that held a key before the key was used: the recording is refused whole."""
