@@ -12,7 +12,8 @@ no import: `pytest --markers` and `pytest --fixtures` describe them. The same wi
     print(fake.calls[0].prompt)
 
 - `cassette`, `Cassette`, `Call`: record and replay; what was played and recorded.
-- `fake_model`, `FakeModel`, `FakeCall`, `Answer`: fakes, the calls that reached them, and answers.
+- `fake_model`, `FakeModel`, `FakeCall`, `Answer`: fakes, the calls that reached them, and answers;
+  `Embeddings` for calls that want vectors.
 - `fault_server`, `FaultServer`: the same as a server, for other processes and other libraries.
 - `Verdict`: what the code under test made of faults; `ember_testing.faults` has the faults.
 - `cassette_server`, `CassetteServer`: record and replay as a server, for those as well.
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from ember_testing.replay.cassette import Cassette, cassette
     from ember_testing.replay.server import CassetteServer, cassette_server
     from ember_testing.wires.answer import Answer
+    from ember_testing.wires.embeddings import Embeddings
 
 __all__ = [
     "Answer",
@@ -58,6 +60,7 @@ __all__ = [
     "CassetteError",
     "CassetteMiss",
     "CassetteServer",
+    "Embeddings",
     "FakeCall",
     "FakeModel",
     "FaultServer",
@@ -76,6 +79,7 @@ __all__ = [
 
 _HOMES = {
     "Answer": "wires.answer",
+    "Embeddings": "wires.embeddings",
     "FakeCall": "fakes.model",
     "FakeModel": "fakes.model",
     "UnansweredCall": "fakes.model",

@@ -15,6 +15,12 @@ from ember_testing.wires.exchange import Asked
 
 __all__ = ["FakeCall", "call_of_custom", "call_of_request"]
 
+# Where the wires keep the conversation, and the texts to be embedded.
+_TURNS = (
+    "messages", "contents", "input", "texts", "inputs", "inputText", "content", "requests",
+    "instances", "prompt",
+)  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class FakeCall:
@@ -76,7 +82,8 @@ def call_of_request(asked: Asked, headers: Mapping[str, str]) -> FakeCall:
     """The call that a request to a provider is."""
     body = dict(asked.body)
     turns = _turns(asked.body)
-    for name in ("messages", "contents", "input", "model"):
+    used = next((name for name in _TURNS if body.get(name)), "model")
+    for name in ("messages", "contents", "input", "model", used):
         body.pop(name, None)
     stream = body.pop("stream", False) or asked.stream
     system = body.pop("system", None) or body.pop("instructions", None)
@@ -86,7 +93,7 @@ def call_of_request(asked: Asked, headers: Mapping[str, str]) -> FakeCall:
     else:
         prompt = _text(turns[-1]) if turns else ""
         if system is None:
-            firsts = [turn for turn in turns if turn.get("role") in ("system", "developer")]
+            firsts = [turn for turn in turns if _role(turn) in ("system", "developer")]
             system = firsts[0] if firsts else None
     return FakeCall(
         asked.route,
@@ -111,8 +118,13 @@ def call_of_custom(provider: str, model: str, prompt: Any, params: Mapping[str, 
 
 
 def _turns(body: Mapping[str, Any]) -> str | Sequence[Mapping[str, Any]]:
-    turns = body.get("messages") or body.get("contents") or body.get("input")
-    return cast("str | Sequence[Mapping[str, Any]]", turns or ())
+    turns: Any = next((body[name] for name in _TURNS if body.get(name)), ())
+    return [cast("Mapping[str, Any]", turns)] if isinstance(turns, Mapping) else turns
+
+
+def _role(turn: object) -> object:
+    """The role of a message; what is embedded has none."""
+    return cast("Mapping[str, object]", turn).get("role") if isinstance(turn, Mapping) else None
 
 
 def _with_role(turn: Any) -> Any:

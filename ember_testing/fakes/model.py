@@ -25,7 +25,16 @@ from ember_testing import wires as encoding
 from ember_testing.exceptions import ReplayFailure
 from ember_testing.fakes import custom as fake_custom
 from ember_testing.fakes.call import FakeCall, call_of_custom, call_of_request
-from ember_testing.fakes.replies import Given, Replies, Reply, SetUp, next_of, response_of
+from ember_testing.fakes.replies import (
+    Given,
+    Replies,
+    Reply,
+    SetUp,
+    check_reply,
+    embeddings_of,
+    next_of,
+    response_of,
+)
 from ember_testing.fakes.verdict import Attempt, Verdict, judged, key_of
 from ember_testing.faults import Damage, Failure, Fault, replaces_answer
 from ember_testing.patches import keys, network
@@ -33,14 +42,25 @@ from ember_testing.patches.exchange import Answerer
 from ember_testing.patches.sleep import flow, skips
 from ember_testing.patches.transport import install, is_asked_last, remove
 from ember_testing.wires.answer import as_answer, plausible_usage
+from ember_testing.wires.embeddings import inputs_of
 from ember_testing.wires.exchange import Asked, asks_model, read_exchange, read_request
 from ember_testing.wires.response import Request, Response, Sent
+from ember_testing.wires.vendors import UNKNOWN, title
 
 __all__ = ["FakeCall", "FakeModel", "Reply", "UnansweredCall", "fake_model"]
 
 
 class UnansweredCall(ReplayFailure):
     """A call that no fake answers; no `except Exception` of the code under test swallows it."""
+
+
+def unanswerable(asked: Asked) -> str:
+    """What no fake can answer, and the way that works."""
+    return (
+        f"a fake cannot answer {title(asked.form)} ({asked.provider}: {asked.url}): record it, "
+        "with @pytest.mark.ember_replay and pytest --ember-record; a fake and a recording go "
+        "together in one test, and cassette_server does for other processes"
+    )
 
 
 class FakeModel:
@@ -82,7 +102,8 @@ class FakeModel:
             *replies: Given in turn, each once: text, a list of the pieces of a stream, an
                 `Answer`, a `ChatResponse`, a fault of `ember_testing.faults`, what
                 `ember_testing.strategies` generates, or a function of the call that returns one of
-                these; a function as the last reply answers all further calls too.
+                these; a function as the last reply answers all further calls too. To a call for
+                embeddings a vector, one for each input, or `Embeddings()`, which makes them.
             usage: What each answer used; by default counts of a plausible size.
 
         Raises:
@@ -91,8 +112,7 @@ class FakeModel:
         if not replies:
             raise TypeError(f"fake_model({model!r}) needs an answer, such as 'Paris'")
         for reply in replies:
-            if not callable(reply) and not isinstance(reply, (Failure, Damage, Sent)):
-                as_answer(reply)
+            check_reply(reply)
         setup = SetUp(model, replies, usage)
         with self._lock:
             self._replies.add(setup)
@@ -175,15 +195,24 @@ class FakeModel:
         Raises:
             UnansweredCall: Nobody has anything for it.
         """
+        if asked.wire is None and inputs_of(asked) is None:
+            if not last or asked.provider == UNKNOWN:
+                return None
+            raise self._fail(UnansweredCall(unanswerable(asked)))
         setups = self._replies.of(asked.route, asked.model, asked.guessed)
         if not setups and not last:
             return None
         at = time.monotonic()
         call = call_of_request(asked, {name.lower(): value for name, value in request.headers})
         setup, given, number = self._next(setups, call)
-        wire = asked.wire or encoding.wire_of(asked.route)
+        inputs = inputs_of(asked)
         try:
-            response, fault = response_of(wire, call, setup, given, number)
+            if inputs is None:
+                wire = asked.wire or encoding.wire_of(asked.route)
+                response, fault = response_of(wire, call, setup, given, number)
+            else:
+                response, fault = embeddings_of(asked, inputs, setup, given, number)
+                given = ""  # there is no text of which half could be taken for the whole
         except (TypeError, ValueError) as error:
             raise self._fail(UnansweredCall(f"fake_model({setup.pattern!r}): {error}")) from error
         partial = ""
@@ -318,7 +347,7 @@ def _route(request: httpx.Request) -> httpx.Response | httpx.Request:
     """What the innermost fake that knows the model answers; the request itself passes through."""
     asked_for: Request = request.extensions[_REQUEST]
     asked = read_request(asked_for.url, asked_for.body)
-    if asked is None or asked.wire is None:
+    if asked is None:
         return request
     fakes = [*reversed(_active)]
     for fake in fakes:

@@ -18,11 +18,28 @@ from ember_testing import wires as encoding
 from ember_testing.fakes.call import FakeCall
 from ember_testing.faults import Damage, Fault, applied, replaces_answer
 from ember_testing.wires.answer import Answer, Failure, as_answer, plausible_usage
+from ember_testing.wires.embeddings import (
+    Embeddings,
+    as_embeddings,
+    embedding_error,
+    embedding_response,
+)
+from ember_testing.wires.exchange import Asked
 from ember_testing.wires.response import Response, Sent
 
-__all__ = ["Given", "Replies", "Reply", "SetUp", "next_of", "response_of"]
+__all__ = [
+    "Given",
+    "Replies",
+    "Reply",
+    "SetUp",
+    "check_reply",
+    "embeddings_of",
+    "next_of",
+    "response_of",
+]
 
-Given: TypeAlias = str | Sequence[str] | Answer | ChatResponse | Fault | Sent
+Vectors: TypeAlias = Embeddings | Sequence[float] | Sequence[Sequence[float]]
+Given: TypeAlias = str | Sequence[str] | Answer | ChatResponse | Fault | Sent | Vectors
 Reply: TypeAlias = Given | Callable[[FakeCall], Given]
 
 _WILD = re.compile(r"[*?\[]")
@@ -131,6 +148,17 @@ def next_of(setups: Sequence[SetUp]) -> tuple[SetUp, Reply] | None:
     return None
 
 
+def check_reply(reply: Reply) -> None:
+    """Refuse what is no reply.
+
+    Raises:
+        TypeError: It is none.
+    """
+    is_other = callable(reply) or isinstance(reply, (Failure, Damage, Sent))
+    if not is_other and as_embeddings(reply) is None:
+        as_answer(reply)
+
+
 # What a stream says before a provider's error breaks it off.
 _INTERRUPTED = "This answer does not come to its end."
 
@@ -162,3 +190,37 @@ def response_of(
         write = encoding.streamed if call.stream else encoding.whole
         response = write(wire, call.model, answer, usage, number)
     return (response if fault is None else applied(fault, response, wire)), fault
+
+
+def embeddings_of(
+    asked: Asked, inputs: Sequence[object], setup: SetUp, given: Given, number: int
+) -> tuple[Response, Fault | None]:
+    """The response that a reply is to a call for embeddings, and the fault in it.
+
+    Args:
+        asked: What the request asks for.
+        inputs: What it wants vectors of.
+        setup: What the reply was set up with.
+        given: The reply, no function any more.
+        number: Of the call, for the ids.
+
+    Raises:
+        TypeError: The reply is no vectors.
+        ValueError: The wire has no such vectors.
+    """
+    if isinstance(given, Sent):
+        return given.served, None
+    fault = given if isinstance(given, (Failure, Damage)) else None
+    if isinstance(fault, Failure):
+        return embedding_error(asked, fault), fault
+    embeddings = Embeddings() if fault is not None else as_embeddings(given)
+    if embeddings is None:
+        raise TypeError(
+            f"{given!r} is no vector: a call for embeddings is answered by a list of numbers, by "
+            "one such list for each input, or by ember_testing.Embeddings()"
+        )
+    tokens = sum(len(str(each)) // 4 + 1 for each in inputs)
+    if setup.usage is not None:
+        tokens = setup.usage.prompt_tokens
+    response = embedding_response(asked, inputs, embeddings, tokens, number)
+    return (response if fault is None else applied(fault, response, "openai")), fault

@@ -10,8 +10,9 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 
 from ember_testing.exceptions import ReplayFailure
-from ember_testing.fakes.model import FakeModel
+from ember_testing.fakes.model import FakeModel, unanswerable
 from ember_testing.patches.http_server import http_server
+from ember_testing.wires.events import dumps
 from ember_testing.wires.exchange import read_request
 from ember_testing.wires.response import Request, Response
 
@@ -32,22 +33,32 @@ class FaultServer(FakeModel):
     def _answer(self, request: Request) -> Response:
         request = request._replace(url=f"{self.url}{request.url}")
         asked = read_request(request.url, request.body)
-        if asked is not None and asked.wire is not None:
-            with suppress(ReplayFailure):  # kept in `failures`
-                return self.respond(asked, request) or Response(501)
-        return Response(501)
+        if asked is None:
+            return _refused(f"{request.method} {request.url} asks no model")
+        with suppress(ReplayFailure):  # kept in `failures`
+            if (response := self.respond(asked, request)) is not None:
+                return response
+            return _refused(unanswerable(asked))
+        return _refused(str(self.failures[-1]))
+
+
+def _refused(message: str) -> Response:
+    """Status 501, with the reason where clients of most vendors look for it."""
+    body = dumps({"error": {"message": message, "type": "not_faked"}})
+    return Response(501, (("content-type", "application/json"),), (body,))
 
 
 @contextmanager
 def fault_server() -> Generator[FaultServer]:
-    """Run a server of OpenAI's, Anthropic's and Google's wires until the block ends.
+    """Run a server of OpenAI's, Anthropic's and Google's wires, and of calls for embeddings.
 
     with fault_server() as server:
         server("gpt-5.6-sol", rate_limit(retry_after=1), "Paris")
         client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="any")
 
     `timeout` and `stall` hold the connection until the client gives up; `refused` cannot be told
-    from `reset`, for something has to listen. A call that nothing answers gets status 501.
+    from `reset`, for something has to listen. A call that nothing answers gets status 501, and
+    the reason in its body.
     """
     models = FaultServer()
     with http_server(models._answer) as port:  # pyright: ignore[reportPrivateUsage] - of this module

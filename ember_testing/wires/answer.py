@@ -138,7 +138,8 @@ def as_answer(value: object) -> Answer:
             return Answer(chunks=[str(piece) for piece in pieces])
     raise TypeError(
         f"{value!r} is no answer: pass text, a list of the pieces of a stream, an Answer, a "
-        "ChatResponse, a fault of ember_testing.faults, or a function that returns one of these"
+        "ChatResponse, a fault of ember_testing.faults, or a function that returns one of these; "
+        "to a call for embeddings a list of numbers, or ember_testing.Embeddings()"
     )
 
 

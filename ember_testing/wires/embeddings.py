@@ -1,0 +1,239 @@
+"""Vectors as the vendors' embedding calls bring them, and errors in their words; pure."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+from ember_testing.wires import error as wire_error
+from ember_testing.wires.answer import Failure
+from ember_testing.wires.body import Headers
+from ember_testing.wires.events import dumps
+from ember_testing.wires.exchange import Asked
+from ember_testing.wires.response import Response
+
+__all__ = ["Embeddings", "as_embeddings", "embedding_error", "embedding_response", "inputs_of"]
+
+_JSON: Headers = (("content-type", "application/json"),)
+_AMAZON = {
+    400: "ValidationException",
+    401: "AccessDeniedException",
+    404: "ResourceNotFoundException",
+    429: "ThrottlingException",
+    503: "ServiceUnavailableException",
+}
+# What a request calls the length of its vectors.
+_DIMENSIONS = ("dimensions", "output_dimension", "outputDimensionality", "output_dimensionality")
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """What a fake model answers to a call for embeddings.
+
+    Args:
+        vectors: One for each input, or one for all of them. None makes them: of length 1, the
+            same for equal inputs, another for another one.
+        dimensions: Numbers in a vector that is made, where the request does not say it.
+
+    Raises:
+        ValueError: A vector is empty, or `dimensions` is not positive.
+    """
+
+    vectors: Sequence[Sequence[float]] | None = None
+    dimensions: int = 1536
+
+    def __post_init__(self) -> None:
+        if self.dimensions < 1:
+            raise ValueError(f"dimensions={self.dimensions!r}: expected a positive number")
+        if self.vectors is not None and not (self.vectors and all(self.vectors)):
+            raise ValueError(f"vectors={self.vectors!r}: expected lists of numbers, none empty")
+
+
+def as_embeddings(value: object) -> Embeddings | None:
+    """Vectors out of what a test gave: one, a list of them, `Embeddings`; None if it is none."""
+    if isinstance(value, Embeddings):
+        return value
+    if not isinstance(value, (list, tuple)) or not value:
+        return None
+    items = cast("Sequence[Any]", value)
+    if all(map(_is_number, items)):
+        return Embeddings([items])
+    return Embeddings(items) if all(map(_is_vector, items)) else None
+
+
+def _is_vector(value: object) -> bool:
+    if not isinstance(value, (list, tuple)) or not value:
+        return False
+    return all(map(_is_number, cast("Sequence[object]", value)))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def inputs_of(asked: Asked) -> Sequence[object] | None:
+    """What a request wants vectors of; None where it asks for something else."""
+    body = asked.body
+    if asked.form == "google-embeddings":
+        requests = body.get("requests")
+        return [each.get("content") for each in requests] if requests else [body.get("content")]
+    if asked.form == "vertex-predict":
+        instances = [each for each in body.get("instances", ()) if "content" in each]
+        return [each["content"] for each in instances] or None
+    if asked.form == "bedrock-invoke":
+        return [body["inputText"]] if "embed" in asked.model and "inputText" in body else (
+            body.get("texts")
+        )  # fmt: skip
+    if not asked.form.endswith("-embeddings"):
+        return None
+    names = ("input", "prompt", "texts", "inputs", "images")
+    given: Any = next((body[name] for name in names if name in body), ())
+    # A list of numbers is one text, by its tokens.
+    return [given] if isinstance(given, str) or all(map(_is_number, given)) else given
+
+
+def embedding_response(
+    asked: Asked, inputs: Sequence[object], embeddings: Embeddings, tokens: int, number: int
+) -> Response:
+    """The response that brings vectors.
+
+    Args:
+        asked: The request.
+        inputs: What it wants vectors of.
+        embeddings: The vectors.
+        tokens: Of input, where the wire counts them.
+        number: Of the call, for the ids.
+
+    Raises:
+        ValueError: There are not as many vectors as inputs, or the wire has no such form of them.
+    """
+    vectors = embeddings.vectors or [_made(each, asked.body, embeddings) for each in inputs]
+    if len(vectors) == 1:
+        vectors = [*vectors] * len(inputs)
+    if len(vectors) != len(inputs):
+        raise ValueError(f"{len(vectors)} vectors for {len(inputs)} inputs: give one for each")
+    write = _BODIES[asked.form]
+    return Response(200, _JSON, (dumps(write(asked, vectors, tokens, number)),))
+
+
+def embedding_error(asked: Asked, failure: Failure) -> Response:
+    """A provider's error, in the words of a vendor that Ember's client does not speak to."""
+    if asked.form in ("openai-embeddings", "google-embeddings", "vertex-predict"):
+        return wire_error("openai" if asked.form == "openai-embeddings" else "google", failure)
+    message, status = failure.messages["openai"], failure.status["openai"]
+    if asked.form == "ollama-embeddings":
+        return Response(status, _JSON, (dumps({"error": message}),))
+    headers = _JSON
+    if asked.form == "bedrock-invoke":
+        headers += (("x-amzn-errortype", _AMAZON.get(status, "InternalServerException")),)
+    if failure.retry_after is not None:
+        headers += (("retry-after", f"{failure.retry_after:g}"),)
+    return Response(status, headers, (dumps({"message": message}),))
+
+
+def _made(content: object, body: Mapping[str, Any], embeddings: Embeddings) -> Sequence[float]:
+    """A vector of length 1, by the input's digest."""
+    asked = [body.get(name) for name in _DIMENSIONS]
+    for first in body.get("requests", ())[:1]:
+        asked += [first.get(name) for name in _DIMENSIONS]
+    count = next((each for each in asked if isinstance(each, int) and each > 0), None)
+    count = count or embeddings.dimensions
+    digest = hashlib.shake_256(dumps(content)).digest(4 * count)
+    numbers = [value / 2**31 for value in struct.unpack(f">{count}i", digest)]
+    length = math.sqrt(sum(value * value for value in numbers)) or 1.0
+    return [value / length for value in numbers]
+
+
+def _in_base64(vector: Sequence[float]) -> str:
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
+
+
+# --- the vendors' bodies -------------------------------------------------------------------------
+
+_Vectors = Sequence[Sequence[float]]
+
+
+def _openai(asked: Asked, vectors: _Vectors, tokens: int, number: int) -> dict[str, Any]:
+    if asked.url.partition("?")[0].endswith("/contextualizedembeddings"):
+        raise ValueError("vectors of parts of documents are not faked: record such a call")
+    encoded = asked.body.get("encoding_format") == "base64"
+    data = [
+        {"object": "embedding", "index": index, "embedding": _in_base64(each) if encoded else each}
+        for index, each in enumerate(vectors)
+    ]
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    return {"object": "list", "data": data, "model": asked.model, "usage": usage}
+
+
+def _google(asked: Asked, vectors: _Vectors, tokens: int, number: int) -> dict[str, Any]:
+    values = [{"values": each} for each in vectors]
+    if urlsplit(asked.url).path.endswith(":embedContent"):
+        return {"embedding": values[0]}
+    return {"embeddings": values}
+
+
+def _vertex(asked: Asked, vectors: _Vectors, tokens: int, number: int) -> dict[str, Any]:
+    counted = [tokens // len(vectors)] * len(vectors)
+    counted[0] += tokens - sum(counted)
+    return {
+        "predictions": [
+            {"embeddings": {"values": each, "statistics": {"token_count": n, "truncated": False}}}
+            for each, n in zip(vectors, counted, strict=True)
+        ]
+    }
+
+
+_COHERE_TYPES: Mapping[str, Callable[[Sequence[float]], Any]] = {
+    "float": list,
+    "base64": _in_base64,
+    "int8": lambda vector: [round(max(-1.0, min(1.0, each)) * 127) for each in vector],
+    "uint8": lambda vector: [round((max(-1.0, min(1.0, each)) + 1) * 127.5) for each in vector],
+}
+
+
+def _cohere(asked: Asked, vectors: _Vectors, tokens: int, number: int) -> dict[str, Any]:
+    types = asked.body.get("embedding_types")
+    version = "2" if "/v2/" in asked.url else "1"
+    if types is None and version == "1":
+        kind, found = "embeddings_floats", cast("Any", vectors)
+    else:
+        if unknown := [each for each in types or () if each not in _COHERE_TYPES]:
+            raise ValueError(f"embedding_types={unknown!r} are not faked: record such a call")
+        kind = "embeddings_by_type"
+        found = {each: [*map(_COHERE_TYPES[each], vectors)] for each in types or ["float"]}
+    return {
+        "id": f"fake{number}",
+        "response_type": kind,
+        "embeddings": found,
+        "texts": asked.body.get("texts", []),
+        "meta": {"api_version": {"version": version}, "billed_units": {"input_tokens": tokens}},
+    }
+
+
+def _ollama(asked: Asked, vectors: _Vectors, tokens: int, number: int) -> dict[str, Any]:
+    if urlsplit(asked.url).path.endswith("/embeddings"):
+        return {"embedding": vectors[0]}
+    counts = {"total_duration": 1, "load_duration": 1, "prompt_eval_count": tokens}
+    return {"model": asked.model, "embeddings": vectors, **counts}
+
+
+def _bedrock(asked: Asked, vectors: _Vectors, tokens: int, number: int) -> dict[str, Any]:
+    if "inputText" not in asked.body:
+        return _cohere(asked, vectors, tokens, number)
+    return {"embedding": vectors[0], "inputTextTokenCount": tokens}
+
+
+_BODIES: Mapping[str, Callable[[Asked, _Vectors, int, int], dict[str, Any]]] = {
+    "openai-embeddings": _openai,
+    "google-embeddings": _google,
+    "vertex-predict": _vertex,
+    "cohere-embeddings": _cohere,
+    "ollama-embeddings": _ollama,
+    "bedrock-invoke": _bedrock,
+}
