@@ -94,7 +94,9 @@ _USAGE = places(
 _TOKENS = places(prompt="prompt_tokens", completion="completion_tokens")
 _BILLED = places(
     input_audio_tokens="prompt_tokens_details.audio_tokens",
+    input_image_tokens="prompt_tokens_details.image_tokens",
     output_audio_tokens="completion_tokens_details.audio_tokens",
+    output_image_tokens="completion_tokens_details.image_tokens",
     input_audio_seconds="prompt_audio_seconds",  # Mistral
     output_citation_tokens="citation_tokens",  # Perplexity
     web_searches="num_search_queries"  # Perplexity

@@ -261,6 +261,8 @@ CHAT: dict[str, dict[str, Any]] = {
     "output_citation_mtok": chat(completion_tokens=50, citation_tokens=40),
     "web_searches_kcount": chat(prompt_tokens=1, num_search_queries=2),
     "requests_kcount": chat(prompt_tokens=1),
+    "input_image_mtok": chat(prompt_tokens=50, prompt_tokens_details={"image_tokens": 40}),
+    "output_image_mtok": chat(completion_tokens=50, completion_tokens_details={"image_tokens": 40}),
     "input_audio_hours": chat(prompt_tokens=1, prompt_audio_seconds=9),
 }
 ANTHROPIC = {
@@ -299,14 +301,10 @@ RESPONSES = {
 FILLED = {"anthropic": ANTHROPIC, "google": GOOGLE, "openai": {**CHAT, **RESPONSES}}
 # Prices that no answer of Ember's calls is charged at, and why.
 UNFILLED = {
-    ("openai", "input_image_mtok"): "image and realtime models, which are no chat models",
-    ("openai", "output_image_mtok"): "image models, which are no chat models",
     ("openai", "cache_image_read_mtok"): "image and realtime models, which are no chat models",
     ("openai", "cache_audio_read_mtok"): "realtime models: chat does not say which cached is sound",
     ("google", "cache_write_mtok"): "Claude on Vertex AI, which counts in its own words",
     ("google", "cache_write_1h_mtok"): "Claude on Vertex AI, which counts in its own words",
-    ("*", "output_image_mtok"): "image models, which are no chat models",
-    ("aws", "input_image_mtok"): "chat completions do not say which tokens are images",
     ("*", "audio_hours"): "sound is input, and priced as input_audio_hours beside it",
     ("*", "cache_write_1h_mtok"): "chat completions do not say how long a write is kept",
 }
