@@ -591,4 +591,5 @@ class StreamedCall:
 
 def _reports_error(body: Mapping[str, Any]) -> bool:
     """Whether a body that came with a success is an error all the same."""
-    return bool(body.get("error")) or "error" in (body.get("type"), body.get("object"))
+    failed = body.get("status") == "failed"  # the Responses API, perhaps without its error
+    return failed or bool(body.get("error")) or "error" in (body.get("type"), body.get("object"))

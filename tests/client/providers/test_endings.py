@@ -335,6 +335,23 @@ def test_answer_of_another_wire_is_a_bad_response(
 
 
 @pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("reason", [None, {"code": "server_error", "message": "broke"}])
+def test_failed_response_is_an_error(
+    played: Player, reason: dict[str, str] | None, stream: bool
+) -> None:
+    """A response that failed is an error, whole and streamed, also where it does not say why."""
+    part = {"type": "output_text", "text": "hi"}
+    whole = {"object": "response", "status": "failed", "error": reason,
+             "output": [{"type": "message", "content": [part]}]}  # fmt: skip
+    body = events({"type": "response.failed", "response": whole}) if stream else json.dumps(whole)
+    played.load({"status": 200, "response_headers": {}, "response_body": body})
+    error = ask("openai-responses/m", stream)
+    assert isinstance(error, ProviderAPIError), error
+    assert error.error_type == ("server" if reason else "unknown")
+    assert error.context["partial_text"] == "hi"
+
+
+@pytest.mark.parametrize("stream", [False, True])
 def test_no_content_is_a_bad_response(played: Player, stream: bool) -> None:
     """A 204, which by its nature has no body, is no answer that broke off."""
     played.load({"status": 204, "response_headers": {}, "response_body": ""})
