@@ -193,8 +193,7 @@ def _classify(vendor: str, status: int, error: ErrorBody) -> ErrorType:
     by_message: ErrorType | None = None
     if status < 300 or status in (400, 422) or (status == 403 and vendor == "together"):
         # Together answers a prompt that is too long with 403 (its docs, "Error codes").
-        matches = (kind for kind, pattern in _MESSAGES.items() if pattern.search(error.message))
-        by_message = next(matches, None)
+        by_message = next((k for k, sign in _MESSAGES.items() if sign.search(error.message)), None)
     for word in error.words:
         if kind := _WORDS.get(word):
             # The status is the provider's word too: where it blames the call (Ollama's 404 of the
@@ -205,8 +204,8 @@ def _classify(vendor: str, status: int, error: ErrorBody) -> ErrorType:
             if kind == "rate_limit" and status == 413:
                 continue  # Groq: larger than a minute's tokens, and no wait makes it smaller
             return kind
-    if kind := by_message or _STATUS.get(status):
-        return kind
+    if by_status := by_message or _STATUS.get(status):
+        return by_status
     return "server" if status >= 500 else "invalid_request" if status >= 400 else "unknown"
 
 

@@ -56,6 +56,7 @@ _AUDIO_FORMATS = {"audio/wav": "wav", "audio/x-wav": "wav", "audio/mpeg": "mp3"}
 _IN_A_CHOICE = ("message", "delta", "text", "finish_reason")
 # Beside content and tool_calls, what some servers want to see again in the next turn.
 _THOUGHTS = ("reasoning_content", "reasoning_details")
+_TO_RETURN = ("tool_calls", *_THOUGHTS)
 _FINISH: Mapping[str, FinishReason] = {
     "stop": "stop",
     "eos": "stop",  # Together
@@ -189,7 +190,7 @@ class OpenAIChat(HTTPProvider):
         message = fields(choice.get("message"))
         content = message.get("content", choice.get("text"))
         text, thoughts = (content, "") if isinstance(content, str) else _content(content)
-        to_return = {key: message[key] for key in ("tool_calls", *_THOUGHTS) if message.get(key)}
+        to_return = {key: message[key] for key in _TO_RETURN if message.get(key)}
         reasoning = thoughts or string(message.get("reasoning"))
         word = choice.get("finish_reason")
         # Nothing is said by null, and by Snowflake's "".
