@@ -33,6 +33,7 @@ _HOSTS = {
     "google": r"https://([^/@]+\.)?googleapis\.com",
     "moonshotai": r"https://api\.moonshot\.(ai|cn)",
     "openai": r"https://([a-z]+\.)?api\.openai\.com",
+    "together": r"https://api\.together\.(xyz|ai)",  # where its newer package calls
 }
 
 # Rows that their own authors mark as guesses ("I can't find anything so trusting these prices"):

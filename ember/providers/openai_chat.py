@@ -26,6 +26,7 @@ from ember.conversation.tools import Choice, JsonFormat, Tool
 from ember.exceptions import ModelProviderError
 from ember.models.schemas import Chunk, FinishReason, ToolCall, UsageStats
 from ember.pricing.cost import Billing
+from ember.pricing.snapshot import seller
 from ember.providers.call import Answer, Call, Fold, as_address, as_object, cut_off, ending
 from ember.providers.json_values import (
     NOTHING,
@@ -41,7 +42,7 @@ from ember.providers.json_values import (
     without_none,
 )
 from ember.providers.provider import HTTPProvider
-from ember.providers.servers import SERVERS, seller
+from ember.providers.servers import SERVERS
 
 __all__ = ["OpenAIChat"]
 
@@ -135,7 +136,7 @@ class OpenAIChat(HTTPProvider):
         # Another server behind `openai/` is asked in the words that all of them understand.
         known = bool(own) or server.name != "openai"
         thoughts = server.thoughts_back or not known
-        at = SERVERS.get(seller(server.name, call.base_url), server)
+        at = SERVERS.get(seller(server.name, call.base_url)[0], server)
         words = _Words(system, thoughts, at.blank_answers, at.call_ids)
         body: dict[str, Any] = {"model": call.model, "messages": _messages(call.messages, words)}
         params = dict(call.params)

@@ -15,6 +15,7 @@ from ember.conversation.messages import as_messages
 from ember.conversation.tools import NativeTool, as_choice, as_format, as_tools
 from ember.exceptions import ModelProviderError, ProviderAPIError
 from ember.models.schemas import ChatResponse, Chunk, UsageStats
+from ember.pricing.snapshot import seller
 from ember.providers.base import BaseProvider
 from ember.providers.call import (
     DOCUMENTED,
@@ -53,7 +54,7 @@ from ember.providers.json_values import (
     text_of,
     whole_characters,
 )
-from ember.providers.servers import Server, seller
+from ember.providers.servers import Server
 from ember.transport import send as transport
 from ember.transport.send import Timeout
 
@@ -377,7 +378,7 @@ class HTTPProvider(BaseProvider):
 
         key_names = " or ".join((*self.server.key_vars[:1], "api_key="))
         name = self.server.name
-        vendor = seller(name, call.base_url)
+        vendor, _ = seller(name, call.base_url)
         keys = call.secrets()
         return api_error(name, call.model, status, headers, body, keys, key_names, facts, vendor)
 

@@ -7,12 +7,11 @@ Variables are those that the vendors' packages read; where such a variable names
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 from ember.providers.json_values import data_file
 
-__all__ = ["SELLERS", "SERVERS", "Server", "seller"]
+__all__ = ["SELLERS", "SERVERS", "Server"]
 
 
 class Server(NamedTuple):
@@ -63,29 +62,9 @@ _ROWS = [Server(**row) for row in data_file("servers")["servers"]]
 SERVERS: Mapping[str, Server] = {server.name: server for server in _ROWS}
 
 
-def _host(url: str) -> str:
-    return url.partition("//")[2].partition("/")[0].partition("?")[0]
-
-
-_AZURE_HOSTS = (".openai.azure.com", ".services.ai.azure.com")
 # Who is at a host; the first of the table, as `openai-responses` is OpenAI.
 SELLERS: Mapping[str, str] = {
-    host: server.name for server in reversed(_ROWS) if (host := _host(server.base_url))
+    server.base_url.partition("//")[2].partition("/")[0]: server.name
+    for server in reversed(_ROWS)
+    if server.base_url
 }
-
-
-@lru_cache(maxsize=256)
-def seller(provider: str, base_url: str) -> str:
-    """Whose prices hold: the provider at this address, whichever way it was called.
-
-    Args:
-        provider: The provider's name as it was called, for an address that nobody knows.
-        base_url: Where the call went.
-    """
-    host = _host(base_url)
-    if host.endswith(_AZURE_HOSTS):
-        return "azure"
-    known = SELLERS.get(host)
-    if known is None or SERVERS[provider].base_url == SERVERS[known].base_url:
-        return provider
-    return known

@@ -312,6 +312,12 @@ def test_retirement_is_not_claimed_of_others(played: Player) -> None:
             "context_length",
         ),
         (
+            "https://api.together.ai/v1",
+            403,
+            openai("The input exceeds the context length of the model", INVALID, None),
+            "context_length",
+        ),
+        (
             "https://r.openai.azure.com/openai/v1",
             404,
             openai("The API deployment does not exist.", None, "DeploymentNotFound"),
