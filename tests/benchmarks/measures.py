@@ -90,7 +90,7 @@ def at_once(who: str, tasks: int, calls: int, clock: Clock) -> float:
             await asyncio.gather(*(work(each) for _ in range(tasks)))
 
         each = max(1, calls // tasks)
-        await all_of(2)
+        await all_of(1)
         started = clock()
         await all_of(each)
         return (clock() - started) / (each * tasks)
@@ -204,8 +204,8 @@ MEASURES: dict[str, Callable[[str], float]] = {
     "sync-cpu": lambda who: median_of(_sync(who), 3000, CPU),
     "tls": lambda who: median_of(_sync(who), 2000, WALL),
     "async": lambda who: at_once(who, 1, 2000, CPU) * 1e6,
-    "threads": lambda who: 1 / with_threads(who, 128, calls_of(who, 6400), WALL),
-    "async-200": lambda who: 1 / at_once(who, 200, calls_of(who, 4000), WALL),
+    "threads": lambda who: 1 / with_threads(who, 128, calls_of(who, 3200), WALL),
+    "async-200": lambda who: 1 / at_once(who, 200, calls_of(who, 2000), WALL),
     "async-1000": lambda who: at_once(who, 1000, 4000, CPU) * 1e6,
     "stream": lambda who: streamed(who, WALL),
     "stream-cpu": lambda who: streamed(who, CPU),

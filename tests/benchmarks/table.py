@@ -1,6 +1,6 @@
 """All tables of this folder, one after another, in Markdown: about ten minutes on a quiet machine.
 
-    python tests/benchmarks/table.py [--rounds 5] [--quick] [--only PART ...]
+    python tests/benchmarks/table.py [--rounds 3] [--quick] [--only PART ...]
 
 `PART` is any of `client fakes replay commands suite scale`. Run it where the peers are installed
 (README.md beside this file says how), with nothing else at work on the machine.
@@ -29,7 +29,7 @@ def parts(rounds: int, quick: bool) -> dict[str, tuple[str, list[str]]]:
             [
                 "replay.py",
                 "--rounds",
-                "1" if quick else "3",
+                "1" if quick else "2",
                 "--large",
                 "2000" if quick else "20000",
             ],
@@ -49,7 +49,7 @@ def parts(rounds: int, quick: bool) -> dict[str, tuple[str, list[str]]]:
 def main() -> None:
     """Run the parts."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="only whether all of it runs")
     parser.add_argument("--only", nargs="+", metavar="PART", help="these parts only")
     chosen = parser.parse_args()
