@@ -201,12 +201,10 @@ def calls_of(who: str, calls: int) -> int:
 WALL, CPU = time.perf_counter, time.process_time
 MEASURES: dict[str, Callable[[str], float]] = {
     "sync": lambda who: median_of(_sync(who), 3000, WALL),
-    "sync-cpu": lambda who: median_of(_sync(who), 3000, CPU),
     "tls": lambda who: median_of(_sync(who), 2000, WALL),
     "async": lambda who: at_once(who, 1, 2000, CPU) * 1e6,
     "threads": lambda who: 1 / with_threads(who, 128, calls_of(who, 3200), WALL),
     "async-200": lambda who: 1 / at_once(who, 200, calls_of(who, 2000), WALL),
-    "async-1000": lambda who: at_once(who, 1000, 4000, CPU) * 1e6,
     "stream": lambda who: streamed(who, WALL),
     "stream-cpu": lambda who: streamed(who, CPU),
     "memory": memory,

@@ -104,6 +104,7 @@ def test_textconv_is_the_same_for_two_recordings_of_the_same_calls(tmp_path: Pat
     assert "is damaged or no cassette" in run("textconv", tmp_path / "x.sqlite").stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 def test_git_diff_shows_transcripts_as_git_setup_says(cassette: Path, tmp_path: Path) -> None:
     """After the printed commands, and off the PATH, `git diff` shows roles and answers."""

@@ -92,6 +92,7 @@ def test_a_child_that_forks():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["--ember-record", "--ember-record=all"])
 def test_forked_processes_record_and_replay_with_one_count(
     project: Project, pytester: pytest.Pytester, server: Loopback, mode: str
@@ -118,6 +119,7 @@ def test_forked_processes_record_and_replay_with_one_count(
     assert [path.name for path in sorted((pytester.path / "cassettes").rglob("*.*"))] == before
 
 
+@pytest.mark.slow
 def test_the_nth_of_identical_requests_gets_the_nth_answer_over_all_processes(
     project: Project, server: Loopback
 ) -> None:

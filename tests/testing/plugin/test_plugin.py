@@ -308,6 +308,7 @@ def test_two(): ask("both"); ask("two")
     run().assert_outcomes(passed=2)
 
 
+@pytest.mark.slow
 def test_xdist_records_and_replays(run: Run, pytester: pytest.Pytester) -> None:
     """Two workers, own cassettes and a shared one: the figures of both come together."""
     pytest.importorskip("xdist")
