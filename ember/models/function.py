@@ -6,6 +6,7 @@ them and a type checker knows their types; any other goes to the provider as it 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from types import ModuleType, UnionType
@@ -137,8 +138,29 @@ class Models:
     # fmt: on
 
 
+_PACKAGES = ("ember.models", "ember.api.models")
+_FORMS = frozenset({"acall", "stream", "astream", "instance"})
+
+
 class CallablePackage(Models, ModuleType):
-    """A package that is the function: `from ember.api import models`."""
+    """A package that is the function: `from ember.api import models`, `from ember import models`.
+
+    Two packages, since each has modules of its own; who replaces a form in one of them
+    means the function, and replaces it in both.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        for package in self._patched(name):
+            ModuleType.__setattr__(package, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        for package in self._patched(name):
+            if package is self or name in vars(package):
+                ModuleType.__delattr__(package, name)
+
+    def _patched(self, name: str) -> list[ModuleType]:
+        loaded = [sys.modules[each] for each in _PACKAGES if each in sys.modules]
+        return loaded if name in _FORMS and self in loaded else [self]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return import_module, (self.__name__,)

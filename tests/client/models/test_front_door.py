@@ -210,6 +210,25 @@ def test_models_is_patched_by_its_dotted_name() -> None:
     assert "stream" not in vars(models)
 
 
+@pytest.mark.parametrize("form", ["stream", "astream", "acall", "instance"])
+def test_a_patch_holds_in_both_packages(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who replaces a form of the function does so for code that imports it by the other path."""
+    both = [sys.modules["ember.api.models"], sys.modules["ember.models"]]
+    for one, other in (both, both[::-1]):
+        with mock.patch.object(one, form, mock.Mock()) as patched:
+            getattr(other, form)("gpt-4", "Hi")
+            patched.assert_called_once_with("gpt-4", "Hi")
+        assert form not in vars(one) | vars(other)
+        with monkeypatch.context() as patch:
+            patch.setattr(one, form, len)
+            assert getattr(other, form) is len
+        assert getattr(one, form) == getattr(type(one), form).__get__(one)
+        for package in both:
+            vars(package).pop(form, None)  # monkeypatch puts the method itself back
+        with mock.patch.object(one, "default_registry", create=True):
+            assert "default_registry" not in vars(other)
+
+
 def test_help() -> None:
     """`help(models)` tells what the function takes."""
     text = pydoc.plain(pydoc.render_doc(models))

@@ -30,8 +30,8 @@ Ways = Mapping[str, Way]
 Script = Callable[[socket.socket], None]
 
 SECONDS = 0.4
-# On a busy machine a thread may wait for its turn; the servers go on for three seconds.
-PATIENCE = 2.8
+# How much later than its bound a timeout may come, on a machine that does nothing else.
+LATE = 0.1 * SECONDS
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
@@ -67,20 +67,44 @@ def at_once(ways: Ways, url: str, **params: Any) -> list[str]:
         return [future.result() for future in running]
 
 
-def timed_out(ways: Ways, url: str, **params: Any) -> list[ProviderAPIError]:
-    """The timeouts that end calls in each of these ways, which come in time."""
+def lateness(call: Callable[[], object]) -> float:
+    """Seconds by which a call takes longer than its bound."""
+    started = time.monotonic()
+    call()
+    return time.monotonic() - started - SECONDS
+
+
+def timed_out(ways: Ways, url: str, allowed: float = LATE, **params: Any) -> list[ProviderAPIError]:
+    """The timeouts that end calls in each of these ways, which come in time.
+
+    A busy machine makes any wait late: so plain waits run beside the calls, and their lateness is
+    allowed for. What is late for another reason is so each time.
+    """
 
     def failing(way: Way) -> ProviderAPIError:
-        started = time.monotonic()
         with pytest.raises(ProviderAPIError) as caught:
             way(url, **params)
-        assert SECONDS * 0.9 <= time.monotonic() - started < PATIENCE
         assert caught.value.error_type == "timeout", str(caught.value)
         assert "cancel" not in str(caught.value).lower()
         return caught.value
 
-    with ThreadPoolExecutor(len(ways)) as pool:
-        return list(pool.map(failing, ways.values()))
+    def timed(way: Way) -> float:
+        return lateness(lambda: errors.append(failing(way)))
+
+    def waiting(_: Way) -> float:
+        return lateness(lambda: asyncio.run(asyncio.sleep(SECONDS)))
+
+    found: list[tuple[float, float]] = []
+    with ThreadPoolExecutor(2 * len(ways)) as pool:
+        for _ in range(4):
+            errors: list[ProviderAPIError] = []
+            waits = pool.map(waiting, ways.values())
+            late = list(pool.map(timed, ways.values()))
+            assert min(late) > -LATE
+            found.append((max(late), max(waits)))
+            if max(late) <= allowed + 2 * found[-1][1]:
+                return errors
+    pytest.fail(f"late by these seconds, where plain waits are by those: {found}")
 
 
 # A gzip stream whose blocks are empty: each decodes to nothing.
@@ -204,11 +228,12 @@ def test_a_name_service_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) ->
     ) -> list[Any]:
         if flags & socket.AI_NUMERICHOST:  # trio asks first whether the host is an address
             raise socket.gaierror(socket.EAI_NONAME, "it is none")
-        answered.wait(1)  # asyncio.run waits for it
+        answered.wait(1)
         raise socket.gaierror(socket.EAI_AGAIN, "no answer")
 
     monkeypatch.setattr(socket, "getaddrinfo", silent)
-    errors = timed_out(ALL, "http://slow.invalid", timeout=SECONDS)
+    # The call ends in time; asyncio.run, which is timed too, waits for the thread that looks up.
+    errors = timed_out(ALL, "http://slow.invalid", allowed=1 - SECONDS + LATE, timeout=SECONDS)
     for error in errors:
         assert error.context["phase"] == "connect"
     answered.set()
