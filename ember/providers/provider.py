@@ -432,6 +432,8 @@ class StreamedCall:
                     yield from self.feed(piece)
                     if self._brought_answer():
                         body.expect_event()
+                    if self._fold.complete:
+                        body.expect_end()
             yield from self._finish()
         except ProviderAPIError as error:
             piece = b""  # see `HTTPProvider.answer`
@@ -449,6 +451,8 @@ class StreamedCall:
                         yield chunk
                     if self._brought_answer():
                         body.expect_event()
+                    if self._fold.complete:
+                        body.expect_end()
             for chunk in self._finish():
                 yield chunk
         except ProviderAPIError as error:

@@ -24,6 +24,9 @@ from ember.transport.environment import proxy_for, without_user
 
 __all__ = ["AsyncBody", "Body", "Reply", "Request", "Timeout", "aopen", "asend", "open", "send"]
 
+# Behind a stream's last event: for what some servers send after it, and for the body's end, without
+# which the connection cannot carry another call.
+_END_SECONDS = 5.0
 _DEFAULT_HEADERS = {"accept": "*/*", "accept-encoding": "gzip, deflate", "user-agent": "ember"}
 
 
@@ -161,6 +164,13 @@ class _OpenResponse:
         """
         self._exchange.expect_event()
 
+    def expect_end(self) -> None:
+        """Wait a little for the end of the body: the answer is complete.
+
+        From now on neither a connection that stays open nor one that breaks is an error.
+        """
+        self._exchange.expect_end()
+
 
 class Body(_OpenResponse):
     """The answer to a request, still on its way: the block in which it is read."""
@@ -175,8 +185,12 @@ class Body(_OpenResponse):
         """The body as it arrives, content encoding removed."""
         with self._exchange:
             decoder = ContentDecoder(self.headers)
-            for piece in cast("httpx.SyncByteStream", self._response.stream):
-                yield from decoder.feed(piece)
+            try:
+                for piece in cast("httpx.SyncByteStream", self._response.stream):
+                    yield from decoder.feed(piece)
+            except httpx.TransportError:
+                if not self._exchange.answered:
+                    raise
 
     def __exit__(
         self,
@@ -216,8 +230,13 @@ class AsyncBody(_OpenResponse):
         with self._exchange:
             if self._decoder is None:
                 self._decoder = ContentDecoder(self.headers)
-            while not self._decoded:
-                self._decoded += self._decoder.feed(await self._arriving.__anext__())
+            try:
+                while not self._decoded:
+                    self._decoded += self._decoder.feed(await self._arriving.__anext__())
+            except httpx.TransportError:
+                if not self._exchange.answered:
+                    raise
+                raise StopAsyncIteration from None
             return self._decoded.popleft()
 
     async def __aexit__(
@@ -318,15 +337,16 @@ class _Exchange:
     """One call on its way: the errors that its failures become, and when its waits end.
 
     Attributes:
+        answered: Whether the answer is complete, and only the body's end is missing.
         connect: See `connection.Deadline`, as for `end`, `next` and `read`.
     """
 
-    __slots__ = ("_request", "_streamed", "connect", "end", "next", "read")
+    __slots__ = ("_request", "_streamed", "answered", "connect", "end", "next", "read")
 
     def __init__(self, request: Request) -> None:
         connect, read, total = request.timeout
         self._request = request
-        self._streamed = False
+        self._streamed = self.answered = False
         self.end = math.inf if total is None else time.monotonic() + total
         self.next: float | None = None
         self.connect = math.inf if connect is None else connect
@@ -339,7 +359,13 @@ class _Exchange:
 
     def expect_event(self) -> None:
         """Wait for the next such event; how many follow is not bounded."""
-        self.end, self.next = math.inf, None
+        self.end, self.next, self.answered = math.inf, None, False
+
+    def expect_end(self) -> None:
+        """Wait for the body's end, on which nothing depends but the connection."""
+        if not self.answered:
+            self.answered = True
+            self.end, self.next = math.inf, time.monotonic() + min(self.read, _END_SECONDS)
 
     def check(self) -> None:
         """End a body that comes from a transport in place of httpx's, which knows no deadline."""

@@ -219,16 +219,15 @@ def test_unreadable_trust(
     content: str | None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """SSL_CERT_FILE naming a missing or a wrong file is a set-up error that says so."""
+    """SSL_CERT_FILE naming a missing or a wrong file is a set-up error; no socket is opened."""
     path = tmp_path / "trusted.pem"
     if content is not None:
         path.write_text(content)
     monkeypatch.setenv("SSL_CERT_FILE", str(path))
-    with (
-        serving(answering, server_tls) as server,
-        pytest.raises(ModelProviderError, match=r"SSL_CERT_FILE=.*trusted\.pem"),
-    ):
-        way(server.url)
+    with serving(answering, server_tls) as server:
+        with pytest.raises(ModelProviderError, match=r"SSL_CERT_FILE=.*trusted\.pem"):
+            way(server.url)
+        assert server.connections == 0  # it was found out before
 
 
 @every_way

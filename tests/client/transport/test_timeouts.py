@@ -341,6 +341,36 @@ def test_a_slow_reader_is_not_timed_out() -> None:
         assert texts == asyncio.run(read_slowly(url)) == ["Once", " upon"]
 
 
+def held_open(connection: socket.socket) -> None:
+    """Sends a whole stream, and not the end of the body."""
+    receive(connection)
+    connection.sendall(HEAD + b"transfer-encoding: chunked\r\n\r\n")
+    for event in events("Once"):
+        connection.sendall(b"%x\r\n%b\r\n" % (len(event), event))
+    connection.recv(1)  # until the client closes
+
+
+def broken_at_the_end(connection: socket.socket) -> None:
+    """Sends a whole stream, and breaks off in place of the end of the body."""
+    connection.settimeout(0.2)
+    with contextlib.suppress(TimeoutError):
+        held_open(connection)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [held_open, broken_at_the_end, dripping(STREAM_HEAD, *events("Once"), then=PING)],
+    ids=["held-open", "broken", "pings"],
+)
+def test_an_answer_that_is_complete_does_not_wait_for_the_end_of_the_body(script: Script) -> None:
+    """After the wire's end mark a server that keeps the connection, or breaks it, loses nothing."""
+    with scripted(script) as url:
+        started = time.monotonic()
+        answers = at_once(STREAMED, url, timeout={"read": 1, "total": 60})
+    assert answers == ["Once"] * len(STREAMED)
+    assert time.monotonic() - started < 2.8
+
+
 def test_a_stream_over_tls_that_says_nothing(
     server_tls: ssl.SSLContext, certificate: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
