@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+import shlex
 from contextlib import closing
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,6 +14,7 @@ from ember_testing.cassettes.rows import COLUMNS, check_pieces, check_types, dig
 from ember_testing.exceptions import CassetteError
 from ember_testing.replay import request as matching
 from ember_testing.replay.lookup import request_of
+from ember_testing.replay.miss import record_command
 from ember_testing.replay.prices import pins_of
 from ember_testing.replay.redaction import Redaction
 from ember_testing.replay.secrets import REDACTED, secrets_of_environment
@@ -126,8 +128,11 @@ def _call(
 ) -> Iterator[Finding]:
     row, stored = file.unchecked(number)
     if digest([row[name] for name in COLUMNS]) != stored:
-        what = "is not what was recorded: damaged, or edited by hand"
-        yield Finding("integrity", number, "calls", what)
+        test = row["test"] if isinstance(row["test"], str) else ""
+        again = record_command(test, file.path, anew=True)
+        what = "is not what was recorded: damaged, or edited by hand, which no command accepts"
+        remedy = f"git checkout -- {shlex.quote(str(file.path))}, or record it anew: {again}"
+        yield Finding("integrity", number, "calls", f"{what}; {remedy}")
     contents = {name: value for name, value in row.items() if isinstance(value, (str, bytes))}
     try:
         check_types(row)

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from ember_testing.replay.settings import Record
     from ember_testing.wires.response import Request
 
+_BATCH = 200  # calls that are read at a time at the end
 _PATIENCE_FOR_OTHERS = 300.0  # seconds; then a request that another session is sending is sent too
 # Errors before a connection was there, which cost nothing.
 _NOTHING_WAS_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol")
@@ -318,11 +319,12 @@ class Recorder:
 
     def read(self, reservation: int | None = None) -> None:
         """Read what was written down: who answered, how many tokens, at what price."""
-        file, unread = self.file, self._unread
-        if file is None or not unread:
-            return
-        self._unread = array("q")
-        rows = file.rows(unread)
+        while self.file is not None and self._unread:
+            batch, self._unread = self._unread[:_BATCH], self._unread[_BATCH:]
+            self._read(self.file, batch, reservation)
+
+    def _read(self, file: CassetteFile, numbers: Sequence[int], reservation: int | None) -> None:
+        rows = file.rows(numbers)
         found = [(row, read_with_charges(row)) for row in rows]
         try:
             file.describe(found)

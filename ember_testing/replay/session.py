@@ -361,7 +361,8 @@ class Session:
         if days is None or file is None:
             return 0
         oldest = (datetime.now(timezone.utc) - timedelta(days=days)).isoformat()
-        return sum(row["recorded_at"] < oldest for row in file.rows(self.played.numbers()))
+        times = {number: at for number, at, _ in file.times()}
+        return sum(times.get(number, oldest) < oldest for number in self.played.numbers())
 
     def unused(self) -> int:
         """How many recordings of the file were not asked for."""

@@ -52,6 +52,30 @@ def test_a_replayed_response_is_the_one_that_came(path: Path) -> None:
     assert played.elapsed.total_seconds() >= 0
 
 
+def test_all_calls_of_a_long_recording_are_read_at_its_end(path: Path) -> None:
+    """Provider, tokens and cost of each, however many there are."""
+    usage = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+    message = {"role": "assistant", "content": "yes"}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    body = json.dumps({"model": "gpt-4-0613", "choices": [choice], "usage": usage}).encode()
+    with (
+        serving(lambda _: Reply(body)) as server,
+        ember_testing.cassette(path, record="new") as cassette,
+        client() as sender,
+    ):
+        for number in range(430):
+            asked = {"model": "gpt-4", "messages": [{"role": "user", "content": str(number)}]}
+            sender.post(f"{server.url}/v1/chat/completions", json=asked)
+    calls = [*cassette.recorded]
+    assert len(calls) == 430
+    assert {(call.model, call.prompt_tokens, call.text) for call in calls} == {
+        ("gpt-4-0613", 3, "yes")
+    }
+    assert [json.loads(call.body)["messages"][0]["content"] for call in calls] == [
+        str(number) for number in range(430)
+    ]
+
+
 def test_every_client_of_the_process_is_seen(path: Path) -> None:
     """Made before or after, awaited or not, in a thread or not, and through httpx2."""
     httpx2 = pytest.importorskip("httpx2")
@@ -454,7 +478,7 @@ def test_the_settings_are_checked(path: Path) -> None:
     for arguments in (
         {"record": "once"},
         {"repeats": "always"},
-        {"match_on": ["uri"]},
+        {"match_on": ["address"]},
         {"match_on": "body"},
         {"ignore": "metadata"},
     ):
