@@ -22,6 +22,8 @@ from ember_testing.cassettes import schema
 from ember_testing.cassettes.rows import (
     COLUMNS,
     Pieces,
+    behind,
+    by_key,
     check_price,
     checked,
     digest,
@@ -29,6 +31,7 @@ from ember_testing.cassettes.rows import (
     pieces_of,
     playable,
     text_columns,
+    values_of,
 )
 from ember_testing.exceptions import CassetteError
 from ember_testing.wires.body import as_bytes
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
 _EXCHANGES = 100  # of a file by other processes while it is being opened, before that is an error
 _LONGEST_SALT = 64  # bytes
 _BUSY = 60.0  # seconds to wait for another process's commit, which takes a millisecond
+_LARGEST_LOADED = 2**20  # bytes of a file whose recordings are kept in memory
 _LARGEST_SNAPSHOT = 32 * 2**20  # bytes kept in memory to give back a file exactly as it was
 
 # One for the process: SQLite's locks on POSIX belong to the process and end when any handle on
@@ -53,7 +57,9 @@ LOCK = threading.RLock()
 _READ = (
     f"select id, digest, {', '.join(COLUMNS)}, {schema.TEXT} as found_text from calls where id ="
 )
-_PLAIN = f"select id, digest, {', '.join(COLUMNS)} from calls where id ="
+_ALL = f"select id, digest, {', '.join(COLUMNS)} from calls"
+_PLAIN = f"{_ALL} where id ="
+_IS_SMALL = "(select page_count * page_size <= ? from pragma_page_count, pragma_page_size)"
 _ABOUT = "select name, value from cassette"
 # Asked with every test that replays: as few queries as possible.
 _FIRST = f"select '', (select coalesce(max(id), 0) from calls) union all {_ABOUT}"
@@ -99,6 +105,7 @@ class CassetteFile:
         created: Whether this object made the file.
         added: Number and time of each call that this object added.
         snapshot: The bytes of the file before that, if they were few enough to be kept.
+        loaded: By key, the rows that `find` reads no file for; None before `load`.
         on_exchange: Called when another file has taken this one's place, with the new numbers of
             the calls in `added` by their old ones.
 
@@ -115,6 +122,8 @@ class CassetteFile:
         self.on_exchange: Callable[[Mapping[int, int]], None] = lambda _: None
         self._wrote = self._closed = self._verified = False
         self._identity: tuple[int, int] | None = None
+        self.loaded: dict[str, list[tuple[Any, ...]]] | None = None
+        self._is_loadable = True
         with LOCK:
             if written_by is not None and not path.exists():
                 self.created = schema.create(path, written_by)
@@ -136,8 +145,22 @@ class CassetteFile:
 
         Recordings made since this file was opened are left out: a session plays what it found.
         """
-        rows = self._read(f"{_PLAIN} {_FIND}", (key, after, self.horizon))
+        if self.loaded is not None:
+            rows = behind(self.loaded, key, after)[:1]
+        else:
+            rows = self._read(f"{_PLAIN} {_FIND}", (key, after, self.horizon))
         return _answer(self._checked(rows[0])) if rows else None
+
+    def load(self) -> None:
+        """Keep the recordings in memory if they are few, for looks that must not wait for a file.
+
+        What a row holds is checked when it is used.
+        """
+        if self.loaded is None and self._is_loadable:
+            self._is_loadable = False
+            query = f"{_ALL} where id <= ? and {_IS_SMALL} order by n"
+            with suppress(CassetteError):  # a damaged row is told where it is asked for
+                self.loaded = by_key(self._read(query, (self.horizon, _LARGEST_LOADED)))
 
     def answer(self, call_id: int) -> Answer:
         """The recording with this number."""
@@ -312,12 +335,12 @@ class CassetteFile:
         """Commit one call with all its columns."""
         with self.transaction("immediate") as connection:
             try:
-                row = connection.execute(_INSERT, _values(call))
+                row = connection.execute(_INSERT, values_of(call))
             except sqlite3.IntegrityError:
                 (last,) = connection.execute(
                     "select max(n) from calls where key = ?", (call["key"],)
                 ).fetchone()
-                row = connection.execute(_INSERT, _values({**call, "n": last + 1}))
+                row = connection.execute(_INSERT, values_of({**call, "n": last + 1}))
             call_id = row.lastrowid
             assert call_id is not None  # sqlite3 sets it after every insert
         self._wrote = True
@@ -348,7 +371,7 @@ class CassetteFile:
     def _describe(self, row: Mapping[str, Any], read: Read, known: dict[Any, str]) -> None:
         row = {**row, **read.columns}
         row |= text_columns(row["text"], partial(self._text, row["response_body"]))
-        stored, *values = _values(row)
+        stored, *values = values_of(row)
         described = [values[COLUMNS.index(name)] for name in _DESCRIBED]
         self._connection.execute(_DESCRIBE, (stored, *described, row["id"]))
         for charge, rates in read.charges:
@@ -570,20 +593,3 @@ def _answer(row: Mapping[str, Any]) -> Answer:
     fields = {name: row[name] for name in Answer._fields if name in row}
     body = as_bytes(row["response_body"] or b"")
     return Answer(**fields, headers=headers, body=body, pieces=pieces)
-
-
-def _values(call: Mapping[str, Any]) -> list[Any]:
-    """The row's digest and its columns, as SQLite will give them back."""
-    values = [_storable(call[name]) for name in COLUMNS]
-    return [digest(values), *values]
-
-
-def _storable(value: Any) -> Any:
-    if isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError:  # a lone surrogate, which JSON can escape and SQLite not take
-            return value.encode("utf-8", "backslashreplace").decode()
-    if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        return None  # no count of tokens
-    return value

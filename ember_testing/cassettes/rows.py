@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from ember_testing.wires.body import Headers, as_bytes, decoded, headers_from_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 Pieces = list[tuple[float, bytes]]
 """Seconds after the request was sent, and bytes, of each piece of a response."""
@@ -134,6 +134,26 @@ _COLUMNS: dict[str, tuple[Callable[[object], bool], bool]] = {
     "request_body": (_is_body, True),
 }
 COLUMNS = tuple(_COLUMNS)
+
+
+_KEY, _N = (2 + COLUMNS.index(name) for name in ("key", "n"))  # behind the number and the digest
+
+
+def by_key(rows: Iterable[tuple[Any, ...]]) -> dict[str, list[tuple[Any, ...]]] | None:
+    """Rows of the table `calls` by their key; None where there is none, or no way to sort them."""
+    found: dict[str, list[tuple[Any, ...]]] = {}
+    for row in rows:
+        if not (isinstance(row[_KEY], str) and isinstance(row[_N], int)):
+            return None
+        found.setdefault(row[_KEY], []).append(row)
+    return found or None
+
+
+def behind(
+    rows: Mapping[str, Sequence[tuple[Any, ...]]], key: str, n: int
+) -> list[tuple[Any, ...]]:
+    """The rows of a key that come after the `n`-th."""
+    return [row for row in rows.get(key, ()) if row[_N] > n]
 
 
 def digest(values: Sequence[object]) -> int:
@@ -275,3 +295,20 @@ def check_price(values: Sequence[Any], stored: object) -> None:
         raise ValueError(f"a row of prices holds {ascii(values)[:60]}")
     if not isinstance(rates, str):
         raise ValueError(f"a row of prices holds {ascii(rates)[:60]}")
+
+
+def values_of(call: Mapping[str, Any]) -> list[Any]:
+    """The row's digest and its columns, as SQLite will give them back."""
+    values = [_storable(call[name]) for name in COLUMNS]
+    return [digest(values), *values]
+
+
+def _storable(value: Any) -> Any:
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:  # a lone surrogate, which JSON can escape and SQLite not take
+            return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return None  # no count of tokens
+    return value

@@ -7,13 +7,15 @@ import time
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+from ember_testing.patches import worker
 from ember_testing.patches.sleep import note_call, wait, wait_async
 from ember_testing.wires.response import Broken, Request, Response
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Awaitable, Callable, Generator
 
     from ember_testing.wires.body import Headers
 
@@ -25,6 +27,7 @@ __all__ = [
     "answer_of_async",
     "answerers",
     "asked",
+    "give_up",
     "is_sending",
     "sending",
 ]
@@ -54,7 +57,8 @@ class Exchange:
 
     Args:
         request: As it was sent.
-        keep: Gets the exchange once, when it is over.
+        keep: Gets the exchange once, when it is over; in a thread of its own where an event loop
+            would have to wait for it.
 
     Attributes:
         recorded_at: When it was sent, ISO 8601, UTC.
@@ -108,7 +112,20 @@ class Exchange:
         cancelled = outcome == "closed" and self.status is None
         self.outcome, self.error = "cancelled" if cancelled else outcome, error
         self.elapsed = time.perf_counter() - self._started
-        self._keep(self)
+        if worker.in_event_loop():
+            worker.submit(partial(self._keep, self))
+        else:
+            self._keep(self)
+
+    async def finish_and_keep(self, outcome: str) -> None:
+        """The call is over, and it is kept before its caller goes on."""
+        self.finish(outcome)
+        if not worker.is_idle():
+            await worker.run(_nothing)
+
+
+def _nothing() -> None:
+    """What stands behind all jobs that were there before."""
 
 
 class Later(NamedTuple):
@@ -130,10 +147,12 @@ class Answerer(NamedTuple):
         wants: Whether a request to this URL may be for it; asked before the body is read.
         answer: Gets the request; gives the response, an exchange to send it and keep what comes,
             None to have the next one asked, or when to ask again.
+        answer_async: The same in an event loop; None where `answer` touches no file.
     """
 
     wants: Callable[[str], bool]
     answer: Callable[[Request], Response | Exchange | Later | None]
+    answer_async: Callable[[Request], Awaitable[Response | Exchange | Later | None]] | None = None
 
 
 answerers: list[Answerer] = []
@@ -154,7 +173,11 @@ def asked(method: str, url: str) -> list[Answerer]:
 def answer_of(asked: list[Answerer], request: Request) -> Response | Exchange | None:
     """What the first of them says that says something; None to send the request unseen."""
     __tracebackhide__ = True  # a miss is told without the way it came
-    answer = _first_answer(asked, request)
+    note_call()
+    answer: Response | Exchange | Later | None = None
+    for each in asked:
+        if (answer := each.answer(request)) is not None:
+            break
     while isinstance(answer, Later):
         wait(answer.seconds)
         answer = answer.ask()
@@ -164,21 +187,25 @@ def answer_of(asked: list[Answerer], request: Request) -> Response | Exchange | 
 async def answer_of_async(asked: list[Answerer], request: Request) -> Response | Exchange | None:
     """The same in an event loop."""
     __tracebackhide__ = True
-    answer = _first_answer(asked, request)
+    note_call()
+    answer: Response | Exchange | Later | None = None
+    for each in asked:
+        if each.answer_async is not None:
+            answer = await each.answer_async(request)
+        else:
+            answer = each.answer(request)
+        if answer is not None:
+            break
     while isinstance(answer, Later):
         await wait_async(answer.seconds)
-        answer = answer.ask()
+        answer = await worker.run(answer.ask, give_up)
     return answer
 
 
-def _first_answer(asked: list[Answerer], request: Request) -> Response | Exchange | Later | None:
-    __tracebackhide__ = True
-    note_call()
-    for each in asked:
-        answer = each.answer(request)
-        if answer is not None:
-            return answer
-    return None
+def give_up(answer: Response | Exchange | Later | None) -> None:
+    """The caller was cancelled before it knew: a replay will find that there was such a call."""
+    if isinstance(answer, Exchange):
+        answer.finish("closed")
 
 
 def is_sending() -> bool:

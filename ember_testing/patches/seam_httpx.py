@@ -187,7 +187,7 @@ class _AsyncRecorded:
         except self._errors as error:
             self._exchange.finish("cut", _broken(error))
             raise
-        self._exchange.finish("complete")
+        await self._exchange.finish_and_keep("complete")
 
     async def aclose(self) -> None:
         self._exchange.finish("closed")

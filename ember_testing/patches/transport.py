@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ember_testing.patches.exchange import Answerer, answerers
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
@@ -36,7 +37,7 @@ RECORDED = ", ".join(users for _, users in SEAMS.values())
 """The libraries whose calls are recorded, replayed and faked, for messages."""
 
 _change = threading.RLock()
-_patches: dict[str, tuple[Patch, ...]] = {}
+_patches: dict[str, tuple[ModuleType, Sequence[Patch]]] = {}  # with what they are of
 
 
 def install(answerer: Answerer, *, first: bool = False) -> None:
@@ -65,7 +66,7 @@ def remove(answerer: Answerer) -> None:
         if not answerers:
             if _finder in sys.meta_path:
                 sys.meta_path.remove(_finder)
-            for patches in _patches.values():
+            for _, patches in _patches.values():
                 for patch in patches:
                     patch.take_out()
 
@@ -76,10 +77,15 @@ def is_asked_last(answerer: Answerer) -> bool:
 
 
 def _put_in(name: str) -> None:
-    if name not in _patches:
+    library = sys.modules[name]
+    known, patches = _patches.get(name, (None, ()))
+    if known is not library:  # or somebody has loaded it anew
+        for patch in patches:
+            patch.take_out()
         seam: Any = importlib.import_module(f"ember_testing.patches.{SEAMS[name][0]}")
-        _patches[name] = seam.Seam(sys.modules[name]).patches
-    for patch in _patches[name]:
+        patches = seam.Seam(library).patches
+        _patches[name] = library, patches
+    for patch in patches:
         patch.put_in()
 
 

@@ -204,9 +204,9 @@ def _end_by(error: BaseException, item: pytest.Item) -> None:
     stops = (Exception, KeyboardInterrupt, SystemExit, GeneratorExit)
     if isinstance(error, (*stops, pytest.fail.Exception, pytest.skip.Exception)):
         return
+    failures = [*filter(_is_failure, _related(error))]
     session = item.stash.get(SESSION, None)
-    failures: list[BaseException] = list(session.failures) if session is not None else []
-    if not (failures and isinstance(error, asyncio.CancelledError)):
-        failures = [*filter(_is_failure, _related(error))]
+    if isinstance(error, asyncio.CancelledError) and session is not None:
+        failures = [*session.failures]  # what cancels a task may be the failure of another one
     if failures:
         raise pytest.fail.Exception(messages(failures), pytrace=False) from error

@@ -119,7 +119,13 @@ def _answer(request: Request) -> Response | Exchange | Later | None:
     return None if session is None else session.begin(request)
 
 
-_answerer = Answerer(_wants, _answer)
+async def _answer_async(request: Request) -> Response | Exchange | Later | None:
+    __tracebackhide__ = True
+    session = _innermost()
+    return None if session is None else await session.begin_async(request)
+
+
+_answerer = Answerer(_wants, _answer, _answer_async)
 
 
 def _leave_out(seconds: float) -> bool:

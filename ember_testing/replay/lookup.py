@@ -62,6 +62,15 @@ class Lookup:
             self.positions[key] = answer.n
         return answer
 
+    def next_loaded(self, file: CassetteFile, key: str) -> Answer | None:
+        """The same from memory alone; None where the file would have to be read for it."""
+        if self._index is not None or file.loaded is None:
+            return None
+        answer = file.find(key, self.positions[key])
+        if answer is not None:
+            self.positions[key] = answer.n
+        return answer
+
     def peek(self, file: CassetteFile | None, key: str) -> Answer | None:
         """The recording that `next` would give, which stays the next one."""
         if file is None or not file.horizon:

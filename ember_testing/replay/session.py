@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from ember_testing.cassettes.calls import Calls
 from ember_testing.cassettes.file import LOCK, Answer, CassetteFile
 from ember_testing.exceptions import CassetteError, CassetteMiss, ReplayFailure
-from ember_testing.patches import interrupt
-from ember_testing.patches.exchange import Exchange, Later
+from ember_testing.patches import interrupt, worker
+from ember_testing.patches.exchange import Exchange, Later, give_up
 from ember_testing.replay.comparison import Comparison
 from ember_testing.replay.lookup import Lookup
 from ember_testing.replay.miss import explain, record_command
@@ -112,6 +112,7 @@ class Session:
     @property
     def recorded(self) -> Calls:
         """The calls that were written down."""
+        worker.drain()
         return self._recorder.recorded
 
     # A call ----------------------------------------------------------------------------------
@@ -151,6 +152,38 @@ class Session:
         except CassetteError as error:
             self._outcome.problems.append(str(error))
             raise
+
+    async def begin_async(self, sent: Request) -> _Answered:
+        """The same in an event loop, which waits for no file."""
+        answer = self._loaded_answer(sent)
+        if answer is not None:
+            return answer
+        found = await worker.run(partial(self._load_and_begin, sent), give_up)
+        if isinstance(found, Exchange):
+            self.pins.follow(None)  # in the context of the caller
+        return found
+
+    def _loaded_answer(self, sent: Request) -> Response | None:
+        """A recorded response that needs no look into a file any more."""
+        file = self._recorder.file
+        # Requests that came before and are still being looked for come first.
+        if self.record or self.settings.faults or file is None or not worker.is_idle():
+            return None
+        with self._lock:
+            if self._outcome.shared is not None or not self._comparison.has_learnt:
+                return None
+            answer = self._lookup.next_loaded(file, self._comparison.key(sent))
+            if answer is None:
+                return None
+            self._count_call()
+            return self._play(answer, sent)
+
+    def _load_and_begin(self, sent: Request) -> _Answered:
+        if self._recorder.file is not None and not self.record:
+            with self._lock:
+                self._recorder.use_own_connection()
+                self._recorder.file.load()
+        return self.begin(sent)
 
     def _send(self, sent: Request, key: str, n: int, waited: float = 0.0) -> _Answered:
         """What becomes of a request that has no recording yet."""
@@ -267,6 +300,7 @@ class Session:
     @property
     def failures(self) -> list[ReplayFailure]:
         """What failed so far, in this process and in those that the test has forked."""
+        worker.drain()
         self.collect()
         return self._outcome.failures
 
@@ -344,6 +378,7 @@ class Session:
         """
         if self._outcome.is_forked:
             return  # the cassette is the other process's to end
+        worker.drain()
         with self._lock:
             self._recorder.finish_exchanges()
             self.collect()
