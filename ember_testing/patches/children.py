@@ -237,7 +237,9 @@ def _changes(given: Mapping[bytes, bytes]) -> Mapping[str, str]:
         state = _in_force
         if state is None:
             return {}
-        if isinstance(state, _Heard) and _PROXY_NAMES & given.keys():
+        if isinstance(state, _Heard) and (
+            _PROXY_NAMES & given.keys() or (_is_forked and not _ear.is_parents)
+        ):
             return {}  # it must reach its hosts as it would anyway
         proxy = f"http://127.0.0.1:{(_guard if isinstance(state, _Closed) else _ear).start()}"
     names = _PROXIES if isinstance(state, _Closed) else _PROXIES_THAT_TELL
@@ -361,6 +363,7 @@ _guard = Guard(_refuse)
 _ear = Guard(_tell)
 """Once it is used it listens until this process ends: a child may outlive the test."""
 _paused: list[Guard] = []
+_is_forked = False  # so that this process may become another program at any time
 
 
 def _before_fork() -> None:
@@ -375,6 +378,8 @@ def _resume() -> None:
 
 
 def _after_fork() -> None:
+    global _is_forked
+    _is_forked = True
     _guard.abandon()
     _ear.abandon()
     _change.release()

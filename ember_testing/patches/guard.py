@@ -27,6 +27,10 @@ class Guard:
     Args:
         refuse: Gets the host and port that a process asked for; gives the reason why it is refused,
             or None to pass it on.
+
+    Attributes:
+        is_parents: Whether the process that forked this one listens, and answers.
+        port: Where it listens.
     """
 
     def __init__(self, refuse: Callable[[str, int], str | None]) -> None:
@@ -34,10 +38,16 @@ class Guard:
         self._listener: socket.socket | None = None
         self._thread: threading.Thread | None = None
         self._wake: tuple[socket.socket, socket.socket] | None = None
+        self.is_parents = False
         self.port = 0
 
     def start(self) -> int:
-        """Listen, on the same port as before if it is free; the port."""
+        """Listen, on the same port as before if it is free; the port.
+
+        A forked process has its parent's, where the parent listened when it forked.
+        """
+        if self.is_parents:
+            return self.port
         if self._listener is None:
             self._listener = _listening(self.port)
             self.port = int(self._listener.getsockname()[1])
@@ -67,10 +77,15 @@ class Guard:
     def stop(self) -> None:
         """Listen no longer."""
         self.pause()
-        self.abandon()
+        self._close()
+        self.is_parents = False
 
     def abandon(self) -> None:
-        """Close what a forked child has inherited; its parent listens on."""
+        """Close what a forked child has inherited; its parent listens on, and answers for it."""
+        self.is_parents = self.is_parents or self._listener is not None
+        self._close()
+
+    def _close(self) -> None:
         self._thread = self._wake = None
         if self._listener is not None:
             self._listener.close()

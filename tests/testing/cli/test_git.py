@@ -74,14 +74,14 @@ class TestMerge:
                 self.add(path, server.url, *ancestor)
             git("add", ".")
             git("commit", "-q", "-m", "before")
-            self.branch(git, path, server.url, "one", *ancestor, "Rome", "Bonn")
-            self.branch(git, path, server.url, "two", *ancestor, "Oslo")
+            self.branch(git, path, server.url, "one", *ancestor, "Rome", "Bonn", "same in both")
+            self.branch(git, path, server.url, "two", *ancestor, "Oslo", "same in both")
             merged = git("merge", "one", "-m", "merge")
             assert merged.returncode == 0, merged.stdout + merged.stderr
             received = len(server.received)
             with ember_testing.cassette(path) as calls:
-                ask(server.url, *ancestor, "Rome", "Bonn", "Oslo")
-            assert len(calls.played) == len(ancestor) + 3
+                ask(server.url, *ancestor, "Rome", "Bonn", "Oslo", "same in both")
+            assert len(calls.played) == len(ancestor) + 4
             assert all(call.cost for call in calls.played)
             assert len(server.received) == received
         assert run("check", path).stdout.startswith("1 cassette checked, 0")
@@ -218,6 +218,17 @@ def test_stays():
                 assert "there is no cassette" in result.stdout.str()
                 assert "ember-cassettes mv" not in result.stdout.str()
 
+    def test_what_is_being_written_is_not_moved(self, cassette: Path, tmp_path: Path) -> None:
+        """The partial file of a recording, or of a killed one, holds its folder where it is."""
+        part = cassette.with_name("b.sqlite.1-ab.part")
+        part.touch()
+        folder = tmp_path / "moved"
+        assert "is being written" in run("mv", cassette.parent, folder, code=2).stderr
+        assert cassette.exists()
+        part.unlink()
+        run("mv", cassette.parent, folder)
+        assert (folder / cassette.name).exists()
+
     def test_a_folder_moves_whole_or_not_at_all(self, cassette: Path, tmp_path: Path) -> None:
         """All files of a renamed module; a name that is taken leaves everything where it is."""
         old, new = tmp_path / "test_old", tmp_path / "test_new"
@@ -304,6 +315,18 @@ class TestSince:
         ]
         assert "\n`````text\n" in text
         assert text.count("<details>") == text.count("</details>") == 3
+
+    def test_a_renamed_cassette_is_one_gone_and_one_new(self, folder: Path, git: Any) -> None:
+        """Although git takes the two for one file; any name is shown as it is."""
+        name = "b<i>|x.sqlite"
+        (folder / "same.sqlite").rename(folder / name)
+        git("add", ".")
+        git("commit", "-q", "-m", "renamed")
+        each = {Path(one["path"]).name: one for one in found("diff", "--since", "main", code=1)}
+        assert [one["kind"] for one in each["same.sqlite"]["differences"]] == ["removed"]
+        assert [one["kind"] for one in each[name]["differences"]] == ["added"]
+        text = run("diff", "--since", "main", "--markdown", code=1).stdout
+        assert "| <code>cassettes/b&lt;i&gt;&#124;x.sqlite</code> | 1 | 0 | 0 |" in text
 
     def test_a_comment_is_never_too_long(self, folder: Path) -> None:
         """GitHub refuses more than 65,536 characters: the last cassettes are only counted."""

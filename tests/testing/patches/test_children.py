@@ -1,6 +1,6 @@
 """What a child process gets while a test replays: no key, and a guard that refuses."""
 
-# ruff: noqa: SIM117 - the tests are about `with` blocks and what happens at their ends
+# ruff: noqa: SIM117, PT031 - the tests are about `with` blocks and what happens at their ends
 from __future__ import annotations
 
 import asyncio
@@ -8,10 +8,12 @@ import ctypes
 import json
 import multiprocessing
 import os
+import pty
 import shlex
 import socket
 import subprocess
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable
 from os import posix_spawn as spawn_imported_before
@@ -162,6 +164,68 @@ def test_what_a_child_sends_is_refused_and_fails_the_test(path: Path) -> None:
                 capture_output=True,
                 check=False,
             )
+
+
+def by_fork_and_exec(command: list[str]) -> None:
+    """The two calls that all others stand on."""
+    if not (pid := os.fork()):
+        os.execv(command[0], command)
+    os.waitpid(pid, 0)
+
+
+BECOMES: dict[str, Callable[[list[str]], object]] = {
+    "fork and exec": by_fork_and_exec,
+    "spawnv": lambda command: os.spawnv(os.P_WAIT, command[0], command),
+    "spawnve": lambda command: os.spawnve(os.P_WAIT, command[0], command, dict(os.environ)),
+    "spawnlp": lambda command: os.spawnlp(os.P_WAIT, command[0], *command),
+    "pty": lambda command: pty.spawn(command, lambda handle: os.read(handle, 1024)),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("way", BECOMES)
+def test_a_forked_process_that_becomes_another_program_is_closed(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """It has no key and no way out; where the guard runs by then, it is told as well."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-real")
+    file, start = tmp_path / "environment", BECOMES[way]
+    code = "import urllib.request as u; u.urlopen('https://api.openai.com/v1/models')"
+    with ember_testing.cassette(path):
+        start(argv(file))
+    found = json.loads(file.read_text())
+    assert found["OPENAI_API_KEY"] == PLACEHOLDER
+    assert found["https_proxy"].startswith("http://127.0.0.1:")
+    with pytest.raises(NetworkBlocked, match=r"child process tried to reach api\.openai\.com:443"):
+        with ember_testing.cassette(path):
+            by_run(file)
+            start([sys.executable, "-c", code])
+    with pytest.warns(RecordingWarning, match=r"api\.openai\.com:443 by a child process"):
+        with ember_testing.cassette(path, record="new"):
+            by_run(file)
+            start([sys.executable, "-c", code])
+
+
+@pytest.mark.parametrize("way", BECOMES)
+def test_a_forked_process_that_becomes_another_program_keeps_its_way_while_recording(
+    way: str,
+) -> None:
+    """Where nobody listens yet that could let it pass, its environment is as it would be."""
+    code = f"""
+import os, runpy, sys
+sys.path[:0] = {sys.path!r}
+for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+    del os.environ[name]
+import ember_testing
+here = runpy.run_path({__file__!r})
+with ember_testing.cassette("c.sqlite", record="new"):
+    here["BECOMES"][{way!r}](here["argv"]("environment"))
+"""
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([sys.executable, "-c", code], check=True, cwd=folder)
+        found = json.loads((Path(folder) / "environment").read_text())
+    assert "https_proxy" not in found
+    assert "HTTP_PROXY" not in found
 
 
 def test_children_are_closed_while_models_are_faked(

@@ -79,6 +79,24 @@ def test_it(host):
     result.assert_outcomes(passed=2, failed=1)
 
 
+def test_a_wide_fixture_may_do_what_one_of_its_tests_may(
+    run: Callable[..., pytest.RunResult],
+) -> None:
+    """The hosts of all tests that need it are ignored, whichever of them comes first."""
+    run("""
+import httpx, pytest
+@pytest.fixture(scope="module")
+def value():
+    for host in ("a", "b"):
+        with httpx.Client(verify=False) as client, pytest.raises(httpx.ConnectError):
+            client.get(f"http://{host}.example.com/")
+@pytest.mark.ember_replay(ignore_hosts=["a.example.com"])
+def test_a(value): pass
+@pytest.mark.ember_replay(ignore_hosts=["b.example.com"])
+def test_b(value): pass
+""").assert_outcomes(passed=2)
+
+
 def test_what_is_no_host_is_refused() -> None:
     """The message names the argument."""
     with (
