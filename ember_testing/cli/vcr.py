@@ -87,9 +87,9 @@ def targets(sources: Sequence[Path], into: Path) -> list[tuple[Path, Path]]:
 
     `tests/cassettes/test_towns/TestA.test_b.yaml`, as pytest-recording lays it, becomes the file in
     which the plugin looks for that test's cassette, `tests/test_towns/TestA.test_b.sqlite` in the
-    folder. So does pytest-vcr's `tests/cassettes/TestA.test_b.yaml`, where one module below
-    `tests` has such a test; another one keeps its place below the folder that was named, or its
-    bare name.
+    folder. So does pytest-vcr's `tests/cassettes/TestA.test_b.yaml`, and one in a folder of the
+    project's own, where one module has such a test; another one keeps its place below the folder
+    that was named, or its bare name.
 
     Args:
         sources: Files, and folders to be searched for .yaml, .yml and .json.
@@ -104,11 +104,15 @@ def targets(sources: Sequence[Path], into: Path) -> list[tuple[Path, Path]]:
             parts = _from_here(each).parent.parts
             # Not with_suffix: a test's parameter may hold a dot.
             name = each.name.removesuffix(each.suffix)
-            if len(parts) >= 2 and parts[-2] == "cassettes" and not Path(*parts).is_absolute():
-                module = PurePosixPath(*parts[:-2], parts[-1])
-                found[each] = into / _of_test(module, name)
-            elif not Path(*parts).is_absolute() and (test := module_of(each)) is not None:
-                module = PurePosixPath(*_from_here(test).with_suffix("").parts)
+            is_here = not Path(*parts).is_absolute()
+            is_laid_out = is_here and parts[-2:-1] == ("cassettes",)
+            module = PurePosixPath(*parts[:-2], *parts[-1:])
+            if is_here and not (is_laid_out and Path(f"{module}.py").is_file()):
+                test = module_of(each)
+                if test is not None:
+                    is_laid_out = True
+                    module = PurePosixPath(*_from_here(test).with_suffix("").parts)
+            if is_laid_out:
                 found[each] = into / _of_test(module, name)
             else:
                 below = each.parent.relative_to(source) if source.is_dir() else Path()

@@ -37,17 +37,25 @@ def match_on_of(cassette: Path) -> tuple[str, ...]:
 def module_of(cassette: Path) -> Path | None:
     """The module of the test that a cassette is named after, where there is exactly one.
 
+    It is looked for in the folders above the cassette, up to the working directory; of several
+    modules the one that the cassette's folder is named after.
+
     Args:
         cassette: As pytest-vcr names it, such as `cassettes/TestA.test_b[1].yaml`.
     """
-    test = cassette.stem.partition("[")[0]
+    test = cassette.name.removesuffix(cassette.suffix).partition("[")[0]
     *classes, name = test.split(".")
-    found = {
-        source
-        for source in _modules(cassette.parent.parent)
-        if name in (tests := _tests(source)) and set(classes) <= tests
-    }
-    return found.pop() if len(found) == 1 else None
+    above = [each for each in cassette.resolve().parents[1:] if each.is_relative_to(Path.cwd())]
+    for folder in above:
+        found = [
+            source
+            for source in _modules(folder)
+            if name in (tests := _tests(source)) and set(classes) <= tests
+        ]
+        named = [source for source in found if source.stem == cassette.parent.name]
+        if len(found) == 1 or len(named) == 1:
+            return (named or found)[0]
+    return None
 
 
 def _sources(cassette: Path) -> Iterator[Path]:

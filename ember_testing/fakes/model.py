@@ -199,7 +199,7 @@ class FakeModel:
             if not last or asked.provider == UNKNOWN:
                 return None
             raise self._fail(UnansweredCall(unanswerable(asked)))
-        setups = self._replies.of(asked.route, asked.model, asked.guessed)
+        setups = self._replies.of(asked.route, asked.model, asked.is_guessed)
         if not setups and not last:
             return None
         at = time.monotonic()

@@ -34,15 +34,15 @@ class FaultServer(FakeModel):
         request = request._replace(url=f"{self.url}{request.url}")
         asked = read_request(request.url, request.body)
         if asked is None:
-            return _refused(f"{request.method} {request.url} asks no model")
+            return _refusal(f"{request.method} {request.url} asks no model")
         with suppress(ReplayFailure):  # kept in `failures`
             if (response := self.respond(asked, request)) is not None:
                 return response
-            return _refused(unanswerable(asked))
-        return _refused(str(self.failures[-1]))
+            return _refusal(unanswerable(asked))
+        return _refusal(str(self.failures[-1]))
 
 
-def _refused(message: str) -> Response:
+def _refusal(message: str) -> Response:
     """Status 501, with the reason where clients of most vendors look for it."""
     body = dumps({"error": {"message": message, "type": "not_faked"}})
     return Response(501, (("content-type", "application/json"),), (body,))

@@ -113,7 +113,7 @@ def embedding_response(
     Raises:
         ValueError: There are not as many vectors as inputs, or the wire has no such form of them.
     """
-    vectors = embeddings.vectors or [_made(each, asked.body, embeddings) for each in inputs]
+    vectors = embeddings.vectors or [_vector_of(each, asked.body, embeddings) for each in inputs]
     if len(vectors) == 1:
         vectors = [*vectors] * len(inputs)
     if len(vectors) != len(inputs):
@@ -137,7 +137,7 @@ def embedding_error(asked: Asked, failure: Failure) -> Response:
     return Response(status, headers, (dumps({"message": message}),))
 
 
-def _made(content: object, body: Mapping[str, Any], embeddings: Embeddings) -> Sequence[float]:
+def _vector_of(content: object, body: Mapping[str, Any], embeddings: Embeddings) -> Sequence[float]:
     """A vector of length 1, by the input's digest."""
     asked = [body.get(name) for name in _DIMENSIONS]
     for first in body.get("requests", ())[:1]:

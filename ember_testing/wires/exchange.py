@@ -86,7 +86,7 @@ class Asked:
         return self.form if self.form in WIRES else None
 
     @property
-    def guessed(self) -> bool:
+    def is_guessed(self) -> bool:
         """Whether the address is that of no provider of Ember's."""
         return self.provider not in SERVERS
 

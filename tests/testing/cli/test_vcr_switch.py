@@ -115,6 +115,8 @@ def cassette_text(*answers: str) -> str:
 LAYOUTS = {
     "pytest-recording": "tests/cassettes/test_towns",
     "pytest-vcr": "tests/cassettes",
+    "a folder of the project's own": "tests/fixtures/cassettes/test_towns",
+    "all cassettes at the root": "cassettes_of_vcr/towns",
 }
 
 
@@ -126,12 +128,15 @@ def test_a_suite_switches_over_by_its_conftest_alone(
     monkeypatch.chdir(pytester.path)
     folder = pytester.path / LAYOUTS[layout]
     folder.mkdir(parents=True)
+    (pytester.path / "tests").mkdir(exist_ok=True)
     (folder / "test_one.yaml").write_text(cassette_text("first", "second"))
     for name in ("Big", "a.b"):
         (folder / f"TestClass.test_two[{name}].yaml").write_text(cassette_text("first"))
     (pytester.path / "tests/test_towns.py").write_text(TESTS)
     (pytester.path / "tests/conftest.py").write_text(SWITCH + CONFIG)
-    done = CliRunner().invoke(main, ["import", "tests/cassettes", "--into", "cassettes"])
+    if not folder.is_relative_to(pytester.path / "tests"):
+        (pytester.path / "conftest.py").write_text("import pytest\n" + CONFIG)
+    done = CliRunner().invoke(main, ["import", LAYOUTS[layout], "--into", "cassettes"])
     assert done.exit_code == 0, done.output
     assert "(2 calls, compared by method, uri)" in done.output
     result = pytester.runpytest_subprocess("-q", "-p", "no:cacheprovider")

@@ -237,8 +237,8 @@ def test_the_server_answers_embeddings_over_a_connection() -> None:
     openai = pytest.importorskip("openai")
     with fault_server() as server:
         server("text-embedding-3-small", rate_limit(retry_after=0.01), VECTORS)
-        sender = openai.OpenAI(base_url=f"{server.url}/v1", api_key="any")
-        answer = sender.embeddings.create(model="text-embedding-3-small", input=["a", "b"])
+        with openai.OpenAI(base_url=f"{server.url}/v1", api_key="any") as sender:
+            answer = sender.embeddings.create(model="text-embedding-3-small", input=["a", "b"])
         nobody = post(f"{server.url}/v1/embeddings", {"model": "other", "input": "a"})
     assert [each.embedding for each in answer.data] == VECTORS
     assert (nobody.status_code, "other" in nobody.json()["error"]["message"]) == (501, True)
