@@ -89,7 +89,18 @@ def missing() -> Mapping[str, str]:
 
     found = {names[-1]: PLACEHOLDER for names in providers() if not any(map(is_set, names))}
     found |= {name: value for name, value in _OF_PACKAGES.items() if not is_set(name)}
-    return found if any(map(is_set, _OF_AWS)) else {**found, **_AWS}
+    return found if any(map(is_set, _OF_AWS)) or _has_files_of_aws() else {**found, **_AWS}
+
+
+def _has_files_of_aws() -> bool:
+    """Whether botocore finds credentials in a file: a test may allow other services of AWS."""
+    names = (
+        ("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"),
+        ("AWS_CONFIG_FILE", "~/.aws/config"),
+    )
+    # With every test: pathlib takes several times as long.
+    exists, expanded = os.path.exists, os.path.expanduser
+    return any(exists(expanded(os.environ.get(name) or usual)) for name, usual in names)
 
 
 @lru_cache(maxsize=1)

@@ -59,6 +59,7 @@ def test_the_vendors_packages_need_no_key(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.delenv("AWS_BEARER_TOKEN_BEDROCK", raising=False)
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.setenv("VOYAGE_API_KEY", "my-own")
+    monkeypatch.setenv("HOME", str(tmp_path))
     with cassette(tmp_path / "none.sqlite"):
         assert os.environ["AWS_ACCESS_KEY_ID"]
         assert os.environ["AWS_SECRET_ACCESS_KEY"]
@@ -71,5 +72,16 @@ def test_credentials_of_aws_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """Half a pair beside a profile or a token would replace what botocore is to take."""
     monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
     monkeypatch.setenv("AWS_PROFILE", "mine")
+    with cassette(tmp_path / "none.sqlite"):
+        assert "AWS_ACCESS_KEY_ID" not in os.environ
+
+
+def test_credentials_in_files_of_aws_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Variables would go before the file in which botocore finds what a test's other calls need."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_BEARER_TOKEN_BEDROCK"):
+        monkeypatch.delenv(name, raising=False)
+    file = tmp_path / "credentials"
+    file.write_text("[default]\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
     with cassette(tmp_path / "none.sqlite"):
         assert "AWS_ACCESS_KEY_ID" not in os.environ
