@@ -12,7 +12,7 @@ from ag2.events import ModelMessageChunk
 PACKAGE = "ag2"
 PACKAGES = ("ag2[openai]",)
 OVER = "httpx2"
-WITHOUT = {"stream": "awaited only", "embeddings": "agents only"}
+WITHOUT = {"stream": "awaited only", "embeddings": "models and agents only"}
 
 
 @tool

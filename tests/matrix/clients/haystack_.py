@@ -1,4 +1,4 @@
-"""Haystack with OpenAI, in a pipeline, which counts itself at a host of its own."""
+"""Haystack with OpenAI, once in a pipeline."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from haystack.tools import create_tool_from_function
 PACKAGE = "haystack-ai"
 PACKAGES = ("haystack-ai",)
 OVER = "httpx2"
-MARKER = {"ignore_hosts": ["eu.posthog.com", "*.posthog.com"]}
 WITHOUT: dict[str, str] = {}
 
 

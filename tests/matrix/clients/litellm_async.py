@@ -11,7 +11,7 @@ PACKAGE = "litellm"
 TITLE = "litellm (awaited)"
 PACKAGES = ("litellm", "aiohttp")
 OVER = "aiohttp"
-WITHOUT: dict[str, str] = {"stream": "awaited only; see litellm"}
+WITHOUT: dict[str, str] = {"stream": "awaited only"}
 TOOL: Any = {
     "type": "function",
     "function": {

@@ -10,7 +10,7 @@ import litellm
 PACKAGE = "litellm"
 PACKAGES = ("litellm", "aiohttp")
 OVER = "httpx"
-WITHOUT: dict[str, str] = {"async_stream": "see litellm async"}
+WITHOUT: dict[str, str] = {"async_stream": "in the row of its awaited calls"}
 TOOL: Any = {
     "type": "function",
     "function": {

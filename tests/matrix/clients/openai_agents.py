@@ -13,7 +13,7 @@ OVER = "httpx2"
 MARKER = {"ignore": ["prompt_cache_key"]}  # random in each run
 WITHOUT = {
     "stream": "awaited only",
-    "embeddings": "agents only",
+    "embeddings": "models and agents only",
 }
 
 

@@ -11,7 +11,7 @@ PACKAGE = "openai"
 TITLE = "openai (responses)"
 PACKAGES = ("openai[aiohttp]",)
 OVER = "httpx2, aiohttp"
-WITHOUT = {"embeddings": "see openai"}
+WITHOUT = {"embeddings": "not part of this API"}
 TOOL: Any = {
     "type": "function",
     "name": "weather",

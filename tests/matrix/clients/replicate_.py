@@ -10,7 +10,7 @@ import replicate
 PACKAGE = "replicate"
 PACKAGES = ("replicate",)
 OVER = "httpx"
-WITHOUT = {"tools": "models only", "embeddings": "models only"}
+WITHOUT = {"tools": "inputs and outputs only", "embeddings": "inputs and outputs only"}
 MODEL = "meta/meta-llama-3-8b-instruct"
 
 

@@ -10,7 +10,7 @@ from smolagents import ChatMessage, OpenAIModel, Tool, ToolCallingAgent
 PACKAGE = "smolagents"
 PACKAGES = ("smolagents[openai]",)
 OVER = "httpx2"
-WITHOUT = {"async_stream": "no async calls", "embeddings": "agents only"}
+WITHOUT = {"async_stream": "no async calls", "embeddings": "models and agents only"}
 
 
 class Weather(Tool):

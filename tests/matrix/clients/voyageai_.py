@@ -9,8 +9,13 @@ import voyageai
 PACKAGE = "voyageai"
 PACKAGES = ("voyageai",)
 OVER = "urllib3, aiohttp"
-ONLY = "embeddings only"
-WITHOUT = {"plain": ONLY, "stream": ONLY, "async_stream": ONLY, "tools": ONLY, "gathered": ONLY}
+WITHOUT = {
+    "plain": "embeddings only",
+    "gathered": "embeddings only",
+    "stream": "embeddings only",
+    "async_stream": "embeddings only",
+    "tools": "embeddings only",
+}
 
 
 def embeddings(text: str) -> list[float]:
