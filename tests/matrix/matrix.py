@@ -106,7 +106,7 @@ def interpreter(folder: Path, client: str) -> Path:
         folder: Where environments are kept.
         client: The module's name.
     """
-    packages: tuple[str, ...] = _constants(client)["PACKAGES"]
+    packages: tuple[str, ...] = constants_of(client)["PACKAGES"]
     place = folder / ("+".join(packages) or "standard library")
     python = place / "bin" / "python"
     if (place / "complete").exists():
@@ -128,7 +128,7 @@ def interpreter(folder: Path, client: str) -> Path:
     return python
 
 
-def _constants(client: str) -> dict[str, Any]:
+def constants_of(client: str) -> dict[str, Any]:
     """The literals at the top of a client's module, which cannot be imported here."""
     found: dict[str, Any] = {}
     for node in ast.parse((HERE / "clients" / f"{client}.py").read_text()).body:
@@ -148,7 +148,7 @@ def try_client(client: str, environments: Path, work: Path) -> Row:
         work: An empty folder for the cassettes.
     """
     python = interpreter(environments, client)
-    constants = _constants(client)
+    constants = constants_of(client)
     work.mkdir(parents=True, exist_ok=True)
     shutil.copy(HERE / "client_conftest.py", work / "conftest.py")
     shutil.copy(HERE / "cells.py", work / "test_cells.py")

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 PACKAGE = "python"
+TITLE = "urllib of Python"
 PACKAGES: tuple[str, ...] = ()
 OVER = "http.client"
 WITHOUT = {"async_stream": "no async calls"}
