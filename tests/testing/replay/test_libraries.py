@@ -74,6 +74,41 @@ def test_one_librarys_recording_is_anothers(library: Library, path: Path) -> Non
         assert httpx.post(GONE, {"q": 2}).json() == {"echo": {"q": 2}}
 
 
+HIDDEN: list[dict[str, Any]] = [
+    {"sessionId": KEY},
+    {"list": [{"client_secret": [KEY, KEY + "x"]}]},
+    {"go": f"https://a.example/f?n=1&sig={KEY}", "next": f"/f?session={KEY}"},
+    {"dsn": f"see (postgres://app:{KEY}@db.example/f)"},
+    {"arguments": json.dumps({"arguments": json.dumps({"password": KEY})})},
+    {"cookies": {"sid": {"value": KEY}}, "userAccessToken": KEY},
+]
+
+
+@pytest.mark.parametrize("in_pieces", [False, True])
+def test_credentials_are_kept_out_and_told_apart(
+    library: Library, path: Path, in_pieces: bool
+) -> None:
+    """Sent and echoed under their names; the replay has as many bytes, another value is a miss."""
+
+    def echoed(request: Received) -> Reply:
+        body = request.body
+        cut = [body[at : at + 7] for at in range(0, len(body), 7)]
+        return Reply(pieces=cut) if in_pieces else Reply(body)
+
+    with serving(echoed) as server, ember_testing.cassette(path, record="new"):
+        live = [library.post(server.url, body).body for body in HIDDEN]
+    assert KEY.encode() not in path.read_bytes()
+    with ember_testing.cassette(path):
+        played = [library.post(GONE, body).body for body in reversed(HIDDEN)][::-1]
+    assert [len(body) for body in played] == [len(body) for body in live]
+    assert [[*json.loads(body)] for body in played] == [[*body] for body in HIDDEN]
+    for body in HIDDEN:
+        other = json.loads(json.dumps(body).replace(KEY, KEY[:-1] + "0"))
+        with pytest.raises(CassetteMiss), ember_testing.cassette(path):
+            with suppress(Exception):
+                library.post(GONE, other)
+
+
 def test_identical_calls_from_threads(library: Library, path: Path) -> None:
     """Calls of many threads at once are each recorded once, and answered each with its own."""
     with serving() as server, ember_testing.cassette(path, record="new") as cassette:
