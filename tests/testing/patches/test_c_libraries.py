@@ -6,7 +6,10 @@ import sys
 
 import pytest
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="children are started elsewise")
+pytestmark = [
+    pytest.mark.slow,  # pytest in processes of its own
+    pytest.mark.skipif(sys.platform == "win32", reason="children are started elsewise"),
+]
 
 TESTS = """
 import pytest

@@ -13,7 +13,6 @@ import shlex
 import socket
 import subprocess
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable
 from os import posix_spawn as spawn_imported_before
@@ -206,26 +205,26 @@ def test_a_forked_process_that_becomes_another_program_is_closed(
             start([sys.executable, "-c", code])
 
 
-@pytest.mark.parametrize("way", BECOMES)
 def test_a_forked_process_that_becomes_another_program_keeps_its_way_while_recording(
-    way: str,
+    tmp_path: Path,
 ) -> None:
     """Where nobody listens yet that could let it pass, its environment is as it would be."""
     code = f"""
-import os, runpy, sys
+import os, pathlib, runpy, sys
 sys.path[:0] = {sys.path!r}
 for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
     del os.environ[name]
 import ember_testing
 here = runpy.run_path({__file__!r})
 with ember_testing.cassette("c.sqlite", record="new"):
-    here["BECOMES"][{way!r}](here["argv"]("environment"))
+    for name, way in here["BECOMES"].items():
+        way(here["argv"](pathlib.Path(name)))
 """
-    with tempfile.TemporaryDirectory() as folder:
-        subprocess.run([sys.executable, "-c", code], check=True, cwd=folder)
-        found = json.loads((Path(folder) / "environment").read_text())
-    assert "https_proxy" not in found
-    assert "HTTP_PROXY" not in found
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+    for name in BECOMES:
+        found = json.loads((tmp_path / name).read_text())
+        assert "https_proxy" not in found
+        assert "HTTP_PROXY" not in found
 
 
 def test_children_are_closed_while_models_are_faked(

@@ -31,6 +31,7 @@ def test_recorded(no_sleep, cassette): assert httpx.get({url!r}).json() == {{"ec
 LINE = "{} needs {}, of the extra `testing`: pip install 'ember-models[testing]'"
 
 
+@pytest.mark.slow
 def test_what_needs_the_extra_says_so_in_one_line(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
