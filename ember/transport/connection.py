@@ -11,9 +11,9 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import httpcore
 
@@ -27,8 +27,7 @@ _SYNC = httpcore.SyncBackend()
 # For asyncio and trio. The cast: pyright sees what httpcore has where anyio is missing.
 _ASYNC = cast("httpcore.AsyncNetworkBackend", httpcore.AnyIOBackend())
 _READ_BYTES = 64 * 1024
-# A socket that can take anything takes a slice of this size at once.
-_SLICE_BYTES = 16384
+_T = TypeVar("_T")
 
 
 class Deadline(Protocol):
@@ -64,13 +63,14 @@ class _Link:
 
     Attributes:
         idle: Whether an answer was read to its end, and another request may follow.
+        sent: Whether the request was taken whole.
         round_trip: Seconds that the TCP handshake took; for async code with the name lookup.
     """
 
     _deadline: Deadline
 
     def __init__(self, request: Any) -> None:  # Any: httpcore does not type extensions
-        self.idle = False
+        self.idle = self.sent = False
         self.round_trip = 0.0
         self._connect_end = math.inf
         self._answer = Answer()
@@ -82,7 +82,7 @@ class _Link:
         """The head of a request, whose answer is expected from now on."""
         self._deadline = request.extensions["ember_deadline"]
         self._answer = Answer()
-        self.idle = False
+        self.idle = self.sent = False
         target, headers = request.url.target, request.headers
         if self._proxy is not None and self._proxy.handshake(request.url) is None:
             target, headers = self._proxy.forwarded(request.url, headers)
@@ -153,8 +153,7 @@ def _failing_as_connect() -> Generator[None]:
 
 class _SyncLink(_Link, httpcore.ConnectionInterface):
     _stream: httpcore.NetworkStream | None = None
-    # That of the stream, where what it carries is what is read and written: not with TLS in TLS.
-    _socket: socket.socket | None = None
+    _socket: socket.socket | _TLSInTLS
 
     def handle_request(self, request: Any) -> Any:
         head = self.begin(request)
@@ -162,6 +161,7 @@ class _SyncLink(_Link, httpcore.ConnectionInterface):
             self._open(request.url)
         with suppress(httpcore.WriteError):  # a server may answer before it has read all, and close
             self._write(head + b"".join(request.stream))
+            self.sent = True
         pieces: Sequence[bytes] = ()
         while self._answer.status is None:
             pieces = self._answer.feed(self._read())
@@ -172,14 +172,14 @@ class _SyncLink(_Link, httpcore.ConnectionInterface):
         yield from pieces
         while not answer.complete:
             yield from answer.feed(self._read())
-        self.idle = answer.reusable
+        self.idle = answer.reusable and self.sent
 
     def is_stale(self) -> bool:
         """Whether the server has closed it, or sent what nobody asked for."""
         return self._stream is None or self._stream.get_extra_info("is_readable")
 
     def close(self) -> None:
-        stream, self._stream, self._socket = self._stream, None, None
+        stream, self._stream = self._stream, None
         if stream is not None:
             stream.close()
 
@@ -195,9 +195,9 @@ class _SyncLink(_Link, httpcore.ConnectionInterface):
             else:
                 self._shake_hands(layer)
 
-    def _use(self, stream: httpcore.NetworkStream, is_plain: bool = True) -> None:
+    def _use(self, stream: httpcore.NetworkStream) -> None:
         self._stream = stream
-        self._socket = stream.get_extra_info("socket") if is_plain else None
+        self._socket = stream.get_extra_info("socket")
 
     def _connected(self, host: str, port: int) -> httpcore.NetworkStream:
         addresses = _resolve(host, port, self.to_connect())
@@ -217,8 +217,16 @@ class _SyncLink(_Link, httpcore.ConnectionInterface):
 
     def _start_tls(self, host: str) -> None:
         assert self._stream is not None
-        is_plain = not isinstance(self._socket, ssl.SSLSocket)
-        self._use(self._stream.start_tls(trusted(), host, self.to_connect()), is_plain)
+        seconds = self.to_connect()
+        if not isinstance(self._socket, ssl.SSLSocket):
+            self._use(self._stream.start_tls(trusted(), host, seconds))
+            return
+        try:
+            self._socket = _TLSInTLS(self._socket, host, seconds)
+        except TimeoutError as error:
+            raise httpcore.ConnectTimeout(str(error)) from error
+        except OSError as error:
+            raise httpcore.ConnectError(str(error)) from error
 
     def _shake_hands(self, handshake: Handshake) -> None:
         assert self._stream is not None
@@ -230,9 +238,6 @@ class _SyncLink(_Link, httpcore.ConnectionInterface):
 
     def _read(self) -> bytes:
         seconds = self.to_read()
-        if self._socket is None:
-            assert self._stream is not None
-            return self._stream.read(_READ_BYTES, seconds)
         try:
             self._socket.settimeout(seconds)
             return self._socket.recv(_READ_BYTES)
@@ -244,11 +249,6 @@ class _SyncLink(_Link, httpcore.ConnectionInterface):
     def _write(self, data: bytes | memoryview) -> None:
         while data:
             seconds = self.to_write()
-            if self._socket is None:
-                assert self._stream is not None
-                self._stream.write(bytes(data[:_SLICE_BYTES]), seconds)
-                data = memoryview(data)[_SLICE_BYTES:]
-                continue
             try:
                 self._socket.settimeout(seconds)
                 sent = self._socket.send(data)
@@ -257,6 +257,53 @@ class _SyncLink(_Link, httpcore.ConnectionInterface):
             except OSError as error:
                 raise httpcore.WriteError(str(error)) from error
             data = memoryview(data)[sent:]
+
+
+class _TLSInTLS:
+    """TLS to a server inside TLS to a proxy, which `ssl.SSLSocket` cannot be; with its methods.
+
+    Args:
+        outer: The connection to the proxy.
+        host: The server's name.
+        seconds: How long the handshake may take, or None.
+    """
+
+    def __init__(self, outer: ssl.SSLSocket, host: str, seconds: float | None) -> None:
+        self._outer = outer
+        self._received, self._to_send = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = trusted().wrap_bio(self._received, self._to_send, server_hostname=host)
+        self.settimeout(seconds)
+        self._do(self._tls.do_handshake)
+
+    def settimeout(self, seconds: float | None) -> None:
+        self._end = None if seconds is None else time.monotonic() + seconds
+
+    def recv(self, count: int) -> bytes:
+        return self._do(lambda: self._tls.read(count))
+
+    def send(self, data: bytes | memoryview) -> int:
+        return self._do(lambda: self._tls.write(data))
+
+    def _do(self, step: Callable[[], _T]) -> _T:
+        while True:
+            result: list[_T] = []
+            with suppress(ssl.SSLWantReadError):
+                result.append(step())
+            self._set_timeout()
+            self._outer.sendall(self._to_send.read())
+            if result:
+                return result[0]
+            self._set_timeout()
+            if data := self._outer.recv(_READ_BYTES):
+                self._received.write(data)
+            else:
+                self._received.write_eof()
+
+    def _set_timeout(self) -> None:
+        left = None if self._end is None else self._end - time.monotonic()
+        if left is not None and left <= 0:
+            raise TimeoutError("timed out")
+        self._outer.settimeout(left)
 
 
 class Connection(httpcore.HTTPConnection):
@@ -320,6 +367,7 @@ class _AsyncLink(_Link, httpcore.AsyncConnectionInterface):
             await self._open(request.url)
         with suppress(httpcore.WriteError):  # as above
             await self._write(head + b"".join([part async for part in request.stream]))
+            self.sent = True
         pieces: Sequence[bytes] = ()
         while self._answer.status is None:
             pieces = self._answer.feed(await self._read())
@@ -331,7 +379,7 @@ class _AsyncLink(_Link, httpcore.AsyncConnectionInterface):
         while not answer.complete:
             if pieces := answer.feed(await self._read()):
                 return pieces
-        self.idle = answer.reusable
+        self.idle = answer.reusable and self.sent
         return ()
 
     def is_stale(self) -> bool:

@@ -185,6 +185,55 @@ def test_proxy_that_is_silent(
 
 
 @every_way
+@pytest.mark.parametrize("inner", ["handshake", "answer"])
+def test_records_that_drip_through_a_secure_proxy(
+    way: Callable[..., str],
+    inner: str,
+    server_tls: ssl.SSLContext,
+    certificate: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """TLS inside TLS to a proxy: a record that never ends is given up in time, as elsewhere."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    over = threading.Event()
+
+    def drip(connection: ssl.SSLSocket) -> None:
+        while not over.wait(0.05):
+            connection.sendall(b"\x02")
+
+    def script(connection: socket.socket) -> None:
+        with server_tls.wrap_socket(connection, server_side=True) as outer, suppress(OSError):
+            outer.recv(65536)
+            outer.sendall(b"HTTP/1.1 200 Connected\r\n\r\n")
+            if inner == "answer":
+                received, to_send = ssl.MemoryBIO(), ssl.MemoryBIO()
+                tls = server_tls.wrap_bio(received, to_send, server_side=True)
+                for step in (tls.do_handshake, lambda: tls.read(65536)):
+                    while True:
+                        with suppress(ssl.SSLWantReadError):
+                            step()
+                            break
+                        outer.sendall(to_send.read())
+                        received.write(outer.recv(65536))
+                    outer.sendall(to_send.read())
+                outer.sendall(
+                    b"\x17\x03\x03\x40\x00"
+                )  # the head of a record that is long in coming
+            else:
+                outer.sendall(b"\x16\x03\x03\x40\x00")
+            drip(outer)
+
+    with scripted(script) as url:
+        monkeypatch.setenv("HTTPS_PROXY", url.replace("http:", "https:"))
+        started = time.monotonic()
+        with pytest.raises(ProviderAPIError) as caught:
+            way("https://127.0.0.1:9", timeout=1)
+        assert time.monotonic() - started < 2.8
+        over.set()
+    assert caught.value.error_type == "timeout"
+
+
+@every_way
 def test_forwarding_proxy_is_given_the_password(
     way: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
