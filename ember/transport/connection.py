@@ -88,6 +88,10 @@ class _Link:
             target, headers = self._proxy.forwarded(request.url, headers)
         return request_head(request.method, target, headers)
 
+    def info(self) -> str:
+        """What the repr of httpcore's connection says."""
+        return "HTTP/1.1, idle" if self.idle else "HTTP/1.1, in use"
+
     def start_connecting(self, url: httpcore.URL) -> tuple[str, int]:
         """The host and port to connect to.
 
@@ -156,11 +160,12 @@ class _SyncLink(_Link, httpcore.ConnectionInterface):
     _socket: socket.socket | _TLSInTLS
 
     def handle_request(self, request: Any) -> Any:
-        head = self.begin(request)
+        # In a view, whose repr shows nothing: the request holds the key.
+        data = memoryview(self.begin(request) + b"".join(request.stream))
         if self._stream is None:
             self._open(request.url)
         with suppress(httpcore.WriteError):  # a server may answer before it has read all, and close
-            self._write(head + b"".join(request.stream))
+            self._write(data)
             self.sent = True
         pieces: Sequence[bytes] = ()
         while self._answer.status is None:
@@ -246,7 +251,7 @@ class _SyncLink(_Link, httpcore.ConnectionInterface):
         except OSError as error:
             raise httpcore.ReadError(str(error)) from error
 
-    def _write(self, data: bytes | memoryview) -> None:
+    def _write(self, data: memoryview) -> None:
         while data:
             seconds = self.to_write()
             try:
@@ -256,7 +261,7 @@ class _SyncLink(_Link, httpcore.ConnectionInterface):
                 raise httpcore.WriteTimeout(str(error)) from error
             except OSError as error:
                 raise httpcore.WriteError(str(error)) from error
-            data = memoryview(data)[sent:]
+            data = data[sent:]
 
 
 class _TLSInTLS:
@@ -362,11 +367,11 @@ class _AsyncLink(_Link, httpcore.AsyncConnectionInterface):
     _stream: httpcore.AsyncNetworkStream | None = None
 
     async def handle_async_request(self, request: Any) -> Any:
-        head = self.begin(request)
+        data = memoryview(self.begin(request) + b"".join([part async for part in request.stream]))
         if self._stream is None:
             await self._open(request.url)
         with suppress(httpcore.WriteError):  # as above
-            await self._write(head + b"".join([part async for part in request.stream]))
+            await self._write(data)
             self.sent = True
         pieces: Sequence[bytes] = ()
         while self._answer.status is None:
@@ -418,7 +423,7 @@ class _AsyncLink(_Link, httpcore.AsyncConnectionInterface):
         assert self._stream is not None
         return await self._stream.read(_READ_BYTES, self.to_read())
 
-    async def _write(self, data: bytes) -> None:
+    async def _write(self, data: Any) -> None:  # a view, which httpcore does not type
         assert self._stream is not None
         await self._stream.write(data, self.to_write())
 

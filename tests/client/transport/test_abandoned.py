@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import threading
+import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -16,6 +18,7 @@ from ember.api.exceptions import ProviderAPIError
 from tests.loopback import Received, Reply, serving
 from tests.ways import (
     ALL,
+    KEY,
     MODEL,
     WHOLE,
     acall,
@@ -205,3 +208,61 @@ def test_unread_stream_opens_nothing() -> None:
             pass
         assert answer.response.text == ""
         assert server.connections == 0
+
+
+# --- what an interrupted call leaves in its frames -----------------------------------------------
+
+
+class Interrupted(BaseException):
+    """As Ctrl-C is: no error of Ember's, whose frames nobody cleans."""
+
+
+def shown(error: BaseException) -> list[str]:
+    """The variables of Ember's and httpx's frames, as a reporter prints them."""
+    frames = traceback.walk_tb(error.__traceback__)
+    inside = [frame for frame, _ in frames if frame.f_code.co_filename != __file__]
+    return [repr(value) for frame in inside for value in frame.f_locals.values()]
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="the system has no such signal")
+def test_an_interrupted_call_shows_no_key() -> None:
+    """Ctrl-C while the answer is awaited: no variable of any frame shows the key."""
+
+    def interrupt(*_: object) -> NoReturn:
+        raise Interrupted
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with serving(lambda _: Reply(b"", delay=1)) as server, pytest.raises(Interrupted) as caught:
+            signal.setitimer(signal.ITIMER_REAL, 0.3)
+            call(server.url)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    values = shown(caught.value)
+    assert any("memory at" in value for value in values)  # it was sent, and is awaited
+    assert not [value for value in values if KEY[3:] in value]
+
+
+def test_a_cancelled_call_shows_no_key() -> None:
+    """The same for a task that is cancelled."""
+    errors: list[BaseException] = []
+
+    async def calling(url: str) -> None:
+        try:
+            await models.acall(MODEL, "Hi", base_url=f"{url}/v1", api_key=KEY)
+        except asyncio.CancelledError as error:
+            errors.append(error)
+            raise
+
+    async def main(url: str) -> None:
+        task = asyncio.create_task(calling(url))
+        await asyncio.sleep(0.3)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    with serving(lambda _: Reply(b"", delay=1)) as server:
+        asyncio.run(main(server.url))
+    values = shown(errors[0])
+    assert any("memory at" in value for value in values)
+    assert not [value for value in values if KEY[3:] in value]
