@@ -29,6 +29,7 @@ from ember_testing.replay.request import (
 from ember_testing.replay.settings import DEFAULT_RULES, Rules
 from ember_testing.replay.tally import counted
 from ember_testing.wires.response import Request
+from ember_testing.wires.vendors import UNKNOWN, host_and_path, vendor_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -94,20 +95,36 @@ def explain(
         lines.append(f'(cassette {path}; repeats="last" allows the last one again)')
     else:
         lines.append(f"cassette: {path} ({counted(file.size(), 'recording')})")
-        found = nearest(request, stored_requests(file), rules) if compare else None
-        if found:
-            lines.append(f"nearest: recording {found[0]}, which differs in")
-            changes = differences(found[1], request, rules=rules)
-            lines += [f"  {line}" for line in changes]
-            if varying := random_leaves(found[1], request, rules):
-                paths = [f"query.{name[1:]}" if name[0] == "?" else name for name in varying]
-                lines.append(f"it looks random on both sides: ignore={paths!r} leaves it out")
-            if _differ_by_nulls(found[1], request, rules):
-                lines.append("only nulls differ: null_is_absent=True takes a null for no such key")
+        if compare:
+            lines += _nearest_lines(request, file, rules)
         if compare and orphans is not None:
             lines += orphans(request)
+    if _is_nobodys(request.url):
+        host = urlsplit(request.url).hostname
+        lines.append(f"no known provider is there; ignore_hosts=[{host!r}] leaves its calls out")
     lines.append(f"to record it: {command}")
     return "\n".join(lines)
+
+
+def _nearest_lines(request: Request, file: CassetteFile, rules: Rules) -> list[str]:
+    """The nearest recording, what differs in it, and how that can be left out."""
+    found = nearest(request, stored_requests(file), rules)
+    if found is None:
+        return []
+    number, other = found
+    lines = [f"nearest: recording {number}, which differs in"]
+    lines += [f"  {line}" for line in differences(other, request, rules=rules)]
+    if paths := random_leaves(other, request, rules):
+        lines.append(f"it looks random on both sides: ignore={paths!r} leaves it out")
+    if _differ_by_nulls(other, request, rules):
+        lines.append("only nulls differ: null_is_absent=True takes a null for no such key")
+    return lines
+
+
+def _is_nobodys(url: str) -> bool:
+    """Whether no provider is known at this address, and it is another machine's."""
+    host, path = host_and_path(url)
+    return vendor_at(host, path) == UNKNOWN and urlsplit(url).hostname not in LOOPBACK
 
 
 def _holder(request: Request, path: Path, rules: Rules) -> Path | None:
@@ -277,12 +294,18 @@ def differences(
 
 _RANDOM = re.compile(
     r"(?i)[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}"  # a UUID
+    r"|\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?(?:Z|[+-]\d\d:?\d\d)?"  # a time
+    r"|(?<![a-z0-9.])1[5-9]\d{8}(?:\d{3}|\d{6}|\d{9}|\.\d+)?(?![a-z0-9.])"  # seconds since 1970
     r"|(?<![a-z0-9])(?=[a-z_-]*[0-9])(?=[0-9_-]*[a-z])[a-z0-9_-]{16,}(?![a-z0-9])"
 )
+# Parts of a request that `ignore` does not reach.
+_WHOLE = ("method", "scheme", "host", "path", "body")
 
 
 def random_leaves(recorded: Request, request: Request, rules: Rules = DEFAULT_RULES) -> list[str]:
-    """Where two requests differ, if each difference looks random on both sides; else nothing.
+    """What `ignore` takes for the differences of two requests, if each looks random on both sides.
+
+    A text of several words is not left out for an id that stands in it: nothing is offered then.
 
     Args:
         recorded: One request.
@@ -290,20 +313,28 @@ def random_leaves(recorded: Request, request: Request, rules: Rules = DEFAULT_RU
         rules: What is compared.
     """
     old, new = leaves(recorded, rules), leaves(request, rules)
-    differing = [
-        name for name in {**old, **new} if old.get(name, _ABSENT) != new.get(name, _ABSENT)
-    ]
+    found: list[str] = []
+    for name in {**old, **new}:
+        before, now = old.get(name, _ABSENT), new.get(name, _ABSENT)
+        if before == now:
+            continue
+        if name in _WHOLE or name.startswith("header:"):
+            return []
+        if (rest := _beside_random(before)) is None or rest != _beside_random(now):
+            return []
+        found.append(f"query.{name[1:]}" if name[0] == "?" else name)
+    return found
 
-    def rest(value: Any) -> str | None:
-        """What an id says beside what looks random in it; None where it is no such id."""
-        text = value if isinstance(value, str) and len(value.split()) == 1 else ""
-        return _RANDOM.sub("*", text) if _RANDOM.search(text) else None
 
-    alike = all(
-        rest(old.get(name)) is not None and rest(old.get(name)) == rest(new.get(name))
-        for name in differing
-    )
-    return differing if alike else []
+def _beside_random(value: Any) -> str | None:
+    """What an id says beside what looks random in it; None where it is no such id."""
+    text = value.text if isinstance(value, Number) else value
+    if isinstance(value, int) and not isinstance(value, bool):
+        text = str(value)
+    if not isinstance(text, str) or not _RANDOM.search(text):
+        return None
+    rest = _RANDOM.sub("*", text)
+    return rest if len(rest.split()) == 1 else None
 
 
 def _differ_by_nulls(recorded: Request, request: Request, rules: Rules) -> bool:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import uuid
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import ember_testing
+from ember_testing import CassetteMiss
 from ember_testing.replay.miss import differences, nearest, random_leaves
 from ember_testing.replay.request import Request, key
 from ember_testing.replay.settings import Rules
@@ -241,6 +245,16 @@ def test_differences_are_told_by_leaf_and_kept_short() -> None:
         ({"id": uuid.UUID(int=1)}, {}, False),
         ({"model": "gpt-4"}, {"model": "gpt-5"}, False),
         ({"text": f"job {uuid.UUID(int=1)}"}, {"text": f"job {uuid.UUID(int=2)}"}, False),
+        ({"id": "9f86d081884c7d659a2feaa0"}, {"id": "60303ae22b998861bce3b28f"}, True),
+        ({"id": "01JDQ8V5T3N6ZC0M9YRX2KWEHA"}, {"id": "01JDQ8V9GQ4F7B1D8SPT6XJMVC"}, True),
+        ({"at": "2026-11-27T16:37:44.120Z"}, {"at": "2026-11-28T09:00:01.007Z"}, True),
+        ({"at": "2026-11-27 16:37"}, {"at": "2026-11-28 09:00"}, True),
+        ({"at": 1795797464}, {"at": 1795797999}, True),
+        ({"at": 1795797464.25}, {"at": 1795797999.5}, True),
+        ({"seed": 7}, {"seed": 8}, False),
+        ({"max": 20000}, {"max": 30000}, False),
+        ({"url": f"/jobs/{uuid.UUID(int=1)}/in"}, {"url": f"/jobs/{uuid.UUID(int=2)}/in"}, True),
+        ({"url": f"/jobs/{uuid.UUID(int=1)}/in"}, {"url": f"/jobs/{uuid.UUID(int=2)}/out"}, False),
     ],
 )  # fmt: skip
 def test_ids_that_look_random_are_named(old: Any, new: Any, expected: bool) -> None:
@@ -251,6 +265,28 @@ def test_ids_that_look_random_are_named(old: Any, new: Any, expected: bool) -> N
 
 
 def test_a_random_query_parameter_is_named() -> None:
-    """As `ignore=` takes it."""
+    """As `ignore=` takes it; for an id in the path, which it does not reach, nothing is offered."""
     old, new = (asking({}, f"{URL}?rid={uuid.UUID(int=n)}") for n in (1, 2))
-    assert random_leaves(old, new) == ["?rid"]
+    assert random_leaves(old, new) == ["query.rid"]
+    old, new = (asking({}, f"{URL}/{uuid.UUID(int=n)}") for n in (1, 2))
+    assert random_leaves(old, new) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "offered"),
+    [
+        ("https://telemetry.example/v1/traces", True),
+        ("https://api.openai.com/v1/responses", False),
+        ("http://127.0.0.1:1/v1", False),
+    ],
+)
+def test_a_miss_at_an_unknown_host_says_how_to_leave_it_out(
+    url: str, offered: bool, tmp_path: Path
+) -> None:
+    """Side calls of libraries go to hosts that are no provider's."""
+    with (
+        pytest.raises(CassetteMiss) as miss,
+        ember_testing.cassette(tmp_path / "c.sqlite"),
+    ):
+        httpx.post(url, json={"q": 1})
+    assert ("ignore_hosts=['telemetry.example']" in str(miss.value)) == offered
