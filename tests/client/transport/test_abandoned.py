@@ -217,7 +217,7 @@ class Interrupted(BaseException):
     """As Ctrl-C is: no error of Ember's, whose frames nobody cleans."""
 
 
-def shown(error: BaseException) -> list[str]:
+def printed_values(error: BaseException) -> list[str]:
     """The variables of Ember's and httpx's frames, as a reporter prints them."""
     frames = traceback.walk_tb(error.__traceback__)
     inside = [frame for frame, _ in frames if frame.f_code.co_filename != __file__]
@@ -239,7 +239,7 @@ def test_an_interrupted_call_shows_no_key() -> None:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    values = shown(caught.value)
+    values = printed_values(caught.value)
     assert any("memory at" in value for value in values)  # it was sent, and is awaited
     assert not [value for value in values if KEY[3:] in value]
 
@@ -263,6 +263,6 @@ def test_a_cancelled_call_shows_no_key() -> None:
 
     with serving(lambda _: Reply(b"", delay=1)) as server:
         asyncio.run(main(server.url))
-    values = shown(errors[0])
+    values = printed_values(errors[0])
     assert any("memory at" in value for value in values)
     assert not [value for value in values if KEY[3:] in value]
