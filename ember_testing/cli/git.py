@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-ATTRIBUTES = "cassettes/**/*.sqlite diff=ember-cassettes merge=ember-cassettes"
+ATTRIBUTES = "**/cassettes/**/*.sqlite diff=ember-cassettes merge=ember-cassettes"
+"""Wherever in the repository a project has its folder of cassettes."""
 
 
 def setup_commands() -> list[str]:

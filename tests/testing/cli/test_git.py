@@ -63,12 +63,16 @@ class TestMerge:
         git("add", ".")
         git("commit", "-q", "-m", name)
 
-    @pytest.mark.parametrize("ancestor", [("Paris",), ()])
+    @pytest.mark.parametrize(
+        ("ancestor", "place"),
+        [(("Paris",), "cassettes/a.sqlite"), ((), "services/a b/cassettes/t/x [1].sqlite")],
+    )
     def test_calls_that_two_branches_added_replay_without_paying(
-        self, git: Callable[..., Any], tmp_path: Path, ancestor: tuple[str, ...]
+        self, git: Callable[..., Any], tmp_path: Path, ancestor: tuple[str, ...], place: str
     ) -> None:
-        """Also where the cassette is new on both branches; nothing is asked for anew."""
-        path = tmp_path / "cassettes" / "a.sqlite"
+        """Also where the cassette is new on both branches, in a project of a larger repository."""
+        path = tmp_path / place
+        path.parent.mkdir(parents=True, exist_ok=True)
         with serving(chat) as server:
             if ancestor:
                 self.add(path, server.url, *ancestor)
@@ -85,7 +89,7 @@ class TestMerge:
             assert all(call.cost for call in calls.played)
             assert len(server.received) == received
         assert run("check", path).stdout.startswith("1 cassette checked, 0")
-        assert sorted(each.name for each in path.parent.iterdir()) == ["a.sqlite"]
+        assert sorted(each.name for each in path.parent.iterdir()) == [path.name]
 
     def test_two_answers_to_the_same_call_are_a_conflict(
         self, git: Callable[..., Any], tmp_path: Path
