@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ember.exceptions import UnknownPriceWarning
@@ -179,7 +179,12 @@ def _leaves(most: int) -> st.SearchStrategy[dict[str, int]]:
     return st.binary(min_size=size, max_size=size).map(counts)
 
 
-@settings(max_examples=5_000, deadline=None, database=None)  # of two usages each
+@settings(
+    max_examples=5_000,  # of two usages each
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],  # one draw of bytes; a busy machine takes longer
+)
 @given(
     target=st.sampled_from(_additive_models()),
     tier=st.sampled_from([None, "batch", "flex", "priority", "fast"]),
