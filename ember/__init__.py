@@ -21,7 +21,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    # Late, so that an import of `ember.exceptions` alone loads no client.
+    # Imported late, so that importing `ember.exceptions` alone does not load the client.
     if name == "models":
         return importlib.import_module("ember.models")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

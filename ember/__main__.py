@@ -1,6 +1,6 @@
 """`python -m ember "prompt"`: the answer on stdout; tokens, cost and time on stderr.
 
-Exit codes: 0 answered, 1 the provider failed, 2 the call cannot be made as it was set up.
+Exit codes: 0 answered, 1 the provider failed, 2 the call cannot be made as configured.
 """
 
 from __future__ import annotations
@@ -46,17 +46,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except OSError as error:
-        # The answer could not be written. Python would complain once more as it flushes at exit.
+        # The answer could not be written. Flushing stdout at exit would fail once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
-            return 0  # the reader had enough
+            return 0  # the reader closed the pipe
         _note(f"ember: the answer could not be written: {error}")
         return 1
     return 0
 
 
 def _note(text: str) -> None:
-    if sys.stderr is not None:  # closed by the caller: print() would take stdout instead
+    if sys.stderr is not None:  # None if the caller closed it; print() would then use stdout
         print(" ".join(text.split()), file=sys.stderr)
 
 
@@ -131,7 +131,7 @@ def _piped() -> str:
     if not _is_piped():
         return ""
     try:
-        # Decoded here: in the C locale sys.stdin lets what is no text through, as surrogates.
+        # Decoded here: in the C locale sys.stdin decodes invalid bytes to surrogates.
         return sys.stdin.buffer.read().decode(sys.stdin.encoding)
     except UnicodeDecodeError as error:
         raise ModelProviderError(
@@ -140,7 +140,7 @@ def _piped() -> str:
 
 
 def _is_piped() -> bool:
-    """Whether somebody pipes text in; a stdin that was merely inherited may never end."""
+    """Return whether text is piped in; a stdin that was merely inherited may never end."""
     try:
         mode = os.fstat(sys.stdin.fileno()).st_mode
     except (OSError, ValueError, AttributeError):
@@ -164,6 +164,6 @@ def _one_line(message: Warning | str, *_: object, **__: object) -> str:
 if __name__ == "__main__":
     warnings.formatwarning = _one_line
     if reconfigure := getattr(sys.stdout, "reconfigure", None):
-        # A character that the terminal's encoding lacks must not cost the answer.
+        # Print the answer even if the terminal's encoding lacks one of its characters.
         reconfigure(errors="backslashreplace")
     sys.exit(main())

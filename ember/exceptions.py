@@ -4,12 +4,12 @@
 
     EmberError
     ├── ModelProviderError    set-up: a missing key, an unknown model or provider, a bad argument
-    └── ProviderAPIError      run time: the provider, or the way to it, failed
+    └── ProviderAPIError      run time: the provider or the connection to it failed
 
-    UnknownPriceWarning       a call was answered whose price nobody knows
+    UnknownPriceWarning       a call was answered, but its price is unknown
 
-One runtime class and one vocabulary (`ErrorType`) serve every provider, so that a handler written
-for one of them is right for all.
+All providers share one runtime class and one vocabulary (`ErrorType`), so that a handler written
+for one provider works for all.
 """
 
 from __future__ import annotations
@@ -46,18 +46,18 @@ ErrorType = Literal[
 ]
 ERROR_TYPES: tuple[ErrorType, ...] = get_args(ErrorType)
 
-# `quota` is not here: money is out, and no wait brings it back.
+# `quota` is not here: waiting does not refill an account that is out of money.
 _RETRYABLE: frozenset[str] = frozenset(
     {"rate_limit", "overloaded", "server", "timeout", "connection", "incomplete_stream"}
 )
 
 
 class EmberError(Exception):
-    """The root of Ember's errors.
+    """Base class of Ember's errors.
 
     Args:
         message: What happened, with the offending value and the remedy.
-        context: Facts for a program to read; never a key.
+        context: Machine-readable details; never contains a key.
     """
 
     def __init__(self, message: str, context: Mapping[str, Any] | None = None) -> None:
@@ -74,10 +74,10 @@ class EmberError(Exception):
 
 
 class ModelProviderError(EmberError):
-    """The call could not be made as it was set up, and no retry will change that.
+    """The call could not be made as configured; retrying does not help.
 
     Raised for a missing key (the message names the variable), an unknown model or provider (the
-    message says which would serve), a bad argument, or a malformed configuration.
+    message says which would work), a bad argument, or a malformed configuration.
     """
 
 
@@ -85,12 +85,12 @@ class ProviderAPIError(EmberError):
     """The provider answered with an error, or could not be reached or understood.
 
     Args:
-        message: What happened, with the provider's own words where it sent any.
-        context: `error_type` (one of `ERROR_TYPES`) and, where known, `status_code`, `provider`,
+        message: What happened, with the provider's own message if it sent one.
+        context: `error_type` (one of `ERROR_TYPES`) and, if known, `status_code`, `provider`,
             `model`, `request_id`, `provider_code`, `provider_type`, `param`, `body`,
             `phase` (`connect`, `write`, `read`, `stream`), `in_stream`, `partial_text`.
-        retryable: Whether the same call may succeed later; by default what `error_type` implies.
-        retry_after: Seconds that the provider asks to wait, or None where it does not say.
+        retryable: Whether the same call may succeed later; derived from `error_type` by default.
+        retry_after: Seconds that the provider asks to wait, or None if it does not say.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class ProviderAPIError(EmberError):
         super().__init__(message, context)
         self.context.setdefault("error_type", "unknown")
         self.retry_after = retry_after
-        # An answer that was already being delivered can't be asked for again unnoticed.
+        # Part of the answer was already delivered: a retry would deliver it again.
         delivered = bool(self.context.get("partial_text"))
         self.retryable: bool = (
             retryable if retryable is not None else self.error_type in _RETRYABLE and not delivered
@@ -111,7 +111,7 @@ class ProviderAPIError(EmberError):
 
     @property
     def error_type(self) -> ErrorType:
-        """What kind of failure this is; the same as `context["error_type"]`."""
+        """The kind of failure; the same as `context["error_type"]`."""
         value: ErrorType = self.context["error_type"]
         return value
 
@@ -121,7 +121,7 @@ class UnknownPriceWarning(UserWarning):
 
 
 def _pickles(value: object) -> bool:
-    import pickle  # late: a program that pickles errors has loaded it
+    import pickle  # imported late: a program that pickles errors has loaded it already
 
     try:
         pickle.dumps(value)

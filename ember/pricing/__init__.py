@@ -1,1 +1,1 @@
-"""What a call costs, in US dollars."""
+"""The cost of calls in US dollars."""

@@ -1,25 +1,25 @@
-"""What a call costs, in US dollars: exact decimal arithmetic, one rounding to a float at the end.
+"""The cost of a call in US dollars: exact decimal arithmetic, rounded to a float only at the end.
 
-A price is taken, in this order, from:
+Prices come from these sources, in order of precedence:
 
 1. the environment: `EMBER_COST_GPT4_INPUT` and `EMBER_COST_GPT4_OUTPUT`, then
    `EMBER_MODEL_COSTS_JSON`; for the model that the response reports, else for the one requested;
 2. the provider's own figure (OpenRouter, Perplexity and xAI send one);
-3. the tables of prices (`snapshot`): those that `EMBER_PRICES` names, then the ones that Ember
-   brings along; of the seller whom the call's address names, else of the provider. A server on
-   the caller's machine or network costs nothing, since nobody bills it.
+3. the price tables (`snapshot`): those that `EMBER_PRICES` names, then those shipped with Ember.
+   The call's base URL determines the seller, else it is the provider. A server on the caller's
+   machine or network costs nothing.
 
-The environment's prices are US dollars per million tokens. A variable's name holds the model's
-whole name in capitals with all punctuation dropped: `GPT6SOL` is `gpt-6-sol` and not `gpt-6.2-sol`.
-The JSON's keys are model names, compared in the same way, or `provider/model` for that provider
-alone; its entries are `{"input": 10, "output": 30}`, with `cached_input` and `cache_write` if those
-differ. A variable beats the JSON. `input` is the price of all input, cached or not, audio or not,
-in every service tier. What is not named (the other direction, fees by search or by request) keeps
-the tables' price. An empty variable counts as not set.
+Prices in the environment are US dollars per million tokens. A variable's name contains the model's
+full name in capitals without punctuation: `GPT6SOL` is `gpt-6-sol` and not `gpt-6.2-sol`. The keys
+of the JSON are model names, compared in the same way, or `provider/model` for that provider only;
+its entries are `{"input": 10, "output": 30}`, with `cached_input` and `cache_write` if those
+differ. A variable takes precedence over the JSON. `input` is the price of all input, cached or not,
+audio or not, in every service tier. Prices that are not given (the other direction, fees per search
+or per request) come from the tables. An empty variable counts as unset.
 
-Counts are split as genai-prices splits them: a token is charged once, at the most specific price
-that its model has. Where a provider's parts exceed their whole (more cached tokens than input), the
-parts are charged as reported and the rest of the whole is nothing, never less.
+Counts are split as in genai-prices: each token is charged once, at the most specific price of its
+model. If a provider reports parts larger than their whole (more cached tokens than input), the
+parts are charged as reported and the rest of the whole is 0, never negative.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ __all__ = ["REPORTED", "Billing", "Charge", "Share", "cost", "find_prices"]
 
 _JSON = "EMBER_MODEL_COSTS_JSON"
 _PREFIX = "EMBER_COST_"
-# What an override may name, and the snapshot's price that it replaces. `input` and `output` come
-# first: they also drop the prices of their parts, which the others then set.
+# Keys of an override, and the table's price that each replaces. `input` and `output` come first:
+# they also drop the prices of their parts, which the other keys then set.
 _OVERRIDES = {
     "input": "input_mtok",
     "output": "output_mtok",
@@ -65,7 +65,7 @@ _OVERRIDES = {
     "cache_write": "cache_write_mtok",
 }
 
-# Run by the caller: free on the caller's own machine or network, of unknown price elsewhere.
+# Run by the caller: free on the caller's own machine or network; elsewhere the price is unknown.
 _OWN_SERVERS = frozenset({"local", "ollama", "lmstudio", "vllm", "llamacpp"})
 _ELSEWHERE = " at "
 
@@ -75,18 +75,18 @@ _NO_COSTS: Mapping[str, Mapping[str, Decimal]] = {}
 
 
 REPORTED: Prices = {"reported": 1}
-"""Stands for the provider's own figure, whatever it is in a call."""
+"""Placeholder for the cost that the provider reports."""
 
 
 class Charge(NamedTuple):
-    """What a price depends on.
+    """The values that a price depends on.
 
     Args:
-        provider: The seller's name in Ember; for a model server that is not on the caller's own
-            network, with its host: `ollama at gpu.example.com`.
-        model: As the response reports it.
-        requested_model: As it was asked for.
-        tier: The service tier, and the region where that has a price of its own: `priority us`.
+        provider: The seller's name in Ember; for a model server outside the caller's network,
+            with its host: `ollama at gpu.example.com`.
+        model: The model that the response reports.
+        requested_model: The model that was requested.
+        tier: The service tier, then the region if it has its own price: `priority us`.
     """
 
     provider: str
@@ -96,10 +96,10 @@ class Charge(NamedTuple):
 
 
 class Share(NamedTuple):
-    """A part of a call that is billed like a call of its own.
+    """A part of a call that is billed like a separate call.
 
     Args:
-        model: The model that served it; None for the call's own.
+        model: The model that served it; None for the model of the call.
         usage: Its tokens.
         counts: See `Billing.counts`.
     """
@@ -110,7 +110,7 @@ class Share(NamedTuple):
 
 
 class Billing(NamedTuple):
-    """What a price needs besides the public counts.
+    """Data that a price depends on in addition to the public counts.
 
     Args:
         counts: Amounts by genai-prices' usage keys: `cache_write_1h_tokens`, `input_audio_tokens`,
@@ -118,13 +118,12 @@ class Billing(NamedTuple):
             `output_citation_tokens`, `input_audio_seconds`, `web_searches`, `storage_searches`.
             Tokens are parts of the counts in `UsageStats`: 1-hour writes of `cache_write_tokens`,
             cached audio of `cached_tokens` and of `input_audio_tokens`.
-        tier: The service tier that served the call: `batch`, `flex`, `priority`, `fast`. Where the
-            model has no price of its own for it, the standard price.
-        reported: The provider's own figure in US dollars.
-        region: The region that processed the call, of two letters, where that is a choice that
-            may cost extra.
-        shares: Where tokens are billed as those of several calls, each of them; together they are
-            all tokens of the call, and `counts` then holds fees alone.
+        tier: The service tier that served the call: `batch`, `flex`, `priority`, `fast`. A model
+            without a price for the tier costs the standard price.
+        reported: The cost that the provider reports, in US dollars.
+        region: The two-letter region that processed the call, if choosing one may cost extra.
+        shares: The parts of the call, if they are billed separately; together they contain all
+            tokens of the call, and `counts` then holds only fees.
     """
 
     counts: Mapping[str, int] = _NO_COUNTS
@@ -148,20 +147,20 @@ def cost(
     at: datetime | None = None,
     base_url: str = "",
 ) -> float:
-    """What one call costs.
+    """Return the cost of one call.
 
     Args:
-        provider: The provider's name in Ember. One that the tables do not have is priced as the
-            provider to which the model's name belongs, if any (`claude...` is Anthropic's).
-        model: The model as the response reports it; may be "".
+        provider: The provider's name in Ember. If the tables lack it, the prices are those of
+            the provider that owns the model's name, if any (`claude...` is Anthropic's).
+        model: The model that the response reports; may be "".
         usage: The call's tokens.
-        billing: What the price needs besides.
-        requested_model: The model as it was asked for, priced where the reported one is unknown.
-        at: The moment of the call, UTC if naive; now by default.
-        base_url: Where the call went: names the seller where the provider's name does not.
+        billing: Data that the price depends on in addition to `usage`.
+        requested_model: The model that was requested, priced if the reported one is unknown.
+        at: The time of the call, UTC if naive; now by default.
+        base_url: The base URL of the call, which determines the seller.
 
     Returns:
-        US dollars; `nan`, with one `UnknownPriceWarning` a model, where no price is known.
+        US dollars; `nan`, with one `UnknownPriceWarning` per model, if no price is known.
 
     Raises:
         ModelProviderError: An override is malformed, or `EMBER_PRICES` cannot be read; the message
@@ -205,18 +204,18 @@ def _charge(
 
 
 def find_prices(charge: Charge, reported: float | None, at: datetime | None) -> Prices | None:
-    """The prices of a call, by the precedence above; None where none is known.
+    """Return the prices of a call by the precedence above, or None if no price is known.
 
-    Every price is looked up here, by this module's attribute, which may be replaced where other
-    prices are to hold for a while.
+    All price look-ups go through this module's attribute, which may be replaced to apply other
+    prices for a while.
 
     Args:
-        charge: What is priced.
-        reported: The provider's own figure in US dollars.
-        at: The moment of the call, UTC if naive; now by default.
+        charge: The values that the price depends on.
+        reported: The cost that the provider reports, in US dollars.
+        at: The time of the call, UTC if naive; now by default.
 
     Raises:
-        ModelProviderError: As `cost`.
+        ModelProviderError: As for `cost`.
     """
     provider, _, elsewhere = charge.provider.partition(_ELSEWHERE)
     override = _override(provider, charge.model, charge.requested_model)
@@ -237,7 +236,7 @@ def find_prices(charge: Charge, reported: float | None, at: datetime | None) -> 
 
 
 def _dollars(charge: Charge, amount: Decimal | None) -> float:
-    """The amount as a float; an unknown one is warned of, once a model."""
+    """Return the amount as a float; if it is unknown, `nan`, and warn once per model."""
     if amount is None:
         _warn(charge.provider, charge.model or charge.requested_model or "")
         return math.nan
@@ -245,7 +244,7 @@ def _dollars(charge: Charge, amount: Decimal | None) -> float:
 
 
 def _amount(prices: Prices | None, usage: UsageStats, parts: Mapping[str, int]) -> Decimal | None:
-    """What these counts cost, exactly; None where the prices are unknown."""
+    """Return the exact cost of these counts, or None if the prices are unknown."""
     if prices is None:
         return None
     counts = {
@@ -282,7 +281,7 @@ def _rate(rate: Rate, input_tokens: int) -> Decimal | int:
 
 @lru_cache(maxsize=256)
 def _order(keys: tuple[str, ...]) -> list[tuple[str, Unit, list[str]]]:
-    """The units of these prices, parts before their wholes, each with the parts inside it."""
+    """Return the units of these prices, parts before their wholes, each with its parts."""
     unit = units()
     ordered = sorted(keys, key=lambda key: (-len(unit[key].dimensions), key))
     return [
@@ -299,7 +298,7 @@ def _is_in(part: str, whole: str) -> bool:
 
 
 def _override(provider: str, reported: str, requested: str | None) -> Mapping[str, Decimal]:
-    """The environment's prices of the model that the response reports, else of the requested."""
+    """Return the environment's prices of the reported model, else of the requested one."""
     text = os.environ.get(_JSON, "").strip()
     table = _costs_json(text) if text else _NO_COSTS
     for model in dict.fromkeys((reported, requested or reported)):
@@ -330,10 +329,10 @@ def _plain(name: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _variables(model: str) -> tuple[tuple[str, str], ...]:
-    """The variables of a model's prices, each with what it gives the price of.
+    """Return the names of a model's price variables, each with `input` or `output`.
 
-    Two look-ups a call are several times cheaper than reading the whole environment, which is read
-    once a model only, for names that would never be found: `EMBER_COST_GPT_4_INPUT`.
+    Two look-ups per call are several times cheaper than reading the whole environment, which is
+    read only once per model, for names that would never be found: `EMBER_COST_GPT_4_INPUT`.
     """
     if not (plain := _plain(model)):
         return ()
@@ -378,7 +377,7 @@ def _dollars_per_million(value: Any, variable: str, where: str = "") -> Decimal:
     if isinstance(value, str | int | Decimal) and not isinstance(value, bool):
         with suppress(InvalidOperation):
             price = Decimal(value)
-    # The bound, a million dollars a token, keeps the arithmetic exact.
+    # The bound, a million dollars per token, keeps the arithmetic exact.
     if not price.is_finite() or not 0 <= price <= 10**12:
         raise _malformed(variable, f"{where}{value!r} is not a price")
     return price
@@ -392,14 +391,14 @@ def _malformed(variable: str, what: str) -> ModelProviderError:
     )
 
 
-# The unknown.
+# Unknown prices.
 
 _warned: dict[tuple[str, str], object] = {}
 
 
 def _warn(provider: str, model: str) -> None:
     ours = object()
-    # One atomic step: of two threads that come at once, one warns.
+    # One atomic step, so that only one of two concurrent threads warns.
     if _warned.setdefault((provider, model), ours) is ours:
         names = " and ".join(name for name, _ in _variables(model))
         warnings.warn(
@@ -411,7 +410,7 @@ def _warn(provider: str, model: str) -> None:
 
 
 def _frames_of_ember() -> int:
-    """How far above `_warn` the caller's own line is."""
+    """Return the `stacklevel` of the caller's own line, seen from `_warn`."""
     frame, level = sys._getframe(1), 1  # pyright: ignore[reportPrivateUsage] - documented
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_NOT_THE_CALLERS):
         frame, level = frame.f_back, level + 1
@@ -419,7 +418,7 @@ def _frames_of_ember() -> int:
 
 
 _EMBER = str(Path(__file__).parents[1])
-# A call that a task of asyncio makes has no caller but the one who runs the loop.
+# The only caller of an asyncio task's call is the code that runs the event loop.
 _NOT_THE_CALLERS = tuple(
     f"{folder}{os.sep}"
     for folder in (_EMBER, f"{_EMBER}_testing", Path(os.__file__).with_name("asyncio"))

@@ -1,8 +1,8 @@
 """Ember's price tables, made from the data of https://github.com/pydantic/genai-prices (MIT); pure.
 
-The data is that of the `genai-prices` package (`genai_prices.data.providers`), or the JSON that its
-repository publishes (`prices/data.json` and its later versions): both have the same fields. What is
-of a kind that Ember does not know is left out: no price is better than a wrong one.
+The data is `genai_prices.data.providers` of the `genai-prices` package, or the JSON that its
+repository publishes (`prices/data.json` and its later versions); both have the same fields. Entries
+of a kind that Ember does not know are left out: no price is better than a wrong one.
 """
 
 from __future__ import annotations
@@ -15,37 +15,37 @@ from typing import Any, NamedTuple, cast
 
 __all__ = ["Tables", "price_tables"]
 
-# genai-prices' name of a provider, where Ember has another.
+# genai-prices' names of providers that Ember names differently.
 _NAMES = {"x-ai": "xai"}
 
-# Whose models a name belongs to where nobody says who sells it, and who sells them: Ember's own
-# providers. The others are sellers whose prices hold where a base URL names them.
+# Ember's own providers. They are found by a model's name if the seller is unknown; the prices of
+# all other sellers apply only if the base URL is theirs.
 _OWN = {
     *("anthropic", "azure", "cerebras", "deepseek", "fireworks", "google", "groq", "mistral"),
     *("moonshotai", "openai", "openrouter", "perplexity", "together", "x-ai"),
 }
-# Not sold by the token to the caller; or an address behind which anybody may serve anything.
+# Not sold to the caller by the token, or a host on which anyone may serve any model.
 _NO_SELLERS = {"cursor", "github-copilot", "modal", "openai-decisions"}
-# Hosts where the data's own pattern leaves one out or takes too many in.
+# Hosts of providers whose pattern in the data matches too few or too many.
 _HOSTS = {
     "aws": r"https://bedrock-(runtime\.[a-z0-9-]+\.amazonaws\.com|mantle\.[a-z0-9-]+\.api\.aws)",
     "azure": r"https://([^./]+\.)+(openai|cognitiveservices|services\.ai)\.azure\.com",
     "google": r"https://([^/@]+\.)?googleapis\.com",
     "moonshotai": r"https://api\.moonshot\.(ai|cn)",
     "openai": r"https://([a-z]+\.)?api\.openai\.com",
-    "together": r"https://api\.together\.(xyz|ai)",  # where its newer package calls
+    "together": r"https://api\.together\.(xyz|ai)",  # .ai: called by its newer package
 }
 
-# Rows that their own authors mark as guesses ("I can't find anything so trusting these prices"):
+# Rows that genai-prices marks as guesses ("I can't find anything so trusting these prices"):
 # both models were shut down long ago (https://ai.google.dev/gemini-api/docs/models).
 _UNTRUSTED = {("google", "gemini-pro"), ("google", "gemini-1.0-pro-vision-001")}
-# Today `gemini-pro` is the short name of `gemini-pro-latest`, so it costs what that costs: 2 in and
-# 12 out per million tokens, 4 and 18 over 200,000 (https://ai.google.dev/gemini-api/docs/pricing,
-# `gemini-3.1-pro-preview`, whose row in genai-prices claims the name `gemini-pro-latest`).
+# Today `gemini-pro` is an alias of `gemini-pro-latest` and costs the same: $2 in and $12 out per
+# million tokens, $4 and $18 over 200,000 (https://ai.google.dev/gemini-api/docs/pricing,
+# `gemini-3.1-pro-preview`, whose row in genai-prices matches `gemini-pro-latest`).
 _ALIASES = {"google": {"gemini-pro": "gemini-pro-latest"}}
-# A row without any price is free only where somebody says so: Google gives Gemma away
-# (https://ai.google.dev/gemini-api/docs/pricing), OpenAI its moderation
-# (https://developers.openai.com/api/docs/guides/moderation), and `:free` is a seller's own word.
+# A row without prices is free only if this is documented: Gemma at Google
+# (https://ai.google.dev/gemini-api/docs/pricing), moderation at OpenAI
+# (https://developers.openai.com/api/docs/guides/moderation), and models named `:free` by a seller.
 _FREE = {
     ("google", "gemma-3"),
     ("google", "gemma-3n"),
@@ -59,9 +59,9 @@ class Tables(NamedTuple):
     """Prices of all sellers.
 
     Args:
-        sellers: What is known of each seller, by Ember's name: `pricing_urls`, `hosts`, `names`
+        sellers: Facts about each seller, by its name in Ember: `pricing_urls`, `hosts`, `names`
             and `fallbacks` of `prices/about.json`.
-        rows: Its models, by Ember's name.
+        rows: The models of each seller, by its name in Ember.
     """
 
     sellers: dict[str, dict[str, Any]]
@@ -69,10 +69,10 @@ class Tables(NamedTuple):
 
 
 def price_tables(providers: Iterable[Any]) -> Tables:
-    """The tables in the form of `prices/`.
+    """Return the tables in the format of `prices/`.
 
     Args:
-        providers: genai-prices' providers, as objects or as JSON.
+        providers: genai-prices' providers, as objects or parsed JSON.
     """
     tables = Tables({}, {})
     for provider in map(_fields, providers):
@@ -110,12 +110,12 @@ def _rows(provider: str, models: list[Mapping[str, Any]]) -> list[dict[str, Any]
 
 
 def _is_priced(provider: str, model: Mapping[str, Any]) -> bool:
-    """Whether a model's price can be told from the tokens of a text-generating call."""
+    """Return whether a model can be priced by the tokens of a text-generating call."""
     if (provider, model["id"]) in _UNTRUSTED:
         return False
     sets = [prices for _, prices in _price_sets(model["prices"])]
     if any(sets):
-        # Priced by the page, hour or character only: its tokens would seem to be free.
+        # A model priced only by page, hour or character would seem to have free tokens.
         return any("input_mtok" in prices for prices in sets)
     return (provider, model["id"]) in _FREE or model["id"].endswith(":free")
 
@@ -130,7 +130,7 @@ def _row(model: Mapping[str, Any]) -> dict[str, Any] | None:
     variants: dict[str, Any] = {}
     for variant in map(_fields, model.get("price_variants") or ()):
         conditions = _fields(variant["when"])
-        # A route is OpenRouter's choice of a data centre, which no response names.
+        # A route is the data centre that OpenRouter chose; no response names it.
         if len(conditions) == 1 and "route" not in conditions:
             (tier,) = conditions.values()
             for when, prices in _price_sets([variant]):
@@ -140,7 +140,7 @@ def _row(model: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _price_sets(prices: Any) -> list[tuple[str | None, dict[str, Any]]]:
-    """The prices, each set with what must hold for it."""
+    """Return the sets of prices, each with its condition."""
     if not isinstance(prices, list):
         return [(None, _price_set(prices))]
     found: list[tuple[str | None, dict[str, Any]]] = []
@@ -177,7 +177,7 @@ def _number(value: float | Decimal) -> int | Decimal:
 
 
 def _clock(value: object) -> str:
-    """A time of day in UTC: "16:30", from a `time` or from the data's "16:30:00Z"."""
+    """Return the UTC time "16:30" for a `time`, or for the data's "16:30:00Z"."""
     if isinstance(value, time):
         moment = value if value.tzinfo else value.replace(tzinfo=timezone.utc)
         return moment.strftime("%H:%M")
@@ -188,7 +188,7 @@ _PATTERNS = {"equals": "{}", "starts_with": "{}*", "ends_with": "*{}", "contains
 
 
 def _match(clause: object) -> Any:
-    """A clause in the small language of `prices/`, or None where it has no word for it."""
+    """Translate a clause to the pattern language of `prices/`, or None if it has no equivalent."""
     ((kind, value),) = list(_fields(clause).items())[:1] or [("", None)]
     kind = kind.rstrip("_")
     if kind in ("or", "and"):

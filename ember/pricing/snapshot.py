@@ -1,8 +1,8 @@
-"""What a model costs by the tables of prices, at a moment and in a service tier.
+"""The prices of models in the price tables, by time and service tier.
 
-The tables are a dated snapshot of https://github.com/pydantic/genai-prices in `prices/`. Newer ones
-go before it where the environment variable `EMBER_PRICES` names them: `genai-prices` is the
-installed package, anything else the path of the JSON that its repository publishes
+The tables are a dated snapshot of https://github.com/pydantic/genai-prices in `prices/`. The
+environment variable `EMBER_PRICES` names newer ones, which are searched first: `genai-prices` is
+the installed package, any other value the path of the JSON that its repository publishes
 (`prices/new_data/v2/data.json`).
 """
 
@@ -26,17 +26,16 @@ __all__ = ["EXACT", "Prices", "Rate", "Unit", "is_local", "seller", "standard_pr
 _NEWER = "EMBER_PRICES"
 _SAME_PRICES = {"openai-responses": "openai"}
 
-# A number; or [base, [above this many input tokens, the price of all tokens], ...].
+# A number, or [base, [N, the price of all tokens above N input tokens], ...].
 Rate = Decimal | int | list[Any]
 Prices = Mapping[str, Rate]
-# What must hold (None, a date, a time of day), and the prices that then apply.
+# A condition (None, a start date, a time span of the day) and the prices that apply if it holds.
 _Conditional = tuple[str | None, Prices]
 
 EXACT = Context(prec=60)
-"""For products of a price and a count; not the thread's context, which a program may have changed.
-"""
+"""For all arithmetic on prices; the program may have changed the thread's own context."""
 
-# What processing within one region costs beside the standard price of tokens, and for which models:
+# The factor on token prices for processing within one region, and the models it applies to:
 # Anthropic's `inference_geo` from Claude 4.6 on (https://platform.claude.com/docs/en/pricing), and
 # OpenAI's regional hosts for models released since March 2026
 # (https://developers.openai.com/api/docs/pricing).
@@ -54,12 +53,12 @@ class _Row(NamedTuple):
 
 
 class Unit(NamedTuple):
-    """What a price is of.
+    """The unit of a price.
 
     Args:
-        usage_key: The count that it multiplies, by genai-prices' name.
-        per: How many of them the price buys.
-        dimensions: Which part of the tokens they are; a part has those of its whole, and more.
+        usage_key: The count that the price multiplies, by genai-prices' name.
+        per: How many of them the price is for.
+        dimensions: The kind of tokens; a part has the dimensions of its whole, and more.
     """
 
     usage_key: str
@@ -70,17 +69,17 @@ class Unit(NamedTuple):
 def standard_prices(
     provider: str, model: str, requested_model: str | None, tier: str | None, at: datetime | None
 ) -> Prices | None:
-    """The tables' prices of a call, or None where they have none.
+    """Return the prices of a call from the tables, or None if they have none.
 
     Args:
         provider: The provider's name in Ember, in lower case.
-        model: The model as the response reports it.
-        requested_model: As it was asked for, looked up where the reported one is not there.
+        model: The model that the response reports.
+        requested_model: The model that was requested, looked up if the reported one is missing.
         tier: The service tier; after it, or alone, the region that processed the call (`us`).
-        at: The moment, UTC if naive; now by default.
+        at: The time of the call, UTC if naive; now by default.
 
     Raises:
-        ModelProviderError: `EMBER_PRICES` names what cannot be read.
+        ModelProviderError: `EMBER_PRICES` names something that cannot be read.
     """
     names = (model, requested_model) if requested_model else (model,)
     tables = (
@@ -133,11 +132,11 @@ _REGION = re.compile(r"https://([a-z]{2})\.api\.openai\.com(?=[:/?#]|$)")
 
 @lru_cache(maxsize=256)
 def seller(provider: str, base_url: str) -> tuple[str, str | None]:
-    """Whose prices hold, and the region that the address names, if any.
+    """Return the seller whose prices apply, and the region that the URL names, if any.
 
     Args:
-        provider: The provider's name as it was called, for an address that nobody knows.
-        base_url: Where the call went.
+        provider: The provider that was called; it is the seller if the URL is unknown.
+        base_url: The base URL of the call.
     """
     sellers = _shipped.sellers
     own = _SAME_PRICES.get(provider, provider)
@@ -158,12 +157,12 @@ _LOCAL_NAMES = (".local", ".localhost", ".internal", ".svc")
 
 @lru_cache(maxsize=256)
 def is_local(base_url: str) -> bool:
-    """Whether an address is on this machine or its private network, where nobody sells anything.
+    """Return whether a URL is on this machine or its private network, where nothing is billed.
 
-    Loopback, private and link-local addresses, a Unix socket, names without a dot, and those that
-    end in `.local`, `.localhost`, `.internal` or `.svc`.
+    These are loopback, private and link-local addresses, Unix sockets, names without a dot, and
+    names that end in `.local`, `.localhost`, `.internal` or `.svc`.
     """
-    from ipaddress import ip_address, ip_network  # late: for the caller's own servers only
+    from ipaddress import ip_address, ip_network  # imported late: for own servers only
     from urllib.parse import urlsplit
 
     try:
@@ -189,8 +188,8 @@ class _Tables:
     """Prices of all sellers.
 
     Args:
-        sellers: Gives what is known of each seller; see "providers" of `prices/about.json`.
-        rows: Gives a seller's models.
+        sellers: Returns facts about each seller; see "providers" of `prices/about.json`.
+        rows: Returns the rows of a seller's models.
     """
 
     def __init__(
@@ -203,11 +202,11 @@ class _Tables:
 
     @property
     def sellers(self) -> Mapping[str, Any]:
-        """What is known of each seller, by its name in Ember."""
+        """Facts about each seller, by its name in Ember."""
         return self._sellers()
 
     def _find(self, provider: str, model: str) -> _Row | None:
-        """The first row that matches: the provider's own, else of those whose models it sells."""
+        """Return the first matching row of the provider, else of those whose models it sells."""
         name = model.lower().removeprefix("models/")  # as Google writes it
         own = _SAME_PRICES.get(provider, provider)
         if own not in self.sellers:
@@ -230,13 +229,13 @@ class _Tables:
                     break
             if first is not None:
                 row = self._rows(each)[first]
-                # The tiers are the owner's: nobody says that the seller has them too.
+                # The tiers are the owner's; this seller may not have them.
                 variants: Any = row.get("variants", {}) if each == sellers[0] else {}
                 return _Row(row["prices"], variants, sellers[0])
         return None
 
     def _indexed(self, seller: str) -> tuple[dict[str, int], list[tuple[int, Any]]]:
-        """The first row of each plain name, and the patterns of the rows that have others."""
+        """Return the first row of each plain name, and all other patterns with their rows."""
         names: dict[str, int] = {}
         patterns: list[tuple[int, Any]] = []
         for number, row in enumerate(self._rows(seller)):
@@ -250,7 +249,7 @@ class _Tables:
 
 
 def _matches(pattern: Any, name: str) -> bool:
-    """The small language of `prices/`: see "about" in its `about.json`."""
+    """Return whether a pattern matches; see "about" in `prices/about.json`."""
     if isinstance(pattern, list):
         return any(_matches(part, name) for part in cast("list[object]", pattern))
     if isinstance(pattern, dict):
@@ -264,20 +263,20 @@ def _matches(pattern: Any, name: str) -> bool:
 
 
 def _read(name: str) -> Any:
-    # By the package's own loader: a program may have replaced the file system when it first asks.
+    # Read by the package's loader: the program may have replaced the file system by now.
     text = pkgutil.get_data(__name__, f"prices/{name}") or b""
     return json.loads(text, parse_float=Decimal)
 
 
 @lru_cache(maxsize=1)
 def _about() -> Any:
-    """Units and providers: what holds for all tables."""
+    """Return the units and providers, common to all tables."""
     return _read("about.json")
 
 
 @cache
 def _table(provider: str) -> list[Any]:
-    """A provider's rows; reading all of them would take as long as a first call may."""
+    """Return a provider's rows; reading all providers' would take as long as a first call may."""
     rows: list[Any] = _read(f"{provider}.json")
     return rows
 
@@ -288,8 +287,8 @@ _SHIPPED = (_shipped,)
 
 @lru_cache(maxsize=4)
 def _newer(source: str) -> _Tables:
-    """The tables that `EMBER_PRICES` names."""
-    from ember.pricing.genai_prices import price_tables  # imported late: few programs name any
+    """Load the tables that `EMBER_PRICES` names."""
+    from ember.pricing.genai_prices import price_tables  # imported late: rarely needed
 
     try:
         if source == "genai-prices":
@@ -316,7 +315,7 @@ def _newer(source: str) -> _Tables:
 
 
 def _is_known(row: Mapping[str, Any], known: Mapping[str, Unit]) -> bool:
-    """Whether each price of a row is of something that is counted."""
+    """Return whether the unit of each price of a row is known."""
     prices: Any = row["prices"]
     pairs: list[Any] = [*prices] if isinstance(prices, list) else [(None, prices)]
     for tier in row.get("variants", {}).values():
@@ -326,7 +325,7 @@ def _is_known(row: Mapping[str, Any], known: Mapping[str, Unit]) -> bool:
 
 @lru_cache(maxsize=1)
 def units() -> Mapping[str, Unit]:
-    """What each price is of, by the price's name."""
+    """Return the unit of each price, by the price's name."""
     return {
         key: Unit(usage_key, per, frozenset(dimensions.items()))
         for key, (usage_key, per, dimensions) in _about()["units"].items()
