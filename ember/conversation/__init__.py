@@ -1,1 +1,1 @@
-"""Prompts and tools in one form, whichever provider they go to."""
+"""Prompts and tools in one form for all providers."""

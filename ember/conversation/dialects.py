@@ -1,4 +1,4 @@
-"""A JSON schema in the dialect that a provider's constrained output takes; pure.
+"""JSON schemas in the dialects of providers' constrained outputs; pure.
 
 Sources: the `anthropic` 2.12.0 package (`lib/_parse/_transform.py`) and the `openai` 3.54.0 package
 (`lib/_pydantic.py`).
@@ -14,15 +14,15 @@ from ember.exceptions import ModelProviderError
 __all__ = ["IN_OBJECT", "for_anthropic", "for_openai", "from_google", "in_object"]
 
 IN_OBJECT = "value"
-"""The key of a value that is no object, where an object must be around it."""
+"""The key of a value in the object that wraps it, if providers require an object."""
 
 _Schema = Mapping[str, Any]
-# Where schemas stand inside a schema: alone, in a list, by name.
+# Keywords that contain schemas: a single one, a list, or a mapping by name.
 _ONE = ("items", "not", "if", "then", "else", "contains")
 _MANY = ("anyOf", "oneOf", "allOf", "prefixItems")
 _NAMED = ("$defs", "definitions", "properties")
 
-# What Anthropic's grammar knows; every other keyword is told to the model in the description.
+# Keywords that Anthropic's grammar supports; all others are moved to the description.
 _ANTHROPIC = {
     *("$defs", "$ref", "additionalProperties", "allOf", "anyOf", "const", "definitions"),
     *("description", "enum", "format", "items", "properties", "required", "title", "type"),
@@ -34,19 +34,19 @@ _ANTHROPIC_FORMATS = {
 
 
 def for_anthropic(schema: _Schema, what: str) -> dict[str, Any]:
-    """The schema for Anthropic's structured output and strict tools.
+    """Convert a schema for Anthropic's structured output and strict tools.
 
-    Every object is closed; bounds, defaults and the like go into the description.
+    Every object is closed; bounds, defaults and the like are moved to the description.
 
     Args:
-        schema: The schema as the caller gave it.
-        what: The argument that it came with, for messages.
+        schema: The caller's schema.
+        what: The argument that contains it, for error messages.
 
     Raises:
-        ModelProviderError: Something in it cannot be said.
+        ModelProviderError: Part of the schema is not supported.
     """
     result = _open_types(_each(schema, lambda inner: for_anthropic(inner, what)))
-    if "$ref" in result:  # beside which nothing is allowed but the definitions
+    if "$ref" in result:  # only definitions are allowed beside it
         return {key: result[key] for key in ("$ref", "$defs", "definitions") if key in result}
     if "type" not in result and "properties" in result:
         result["type"] = "object"
@@ -70,11 +70,11 @@ def for_anthropic(schema: _Schema, what: str) -> dict[str, Any]:
 
 
 def for_openai(schema: _Schema) -> dict[str, Any]:
-    """The schema for OpenAI's `strict`: every object is closed, with all of its keys required."""
+    """Convert a schema for OpenAI's `strict`: close every object and require all its keys."""
     result = _each(schema, for_openai)
     if result.get("default", ...) is None:
         del result["default"]
-    if "$ref" in result:  # beside which nothing is allowed but the definitions
+    if "$ref" in result:  # only definitions are allowed beside it
         return {key: result[key] for key in ("$ref", "$defs", "definitions") if key in result}
     if result.get("type") == "object":
         result.setdefault("additionalProperties", False)
@@ -83,7 +83,7 @@ def for_openai(schema: _Schema) -> dict[str, Any]:
 
 
 def in_object(schema: _Schema) -> _Schema:
-    """The schema of an object with a value, where the value itself may be none."""
+    """Wrap a schema in that of an object, unless it is one already."""
     if schema.get("type") == "object":
         return schema
     named = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
@@ -92,7 +92,7 @@ def in_object(schema: _Schema) -> _Schema:
 
 
 def from_google(schema: _Schema) -> dict[str, Any]:
-    """A schema in Google's own words, whose types are in capitals, as JSON schema."""
+    """Convert a schema in Google's format, with types in capitals, to JSON schema."""
     result = _each(schema, from_google)
     if isinstance(result.get("type"), str):
         result["type"] = result["type"].lower()
@@ -100,7 +100,7 @@ def from_google(schema: _Schema) -> dict[str, Any]:
 
 
 def _each(schema: _Schema, change: Callable[[_Schema], dict[str, Any]]) -> dict[str, Any]:
-    """A copy of the schema with each schema inside it changed."""
+    """Return a copy of the schema with each schema inside it changed."""
     result = dict(schema)
     for key in result.keys() & set(_ONE):
         if isinstance(result[key], Mapping):
@@ -120,7 +120,7 @@ def _each(schema: _Schema, change: Callable[[_Schema], dict[str, Any]]) -> dict[
 
 
 def _open_types(schema: dict[str, Any]) -> dict[str, Any]:
-    """`oneOf`, and a list of types, as `anyOf`."""
+    """Replace `oneOf`, and a list of types, by `anyOf`."""
     if "oneOf" in schema:
         schema.setdefault("anyOf", schema.pop("oneOf"))
     if isinstance(schema.get("type"), list) and "enum" not in schema:

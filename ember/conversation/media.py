@@ -1,7 +1,7 @@
-"""Images, PDFs, sound and video in a prompt, from whatever form the caller has them in.
+"""Images, PDFs, audio and video in a prompt, from any form that a caller may pass.
 
-The MIME type is read from the bytes themselves where they show it, else from a data URL's label or
-a file's name: a JPEG that is called `image/png` is sent as the JPEG that it is.
+The MIME type is detected from the bytes if possible, else taken from a data URL's label or a file
+name: a JPEG that is labelled `image/png` is sent as a JPEG.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ __all__ = [
 
 
 class Media(NamedTuple):
-    """An image, PDF, sound or video: its bytes, or a URL where a provider can fetch them.
+    """An image, PDF, audio or video: its bytes, or a URL that a provider can fetch.
 
     Args:
-        mime_type: Such as `image/png`; "" where a URL does not tell.
+        mime_type: Such as `image/png`; "" if a URL does not show it.
         data: The bytes, or None.
         url: The URL, or None.
         name: The file's name, or None.
-        detail: How closely to look at an image, in OpenAI's words, or None.
+        detail: The `detail` of an image, as in OpenAI's API, or None.
     """
 
     mime_type: str
@@ -48,14 +48,14 @@ class Media(NamedTuple):
     detail: str | None = None
 
     def must_be_image(self, wire: str, formats: Collection[str] = ()) -> None:
-        """Refuse what the wire has no word for.
+        """Check that this is an image that the wire accepts.
 
         Args:
-            wire: The wire's name for the message.
-            formats: The MIME types that it takes; by default all of images.
+            wire: The wire's name for the error message.
+            formats: The MIME types that it accepts; any image by default.
 
         Raises:
-            ModelProviderError: It is known to be something else.
+            ModelProviderError: It is known to be of another type.
         """
         if not self.mime_type or self.mime_type in formats:
             return
@@ -78,7 +78,7 @@ class Media(NamedTuple):
 
 
 def from_bytes(data: bytes) -> Media:
-    """The medium that these bytes are."""
+    """Create a medium from bytes."""
     return Media(_sniffed(data), data)
 
 
@@ -86,14 +86,14 @@ _URL_SAFE = str.maketrans("-_", "+/")  # Google's alphabet
 
 
 def from_base64(text: str, mime_type: str = "") -> Media:
-    """The medium that base64 text holds.
+    """Create a medium from base64 text.
 
     Args:
         text: The base64.
-        mime_type: What it is said to be, which holds where the bytes do not tell.
+        mime_type: The declared MIME type, used if the bytes do not show one.
 
     Raises:
-        ModelProviderError: It is not base64.
+        ModelProviderError: The text is not base64.
     """
     try:
         plain = "".join(text.split()).translate(_URL_SAFE).rstrip("=")
@@ -119,7 +119,7 @@ def _from_data_url(url: str) -> Media:
 
 
 def from_path(path: Path) -> Media:
-    """The medium in a file."""
+    """Read a medium from a file."""
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -128,12 +128,12 @@ def from_path(path: Path) -> Media:
 
 
 def is_image(item: object) -> bool:
-    """Whether this is a PIL image, told by what it can do: Pillow is not a dependency."""
+    """Return whether this looks like a PIL image: Pillow is not a dependency."""
     return callable(getattr(item, "save", None)) and hasattr(item, "mode")
 
 
 def from_image(image: Any) -> Media:
-    """A PIL image as PNG."""
+    """Convert a PIL image to PNG."""
     buffer = io.BytesIO()
     try:
         image.save(buffer, format="PNG")
@@ -144,14 +144,14 @@ def from_image(image: Any) -> Media:
 
 
 def from_url(url: str, detail: str | None = None) -> Media:
-    """What a URL means: its data where it is a `data:` URL, else something to fetch."""
+    """Create a medium from a URL: from its data if it is a `data:` URL, else to be fetched."""
     if url.startswith("data:"):
         media = _from_data_url(url)
         return Media(media.mime_type, media.data, detail=detail)
     return Media(type_of_name(url), url=url, detail=detail)
 
 
-# Not all of these are known to `mimetypes` on each system and in each version of Python.
+# Some of these are missing from `mimetypes` on some systems and Python versions.
 MEDIA_SUFFIXES = {
     **dict.fromkeys(("jpg", "jpeg"), "image/jpeg"),
     **dict.fromkeys(("tif", "tiff"), "image/tiff"),
@@ -169,7 +169,7 @@ MEDIA_SUFFIXES = {
 
 
 def type_of_name(name: str) -> str:
-    """The MIME type that a file's name or a URL shows by its ending; "" where it shows none."""
+    """Return the MIME type for the suffix of a file name or URL, or "" if it is unknown."""
     path = name.partition("?")[0].partition("#")[0]
     suffix = path.rpartition(".")[2].lower()
     return MEDIA_SUFFIXES.get(suffix) or mimetypes.guess_type(path)[0] or ""
@@ -188,7 +188,7 @@ _MAGIC = (
     (b"OggS", "audio/ogg"),
 )
 _RIFF = {b"WEBP": "image/webp", b"WAVE": "audio/wav", b"AVI ": "video/x-msvideo"}
-# The brand of an ISO base media file, which MP4, HEIC and others are: its first three letters.
+# The first three letters of an ISO base media file's brand; MP4, HEIC and others are such files.
 _BRANDS: dict[bytes, str] = {
     **dict.fromkeys((b"hei", b"hev"), "image/heic"),
     b"avi": "image/avif",
@@ -212,7 +212,7 @@ _SAME_TYPES = {"image/jpg": "image/jpeg", "image/pjpeg": "image/jpeg", "audio/mp
 
 
 def _sniffed(data: bytes, otherwise: str | None = None) -> str:
-    """The MIME type that the bytes themselves show; `otherwise` where they show none."""
+    """Return the MIME type that the bytes show, or `otherwise` if they show none."""
     for magic, mime_type in _MAGIC:
         if data.startswith(magic):
             return mime_type
@@ -238,9 +238,9 @@ def _sniffed(data: bytes, otherwise: str | None = None) -> str:
 
 
 def _of_brands(data: bytes, otherwise: str | None) -> str:
-    """What an ISO base media file is: by its own brand, then by those that it is compatible with.
+    """Return the type of an ISO base media file by its major brand, then its compatible brands.
 
-    `isom` and `mp42` say MP4 and no more, so that a label or name may still call it sound.
+    `isom` and `mp42` only mean MP4, so that a label or file name may still declare it as audio.
     """
     size = min(int.from_bytes(data[:4], "big"), 256)
     brands = [data[8:12][:3], *(data[at : at + 3] for at in range(16, size, 4))]

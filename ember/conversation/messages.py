@@ -1,8 +1,7 @@
-"""What a caller may pass as a prompt, in one form that every wire can translate; pure.
+"""Prompts in one form that every wire can translate; pure.
 
-A prompt is a string, a list of parts (text and images), or a list of messages. Messages may be
-written in Ember's own words, or in those of any provider: an answer of one of them can be sent to
-another.
+A prompt is a string, a list of parts (text and images), or a list of messages. Messages may be in
+Ember's own format or in that of any provider: the answer of one provider can be sent to another.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ _ROLES: Mapping[str, Role] = {
     "tool": "tool",
     "function": "tool",
 }
-# What a message says, and what an answer may have in its place.
+# The keys of a message's content, and those that an answer may have instead.
 _CONTENTS = frozenset({"content", "parts"})
 _ANSWERS = _CONTENTS | {
     "audio",
@@ -61,9 +60,9 @@ class Message(NamedTuple):
     """One turn of a conversation.
 
     Args:
-        role: Who speaks.
-        parts: What is said, in order.
-        extra: The message's other keys, for the provider as they are.
+        role: The role of the speaker.
+        parts: The content, in order.
+        extra: The message's other keys, sent to the provider unchanged.
     """
 
     role: Role
@@ -76,15 +75,15 @@ class Message(NamedTuple):
         return "".join(part.text for part in self.parts if isinstance(part, Text))
 
     def parts_for(self, wire: str) -> list[Part]:
-        """The parts for one wire: what is in another's words is replaced by what it means."""
+        """Return the parts for one wire, translating those in another wire's format."""
         return in_words_of(wire, self.parts)
 
 
 def as_messages(prompt: object) -> list[Message]:
-    """The messages that a prompt means.
+    """Convert a prompt to messages.
 
     Raises:
-        ModelProviderError: The prompt is empty, or is nothing that can be sent.
+        ModelProviderError: The prompt is empty, or it cannot be sent.
     """
     if isinstance(prompt, str):
         if not prompt.strip():
@@ -126,7 +125,7 @@ def _is_one_part(prompt: object) -> bool:
 
 
 def _turns(items: Sequence[Mapping[str, Any]]) -> list[Message]:
-    """The messages; what the Responses API has as items of one answer is one of them."""
+    """Convert messages; the output items of one Responses answer become one message."""
     turns: list[Message] = []
     answer: list[Part] | None = None
     for index, item in enumerate(items):
@@ -151,14 +150,14 @@ def _message(item: Mapping[str, Any], index: int) -> Message:
         raise ModelProviderError(
             f"message {index}: {name!r} is not a message's role; there are {', '.join(_ROLES)}"
         )
-    # Google leaves the parts of an empty answer out.
+    # Google omits the parts of an empty answer.
     if name != "model" and not item.keys() & (_ANSWERS if role == "assistant" else _CONTENTS):
         raise ModelProviderError(
             f"message {index} has no 'content': {excerpt(item)}; write "
             f"{{'role': {name!r}, 'content': ...}}"
         )
     extra = {k: v for k, v in item.items() if k not in ("role", "content", "parts", "tool_calls")}
-    if extra.get("type") == "message":  # in the Responses API's words: it says nothing
+    if extra.get("type") == "message":  # of the Responses API: redundant here
         del extra["type"]
     content = item.get("content", item.get("parts"))
     if role == "tool":
@@ -175,7 +174,7 @@ def _message(item: Mapping[str, Any], index: int) -> Message:
     if item.get("tool_calls"):
         parts += [tool_call(call) for call in needed(item, "tool_calls", Sequence)]
     if not parts and not extra and role != "assistant":
-        # An assistant's may be empty (a blocked answer, say): it is left out of the request.
+        # An assistant's message may be empty (a blocked answer): it is left out of the request.
         raise ModelProviderError(f"message {index} has no content: {excerpt(item)}")
     return Message(role, parts, extra)
 
@@ -192,7 +191,7 @@ def _result_message(item: Mapping[str, Any], content: object, extra: dict[str, A
 
 
 def _named_results(messages: list[Message]) -> list[Message]:
-    """Google wants a result's tool by its name: look it up where the caller gave only the id."""
+    """Add the tool's name, which Google requires, to results that only have a call's id."""
     all_parts = [part for message in messages for part in message.parts]
     meant = [
         means
@@ -220,7 +219,7 @@ _INPUT_ITEM = re.compile(
 
 
 def _is_item(item: object) -> bool:
-    """Whether this is an item of the Responses API that stands beside the messages."""
+    """Return whether to read this as an item of the Responses API instead of a message."""
     fields = as_mapping(item)
     kind = fields.get("type")
     if not isinstance(kind, str):

@@ -1,4 +1,4 @@
-"""Parts of a message, from whatever words a caller or a provider has for them; pure."""
+"""Parts of a message, from the formats of callers and providers; pure."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Text(NamedTuple):
 
 
 class ToolResult(NamedTuple):
-    """What a tool that the model asked for gave back."""
+    """The result of a tool call."""
 
     id: str
     name: str
@@ -60,14 +60,14 @@ class ToolResult(NamedTuple):
 
     @property
     def text_parts(self) -> Sequence[Mapping[str, Any]]:
-        """The content's items where all are text in a provider's words; else none."""
+        """The content's items if all are text in a provider's format, else empty."""
         given: object = self.content
         items = cast("list[object]", given) if isinstance(given, list) else []
         return [as_mapping(item) for item in items] if all(map(_is_text_part, items)) else ()
 
     @property
     def text(self) -> str:
-        """The content as text: JSON where it is not text already, or parts that are text."""
+        """The content as text; encoded as JSON if it is neither text nor text parts."""
         if isinstance(self.content, str):
             return self.content
         if parts := self.text_parts:
@@ -80,7 +80,7 @@ class ToolResult(NamedTuple):
             ) from error
 
     def with_error_in_text(self) -> ToolResult:
-        """The result for a wire that has no word for an error: its text says that it is one."""
+        """Return the result for a wire without a flag for errors: its text says "Error"."""
         given: object = self.content
         items = cast("list[object]", given) if isinstance(given, (list, tuple)) else [given]
         begins = given if isinstance(given, str) else ""
@@ -91,10 +91,10 @@ class ToolResult(NamedTuple):
         return self._replace(content=f"Error: {self.text}")
 
     def parts_with_media(self, wire: str) -> list[Part]:
-        """The content as parts for one wire where an image or the like is among them; else none.
+        """Return the content as parts for one wire if it contains media, else an empty list.
 
         Such content is bytes, a `Path`, an image, or a list of these, text and parts in any
-        provider's words. Any other is data, and is told as `text`.
+        provider's format. Any other content is data, and is sent as `text`.
         """
         given: object = self.content
         items = cast("list[object]", given) if isinstance(given, (list, tuple)) else [given]
@@ -115,20 +115,20 @@ def _is_text_part(part: object) -> bool:
 
 
 def _is_medium(item: object) -> bool:
-    """Whether this is an image, a file or sound, in Ember's words or a provider's."""
+    """Return whether this is an image, file or audio, in Ember's format or a provider's."""
     if isinstance(item, (Media, bytes, bytearray, Path)) or is_image(item):
         return True
     return isinstance(item, Mapping) and _words_of(cast("Mapping[str, Any]", item)) is not None
 
 
 class NativePart(NamedTuple):
-    """A part in one provider's own words, for that provider as it is.
+    """A part in one provider's own format, sent to that provider unchanged.
 
     Args:
         value: The part.
-        wire: The wire whose words these are, or several; "" where only the caller knows.
-        meaning: What it says to any other wire: nothing, for reasoning. None where it holds a
-            medium, which is read when another wire needs it.
+        wire: The wire of this format, or several with spaces; "" if only the caller knows.
+        meaning: The same as parts for any other wire: empty for reasoning. None for a medium,
+            which is read when another wire needs it.
     """
 
     value: Mapping[str, Any]
@@ -140,10 +140,10 @@ Part: TypeAlias = "Text | Media | ToolCall | ToolResult | NativePart"
 
 
 def in_words_of(wire: str, parts: Sequence[Part]) -> list[Part]:
-    """The parts for one wire: what is in another's words is replaced by what it means.
+    """Return the parts for one wire, translating those in another wire's format.
 
     Raises:
-        ModelProviderError: A medium in another's words cannot be read.
+        ModelProviderError: A medium in another wire's format cannot be read.
     """
     translated: list[Part] = []
     for part in parts:
@@ -155,10 +155,10 @@ def in_words_of(wire: str, parts: Sequence[Part]) -> list[Part]:
 
 
 def part_of(item: object) -> Part:
-    """The part that a caller means.
+    """Convert a caller's item to a part.
 
     Raises:
-        ModelProviderError: It is nothing that can be sent.
+        ModelProviderError: The item cannot be sent.
     """
     if isinstance(item, (Text, Media, ToolCall, ToolResult, NativePart)):
         return item
@@ -178,16 +178,16 @@ def part_of(item: object) -> Part:
     )
 
 
-# With a type or a flag before the comma, and no blanks: "data: 1, 2, 3" is text.
+# With a type or a flag before the comma, and without blanks: "data: 1, 2, 3" is text.
 _DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+|(?=;))(;[^\s,;]+)*,")
 
 
-# A file's name or path by its form: whether there is such a file does not matter.
+# Anything that looks like a file name or path, whether or not the file exists.
 _FILE_NAME = re.compile(rf"\S*[^\s/\\]\.({'|'.join(MEDIA_SUFFIXES)})", re.IGNORECASE)
 
 
 def _from_string(item: str) -> Part:
-    """Text, unless the whole string is one URL of a file that is not text."""
+    """Return text, or a medium if the whole string is one URL of a media file."""
     if _DATA_URL.match(item):
         return from_url(item)
     if item.startswith(("https://", "http://")) and not any(c.isspace() for c in item):
@@ -263,12 +263,12 @@ def _googles(item: Mapping[str, Any]) -> Media:
 
 
 def _in_camel_case(item: Mapping[str, Any]) -> dict[str, Any]:
-    """Google's keys, which its package writes with underscores."""
+    """Convert Google's keys, which its package writes with underscores, to camel case."""
     return {re.sub("_([a-z])", lambda c: c[1].upper(), key): item[key] for key in item}
 
 
 def _label(item: Mapping[str, Any], *keys: str) -> str:
-    """The first text under one of these keys."""
+    """Return the first text under one of these keys, else ""."""
     return next((item[key] for key in keys if isinstance(item.get(key), str)), "")
 
 
@@ -281,7 +281,7 @@ _SOURCES = ("base64", "url")
 
 
 class _Words(NamedTuple):
-    """How a provider says a medium: its wire ("" is nobody's), and what reads it."""
+    """A provider's format of a medium: its wire, and the function that reads it."""
 
     wire: str
     read: Callable[[Mapping[str, Any]], Media]
@@ -296,7 +296,7 @@ _BY_TYPE = {
 
 
 def _words_of(item: Mapping[str, Any]) -> _Words | None:
-    """In whose words this is a medium, or a file that only its owner has; None where neither."""
+    """Return the format of a medium, or of a file that only its owner has, else None."""
     kind = item.get("type")
     if kind in ("image_url", "input_image") and item.get("image_url"):
         return _Words("chat" if kind == "image_url" else "openai-responses", _image_url)
@@ -321,14 +321,14 @@ def _medium(item: Mapping[str, Any]) -> Media:
 
 
 def _from_mapping(item: Mapping[str, Any]) -> Part:
-    """A part in a provider's words: what has a name in all of them is translated."""
+    """Convert a part in a provider's format; translate it if every format has an equivalent."""
     kind = item.get("type")
     if kind in ("text", "input_text", "output_text"):
         text_part = Text(needed(item, "text", str))
         if set(item) <= _TEXT_KEYS and not item.get("citations"):
             return text_part
-        # Anthropic's citations of a search go back with the text that they belong to; a marker
-        # for the cache is taken by some servers of chat completions as well.
+        # Anthropic's search citations are sent back with their text; cache markers are accepted
+        # by some servers of chat completions as well.
         owners = "anthropic chat" if kind == "text" else "openai-responses"
         return NativePart(item, "anthropic" if item.get("citations") else owners, (text_part,))
     if kind is None and not item.keys().isdisjoint(_UNDERSCORED):
@@ -342,7 +342,7 @@ def _from_mapping(item: Mapping[str, Any]) -> Part:
     if kind == "document" and as_mapping(item.get("source")).get("type") == "text":
         return NativePart(item, "anthropic", (Text(needed(item["source"], "data", str)),))
     if words := _words_of(item):
-        # Both of OpenAI's wires say the same of an image, and so does Ember.
+        # Both of OpenAI's wires describe an image by the same fields, and so does Ember.
         same = words.read is _image_url and set(item) <= {"type", "image_url", "detail"}
         return (
             words.read(item) if same or words.wire == "mcp" else NativePart(item, words.wire, None)
@@ -368,7 +368,7 @@ def _from_mapping(item: Mapping[str, Any]) -> Part:
         result = needed(item, "functionResponse", Mapping)
         name = needed(result, "name", str)
         given = ToolResult(_id(result) or name, name, needed(result, "response", Mapping))
-        # Beside the response there may be media, and the call's id.
+        # The part may also contain media, and the call's id.
         whole = set(item) == {"functionResponse"} and set(result) <= {"id", "name", "response"}
         return given if whole else NativePart(item, "google", (given,))
     if not item.keys().isdisjoint(_GOOGLE_ONLY):
@@ -379,11 +379,11 @@ def _from_mapping(item: Mapping[str, Any]) -> Part:
 
 
 _TEXT_KEYS = {"type", "text", "annotations", "citations", "logprobs"}
-# What these wires put into an answer beside text and calls of the caller's tools.
+# The parts of these wires' answers other than text and calls of the caller's tools.
 _ANTHROPIC_ONLY = re.compile(
     r"(redacted_)?thinking|(server|mcp)_tool_use|.*_tool_result|compaction|tool_(addition|removal)"
 )
-# Google takes these names too.
+# Google accepts these names too.
 _UNDERSCORED = {
     *("function_call", "function_response", "thought_signature"),
     *("executable_code", "code_execution_result"),
@@ -393,10 +393,10 @@ _GOOGLE_ONLY = ("thought", "thoughtSignature", "executableCode", "codeExecutionR
 
 
 def tool_call(call: object) -> ToolCall | NativePart:
-    """The call of a tool, from a `ToolCall` or from OpenAI's words for one.
+    """Convert a `ToolCall`, or a tool call in OpenAI's format, to a part.
 
     Raises:
-        ModelProviderError: It names no tool.
+        ModelProviderError: The call does not name a tool.
     """
     if isinstance(call, ToolCall):
         return call
@@ -407,20 +407,20 @@ def tool_call(call: object) -> ToolCall | NativePart:
             f"{excerpt(call)} is not a tool call: pass the ToolCall of a response, or a dict with "
             "'id', 'name' and 'arguments'"
         )
-    # Text stays as it came, so that it goes back letter by letter where text is wanted.
+    # Text is kept, so that wires that expect text get it back unchanged.
     arguments: object = function.get("arguments", function.get("input")) or {}
     meant = ToolCall(_id(item), function["name"], arguments)
-    # A custom tool's input is no JSON; Google's compatible endpoint wants its signature back.
+    # A custom tool's input is not JSON; Google's compatible endpoint wants its signature back.
     own = item.get("type") == "custom" or "extra_content" in item
     return NativePart(item, "chat", (meant,)) if own else meant
 
 
 def call_id_for(call_id: str, allowed: str) -> str:
-    """A tool call's id in a wire's alphabet and length; the same for a call and its result.
+    """Return a tool call's id as a wire accepts it; the same for a call and its result.
 
     Args:
-        call_id: The id that the call came with.
-        allowed: A regular expression of the ids that the wire takes.
+        call_id: The original id of the call.
+        allowed: A regular expression for the ids that the wire accepts.
     """
     digest = hashlib.sha256(call_id.encode("utf-8", "surrogatepass")).hexdigest()
     ids = (call_id, f"call_{digest[:24]}", digest[:9])
@@ -428,15 +428,15 @@ def call_id_for(call_id: str, allowed: str) -> str:
 
 
 def as_mapping(value: object) -> Mapping[str, Any]:
-    """The value where it is a mapping, else an empty one."""
+    """Return the value if it is a mapping, else an empty one."""
     return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else _NOTHING
 
 
 def needed(item: Mapping[str, Any], key: str, kind: type) -> Any:
-    """What stands under a key that must be there, and be of this kind.
+    """Return the value of a required key, which must be of this type.
 
     Raises:
-        ModelProviderError: It is not.
+        ModelProviderError: The key is missing or has another type.
     """
     value = item.get(key)
     if not isinstance(value, kind) or (isinstance(value, str) and kind is not str):
@@ -448,14 +448,14 @@ def needed(item: Mapping[str, Any], key: str, kind: type) -> Any:
 
 
 def _id(item: Mapping[str, Any], key: str = "id") -> str:
-    """The id of a call, which not every call has."""
+    """Return the id of a call, or "" if it has none."""
     return needed(item, key, str) if item.get(key) else ""
 
 
 def json_or_text(arguments: object) -> Any:
-    """A tool's arguments as a dict, or the model's own text where that is not a JSON object."""
+    """Return a tool's arguments as a dict, or the model's text if it is not a JSON object."""
     if arguments is None:
-        return {}  # a tool that takes none
+        return {}  # a tool without arguments
     if not isinstance(arguments, str):
         return arguments
     try:
@@ -464,21 +464,21 @@ def json_or_text(arguments: object) -> Any:
         return arguments
     if not isinstance(value, dict):
         return arguments
-    if "\\ud" in arguments or "\\uD" in arguments:  # halves of characters, which cannot be sent
+    if "\\ud" in arguments or "\\uD" in arguments:  # unpaired surrogates cannot be sent
         text = json.dumps(value, ensure_ascii=False)
         value = json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
     return cast("dict[str, Any]", value)
 
 
 def arguments_text(arguments: object) -> str:
-    """A tool's arguments as the JSON text that OpenAI wants."""
+    """Return a tool's arguments as the JSON text that OpenAI expects."""
     if arguments is None:
         return ""
     return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
 
 
 def is_output_item(item: object) -> bool:
-    """Whether this is an item of a Responses answer, which come as the content of its message."""
+    """Return whether this is an output item, as in the content of a Responses answer's message."""
     kind = as_mapping(item).get("type")
     return isinstance(kind, str) and _OUTPUT_ITEM.fullmatch(kind) is not None
 
@@ -487,10 +487,10 @@ _OUTPUT_ITEM = re.compile(r"message|reasoning|.*_call|mcp_(list_tools|approval_r
 
 
 def output_item(item: object) -> Part:
-    """An item of a Responses answer: to that API as it is, to others what it means.
+    """Convert an output item of a Responses answer; only other wires get it translated.
 
     Raises:
-        ModelProviderError: The item lacks what its type must have.
+        ModelProviderError: The item lacks a field that its type requires.
     """
     fields = as_mapping(item)
     kind = fields.get("type")
@@ -505,6 +505,6 @@ def output_item(item: object) -> Part:
 
 
 def excerpt(value: object) -> str:
-    """A value in an error message: shortened, with its type."""
+    """Format a value for an error message: shortened, with its type."""
     text = repr(value)
     return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"

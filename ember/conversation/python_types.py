@@ -1,6 +1,6 @@
 """Python types and functions as JSON schemas, and JSON values as objects of a type; pure.
 
-A pydantic class says its schema and reads its value itself; pydantic is never imported here.
+A pydantic class creates its schema and validates values itself; pydantic is never imported here.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _PLAIN: Mapping[object, _Schema] = {
     Any: {},
     object: {},
 }
-# Written as text in JSON: the format's name, and what makes the object of it.
+# Types written as strings in JSON: the format's name, and the function that parses the string.
 _TEXTS: Mapping[object, tuple[str, Callable[[str], object]]] = {
     datetime: ("date-time", lambda text: datetime.fromisoformat(text.replace("Z", "+00:00"))),
     date: ("date", date.fromisoformat),
@@ -58,23 +58,23 @@ class _Definitions(dict[str, _Schema]):
 
 
 def is_type(value: object) -> bool:
-    """Whether this is a type whose values JSON can say, and no value."""
+    """Return whether this is a type for JSON values, not a value."""
     return isinstance(value, type) or get_origin(value) is not None or _is_pydantic(value)
 
 
 def type_schema(kind: object) -> _Schema:
-    """The JSON schema of a type's values.
+    """Return the JSON schema of a type's values.
 
     Raises:
-        ModelProviderError: JSON cannot say its values.
+        ModelProviderError: JSON cannot represent the values.
     """
     if _is_pydantic(kind):
         return dict(cast("Any", kind).model_json_schema())
     definitions = _Definitions()
     schema = _schema(kind, definitions)
     if schema.keys() == {"$ref"}:
-        # The outermost schema is an object, as the providers want it; where it holds itself, it
-        # stands among the definitions too.
+        # The outermost schema is inlined, as providers require an object there; a recursive one
+        # stays in the definitions too.
         name = schema["$ref"].rpartition("/")[2]
         schema = dict(definitions[name])
         if f'"#/$defs/{name}"' not in json.dumps([schema, definitions]):
@@ -83,19 +83,19 @@ def type_schema(kind: object) -> _Schema:
 
 
 def function_schema(function: Callable[..., Any]) -> tuple[str, str | None, _Schema]:
-    """A function as a tool: its name, what its docstring says of it, the schema of its arguments.
+    """Return a function as a tool: its name, its description and the schema of its arguments.
 
-    The arguments' descriptions are those of `Annotated[int, "..."]` or of the docstring's
-    `Args:` section (Google's style) or `:param name:` lines.
+    The descriptions come from the docstring; those of arguments from `Annotated[int, "..."]`, the
+    docstring's `Args:` section (Google style) or `:param name:` lines.
 
     Raises:
-        ModelProviderError: The arguments cannot be named in JSON.
+        ModelProviderError: The arguments cannot be passed as JSON.
     """
     described: Any = function
     if isinstance(described, functools.partial):
         described = cast("Any", described).func
     name = getattr(described, "__name__", type(described).__name__)
-    called = described  # the call of an object that is no function is its class's
+    called = described  # for a class or another callable object: `__init__` or `__call__`
     if not inspect.isroutine(described):
         method = "__init__" if isinstance(described, type) else "__call__"
         called = getattr(described, method)
@@ -129,17 +129,17 @@ def function_schema(function: Callable[..., Any]) -> tuple[str, str | None, _Sch
 
 
 def with_object(kind: object, response: ChatResponse) -> ChatResponse:
-    """The response with the object that its text is, as `parsed`.
+    """Return the response with its text parsed to an object, as `parsed`.
 
-    A refusal, and an answer that asks for tools, has none.
+    A refusal, and an answer that calls tools, is returned unchanged.
 
     Args:
-        kind: The type that `response_format=` named.
+        kind: The type given as `response_format=`.
         response: The answer.
 
     Raises:
-        ProviderAPIError: The text does not fit the type (`bad_response`); the context has it as
-            `partial_text`, and the whole response.
+        ProviderAPIError: The text does not fit the type (`bad_response`); the context has the
+            text as `partial_text`, and the whole response.
     """
     if response.refusal or response.finish_reason in ("tool_calls", "content_filter"):
         return response
@@ -165,10 +165,10 @@ def with_object(kind: object, response: ChatResponse) -> ChatResponse:
 
 
 def parsed(kind: object, text: str) -> Any:
-    """The object of a type that a JSON text is.
+    """Parse a JSON text to an object of a type.
 
     Raises:
-        ValueError: The text is not JSON, or does not fit the type; it says where.
+        ValueError: The text is not JSON or does not fit the type; the message says where.
     """
     if _WRAPPED.match(text) and type_schema(kind).get("type") != "object":
         text = json.dumps(json.loads(text)[IN_OBJECT])
@@ -177,7 +177,7 @@ def parsed(kind: object, text: str) -> Any:
     return _value(kind, json.loads(text), "the answer")
 
 
-# An object around a value that is none, which some providers demand.
+# An object around another value, which some providers require.
 _WRAPPED = re.compile(rf'\s*{{\s*"{IN_OBJECT}"\s*:')
 
 
@@ -204,7 +204,7 @@ def _hints(kind: Any) -> dict[str, Any]:
 
 
 def _fields_of(kind: Any) -> list[tuple[str, object, bool]] | None:
-    """The fields of a dataclass or TypedDict: name, type, whether it must be there; else None."""
+    """Return a dataclass's or TypedDict's fields as name, type and whether required; else None."""
     if dataclasses.is_dataclass(kind):
         hints = _hints(kind)
         missing = dataclasses.MISSING
@@ -275,10 +275,10 @@ def _object_schema(
 ) -> _Schema:
     if (name := definitions.names.get(kind)) is None:
         name = str(kind.__name__)
-        while name in definitions:  # another type has it
+        while name in definitions:  # another type has this name
             name += "_"
         definitions.names[kind] = name
-        definitions[name] = {}  # a type may hold itself
+        definitions[name] = {}  # a type may contain itself
         _, descriptions = _docstring(inspect.getdoc(kind) or "")
         properties: dict[str, _Schema] = {}
         for key, hint, _ in fields:
@@ -300,7 +300,7 @@ _PARAM = re.compile(r"^:param (?:[^:\n]* )?(\w+):[ ]*(.*(?:\n[ ]+.*)*)", re.MULT
 
 
 def _docstring(text: str) -> tuple[str, dict[str, str]]:
-    """What a docstring says before its first section, and of each argument."""
+    """Return the text before a docstring's sections, and the description of each argument."""
     sections = [*_SECTION.finditer(text), *re.finditer(r"^:\w", text, re.MULTILINE)]
     about = text[: min((section.start() for section in sections), default=len(text))].strip()
     found = [*_PARAM.findall(text)]
@@ -312,10 +312,10 @@ def _docstring(text: str) -> tuple[str, dict[str, str]]:
 
 
 def _value(kind: Any, value: Any, where: str) -> Any:
-    """The object of a type that a JSON value means.
+    """Convert a JSON value to an object of a type.
 
     Raises:
-        ValueError: It does not fit.
+        ValueError: The value does not fit the type.
     """
     if kind is Any or kind is object:
         return value
@@ -355,7 +355,7 @@ def _value(kind: Any, value: Any, where: str) -> Any:
 
 
 _MISSING = object()
-# Of a TypedDict's fields; `typing` has them from Python 3.11 on.
+# Markers of a TypedDict's fields; `typing` has them since Python 3.11.
 _MARKS = {getattr(typing, name, None) for name in ("Required", "NotRequired", "ReadOnly")} - {None}
 
 

@@ -21,7 +21,7 @@ __all__ = [
 
 
 _NOTHING: Mapping[str, Any] = {}
-# Keys of a tool that one wire has and the others refuse.
+# Keys of a tool that one wire accepts and the others refuse.
 _ANTHROPICS = "allowed_callers cache_control defer_loading eager_input_streaming input_examples"
 _GOOGLES = "behavior response responseJsonSchema"
 _OWNERS = {
@@ -31,14 +31,14 @@ _OWNERS = {
 
 
 class Tool(NamedTuple):
-    """A function that the model may ask to have called.
+    """A function that the model may call.
 
     Args:
         name: Its name.
-        description: What it does, for the model to read.
+        description: What it does, for the model.
         parameters: The JSON schema of its arguments.
-        strict: Whether the arguments must keep to the schema; None leaves it to the provider.
-        extra: Other keys that the caller gave it, such as `cache_control`.
+        strict: Whether the arguments must match the schema; None leaves it to the provider.
+        extra: The caller's other keys, such as `cache_control`.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Tool(NamedTuple):
     extra: Mapping[str, Any] = _NOTHING
 
     def extra_for(self, wire: str) -> dict[str, Any]:
-        """The other keys, without those that another wire alone has.
+        """Return the other keys, without those that only another wire accepts.
 
         Args:
             wire: The wire's name: `chat`, `openai-responses`, `anthropic` or `google`.
@@ -57,22 +57,22 @@ class Tool(NamedTuple):
 
 
 class NativeTool(NamedTuple):
-    """A tool in one provider's own words (web search, ...), for that provider as it is."""
+    """A tool in one provider's own format (web search, ...), sent to it unchanged."""
 
     value: Mapping[str, Any]
 
 
 class Choice(NamedTuple):
-    """Whether the model must call a tool; `name` where it must be that one."""
+    """Whether the model must call a tool; `name` if it must be that one."""
 
     mode: Literal["auto", "none", "required"]
     name: str | None = None
 
 
 class JsonFormat(NamedTuple):
-    """A demand for JSON; by a schema, or any object where `schema` is None.
+    """A response format of JSON: by a schema, or any object if `schema` is None.
 
-    `is_type` says that the schema is that of a Python type, and the answer is read as one.
+    `is_type` means that the schema is that of a Python type, to which the answer is parsed.
     """
 
     schema: Mapping[str, Any] | None
@@ -82,12 +82,12 @@ class JsonFormat(NamedTuple):
     is_type: bool = False
 
     def in_object(self) -> Mapping[str, Any]:
-        """The schema where an object must be outermost; a caller's own is left as it is."""
+        """Return the schema with an outermost object; a caller's own schema is not changed."""
         schema = self.schema or {}
         return in_object(schema) if self.is_type else schema
 
     def for_openai(self) -> dict[str, Any]:
-        """What both of OpenAI's wires say of it."""
+        """Return the fields that both of OpenAI's wires send."""
         schema = self.in_object()
         about = {"strict": self.strict, "description": self.description}
         return {
@@ -98,14 +98,14 @@ class JsonFormat(NamedTuple):
 
 
 def as_tools(value: object, wire: str = "") -> list[Tool | NativeTool]:
-    """The tools that a caller gave, in Ember's form, OpenAI's, Anthropic's or Google's.
+    """Convert tools in the format of Ember, OpenAI, Anthropic or Google.
 
     Args:
-        value: The caller's list; a Python function in it becomes the tool that it is.
-        wire: The wire that they are for: "google" takes Google's declarations as they are.
+        value: The caller's list of dicts and Python functions.
+        wire: The wire that they are for: "google" keeps Google's declarations unchanged.
 
     Raises:
-        ModelProviderError: There is something that is no tool.
+        ModelProviderError: An item is not a tool.
     """
     if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
         raise ModelProviderError(f"tools= is a list of dicts and functions, not {value!r}")
@@ -114,7 +114,7 @@ def as_tools(value: object, wire: str = "") -> list[Tool | NativeTool]:
         if callable(item):
             from ember.conversation.python_types import (
                 function_schema,
-            )  # imported late: seldom used
+            )  # imported late: rarely used
 
             name, description, schema = function_schema(item)
             tools.append(Tool(name, description, schema))
@@ -172,15 +172,15 @@ _MODES: Mapping[str, Literal["auto", "none", "required"]] = {
     "auto": "auto",
     "none": "none",
     "required": "required",
-    "any": "required",  # Anthropic's word, and Google's
+    "any": "required",  # Anthropic and Google
 }
 
 
 def as_choice(value: object) -> Choice | Mapping[str, Any]:
-    """What a caller gave as `tool_choice`: a mode, a tool's name, or a provider's own dict.
+    """Convert `tool_choice=`: a mode, a tool's name, or a provider's own dict.
 
     Raises:
-        ModelProviderError: It is none of these.
+        ModelProviderError: The value is none of these.
     """
     if isinstance(value, str):
         mode = _MODES.get(value)
@@ -197,31 +197,31 @@ def as_choice(value: object) -> Choice | Mapping[str, Any]:
 
 
 PLAIN_TEXT: Mapping[str, Any] = {"type": "text"}
-"""OpenAI's word for no format, which the wires that have none leave out."""
+"""OpenAI's format for plain text; wires without such a format omit it."""
 
 
-# What shows that a dict is a JSON schema, which a provider's own formats do not have.
+# Types and keywords that distinguish a JSON schema from a provider's own format.
 _TYPES = ("object", "array", "string", "integer", "number", "boolean")
 _KEYWORDS = ("properties", "$ref", "anyOf", "oneOf", "allOf", "enum")
 
 
 def as_format(value: object) -> JsonFormat | Mapping[str, Any]:
-    """What a caller gave as `response_format`.
+    """Convert `response_format=`.
 
-    A JSON schema, a type (`type_schema` says which), OpenAI's `{"type": "json_schema", ...}` and
+    It is a JSON schema, a type (see `type_schema`), OpenAI's `{"type": "json_schema", ...}` or
     `{"type": "json_object"}`, or a provider's own dict.
 
     Raises:
-        ModelProviderError: It is none of these.
+        ModelProviderError: The value is none of these.
     """
     if not isinstance(value, Mapping):
         from ember.conversation.python_types import (
             is_type,
             type_schema,
-        )  # imported late: seldom used
+        )  # imported late: rarely used
 
         if is_type(value):
-            # "Box[int]" is no name.
+            # "Box[int]" is not a valid name.
             name = _name(getattr(value, "__name__", ""))
             return JsonFormat(type_schema(value), name, is_type=True)
         raise ModelProviderError(
@@ -256,6 +256,6 @@ def as_format(value: object) -> JsonFormat | Mapping[str, Any]:
 
 
 def _name(title: str) -> str:
-    """A format's name as OpenAI takes one: 64 of these characters."""
+    """Return a format's name that OpenAI accepts: up to 64 of these characters."""
     plain = "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "_" for c in title)
     return plain[:64] or "response"
