@@ -1,7 +1,7 @@
-"""Answers and errors written in each provider's own wire format; pure.
+"""Encode answers and errors in each provider's wire format; pure.
 
-The reverse of Ember's parsers, by the same sources: what is written here they must read back. One
-module for each vendor holds its words; this one picks, and writes the errors.
+The inverse of Ember's parsers, based on the same sources: they must be able to parse what is
+encoded here. Answers have one module per vendor; this module selects it and encodes errors.
 """
 
 from __future__ import annotations
@@ -41,22 +41,22 @@ _WORDS: Mapping[str, _Words] = {
 
 
 def wire_of(provider: str) -> str:
-    """The wire that a provider of Ember's speaks: most speak OpenAI's chat completions."""
+    """Return the wire format of a provider of Ember's: for most, OpenAI's chat completions."""
     return provider if provider in WIRES else "openai"
 
 
 def whole(wire: str, model: str, answer: Answer, usage: UsageStats, number: int) -> Response:
-    """The response of an answer that comes in one piece.
+    """Return the response for an answer that is not streamed.
 
     Args:
         wire: `openai`, `openai-responses`, `anthropic` or `google`.
-        model: The model that was asked.
-        answer: What to say.
-        usage: What it used.
-        number: A number of its own, for the ids.
+        model: The requested model.
+        answer: The answer to encode.
+        usage: Token counts to report.
+        number: A unique number, for the ids.
 
     Raises:
-        ValueError: The wire cannot say it; the message says what.
+        ValueError: The wire format cannot express the answer; the message says why.
     """
     words = _WORDS[wire]
     body = dumps(words.whole(answer.model or model, answer, usage, number))
@@ -64,14 +64,14 @@ def whole(wire: str, model: str, answer: Answer, usage: UsageStats, number: int)
 
 
 def streamed(wire: str, model: str, answer: Answer, usage: UsageStats, number: int) -> Response:
-    """The response of an answer that is streamed, a piece an event; see `whole`."""
+    """Return the response for a streamed answer, one event per piece; see `whole`."""
     words = _WORDS[wire]
     headers = (("content-type", "text/event-stream"), (words.request_id, f"req_fake{number}"))
     return Response(200, headers, [*words.events(answer.model or model, answer, usage, number)])
 
 
 def error(wire: str, failure: Failure) -> Response:
-    """The response that is an error."""
+    """Return the response for an error."""
     status = failure.status.get(wire, failure.status["openai"])
     headers: Headers = (_JSON, (_WORDS[wire].request_id, "req_fake"))
     if failure.retry_after is not None and wire != "google":
@@ -80,10 +80,10 @@ def error(wire: str, failure: Failure) -> Response:
 
 
 def error_event(wire: str, failure: Failure) -> bytes:
-    """The error as a provider puts it into a stream that has begun with a success."""
+    """Return the event that reports an error in a stream that began successfully."""
     body = _error_body(wire, failure)
     if wire == "google":
-        # Between the events, without `data:`, over several lines.
+        # Google sends it between events: multi-line JSON without `data:`.
         return json.dumps(body, indent=2).encode() + b"\r\n\r\n"
     if wire == "openai-responses":
         code, kind = failure.words.get(wire, failure.words["openai"])

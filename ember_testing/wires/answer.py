@@ -1,4 +1,4 @@
-"""What a fake model answers, and what a fake provider fails with: values, without a wire."""
+"""The answers and errors of fake models, independent of any wire format."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ _WORDS = re.compile(r"\s*\S+(?:\s+\Z)?|\s+")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a fake model answers.
+    """An answer of a fake model.
 
     Args:
-        text: The text; by default what `chunks` come to.
-        finish_reason: Why it ends, in Ember's vocabulary. Where the model asks for tools or
-            refuses, "stop" becomes `tool_calls` or `content_filter`, as providers say it.
-        tool_calls: The tools that it asks for.
-        reasoning: Its reasoning.
-        usage: What it used; None counts something plausible.
-        chunks: The pieces that a stream brings the text in; None cuts it after each word.
-        refusal: The refusal in words.
-        model: The model that the provider reports; "" reports the one that was asked.
+        text: The text; by default the joined `chunks`.
+        finish_reason: The finish reason in Ember's vocabulary. With tool calls or a refusal,
+            "stop" becomes `tool_calls` or `content_filter`, as providers report it.
+        tool_calls: The requested tool calls.
+        reasoning: The reasoning text.
+        usage: Token counts; None makes up plausible ones.
+        chunks: The pieces in which a stream sends the text; None splits it after each word.
+        refusal: The text of a refusal.
+        model: The model that the provider reports; "" reports the requested one.
 
     Raises:
-        ValueError: The chunks are not the text, the counts cannot be, or `tool_calls` is the
-            reason and there are none.
+        ValueError: `chunks` do not add up to `text`, the counts contradict each other, or
+            `finish_reason` is `tool_calls` without any.
     """
 
     text: str = ""
@@ -63,12 +63,12 @@ class Answer:
 
     @property
     def pieces(self) -> Sequence[str]:
-        """The text as a stream brings it."""
+        """The text in the pieces in which a stream sends it."""
         return self.chunks if self.chunks is not None else _WORDS.findall(self.text)
 
     @property
     def reason(self) -> FinishReason:
-        """Why it ends, as the provider would say it."""
+        """The finish reason that the provider would report."""
         if self.finish_reason != "stop":
             return self.finish_reason
         return "content_filter" if self.refusal else "tool_calls" if self.tool_calls else "stop"
@@ -76,17 +76,17 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An error that a provider answers with; made by the functions of `ember_testing.faults`.
+    """An error response of a provider; created by the functions of `ember_testing.faults`.
 
     Args:
-        error_type: What it is in Ember's vocabulary.
-        status: The HTTP status by wire; `openai` stands for those that are not named.
-        words: The provider's structured words by wire: `(code, type)` for OpenAI, the type for
-            Anthropic, the reason and the status for Google.
-        messages: The provider's sentence, by wire as well.
-        retry_after: Seconds to wait, as each provider says it.
-        after_chunks: None answers with it; a number puts it into a stream that has begun well,
-            after so many pieces.
+        error_type: The error type in Ember's vocabulary.
+        status: HTTP status by wire format; `openai` is the default for missing ones.
+        words: The provider's error codes by wire format: `(code, type)` for OpenAI, the type for
+            Anthropic, reason and status for Google.
+        messages: The provider's error message by wire format.
+        retry_after: Seconds to wait, sent as each provider sends them.
+        after_chunks: None sends the error as the response; a number sends it inside a stream,
+            after that many pieces.
     """
 
     error_type: ErrorType
@@ -112,10 +112,10 @@ def _check(usage: UsageStats) -> None:
 
 
 def as_answer(value: object) -> Answer:
-    """An answer out of what a test gave: text, its pieces, an `Answer`, a `ChatResponse`.
+    """Convert a test's reply to an answer: text, its pieces, an `Answer`, a `ChatResponse`.
 
     Raises:
-        TypeError: It is none of these.
+        TypeError: The value has another type.
     """
     if isinstance(value, Answer):
         return value
@@ -144,7 +144,7 @@ def as_answer(value: object) -> Answer:
 
 
 def plausible_usage(prompt: str, answer: Answer) -> UsageStats:
-    """Counts of the right size: about four letters are a token."""
+    """Return plausible token counts, at about four characters per token."""
     output = answer.text + "".join(f"{call.name}{call.arguments}" for call in answer.tool_calls)
     thought = len(answer.reasoning or "") // 4
     return UsageStats(

@@ -1,4 +1,4 @@
-"""Answers as Anthropic's messages say them; pure."""
+"""Answers in the format of Anthropic's Messages API; pure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _STOP = {
 
 
 def whole(model: str, answer: Answer, usage: UsageStats, number: int) -> dict[str, Any]:
-    """The JSON of an answer that comes in one piece."""
+    """Return the JSON of an answer that is not streamed."""
     if answer.reason not in _STOP:
         raise ValueError(
             f"finish_reason={answer.reason!r}: Anthropic has no such stop_reason; use a fault, "
@@ -43,7 +43,7 @@ def whole(model: str, answer: Answer, usage: UsageStats, number: int) -> dict[st
 
 
 def _usage(usage: UsageStats) -> dict[str, Any]:
-    # Cached reads and writes stand beside input_tokens, not in it.
+    # input_tokens does not include cached reads and writes.
     beside = usage.cached_tokens + usage.cache_write_tokens
     return {
         "input_tokens": usage.prompt_tokens - beside,
@@ -67,7 +67,7 @@ def _blocks(answer: Answer) -> list[dict[str, Any]]:
 
 
 def events(model: str, answer: Answer, usage: UsageStats, number: int) -> Iterator[bytes]:
-    """The events of a stream."""
+    """Yield the events of a streamed answer."""
     done = whole(model, answer, usage, number)
     started: dict[str, Any] = {**done, "content": [], "stop_reason": None, "stop_details": None}
     started["usage"] = {**done["usage"], "output_tokens": 1}

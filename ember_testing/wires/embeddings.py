@@ -1,4 +1,4 @@
-"""Vectors as the vendors' embedding calls bring them, and errors in their words; pure."""
+"""Embedding responses and errors in each vendor's format; pure."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ _AMAZON = {
     429: "ThrottlingException",
     503: "ServiceUnavailableException",
 }
-# What a request calls the length of its vectors.
+# The names of the request field for the length of the vectors.
 _DIMENSIONS = ("dimensions", "output_dimension", "outputDimensionality", "output_dimensionality")
 
 
 @dataclass(frozen=True, slots=True)
 class Embeddings:
-    """What a fake model answers to a call for embeddings.
+    """A fake model's answer to a call for embeddings.
 
     Args:
-        vectors: One for each input, or one for all of them. None makes them: of length 1, the
-            same for equal inputs, another for another one.
-        dimensions: Numbers in a vector that is made, where the request does not say it.
+        vectors: One for each input, or one for all of them. None generates unit vectors: equal
+            for equal inputs, different for different ones.
+        dimensions: Numbers in a generated vector, if the request does not set it.
 
     Raises:
         ValueError: A vector is empty, or `dimensions` is not positive.
@@ -56,7 +56,7 @@ class Embeddings:
 
 
 def as_embeddings(value: object) -> Embeddings | None:
-    """Vectors out of what a test gave: one, a list of them, `Embeddings`; None if it is none."""
+    """Convert a test's vectors: one, a list of them, `Embeddings`; None for anything else."""
     if isinstance(value, Embeddings):
         return value
     if not isinstance(value, (list, tuple)) or not value:
@@ -78,7 +78,7 @@ def _is_number(value: object) -> bool:
 
 
 def inputs_of(asked: Asked) -> Sequence[object] | None:
-    """What a request wants vectors of; None where it asks for something else."""
+    """Return the inputs to embed, or None if the request asks for something else."""
     body = asked.body
     if asked.form == "google-embeddings":
         requests = body.get("requests")
@@ -94,24 +94,24 @@ def inputs_of(asked: Asked) -> Sequence[object] | None:
         return None
     names = ("input", "prompt", "texts", "inputs", "images")
     given: Any = next((body[name] for name in names if name in body), ())
-    # A list of numbers is one text, by its tokens.
+    # A list of numbers is one text as token ids.
     return [given] if isinstance(given, str) or all(map(_is_number, given)) else given
 
 
 def embedding_response(
     asked: Asked, inputs: Sequence[object], embeddings: Embeddings, tokens: int, number: int
 ) -> Response:
-    """The response that brings vectors.
+    """Return the response with the vectors.
 
     Args:
         asked: The request.
-        inputs: What it wants vectors of.
+        inputs: The inputs to embed.
         embeddings: The vectors.
-        tokens: Of input, where the wire counts them.
-        number: Of the call, for the ids.
+        tokens: Number of input tokens, for formats that report it.
+        number: Number of the call, for the ids.
 
     Raises:
-        ValueError: There are not as many vectors as inputs, or the wire has no such form of them.
+        ValueError: The numbers of vectors and inputs differ, or this kind of vector is not faked.
     """
     vectors = embeddings.vectors or [_vector_of(each, asked.body, embeddings) for each in inputs]
     if len(vectors) == 1:
@@ -123,7 +123,7 @@ def embedding_response(
 
 
 def embedding_error(asked: Asked, failure: Failure) -> Response:
-    """A provider's error, in the words of a vendor that Ember's client does not speak to."""
+    """Return a provider's error in the format of the vendor's embedding calls."""
     if asked.form in ("openai-embeddings", "google-embeddings", "vertex-predict"):
         return wire_error("openai" if asked.form == "openai-embeddings" else "google", failure)
     message, status = failure.messages["openai"], failure.status["openai"]
@@ -138,7 +138,7 @@ def embedding_error(asked: Asked, failure: Failure) -> Response:
 
 
 def _vector_of(content: object, body: Mapping[str, Any], embeddings: Embeddings) -> Sequence[float]:
-    """A vector of length 1, by the input's digest."""
+    """Return a unit vector that is computed from the input's digest."""
     asked = [body.get(name) for name in _DIMENSIONS]
     for first in body.get("requests", ())[:1]:
         asked += [first.get(name) for name in _DIMENSIONS]

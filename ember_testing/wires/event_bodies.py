@@ -1,6 +1,6 @@
-"""Bodies as JSON values: one, or one an event of a stream in whichever framing; pure.
+"""Parse a body into JSON values: a single one, or one for each event of a stream; pure.
 
-Server-sent events, a JSON value a line (Ollama), and the frames of `application/
+Streams are server-sent events, JSON lines (Ollama), or the frames of `application/
 vnd.amazon.eventstream` (Bedrock, SageMaker): 32-bit lengths and checksums around headers and a
 payload, as botocore's `eventstream.py` reads them.
 """
@@ -21,40 +21,40 @@ __all__ = ["EventReader", "as_server_sent", "values_of"]
 _FRAMES = "application/vnd.amazon.eventstream"
 _PRELUDE = struct.Struct(">III")
 _CHECKSUM = 4
-# By the type's number: the bytes of a header's value; those of variable length say it in two.
+# Size in bytes of a header value, by type number; other types begin with a two-byte length.
 _FIXED = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}
 
 
 def values_of(headers: Mapping[str, str], body: bytes) -> list[Any]:
-    """The JSON values of a body: one that came whole, or those of a stream's events.
+    """Return the JSON values of a body: a single one, or those of a stream's events.
 
     Args:
-        headers: Of the response, names in lower case.
-        body: Content encoding removed; of a stream as much as came.
+        headers: Response headers, names in lower case.
+        body: The body without content encoding; of a stream, the part that has arrived.
     """
     reader = EventReader(headers)
     if not reader.framed:
         try:
             return [json.loads(body)]
-        except ValueError:  # lines, or a stream whose type does not say so
+        except ValueError:  # JSON lines, or a stream without a stream's content type
             pass
     return [*reader.feed(body), *reader.feed(b"\n")]
 
 
 class EventReader:
-    """Reads the events of a stream as its pieces come.
+    """An incremental reader of a stream's events.
 
     Args:
-        headers: Of the response, names in lower case.
+        headers: Response headers, names in lower case.
     """
 
     def __init__(self, headers: Mapping[str, str]) -> None:
         self.framed = headers.get("content-type", "").startswith(_FRAMES)
         self._rest = b""
-        self._lines = b""  # of what the frames wrap
+        self._lines = b""  # the incomplete line of a stream inside frames
 
     def feed(self, piece: bytes) -> Iterator[Any]:
-        """The events that a piece completes, each as its JSON value."""
+        """Yield the JSON value of each event that a piece completes."""
         self._rest += piece
         if not self.framed:
             self._rest, found = _from_lines(self._rest)
@@ -64,7 +64,7 @@ class EventReader:
             length, headers, payload = frame
             self._rest = self._rest[length:]
             name = headers.get(":event-type") or headers.get(":exception-type") or ""
-            if name == "PayloadPart":  # SageMaker: any piece of the model server's own stream
+            if name == "PayloadPart":  # SageMaker: an arbitrary part of the model server's stream
                 self._lines, found = _from_lines(self._lines + payload)
                 yield from found
                 continue
@@ -78,11 +78,11 @@ class EventReader:
 
 
 def as_server_sent(headers: Mapping[str, str], body: bytes) -> bytes | None:
-    """The events that frames wrap, as the vendor of the model sends them itself; None if none do.
+    """Unwrap framed events into server-sent events of the model's vendor; None if not framed.
 
     Args:
-        headers: Of the response, names in lower case.
-        body: Content encoding removed.
+        headers: Response headers, names in lower case.
+        body: The body without content encoding.
     """
     reader = EventReader(headers)
     if not reader.framed:
@@ -92,14 +92,14 @@ def as_server_sent(headers: Mapping[str, str], body: bytes) -> bytes | None:
 
 
 def _from_lines(text: bytes) -> tuple[bytes, list[Any]]:
-    """What follows the last line's end, and the values of the lines before it."""
+    """Return the incomplete last line, and the values of the lines before it."""
     *lines, rest = text.replace(b"\r", b"\n").split(b"\n")
     values = (_json(line.removeprefix(b"data:")) for line in lines)
     return rest, [value for value in values if value is not None]
 
 
 def _frame(data: bytes) -> tuple[int, Mapping[str, str], bytes] | None:
-    """The first frame: its length, headers and payload; None where it has not come whole."""
+    """Return length, headers and payload of the first frame, or None if it is incomplete."""
     if len(data) < _PRELUDE.size:
         return None
     length, head, _ = _PRELUDE.unpack_from(data)
@@ -110,7 +110,7 @@ def _frame(data: bytes) -> tuple[int, Mapping[str, str], bytes] | None:
 
 
 def _headers(data: bytes) -> Mapping[str, str]:
-    """The headers that are texts, such as `:event-type`."""
+    """Return the headers with string values, such as `:event-type`."""
     found: dict[str, str] = {}
     try:
         while data:
@@ -122,7 +122,7 @@ def _headers(data: bytes) -> Mapping[str, str]:
             (size,) = struct.unpack_from(">H", data)
             found[name] = data[2 : 2 + size].decode("utf-8", "replace")
             data = data[2 + size :]
-    except (IndexError, struct.error, UnicodeDecodeError):  # no such headers
+    except (IndexError, struct.error, UnicodeDecodeError):  # malformed
         pass
     return found
 

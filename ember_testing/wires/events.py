@@ -16,7 +16,7 @@ _LAST_EVENTS = frozenset(
 
 
 def dumps(value: object) -> bytes:
-    """Compact JSON in UTF-8; a lone surrogate, which UTF-8 cannot hold, as its escape."""
+    """Return compact JSON in UTF-8; a lone surrogate, which UTF-8 cannot encode, is escaped."""
     try:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
     except UnicodeEncodeError:
@@ -24,10 +24,10 @@ def dumps(value: object) -> bytes:
 
 
 def arguments_object(call: ToolCall, vendor: str) -> dict[str, Any]:
-    """A tool's arguments where the vendor sends an object.
+    """Return a tool call's arguments, for a vendor that sends them as an object.
 
     Raises:
-        ValueError: They are none.
+        ValueError: The arguments are not a dict.
     """
     arguments: object = call.arguments
     if not isinstance(arguments, dict):
@@ -39,26 +39,26 @@ def arguments_object(call: ToolCall, vendor: str) -> dict[str, Any]:
 
 
 def event(data: dict[str, Any], name: str | None = None, end: bytes = b"\n\n") -> bytes:
-    """One event of a stream.
+    """Return one server-sent event.
 
     Args:
-        data: Its JSON.
-        name: What stands in its `event:` line, or None for no such line.
-        end: The blank line behind it.
+        data: The JSON data.
+        name: The value of the `event:` line, or None for no such line.
+        end: The blank line after it.
     """
     head = f"event: {name}\n".encode() if name else b""
     return head + b"data: " + dumps(data) + end
 
 
 def ends_stream(body: bytes) -> bool:
-    """Whether the last event of a stream is the one that a provider ends it with."""
+    """Return whether a stream's last event is a provider's final event."""
     last = body[-_LONGEST_END:].rstrip().replace(b"\r", b"\n").rpartition(b"\n")[2]
     data = last.removeprefix(b"data:").strip()
     if data == b"[DONE]":
         return True
     try:
         event: object = json.loads(data)
-    except ValueError:  # no event, or a part of one
+    except ValueError:  # not an event, or a truncated one
         return False
     if not isinstance(event, dict):
         return False

@@ -1,7 +1,7 @@
-"""What a request and its answer say, by whatever client they were sent; pure.
+"""Parse requests to models and their answers, whichever client sent them; pure.
 
 Ember's own parsers read the traffic, so that a recording made through a vendor's SDK is understood
-as one of Ember's is.
+like one made through Ember.
 """
 
 from __future__ import annotations
@@ -50,27 +50,27 @@ __all__ = [
     "sets_prices",
 ]
 
-# What is read of a recorded call, as it stands in the table `calls`.
+# The columns of the table `calls` that are parsed from a recorded call.
 COLUMNS = ("provider", "model", "prompt_tokens", "completion_tokens", "cost_usd", "text")
 
-# Of the models that OpenAI has behind /audio and /images, which are asked by a form.
+# The model in a multipart form, which OpenAI's endpoints under /audio and /images take.
 _MODEL_OF_FORM = re.compile(rb'name="model"\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]+)')
 _FORM_PATHS = ("/audio/transcriptions", "/audio/translations", "/images/edits")
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a request asks for.
+    """A request to a model.
 
     Args:
-        provider: Who is called: a provider of Ember's, a vendor of `data/vendors.json`, or
+        provider: The provider called: one of Ember's, a vendor of `data/vendors.json`, or
             `unknown`.
         model: The model's id on the wire.
-        stream: Whether the answer is to come in pieces.
+        stream: Whether a streamed answer is requested.
         body: The request's JSON.
-        form: In whose words it is asked: `openai`, `openai-responses`, `anthropic`, `google`, or
-            another of `data/vendors.json`; `other` where the address alone says something.
-        url: Where the request goes.
+        form: The request's format: `openai`, `openai-responses`, `anthropic`, `google`, or
+            another of `data/vendors.json`; `other` if only the address is understood.
+        url: The request's URL.
     """
 
     provider: str
@@ -82,19 +82,19 @@ class Asked:
 
     @property
     def wire(self) -> str | None:
-        """The wire of Ember's that it is asked in, None where Ember's client speaks no such one."""
+        """The request's format if Ember's client supports it, else None."""
         return self.form if self.form in WIRES else None
 
     @property
     def is_guessed(self) -> bool:
-        """Whether the address is that of no provider of Ember's."""
+        """Whether the address belongs to none of Ember's providers."""
         return self.provider not in SERVERS
 
     @property
     def route(self) -> str:
-        """Who is called, as a model's name in Ember says it: `openai-responses` too.
+        """The provider called, as in Ember's model names: `openai-responses` too.
 
-        Where nobody knows the address it is the provider whose words are spoken.
+        For an unknown address, it is the provider whose format the request has.
         """
         if self.provider in (UNKNOWN, "openai"):
             return self.form.removesuffix("-embeddings")
@@ -103,11 +103,11 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a recorded exchange says; None where it does not.
+    """The contents of a recorded exchange; None for what it does not report.
 
     Args:
         provider: The provider's name in Ember.
-        model: The model as the answer reports it, else as it was asked for.
+        model: The model that the answer reports, else the requested one.
         prompt_tokens: All input tokens.
         completion_tokens: All billed output tokens.
         cost: US dollars.
@@ -123,13 +123,13 @@ class Reading:
 
 
 def asks_model(url: str) -> bool:
-    """Whether a request to this URL may ask something of a model."""
+    """Return whether a request to this URL may be one to a model."""
     host, path = host_and_path(url)
     return bool(kinds_at(vendor_at(host, path), path))
 
 
 def read_request(url: str, body: bytes) -> Asked | None:
-    """What a request asks of a model, or None where it is no such request."""
+    """Parse a request to a model; return None for any other request."""
     host, path = host_and_path(url)
     vendor = vendor_at(host, path)
     kinds = kinds_at(vendor, path)
@@ -151,7 +151,7 @@ def read_request(url: str, body: bytes) -> Asked | None:
 
 
 def _is_of(kind: Kind, body: Mapping[str, Any]) -> bool:
-    """Whether a body has the keys that a call of this kind needs."""
+    """Return whether a body has the keys that a call of this kind needs."""
     return all(
         any(name in body or (name == "model" and kind.model) for name in names)
         for names in kind.needs
@@ -167,7 +167,7 @@ def _asked(vendor: str, kind: Kind, body: Mapping[str, Any], url: str) -> Asked:
     if form == "bedrock-invoke" and "anthropic_version" in body:
         form = "anthropic"
     if form in ("converse", "anthropic", "bedrock-invoke") and model.startswith("arn:"):
-        model = model.rpartition("/")[2]  # an ARN holds the account's number
+        model = model.rpartition("/")[2]  # an ARN contains the account number
     seller, slash, name = model.partition("/")
     if vendor == "cloudflare" and slash and "/compat/" in url and is_vendor(seller):
         vendor, model = seller, name
@@ -182,7 +182,7 @@ def read_exchange(
     response_headers: Mapping[str, str],
     response_body: bytes,
 ) -> Reading | None:
-    """What an exchange with a provider says, or None where it is not one.
+    """Parse an exchange with a provider; return None for any other exchange.
 
     Args:
         method: The HTTP method.
@@ -190,7 +190,7 @@ def read_exchange(
         request_body: The request's body.
         status: The answer's status.
         response_headers: The answer's headers.
-        response_body: The answer's body, content encoding removed; for a stream as much as came.
+        response_body: The answer's body without content encoding; of a stream, what has arrived.
     """
     asked = read_request(url, request_body) if method == "POST" else None
     if asked is None:
@@ -218,16 +218,16 @@ def read_exchange(
 def read_response(
     asked: Asked, status: int, headers: Mapping[str, str], body: bytes
 ) -> ChatResponse:
-    """The answer to a request; in the words of Ember's wires, as Ember's own client reads it.
+    """Return the answer to a request, parsed by Ember's client if it supports the format.
 
     Args:
         asked: The request.
         status: The answer's status.
         headers: The answer's headers.
-        body: The answer's body, content encoding removed.
+        body: The answer's body without content encoding.
 
     Raises:
-        EmberError: It is an error, or not what the provider's wire says.
+        EmberError: The answer is an error, or malformed.
     """
     lower = _lower(headers)
     if asked.wire is None:
@@ -241,7 +241,7 @@ def read_response(
     try:
         return provider.answer(call, Reply(status, lower, body))
     except ProviderAPIError as error:
-        # Some vendors speak a wire's requests, and answer in words of their own.
+        # Some vendors accept requests in a known format, but answer in their own.
         content = read_content(lower, body)
         if error.error_type != "bad_response" or not all(content.counted):
             raise
@@ -268,10 +268,11 @@ def _other_reading(asked: Asked, status: int, headers: Mapping[str, str], body: 
 
 
 def _dollars(asked: Asked, content: Content) -> float:
-    """The vendor's own figure, else the cost by the tables of prices; `nan` is unknown."""
-    from ember.pricing.cost import Billing, cost  # late: prices are read at the first cost
+    """Return the cost that the vendor reports, else that by the price tables; `nan` if unknown."""
+    # Imported late: prices are read for the first cost.
+    from ember.pricing.cost import Billing, cost
 
-    # What `other` counts are images and speech too, which have prices of their own.
+    # The counts of `other` include images and speech, which are priced separately.
     is_known = content.usage is not None and all(content.counted) and asked.form != "other"
     if not is_known and content.reported_cost is None:
         return math.nan
@@ -286,13 +287,13 @@ def _dollars(asked: Asked, content: Content) -> float:
 
 
 def _provider(asked: Asked) -> HTTPProvider:
-    """Who reads the answer: the provider of Ember's that is called, where it speaks this wire."""
+    """Return Ember's provider to parse the answer: the one called, if it has this wire format."""
     named = asked.provider in SERVERS and wire_of(asked.provider) == asked.form
     return built_in(asked.provider if named else asked.form)
 
 
 def _address(asked: Asked) -> str:
-    """The base URL, which names the seller."""
+    """Return the base URL, which identifies the seller."""
     if asked.provider == "huggingface" and ":" in asked.model:
         return f"https://router.huggingface.co/{asked.model.rpartition(':')[2]}"
     parts = urlsplit(asked.url)
@@ -306,13 +307,13 @@ def _call(asked: Asked) -> Call:
 def read_pieces(
     asked: Asked, status: int, headers: Mapping[str, str], pieces: Sequence[bytes]
 ) -> list[str]:
-    """The text and reasoning that each piece of a streamed answer completes.
+    """Return the text and reasoning that each piece of a streamed answer completes.
 
     Args:
         asked: The request.
         status: The answer's status.
         headers: The answer's headers.
-        pieces: The answer's body, content encoding removed.
+        pieces: The answer's body without content encoding.
     """
     lower = _lower(headers)
     if asked.wire is None or EventReader(lower).framed:
@@ -324,18 +325,18 @@ def read_pieces(
         for piece in pieces:
             chunks = streamed.feed(piece)
             texts.append("".join(f"{chunk.reasoning}{chunk.text}" for chunk in chunks))
-    except EmberError:  # the stream reports an error, or is no stream: no more text comes
+    except EmberError:  # an error in the stream, or not a stream: no more text follows
         pass
     return texts + [""] * (len(pieces) - len(texts))
 
 
 class Read(NamedTuple):
-    """What one row says.
+    """The values parsed from one row.
 
     Args:
-        columns: Values for `COLUMNS`, null where nothing is known.
-        charges: What was charged (`pricing.cost.Charge`), with its prices as JSON text.
-        problem: Why it could not be read, None if it could.
+        columns: Values for `COLUMNS`, None if unknown.
+        charges: The charges (`pricing.cost.Charge`), each with its prices as JSON text.
+        problem: Why the row could not be parsed, or None.
     """
 
     columns: dict[str, Any]
@@ -344,10 +345,10 @@ class Read(NamedTuple):
 
 
 def read_row(row: Mapping[str, Any]) -> Read:
-    """Read one recorded call, without what was charged.
+    """Parse one recorded call, without its charges.
 
-    This takes as long as writing it down, so it is done for all calls of a session at its end, or
-    when one of them is looked at.
+    This takes as long as recording it, so it is done for all calls at the end of a session, or
+    when one of them is accessed.
 
     Args:
         row: `method, url, request_body, status, response_headers, response_body` of the table
@@ -365,7 +366,7 @@ def read_row(row: Mapping[str, Any]) -> Read:
             dict(headers_from_json(row["response_headers"])),
             as_bytes(row["response_body"] or b""),
         )
-    except Exception as error:  # an answer of a shape that nobody foresaw is recorded all the same
+    except Exception as error:  # an answer of an unexpected shape is recorded anyway
         problem = f"usage and cost not read: {type(error).__name__}: {error}"
         return Read(columns, problem=problem)
     if reading is not None:
@@ -377,7 +378,7 @@ def read_row(row: Mapping[str, Any]) -> Read:
             cost_usd=reading.cost,
             text=reading.text,
         )
-    # A lone surrogate, which JSON can escape, is no UTF-8, and SQLite takes none.
+    # JSON can escape a lone surrogate, which is not valid UTF-8 and which SQLite rejects.
     for name, value in columns.items():
         if isinstance(value, str):
             columns[name] = value.encode("utf-8", "backslashreplace").decode("utf-8")
@@ -386,8 +387,8 @@ def read_row(row: Mapping[str, Any]) -> Read:
 
 @lru_cache(maxsize=16)
 def sets_prices(variables: tuple[str, ...]) -> bool:
-    """Whether variables of these names set prices.
+    """Return whether variables of these names set prices.
 
-    A test may do that for as long as it runs only, and so its calls are read at once.
+    A test may set them only while it runs, so its calls are parsed at once.
     """
     return any(name.startswith(("EMBER_COST_", "EMBER_MODEL_COSTS_JSON")) for name in variables)

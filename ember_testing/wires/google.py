@@ -1,4 +1,4 @@
-"""Answers as Google's generateContent says them; pure."""
+"""Answers in the format of Google's generateContent; pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["events", "whole"]
 
 _FINISH = {
     "stop": "STOP",
-    "tool_calls": "STOP",  # there is no reason of its own for them
+    "tool_calls": "STOP",  # Google has no separate reason for tool calls
     "length": "MAX_TOKENS",
     "content_filter": "SAFETY",
     "error": "MALFORMED_RESPONSE",
@@ -22,7 +22,7 @@ _FINISH = {
 
 
 def whole(model: str, answer: Answer, usage: UsageStats, number: int) -> dict[str, Any]:
-    """The JSON of an answer that comes in one piece."""
+    """Return the JSON of an answer that is not streamed."""
     parts = _thoughts(answer)
     if answer.text:
         parts.append({"text": answer.text})
@@ -30,7 +30,7 @@ def whole(model: str, answer: Answer, usage: UsageStats, number: int) -> dict[st
 
 
 def events(model: str, answer: Answer, usage: UsageStats, number: int) -> Iterator[bytes]:
-    """The events of a stream."""
+    """Yield the events of a streamed answer."""
     parts = [*_thoughts(answer), *({"text": piece} for piece in answer.pieces), *_calls(answer)]
     for part in parts:
         chunk = _chunk(model, answer, [part], usage, number, last=False)

@@ -1,4 +1,4 @@
-"""Answers as OpenAI's chat completions say them, and the servers that speak them; pure."""
+"""Answers in the format of OpenAI's chat completions and compatible servers; pure."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ember_testing.wires.events import event
 
 __all__ = ["arguments_text", "events", "whole"]
 
-# DeepSeek's word stands for what is none of OpenAI's; "error" is OpenRouter's.
+# OpenAI has no value for "other", so DeepSeek's is used; "error" is OpenRouter's.
 _FINISH = {"other": "insufficient_system_resource"}
 
 
 def arguments_text(arguments: object) -> str:
-    """A tool's arguments as the text that the model wrote."""
+    """Return a tool call's arguments as the text that the model wrote."""
     return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
 
 
@@ -54,7 +54,7 @@ def _head(model: str, number: int, kind: str) -> dict[str, Any]:
 
 
 def whole(model: str, answer: Answer, usage: UsageStats, number: int) -> dict[str, Any]:
-    """The JSON of an answer that comes in one piece."""
+    """Return the JSON of an answer that is not streamed."""
     message: dict[str, Any] = {
         "role": "assistant",
         "content": answer.text or (None if answer.tool_calls or answer.refusal else ""),
@@ -70,7 +70,7 @@ def whole(model: str, answer: Answer, usage: UsageStats, number: int) -> dict[st
 
 
 def events(model: str, answer: Answer, usage: UsageStats, number: int) -> Iterator[bytes]:
-    """The events of a stream."""
+    """Yield the events of a streamed answer."""
     head = _head(model, number, "chat.completion.chunk")
 
     def chunk(delta: dict[str, Any], finish: str | None = None) -> bytes:

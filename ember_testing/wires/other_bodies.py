@@ -1,7 +1,7 @@
-"""Answers of the wires that Ember's client does not speak, by one table of paths; pure.
+"""Parse answers in formats that Ember's client does not support, by a table of paths; pure.
 
-`data/bodies.json` says where the vendors put text, counts and vectors. A body is read by what
-of it is there, whichever vendor sent it: one model stands behind several vendors' addresses.
+`data/bodies.json` lists the paths at which vendors put text, counts and vectors. All of them are
+tried on every body, because several vendors serve the same model.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ _Json = Any
 
 
 class Content(NamedTuple):
-    """What a body says; None where it does not.
+    """The contents of a body; None for what it does not report.
 
     Args:
-        text: The answer's text, or how many vectors of which length it has.
-        reasoning: Its reasoning.
-        tool_calls: The tools that it asks for; of a stream only those that come whole.
+        text: The answer's text, or the number and length of its vectors.
+        reasoning: The reasoning text.
+        tool_calls: The requested tool calls; from a stream, only those sent whole.
         model: The model that it reports.
-        usage: Its counts, 0 where it has none of one side.
-        counted: Whether it counts the input, and the output; vectors are none.
-        billed: The counts that are charged for.
-        reported_cost: The vendor's own figure in US dollars.
+        usage: Token counts; 0 if only the other side is reported.
+        counted: Whether input and output tokens are known; vectors are 0 output tokens.
+        billed: The token counts that are charged for.
+        reported_cost: The cost that the vendor reports, in US dollars.
     """
 
     text: str
@@ -49,7 +49,7 @@ class Content(NamedTuple):
     reported_cost: float | None
 
     def response(self, provider: str, model: str, cost: float) -> ChatResponse:
-        """It as an answer of Ember's."""
+        """Return the contents as Ember's response."""
         usage = (self.usage or UsageStats()).priced(cost)
         return ChatResponse(
             self.text,
@@ -73,11 +73,11 @@ def _paths(name: str) -> Sequence[_Path]:
 
 
 def read_content(headers: Mapping[str, str], body: bytes) -> Content:
-    """What an answer says.
+    """Parse the contents of an answer.
 
     Args:
-        headers: Of the response, names in lower case.
-        body: Content encoding removed; of a stream as much as came.
+        headers: Response headers, names in lower case.
+        body: The body without content encoding; of a stream, the part that has arrived.
     """
     values = values_of(headers, body)
     text = "".join(map(_text, values))
@@ -99,7 +99,7 @@ def read_content(headers: Mapping[str, str], body: bytes) -> Content:
 
 
 def text_of_pieces(headers: Mapping[str, str], pieces: Sequence[bytes]) -> list[str]:
-    """The text and reasoning that each piece of a streamed answer completes."""
+    """Return the text and reasoning that each piece of a streamed answer completes."""
     reader = EventReader(headers)
     return [
         "".join(_joined("reasoning", value) + _text(value) for value in reader.feed(piece))
@@ -111,7 +111,7 @@ def text_of_pieces(headers: Mapping[str, str], pieces: Sequence[bytes]) -> list[
 
 
 def _at(value: _Json, path: _Path) -> Iterator[_Json]:
-    """What stands at a path; nothing where it leads nowhere."""
+    """Yield the values at a path, if there are any."""
     if not path:
         if value is not None:
             yield value
@@ -124,7 +124,7 @@ def _at(value: _Json, path: _Path) -> Iterator[_Json]:
 
 
 def _first(name: str, value: _Json) -> list[_Json]:
-    """What the first path that leads somewhere leads to."""
+    """Return the values at the first path that has any."""
     for path in _paths(name):
         if found := [*_at(value, path)]:
             return found
@@ -132,7 +132,7 @@ def _first(name: str, value: _Json) -> list[_Json]:
 
 
 def _joined(name: str, value: _Json) -> str:
-    """The texts at the first path that leads to any."""
+    """Return the joined texts at the first path that has any."""
     for path in _paths(name):
         texts = [each for each in _at(value, path) if isinstance(each, str)]
         if texts:
@@ -150,7 +150,7 @@ def _last_text(name: str, values: Sequence[_Json]) -> str | None:
 
 
 def _number(name: str, values: Sequence[_Json]) -> float | None:
-    """The last count; what stands in several items of a list is added up."""
+    """Return the last count; counts in several items of a list are added up."""
     for value in reversed(values):
         for path in _paths(name):
             if found := [each for at in _at(value, path) for each in _counts(at)]:
@@ -159,7 +159,7 @@ def _number(name: str, values: Sequence[_Json]) -> float | None:
 
 
 def _counts(value: _Json) -> Sequence[float]:
-    """A count as a list of one; no count is none."""
+    """Return a list of the count, empty if the value is not one."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return [value] if is_number and math.isfinite(value) and value >= 0 else []
 
@@ -169,7 +169,7 @@ def _count(name: str, values: Sequence[_Json]) -> int:
 
 
 def _tokens(values: Sequence[_Json], headers: Mapping[str, str]) -> tuple[int | None, int | None]:
-    """Of input and output, cached input that stands beside them left out; None is not counted."""
+    """Return input and output tokens, or None; separately counted cached ones are left out."""
     named = _table()["headers"]
     counts = [_number(name, values) for name in ("input", "output")]
     for index, name in enumerate(("input", "output")):
@@ -206,14 +206,14 @@ def _call(given: _Json) -> ToolCall | None:
     names = [key for key in ("arguments", "input", "parameters") if key in call]
     arguments: Any = call[names[0]] if names else {}
     if isinstance(arguments, str):
-        with suppress(ValueError):  # the model wrote none: shown as it is
+        with suppress(ValueError):  # the model wrote invalid JSON: shown unchanged
             arguments = json.loads(arguments)
     identity = call.get("toolUseId") or call.get("id") or ""
     return ToolCall(str(identity), name, arguments)
 
 
 def _vectors(values: Sequence[_Json]) -> str:
-    """How many vectors of which length an answer has; "" where it has none."""
+    """Describe the number and length of an answer's vectors; "" if it has none."""
     for path in _paths("vectors"):
         lengths = [length for each in values for at in _at(each, path) if (length := _length(at))]
         if lengths:
@@ -223,7 +223,7 @@ def _vectors(values: Sequence[_Json]) -> str:
 
 
 def _length(vector: _Json) -> int:
-    """How many numbers a vector has: a list of them, or 32-bit ones in base64."""
+    """Return how many numbers a vector has, as a list or as 32-bit numbers in base64."""
     if isinstance(vector, list):
         items = cast("list[object]", vector)
         return len(items) if all(isinstance(item, (int, float)) for item in items) else 0

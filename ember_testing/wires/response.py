@@ -1,4 +1,4 @@
-"""A request and its response as they pass the seam: what fakes, recordings and faults speak of."""
+"""Requests and responses at the seam, as fakes, recordings and faults use them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _OF_THE_ENCODED_BODY = ("content-encoding", "content-length")
 
 
 class HeaderValue(str):
-    """The value of a request's header, which may be a key: its repr does not show it."""
+    """A request header's value, hidden from its repr because it may be a key."""
 
     __slots__ = ()
 
@@ -30,7 +30,7 @@ class HeaderValue(str):
 
 
 class Request(NamedTuple):
-    """A request, its body whole; the seam gives it headers of the type `HeaderValue`."""
+    """A request with its whole body; at the seam, header values are of type `HeaderValue`."""
 
     method: str
     url: str
@@ -38,39 +38,39 @@ class Request(NamedTuple):
     body: bytes
 
     def header(self, name: str) -> str:
-        """The value of a header, "" when it is absent."""
+        """Return a header's value, "" if it is absent; the name in lower case."""
         return next((value for key, value in self.headers if key.lower() == name), "")
 
 
 class Broken(NamedTuple):
-    """What the HTTP client meets in place of a response, or of the rest of one.
+    """The error that an HTTP client gets instead of a response, or of the rest of one.
 
     Attributes:
-        error: The name of the exception's class in httpx (and httpx2), such as `ReadTimeout`.
-        message: What it says.
+        error: The exception's class name in httpx (and httpx2), such as `ReadTimeout`.
+        message: The exception's message.
     """
 
     error: str
     message: str
 
 
-# None is the body's own end; a function gives the error of a replay that cannot go on.
+# None is a normal end; a function returns the error of a replay that cannot continue.
 End: TypeAlias = Broken | Callable[[], BaseException] | None
 
 
 class Response(NamedTuple):
-    """A response as it comes over the network.
+    """A response as received from the network.
 
     Attributes:
-        status: The HTTP status; None where no response comes, and `end` says why.
+        status: The HTTP status; None if there is no response, and `end` is the reason.
         headers: Name and value pairs.
-        pieces: The body, as it comes piece by piece.
-        pauses: Seconds before each piece; none before those past the last one.
-        end: What comes after the last piece, in place of the body's end.
-        delay: Seconds before the head; where no response comes, what an awaiting caller is given
-            to give up.
-        http_version: Of the protocol.
-        reason: The words behind the status; None for the usual ones.
+        pieces: The body in the pieces in which it arrives.
+        pauses: Seconds before each piece; 0 before pieces without an entry.
+        end: What happens after the last piece, if the body does not end normally.
+        delay: Seconds before the head; if there is no response, seconds that an async caller
+            has to cancel before `end` is raised.
+        http_version: The protocol version.
+        reason: The reason phrase; None for the standard one.
     """
 
     status: int | None
@@ -84,18 +84,18 @@ class Response(NamedTuple):
 
     @property
     def body(self) -> bytes:
-        """All pieces together."""
+        """The whole body."""
         return b"".join(self.pieces)
 
     def timed_pieces(
         self, patience: float | None, error: Callable[[Broken], BaseException]
     ) -> Iterator[tuple[float, bytes]]:
-        """How long to wait, and then the piece; after the last one what ends the body is raised.
+        """Yield each piece with the pause before it; after the last, raise the body's error.
 
         Args:
-            patience: Seconds that the caller waits for a piece; a longer pause is its timeout,
-                which is over at once.
-            error: The exception that a client's own library has for it.
+            patience: The caller's read timeout in seconds; a longer pause raises its error at
+                once.
+            error: Creates the exception of the client's library.
         """
         for pause, piece in zip(chain(self.pauses, repeat(0.0)), self.pieces, strict=False):
             if patience is not None and pause > patience:
@@ -105,14 +105,14 @@ class Response(NamedTuple):
             raise self.failure(error)
 
     def failure(self, error: Callable[[Broken], BaseException]) -> BaseException:
-        """The exception that the response ends with, by the library's `error`."""
+        """Return the exception that ends the response, created by the library's `error`."""
         if self.end is None or isinstance(self.end, Broken):
             return error(self.end or Broken("ReadError", ""))
         return self.end()
 
 
 def plain(response: Response) -> Response:
-    """The response without a content encoding, so that its body can be cut and added to."""
+    """Return the response without content encoding, so that its body can be cut or extended."""
     if not any(name.lower() == "content-encoding" for name, _ in response.headers):
         return response
     headers = tuple(p for p in response.headers if p[0].lower() not in _OF_THE_ENCODED_BODY)
@@ -121,16 +121,16 @@ def plain(response: Response) -> Response:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What a provider sends, and what a right reader makes of it; `fake_model` takes it as a reply.
+    """A provider's response and what it means; `fake_model` accepts it as a reply.
 
     Args:
         wire: `openai`, `openai-responses`, `anthropic` or `google`.
-        model: The model's name to call, such as `anthropic/claude-x`.
-        stream: Whether it is the answer to a streamed call.
+        model: The model name to call, such as `anthropic/claude-x`.
+        stream: Whether it answers a streamed call.
         served: Status, headers and the pieces of the body.
-        means: The answer that it means, usage included; None for an error, and where damage leaves
-            it open.
-        error_type: The error that it means in Ember's vocabulary, or None.
+        means: The answer that a correct reader finds in it, with usage; None for an error, or if
+            damage leaves it open.
+        error_type: The type of the error in Ember's vocabulary, or None.
         retry_after: Seconds that the error asks to wait, or None.
     """
 

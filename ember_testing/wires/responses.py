@@ -1,4 +1,4 @@
-"""Answers as OpenAI's Responses API says them; pure."""
+"""Answers in the format of OpenAI's Responses API; pure."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _INCOMPLETE = {
 
 
 def whole(model: str, answer: Answer, usage: UsageStats, number: int) -> dict[str, Any]:
-    """The JSON of an answer that comes in one piece."""
+    """Return the JSON of an answer that is not streamed."""
     if answer.reason == "error":
         raise ValueError(
             "finish_reason='error': the Responses API reports a failed answer as an error; use a "
             "fault, such as ember_testing.faults.server_error()"
         )
-    # A refusal stands in the text's place, of an answer that is complete.
+    # A refusal replaces the text of a complete answer.
     reason = None if answer.refusal else _INCOMPLETE.get(answer.reason)
     return {
         "id": f"resp_fake{number}",
@@ -85,7 +85,7 @@ def _output(answer: Answer, number: int) -> list[dict[str, Any]]:
 
 
 def events(model: str, answer: Answer, usage: UsageStats, number: int) -> Iterator[bytes]:
-    """The events of a stream."""
+    """Yield the events of a streamed answer."""
     done = whole(model, answer, usage, number)
     started: dict[str, Any] = {**done, "status": "in_progress", "output": [], "usage": None}
     started["incomplete_details"] = None

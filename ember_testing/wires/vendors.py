@@ -1,4 +1,4 @@
-"""Who is called, and for what, by a request's address: `data/vendors.json`; pure."""
+"""Identify the vendor and the kind of a call by its URL, with `data/vendors.json`; pure."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ __all__ = [
 ]
 
 UNKNOWN = "unknown"
-"""The provider of a call whose address nobody knows, whichever wire it speaks."""
+"""The provider of a call to an unknown address, whatever its format."""
 
 _AZURE_PATH = re.compile(r"/openai/deployments/[^/]+/")
 
 
 class Kind(NamedTuple):
-    """What a path asks for.
+    """The kind of a call.
 
     Args:
-        form: In whose words: `openai`, `openai-responses`, `anthropic` and `google`, which Ember's
-            client reads; others by the table.
-        model: The model that the path names, or "".
-        stream: Whether the path says that the answer comes in pieces.
-        needs: Groups of keys, one of each of which is in the body of such a call.
+        form: The format: `openai`, `openai-responses`, `anthropic` or `google`, which Ember's
+            client parses, or another of the table.
+        model: The model in the path, or "".
+        stream: Whether the path requests a streamed answer.
+        needs: Groups of keys; the body of such a call has at least one key of each.
     """
 
     form: str
@@ -56,8 +56,8 @@ class _Path(NamedTuple):
 
 
 def data_file(name: str) -> Mapping[str, Any]:
-    """A table of `data/`, where each stands with its source and date."""
-    # By Python's own loader: pytest's, which loads a plugin, reads what pyfakefs has replaced.
+    """Return a table of `data/`; each holds its source and date."""
+    # Python's own loader, not pytest's loader of plugins, whose file access pyfakefs replaces.
     path = Path(__file__).parent / "data" / f"{name}.json"
     table: dict[str, Any] = json.loads(SourceFileLoader("", "").get_data(str(path)))
     return table
@@ -93,10 +93,10 @@ def _paths() -> Sequence[_Path]:
 
 @lru_cache(maxsize=256)
 def vendor_at(host: str, path: str) -> str:
-    """The vendor at an address, `UNKNOWN` where nobody knows it.
+    """Return the vendor at an address, or `UNKNOWN`.
 
     Args:
-        host: With its port, if it has one.
+        host: The host, with its port if it has one.
         path: The URL's path.
     """
     host = host.rpartition("@")[2].lower().removesuffix(":443")
@@ -112,17 +112,17 @@ def vendor_at(host: str, path: str) -> str:
 
 @cache
 def is_vendor(name: str) -> bool:
-    """Whether a vendor has this name here."""
+    """Return whether this is the name of a known vendor."""
     return name in _table()["hosts"] or name in SELLERS.values()
 
 
 @lru_cache(maxsize=256)
 def kinds_at(vendor: str, path: str) -> Sequence[Kind]:
-    """What a path may ask for: the first of them whose keys the body has, at an unknown host.
+    """Return the kinds of call that a path may be: the first whose keys the body has applies.
 
     Args:
-        vendor: Who is called.
-        path: The URL's path, as it is on the wire.
+        vendor: The vendor called.
+        path: The URL's path, as on the wire.
     """
     found: list[Kind] = []
     for each in _paths():
@@ -136,21 +136,21 @@ def kinds_at(vendor: str, path: str) -> Sequence[Kind]:
 
 
 def price_table(vendor: str) -> str:
-    """What the price tables call a vendor."""
+    """Return a vendor's name in the price tables."""
     name: str = _table()["prices"].get(vendor, vendor)
     return name
 
 
 def title(form: str) -> str:
-    """What a form is called in a message."""
+    """Return a form's name for messages."""
     name: str = _table()["titles"].get(form, form)
     return name
 
 
 def host_and_path(url: str) -> tuple[str, str]:
-    """Host, with its port, and path of a URL; both "" where it is none."""
+    """Return host (with port) and path of a URL; both "" if it is invalid."""
     try:
         parts = urlsplit(url)
-    except ValueError:  # half an IPv6 address
+    except ValueError:  # an incomplete IPv6 address
         return "", ""
     return parts.netloc, parts.path
