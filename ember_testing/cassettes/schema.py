@@ -110,6 +110,7 @@ from (
 window before as (partition by call_id order by i)""",
 }
 _HEADER = b"SQLite format 3\0"
+_PAGE_SIZES = (512, 1024, 2048, 4096, 8192, 16384, 32768, 1)  # 1 stands for 65536
 _HEADER_SIZE = 100
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
@@ -226,7 +227,8 @@ def check_bytes(path: Path) -> None:
         raise CassetteError(
             f"{path} is a Git LFS pointer, the cassette itself is not here: git lfs pull"
         )
-    if not head.startswith(_HEADER) or len(head) < _HEADER_SIZE:
+    page_size = int.from_bytes(head[16:18], "big")
+    if not head.startswith(_HEADER) or len(head) < _HEADER_SIZE or page_size not in _PAGE_SIZES:
         raise damaged(path, "it does not begin as an SQLite file does")
     if 2 in (head[18], head[19]):
         raise CassetteError(

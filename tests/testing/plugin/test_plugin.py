@@ -281,7 +281,7 @@ class TestA:
         ("ember_replay('x')", "ember_replay('x'): unknown; it takes*"),
         ("ember_replay(repeats='always')", "*repeats='always': expected 'error' or 'last'"),
         ("ember_replay(cassette='../x')", "*cassette='../x': use letters*"),
-        ("ember_replay(match_on=['uri'])", "*match_on='uri': expected any of*"),
+        ("ember_replay(match_on=['adress'])", "*match_on='adress': expected any of*"),
     ],
 )
 def test_an_invalid_marker_argument_is_an_error(run: Run, marker: str, words: str) -> None:
