@@ -1,4 +1,4 @@
-"""What the environment bounds: the size of an answer, and how idle connections are kept."""
+"""Limits set by the environment: the size of a response body and idle connections."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from ember.exceptions import ModelProviderError
 
 __all__ = ["BodyTooLong", "ContentDecoder", "IdleLimits", "idle_limits"]
 
-# Above what any provider sends: an answer with several large images has some 50 MB.
+# More than any provider sends: a response with several large images has about 50 MB.
 _MAX_BODY_BYTES = 128 * 1024 * 1024
-# A small piece can decode to a thousand times its size: never to more than this at once.
+# A small piece can decode to a thousand times its size; at most this much is decoded at once.
 _PIECE_BYTES = 1024 * 1024
-# The window size by which zlib knows a gzip stream.
+# The window size that makes zlib expect a gzip header.
 _GZIP = 16 + zlib.MAX_WBITS
 
 
 class IdleLimits(NamedTuple):
-    """Bounds on idle connections, as the environment sets them.
+    """Limits on idle connections.
 
     Args:
-        seconds: How long one is kept.
-        connections: How many to one origin are kept.
+        seconds: How long each is kept.
+        connections: How many are kept per origin.
     """
 
     seconds: float
@@ -35,13 +35,13 @@ class IdleLimits(NamedTuple):
 
 
 def idle_limits() -> IdleLimits:
-    """The limits that the environment sets now.
+    """Return the limits that the environment sets now.
 
     Raises:
         ModelProviderError: A variable is not a number of 0 or more.
     """
-    # Most load balancers close an idle connection after 60 s or more; httpx's default of 5 s would
-    # make every call of a quiet program open a new one.
+    # Most load balancers close an idle connection after 60 s or more; with httpx's default of 5 s
+    # a program that calls rarely would open a new one each time.
     return IdleLimits(
         _number("EMBER_KEEPALIVE_SECONDS", 30.0), _number("EMBER_MAX_IDLE_CONNECTIONS", 100.0)
     )
@@ -62,19 +62,19 @@ def _number(variable: str, default: float) -> float:
 
 
 class BodyTooLong(httpx.TransportError):
-    """A body is longer than `EMBER_MAX_BODY_BYTES` allows."""
+    """A body longer than `EMBER_MAX_BODY_BYTES` allows."""
 
 
 class ContentDecoder:
-    """Takes the content encoding off the pieces of one body, whose length is bounded.
+    """An incremental decoder for the content encoding of one body, with a length limit.
 
-    An encoding that does not exist, such as `utf-8`, is passed over, as httpx does.
+    Unknown encodings, such as `utf-8`, are ignored, as in httpx.
 
     Args:
-        headers: Of the response, with names in lower case.
+        headers: The response's headers, with names in lower case.
 
     Raises:
-        httpx.DecodingError: The body has several encodings, or one that was not asked for.
+        httpx.DecodingError: The body has several encodings, or one that was not requested.
         ModelProviderError: `EMBER_MAX_BODY_BYTES` is not a number of 0 or more.
     """
 
@@ -84,7 +84,7 @@ class ContentDecoder:
             self._most = _number("EMBER_MAX_BODY_BYTES", _MAX_BODY_BYTES)
         self._length = 0
         self._inflater = None
-        self._header = b""  # of a zlib stream, which some servers leave out
+        self._header = b""  # the zlib header of "deflate", which some servers omit
         self._encoding = encoding = headers.get("content-encoding", "").strip().lower()
         if encoding in ("br", "zstd", "compress") or "," in encoding:
             raise httpx.DecodingError(f"content-encoding {encoding!r} was not asked for")
@@ -92,11 +92,11 @@ class ContentDecoder:
             self._inflater = zlib.decompressobj(_GZIP)
 
     def feed(self, data: bytes) -> Sequence[bytes]:
-        """What a piece of the body decodes to.
+        """Decode a piece of the body.
 
         Raises:
-            BodyTooLong: There was more than the bound allows.
-            httpx.DecodingError: The encoding is broken.
+            BodyTooLong: The decoded body exceeds the limit.
+            httpx.DecodingError: The encoded data is invalid.
         """
         if self._inflater is None:
             if self._encoding != "deflate":

@@ -1,7 +1,7 @@
 """The HTTP clients of this process: one `Client`, and one `AsyncClient` for each event loop.
 
-Code that intercepts requests replaces what is httpx's own: `httpx.HTTPTransport.handle_request` and
-its async twin, or the transport of a whole client.
+Code that intercepts requests can patch httpx as usual: `httpx.HTTPTransport.handle_request`, its
+async counterpart, or a client's transport.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ __all__ = ["AsyncClient", "Client", "async_client", "client"]
 
 
 class _Transport(httpx.HTTPTransport):
-    """httpx's transport on a pool of Ember's."""
+    """httpx's transport with Ember's pool."""
 
     def __init__(self) -> None:
         from ember.transport.pool import Pool  # late: it loads httpcore
 
-        # The one private name of httpx that Ember sets: httpx has no other way to give it a pool.
+        # The only private name of httpx that Ember sets: a pool cannot be passed in any other way.
         self._pool: Any = Pool()
 
 
@@ -40,13 +40,13 @@ class _AsyncTransport(httpx.AsyncHTTPTransport):
 
 
 class Client(httpx.Client):
-    """httpx's client, for calls that need no redirects, cookies or authentication from it."""
+    """httpx's client without redirects, cookies and authentication."""
 
     def exchange(self, request: httpx.Request) -> httpx.Response:
-        """Send a request as it is; the response's stream is to be read and closed.
+        """Send a request unchanged; the caller reads and closes the response's stream.
 
-        `Client.send` would do so too, for a tenth of what the whole call costs. Like it, this asks
-        for the transport by the one method that libraries which intercept a client replace.
+        `Client.send` would add a tenth to the cost of a call. Like it, this method gets the
+        transport from `_transport_for_url`, which libraries that intercept clients replace.
         """
         return self._transport_for_url(request.url).handle_request(request)
 
@@ -55,19 +55,19 @@ class AsyncClient(httpx.AsyncClient):
     """`Client` for one event loop."""
 
     async def exchange(self, request: httpx.Request) -> httpx.Response:
-        """Send a request as it is; the response's stream is to be read and closed."""
+        """Send a request unchanged; the caller reads and closes the response's stream."""
         return await self._transport_for_url(request.url).handle_async_request(request)
 
 
 _lock = threading.Lock()
 _client: Client | None = None
 _async_clients: RunVar[tuple[AsyncClient, AsyncGenerator[None]]] | None = None
-# A forked child must neither use nor close what it shares with its parent.
+# Clients of the parent process: a forked child must neither use nor close their connections.
 _parents: list[object] = []
 
 
 def client() -> Client:
-    """The process's client."""
+    """Return the process's client."""
     global _client
     if _client is None:
         with _lock:
@@ -77,7 +77,7 @@ def client() -> Client:
 
 
 async def async_client() -> AsyncClient:
-    """The running event loop's client: a connection cannot be used from another loop."""
+    """Return the running event loop's client: connections cannot be shared between loops."""
     held = _of_loops().get(None)
     if held is None:
         new_client = AsyncClient(transport=_AsyncTransport())
@@ -90,7 +90,7 @@ async def async_client() -> AsyncClient:
 def _of_loops() -> RunVar[tuple[AsyncClient, AsyncGenerator[None]]]:
     global _async_clients
     if _async_clients is None:
-        # httpx itself depends on anyio, and loads it at its first asynchronous request.
+        # Late: httpx itself depends on anyio, but imports it only at its first async request.
         from anyio.lowlevel import RunVar
 
         with _lock:
@@ -100,8 +100,8 @@ def _of_loops() -> RunVar[tuple[AsyncClient, AsyncGenerator[None]]]:
 
 
 async def _close_with_loop(client: AsyncClient) -> AsyncGenerator[None]:
-    # An event loop that ends closes the asynchronous generators that are still open in it: the
-    # one hook that every loop offers.
+    # An event loop closes its open async generators as it ends: the only hook that every loop
+    # offers.
     try:
         yield
     finally:

@@ -1,7 +1,7 @@
-"""One connection: how it is opened, and one request at a time on it, until the call's deadline.
+"""Connections: each carries one request at a time, and every wait ends at the call's deadline.
 
-A bound on each single wait for a socket would let a server that sends one byte now and then keep a
-call waiting for ever. Here each wait gets what is left until the deadline.
+With a fixed timeout for each wait on a socket, a server that sends a byte now and then could keep a
+call waiting for ever. Here each wait gets the time left until the deadline.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from ember.transport.tls import trusted
 __all__ = ["AsyncConnection", "Connection", "Deadline", "Response"]
 
 _SYNC = httpcore.SyncBackend()
-# For asyncio and trio. The cast: pyright sees what httpcore has where anyio is missing.
+# For asyncio and trio. The cast: pyright takes httpcore's fallback for a missing anyio.
 _ASYNC = cast("httpcore.AsyncNetworkBackend", httpcore.AnyIOBackend())
 _READ_BYTES = 64 * 1024
 _T = TypeVar("_T")
 
 
 class Deadline(Protocol):
-    """The moments at which one call's waits end, on the clock of `time.monotonic`.
+    """The deadlines of one call, as times of `time.monotonic`, and its timeouts.
 
     Attributes:
-        connect: Seconds that opening a connection may take.
-        end: For the whole of the call.
-        next: For what the server is to send next; None if the wait has not begun.
-        read: Seconds that this wait may take, and each for the request to be taken.
+        connect: Timeout in seconds for opening a connection.
+        end: Deadline of the whole call.
+        next: Deadline of the current read; None if the wait has not begun.
+        read: Timeout in seconds for each read, and for each write of the request.
     """
 
     connect: float
@@ -47,7 +47,7 @@ class Deadline(Protocol):
 
 
 class Response:
-    """What httpx takes from a pool; an `httpcore.Response` would check each header once more."""
+    """The response that httpx gets; an `httpcore.Response` would check each header again."""
 
     __slots__ = ("extensions", "headers", "status", "stream")
 
@@ -59,12 +59,12 @@ class Response:
 
 
 class _Link:
-    """What a sync and an async connection share: all that does not wait.
+    """The part of a connection that does no I/O, shared by sync and async.
 
     Attributes:
-        idle: Whether an answer was read to its end, and another request may follow.
-        sent: Whether the request was taken whole.
-        round_trip: Seconds that the TCP handshake took; for async code with the name lookup.
+        idle: Whether the response was read completely and another request may follow.
+        sent: Whether the whole request was sent.
+        round_trip: Seconds that the TCP handshake took; for async, including the name lookup.
     """
 
     _deadline: Deadline
@@ -79,7 +79,7 @@ class _Link:
         self._proxy: Proxy | None = None if own else proxy_of(request.url)
 
     def begin(self, request: Any) -> bytes:
-        """The head of a request, whose answer is expected from now on."""
+        """Start a request and return its head."""
         self._deadline = request.extensions["ember_deadline"]
         self._answer = Answer()
         self.idle = self.sent = False
@@ -89,24 +89,24 @@ class _Link:
         return request_head(request.method, target, headers)
 
     def info(self) -> str:
-        """What the repr of httpcore's connection says."""
+        """Return the state for the repr of httpcore's connection."""
         return "HTTP/1.1, idle" if self.idle else "HTTP/1.1, in use"
 
     def start_connecting(self, url: httpcore.URL) -> tuple[str, int]:
-        """The host and port to connect to.
+        """Start the connect timeout; return the host and port to connect to.
 
         Raises:
             ModelProviderError: The trusted certificates cannot be read.
         """
         if url.scheme == b"https":
-            trusted()  # before a socket is open
+            trusted()  # raises before a socket is open
         self._connect_end = time.monotonic() + self._deadline.connect
         if self._proxy is not None:
             return self._proxy.host, self._proxy.port
         return url.host.decode("ascii"), url.port or (443 if url.scheme == b"https" else 80)
 
     def layers(self, url: httpcore.URL) -> Iterator[Handshake | str]:
-        """What is put on an open connection: a proxy's handshake, or TLS with the host named."""
+        """Yield each layer to add to an open socket: a proxy's handshake, or a host for TLS."""
         if (proxy := self._proxy) is not None:
             if proxy.scheme == "https":
                 yield proxy.host
@@ -116,18 +116,18 @@ class _Link:
             yield url.host.decode("ascii")
 
     def to_connect(self) -> float | None:
-        """Seconds that may be waited for a part of opening it."""
+        """Return the timeout for the next step of connecting."""
         return _seconds(min(self._connect_end, self._deadline.end), httpcore.ConnectTimeout)
 
     def to_write(self) -> float | None:
-        """Seconds that may be waited for a part of the request to be taken."""
+        """Return the timeout for the next write of the request."""
         deadline = self._deadline
         deadline.next = None
         end = min(time.monotonic() + deadline.read, deadline.end)
         return _seconds(end, httpcore.WriteTimeout)
 
     def to_read(self) -> float | None:
-        """Seconds that may be waited for a part of the answer."""
+        """Return the timeout for the next read of the response."""
         deadline = self._deadline
         if deadline.next is None:
             deadline.next = min(time.monotonic() + deadline.read, deadline.end)
@@ -143,7 +143,7 @@ def _seconds(end: float, expired: type[httpcore.TimeoutException]) -> float | No
 
 @contextmanager
 def _failing_as_connect() -> Generator[None]:
-    """A handshake with a proxy is a part of connecting, and so is what goes wrong in it."""
+    """Turn the errors of a handshake with a proxy into errors of connecting."""
     try:
         yield
     except (httpcore.ReadTimeout, httpcore.WriteTimeout) as error:
@@ -160,11 +160,11 @@ class _SyncLink(_Link, httpcore.ConnectionInterface):
     _socket: socket.socket | _TLSInTLS
 
     def handle_request(self, request: Any) -> Any:
-        # In a view, whose repr shows nothing: the request holds the key.
+        # A memoryview, since its repr hides the bytes: the request contains the key.
         data = memoryview(self.begin(request) + b"".join(request.stream))
         if self._stream is None:
             self._open(request.url)
-        with suppress(httpcore.WriteError):  # a server may answer before it has read all, and close
+        with suppress(httpcore.WriteError):  # a server may answer and close before reading it all
             self._write(data)
             self.sent = True
         pieces: Sequence[bytes] = ()
@@ -180,7 +180,7 @@ class _SyncLink(_Link, httpcore.ConnectionInterface):
         self.idle = answer.reusable and self.sent
 
     def is_stale(self) -> bool:
-        """Whether the server has closed it, or sent what nobody asked for."""
+        """Return whether the server has closed it or sent unexpected bytes."""
         return self._stream is None or self._stream.get_extra_info("is_readable")
 
     def close(self) -> None:
@@ -265,12 +265,12 @@ class _SyncLink(_Link, httpcore.ConnectionInterface):
 
 
 class _TLSInTLS:
-    """TLS to a server inside TLS to a proxy, which `ssl.SSLSocket` cannot be; with its methods.
+    """TLS to a server inside TLS to a proxy, with the methods of `ssl.SSLSocket`, which lacks this.
 
     Args:
         outer: The connection to the proxy.
         host: The server's name.
-        seconds: How long the handshake may take, or None.
+        seconds: Timeout of the handshake, or None.
     """
 
     def __init__(self, outer: ssl.SSLSocket, host: str, seconds: float | None) -> None:
@@ -314,7 +314,7 @@ class _TLSInTLS:
 class Connection(httpcore.HTTPConnection):
     """A connection that opens with its first request.
 
-    Ember's own inside httpcore's, whose `handle_request` tools that intercept requests replace.
+    It is httpcore's class, since tools that intercept requests patch its `handle_request`.
 
     Raises:
         ModelProviderError: The proxy that the environment names cannot be used.
@@ -322,17 +322,17 @@ class Connection(httpcore.HTTPConnection):
 
     def __init__(self, request: httpcore.Request) -> None:
         super().__init__(request.url.origin)
-        # Two private names of httpcore's: what answers, and a lock, which one call at a time does
-        # not need.
+        # Two private names of httpcore's: the inner connection, and a lock that is not needed for
+        # one call at a time.
         self._connection = self.link = _SyncLink(request)
         self._request_lock: Any = nullcontext()
 
 
 def _resolve(host: str, port: int, seconds: float | None) -> list[str]:
-    """The addresses of a host.
+    """Return the addresses of a host.
 
-    The system's resolver has timeouts of its own, which may be longer: it is asked in a thread that
-    is left behind in that case.
+    The system's resolver has its own timeouts, which may be longer: it runs in a thread, which is
+    abandoned in that case.
     """
     found: list[str] = []
     failed: list[BaseException] = []
@@ -342,7 +342,7 @@ def _resolve(host: str, port: int, seconds: float | None) -> list[str]:
             for *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
                 scope = f"%{address[3]}" if len(address) > 3 and address[3] else ""
                 found.append(f"{address[0]}{scope}")
-        except BaseException as error:  # raised in the thread that waits
+        except BaseException as error:  # raised again in the calling thread
             failed.append(error)
 
     if seconds is None or ":" in host or host[-1:].isdigit():
@@ -379,7 +379,7 @@ class _AsyncLink(_Link, httpcore.AsyncConnectionInterface):
         return Response(self._answer, _AsyncBody(self, pieces))
 
     async def more(self) -> Sequence[bytes]:
-        """The next pieces of the body; none at its end."""
+        """Return the next pieces of the body; at its end, an empty sequence."""
         answer = self._answer
         while not answer.complete:
             if pieces := answer.feed(await self._read()):
@@ -388,7 +388,7 @@ class _AsyncLink(_Link, httpcore.AsyncConnectionInterface):
         return ()
 
     def is_stale(self) -> bool:
-        """Whether the server has closed it, or sent what nobody asked for."""
+        """Return whether the server has closed it or sent unexpected bytes."""
         return self._stream is None or self._stream.get_extra_info("is_readable")
 
     async def aclose(self) -> None:
@@ -423,13 +423,13 @@ class _AsyncLink(_Link, httpcore.AsyncConnectionInterface):
         assert self._stream is not None
         return await self._stream.read(_READ_BYTES, self.to_read())
 
-    async def _write(self, data: Any) -> None:  # a view, which httpcore does not type
+    async def _write(self, data: Any) -> None:  # httpcore's types lack memoryview
         assert self._stream is not None
         await self._stream.write(data, self.to_write())
 
 
 class _AsyncBody:
-    """An iterator and no generator, which the event loop would close at a time of its own."""
+    """The body of a response; not a generator, which the event loop could close at any time."""
 
     def __init__(self, link: _AsyncLink, pieces: Sequence[bytes]) -> None:
         self._link = link

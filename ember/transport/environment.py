@@ -1,4 +1,4 @@
-"""The proxy that the environment names, and URLs as messages may show them."""
+"""Proxy settings from the environment, and URLs without secrets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["proxy_for", "without_user"]
 
 
 def proxy_for(url: httpx.URL) -> str | None:
-    """The proxy that the environment names for this URL (`HTTPS_PROXY`, `NO_PROXY`, ...)."""
+    """Return the proxy for this URL from the environment (`HTTPS_PROXY`, `NO_PROXY`, ...)."""
     proxies = urllib.request.getproxies()
     proxy = proxies.get(url.scheme) or proxies.get("all")
     if not proxy or urllib.request.proxy_bypass(url.netloc.decode("ascii")):
@@ -19,7 +19,7 @@ def proxy_for(url: httpx.URL) -> str | None:
 
 
 def without_user(url: str) -> str:
-    """A URL as a message may show it: user and query can hold a key."""
+    """Return a URL without user and query, which can contain a key."""
     scheme, slashes, rest = url.partition("?")[0].partition("://")
     host, slash, path = rest.partition("/")
     return f"{scheme}{slashes}{host.rpartition('@')[2]}{slash}{path}"

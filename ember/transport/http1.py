@@ -1,7 +1,7 @@
-"""HTTP/1.1 without I/O: the bytes of a request, and its answer as h11 reads it.
+"""HTTP/1.1 without I/O: serializes requests and parses responses with h11.
 
-h11, which httpx brings, is only told that a request was sent: it would check each header by itself,
-which takes longer than all that is done here, and its frames would hold the key.
+h11, a dependency of httpx, is given a placeholder request: it would check each header separately,
+which takes longer than everything done here, and its frames would hold the key.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import httpcore
 
 __all__ = ["Answer", "request_head"]
 
-# The head of an answer, a line between two chunks and the trailer may each have so many bytes.
+# Most bytes of a response's head, of a line between two chunks, and of the trailer.
 _LONGEST_HEAD = 100 * 1024
 _REQUEST_HEAD = re.compile(
     rb"[A-Z]+ [!-~]+ HTTP/1\.1\r\n"
@@ -27,27 +27,27 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 
 def request_head(method: bytes, target: bytes, headers: Headers) -> bytes:
-    """The request line and the headers of a request.
+    """Return the request line and the headers of a request.
 
     Raises:
         httpcore.LocalProtocolError: A name or value is not valid in HTTP.
     """
     lines = b"".join([b"%b: %b\r\n" % header for header in headers])
     head = b"%b %b HTTP/1.1\r\n%b\r\n" % (method, target, lines)
-    # The count: a line break inside a value would make a header of what follows it.
+    # The count: a line break inside a value would turn the rest of it into another header.
     if head.count(b"\n") != len(headers) + 2 or not _REQUEST_HEAD.fullmatch(head):
         raise httpcore.LocalProtocolError("a header is not valid HTTP")
     return head
 
 
 class Answer:
-    """The answer to one request, read from the bytes that arrive.
+    """The response to one request, parsed as its bytes arrive.
 
     Attributes:
         status: None until the head is complete.
-        reason: The words beside the status.
-        headers: As they were sent.
-        complete: Whether the body is complete, too.
+        reason: The reason phrase.
+        headers: Names and values as sent.
+        complete: Whether the body is complete.
     """
 
     def __init__(self) -> None:
@@ -62,15 +62,15 @@ class Answer:
 
     @property
     def reusable(self) -> bool:
-        """Whether the connection can carry another request: not with bytes behind the answer."""
+        """Whether the connection can be reused; not if bytes follow the response."""
         both_done = self._h11.our_state is self._h11.their_state is h11.DONE
         return both_done and self._h11.trailing_data == (b"", False)
 
     def feed(self, data: bytes) -> Sequence[bytes]:
-        """The pieces of the body in these bytes, as they were sent; b"" is the connection's end.
+        """Return the pieces of the body in these bytes, still encoded; b"" means end of file.
 
         Raises:
-            httpcore.RemoteProtocolError: This is no answer, or it ended too early.
+            httpcore.RemoteProtocolError: The response is invalid or incomplete.
         """
         if not data and not self._began:
             raise httpcore.RemoteProtocolError("Server disconnected without sending a response.")

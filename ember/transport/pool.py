@@ -1,9 +1,9 @@
 """A connection pool that finds an idle connection without a search.
 
-httpcore's own pool looks through all its connections at the beginning and at the end of every
-request, so that a call costs more the more calls run at once. This one keeps the idle connections
-to each origin on a stack. A connection is opened when none is idle: there are never more
-connections than calls in flight.
+httpcore's pool scans all its connections at the start and the end of each request, so the cost of
+a call grows with the number of concurrent calls. This pool keeps the idle connections to each
+origin on a stack, and opens a connection only if none is idle: there are never more connections
+than calls in flight.
 """
 
 from __future__ import annotations
@@ -23,26 +23,25 @@ __all__ = ["AsyncPool", "Pool"]
 
 _Connection = TypeVar("_Connection", bound=Connection | AsyncConnection)
 
-# When a server closes an idle connection while a request is on its way to it, the client learns of
-# it within a round trip and the time that this machine takes to run the waiting thread. A
-# connection that ends later may have carried the request to a model, and the answer may have been
-# paid for: whether to send it again is for the caller to decide.
+# If a server closes an idle connection while a request is in transit, the client notices within one
+# round trip plus the time to schedule the waiting thread. If the connection breaks later, the
+# request may have reached the model and be billed: only the caller can decide to send it again.
 _SCHEDULING_SECONDS = 0.1
 _LONGEST_ROUND_TRIP_SECONDS = 1.0
 
 
 class _IdleConnections(Generic[_Connection]):
-    """The idle connections to each origin, last used on top.
+    """A stack of idle connections for each origin, last used on top.
 
-    Each step is a single operation on a deque, so that threads need no lock.
+    Threads need no lock: each step is a single operation on a deque.
     """
 
     def __init__(self) -> None:
-        self.limits = idle_limits()  # read again with each new connection
+        self.limits = idle_limits()  # updated with each new connection
         self._origins: dict[object, deque[tuple[float, _Connection]]] = {}
 
     def pop(self, to: object) -> tuple[_Connection | None, bool]:
-        """The connection that was used last, if one is idle; and whether it may be used again."""
+        """Return the idle connection that was used last, or None, and whether it is usable."""
         try:
             since, connection = self._origins[to].pop()
         except LookupError:
@@ -51,7 +50,7 @@ class _IdleConnections(Generic[_Connection]):
         return connection, not expired and not connection.link.is_stale()
 
     def push(self, to: object, connection: _Connection) -> list[_Connection]:
-        """Keep a connection for the next request; the caller closes those that are returned."""
+        """Keep a connection for reuse; return those that the caller must close."""
         idle = self._origins.get(to)
         if idle is None:
             idle = self._origins.setdefault(to, deque())
@@ -67,17 +66,17 @@ class _IdleConnections(Generic[_Connection]):
         return surplus
 
     def clear(self) -> list[_Connection]:
-        """Forget all connections; the caller closes them."""
+        """Remove all connections and return them for the caller to close."""
         idle = [one for stack in tuple(self._origins.values()) for _, one in stack]
         self._origins.clear()
         return idle
 
 
 def _route(request: Any) -> object:  # Any: httpcore does not type extensions
-    """What the requests that may share a connection have in common.
+    """Return the key of the connections that a request may use.
 
-    A server in this process is asked for its host and port here, so that an answer which needs no
-    connection does not start it.
+    A server in this process starts when it is asked for its address. That is done only here, so
+    that an answer without a connection does not start it.
     """
     extensions = request.extensions
     if address := extensions.get("ember_address"):
@@ -91,12 +90,12 @@ def _route(request: Any) -> object:  # Any: httpcore does not type extensions
 def _was_closed_idle(
     error: Exception, connection: Connection | AsyncConnection, sent: float
 ) -> bool:
-    """Whether the server closed a connection before it saw the request that was sent on it."""
+    """Return whether the server closed an idle connection before it received the request."""
     round_trip = min(connection.link.round_trip, _LONGEST_ROUND_TRIP_SECONDS)
     if time.monotonic() - sent > round_trip + _SCHEDULING_SECONDS:
         return False
     if isinstance(error, httpcore.RemoteProtocolError):
-        return "without sending a response" in str(error)  # else it sent something
+        return "without sending a response" in str(error)  # otherwise it sent something
     return isinstance(error, (httpcore.ReadError, httpcore.WriteError))
 
 
@@ -104,7 +103,7 @@ def _was_closed_idle(
 
 
 class Pool:
-    """Stands where `httpx.HTTPTransport` has httpcore's pool, and has the methods it calls."""
+    """A replacement for httpcore's pool in `httpx.HTTPTransport`."""
 
     def __init__(self) -> None:
         self.idle: _IdleConnections[Connection] = _IdleConnections()
@@ -145,7 +144,7 @@ class Pool:
 
 
 class _Body:
-    """The body of a response; closing it gives its connection back to the pool."""
+    """The body of a response; closing it returns its connection to the pool."""
 
     def __init__(self, pool: Pool, to: object, connection: Connection, stream: Any) -> None:
         self._pool = pool
@@ -160,7 +159,7 @@ class _Body:
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        reusable = connection.link.idle  # not where the body was not read to its end
+        reusable = connection.link.idle  # False if the body was not read completely
         for one in self._pool.idle.push(self._to, connection) if reusable else [connection]:
             one.close()
 
@@ -235,5 +234,5 @@ class _AsyncBody:
 
 
 async def _aclose(connection: AsyncConnection) -> None:
-    with anyio.CancelScope(shield=True):  # a cancelled call closes its connection too
+    with anyio.CancelScope(shield=True):  # closes it even if the call was cancelled
         await connection.aclose()

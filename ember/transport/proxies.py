@@ -1,6 +1,6 @@
-"""The proxy of a connection, and what is said to it before the connection can be used; pure.
+"""Proxies and the handshakes that open a connection through them, without I/O.
 
-A handshake is a generator: it yields bytes to send, maybe none, and is sent what came back.
+A handshake is a generator: it yields bytes to send, possibly b"", and receives the bytes read.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _SOCKS_REPLIES = (
 
 
 class Proxy(NamedTuple):
-    """A proxy that the environment names.
+    """A proxy from the environment.
 
     Args:
-        scheme: `http`, `https`, `socks5` or `socks5h`, which are the same here: the proxy looks
-            names up.
-        host: Where it is.
-        port: Where it is.
+        scheme: `http`, `https`, `socks5` or `socks5h`; the last two are the same here: the proxy
+            resolves host names.
+        host: The proxy's host.
+        port: The proxy's port.
         user: Name and password, or None.
     """
 
@@ -47,7 +47,7 @@ class Proxy(NamedTuple):
     user: tuple[bytes, bytes] | None
 
     def handshake(self, url: httpcore.URL) -> Handshake | None:
-        """What makes a connection to the proxy one to the URL's host; None if it forwards."""
+        """Return the handshake that opens a tunnel to the URL's host; None if it forwards."""
         port = url.port or (443 if url.scheme == b"https" else 80)
         if self.scheme.startswith("socks"):
             return _socks5(url.host, port, self.user)
@@ -56,7 +56,7 @@ class Proxy(NamedTuple):
         return None
 
     def forwarded(self, url: httpcore.URL, headers: Headers) -> tuple[bytes, Headers]:
-        """The target and the headers of a request that the proxy is to pass on."""
+        """Return the target and the headers of a request that the proxy forwards."""
         port = b"" if url.port is None else b":%d" % url.port
         target = b"%b://%b%b%b" % (url.scheme, _bracketed(url.host), port, url.target)
         return target, [*self._headers(), *headers]
@@ -69,10 +69,10 @@ class Proxy(NamedTuple):
 
 
 def proxy_of(url: httpcore.URL) -> Proxy | None:
-    """The proxy that the environment names for a URL.
+    """Return the proxy for a URL from the environment.
 
     Raises:
-        ModelProviderError: It cannot be used.
+        ModelProviderError: The proxy's URL is invalid.
     """
     scheme, host = url.scheme.decode("ascii"), url.host.decode("ascii")
     address = proxy_for(httpx.URL(scheme=scheme, host=host, port=url.port))
@@ -107,7 +107,7 @@ def _tunnel(target: bytes, headers: Headers) -> Handshake:
 
 
 def _socks5(host: bytes, port: int, user: tuple[bytes, bytes] | None) -> Handshake:
-    """RFC 1928, and RFC 1929 for a name and a password."""
+    """Connect as in RFC 1928, with RFC 1929 for a user name and a password."""
     received = bytearray()
 
     def ask(send: bytes, count: int) -> Generator[bytes, bytes, bytes]:
@@ -137,7 +137,7 @@ def _socks5(host: bytes, port: int, user: tuple[bytes, bytes] | None) -> Handsha
         known = reply < len(_SOCKS_REPLIES)
         why = _SOCKS_REPLIES[reply] if known else f"its reply is {reply}"
         raise httpcore.ProxyError(f"it could not connect: {why}")
-    yield from ask(b"", {1: 3, 4: 15}.get(kind, first) + 2)  # the address that it connected from
+    yield from ask(b"", {1: 3, 4: 15}.get(kind, first) + 2)  # the address it connected from
 
 
 def _socks_address(host: bytes) -> bytes:

@@ -1,6 +1,6 @@
-"""Sends a request and brings its answer, whole or piece by piece, or an error in Ember's words.
+"""Sends requests, reads responses whole or in pieces, and maps httpx's errors to Ember's.
 
-With the rest of this folder the only code that touches the network.
+Only this package touches the network.
 """
 
 from __future__ import annotations
@@ -24,21 +24,20 @@ from ember.transport.environment import proxy_for, without_user
 
 __all__ = ["AsyncBody", "Body", "Reply", "Request", "Timeout", "aopen", "asend", "open", "send"]
 
-# Behind a stream's last event: for what some servers send after it, and for the body's end, without
-# which the connection cannot carry another call.
+# The wait after a stream's last event, for what some servers send after it and for the body's end,
+# without which the connection cannot be reused.
 _END_SECONDS = 5.0
 _DEFAULT_HEADERS = {"accept": "*/*", "accept-encoding": "gzip, deflate", "user-agent": "ember"}
 
 
 class Timeout(NamedTuple):
-    """How long to wait, in seconds; None waits for ever.
+    """Timeouts in seconds; None waits for ever.
 
     Args:
-        connect: For a connection, with its TLS handshake.
-        read: For each piece of the request to be taken and for each piece of the answer to come;
-            in a stream, for each event that carries text, reasoning, a tool call or usage.
-        total: For the whole of an answer that is not streamed; in a stream, for the first such
-            event.
+        connect: For opening a connection, including the TLS handshake.
+        read: For each write of the request and each read of the response; in a stream, for each
+            event that carries text, reasoning, a tool call or usage.
+        total: For a whole response that is not streamed; in a stream, for the first such event.
     """
 
     connect: float | None = 5.0
@@ -50,14 +49,14 @@ class Request(NamedTuple):
     """One HTTP POST, ready to send.
 
     Args:
-        url: Where to.
-        headers: Names in lower case.
+        url: The URL.
+        headers: The headers, with names in lower case.
         content: The body.
         timeout: How long to wait.
-        provider: Named in errors.
-        model: Named in errors.
-        address: Host and port behind the URL's name, asked for when a connection is needed: a
-            server in this process starts then, and not for an answer that comes from a recording.
+        provider: The provider, for error messages.
+        model: The model, for error messages.
+        address: Returns the host and port to connect to instead of the URL's. It is called when a
+            connection is needed: only then does a server in this process start.
     """
 
     url: str
@@ -70,7 +69,7 @@ class Request(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """The answer to a `Request`, read whole; header names are in lower case."""
+    """The whole response to a `Request`; header names are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -78,10 +77,10 @@ class Reply(NamedTuple):
 
 
 def send(request: Request) -> Reply:
-    """Send a request and read the whole answer.
+    """Send a request and read the whole response.
 
     Raises:
-        ProviderAPIError: `timeout`, `connection` or `bad_response`.
+        ProviderAPIError: Its type is `timeout`, `connection` or `bad_response`.
         ModelProviderError: The URL, a header or the proxy's address is not valid.
     """
     with _Exchange(request) as exchange:
@@ -97,7 +96,7 @@ def send(request: Request) -> Reply:
                     exchange.next = None
                 exchange.check()
         except BaseException:
-            # The answer may repeat the key: no variable of a frame that is left shows it.
+            # The response may repeat the key: clear the variables that a traceback could show.
             pieces, piece, decoded = [], b"", []
             raise
         finally:
@@ -114,8 +113,8 @@ async def asend(request: Request) -> Reply:
             headers = _headers(response)
             decoder = ContentDecoder(headers)
             exchange.next = None
-            # Kept until the connection is closed: let go before, it would be closed by the event
-            # loop, at a time of its own.
+            # A variable keeps the iterator until the connection is closed: if it were collected
+            # earlier, the event loop would close it at some other time.
             arriving = aiter(cast("httpx.AsyncByteStream", response.stream))
             async for piece in arriving:
                 if decoded := decoder.feed(piece):
@@ -123,7 +122,7 @@ async def asend(request: Request) -> Reply:
                     exchange.next = None
                 exchange.check()
         except BaseException:
-            # The answer may repeat the key: no variable of a frame that is left shows it.
+            # The response may repeat the key: clear the variables that a traceback could show.
             pieces, piece, decoded = [], b"", []
             raise
         finally:
@@ -132,7 +131,7 @@ async def asend(request: Request) -> Reply:
 
 
 def open(request: Request) -> Body:
-    """A block that sends a request; its answer can be read inside, piece by piece as it arrives."""
+    """Return a context manager that sends a request, to read the response as it arrives."""
     return Body(request)
 
 
@@ -142,7 +141,7 @@ def aopen(request: Request) -> AsyncBody:
 
 
 class _OpenResponse:
-    """What the two kinds of body share: status, headers, and how long to wait for what."""
+    """The part of a response that sync and async share: status, headers and timeouts."""
 
     status: int
     headers: Mapping[str, str]
@@ -158,22 +157,22 @@ class _OpenResponse:
         self._exchange.expect_first_event()
 
     def expect_event(self) -> None:
-        """Let the next wait begin: the caller has taken an event that carries some of the answer.
+        """Start the wait for the next event that carries a part of the answer.
 
-        Until the next one `timeout.read` bounds the wait, whatever else the server sends.
+        `timeout.read` limits it, whatever else the server sends.
         """
         self._exchange.expect_event()
 
     def expect_end(self) -> None:
-        """Wait a little for the end of the body: the answer is complete.
+        """Wait a few seconds for the end of the body: the answer is complete.
 
-        From now on neither a connection that stays open nor one that breaks is an error.
+        From now on it is no error if the connection stays open or breaks.
         """
         self._exchange.expect_end()
 
 
 class Body(_OpenResponse):
-    """The answer to a request, still on its way: the block in which it is read."""
+    """A response that is read as it arrives, inside a `with` block."""
 
     def __enter__(self) -> Body:
         self._exchange = _Exchange(self._request)
@@ -182,7 +181,7 @@ class Body(_OpenResponse):
         return self
 
     def pieces(self) -> Iterator[bytes]:
-        """The body as it arrives, content encoding removed."""
+        """Iterate over the decoded body as it arrives."""
         with self._exchange:
             decoder = ContentDecoder(self.headers)
             try:
@@ -205,7 +204,7 @@ class Body(_OpenResponse):
 class AsyncBody(_OpenResponse):
     """`Body` for an event loop.
 
-    It is an iterator and no generator, for the reason that stands in `streams.py`.
+    An iterator, not a generator, for the reason given in `streams.py`.
     """
 
     async def __aenter__(self) -> AsyncBody:
@@ -213,14 +212,14 @@ class AsyncBody(_OpenResponse):
         with self._exchange:
             send = (await async_client()).exchange
             self._begin(await send(_httpx_request(self._request, self._exchange)))
-        # Kept, as in asend.
+        # Kept as in asend.
         self._arriving = aiter(cast("httpx.AsyncByteStream", self._response.stream))
         self._decoder: ContentDecoder | None = None
         self._decoded: deque[bytes] = deque()
         return self
 
     def pieces(self) -> AsyncIterator[bytes]:
-        """The body as it arrives, content encoding removed."""
+        """Iterate over the decoded body as it arrives."""
         return self
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -256,7 +255,7 @@ def _headers(response: httpx.Response) -> Mapping[str, str]:
             name, value = raw_name.decode("ascii").lower(), raw_value.decode("ascii")
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
     except UnicodeDecodeError:
-        return dict(response.headers)  # httpx finds out the encoding, which takes longer
+        return dict(response.headers)  # httpx detects the encoding, which takes longer
     return headers
 
 
@@ -283,13 +282,13 @@ def _httpx_request(request: Request, exchange: _Exchange) -> httpx.Request:
         stream=httpx.ByteStream(request.content),
         extensions=extensions,
     )
-    made.read()  # for hooks that look at request.content
+    made.read()  # for hooks that read request.content
     return made
 
 
 @functools.lru_cache(maxsize=100)
 def _by_phase(timeout: Timeout) -> dict[str, float | None]:
-    """A timeout in httpx's words."""
+    """Convert a timeout to httpx's."""
     waits = [seconds for seconds in (timeout.read, timeout.total) if seconds is not None]
     read = min(waits, default=None)
     return {"connect": timeout.connect, "read": read, "write": read, "pool": read}
@@ -297,12 +296,12 @@ def _by_phase(timeout: Timeout) -> dict[str, float | None]:
 
 @functools.lru_cache(maxsize=1000)
 def _parsed(url: str) -> tuple[httpx.URL, str, str | None]:
-    """A URL, its host header and its Unix socket; parsing one takes a tenth of a call."""
+    """Return a URL, its host header and its Unix socket; parsing takes a tenth of a call."""
     unix_socket = None
-    if url.startswith("http+unix://"):  # a socket's path, percent-encoded, in the host's place
+    if url.startswith("http+unix://"):  # the host is a socket's percent-encoded path
         quoted, slash, path = url.removeprefix("http+unix://").partition("/")
         unix_socket, url = unquote(quoted), f"http://localhost{slash}{path}"
-        if "\0" in quoted or "\0" in unix_socket[1:]:  # at the beginning: Linux's abstract sockets
+        if "\0" in quoted or "\0" in unix_socket[1:]:  # Linux's abstract sockets begin with one
             raise httpx.InvalidURL("the path of a socket holds a NUL")
     parsed = httpx.URL(url)
     if parsed.scheme not in ("http", "https"):
@@ -312,10 +311,9 @@ def _parsed(url: str) -> tuple[httpx.URL, str, str | None]:
     return parsed, parsed.netloc.decode("ascii"), unix_socket
 
 
-# --- what httpx raises, in our words -----------------------------------------------------------
+# --- errors of httpx as Ember's ------------------------------------------------------------------
 
-# httpx.HTTPError is abstract to us: every subclass that a request can raise stands here, the more
-# special before the more general.
+# Every subclass of httpx.HTTPError that a request can raise, subclasses before their bases.
 _ERRORS: tuple[tuple[type[httpx.HTTPError], ErrorType, str, str], ...] = (
     (httpx.ConnectTimeout, "timeout", "connect", "no connection in time"),
     (httpx.PoolTimeout, "timeout", "connect", "no connection in time"),
@@ -334,10 +332,10 @@ _SETUP_ERRORS = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
 
 
 class _Exchange:
-    """One call on its way: the errors that its failures become, and when its waits end.
+    """The deadlines of one call; as a context manager, it maps httpx's errors to Ember's.
 
     Attributes:
-        answered: Whether the answer is complete, and only the body's end is missing.
+        answered: Whether the answer is complete and only the end of the body is missing.
         connect: See `connection.Deadline`, as for `end`, `next` and `read`.
     """
 
@@ -353,22 +351,22 @@ class _Exchange:
         self.read = math.inf if read is None else read
 
     def expect_first_event(self) -> None:
-        """Wait for the first event of a stream that says anything: `total` bounds it, if given."""
+        """Start the wait for a stream's first event with a part of the answer: at most `total`."""
         self._streamed = True
         self.next = None if self.end == math.inf else self.end
 
     def expect_event(self) -> None:
-        """Wait for the next such event; how many follow is not bounded."""
+        """Start the wait for the next such event; their number is not limited."""
         self.end, self.next, self.answered = math.inf, None, False
 
     def expect_end(self) -> None:
-        """Wait for the body's end, on which nothing depends but the connection."""
+        """Start the wait for the end of the body, which matters only for reuse."""
         if not self.answered:
             self.answered = True
             self.end, self.next = math.inf, time.monotonic() + min(self.read, _END_SECONDS)
 
     def check(self) -> None:
-        """End a body that comes from a transport in place of httpx's, which knows no deadline."""
+        """Enforce the deadline on a custom transport, which does not know it."""
         if time.monotonic() > self.end:
             raise httpx.ReadTimeout("timed out")
 
@@ -381,7 +379,7 @@ class _Exchange:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        # A host name that has no form in DNS is a UnicodeError.
+        # A host name that cannot be encoded for DNS raises UnicodeError.
         if isinstance(error, (httpx.InvalidURL, *_SETUP_ERRORS, UnicodeError)):
             raise _setup_error(error, self._request) from _without_frames(error)
         if isinstance(error, httpx.HTTPError):
@@ -393,7 +391,7 @@ class _Exchange:
 def _setup_error(error: Exception, request: Request) -> ModelProviderError:
     where, why = without_user(request.url), str(error)
     if isinstance(error, httpx.LocalProtocolError):
-        # Its text, and that of its causes, holds the header's value: perhaps the key.
+        # Its message and those of its causes contain the header's value, perhaps the key.
         why = "a header is not valid HTTP"
         error.args, error.__cause__, error.__context__ = (why,), None, None
     if isinstance(error, httpx.HTTPError):
@@ -410,7 +408,7 @@ def _api_error(
     error: httpx.HTTPError, request: Request, streamed: bool, late: bool
 ) -> ProviderAPIError:
     where = without_user(request.url)
-    # The request that httpx attaches carries the key in its headers.
+    # The request that httpx attaches has the key in its headers.
     error.request = httpx.Request("POST", where)
     error_type, phase, what = _named(error)
     if error_type == "timeout" and late:
@@ -420,7 +418,7 @@ def _api_error(
         phase = "stream"
         if error_type == "connection":
             error_type = "incomplete_stream"
-    # Under trio only a cause has words; how an event loop cancels is no part of them.
+    # Under trio only a cause has a message. Cancellations (BaseException) do not belong in it.
     errors = (cause for cause in _causes(error) if isinstance(cause, Exception))
     detail = next((f" ({cause})" for cause in errors if str(cause)), "")
     proxy = proxy_for(_parsed(request.url)[0]) if phase == "connect" else None
@@ -443,13 +441,13 @@ def _named(error: httpx.HTTPError) -> tuple[ErrorType, str, str]:
 def _remedy(
     error: httpx.HTTPError, error_type: ErrorType, phase: str, proxied: bool
 ) -> tuple[str, bool | None]:
-    """What to do about it, and whether the same call may succeed later (None: by its type)."""
+    """Return a hint, and whether the call may be retried (None: depends on the error type)."""
     if error_type == "timeout":
         return "; timeout= sets how long to wait", None
     if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error)):
         return "; SSL_CERT_FILE names a file of trusted certificates", False
     if proxied:
-        # A proxy's own refusal begins with its status.
+        # The message of a proxy's own refusal begins with its status.
         refused = isinstance(error, httpx.ProxyError) and str(error).startswith("4")
         remedy = "; HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names it, NO_PROXY=host goes past it"
         return remedy, False if refused else None
@@ -459,8 +457,8 @@ def _remedy(
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error itself, what caused it, what caused that."""
-    seen: set[int] = set()  # an exception object that is raised again can stand in a circle
+    """Yield the error and its chain of causes."""
+    seen: set[int] = set()  # an exception that is raised again can be its own cause
     cause: BaseException | None = error
     while cause is not None and id(cause) not in seen:
         yield cause
@@ -469,7 +467,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _without_frames(error: BaseException) -> BaseException:
-    """An error without the frames of httpx, which hold the request, in which a key stands."""
+    """Remove the traceback of an error: httpx's frames hold the request with the key."""
     for cause in _causes(error):
         cause.__traceback__ = None
     return error

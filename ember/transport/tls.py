@@ -1,4 +1,4 @@
-"""The trust store, read when the first connection needs it."""
+"""The trust store, loaded when the first connection needs it."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _loaded: tuple[_Source, ssl.SSLContext] | None = None
 
 
 def trusted() -> ssl.SSLContext:
-    """The process's TLS context, for what the environment names now.
+    """Return the process's TLS context for the current environment.
 
-    Reading the trust store takes 18 ms, which a call over plain http, or one that is answered
-    without a connection, need not pay.
+    Loading the trust store takes 18 ms; a call over plain http, or one answered without a
+    connection, does not need it.
 
     Raises:
         ModelProviderError: The certificates cannot be read.
@@ -38,9 +38,9 @@ def _context(source: _Source) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.set_alpn_protocols(["http/1.1"])
     if sys.version_info >= (3, 13):
-        # What ssl.create_default_context adds from this version on.
+        # ssl.create_default_context sets these since 3.13.
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | ssl.VERIFY_X509_STRICT
-    # As httpx does (its create_ssl_context): the environment, else certifi's bundle.
+    # As in httpx's create_ssl_context: the environment, else certifi's CA bundle.
     file, directory = source
     variable, path = ("SSL_CERT_FILE", file) if file else ("SSL_CERT_DIR", directory)
     if not path:
