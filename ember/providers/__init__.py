@@ -1,1 +1,1 @@
-"""The providers: wires, servers and the table of them."""
+"""The providers: wires and servers."""

@@ -1,4 +1,4 @@
-"""What every provider is, and the table of the user's own."""
+"""The base class of providers, and the table of custom ones."""
 
 from __future__ import annotations
 
@@ -14,21 +14,20 @@ __all__ = ["BaseProvider", "create", "is_known", "known", "register_provider"]
 
 
 class BaseProvider:
-    """A provider of models: the class to derive a custom one from, for `register_provider`.
+    """Base class of providers; derive a custom one from it and pass it to `register_provider`.
 
-    A subclass defines `complete`; where it needs a key, `_get_api_key_from_env` too. What it may
-    define besides: `acomplete`, where it is asynchronous by nature, and `stream`, where it can
-    answer in pieces.
+    A subclass defines `complete`, and `_get_api_key_from_env` if it needs a key. It may also define
+    `acomplete`, if it is natively async, and `stream`, if it can stream.
 
     Args:
-        api_key: The key; by default what `_get_api_key_from_env` finds.
+        api_key: The key; by default the result of `_get_api_key_from_env`.
 
     Raises:
         ModelProviderError: The subclass looks for a key and there is none.
     """
 
     is_priced = False
-    """Whether its answers come with their cost, their model and the provider's name."""
+    """Whether its answers already have their cost, model and provider's name."""
 
     def __init__(self, api_key: str | None = None) -> None:
         self.api_key = api_key or self._get_api_key_from_env()
@@ -53,14 +52,14 @@ class BaseProvider:
         raise NotImplementedError(f"{type(self).__name__} does not define complete()")
 
     async def acomplete(self, prompt: Any, model: str, **kwargs: Any) -> ChatResponse:
-        """`complete` without blocking the event loop; by default in a thread."""
-        # anyio's threads serve asyncio and trio alike; httpx depends on it.
+        """Answer a prompt without blocking the event loop; by default in a thread."""
+        # anyio's threads work with asyncio and trio; httpx depends on anyio.
         from anyio.to_thread import run_sync
 
         return await run_sync(lambda: self.complete(prompt, model, **kwargs))
 
     def stream(self, prompt: Any, model: str, **kwargs: Any) -> StreamSource:
-        """Prepare an answer in pieces, sent when it runs; by default the whole of it as one."""
+        """Prepare a streamed answer, sent when it runs; by default as a single chunk."""
         return _WholeAnswer(self, prompt, model, kwargs)
 
     def _get_api_key_from_env(self) -> str | None:
@@ -93,27 +92,27 @@ class _WholeAnswer:
 
     def _chunks(self) -> Generator[Chunk]:
         answer = cast("object", self._answer)
-        if isinstance(answer, ChatResponse):  # else the registry says what is wrong with it
+        if isinstance(answer, ChatResponse):  # else the registry raises an error
             yield Chunk(answer.text, answer.reasoning or "", answer.raw)
 
 
 _lock = threading.Lock()
-# Replaced with each registration and never changed: a caller that holds the table which an instance
-# was made with sees by its identity whether it is still the one in force.
+# Replaced on each registration and never mutated: the identity of the table that an instance was
+# made with shows whether it is still current.
 providers: Mapping[str, type[BaseProvider]] = {}
 
 
 def register_provider(name: str, provider: type[BaseProvider]) -> None:
     """Make `models("name/model", ...)` call a custom provider.
 
-    A second registration of a name replaces the first, and the instances made of it.
+    Registering a name again replaces the class and the instances made from it.
 
     Args:
         name: The prefix; letters, digits, `-`, `_` and `.`.
         provider: A class derived from `BaseProvider`.
 
     Raises:
-        ModelProviderError: The name or the class cannot serve.
+        ModelProviderError: The name or the class is invalid.
     """
     global providers
     if not isinstance(name, str) or not name or not set(name.lower()) <= _NAME_CHARACTERS:  # pyright: ignore[reportUnnecessaryIsInstance] - callers without types
@@ -133,21 +132,21 @@ _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_.")
 
 
 def is_known(name: str) -> bool:
-    """Whether a custom provider has this name."""
+    """Return whether a custom provider has this name."""
     return name.lower() in providers
 
 
 def known() -> Mapping[str, type[BaseProvider]]:
-    """The registered providers by name."""
+    """Return the registered providers by name."""
     return providers
 
 
 def create(cls: type[BaseProvider]) -> BaseProvider:
-    """An instance of a custom provider."""
+    """Create an instance of a custom provider."""
     if not issubclass(cls, BaseProvider):  # pyright: ignore[reportUnnecessaryIsInstance] - callers without types
-        # A class with complete() is enough: what it lacks is BaseProvider's.
+        # A class with complete() is enough: BaseProvider adds the rest.
         cls = cast("type[BaseProvider]", type(cls.__name__, (cls, BaseProvider), {}))
     instance = cls.__new__(cls)
-    # The documented __init__(self, api_key: str) takes the key itself, so look for it before.
+    # The documented __init__(self, api_key: str) requires the key, so look it up first.
     cls.__init__(instance, instance._get_api_key_from_env())  # pyright: ignore[reportPrivateUsage] - the documented hook
     return instance

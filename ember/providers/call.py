@@ -1,7 +1,7 @@
-"""A caller's arguments, checked, and what a wire reads out of the answer; pure.
+"""The checked arguments of a call, and the answer that a wire reads; pure.
 
-Keys, headers and addresses have types of their own here, whose repr does not show what is secret:
-a debugger, a logger or a failure report that prints the variables of a frame prints no key.
+Keys, headers and addresses have their own types here, whose repr hides secrets: a debugger, a
+logger or a failure report that prints the variables of a frame prints no key.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ __all__ = [
 
 
 class Key(str):
-    """A key, or a header that carries one; the repr, also that of a part, does not show it."""
+    """A key, or a header that contains one; its repr, and that of a slice, does not show it."""
 
     __slots__ = ()
 
@@ -69,14 +69,14 @@ class Key(str):
 class Headers(dict[str, str]):
     """HTTP headers by name; the repr shows the names only.
 
-    What may be secret is a `Key`: reporters such as rich and Sentry print each value by itself.
+    Values that may be secret are keys: rich, Sentry and others print each value separately.
     """
 
     __slots__ = ()
 
     @classmethod
     def of(cls, values: Mapping[Any, Any]) -> Headers:
-        """The headers that a caller gives, each of them perhaps secret."""
+        """Return a caller's headers, treating each value as secret."""
         return cls({n: Key(v) if isinstance(v, str) else v for n, v in values.items()})
 
     def __repr__(self) -> str:
@@ -84,9 +84,9 @@ class Headers(dict[str, str]):
 
 
 class Address(str):
-    """A URL; its repr and its pickle hold neither a user's name and password nor its query.
+    """A URL; its repr and its pickle omit the user name, the password and the query.
 
-    Of the query only Azure's `api-version` is pickled.
+    Only Azure's `api-version` is kept in a pickle's query.
     """
 
     __slots__ = ()
@@ -95,7 +95,7 @@ class Address(str):
         return repr(f"{self.public()}?***" if "?" in self else self.public())
 
     def public(self) -> str:
-        """The URL without what may be secret."""
+        """Return the URL without the parts that may be secret."""
         scheme, mark, rest = self.partition("?")[0].partition("://")
         host, slash, path = rest.partition("/")
         return f"{scheme}{mark}{host.rpartition('@')[2]}{slash}{path}"
@@ -109,7 +109,7 @@ class Address(str):
         return Address, ("?".join([self.public(), *version[:1]]),)
 
     def secrets(self) -> list[Key]:
-        """The password and the query's values, which may be keys."""
+        """Return the password and the query's values, which may be keys."""
         rest, _, query = self.partition("?")
         password = rest.partition("://")[2].partition("/")[0].rpartition("@")[0].partition(":")[2]
         values = [pair.partition("=")[2] for pair in query.split("&")]
@@ -118,7 +118,7 @@ class Address(str):
 
 NO_HEADERS = Headers()
 KEY_HEADER = re.compile("auth|key|token|secret|cookie|credential", re.IGNORECASE)
-"""In the names of headers that carry a key."""
+"""Found in the names of headers that contain a key."""
 GUARDED = frozenset({"api_key", "base_url", "extra_headers"})
 """Parameters that may hold a key."""
 _GUARDS: Mapping[str, tuple[type, Callable[[Any], Any]]] = {
@@ -129,23 +129,23 @@ _GUARDS: Mapping[str, tuple[type, Callable[[Any], Any]]] = {
 
 
 UNSET: Any = ...
-"""What a parameter is that is not given; None takes back what a binding gives."""
+"""The value of a parameter that is not given; None removes a bound value."""
 PARAMETERS = (
     "system", "temperature", "top_p", "max_tokens", "stop", "seed", "tools", "tool_choice",
     "response_format", "reasoning_effort", "timeout", "base_url", "api_key", "extra_headers",
     "messages",
 )  # fmt: skip
-"""What every provider knows."""
+"""The parameters that Ember has for every provider."""
 
 
 _NAMES = data_file("parameters")
 DOCUMENTED = frozenset(PARAMETERS).union(*_NAMES["documented"].values())
-"""Names that are right beyond doubt, Ember's own or a provider's."""
+"""Names that Ember or a provider documents."""
 _BORROWED: Mapping[str, list[str]] = _NAMES["borrowed"]
 
 
 def check_names(names: Collection[str]) -> None:
-    """Refuse a name that another library has for something, or that is nearly one of Ember's.
+    """Refuse another library's names for parameters, and misspellings of Ember's.
 
     Raises:
         ModelProviderError: There is such a name; the message says what to write.
@@ -159,7 +159,7 @@ def check_names(names: Collection[str]) -> None:
                 f"{name}= is no parameter here, as it is elsewhere ({library}): use {instead}",
                 {"param": name},
             )
-        import difflib  # late: few names are unknown
+        import difflib  # imported late: rarely needed
 
         if near := difflib.get_close_matches(name.lower(), PARAMETERS, 1, 0.85):
             raise ModelProviderError(
@@ -168,7 +168,7 @@ def check_names(names: Collection[str]) -> None:
 
 
 def as_prompt(prompt: object, messages: object) -> object:
-    """The prompt, for which `messages=` may stand.
+    """Return the prompt, which may be passed as `messages=`.
 
     Raises:
         ModelProviderError: Both are given.
@@ -183,31 +183,31 @@ def as_prompt(prompt: object, messages: object) -> object:
 
 
 def hide_secrets(api_key: Any, base_url: Any, extra_headers: Any) -> tuple[Any, Any, Any]:
-    """The three as they are, in types whose repr hides what is secret."""
+    """Return the three arguments in types whose repr hides secrets."""
     params = {"api_key": api_key, "base_url": base_url, "extra_headers": extra_headers}
     guard(params)
     return params["api_key"], params["base_url"], params["extra_headers"]
 
 
 def guard(params: dict[str, Any]) -> None:
-    """Put the parameters that may hold a key into types whose repr hides it."""
+    """Convert parameters that may contain a key, in place, to types whose repr hides it."""
     for name, (kind, hidden) in _GUARDS.items():
         if type(params.get(name)) is kind:
             params[name] = hidden(params[name])
 
 
 class Call(NamedTuple):
-    """One call as the caller meant it, before it is put into a provider's words.
+    """One call in Ember's form, before it is converted to a provider's format.
 
     Args:
         model: The model's id on the wire.
         messages: The conversation, `system=` as its first message.
-        params: The other parameters that were given, in Ember's words.
-        stream: Whether the answer is to come in pieces.
-        base_url: Where to send it, without a slash at its end.
+        params: The other parameters that were given, by Ember's names.
+        stream: Whether the answer is streamed.
+        base_url: The base URL, without a slash at its end.
         key: The key, or None.
         timeout: How long to wait.
-        extra_headers: Headers to send beside the wire's own.
+        extra_headers: Headers to send in addition to the wire's own.
     """
 
     model: str
@@ -220,16 +220,16 @@ class Call(NamedTuple):
     extra_headers: Mapping[str, str] = NO_HEADERS
 
     def secrets(self) -> list[Key]:
-        """What must not come back in an error."""
+        """Return the values that an error must not show."""
         given = [value for name, value in self.extra_headers.items() if KEY_HEADER.search(name)]
         keys = [Key(value.removeprefix("Bearer ")) for value in given]
         return [self.key or Key(), *keys, *self.base_url.secrets()]
 
 
 class Answer(NamedTuple):
-    """What a wire reads out of a provider's answer; the fields are those of `ChatResponse`.
+    """A provider's answer as read by a wire; the fields are those of `ChatResponse`.
 
-    `usage` and `billing` are None where the provider did not count.
+    `usage` and `billing` are None if the provider reports no usage.
     """
 
     text: str = ""
@@ -245,12 +245,11 @@ class Answer(NamedTuple):
 
 
 class Fold:
-    """Folds the events of one stream into the body that would have come in one piece.
+    """Folds the events of one stream into the body of the same answer without streaming.
 
-    `started` says whether any event was one of this wire's, `complete` whether the wire's end
-    marker has been seen (`[DONE]`, where `ends_with_done`), and `failure` is the error that an
-    event reported without being an error itself. `pieces` are those of tool calls that the last
-    event brought.
+    `started` is whether any event was in this wire's format, `complete` whether the wire's end
+    marker was seen (`[DONE]` if `ends_with_done`), `failure` the error that an event reported
+    without being an error itself, and `pieces` are the pieces of tool calls in the last event.
     """
 
     ends_with_done = False
@@ -262,33 +261,33 @@ class Fold:
         self.pieces: list[ToolCall] = []
 
     def add(self, name: str, event: Mapping[str, Any]) -> Chunk | None:
-        """Take an event; returns what it adds, or None where that is neither text nor reasoning."""
+        """Add an event; return its text and reasoning, or None if it has neither."""
         raise NotImplementedError
 
     def body(self) -> Mapping[str, Any]:
-        """The body, as far as it has come."""
+        """Return the body as received so far."""
         raise NotImplementedError
 
 
 def with_answer(error: ProviderAPIError, answer: Answer | None) -> ProviderAPIError:
-    """The error, with what the provider had already answered: that is paid for."""
-    error = error.with_traceback(None)  # its frames hold the answer, which may repeat the key
+    """Return the error with the partial answer, which is paid for, in its context."""
+    error = error.with_traceback(None)  # its frames hold the answer, which may contain the key
     error.context["partial_text"] = answer.text if answer else ""
     if answer and answer.usage is not None:
         error.context["usage"] = answer.usage.as_dict()
     if answer and answer.text:
-        error.retryable = False  # what was delivered can't be asked for again unnoticed
+        error.retryable = False  # a retry would deliver the text again
     return error
 
 
-# Reasons for which an answer may have ended in the middle of a tool call.
+# Finish reasons of answers that may have ended in the middle of a tool call.
 _CUT = (None, "length", "content_filter", "error")
 
 
 def ending(
     reason: FinishReason | None, calls: Sequence[ToolCall], refusal: str | None
 ) -> FinishReason | None:
-    """Why an answer ended: a refusal is one whatever the provider's word for its end is."""
+    """Return the finish reason, corrected for refusals and tool calls."""
     if refusal and reason != "error":
         return "content_filter"
     return "tool_calls" if calls and reason == "stop" else reason
@@ -297,12 +296,12 @@ def ending(
 def cut_off(
     calls: list[ToolCall], reason: FinishReason | None, last_arguments: object
 ) -> list[ToolCall]:
-    """The calls; a last one that was cut before its arguments began does not look whole.
+    """Return the calls; if the last was cut off before its arguments began, they become "".
 
     Args:
-        calls: As they were read: no arguments are none that a tool needs.
-        reason: Why the answer ended.
-        last_arguments: Those of the last call as the provider sent them.
+        calls: The calls as read, with {} for missing arguments.
+        reason: The finish reason.
+        last_arguments: The arguments of the last call as the provider sent them.
     """
     if calls and reason in _CUT and not last_arguments:
         calls[-1] = calls[-1]._replace(arguments="")
@@ -313,10 +312,10 @@ def cut_off(
 
 
 def as_stops(value: object) -> list[str]:
-    """The texts that `stop=` gives, one or several.
+    """Return the strings of `stop=`, one or several.
 
     Raises:
-        ModelProviderError: There is something that is no text.
+        ModelProviderError: Something is not a string.
     """
     stops = [value] if isinstance(value, str) else value
     if isinstance(stops, Sequence) and all(isinstance(s, str) for s in cast("Any", stops)):
@@ -325,10 +324,10 @@ def as_stops(value: object) -> list[str]:
 
 
 def as_object(name: str, value: object) -> Mapping[str, Any]:
-    """A parameter that Ember adds something to, which only a dict allows.
+    """Check that a parameter to which Ember adds keys is a dict, and return it.
 
     Raises:
-        ModelProviderError: It is none.
+        ModelProviderError: It is not a dict.
     """
     if isinstance(value, Mapping):
         return cast("Mapping[str, Any]", value)
@@ -336,10 +335,10 @@ def as_object(name: str, value: object) -> Mapping[str, Any]:
 
 
 def as_address(value: object) -> Address | None:
-    """What `base_url=` gives; None where it gives nothing.
+    """Return the URL of `base_url=`, or None if it is empty.
 
     Raises:
-        ModelProviderError: It is no string.
+        ModelProviderError: It is not a string.
     """
     if value is None or isinstance(value, str):
         return Address(value) if value else None
@@ -347,10 +346,10 @@ def as_address(value: object) -> Address | None:
 
 
 def as_key(value: object) -> Key | None:
-    """What `api_key=` gives; None where it gives nothing.
+    """Return the key of `api_key=`, or None if it is empty.
 
     Raises:
-        ModelProviderError: It is no string; the message does not show it.
+        ModelProviderError: It is not a string; the message does not show it.
     """
     if value is None or isinstance(value, str):
         return Key(value) if value else None
@@ -358,10 +357,10 @@ def as_key(value: object) -> Key | None:
 
 
 def as_headers(value: object) -> Headers:
-    """What `extra_headers=` gives.
+    """Return the headers of `extra_headers=`.
 
     Raises:
-        ModelProviderError: It is no dict of strings; the message shows no value.
+        ModelProviderError: It is not a dict of strings; the message shows no value.
     """
     if not isinstance(value, Mapping):
         what = type(value).__name__
@@ -375,7 +374,7 @@ def as_headers(value: object) -> Headers:
 
 
 def as_timeout(value: object) -> Timeout:
-    """What `timeout=` gives: seconds, a dict by phase, an httpx.Timeout, or None for no bound.
+    """Convert `timeout=`: seconds, a dict by phase, an httpx.Timeout, or None for no timeout.
 
     Raises:
         ModelProviderError: It is none of these.
@@ -399,7 +398,7 @@ def as_timeout(value: object) -> Timeout:
     return Timeout(wait, wait, wait)
 
 
-# Seconds; a socket cannot count to much more, and nobody waits to see the difference.
+# In seconds; anything longer is no timeout, since a socket does not support much more.
 _LONGEST_WAIT = 10**9
 
 
@@ -415,11 +414,11 @@ def _seconds(value: object) -> float | None:
 
 ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 sendable = re.compile(r"[ -~]*").fullmatch
-"""Whether headers hold printable ASCII only."""
+"""Matches headers of printable ASCII characters only."""
 
 
 def unsendable(headers: Headers, provider: str) -> ModelProviderError:
-    """The error of a header that is not `sendable`; it may be a key, and is not shown."""
+    """Return the error for a header that is not `sendable`, without the value: it may be a key."""
     name = next(name for name in headers if not sendable(name) or not sendable(headers[name]))
     return ModelProviderError(
         f"{provider}: the header {name!r} cannot be sent: it holds a line break or a character "
@@ -429,7 +428,7 @@ def unsendable(headers: Headers, provider: str) -> ModelProviderError:
 
 
 def not_json(body: Mapping[str, Any], provider: str, error: Exception) -> ModelProviderError:
-    """The error of a body of which a part, which it names, cannot be sent."""
+    """Return the error for a body that cannot be sent, naming the parameter at fault."""
     param = None
     for name, value in body.items():
         try:
@@ -444,14 +443,14 @@ def not_json(body: Mapping[str, Any], provider: str, error: Exception) -> ModelP
 
 
 def with_object(params: Mapping[str, Any], response: ChatResponse) -> ChatResponse:
-    """The response with the object that `response_format=` among the parameters asks for.
+    """Return the response with its parsed object, if `response_format=` is a type.
 
     Raises:
-        ProviderAPIError: The answer does not fit it.
+        ProviderAPIError: The answer does not fit the type.
     """
     kind = params.get("response_format")
     if kind is None or isinstance(kind, Mapping):
         return response
-    from ember.conversation import python_types  # imported late: seldom asked for
+    from ember.conversation import python_types  # imported late: rarely needed
 
     return python_types.with_object(kind, response)

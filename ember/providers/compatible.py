@@ -1,4 +1,4 @@
-"""Servers of chat completions that differ from OpenAI in more than a table; pure.
+"""Chat completions servers whose differences from OpenAI need more than a table; pure.
 
 Source for Azure: the `openai` 3.54.0 package (`lib/azure.py`) and learn.microsoft.com ("Azure
 OpenAI API version lifecycle"), read on 2026-11-22.
@@ -19,14 +19,14 @@ __all__ = ["AzureChat", "OllamaChat"]
 class AzureChat(OpenAIChat):
     """Chat completions on Azure; the model is the name of the deployment.
 
-    With `OPENAI_API_VERSION` set, or in the URL (`?api-version=`), the dated surface is called,
-    else the `v1` one, which needs no version.
+    If `OPENAI_API_VERSION` or the URL (`?api-version=`) gives a version, the dated API is called,
+    else the `v1` API, which needs no version.
     """
 
     def url(self, call: Call) -> str:
         base, _, query = call.base_url.partition("?")
         base = base.rstrip("/")
-        if base.endswith(".models.ai.azure.com"):  # serverless: as OpenAI's own, without a version
+        if base.endswith(".models.ai.azure.com"):  # serverless: no version, as at OpenAI
             base += "/v1"
         version = os.environ.get("OPENAI_API_VERSION", "").strip()
         dated = "api-version=" in query
@@ -42,13 +42,13 @@ class AzureChat(OpenAIChat):
         return f"{base}/chat/completions{'?' if query else ''}{query}"
 
     def takes_max_tokens(self, call: Call, known: bool) -> bool:
-        # A deployment's name is all that there is to go by: Mistral's refuse
+        # Only the deployment's name shows which model it is: Mistral's refuse
         # max_completion_tokens (pydantic-ai issue 6593).
         return re.search(r"mistral|ministral|codestral", call.model, re.IGNORECASE) is not None
 
 
 class OllamaChat(OpenAIChat):
-    """Ollama, whose own variable is `host:port` with or without a scheme."""
+    """Ollama, whose variable `OLLAMA_HOST` is `host:port` with or without a scheme."""
 
     def base_url(self) -> str:
         host = os.environ.get("OLLAMA_HOST", "").strip().rstrip("/")
@@ -56,7 +56,7 @@ class OllamaChat(OpenAIChat):
             return super().base_url()
         if "://" in host:
             return f"{host}/v1"
-        # As ollama's own client completes it (`envconfig/config.go`).
+        # The same defaults as in ollama's own client (`envconfig/config.go`).
         name, mark, port = host.rpartition(":")
         if not mark or not port.isdecimal():
             name, port = host, "11434"

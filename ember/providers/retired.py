@@ -1,7 +1,7 @@
 """Models that their providers have shut down, and the successors that the providers name.
 
-The tables are in `data/retired.json`, with their sources. Nothing is ever sent to another model
-than the one asked for: this only explains a 404.
+The tables are in `data/retired.json`, with their sources. They only explain a 404: a request is
+never sent to another model than the requested one.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ def _by_model(table: Mapping[str, list[str]]) -> dict[str, str]:
 _SHUTDOWN = _by_model(_TABLES["shutdowns"])
 _SUCCESSOR = _by_model(_TABLES["successors"])
 _OWNERS = frozenset({"openai", "openai-responses", "anthropic", "google"})
-# A dated id (gpt-4-0613, gpt-4-turbo-2024-04-09) follows its model.
+# A dated id (gpt-4-0613, gpt-4-turbo-2024-04-09) has the same successor as its model.
 _DATED = re.compile(r"-(\d{4}|\d{8}|\d{4}-\d\d-\d\d)$")
 
 
 def retirement(provider: str, model: str) -> str | None:
-    """When a model was or will be shut down and what its provider names instead, in a sentence.
+    """Return a sentence with a model's shutdown date and successor, or None if none is known.
 
     Args:
-        provider: The provider's name in Ember; elsewhere (an Azure deployment, another vendor's
-            server) a name says nothing about the model behind it.
-        model: The model's id as it goes on the wire.
+        provider: The provider's name in Ember; only those that own the model count, since at
+            others (an Azure deployment, another vendor's server) a name may mean any model.
+        model: The model's id on the wire.
     """
     model = model.rpartition("/")[2]
     date = _SHUTDOWN.get(model) if provider in _OWNERS else None

@@ -1,6 +1,6 @@
-"""The servers that Ember knows: `data/servers.json`, which says where each row is from; pure.
+"""The servers that Ember knows, from `data/servers.json`, which has each row's source; pure.
 
-Variables are those that the vendors' packages read; where such a variable names the host only,
+Environment variables are those that the vendors' packages read; if one names only the host,
 `url_suffix` adds the path.
 """
 
@@ -15,26 +15,26 @@ __all__ = ["SELLERS", "SERVERS", "Server"]
 
 
 class Server(NamedTuple):
-    """Where a wire is spoken, and what is different there.
+    """A server that is called by a wire, and its differences.
 
     Args:
         name: The provider's name in Ember.
-        base_url: What the wire's path is appended to; "" where only a variable can say.
+        base_url: The URL that the wire's path is appended to; "" if only a variable has it.
         key_vars: The environment variables that may hold the key; the first one set wins.
-        url_vars: Those that may hold the base URL.
-        url_suffix: What to append to a base URL of `url_vars` that names the host only.
+        url_vars: The environment variables that may hold the base URL.
+        url_suffix: The path to append to a base URL of `url_vars` that names only the host.
         key_required: Whether a call without a key is refused before it is sent.
         auth_header: The header that carries the key.
-        token_var: Of `key_vars`, the one that holds a token for `authorization` instead.
-        places: Where a parameter goes in the body, where that is not its own name.
-        merged: Objects that a caller may give beside parameters whose place is inside them.
-        stream_usage: Whether a stream must be asked for its usage, with `stream_options`.
-        required_tool: The word for "call some tool".
-        strict_tools: Whether a tool may say `strict`, and its schema what it is.
-        thinking_switch: Whether reasoning is switched off by `thinking`, and not by an effort.
-        thoughts_back: Whether reasoning is taken back with the conversation.
-        blank_answers: Whether an assistant's turn of nothing is taken.
-        call_ids: A regular expression of the ids of tool calls that are taken.
+        token_var: The one of `key_vars` that holds a token for `authorization` instead.
+        places: The paths in the body of parameters that are not at the top under their own name.
+        merged: Objects that a caller may pass in addition to parameters that belong inside them.
+        stream_usage: Whether a stream's usage must be requested with `stream_options`.
+        required_tool: The `tool_choice` for "call some tool".
+        strict_tools: Whether a tool may have `strict`, and its schema `$schema` and `$id`.
+        thinking_switch: Whether reasoning is switched off by `thinking` instead of the effort.
+        thoughts_back: Whether earlier reasoning is accepted in the conversation.
+        blank_answers: Whether blank assistant messages are accepted.
+        call_ids: A regular expression for the tool call ids that are accepted.
         header_vars: Headers that the environment may set: name, variable.
     """
 
@@ -62,7 +62,7 @@ _ROWS = [Server(**row) for row in data_file("servers")["servers"]]
 SERVERS: Mapping[str, Server] = {server.name: server for server in _ROWS}
 
 
-# Who is at a host; the first of the table, as `openai-responses` is OpenAI.
+# The provider at each host; the first in the table, since `openai-responses` is OpenAI's host too.
 SELLERS: Mapping[str, str] = {
     server.base_url.partition("//")[2].partition("/")[0]: server.name
     for server in reversed(_ROWS)

@@ -1,9 +1,9 @@
-"""Bytes of a streamed answer in, its events out; pure.
+"""Decoding of a streamed answer's bytes to events; pure.
 
-Event streams are read by the rules of the HTML standard (section 9.2.6): lines end with CR, LF or
-CRLF and with nothing else, although U+2028 and U+0085 may stand raw inside a JSON string. What
-providers send beside the standard is read too: a JSON array in place of an event stream, a whole
-JSON object, raw JSON between two events, a last event that no blank line closes.
+Event streams are read by the rules of the HTML standard (section 9.2.6): lines end only with CR, LF
+or CRLF, not with U+2028 or U+0085, which may be unescaped inside a JSON string. Deviations of
+providers from the standard are read too: a JSON array instead of an event stream, a whole JSON
+object, raw JSON between two events, a last event without a blank line after it.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ __all__ = ["Event", "EventDecoder"]
 
 _BOM = b"\xef\xbb\xbf"
 _FIELDS = frozenset({b"data", b"event", b"id", b"retry"})
-# What counts inside a JSON object: a string, up to its first escape; and brackets.
+# The tokens that matter inside a JSON object: a string, up to its first escape, and brackets.
 _STRUCTURE = re.compile(rb'"[^"\\]*"?|[{\[]+|[}\]]+')
 _STRING_END = re.compile(rb'["\\]')
-# Enough of an answer that is no event stream to show what it was.
+# Bytes to keep of an answer that is not an event stream, to show what it was.
 _STRAY_LIMIT = 2000
 
 
 class Event(NamedTuple):
-    """One event: its name ("" where the stream gives none) and its data."""
+    """One event: its name ("" if the stream gives none) and its data."""
 
     name: str
     data: str
 
 
 class EventDecoder:
-    """Turns the pieces of a streamed body, cut anywhere, into events.
+    """Decodes the pieces of a streamed body, split anywhere, to events.
 
-    After `finish`, `stray` holds the beginning of whatever was neither an event nor JSON.
+    After `finish`, `stray` is the beginning of the bytes that were neither events nor JSON.
     """
 
     def __init__(self) -> None:
         self.stray = b""
-        # The beginning of a line, or of the body, in pieces: joined at every piece, a long one
-        # would be copied again and again.
+        # The beginning of a line, or of the body, in pieces: if they were joined at every piece,
+        # a long line would be copied again and again.
         self._begun: list[bytes] = []
         self._after_cr = False
         self._started = False
@@ -49,7 +49,7 @@ class EventDecoder:
         self._data: list[bytes] = []
 
     def feed(self, piece: bytes) -> list[Event]:
-        """The events that this piece completes, in order."""
+        """Return the events that this piece completes, in order."""
         if not piece:
             return []
         if not self._started:
@@ -62,7 +62,7 @@ class EventDecoder:
         return self._feed_lines(piece)
 
     def finish(self) -> list[Event]:
-        """The events that the end of the body completes."""
+        """Return the events that the end of the body completes."""
         events: list[Event] = []
         if not self._started:
             self._started = True
@@ -80,7 +80,7 @@ class EventDecoder:
         return events
 
     def _start(self) -> bool:
-        """Decide what kind of body this is; False while its beginning could be either."""
+        """Detect the kind of body; return False while its beginning is ambiguous."""
         head = b"".join(self._begun)
         if len(head) < len(_BOM) and _BOM.startswith(head):
             return False
@@ -117,7 +117,7 @@ class EventDecoder:
         if rest:
             self._begun.append(rest)
         for line in lines:
-            # Nearly all lines are these two: they are not worth a call each.
+            # Fast path: nearly all lines are one of these two.
             if self._raw is None and line.startswith(b"data: "):
                 self._data.append(line[6:])
             elif self._raw is None and not line:
@@ -127,7 +127,7 @@ class EventDecoder:
         return events
 
     def _is_one_event(self, piece: bytes) -> bool:
-        """Whether this is a line of data and its end, between two events: as most pieces are."""
+        """Return whether this is exactly one event of one line, as most pieces are."""
         return (
             piece.find(b"\n") == len(piece) - 2
             and piece.endswith(b"\n\n")
@@ -138,7 +138,7 @@ class EventDecoder:
 
     def _read_line(self, line: bytes, events: list[Event]) -> None:
         if self._raw is not None:
-            # Inside raw JSON a line is part of it, whatever it looks like.
+            # Inside raw JSON every line is part of it.
             self._read_raw(line, events)
         elif line.startswith(b"data:"):
             self._data.append(line[6:] if line[5:6] == b" " else line[5:])
@@ -153,8 +153,8 @@ class EventDecoder:
             elif name == b"data":
                 self._data.append(value)
             elif name not in _FIELDS:
-                # Google and old builds of llama.cpp put an error between the events as raw JSON,
-                # over several lines or behind `error:`.
+                # Google and old builds of llama.cpp send an error between events as raw JSON,
+                # on several lines or after `error:`.
                 self._dispatch(events)
                 named = name == b"error"
                 raw = value if named else line
@@ -182,18 +182,18 @@ class EventDecoder:
 
 
 class _JsonObjects:
-    """Cuts the outermost JSON objects out of a body such as `[{...}, {...}]`."""
+    """Extracts the outermost JSON objects from a body such as `[{...}, {...}]`."""
 
     def __init__(self) -> None:
-        self._begun: list[bytes] = []  # the open object, as far as earlier pieces brought it
-        self._brackets = 0  # open around it
-        self._depth = 0  # of the place inside it
+        self._begun: list[bytes] = []  # the open object, from earlier pieces
+        self._brackets = 0  # open around the object
+        self._depth = 0  # of nesting inside the object
         self._in_string = False
         self._escaped = False
 
     @property
     def balanced(self) -> bool:
-        """Whether nothing is open: the next byte would begin something new."""
+        """Whether no object or bracket is open."""
         return not self._depth and self._brackets <= 0
 
     def feed(self, piece: bytes) -> list[str]:
@@ -223,7 +223,7 @@ class _JsonObjects:
         return found
 
     def _read_string(self, piece: bytes, at: int) -> int:
-        """Go on inside a string; returns where it goes on, which may be beyond the piece."""
+        """Read on inside a string; return the next position, which may be beyond the piece."""
         match = _STRING_END.search(piece, at)
         if match is None:
             return len(piece)
@@ -234,7 +234,7 @@ class _JsonObjects:
         return match.end() + 1
 
     def _read_object(self, piece: bytes, at: int) -> int | None:
-        """Go on to the next string or run of brackets; returns where that ends."""
+        """Read up to the end of the next string or run of brackets; return the position."""
         match = _STRUCTURE.search(piece, at)
         if match is None:
             return None
