@@ -1,4 +1,4 @@
-"""The command `ember-cassettes`: what a person does with recordings."""
+"""The command `ember-cassettes`: inspect and maintain recordings."""
 
 from ember_testing.cli.commands import main
 

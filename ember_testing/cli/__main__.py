@@ -1,4 +1,4 @@
-"""`python -m ember_testing.cli` is `ember-cassettes`."""
+"""Run `ember-cassettes` as `python -m ember_testing.cli`."""
 
 from ember_testing.cli import main
 

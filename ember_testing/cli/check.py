@@ -1,4 +1,4 @@
-"""What is wrong with a cassette: its integrity, its schema, the secrets in it."""
+"""Check a cassette for damage, schema errors and secrets."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
     from pathlib import Path
 
-# Keys that tell by their shape whose they are, whatever name they stand under. Of the providers
-# that Ember knows, those of Cohere, Mistral, Together, SambaNova and Azure have no shape. Beside
-# the pattern stand bytes of which one is in each match: it takes much less time to look for them.
+# API keys that can be recognized by their format alone. Of the providers that Ember knows, the keys
+# of Cohere, Mistral, Together, SambaNova and Azure have no fixed format. Each pattern is followed
+# by byte strings, one of which is in every match: searching for those first is much faster.
 _SHAPES = {
     "Anthropic key": (rb"sk-ant-[A-Za-z0-9_-]{20,}", b"sk-ant-"),
     "OpenAI or compatible key": (
@@ -70,13 +70,13 @@ _STANDARD = bytes.maketrans(b"-_", b"+/")
 
 
 class Finding(NamedTuple):
-    """One thing that is wrong.
+    """A problem found in a cassette.
 
     Args:
         kind: `integrity`, `schema`, `secret` or `leftover`.
-        call: The call's number, where it concerns one.
+        call: The call's number; None if the problem concerns no single call.
         where: The column or place.
-        what: In words; of a secret only its beginning.
+        what: A description; of a secret only the first characters are shown.
     """
 
     kind: str
@@ -88,12 +88,12 @@ class Finding(NamedTuple):
 def check_file(
     path: Path, environment: Mapping[str, str], allowed: frozenset[str] = frozenset()
 ) -> list[Finding]:
-    """All that is wrong with one cassette.
+    """Return all problems of one cassette.
 
     Args:
         path: The file.
-        environment: Whose credentials must not stand in it, usually `os.environ`.
-        allowed: Values that are known to be no secrets.
+        environment: Variables whose credentials must not be in the file, usually `os.environ`.
+        allowed: Values that are known not to be secrets.
     """
     try:
         file = CassetteFile(path)
@@ -152,20 +152,20 @@ def _call(
     seen: set[bytes] = set()
     for where, content in contents.items():
         for name, secret in _secrets(as_bytes(content), redaction, allowed):
-            if where != "response_raw" or secret not in seen:  # it says what response_body says
+            if where != "response_raw" or secret not in seen:  # repeats response_body
                 yield Finding("secret", number, where, f"{name}: {_masked(secret)}")
             seen.add(secret)
 
 
 def _key(row: Mapping[str, Any], file: CassetteFile, issued: Collection[str]) -> Iterator[Finding]:
-    """Whether a replay would find the call."""
+    """Check that a replay would find the call."""
     try:
         rules = Rules.from_text(row["rules"])
     except ValueError as error:
         yield Finding("integrity", row["id"], "rules", str(error))
         return
     request = request_of(row)
-    # An id may have been issued in another session than the one that sent it back.
+    # The session that sent an id back may not be the session in which the id was issued.
     contexts = [matching.Context(salt=file.salt, issued=each) for each in ((), issued)]
     found = {matching.key(request, rules, context) for context in contexts}
     if not row["redacted"] and row["key"] not in found:
@@ -173,7 +173,7 @@ def _key(row: Mapping[str, Any], file: CassetteFile, issued: Collection[str]) ->
 
 
 def _by_name(row: Mapping[str, Any], redaction: Redaction) -> Iterator[Finding]:
-    """Redacting what was redacted changes nothing, unless something slipped through."""
+    """Redact the call again: a change means that the recording missed a credential."""
     for column in ("request_headers", "response_headers"):
         pairs = headers_from_json(row[column])
         for (name, value), (_, kept) in zip(pairs, redaction.headers(pairs), strict=True):
@@ -210,21 +210,21 @@ def _secrets(
 
 
 def _shapes_in(content: bytes) -> Iterable[re.Match[bytes]]:
-    """What looks like a key, each place once; the match's last group has the shape's number."""
+    """Return non-overlapping matches of key formats; `lastgroup` is the format's number."""
     names = tuple(dict.fromkeys(name for hint, name in _HINTS if hint in content))
     return _pattern(names).finditer(content) if names else ()
 
 
 @lru_cache(maxsize=256)
 def _pattern(names: tuple[str, ...]) -> re.Pattern[bytes]:
-    """What finds any of these shapes."""
+    """Return one pattern that matches any of these key formats."""
     shapes = ((_NAMES.index(name), _SHAPES[name][0]) for name in names)
     parts = (rb"(?P<s%d>(?<![A-Za-z0-9_-])%b)" % numbered for numbered in shapes)
     return re.compile(b"|".join(parts))
 
 
 def _in_base64(run: bytes, allowed: frozenset[str]) -> Iterator[tuple[str, bytes]]:
-    """The shapes in what a row of letters says as base64, wherever in it that begins."""
+    """Find keys in a run of characters decoded as base64 at each of the four alignments."""
     text = run.translate(_STANDARD)
     for start in range(4):
         whole = text[start : start + (len(text) - start) // 4 * 4]
@@ -236,7 +236,7 @@ def _in_base64(run: bytes, allowed: frozenset[str]) -> Iterator[tuple[str, bytes
 def _elsewhere(
     path: Path, file: CassetteFile, redaction: Redaction, allowed: frozenset[str]
 ) -> Iterator[Finding]:
-    """What stands in the file outside of the calls: the other tables, deleted rows."""
+    """Check the file outside the calls: the other tables and deleted rows."""
     for value in (*file.about().values(), *(str(row) for row in file.prices())):
         for name, secret in _secrets(as_bytes(value), redaction, allowed):
             yield Finding("secret", None, "cassette", f"{name}: {_masked(secret)}")

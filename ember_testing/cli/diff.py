@@ -1,4 +1,4 @@
-"""What differs between two cassettes: requests on one side only, answers that changed. Pure."""
+"""Compare two cassettes: requests in only one of them, answers that changed. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ember_testing.wires.response import Request
 if TYPE_CHECKING:
     from ember_testing.cassettes.calls import Call
 
-_CANDIDATES = 64  # calls that a changed one is compared with: time grows with the calls alone
+_CANDIDATES = 64  # most calls that one is compared with, so that time grows linearly
 _FACTS = ("status", "outcome", "provider", "model", "prompt_tokens", "completion_tokens", "cost")
 
 
@@ -23,11 +23,11 @@ class Difference(NamedTuple):
     """One call that differs.
 
     Args:
-        kind: `removed` (only in the old one), `added`, or `changed`.
-        call: What was asked, in a line.
-        old: Its number in the old cassette.
-        new: Its number in the new one.
-        lines: What differs, a line each.
+        kind: `removed` (only in the old cassette), `added`, or `changed`.
+        call: The request in one line.
+        old: The call's number in the old cassette.
+        new: The call's number in the new cassette.
+        lines: The differences, one line each.
     """
 
     kind: str
@@ -38,16 +38,16 @@ class Difference(NamedTuple):
 
 
 def request_of(call: Call) -> Request:
-    """What was asked, as it is compared."""
+    """Return the request in the form that is compared."""
     return Request(call.method, call.url, call.request_headers, as_bytes(call.body))
 
 
 def compare(old: Iterable[Call], new: Iterable[Call]) -> list[Difference]:
-    """What differs, in the order of the old cassette, then what is new.
+    """Return the differences in the order of the old cassette, then the added calls.
 
-    The n-th identical request is compared with the n-th; a request that only one side has is told
-    beside the nearest of the other side: of many, among the 64 that were recorded at about the same
-    place.
+    The n-th of identical requests is compared with the n-th on the other side. A request on one
+    side only is shown with the most similar request of the other side, searched among at most 64
+    recorded at about the same position.
     """
     olds, news = _by_key(old), _by_key(new)
     unmatched = [call for key, call in news.items() if key not in olds]
@@ -107,11 +107,11 @@ def _short(value: Any) -> str:
 
 
 def shape(value: Any, path: str = "$") -> set[str]:
-    """The paths and types of a JSON value: `$.choices[].index number`; all items of a list as one.
+    """Return the paths and types of a JSON value, such as `$.choices[].index number`.
 
     Args:
-        value: Parsed JSON.
-        path: Where it stands.
+        value: Parsed JSON; all items of a list share one path.
+        path: The path of the value.
     """
     if isinstance(value, dict):
         members = cast("dict[str, object]", value)
@@ -128,7 +128,7 @@ def shape(value: Any, path: str = "$") -> set[str]:
 
 
 def shape_of_body(body: str | bytes) -> set[str]:
-    """The shape of an answer: of its JSON, or of all the JSON events of a stream together."""
+    """Return the shape of an answer's JSON, or of all JSON events of a stream together."""
     text = as_bytes(body).decode("utf-8", "replace")
     try:
         return shape(json.loads(text))

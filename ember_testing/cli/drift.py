@@ -1,4 +1,4 @@
-"""Whether providers still answer as recorded: the recorded requests sent again, within a budget."""
+"""Send recorded requests again, within a budget, to see whether providers answer as recorded."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _CONNECTION = {"host", "content-length", "connection", "accept-encoding", "transfer-encoding"}
-_LONGEST = 6  # lines about the shape, of each kind
+_LONGEST = 6  # lines about changes of shape, for each kind of change
 
 
 class Drifted(NamedTuple):
-    """One call that was sent again.
+    """The result of sending one call again.
 
     Args:
-        call: Its number.
-        title: What was asked, in a line.
-        lines: What differs, a line each; none where the answer is as recorded.
-        cost: US dollars of the new answer; None where unknown.
-        sent: Whether it was sent: False where the budget did not allow it, a key is missing, or
-            its host could not be reached.
+        call: The call's number.
+        title: The request in one line.
+        lines: The differences, one line each; empty if the answer is as recorded.
+        cost: Cost of the new answer in USD; None if unknown.
+        sent: Whether the request was sent: False if it exceeds the budget, if a key is missing,
+            or if the host could not be reached.
     """
 
     call: int
@@ -44,7 +44,7 @@ class Drifted(NamedTuple):
 
 
 class _NotSent(Exception):
-    """Why a request cannot be sent; the message names what is missing."""
+    """A request cannot be sent; the message says what is missing."""
 
 
 def drift(
@@ -54,14 +54,14 @@ def drift(
 
     Args:
         rows: Columns of the calls.
-        budget: What it may cost altogether.
-        timeout: Seconds to wait for each piece of an answer.
+        budget: Limit of the total cost.
+        timeout: Seconds to wait for each chunk of an answer.
 
     Yields:
-        Each call, in its order. After the first that does not fit into the budget nothing is sent.
-        Calls of `local/` models are sent to the embedded model.
+        The result for each call, in order. After the first call that does not fit the budget
+        nothing more is sent. Calls of `local/` models are sent to the embedded model.
     """
-    import httpx  # late: the command's help needs none
+    import httpx  # late: the command's help does not need it
 
     with ExitStack() as stack:
         client = stack.enter_context(httpx.Client(timeout=timeout))
@@ -125,10 +125,10 @@ def _send(
 
 
 def _with_keys(row: Mapping[str, Any]) -> tuple[str, list[tuple[str, str]]]:
-    """URL and headers of a recorded request, with this environment's keys where redacted ones were.
+    """Return URL and headers of a recorded request, redacted keys replaced from the environment.
 
     Raises:
-        _NotSent: A key is needed and none is set.
+        _NotSent: A key is needed but not set.
     """
     headers: list[tuple[str, str]] = []
     for name, value in headers_from_json(row["request_headers"]):
@@ -158,8 +158,8 @@ def _key(row: Mapping[str, Any]) -> str:
 
 
 def _provider(row: Mapping[str, Any]) -> str:
-    """Whose key a request needs: at an address nearby, of whose words it speaks."""
-    from ember.pricing.snapshot import is_local  # late: load all of ember
+    """Return the provider whose key is needed; for a local address, that of the API format."""
+    from ember.pricing.snapshot import is_local  # late: loads all of ember
     from ember_testing.wires.exchange import read_request
     from ember_testing.wires.vendors import UNKNOWN
 
@@ -170,7 +170,7 @@ def _provider(row: Mapping[str, Any]) -> str:
 
 
 def _where_it_listens(row: Mapping[str, Any], url: str) -> str:
-    """The URL to send to: that of the embedded model for its own calls.
+    """Return the URL to send to, which is the embedded model's address for its own calls.
 
     Raises:
         _NotSent: The embedded model cannot be started.
@@ -189,18 +189,18 @@ def _where_it_listens(row: Mapping[str, Any], url: str) -> str:
 
 
 def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What differs between a recorded answer and a new one; pure.
+    """Return the differences between a recorded answer and a new one; pure.
 
     Args:
         old: Columns of the recorded call.
-        new: The same of the new one. Its text is expected to differ, and is not compared.
+        new: Columns of the new call. The text is expected to differ and is not compared.
     """
     lines = [
         f"{name}: recorded {old[name]}, now {new[name]}"
         for name in ("status", "provider", "model", "prompt_tokens")
         if old[name] != new[name]
     ]
-    # What a model says is another text each time: its length may vary, not be gone.
+    # A model's text differs each time: its length may vary, but it must not become empty.
     if bool(old["completion_tokens"]) != bool(new["completion_tokens"]):
         lines.append(
             f"completion_tokens: recorded {old['completion_tokens']}, "

@@ -1,4 +1,4 @@
-"""What git is told of cassettes: how to show, and how to merge them; and versions out of it."""
+"""Git integration: the setup for showing and merging cassettes, and older versions of them."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 ATTRIBUTES = "**/cassettes/**/*.sqlite diff=ember-cassettes merge=ember-cassettes"
-"""Wherever in the repository a project has its folder of cassettes."""
+"""The line of `.gitattributes`; it matches a `cassettes` folder anywhere in the repository."""
 
 
 def setup_commands() -> list[str]:
-    """The commands for a clone, for any POSIX shell.
+    """Return the commands that set up a clone, for any POSIX shell.
 
-    They name this interpreter, for git knows nothing of a virtual environment; should it be gone
-    one day, the command on the PATH is tried, and `git diff` says so where there is none either:
-    it would die of a textconv that fails.
+    They name this interpreter, because git knows nothing of a virtual environment. If it no longer
+    exists, the command on the PATH is tried; if that is missing too, `git diff` prints a note,
+    because a failing textconv would abort it.
     """
-    # Forward slashes are understood by git's own shell on Windows as well.
+    # Git's shell on Windows understands forward slashes as well.
     python = shlex.quote(Path(sys.executable).as_posix())
     show = (
         f'f() {{ {python} -m ember_testing.cli textconv "$1" 2>/dev/null '
@@ -39,12 +39,12 @@ def setup_commands() -> list[str]:
 
 
 class Changed(NamedTuple):
-    """A cassette that differs from what it was.
+    """A cassette that changed since a revision.
 
     Args:
-        path: Its name now, or before where it is gone, relative to the working directory.
-        before: Its bytes then; None where there was none.
-        is_there: Whether there is one now.
+        path: Current name, or the former one if deleted, relative to the working directory.
+        before: The file's bytes at the revision; None if it did not exist.
+        is_there: Whether the file exists now.
     """
 
     path: Path
@@ -53,21 +53,21 @@ class Changed(NamedTuple):
 
 
 class GitError(Exception):
-    """git could not be asked, or refused."""
+    """Git could not be run, or returned an error."""
 
 
 def changed_since(revision: str, paths: Sequence[Path]) -> list[Changed]:
-    """The cassettes that differ from where the working tree left a revision.
+    """Return the cassettes that changed since the working tree branched off from a revision.
 
     Args:
-        revision: Such as `origin/main`.
+        revision: A revision such as `origin/main`.
         paths: Files or folders to look at.
 
     Raises:
-        GitError: There is no such revision, or no repository.
+        GitError: The revision or the repository does not exist.
     """
     start = _git("rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")
-    with suppress(GitError):  # no history in common, as in a shallow clone
+    with suppress(GitError):  # no common history, as in a shallow clone
         start = _git("merge-base", start.decode().strip(), "HEAD")
     commit = start.decode().strip()
     where = [str(path) for path in paths]

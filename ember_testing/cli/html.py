@@ -1,7 +1,7 @@
-"""`ember-cassettes html`: recorded calls as one page that a browser shows without a network.
+"""`ember-cassettes html`: recorded calls as one HTML page that needs no network.
 
-What the page shows is data, compressed, beside a fixed program (`page/`): no text of a recording is
-ever parsed as HTML, and a content security policy forbids everything but that program.
+The page holds compressed data and a fixed program (`page/`): text of a recording is never parsed as
+HTML, and a content security policy forbids everything but that program.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ if TYPE_CHECKING:
     Piece = tuple[float, bytes]
 
 LONGEST_TEXT = 100_000
-"""Characters of one part of a conversation that the page keeps."""
+"""Most characters of one part of a conversation in the page."""
 LONGEST_BODY = 20_000
-"""Characters of a request's or response's body as it was on the wire that the page keeps."""
+"""Most characters of a raw request or response body in the page."""
 LARGEST_IMAGE = 300_000
-"""Bytes of an image that the page keeps; of a larger one it says the size."""
+"""Most bytes of an image in the page; for a larger one the page states the size."""
 
 _SHOWN_IMAGES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 _CONVERSATION = (
@@ -53,10 +53,10 @@ _CONVERSATION = (
 
 
 class Report:
-    """The data of one page, call by call.
+    """The data of one page.
 
-    Texts and turns are kept once, however many calls share them: an agent sends its whole
-    conversation again with every call.
+    Texts and turns that several calls share are stored once: an agent sends its whole conversation
+    again with every call.
     """
 
     def __init__(self) -> None:
@@ -66,7 +66,7 @@ class Report:
         self._turns: dict[str, int] = {}
 
     def add_cassette(self, path: Path) -> str | None:
-        """Add all calls of a cassette; returns the reason where it cannot be read."""
+        """Add all calls of a cassette; return the reason if it cannot be read."""
         cassette: dict[str, Any] = {"path": path.as_posix(), "error": None}
         self._cassettes.append(cassette)
         try:
@@ -79,11 +79,11 @@ class Report:
         return None
 
     def add_call(self, call: Call, pieces: Sequence[Piece] = ()) -> None:
-        """Add a call to the cassette that was added last.
+        """Add a call to the most recently added cassette.
 
         Args:
             call: The call.
-            pieces: Offset in seconds and bytes of each piece of its response.
+            pieces: Offset in seconds and bytes of each chunk of its response.
         """
         asked = read_request(call.url, as_bytes(call.body))
         turns = _request_turns(asked)
@@ -118,7 +118,7 @@ class Report:
         )
 
     def data(self) -> dict[str, Any]:
-        """Everything, in JSON's types."""
+        """Return the page's data in JSON types."""
         return {
             "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "cassettes": self._cassettes,
@@ -128,14 +128,14 @@ class Report:
         }
 
     def _answer(self, call: Call, asked: Asked | None) -> dict[str, Any]:
-        """The answer as a turn, and what ended it; both None where it is none that Ember reads."""
+        """Return the answer as a turn and its finish reason; both None if Ember cannot read it."""
         parts: list[tuple[str, ...]] = []
         ended = None
         if asked and call.status is not None and call.status < 400:
             try:
                 headers = dict(call.response_headers)
                 answer = read_response(asked, call.status, headers, as_bytes(call.response_body))
-            except EmberError:  # cut off, or of another shape: what came of its text is shown
+            except EmberError:  # truncated or of another format: show the text received
                 answer = None
             if answer is not None:
                 kinds = ("reasoning", answer.reasoning), ("text", answer.text)
@@ -163,7 +163,7 @@ class Report:
         return self._text(body)
 
     def _pieces(self, call: Call, asked: Asked | None, pieces: Sequence[Piece]) -> list[Any]:
-        """Milliseconds, bytes and text of each piece."""
+        """Return milliseconds, bytes and text of each chunk."""
         if len(pieces) < 2 or call.status is None:
             return []
         headers = dict(call.response_headers)
@@ -185,16 +185,16 @@ class Report:
     def _text(self, text: str, longest: int = LONGEST_BODY) -> int:
         if len(text) > longest:
             text = f"{text[:longest]}\n... ({len(text):,} characters; `show` prints all of them)"
-        # A lone surrogate is no UTF-8; it is shown as the escape that JSON has for it.
+        # UTF-8 cannot encode a lone surrogate; show JSON's escape for it.
         text = text.encode("utf-8", "backslashreplace").decode("utf-8")
         return self._texts.setdefault(text, len(self._texts))
 
 
 def page(data: Mapping[str, Any]) -> str:
-    """The page, whole.
+    """Return the complete page.
 
     Args:
-        data: From `Report.data`.
+        data: The result of `Report.data`.
     """
     folder = files(__name__.rpartition(".")[0]).joinpath("page")
     style = folder.joinpath("page.css").read_text(encoding="utf-8")
@@ -217,14 +217,14 @@ def _digest(text: str) -> str:
 
 
 def _request_turns(asked: Asked | None) -> list[tuple[str, list[tuple[str, ...]]]]:
-    """Who said what in the request: role, and parts as a kind with its texts."""
+    """Return the request's messages: role, and each part as its kind and texts."""
     if asked is None:
         return []
     try:
         call = call_of_request(asked, {})
         turns = [(message.role, [*map(_part, _parts(message))]) for message in call.messages]
         return [("system", [("text", call.system)]), *turns] if call.system else [*turns]
-    except Exception:  # a request of a shape that nobody foresaw: its body is shown all the same
+    except Exception:  # an unknown request format: its body is shown all the same
         return []
 
 
@@ -259,7 +259,7 @@ def _readable(value: object) -> str:
 
 
 def _decompressed(headers: Mapping[str, str], pieces: Sequence[bytes]) -> list[bytes]:
-    """Each piece without its content encoding; empty where that cannot be undone in pieces."""
+    """Return each chunk without its content encoding; empty if it cannot be decoded by chunk."""
     lower = {name.lower(): value.lower() for name, value in headers.items()}
     encoding = lower.get("content-encoding", "identity")
     if encoding == "identity":

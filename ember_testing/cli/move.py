@@ -1,4 +1,4 @@
-"""A cassette gets another test's name: what a renamed test, module or parameter asks for."""
+"""Rename cassettes after a test, module or parameter was renamed."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from ember_testing.exceptions import CassetteError
 
 
 def path_of(name: str, folder: Path) -> Path:
-    """A path as it is, a node id as the file of its cassette.
+    """Return the path of a cassette that is named by path or by node id.
 
     Args:
-        name: Either.
-        folder: Of the cassettes.
+        name: A path, returned unchanged, or a node id.
+        folder: The folder of the cassettes.
     """
     return folder / cassette_file(name) if "::" in name else Path(name)
 
 
 def move(old: Path, new: Path, *, replace: bool = False) -> list[tuple[Path, Path]]:
-    """Rename a cassette, or all of a folder; nothing is moved where something would be replaced.
+    """Rename a cassette, or all cassettes of a folder, or nothing if a new name is taken.
 
     Args:
-        old: A file, or a folder.
-        new: Its new name.
-        replace: Whether a cassette that has the new name may go.
+        old: A file or a folder.
+        new: The new name.
+        replace: Whether a cassette that has the new name may be replaced.
 
     Returns:
         Old and new name of each file.
 
     Raises:
-        CassetteError: There is none, one is being written, or a new name is taken.
+        CassetteError: No cassette was found, one is being written, or a new name is taken.
     """
     if not old.exists():
         raise CassetteError(f"{old}: no such cassette or folder")

@@ -1,4 +1,4 @@
-"""What `ember-cassettes` prints: lines for people, JSON for scripts, progress on the way."""
+"""The output of `ember-cassettes`: text for people, JSON for scripts, a progress bar."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
     from ember_testing.cli.stats import Figures
 
 T = TypeVar("T")
-_MANY = 20  # files from which on a bar says how far it is
+_MANY = 20  # files from which on a progress bar is shown
 
 
 def progress(items: Sequence[T], label: str) -> Iterator[T]:
-    """The items, with a bar on the error stream while a terminal is there to show it.
+    """Iterate over items, with a progress bar on stderr if that is a terminal.
 
     Args:
-        items: What is worked on.
-        label: What is done.
+        items: The items to process.
+        label: The text beside the bar.
     """
     if len(items) < _MANY or not sys.stderr.isatty():
         yield from items
@@ -48,12 +48,12 @@ def progress(items: Sequence[T], label: str) -> Iterator[T]:
 
 
 def print_json(value: Any) -> None:
-    """One JSON document."""
+    """Print one JSON document."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def call_as_dict(call: Call, *, dated: bool = True) -> dict[str, Any]:
-    """A call in JSON's types; bytes that are no text as `{"base64": ...}`."""
+    """Return a call in JSON types; bytes that are not text become `{"base64": ...}`."""
     found = {
         name: {"base64": base64.b64encode(value).decode()} if isinstance(value, bytes) else value
         for name, value in asdict(call).items()
@@ -64,12 +64,12 @@ def call_as_dict(call: Call, *, dated: bool = True) -> dict[str, Any]:
 
 
 def line(path: Path) -> dict[str, Any]:
-    """What `list` says of one cassette."""
+    """Return the entry of one cassette for `list`."""
     try:
         with closing(CassetteFile(path)) as file:
             figures = by_model(calls_of(file))
     except CassetteError as error:
-        size = path.stat().st_size if path.exists() else 0  # a link that leads nowhere
+        size = path.stat().st_size if path.exists() else 0  # a dangling link
         return {"path": str(path), "bytes": size, "error": str(error)}
     total = figures.pop("all")
     return {
@@ -82,9 +82,9 @@ def line(path: Path) -> dict[str, Any]:
 
 
 def in_columns(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
-    """Lines with a head; the first `left` columns begin together, figures end together.
+    """Format a table: the first `left` columns are left-aligned, the others right-aligned.
 
-    A cell with colours counts as wide as it is seen.
+    Color codes do not count towards the width of a cell.
     """
     cells = [[click.style(head, bold=True) for head in heads], *rows]
     widths = [max(len(click.unstyle(row[i])) for row in cells) for i in range(len(heads))]
@@ -99,7 +99,7 @@ def in_columns(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int = 
 
 
 def _amounts(figures: Mapping[str, Any]) -> list[str]:
-    """Tokens, cost, time and age of sums, as cells."""
+    """Format tokens, cost, time and age as cells."""
     unknown = figures["unpriced"] == figures["calls"]
     days = figures["age_days"]
     return [
@@ -112,7 +112,7 @@ def _amounts(figures: Mapping[str, Any]) -> list[str]:
 
 
 def print_list(found: list[dict[str, Any]], left: list[str]) -> None:
-    """A table of the cassettes, and what is wrong with those that cannot be read."""
+    """Print a table of the cassettes, and the errors of those that cannot be read."""
     readable = [each for each in found if not each["error"]]
     rows = [
         [
@@ -137,7 +137,7 @@ def print_list(found: list[dict[str, Any]], left: list[str]) -> None:
 
 
 def print_stats(rows: Mapping[str, Figures]) -> None:
-    """A table of the sums by model, the sum of all last."""
+    """Print a table of the sums by model, with the total last."""
     heads = ("model", "calls", "in", "out", "cost", "time", "age", "errors")
     cells = [
         [
@@ -155,7 +155,7 @@ def print_stats(rows: Mapping[str, Figures]) -> None:
 
 
 def print_differences(found: list[Difference]) -> None:
-    """A block a call that differs."""
+    """Print a block for each call that differs."""
     signs = {
         "removed": click.style("-", fg="red"),
         "added": click.style("+", fg="green"),
@@ -170,7 +170,7 @@ def print_differences(found: list[Difference]) -> None:
 
 
 def print_findings(found: Mapping[str, Sequence[Finding]], count: int) -> None:
-    """A line a finding."""
+    """Print a line for each finding."""
     for path, findings in found.items():
         for each in findings:
             call = "" if each.call is None else f" call {each.call}"
@@ -181,7 +181,7 @@ def print_findings(found: Mapping[str, Sequence[Finding]], count: int) -> None:
 
 
 def plan_as_dict(plan: Plan, deleted: bool) -> dict[str, Any]:
-    """What `prune` says of one cassette."""
+    """Return the entry of one cassette for `prune`."""
     return {
         "path": str(plan.path),
         "recordings": plan.numbers,
@@ -194,7 +194,7 @@ def plan_as_dict(plan: Plan, deleted: bool) -> dict[str, Any]:
 
 
 def print_plans(plans: Sequence[Plan], deleted: bool) -> None:
-    """A line a cassette."""
+    """Print a line for each cassette."""
     verb = "deleted" if deleted else "would be deleted (--yes)"
     for each in plans:
         if each.kept:
@@ -210,7 +210,7 @@ def print_plans(plans: Sequence[Plan], deleted: bool) -> None:
 
 
 def print_imports(done: Sequence[dict[str, Any]]) -> None:
-    """A line a file."""
+    """Print a line for each file."""
     for each in done:
         if each["error"]:
             click.echo(f"not imported: {each['from']}: {each['error']}")
@@ -223,7 +223,7 @@ def print_imports(done: Sequence[dict[str, Any]]) -> None:
 
 
 def print_drift(found: Mapping[str, Sequence[Drifted]], spent: float) -> None:
-    """A block a call whose answer differs or that was not sent, and the counts."""
+    """Print a block for each call that differs or was not sent, and the counts."""
     calls = [(path, call) for path, each in found.items() for call in each]
     for path, call in calls:
         if call.lines:
@@ -237,7 +237,7 @@ def print_drift(found: Mapping[str, Sequence[Drifted]], spent: float) -> None:
 
 
 def print_served(environment: Mapping[str, str], as_json: bool) -> None:
-    """The variables that point clients at a server, at once: a script may wait for them."""
+    """Print the variables that point clients at a server, flushed: a script may wait for them."""
     if as_json:
         print_json(environment)
     else:

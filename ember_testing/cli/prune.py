@@ -1,4 +1,4 @@
-"""What of a cassette no test uses, by the reports of whole runs. Pure but for reading those."""
+"""Find unused recordings from the reports of whole test runs. Pure except for `read_report`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What a cassette says of where it comes from.
+    """The origin of a cassette and its recordings.
 
     Attributes:
         path: The file.
-        id: From its table `cassette`.
-        tests: By the number of each recording, the node id of the test that made it.
+        id: The id in its table `cassette`.
+        tests: For each recording's number, the node id of the test that made it.
     """
 
     path: Path
@@ -31,15 +31,15 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What of one cassette nothing uses.
+    """The unused recordings of one cassette.
 
     Attributes:
         path: The file.
-        numbers: The recordings; empty where the whole file goes.
-        whole: Whether nothing in it is used.
-        kept: Why it stays although not all of it was used; "" if it does not.
-        tests: Node ids of the tests that recorded what goes.
-        runs: The runs that did not use it.
+        numbers: Numbers of the recordings to delete; empty if the whole file is deleted.
+        whole: Whether the whole file is unused.
+        kept: Why unused recordings are kept; "" if they are deleted.
+        tests: Node ids of the tests that made the unused recordings.
+        runs: The runs that did not use them.
     """
 
     path: Path
@@ -51,10 +51,10 @@ class Plan:
 
 
 def read_report(path: Path) -> dict[str, Any]:
-    """A report of `pytest --ember-report`.
+    """Read a report of `pytest --ember-report`.
 
     Raises:
-        ValueError: The file is none, or one that does not say what was not collected.
+        ValueError: The file is not a report, or does not say what was not collected.
     """
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
@@ -73,10 +73,10 @@ def read_report(path: Path) -> dict[str, Any]:
 
 
 class Proof:
-    """What several runs say together (several Python versions, several parts of a suite).
+    """Combined evidence of several runs, as for several Python versions or parts of a suite.
 
     Args:
-        reports: As `read_report` gives them.
+        reports: Results of `read_report`.
     """
 
     def __init__(self, reports: Iterable[Mapping[str, Any]]) -> None:
@@ -93,7 +93,7 @@ class Proof:
                 self._used.setdefault((root / name).resolve(), Used()).add(Used.from_dict(used))
             for module, why in report["untested"].items():
                 self._add_untested(root / report["cassette_dir"], module, why)
-        # What a test that did not run or failed may have been followed by, nobody knows.
+        # A test that failed or was skipped might have used more recordings.
         for used in self._used.values():
             for test in used.unfinished:
                 self._untested.setdefault(
@@ -108,7 +108,7 @@ class Proof:
         self._folders[own.resolve()] = self._untested[module]
 
     def plan(self, cassette: Recorded) -> Plan | None:
-        """What of one cassette can go; None where all of it is used."""
+        """Return what can be deleted of one cassette; None if all of it is used."""
         path, tests = cassette.path, cassette.tests
         known = self._used.get(path.resolve())
         numbers = [number for number in tests if known is None or number not in known.numbers]
@@ -127,7 +127,7 @@ class Proof:
         return Plan(path, numbers if known else [], whole=whole, tests=gone, runs=self._runs)
 
     def _doubt(self, cassette: Recorded, shared: bool) -> str:
-        """Why a test that the runs did not come to may use this cassette; "" if none can."""
+        """Return why a test outside these runs may use the cassette; "" if no such test can."""
         path = cassette.path.resolve()
         for folder, why in self._folders.items():
             if folder == path.parent or folder in path.parents:

@@ -1,4 +1,4 @@
-"""What became of the cassettes since a revision of git, also as Markdown for a pull request."""
+"""Compare cassettes with a git revision, also as Markdown for a pull request."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _MOST_CHARACTERS = 60_000  # GitHub takes 65,536 characters in a comment
 
 @dataclass(frozen=True, slots=True)
 class CassetteDifference:
-    """What became of one cassette.
+    """The changes of one cassette.
 
     Attributes:
-        path: The file, from the working directory.
-        found: What differs, call by call.
-        cost: US dollars that the calls which are new, or recorded anew, have cost.
-        error: Why it could not be compared; "" if it was.
+        path: The file, relative to the working directory.
+        found: The calls that differ.
+        cost: Cost in USD of the calls that are new or were recorded again.
+        error: Why it could not be compared; "" if it was compared.
     """
 
     path: Path
@@ -44,11 +44,11 @@ class CassetteDifference:
     error: str = ""
 
     def count(self, kind: str) -> int:
-        """How many calls were `added`, `changed` or `removed`."""
+        """Return how many calls were `added`, `changed` or `removed`."""
         return sum(each.kind == kind for each in self.found)
 
     def as_dict(self) -> dict[str, Any]:
-        """In plain types, for JSON."""
+        """Return the changes in JSON types."""
         return {
             "path": self.path.as_posix(),
             "differences": [each._asdict() for each in self.found],
@@ -58,14 +58,14 @@ class CassetteDifference:
 
 
 def differences_since(revision: str, paths: Sequence[Path]) -> list[CassetteDifference]:
-    """The cassettes in which some call differs, or that cannot be read.
+    """Return the cassettes in which a call differs or that cannot be read.
 
     Args:
-        revision: Such as `origin/main`.
-        paths: Files or folders to look at; all where there are none.
+        revision: A revision such as `origin/main`.
+        paths: Files or folders to compare; all cassettes if empty.
 
     Raises:
-        GitError: There is no such revision, or no repository.
+        GitError: The revision or the repository does not exist.
     """
     found: list[CassetteDifference] = []
     with tempfile.TemporaryDirectory(prefix="ember-") as folder:
@@ -93,11 +93,11 @@ def _calls(path: Path) -> list[Call]:
 
 
 def as_markdown(found: Sequence[CassetteDifference], revision: str) -> str:
-    """A comment for a pull request: a table, and each cassette's calls to unfold.
+    """Return a comment for a pull request: a table, and each cassette's calls folded.
 
     Args:
-        found: What differs.
-        revision: What it was compared with.
+        found: The changed cassettes.
+        revision: The revision that they were compared with.
     """
     if not found:
         return f"No recorded call differs from {_code(revision)}.\n"
@@ -125,7 +125,7 @@ def as_markdown(found: Sequence[CassetteDifference], revision: str) -> str:
 
 
 def _code(text: str) -> str:
-    """Any text as code inside of a line or a table; what Markdown would read is none."""
+    """Return a text as inline code, also inside a table, with its Markdown escaped."""
     plain = re.sub(r"[\x00-\x1f\x7f]", " ", text)
     return f"<code>{html.escape(plain).replace('|', '&#124;')}</code>"
 

@@ -1,4 +1,4 @@
-"""What cassettes hold, added up: calls, tokens, money, time and age, by model. Pure."""
+"""Sums over cassettes by model: calls, tokens, cost, time and age. Pure."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ class Figures:
     """Sums over calls.
 
     Attributes:
-        calls: How many.
-        prompt_tokens: Input.
-        completion_tokens: Output.
-        cost: US dollars, of those whose cost is known.
-        unpriced: Calls whose cost is not known.
+        calls: Number of calls.
+        prompt_tokens: Input tokens.
+        completion_tokens: Output tokens.
+        cost: USD, of the calls whose cost is known.
+        unpriced: Calls whose cost is unknown.
         errors: Calls with a status of 400 or above, or without an answer.
-        seconds: Of provider time.
-        oldest: When the first was recorded, ISO 8601.
-        newest: When the last was.
+        seconds: Provider time in seconds.
+        oldest: When the oldest call was recorded, ISO 8601.
+        newest: When the newest call was recorded, ISO 8601.
     """
 
     calls: int = 0
@@ -51,16 +51,16 @@ class Figures:
         self.newest = max(self.newest, call.recorded_at)
 
     def as_dict(self, now: datetime | None = None) -> dict[str, Any]:
-        """In plain types, with the age in days of the oldest recording."""
+        """Return the sums in JSON types, with the age in days of the oldest recording."""
         return {**asdict(self), "age_days": age(self.oldest, now)}
 
 
 def age(moment: str, now: datetime | None = None) -> float | None:
-    """Days since a moment; None where there is none.
+    """Return the days since a time; None if `moment` is empty.
 
     Args:
-        moment: ISO 8601.
-        now: The present, UTC.
+        moment: A time in ISO 8601.
+        now: The current time in UTC.
     """
     if not moment:
         return None
@@ -70,7 +70,7 @@ def age(moment: str, now: datetime | None = None) -> float | None:
 
 
 def by_model(calls: Iterable[Call]) -> dict[str, Figures]:
-    """Sums a model, named `provider/model`, and `all` last."""
+    """Return the sums of each model, named `provider/model`, and of `all` last."""
     found: dict[str, Figures] = {}
     total = Figures()
     for call in calls:

@@ -1,6 +1,6 @@
-"""A recorded call as a person reads it; pure.
+"""Format recorded calls as readable text; pure.
 
-What changes with every recording (times, dates) is left out where two versions are to be compared.
+Times and dates, which change with every recording, can be left out for comparing two versions.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from ember_testing.cassettes.calls import Call
 
 _LONGEST = 4000
-"""Characters of a body that is no conversation."""
+"""Most characters of a body that is not a conversation."""
 
-# Where the wires keep the conversation and the system's words; all else are parameters.
+# Fields that hold the system prompt and the conversation; all other fields are parameters.
 _SYSTEM = ("instructions", "system", "systemInstruction", "preamble")
 _CONVERSATION = (
     *_SYSTEM, "messages", "input", "contents", "prompt", "message", "inputs", "inputText", "texts",
@@ -27,11 +27,11 @@ _CONVERSATION = (
 
 
 def transcript(call: Call, *, dated: bool = True) -> str:
-    """One call: a heading, who said what, the answer.
+    """Return the transcript of one call: a heading, the conversation and the answer.
 
     Args:
         call: The call.
-        dated: Whether to say how long it took and when it was recorded.
+        dated: Whether to include its duration and the date of recording.
     """
     outcome = call.outcome if call.error is None else f"{call.outcome} ({call.error})"
     status = "no answer" if call.status is None else str(call.status)
@@ -79,7 +79,7 @@ def _request(call: Call) -> list[str]:
 
 
 def _conversation(role: str, value: Any) -> Iterator[str]:
-    """Whatever a wire holds: a text, a message, a list of messages or of parts."""
+    """Format a field of the conversation: a text, a message, a list of messages or of parts."""
     if isinstance(value, str):
         yield from _labelled(role, value)
     elif isinstance(value, Mapping) and ("role" in value or "parts" in value):
@@ -155,7 +155,7 @@ def _read(call: Call) -> Any:
         headers = dict(call.response_headers)
         body = as_bytes(call.response_body)
         return asked and read_response(asked, call.status or 0, headers, body)
-    except EmberError:  # cut off, or of another shape: shown as it came
+    except EmberError:  # truncated, or of another format: shown as received
         return None
 
 
@@ -182,7 +182,7 @@ def _json(body: str | bytes) -> Any:
 
 
 def _compact(value: Any) -> str:
-    """JSON in one line; a long text, such as an image, by its length."""
+    """Format JSON in one line; a long text, such as an image, is replaced by its length."""
     return json.dumps(_shortened(value), ensure_ascii=False)
 
 
@@ -198,5 +198,5 @@ def _shortened(value: Any) -> Any:
 
 
 def transcripts(calls: Iterable[Call], *, dated: bool = True) -> str:
-    """All of them, an empty line between two."""
+    """Return the transcripts of all calls, separated by empty lines."""
     return "\n".join(transcript(call, dated=dated) for call in calls)

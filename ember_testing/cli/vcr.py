@@ -1,7 +1,7 @@
-"""vcrpy's YAML cassettes, old and new, read without trusting them and written as Ember's.
+"""Convert vcrpy's YAML cassettes, old and new, to Ember's; the files are not trusted.
 
 PyYAML (the extra `vcr`) reads them with its safe loader and a short list of the Python tags that
-old versions of vcrpy wrote; any other tag is refused, nothing in a file is ever called.
+old versions of vcrpy wrote. Any other tag is refused, and nothing in a file is ever called.
 """
 
 from __future__ import annotations
@@ -34,29 +34,29 @@ if TYPE_CHECKING:
 _SUFFIXES = (".yaml", ".yml", ".json")
 _TAG = "tag:yaml.org,2002:python/"
 _MULTIDICT = ("multidict", "multidict._istr", "multidict._multidict", "multidict._multidict_py")
-_MOST_BY_ALIASES = 16  # times the size of what is written: vcrpy shares lists of headers
-_SMALL = 2**20  # characters that a file may always become
+_MOST_BY_ALIASES = 16  # growth allowed by expanding aliases: vcrpy shares lists of headers
+_SMALL = 2**20  # characters; an expanded file of at most this size is always accepted
 _METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _FOLD = re.compile(r"\r?\n[ \t]+")
 _CONTROL = re.compile(r"[\0\r\n]")
 _LONGEST_QUOTED = 60  # characters of a wrong value in a message
-# What PyYAML's constructors, and ours, raise at values that they do not expect.
+# The errors that PyYAML's constructors, and ours, raise for unexpected values.
 _NOT_READ = (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
 
 
 class Interaction(NamedTuple):
-    """One request with its answer, as vcrpy kept them.
+    """One request with its answer, as vcrpy stored them.
 
     Args:
-        method: Of the request.
-        url: Of the request.
+        method: The request's method.
+        url: The request's URL.
         request_headers: Name and value pairs.
-        body: Of the request.
-        status: Of the answer.
-        reason: The words behind it.
-        http_version: Such as `HTTP/1.1`; "" where it was not kept.
+        body: The request's body.
+        status: The answer's status code.
+        reason: The reason phrase.
+        http_version: A version such as `HTTP/1.1`; "" if not stored.
         response_headers: Name and value pairs.
-        content: The answer's body as it is to be sent: compressed where the headers say so.
+        content: The answer's body as sent, compressed if the headers say so.
     """
 
     method: str
@@ -71,25 +71,25 @@ class Interaction(NamedTuple):
 
 
 def read(path: Path) -> list[Interaction]:
-    """The interactions of a vcrpy cassette, in their order.
+    """Return the interactions of a vcrpy cassette in order.
 
     Args:
-        path: The YAML (or JSON, which is YAML too).
+        path: The YAML file (or JSON, which is YAML too).
 
     Raises:
-        CassetteError: It is none, or holds what cannot be read safely; the message says where.
+        CassetteError: Not a vcrpy cassette, or not safe to read; the message says where.
     """
     return list(_interactions(path, _load(path)))
 
 
 def targets(sources: Sequence[Path], into: Path) -> list[tuple[Path, Path]]:
-    """Which cassette each YAML becomes.
+    """Return the cassette to make of each YAML file.
 
-    `tests/cassettes/test_towns/TestA.test_b.yaml`, as pytest-recording lays it, becomes the file in
-    which the plugin looks for that test's cassette, `tests/test_towns/TestA.test_b.sqlite` in the
-    folder. So does pytest-vcr's `tests/cassettes/TestA.test_b.yaml`, and one in a folder of the
-    project's own, where one module has such a test; another one keeps its place below the folder
-    that was named, or its bare name.
+    pytest-recording's `tests/cassettes/test_towns/TestA.test_b.yaml` becomes the file in which the
+    plugin looks for that test's cassette, `tests/test_towns/TestA.test_b.sqlite` in `into`. So does
+    pytest-vcr's `tests/cassettes/TestA.test_b.yaml`, or a file in a folder with another name, if
+    exactly one module has such a test. Any other file keeps its path below the source folder, or
+    its bare name.
 
     Args:
         sources: Files, and folders to be searched for .yaml, .yml and .json.
@@ -102,7 +102,7 @@ def targets(sources: Sequence[Path], into: Path) -> list[tuple[Path, Path]]:
             files = sorted(each for each in source.rglob("*") if each.suffix in _SUFFIXES)
         for each in files:
             parts = _from_here(each).parent.parts
-            # Not with_suffix: a test's parameter may hold a dot.
+            # Not with_suffix: a test's parameter may contain a dot.
             name = each.name.removesuffix(each.suffix)
             is_here = not Path(*parts).is_absolute()
             is_laid_out = is_here and parts[-2:-1] == ("cassettes",)
@@ -121,37 +121,37 @@ def targets(sources: Sequence[Path], into: Path) -> list[tuple[Path, Path]]:
 
 
 def _from_here(path: Path) -> Path:
-    """A path relative to the working directory, if it is below it; itself if it is not."""
+    """Return a path relative to the working directory, or unchanged if it is outside."""
     whole, here = path.resolve(), Path.cwd().resolve()
     return whole.relative_to(here) if whole.is_relative_to(here) else path
 
 
 def _of_test(module: PurePosixPath, name: str) -> PurePosixPath:
-    """Where the plugin looks for the cassette of `TestA.test_b[1.5]` in a module."""
+    """Return the path at which the plugin looks for a cassette such as `TestA.test_b[1.5]`."""
     test, bracket, parameters = name.partition("[")
     names = test.split(".")
-    if not names[-1].startswith("test"):  # a name given to the marker: no test's own cassette
+    if not names[-1].startswith("test"):  # a name given to the marker, not a test's name
         return module / f"{name}.sqlite"
     return cassette_file(f"{module}.py::{'::'.join(names)}{bracket}{parameters}")
 
 
 def import_file(source: Path, target: Path, match_on: Sequence[str] = ()) -> int:
-    """Make an Ember cassette of a vcrpy one.
+    """Convert a vcrpy cassette to an Ember cassette.
 
     Args:
-        source: The YAML.
-        target: The file to make; replaced, should it be there.
-        match_on: What its requests are compared by, where a test names nothing; vcrpy's names too.
+        source: The YAML file.
+        target: The file to write; an existing file is replaced.
+        match_on: Parts of a request to compare if a test names none; vcrpy's names are accepted.
 
     Returns:
         The number of calls.
 
     Raises:
-        CassetteError: The one cannot be read, or the other not written.
+        CassetteError: The source cannot be read, or the target cannot be written.
     """
     try:
         calls = _import(read(source), source, target, match_on)
-    except OSError as error:  # a name that is too long with its suffix, a folder that is a file
+    except OSError as error:  # a name too long with its suffix, a file in place of a folder
         raise CassetteError(f"{target} cannot be written: {error}") from error
     if match_on:
         add_about(target, "match_on", json.dumps(match_on_of(match_on)))
@@ -169,7 +169,7 @@ def _import(
     try:
         for each in interactions:
             call = session.begin(Request(each.method, each.url, each.request_headers, each.body))
-            assert isinstance(call, Exchange)  # recording anew plays nothing
+            assert isinstance(call, Exchange)  # re-recording never replays
             call.recorded_at = _date(each.response_headers) or call.recorded_at
             call.head(each.status, each.response_headers, each.http_version, each.reason)
             if each.content:
@@ -189,7 +189,7 @@ def _load(path: Path) -> Any:
             "reading vcrpy's YAML needs PyYAML: pip install 'ember-models[vcr]'"
         ) from error
 
-    # Either is safe; the one in C is ten times as fast.
+    # Both are safe; the one in C is ten times as fast.
     loader_class: Any = type("Loader", (getattr(yaml, "CSafeLoader", yaml.SafeLoader),), {})
 
     def text(loader: Any, node: Any) -> str:
@@ -204,7 +204,7 @@ def _load(path: Path) -> Any:
         arguments = loader.construct_sequence(node, deep=True)
         return arguments[0] if arguments else []
 
-    def word(loader: Any, node: Any) -> str:  # istr, a name of a header
+    def word(loader: Any, node: Any) -> str:  # istr: a header's name
         if isinstance(node, yaml.ScalarNode):
             return text(loader, node)
         if isinstance(node, yaml.MappingNode):
@@ -243,15 +243,15 @@ def _load(path: Path) -> Any:
 
 
 def _check_size(root: Any) -> None:
-    """Refuse what grows without measure once its aliases are written out.
+    """Refuse a document that becomes far larger when its aliases are expanded.
 
     Args:
-        root: The document as PyYAML has composed it: an alias is the same node again.
+        root: The document as composed by PyYAML, in which an alias is the same node again.
 
     Raises:
-        ValueError: It does, or a node holds itself.
+        ValueError: It becomes too large, or a node contains itself.
     """
-    sizes: dict[int, int] = {}  # with all aliases written out, by id; 0 while it is being added up
+    sizes: dict[int, int] = {}  # by id, with all aliases expanded; 0 while it is being computed
     written = 0
 
     def size(node: Any) -> int:
@@ -279,7 +279,7 @@ def _check_size(root: Any) -> None:
 
 
 def _interactions(path: Path, loaded: Any) -> Iterator[Interaction]:
-    # Version 1 has a mapping with a list; before it there was the list alone.
+    # Version 1 is a mapping with a list; before version 1 there was only the list.
     found = loaded.get("interactions") if isinstance(loaded, dict) else loaded  # pyright: ignore
     if not isinstance(found, list):
         raise CassetteError(f"{path} is no vcrpy cassette: it has no list `interactions`")
@@ -318,7 +318,7 @@ def _mapping(value: object) -> Mapping[str, Any]:
 
 
 def _text(value: object) -> str:
-    """A scalar as a text that can be written down, whichever type YAML took it for."""
+    """Return a scalar as text that UTF-8 can encode, whatever type YAML gave it."""
     if isinstance(value, bytes):
         value = value.decode("latin-1")
     if not isinstance(value, (str, int, float)):
@@ -326,12 +326,12 @@ def _text(value: object) -> str:
     text = _FOLD.sub(" ", str(value))
     if _CONTROL.search(text):
         raise ValueError(f"a control character in {_quoted(text)}")
-    text.encode()  # raises at half a character
+    text.encode()  # raises for a lone surrogate
     return text
 
 
 def _quoted(value: object) -> str:
-    """A wrong value, or the type of one that may hold others."""
+    """Return a wrong value for a message, or only the type of a container."""
     if isinstance(value, (str, bytes, float)):
         return ascii(value[:_LONGEST_QUOTED] if not isinstance(value, float) else value)
     return f"a value of type {type(value).__name__}"
@@ -345,7 +345,7 @@ def _method(request: Mapping[str, Any]) -> str:
 
 
 def _url(request: Mapping[str, Any]) -> str:
-    """`uri`, or what the oldest cassettes have in its place."""
+    """Return `uri`, or the URL built from the fields of the oldest cassettes."""
     given = request.get("uri") or request.get("url")
     if given:
         url = _text(given)
@@ -354,7 +354,7 @@ def _url(request: Mapping[str, Any]) -> str:
         usual = {"http": 80, "https": 443}.get(scheme)
         place = "" if port in (None, usual) else f":{_text(port)}"
         url = f"{scheme}://{host}{place}{_text(request['path'])}"
-    parts = urlsplit(url)  # raises at an address without its bracket, and at a port that is none
+    parts = urlsplit(url)  # raises for an unclosed bracket and an invalid port
     if not (parts.scheme in ("http", "https") and parts.hostname) or parts.port == 0:
         raise ValueError(f"no address of a request: {_quoted(url)}")
     return url
@@ -373,8 +373,8 @@ def _status(response: Mapping[str, Any]) -> tuple[int, str]:
 
 
 def _content(side: Mapping[str, Any]) -> bytes:
-    """A body in any of the forms that vcrpy and its relatives gave it."""
-    if "parsed_body" in side:  # pydantic-ai's own form: the bytes are those of its JSON
+    """Return a body from any of the forms that vcrpy and its relatives have used."""
+    if "parsed_body" in side:  # pydantic-ai stores parsed JSON
         text = json.dumps(side["parsed_body"], ensure_ascii=False, separators=(",", ":"))
         return text.encode("utf-8", "surrogatepass")
     body: Any = side["body"] if "body" in side else side.get("content")
@@ -405,7 +405,7 @@ def _base64(given: object) -> bytes:
 
 
 def _headers(headers: Any) -> Headers:
-    """Name and value pairs of a mapping to texts or lists, of pairs, or of `name: value` lines."""
+    """Return name and value pairs from a mapping, a list of pairs or `name: value` lines."""
     if not headers:
         return ()
     pairs: list[tuple[str, str]] = []
@@ -431,15 +431,16 @@ def _header_name(value: object) -> str:
 
 
 def _header_value(value: object) -> str:
-    """A value's bytes, one character each: vcrpy reads them as UTF-8."""
+    """Return a value with one character per byte; vcrpy decodes values as UTF-8."""
     text = _text(value)
     return text if all(each <= "\xff" for each in text) else text.encode().decode("latin-1")
 
 
 def _fitting(headers: Headers, content: bytes) -> Headers:
-    """Headers that are true of this body: some recorders kept it decoded, with its encoding's name.
+    """Return the headers corrected for this body.
 
-    With them a client would try to decode it again.
+    Some recorders stored a decoded body but kept `content-encoding`, so a client would decode it
+    again.
     """
     encoded = any(
         name.lower() == "content-encoding" and value.lower() not in ("", "identity")
@@ -458,13 +459,13 @@ def _fitting(headers: Headers, content: bytes) -> Headers:
 
 
 def _date(headers: Headers) -> str | None:
-    """When the answer was sent, by its own `date`."""
+    """Return the time at which the answer was sent, from its `date` header."""
     for name, value in headers:
         if name.lower() == "date":
             try:
                 moment = parsedate_to_datetime(value)
                 utc = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
                 return utc.astimezone(timezone.utc).isoformat(timespec="microseconds")
-            except (ValueError, OverflowError):  # no date, or one beyond the calendar
+            except (ValueError, OverflowError):  # not a date, or out of range
                 return None
     return None

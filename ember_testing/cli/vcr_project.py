@@ -1,4 +1,4 @@
-"""What a project has told vcrpy, read from its source: what it matches on, where its tests are."""
+"""Read a project's vcrpy settings from its source: what it matches on, where its tests are."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 __all__ = ["VCR_MATCH_ON", "match_on_of", "module_of"]
 
 VCR_MATCH_ON = ("method", "scheme", "host", "port", "path", "query")
-"""What vcrpy compares where nobody says otherwise."""
+"""What vcrpy compares by default."""
 
 _HERE = {"method", "scheme", "host", "port", "path", "query", "uri", "url", "body", "raw_body"}
 
@@ -22,10 +22,9 @@ _NOT_SEARCHED = frozenset({"site-packages", "node_modules", "venv", "env", "buil
 
 
 def match_on_of(cassette: Path) -> tuple[str, ...]:
-    """What the project that a cassette is of compares, by its `conftest.py` or the test's module.
+    """Return what a cassette's project matches on, from its `conftest.py` or the test's module.
 
-    Names of the project's own comparing functions, and `headers`, are left out. Empty where it
-    says nothing.
+    Custom matchers and `headers` are left out. Empty if the project sets nothing.
     """
     for source in _sources(cassette):
         for names in _lists_of(source):
@@ -35,13 +34,13 @@ def match_on_of(cassette: Path) -> tuple[str, ...]:
 
 
 def module_of(cassette: Path) -> Path | None:
-    """The module of the test that a cassette is named after, where there is exactly one.
+    """Return the module of the test that a cassette is named after, if there is exactly one.
 
-    It is looked for in the folders above the cassette, up to the working directory; of several
-    modules the one that the cassette's folder is named after.
+    The folders above the cassette are searched, up to the working directory. Of several modules,
+    the one with the name of the cassette's folder is returned.
 
     Args:
-        cassette: As pytest-vcr names it, such as `cassettes/TestA.test_b[1].yaml`.
+        cassette: A path as pytest-vcr names it, such as `cassettes/TestA.test_b[1].yaml`.
     """
     test = cassette.name.removesuffix(cassette.suffix).partition("[")[0]
     *classes, name = test.split(".")
@@ -59,7 +58,7 @@ def module_of(cassette: Path) -> Path | None:
 
 
 def _sources(cassette: Path) -> Iterator[Path]:
-    """Modules that may say it, the nearest first."""
+    """Iterate over the modules that may set `match_on`, nearest first."""
     folders = [each for each in cassette.resolve().parents if each.is_relative_to(Path.cwd())]
     for folder in folders:
         for name in (f"{cassette.parent.name}.py", "conftest.py"):
@@ -69,7 +68,7 @@ def _sources(cassette: Path) -> Iterator[Path]:
 
 @lru_cache(maxsize=64)
 def _modules(folder: Path) -> Sequence[Path]:
-    """The test modules below a folder, without those of installed packages."""
+    """Return the test modules below a folder, without those of installed packages."""
     found: list[Path] = []
     for place, folders, files in os.walk(folder):
         folders[:] = [each for each in folders if each[0] != "." and each not in _NOT_SEARCHED]
@@ -82,13 +81,18 @@ def _modules(folder: Path) -> Sequence[Path]:
 def _tree(source: Path) -> ast.AST | None:
     try:
         return ast.parse(source.read_bytes())
-    except (OSError, SyntaxError, ValueError, RecursionError):  # of another Python, or none
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        RecursionError,
+    ):  # another Python, or not Python
         return None
 
 
 @lru_cache(maxsize=1024)
 def _tests(source: Path) -> frozenset[str]:
-    """The names of a module's functions and classes."""
+    """Return the names of a module's functions and classes."""
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
     tree = _tree(source)
     nodes = ast.walk(tree) if tree is not None else ()
@@ -96,7 +100,7 @@ def _tests(source: Path) -> frozenset[str]:
 
 
 def _lists_of(source: Path) -> Iterator[list[str]]:
-    """The lists that stand under the name `match_on`, in a dictionary or a call."""
+    """Find the lists given as `match_on` in a dictionary, a call or an assignment."""
     tree = _tree(source)
     for node in ast.walk(tree) if tree is not None else ():
         values: list[ast.expr] = []

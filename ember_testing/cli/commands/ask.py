@@ -32,8 +32,8 @@ from ember_testing.exceptions import CassetteError, ReplayFailure
 def serve(path: Path, record: Any, port: int, as_json: bool) -> None:
     """Answer clients from a cassette, at a base URL for each provider.
 
-    The variables that are printed point the vendors' packages at it, in any language. Ctrl-C ends
-    it; a request that was not recorded makes the exit code 1.
+    It prints variables that point the vendors' packages at it, in any language. Ctrl-C ends it; the
+    exit code is 1 if a request was not recorded.
     """
     from ember_testing.replay.server import cassette_server
 
@@ -63,8 +63,8 @@ def drift(paths: tuple[Path, ...], budget: float, timeout: float, as_json: bool)
     """Send the recorded requests again and compare status, shape, model and usage.
 
     Keys come from the environment, under the providers' own names; calls of local/ models go to
-    the embedded model. Exit code 1 where an answer differs, 3 where a call was not sent: the budget
-    did not last, its key is not set, its host cannot be reached.
+    the embedded model. Exit code 1 if an answer differs, 3 if a call was not sent because the
+    budget was spent, its key is not set or its host cannot be reached.
     """
     from ember_testing.cli.drift import drift as send_again
     from ember_testing.replay.budget import Budget

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @main.command("git-setup", epilog=EXAMPLE + "ember-cassettes git-setup")
 @json_option
 def git_setup(as_json: bool) -> None:
-    """Print what makes git show transcripts and merge cassettes; nothing is changed."""
+    """Print the settings for git to show transcripts and merge cassettes; change nothing."""
     from ember_testing.cli.git import ATTRIBUTES, setup_commands
 
     commands = setup_commands()
@@ -48,8 +48,8 @@ def git_setup(as_json: bool) -> None:
 def merge(ancestor: Path, ours: Path, theirs: Path, name: str | None, as_json: bool) -> None:
     """Join two versions of a cassette into OURS, as git's merge driver: see git-setup.
 
-    The calls that either side has added are kept, and those that one has deleted go. Where both
-    have recorded the same call with different answers, OURS stays as it is, and the exit code is 1.
+    Calls that either side added are kept, and calls that either side deleted are dropped. If both
+    recorded the same call with different answers, OURS is left unchanged and the exit code is 1.
     """
     from ember_testing.cassettes.merge import merge as join
 
@@ -80,9 +80,9 @@ def merge(ancestor: Path, ours: Path, theirs: Path, name: str | None, as_json: b
 @click.option("--markdown", is_flag=True, help="For a comment on a pull request; needs --since.")
 @json_option
 def diff(paths: tuple[Path, ...], since: str | None, markdown: bool, as_json: bool) -> None:
-    """Compare two cassettes, or all with a revision; exit code 1 where they differ.
+    """Compare two cassettes, or all with a revision; exit code 1 if they differ.
 
-    PATHS are an old and a new file, or with --since the files and folders to look at.
+    PATHS are an old and a new file, or with --since the files and folders to compare.
     """
     from ember_testing.cli.diff import compare
 

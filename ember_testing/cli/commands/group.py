@@ -1,4 +1,4 @@
-"""The group of commands, and what its commands share: arguments, and reading cassettes."""
+"""The command group, and code that its commands share: arguments and reading cassettes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ EXISTING = click.Path(exists=True, path_type=Path)
 
 
 def paths_argument(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Files or folders; `cassettes` where none is given."""
+    """Add the argument PATHS: files or folders, by default `cassettes`."""
     return click.argument("paths", nargs=-1, type=EXISTING)(command)
 
 
@@ -35,7 +35,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON f
 
 
 def cassettes_of(paths: Sequence[Path]) -> list[Path]:
-    """The cassettes of these files and folders; of `cassettes` where none is given."""
+    """Return the cassettes in these files and folders, by default in `cassettes`."""
     folders = list(paths) or [Path("cassettes")]
     try:
         found = cassettes_in(folders)
@@ -46,7 +46,7 @@ def cassettes_of(paths: Sequence[Path]) -> list[Path]:
 
 @contextmanager
 def open_cassette(path: Path, about: dict[str, str] | None = None) -> Generator[CassetteFile]:
-    """A cassette; one that cannot be read is an error of usage."""
+    """Open a cassette; a file that cannot be read is a usage error."""
     try:
         with closing(CassetteFile(path, about)) as file:
             yield file
@@ -57,7 +57,7 @@ def open_cassette(path: Path, about: dict[str, str] | None = None) -> Generator[
 def calls_in(
     paths: Sequence[Path], label: str, unreadable: list[Path]
 ) -> Iterator[tuple[Path, Call]]:
-    """All calls of many cassettes; one that cannot be read is told, and the others go on."""
+    """Iterate over the calls of many cassettes; report an unreadable one and continue."""
     for path in output.progress(cassettes_of(paths), label):
         try:
             with closing(CassetteFile(path)) as file:
@@ -76,7 +76,7 @@ def calls_in(
 @click.version_option(package_name="ember-models")
 def main() -> None:
     """Look at recorded calls to language models: one SQLite file a test."""
-    # Whether a price is known is told in the command's own words, by the missing amount.
+    # The commands themselves show an unknown price, by leaving out the amount.
     from ember.exceptions import UnknownPriceWarning
 
     warnings.simplefilter("ignore", UnknownPriceWarning)

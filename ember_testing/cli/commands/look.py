@@ -34,8 +34,8 @@ from ember_testing.replay.tally import counted
 def list_(paths: tuple[Path, ...], as_json: bool) -> None:
     """List cassettes with calls, models, cost and age.
 
-    Files that cannot be read, and what killed recordings have left, are listed as well; the exit
-    code is 1 then.
+    Files that cannot be read and leftovers of killed recordings are listed as well; the exit code
+    is then 1.
     """
     found = [output.line(path) for path in output.progress(cassettes_of(paths), "reading")]
     left = [str(path) for path in leftovers_in(paths or [Path("cassettes")])]
@@ -51,7 +51,7 @@ def list_(paths: tuple[Path, ...], as_json: bool) -> None:
 @click.option("--call", "number", type=int, help="Only the call with this number.")
 @json_option
 def show(path: Path, number: int | None, as_json: bool) -> None:
-    """Show a cassette as a transcript: who said what, at what price."""
+    """Show a cassette as a transcript with costs."""
     from ember_testing.cli.transcript import transcripts
 
     with open_cassette(path) as file:
@@ -70,8 +70,8 @@ def show(path: Path, number: int | None, as_json: bool) -> None:
 def textconv(path: Path, as_json: bool) -> None:
     """Print a cassette for `git diff`: the transcript without times and dates.
 
-    A file that cannot be read is said to be so, with exit code 0: git would otherwise show nothing
-    at all of the commit.
+    For a file that cannot be read a note is printed, with exit code 0: otherwise git would show
+    nothing of the commit.
     """
     from ember_testing.cli.transcript import transcripts
 
@@ -116,10 +116,10 @@ def stats(paths: tuple[Path, ...], as_json: bool) -> None:
 )
 @json_option
 def html(paths: tuple[Path, ...], target: Path, as_json: bool) -> None:
-    """Write a page on which a browser shows the calls; it needs no network and no server.
+    """Write an HTML page that shows the calls; it needs no network and no server.
 
-    Conversations, streamed answers on a time line, tokens, cost and time by model, search, and two
-    calls side by side. Exit code 1 where a cassette could not be read; the page says which.
+    It shows conversations, streamed answers on a time line, tokens, cost and time by model, and two
+    calls side by side, with search. Exit code 1 if a cassette cannot be read; the page names it.
     """
     from ember_testing.cli.html import Report, page
 
@@ -148,7 +148,7 @@ def html(paths: tuple[Path, ...], target: Path, as_json: bool) -> None:
 @click.option("-o", "--output", "target", type=click.File("w", encoding="utf-8"), default="-")
 @click.option("--json", "as_json", is_flag=True, help="One JSON array instead of a line a call.")
 def export(paths: tuple[Path, ...], target: Any, as_json: bool) -> None:
-    """Write all calls as JSON, a line each."""
+    """Write all calls as JSON, one per line."""
     separator = ""
     unreadable: list[Path] = []
     target.write("[" if as_json else "")

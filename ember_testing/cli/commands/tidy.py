@@ -31,11 +31,11 @@ from ember_testing.exceptions import CassetteError
 )
 @json_option
 def check(paths: tuple[Path, ...], allow: tuple[str, ...], as_json: bool) -> None:
-    """Check integrity, schema and secrets; exit code 1 where something is wrong.
+    """Check integrity, schema and secrets; exit code 1 if a problem is found.
 
-    Looked for are the values of this environment's credentials, whatever stands under a
-    credential's name, and keys by their shape. For CI, and as a pre-commit hook with the changed
-    files as arguments.
+    Secrets are the values of this environment's credentials, any value under a credential's name,
+    and keys with a known format. Use it in CI, or as a pre-commit hook with the changed files as
+    arguments.
     """
     from ember_testing.cli.check import Finding, check_file
 
@@ -78,10 +78,10 @@ def prune(
 ) -> None:
     """Delete recordings and cassettes that no test uses.
 
-    What is used, a run of the whole suite says: `pytest --ember-report report.json`. A cassette
-    stays whole if its test, or any of the same module, failed or was skipped, deselected or not
-    collected, and the report of a run that did not collect every test, or lost a worker process,
-    is refused. Nothing is deleted without --yes; exit code 1 says that something could be.
+    A run of the whole suite reports what is used: `pytest --ember-report report.json`. A cassette
+    is kept whole if its test, or any of the same module, failed or was skipped, deselected or not
+    collected. The report of a run that did not collect every test, or lost a worker process, is
+    refused. Nothing is deleted without --yes; exit code 1 says that something could be.
     """
     from ember_testing.cli.prune import Plan, Proof, Recorded, read_report
 
@@ -139,9 +139,9 @@ def _prune(path: Path, numbers: list[int], whole: bool) -> None:
 @click.option("--replace", is_flag=True, help="Let a cassette go that has the new name.")
 @json_option
 def mv(old: str, new: str, folder: Path, replace: bool, as_json: bool) -> None:
-    """Rename a cassette after its test was renamed: paths, or node ids; or a folder of them.
+    """Rename a cassette after its test was renamed, or a folder of cassettes.
 
-    Nothing is replaced without --replace.
+    OLD and NEW are paths or node ids. Nothing is replaced without --replace.
     """
     from ember_testing.cli.move import move, path_of
 
@@ -176,13 +176,13 @@ def mv(old: str, new: str, folder: Path, replace: bool, as_json: bool) -> None:
 def import_(
     sources: tuple[Path, ...], into: Path, match_on: str | None, force: bool, as_json: bool
 ) -> None:
-    """Make cassettes of vcrpy's YAML, old or new; needs the extra `vcr`.
+    """Convert vcrpy's YAML cassettes, old or new; needs the extra `vcr`.
 
     pytest-recording's `tests/cassettes/test_towns/test_capital.yaml` becomes
     `tests/test_towns/test_capital.sqlite`, where the plugin looks for it; so does a flat
-    `tests/cassettes/test_capital.yaml`, where one module has the test. Credentials are redacted
-    on the way, and what the project matches on is taken along. A file that cannot be read is told
-    with the reason, the others are imported.
+    `tests/cassettes/test_capital.yaml`, if exactly one module has the test. Credentials are
+    redacted, and the project's `match_on` is kept. A file that cannot be read is reported with the
+    reason, and the others are imported.
     """
     from ember_testing.cli.vcr import import_file, targets
     from ember_testing.cli.vcr_project import VCR_MATCH_ON, match_on_of
