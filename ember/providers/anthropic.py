@@ -1,4 +1,4 @@
-"""Anthropic's messages; pure.
+"""Anthropic's Messages API; pure.
 
 Source: the `anthropic` 2.12.0 package (`types/`) and platform.claude.com ("Messages", "Streaming
 messages", "Versions"), read on 2026-11-22.
@@ -63,29 +63,29 @@ _BILLED = places(
     cache_write_1h_tokens="cache_creation.ephemeral_1h_input_tokens",
     web_searches="server_tool_use.web_search_requests",
 )
-# Anthropic demands max_tokens. 16,000 is what its documentation advises where nothing is streamed;
-# thinking counts against it. 4096 is what every older model can write, and those refuse a prompt
-# that leaves no room for max_tokens. A longer answer says finish_reason "length".
+# Anthropic requires max_tokens. Its documentation recommends 16,000 without streaming; thinking
+# counts against it. Every older model can write 4096, and refuses a prompt that leaves no room for
+# max_tokens. A longer answer ends with finish_reason "length".
 _MAX_TOKENS, _OLD_MAX_TOKENS = 16_000, 4096
 _NEW = re.compile(r"claude-(?!instant|\d)(?!(opus|sonnet)-4(-[01])?(-\d{8})?$)")
-# A system message within the conversation is taken by these; for the others it goes to the front.
+# These accept a system message within the conversation; for the others it is moved to the front.
 _SYSTEM_IN_PLACE = re.compile(r"claude-(opus-4-8|opus-5(?!-5)|fable-5|mythos-5)")
-# These take no schema for their answer: they are made to call a tool that has it.
+# These accept no schema for their answer: they are made to call a tool that has the schema.
 _WITHOUT_SCHEMAS = re.compile(r"claude-(instant|\d|(opus|sonnet)-4(-0)?(-\d{8})?$)")
 _ANSWER_TOOL = "answer_in_json"
-# A message without content has one of these, at least.
+# A message without content has at least one of these.
 _ENDINGS = ("stop_reason", "usage")
-# The alphabet of the ids of tool calls, and the images that are taken.
+# The tool call ids and the image types that are accepted.
 _CALL_ID = r"[a-zA-Z0-9_-]{1,64}"
 _IMAGES = ("image/gif", "image/jpeg", "image/png", "image/webp")
-# From this version on any sampling parameter is refused, the older one takes them where the model
-# does ("Migrating to API version 2026-10-21").
+# The newer version refuses all sampling parameters; the older one accepts them if the model does
+# ("Migrating to API version 2026-10-21").
 _VERSION, _SAMPLING_VERSION = "2026-10-21", "2023-06-01"
 _SAMPLING = ("temperature", "top_p", "top_k")
 
 
 class AnthropicMessages(HTTPProvider):
-    """Anthropic's messages."""
+    """Anthropic's Messages API."""
 
     places = {  # noqa: RUF012 - a table, never changed
         "stop": ("stop_sequences",),
@@ -121,7 +121,7 @@ class AnthropicMessages(HTTPProvider):
             "messages": _messages(turns),
             "max_tokens": _MAX_TOKENS if _NEW.match(call.model) else _OLD_MAX_TOKENS,
         }
-        # A budget of thinking counts against max_tokens, and must be less.
+        # The thinking budget counts against max_tokens and must be smaller.
         body["max_tokens"] += count(fields(call.params.get("thinking")).get("budget_tokens"))
         if blocks := _blocks(system):
             body["system"] = _alone(blocks)
@@ -138,7 +138,7 @@ class AnthropicMessages(HTTPProvider):
             others = body.get("tools", [])
             body["tools"] = [*others, answer]
             forced = {"type": "any"} if others else {"type": "tool", "name": _ANSWER_TOOL}
-            # A model that thinks cannot be made to call anything.
+            # A model that thinks cannot be forced to call a tool.
             thinks = fields(body.get("thinking")).get("type", "disabled") != "disabled"
             body["tool_choice"] = {"type": "auto"} if thinks else forced
         if parallel is not None:
@@ -149,7 +149,7 @@ class AnthropicMessages(HTTPProvider):
         return body
 
     def _answer_tool(self, model: str, params: dict[str, Any]) -> Mapping[str, Any] | None:
-        """The tool that stands in the place of a response format, taken out of the parameters."""
+        """Remove the response format from the parameters, and return the tool that replaces it."""
         if "response_format" not in params or not _WITHOUT_SCHEMAS.match(model):
             return None
         json_format = as_format(params["response_format"])
@@ -198,15 +198,15 @@ class AnthropicMessages(HTTPProvider):
             if b.get("type") == "tool_use"
         ]
         thoughts = [string(b.get("thinking")) for b in content if b.get("type") == "thinking"]
-        text = body.get("text")  # a stream's
+        text = body.get("text")  # only from `_MessageFold.body`
         if not isinstance(text, str):
             text = "".join([string(b.get("text")) for b in content if b.get("type") == "text"])
-        # A call that is followed by something else was whole.
+        # A call that is followed by another block is complete.
         last = content[-1].get("input") if content and content[-1].get("type") == "tool_use" else 1
         stopped = string(body.get("stop_reason"))
         reason = _FINISH.get(stopped, "other") if stopped else None
         if reason == "tool_calls" and content and not calls:
-            reason = "stop"  # what it was made to call was its answer
+            reason = "stop"  # the tool that it was made to call was its answer
         refusal = None
         if reason == "content_filter":
             details = fields(body.get("stop_details"))
@@ -241,13 +241,13 @@ def _messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
         if not blocks:
             continue
         if message.role == "tool" and results_of is not None:
-            results_of += blocks  # the results of one turn's calls go together
+            results_of += blocks  # the results of one turn's calls are one message
             continue
         results_of = blocks if message.role == "tool" else None
         role = "user" if message.role == "tool" else message.role
         turns_sent.append({"role": role, "content": _alone(blocks)})
     if turns_sent and turns_sent[-1]["role"] == "assistant":
-        # The beginning of the answer: white space at its end is refused.
+        # The prefilled beginning of the answer: white space at its end is refused.
         if isinstance(content := turns_sent[-1]["content"], str):
             turns_sent[-1]["content"] = content.rstrip()
         elif content[-1].get("type") == "text":
@@ -256,13 +256,13 @@ def _messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
 
 
 def _alone(blocks: list[Mapping[str, Any]]) -> Any:
-    """Blocks as content: a text that stands alone is a string."""
+    """Return blocks as content: a single text block as a string."""
     alone = len(blocks) == 1 and set(blocks[0]) == {"type", "text"}
     return blocks[0]["text"] if alone else blocks
 
 
 def _blocks(parts: Sequence[Part]) -> list[Mapping[str, Any]]:
-    # Text of nothing but white space is refused, in Claude's own answers too.
+    # Text that is only white space is refused, in Claude's own answers too.
     blocks = map(_block, parts)
     return [b for b in blocks if b.get("type") != "text" or string(b.get("text")).strip()]
 
@@ -300,7 +300,7 @@ def _block(part: Part) -> Mapping[str, Any]:
 
 
 def _are_blocks(content: object) -> bool:
-    """Whether a tool's result is in Anthropic's words already."""
+    """Return whether a tool's result is already in Anthropic's format."""
     blocks = items(content)
     return bool(blocks) and all(string(fields(block).get("type")) for block in blocks)
 
@@ -336,7 +336,7 @@ class _MessageFold(Fold):
         elif kind == "message_stop":
             self.complete = True
         elif kind in ("message_start", "message"):
-            # The whole answer: of a call that is not streamed, or of a server that does not stream.
+            # `message`: a whole answer, of a server that does not stream or an unstreamed call.
             whole = kind == "message"
             message = event if whole else fields(event.get("message"))
             self._merge(message, message.get("usage"))
@@ -372,20 +372,20 @@ class _MessageFold(Fold):
 
     def body(self) -> Mapping[str, Any]:
         content = [block.body() for block in self._blocks]
-        # The text as it was given out: a broken stream may have sent it in another order.
+        # The text in the order of the chunks: the blocks of a broken stream may be out of order.
         text = "".join(self._text)
         return {**self._message, "content": content, "usage": self._usage, "text": text}
 
 
 def _answered(block: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A block as it is told: the call that stands for a response format is the answer's text."""
+    """Return a block; a call of the tool that replaces a response format becomes text."""
     if block.get("type") != "tool_use" or block.get("name") != _ANSWER_TOOL:
         return block
     given = block.get("input")
     return {"type": "text", "text": arguments_text(given) if given else ""}
 
 
-# Which field of a block a delta adds text to.
+# The field of a block that each type of delta extends.
 _GROWING = {
     "text_delta": "text",
     "thinking_delta": "thinking",
@@ -394,7 +394,7 @@ _GROWING = {
 
 
 class _Block:
-    """One block of a streamed message, as far as it has come."""
+    """One block of a streamed message, as received so far."""
 
     def __init__(self, content: Mapping[str, Any]) -> None:
         self._content = dict(_answered(content))
@@ -402,7 +402,7 @@ class _Block:
         self._pieces: dict[str, list[str]] = {}
 
     def add(self, delta: Mapping[str, Any]) -> tuple[str, str]:
-        """Take a delta; returns its text and its reasoning."""
+        """Add a delta; return its text and its reasoning."""
         kind = delta.get("type")
         if self._is_answer and kind == "input_json_delta":
             kind, delta = "text_delta", {"text": delta.get("partial_json")}
@@ -420,14 +420,14 @@ class _Block:
         return "", ""
 
     def piece(self, arguments: str) -> list[ToolCall]:
-        """New text of a tool call's arguments; none where the block is no call."""
+        """Return new text of a call's arguments, or nothing if the block is not a call."""
         block = self._content
         if block.get("type") != "tool_use":
             return []
         return [ToolCall(string(block.get("id")), string(block.get("name")), arguments)]
 
     def body(self) -> dict[str, Any]:
-        """The block as it would stand in a whole message."""
+        """Return the block as it would be in a whole message."""
         block = dict(self._content)
         for key, pieces in self._pieces.items():
             text = "".join(pieces)
@@ -439,7 +439,7 @@ class _Block:
 
 
 def _counted(usage: Mapping[str, Any]) -> tuple[UsageStats | None, Billing | None]:
-    """What the answer used, in the normalised meaning, and what its price needs besides."""
+    """Return the answer's usage in Ember's form, and the other data for its price."""
     if not usage:
         return None, None
     stats, billed = _tokens(usage), counts(usage, _BILLED)
@@ -465,7 +465,7 @@ def _tokens(usage: Mapping[str, Any]) -> UsageStats:
     found = counts(usage, _USAGE)
     cached, written = found.get("cached", 0), found.get("written", 0)
     return UsageStats(
-        # Anthropic leaves cached reads and writes out of its input_tokens.
+        # Anthropic's input_tokens do not include cache reads and writes.
         found.get("input", 0) + cached + written,
         found.get("output", 0),
         cached_tokens=cached,
@@ -475,10 +475,10 @@ def _tokens(usage: Mapping[str, Any]) -> UsageStats:
 
 
 def _billed_iterations(iterations: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The samplings of an answer that are billed one by one; none where it was one.
+    """Return the iterations of an answer that are billed separately, or none if it had only one.
 
-    The usage above them leaves out compactions and other models' parts. Where a fallback model
-    served the answer, the models that declined before it are not billed.
+    The usage around them omits compactions and other models' parts. If a fallback model served
+    the answer, the models that declined before it are not billed.
     """
     served_by = [each.get("model") for each in iterations if each.get("type") == "fallback_message"]
     if served_by:

@@ -1,8 +1,8 @@
 """Google's generateContent and streamGenerateContent; pure.
 
 Source: the `google-genai` 3.4.0 package (`types.py`, `models.py`) and ai.google.dev, read on
-2026-11-22, and what Google was seen to send: arrays in place of event streams, enums as numbers,
-chunks without usage.
+2026-11-22, and observed responses: arrays instead of event streams, enums as numbers, chunks
+without usage.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from ember.providers.provider import HTTPProvider
 
 __all__ = ["GoogleGenerate"]
 
-# What google-genai calls its generation parameters: they live inside generationConfig.
+# google-genai's names of the generation parameters, which are fields of generationConfig.
 _CONFIG = """
     candidateCount maxOutputTokens temperature topP topK stopSequences seed presencePenalty
     frequencyPenalty responseMimeType responseSchema responseJsonSchema responseModalities
@@ -62,7 +62,7 @@ _RENAMED = {
 _VERSION_AT_END = re.compile(r"/v\d+(alpha|beta)?\d*$")
 _LEVELS = ["minimal", "low", "medium", "high", "xhigh"]
 _BUDGETS = {"none": 0, "minimal": 1024, "low": 1024, "medium": 8192, "high": 24576}
-# How the ids of calls begin that Google gave none.
+# The prefix of the ids that Ember gives to calls without one.
 _INVENTED = "ember_"
 _NOT_IN_IDS = re.compile(r"[^A-Za-z0-9_-]")
 _FILTERS = """
@@ -80,8 +80,8 @@ _FINISH: Mapping[str, FinishReason] = {
     **dict.fromkeys(_FILTERS.split(), "content_filter"),
     **dict.fromkeys(_FAILURES.split(), "error"),
 }
-# With `enum-encoding=int` enums come as numbers. google.ai.generativelanguage and aiplatform agree
-# on the first six, and mean one content filter or another by 7 and 8.
+# With `enum-encoding=int` enums are numbers. google.ai.generativelanguage and aiplatform agree on
+# the first six; 7 and 8 are different content filters.
 _NUMBERS = """
     FINISH_REASON_UNSPECIFIED STOP MAX_TOKENS SAFETY RECITATION OTHER OTHER BLOCKLIST
     PROHIBITED_CONTENT
@@ -114,7 +114,7 @@ _DETAILS = (
 )
 
 
-# Before Gemini 3 a search is billed by the prompt that it grounds, not by its queries.
+# Before Gemini 3 searches are billed once per grounded prompt, not per query.
 _BILLED_BY_PROMPT = re.compile(r"gemini-[12]\b")
 
 
@@ -131,7 +131,7 @@ class GoogleGenerate(HTTPProvider):
         base, _, query = call.base_url.partition("?")
         base = base.rstrip("/")
         if not _VERSION_AT_END.search(base):
-            # google-genai 3 defaults to v1, which lacks what is in preview.
+            # google-genai 3 defaults to v1, which lacks previews.
             base = f"{base}/{os.environ.get('GOOGLE_GENAI_API_VERSION', '').strip() or 'v1beta'}"
         is_full_name = call.model.startswith(
             ("models/", "tunedModels/", "projects/", "publishers/")
@@ -239,8 +239,8 @@ class GoogleGenerate(HTTPProvider):
 # --- requests ----------------------------------------------------------------------------------
 
 
-# From Gemini 3 on a call needs its signature, and a function's response may hold media. Google's
-# own word for a call of another model ("Thought signatures", ai.google.dev).
+# From Gemini 3 on a call needs a signature, and a function's response may contain media. The
+# signature is Google's for calls of other models ("Thought signatures", ai.google.dev).
 _NEWER_MODELS = re.compile(r"gemini-(?![12]\b)")
 _NO_SIGNATURE = "skip_thought_signature_validator"
 
@@ -257,14 +257,14 @@ def _contents(messages: Sequence[Message], newer: bool) -> list[dict[str, Any]]:
         if newer and role == "model":
             _sign(parts)
         if message.role == "tool" and contents and _holds_results(contents[-1]):
-            contents[-1]["parts"] += parts  # the results of one turn's calls go together
+            contents[-1]["parts"] += parts  # the results of one turn's calls are one content
         else:
             contents.append({"role": role, "parts": parts})
     return contents
 
 
 def _sign(parts: list[Mapping[str, Any]]) -> None:
-    """Give the first call of a turn a signature where no call has one."""
+    """Give the first call of a turn a signature if no call has one."""
     calls = [at for at, part in enumerate(parts) if "functionCall" in part]
     if calls and not any("thoughtSignature" in parts[at] for at in calls):
         parts[calls[0]] = {**parts[calls[0]], "thoughtSignature": _NO_SIGNATURE}
@@ -274,12 +274,12 @@ def _holds_results(content: Mapping[str, Any]) -> bool:
     return any("functionResponse" in part for part in content["parts"])
 
 
-# How ids begin that Ember, OpenAI or Anthropic made: Google links calls and results by name.
+# Prefixes of ids made by Ember, OpenAI or Anthropic: Google links calls and results by name.
 _NOT_GOOGLES = (_INVENTED, "call_", "toolu_")
 
 
 def _parts(part: Part, newer: bool) -> list[Mapping[str, Any]]:
-    """A part in Google's words; the media of a tool's result are inside it, or beside it."""
+    """Convert a part to Google's format; media of a tool's result are inside it or after it."""
     translated = _part(part)
     given = part.parts_with_media("google") if isinstance(part, ToolResult) else ()
     media = [_part(each) for each in given if not isinstance(each, Text)]
@@ -302,7 +302,7 @@ def _part(part: Part) -> Mapping[str, Any]:
     if isinstance(part, ToolResult):
         result = part.content
         if part.is_error or not isinstance(result, Mapping):
-            # A response must be an object; these two keys are Google's for what is none.
+            # A response must be an object; these two keys are Google's for other values.
             texts_before = part.text if part.text_parts else result
             if media := part.parts_with_media("google"):
                 texts = [each.text for each in media if isinstance(each, Text)]
@@ -323,7 +323,7 @@ def _part(part: Part) -> Mapping[str, Any]:
 
 
 def _thinking(model: str, effort: object) -> dict[str, Any]:
-    """The effort as the model's generation has it: a number of tokens, or a level."""
+    """Convert the effort for the model's generation: to a number of tokens, or a level."""
     words = [*_BUDGETS] if "2.5" in model else _LEVELS
     if effort not in words:
         raise ModelProviderError(
@@ -381,7 +381,7 @@ class _ContentFold(Fold):
 
 
 def _first(body: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The candidate that is the answer; the others are in `raw`."""
+    """Return the candidate that is the answer; the others are in `raw`."""
     candidates = entries(body.get("candidates")) or [{}]
     return next((each for each in candidates if not each.get("index")), candidates[0])
 
@@ -389,7 +389,7 @@ def _first(body: Mapping[str, Any]) -> Mapping[str, Any]:
 def _parts_and_calls(
     given: Sequence[Mapping[str, Any]], answer_id: str, before: int = 0
 ) -> tuple[list[Mapping[str, Any]], list[ToolCall]]:
-    """The parts of an answer, each call with an id, and the calls; so many came before them."""
+    """Return an answer's parts, with an id for each call, and the calls; `before` were earlier."""
     parts: list[Mapping[str, Any]] = []
     calls: list[ToolCall] = []
     for part in given:
@@ -407,20 +407,20 @@ def _parts_and_calls(
 
 
 def _finish_name(reason: object) -> str:
-    """The finish reason's name; "" where there is none yet."""
+    """Return the finish reason's name, or "" if there is none yet."""
     if isinstance(reason, int):
         reason = _FINISH_NUMBERS[reason] if 0 <= reason < len(_FINISH_NUMBERS) else "OTHER"
     return "" if reason == "FINISH_REASON_UNSPECIFIED" else string(reason)
 
 
 def _text_and_reasoning(parts: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
-    """The text of the parts, and their thoughts."""
+    """Return the text and the reasoning of the parts."""
     thoughts = "".join(string(part.get("text")) for part in parts if part.get("thought"))
     return "".join(string(part.get("text")) for part in parts if not part.get("thought")), thoughts
 
 
 def _joined(parts: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The parts of all chunks, pieces of one text as one part; signatures stay where they came."""
+    """Join the pieces of each text in the parts of all chunks; parts with signatures stay apart."""
     joined: list[Mapping[str, Any]] = []
     for part in parts:
         last = joined[-1] if joined else {}
@@ -434,10 +434,10 @@ def _joined(parts: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def _newer(known: dict[str, Any], latest: Mapping[str, Any]) -> dict[str, Any]:
-    """The usage after a chunk: counts are cumulative, and a chunk may leave some out.
+    """Return the usage after a chunk: counts are cumulative, and a chunk may omit some.
 
-    A chunk whose parts add up to its total, and to no less than before, is the whole account: what
-    it leaves out was nothing in the end. Any other only says more about what it names.
+    If the counts of a chunk add up to its total, and to no less than before, they are complete:
+    omitted ones are 0. Any other chunk only updates the counts that it has.
     """
     latest = {name: value for name, value in latest.items() if value is not None}
     total = count(latest.get("totalTokenCount"))
@@ -456,11 +456,11 @@ _SUMMANDS = (
 
 
 def _counted(usage: Mapping[str, Any], searches: int) -> tuple[UsageStats | None, Billing | None]:
-    """What the answer used, in the normalised meaning, and what its price needs besides."""
+    """Return the answer's usage in Ember's form, and the other data for its price."""
     if not usage:
         return None, None
     found = counts(usage, _USAGE)
-    # Results of Google's own tools are input beside the prompt, and billed.
+    # Results of Google's own tools are billed as input in addition to the prompt.
     prompt, thoughts = found.get("prompt", 0) + found.get("tools", 0), found.get("thoughts", 0)
     completion = found.get("candidates", 0) + thoughts
     total = found.get("total") or prompt + completion
@@ -477,6 +477,6 @@ def _counted(usage: Mapping[str, Any], searches: int) -> tuple[UsageStats | None
 
 
 def _searches(candidate: Mapping[str, Any]) -> int:
-    """The searches that ground an answer."""
+    """Count the searches that ground an answer."""
     grounding = fields(candidate.get("groundingMetadata"))
     return sum(bool(string(q).strip()) for q in items(grounding.get("webSearchQueries")))

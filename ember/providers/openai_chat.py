@@ -1,7 +1,7 @@
-"""OpenAI's chat completions, the wire that most other servers speak too; pure.
+"""OpenAI's chat completions, the wire that most other servers have too; pure.
 
-Source: the `openai` 3.54.0 package (`types/chat/`), and what its compatible servers were seen to
-send. Where they differ from OpenAI, the difference is in the answer itself or in their `Server`.
+Source: the `openai` 3.54.0 package (`types/chat/`), and observed responses of compatible servers.
+Their differences from OpenAI are seen in the answer itself, or declared in their `Server`.
 """
 
 from __future__ import annotations
@@ -46,16 +46,16 @@ from ember.providers.servers import SERVERS
 
 __all__ = ["OpenAIChat"]
 
-# OpenAI's models that think: `developer` is their word for the system message, and they refuse
+# OpenAI's reasoning models: their role of the system message is `developer`, and they refuse
 # `max_tokens`.
 _THINKS = re.compile(r"(ft:)?(o[134]|gpt-5|gpt-6)([-.:]|$)")
 _OPENAI_HOST = re.compile(r"https://([a-z]+\.)?api\.openai\.com(/|$)")
 _TOOLS_ELSEWHERE = re.compile(r"(ft:)?gpt-(5\.6|6)([-.:]|$)")
 _TOOLS_OR_EFFORT = re.compile(r"(ft:)?gpt-(5\.[456]|6)([-.:]|$)")
 _AUDIO_FORMATS = {"audio/wav": "wav", "audio/x-wav": "wav", "audio/mpeg": "mp3"}
-# One of these is in every choice.
+# Every choice has at least one of these.
 _IN_A_CHOICE = ("message", "delta", "text", "finish_reason")
-# Beside content and tool_calls, what some servers want to see again in the next turn.
+# Fields other than content and tool_calls that some servers want back in the next turn.
 _THOUGHTS = ("reasoning_content", "reasoning_details")
 _TO_RETURN = ("tool_calls", *_THOUGHTS)
 _FINISH: Mapping[str, FinishReason] = {
@@ -78,7 +78,7 @@ _FINISH: Mapping[str, FinishReason] = {
     "error": "error",
     "network_error": "error",  # Z.ai
 }
-# Where the parts of the prompt are counted: in its details, else beside it.
+# The parts of the prompt are counted in its details, else at the top.
 _USAGE = places(
     prompt="prompt_tokens",
     completion="completion_tokens",
@@ -107,20 +107,20 @@ _BILLED = places(
 
 
 class OpenAIChat(HTTPProvider):
-    """Chat completions, spoken to OpenAI or to a server that is compatible with it."""
+    """Chat completions of OpenAI, or of a server that is compatible with it."""
 
     def serving(self, model: str, params: Mapping[str, Any]) -> HTTPProvider:
-        """OpenAI's models that reason call tools on the Responses API only."""
+        """Return this provider, or the Responses API's for tools of OpenAI's reasoning models."""
         if self.server.name != "openai" or not params.get("tools"):
             return self
         effort, base = params.get("reasoning_effort"), as_address(params.get("base_url"))
         # Chat completions answer 400 ("Function tools with reasoning_effort are not supported"):
-        # for the older two where an effort is asked for, for the newer ones without it too.
+        # for gpt-5.4 and 5.5 if an effort is requested, for the newer models without it too.
         needed = _TOOLS_ELSEWHERE if effort is None else _TOOLS_OR_EFFORT
         at_openai = _OPENAI_HOST.match(base or self.base_url())
         if effort == "none" or not at_openai or not needed.match(model):
             return self
-        from ember.providers.openai_responses import OpenAIResponses  # late: for these calls only
+        from ember.providers.openai_responses import OpenAIResponses  # imported late
 
         return OpenAIResponses(SERVERS["openai-responses"], stores=False)
 
@@ -133,7 +133,7 @@ class OpenAIChat(HTTPProvider):
         own = server.base_url in ("", call.base_url) or _OPENAI_HOST.match(call.base_url)
         thinks = server.name == "openai" and bool(_THINKS.match(call.model))
         system = "developer" if own and thinks else "system"
-        # Another server behind `openai/` is asked in the words that all of them understand.
+        # Another server behind `openai/` only gets what all servers understand.
         known = bool(own) or server.name != "openai"
         thoughts = server.thoughts_back or not known
         at = SERVERS.get(seller(server.name, call.base_url)[0], server)
@@ -154,14 +154,14 @@ class OpenAIChat(HTTPProvider):
         return body
 
     def takes_max_tokens(self, call: Call, known: bool) -> bool:
-        """Whether the output is bounded by `max_tokens`, whatever the server's table says."""
+        """Return whether to send `max_tokens` under this name, whatever the server's table says."""
         return not known
 
     def tool(self, tool: Tool) -> Mapping[str, Any]:
         strict = tool.strict
         parameters = for_openai(tool.parameters) if strict else tool.parameters
         if not self.server.strict_tools:
-            # Mistral refuses what a schema says of itself, too.
+            # Mistral refuses a schema's keywords about itself, too.
             strict = None
             parameters = {k: v for k, v in tool.parameters.items() if k not in ("$schema", "$id")}
         about = without_none(description=tool.description, parameters=parameters, strict=strict)
@@ -183,8 +183,8 @@ class OpenAIChat(HTTPProvider):
         usage = fields(body.get("usage")) or _groq_usage(body)
         if not choices and not (body.get("object") == "chat.completion" and usage):
             return None
-        # With n > 1 the first choice is the answer; the others are in `raw`. Without any, the
-        # answer is empty, and paid for.
+        # With n > 1 the first choice is the answer; the others are in `raw`. Without any choice,
+        # the answer is empty, but paid for.
         choice = choices[0] if len(choices) == 1 else min(choices, key=_place, default=NOTHING)
         if choices and choice.keys().isdisjoint(_IN_A_CHOICE):
             return None
@@ -194,7 +194,7 @@ class OpenAIChat(HTTPProvider):
         to_return = {key: message[key] for key in _TO_RETURN if message.get(key)}
         reasoning = thoughts or string(message.get("reasoning"))
         word = choice.get("finish_reason")
-        # Nothing is said by null, and by Snowflake's "".
+        # null, and Snowflake's "", mean that there is no reason yet.
         reason = _FINISH.get(word.lower(), "other") if isinstance(word, str) and word else None
         calls = _tool_calls(message, reason) if to_return or "function_call" in message else []
         refusal, model = string(message.get("refusal")), string(body.get("model"))
@@ -225,13 +225,13 @@ class OpenAIChat(HTTPProvider):
 
 
 class _Words(NamedTuple):
-    """How a server wants the messages.
+    """A server's format of messages.
 
     Args:
-        system: Its role for the system.
-        thoughts: Whether it takes reasoning back.
-        blank_answers: Whether it takes an assistant's turn of nothing.
-        call_ids: A regular expression of the ids of tool calls that it takes.
+        system: The role of system messages.
+        thoughts: Whether it accepts earlier reasoning.
+        blank_answers: Whether it accepts blank assistant messages.
+        call_ids: A regular expression for the tool call ids that it accepts.
     """
 
     system: str
@@ -242,7 +242,7 @@ class _Words(NamedTuple):
 
 def _messages(turns: Sequence[Message], words: _Words) -> list[dict[str, Any]]:
     turns_sent: list[dict[str, Any]] = []
-    media: list[Mapping[str, Any]] = []  # of results, whose messages take text only
+    media: list[Mapping[str, Any]] = []  # of results, whose messages accept text only
     for turn in turns:
         if media and turn.role != "tool":
             turns_sent.append({"role": "user", "content": media})
@@ -252,15 +252,15 @@ def _messages(turns: Sequence[Message], words: _Words) -> list[dict[str, Any]]:
 
 
 def _turn(message: Message, words: _Words, media: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A turn in OpenAI's words; results of tools are messages of their own there.
+    """Convert a turn to OpenAI's format, in which each tool result is a separate message.
 
-    What of a result is no text is added to `media`, to follow all results of the turn.
+    Media in a result are added to `media`, to follow all results of the turn.
     """
     role = words.system if message.role == "system" else message.role
     if role == "assistant" and not words.blank_answers and _is_blank(message.parts):
         return []
     if len(message.parts) == 1 and isinstance(message.parts[0], Text) and not message.extra:
-        return [{"role": role, "content": message.parts[0].text}]  # as nearly all are
+        return [{"role": role, "content": message.parts[0].text}]  # fast path
     parts = message.parts_for("chat")
     results = [part for part in parts if isinstance(part, ToolResult)]
     calls = [_call(part, words) for part in parts if _is_call(part)]
@@ -396,7 +396,7 @@ class _ChatFold(Fold):
 
     def _count(self, usage: Mapping[str, Any], event: Mapping[str, Any]) -> None:
         about = self._about
-        # The last one counts, but a chunk full of zeros says nothing about what was counted.
+        # The last usage counts, but one full of zeros does not replace an earlier one.
         if usage and ("usage" not in about or counts(usage, _TOKENS)):
             about["usage"], about["service_tier"] = usage, event.get("service_tier")
 
@@ -406,7 +406,7 @@ class _ChatFold(Fold):
 
 
 class _Choice:
-    """One choice of a stream, as far as it has come."""
+    """One choice of a stream, as received so far."""
 
     def __init__(self) -> None:
         self.ended = False
@@ -419,10 +419,10 @@ class _Choice:
         self._by_index: dict[int, dict[str, Any]] = {}
 
     def add(self, part: Mapping[str, Any]) -> tuple[str, str]:
-        """Take what a chunk says of this choice; returns its text and its reasoning."""
+        """Add a chunk's part of this choice; return its text and its reasoning."""
         delta = fields(part.get("delta"))
         if len(delta) == 1 and not part.get("finish_reason"):
-            # Nearly all chunks add to the text and say nothing else.
+            # Fast path: nearly all chunks only add text.
             text = delta.get("content")
             if isinstance(text, str):
                 self._text.append(text)
@@ -451,21 +451,21 @@ class _Choice:
             self._texts.setdefault(key, []).append(text)
 
     def _add_call(self, part: Mapping[str, Any]) -> ToolCall:
-        """Take a piece of a call; returns it with what is known of the call."""
+        """Add a piece of a call; return it with the id and name of the call."""
         function = _function(part)
         call_id, name = string(part.get("id")), string(function.get("name"))
         arguments = arguments_text(function.get("arguments", function.get("input")))
         place = index(part.get("index"))
         if place is not None:
             call = self._by_index.get(place)
-            # Google's compatible endpoint numbers all calls 0: another id begins another call, and
-            # where it gives none, a name and arguments after those of a whole call do.
+            # Google's compatible endpoint gives all calls the index 0: another id begins another
+            # call; without ids, a name and arguments after those of a complete call do.
             new = call is None or bool(name and call_id and call["id"] and call_id != call["id"])
             if call is not None and name and arguments and not call_id and not call["id"]:
                 so_far = "".join(call["arguments"])
                 new = bool(so_far) and isinstance(json_or_text(so_far), dict)
         else:
-            # Mistral sends no index. A call's own pieces repeat its id, or neither id nor name.
+            # Mistral sends no index. The pieces of a call repeat its id, or have no id and no name.
             call = self._calls[-1] if self._calls else None
             new = call is None or (
                 call_id != call["id"] if call_id else bool(name and call["name"])
@@ -482,7 +482,7 @@ class _Choice:
         return ToolCall(call["id"], call["name"], arguments)
 
     def body(self) -> Mapping[str, Any]:
-        """The choice as it would stand in a whole answer."""
+        """Return the choice as it would be in a whole answer."""
         message: dict[str, Any] = {"content": "".join(self._text) or None}
         message |= {key: "".join(pieces) for key, pieces in self._texts.items()}
         message["reasoning_details"] = _merged(self._details)
@@ -492,7 +492,7 @@ class _Choice:
 
 
 def _merged(details: Sequence[Any]) -> list[Any]:
-    """OpenRouter's pieces of reasoning, those of one type and index as one."""
+    """Join OpenRouter's pieces of reasoning that have the same type and index."""
     merged: dict[object, Any] = {}
     for at, detail in enumerate(details):
         piece = fields(detail)
@@ -509,22 +509,22 @@ def _merged(details: Sequence[Any]) -> list[Any]:
 
 
 def _echo(call: Mapping[str, Any]) -> dict[str, Any]:
-    """A call as it goes back with the conversation."""
+    """Return a call as it is sent back with the conversation."""
     kind, key = ("custom", "input") if call["custom"] else ("function", "arguments")
     asked = {"name": call["name"], key: "".join(call["arguments"])}
-    # Google's compatible endpoint keeps the signature of its thoughts in `extra_content`.
+    # Google's compatible endpoint sends the thought signature in `extra_content`.
     extra = {"extra_content": call["extra"]} if call["extra"] else {}
     return {"id": call["id"], "type": kind, kind: asked, **extra}
 
 
 def _place(choice: Mapping[str, Any]) -> int:
-    # A number below 0 is no place: whatever carries it belongs to the one answer there is.
+    # An index below 0 is invalid: the choice belongs to the only answer.
     place = choice.get("index")
     return 0 if place == 0 else max(0, index(place) or 0)
 
 
 def _content(content: object) -> tuple[str, str]:
-    """The text and the reasoning of a `content`, which may be a list of parts (Mistral)."""
+    """Return text and reasoning of a `content`, which may be a list of parts (Mistral)."""
     if isinstance(content, str):
         return content, ""
     if isinstance(content, Mapping):
@@ -554,41 +554,41 @@ def _tool_calls(message: Mapping[str, Any], reason: FinishReason | None) -> list
         function = _function(call)
         name = string(function.get("name"))
         arguments = function.get("arguments", function.get("input"))
-        if name or arguments:  # Snowflake fills in a function_call that holds nothing
+        if name or arguments:  # Snowflake sends an empty function_call
             found_calls.append(ToolCall(string(call.get("id")), name, json_or_text(arguments)))
     return cut_off(found_calls, reason, arguments)
 
 
 def _function(call: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What a call says of its function; a custom tool's has a name of its own."""
+    """Return the function of a call, which has another key for custom tools."""
     kinds = ("custom", "function") if call.get("type") == "custom" else ("function", "custom")
     return fields(call.get(kinds[0])) or fields(call.get(kinds[1])) or call
 
 
 def _groq_usage(body: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The usage of Groq's streams, which have it under a name of their own."""
+    """Return the usage of Groq's streams, which is under `x_groq`."""
     return fields(fields(body.get("x_groq")).get("usage")) if "x_groq" in body else NOTHING
 
 
 def _counted(usage: Mapping[str, Any], tier: object) -> tuple[UsageStats | None, Billing | None]:
-    """What the answer used, in the normalised meaning, and what its price needs besides."""
+    """Return the answer's usage in Ember's form, and the other data for its price."""
     if not usage:
         return None, None
     found = counts(usage, _USAGE)
     prompt, completion = found.get("prompt", 0), found.get("completion", 0)
     total, reasoning = found.get("total", 0), found.get("reasoning", 0)
     if reasoning and total == prompt + completion + reasoning:
-        completion += reasoning  # xAI counts it beside the completion
+        completion += reasoning  # xAI does not include it in the completion
     cost = usage.get("cost")
     reported = dollars(fields(cost).get("total_cost", cost))  # Perplexity itemizes it
     if reported is None:
         reported = dollars_of_ticks(usage)
     if reported is not None and usage.get("is_byok") is True:
-        # With a key of the caller's at the upstream the seller bills beside OpenRouter.
+        # With the caller's own upstream key, the upstream bills in addition to OpenRouter.
         upstream = fields(usage.get("cost_details")).get("upstream_inference_cost")
         reported += dollars(upstream) or 0
     billing = Billing(counts(usage, _BILLED), string(tier) or None, reported)
-    # Azure's grok was seen to count more cached tokens than the prompt has.
+    # Azure's grok has reported more cached tokens than the prompt has.
     cached, written = min(found.get("cached", 0), prompt), found.get("written", 0)
     total = total or prompt + completion
     return UsageStats(prompt, completion, total, cached, written, reasoning), billing

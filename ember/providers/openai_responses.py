@@ -55,8 +55,8 @@ _USAGE = places(
     written="input_tokens_details.cache_write_tokens",
     reasoning="output_tokens_details.reasoning_tokens",
 )
-# What asks for the reasoning of a response that is not stored, to be sent back; whatever else may
-# ask for storage; and the models without reasoning, which refuse to give it.
+# The `include` for the reasoning of a response that is not stored, to be sent back; the parameters
+# that may request storage; and the models without reasoning, which refuse the `include`.
 _ENCRYPTED = "reasoning.encrypted_content"
 _STORAGE = frozenset({"store", "previous_response_id", "conversation", "background"})
 _NO_REASONING = re.compile(r"(ft:)?(gpt-[34]|chatgpt)|.*-chat\b")
@@ -65,7 +65,7 @@ _ELSEWHERE = "leave it out, or use a model that chat completions serve"
 
 
 class OpenAIResponses(HTTPProvider):
-    """The Responses API."""
+    """OpenAI's Responses API."""
 
     places = {  # noqa: RUF012 - a table, never changed
         "max_tokens": ("max_output_tokens",),
@@ -79,7 +79,7 @@ class OpenAIResponses(HTTPProvider):
 
     def __init__(self, server: Server, stores: bool = True) -> None:
         super().__init__(server)
-        self._stores = stores  # False where Ember, and not the caller, has chosen this API
+        self._stores = stores  # False if Ember, not the caller, chose this API
 
     def url(self, call: Call) -> str:
         base, mark, query = call.base_url.partition("?")
@@ -130,7 +130,7 @@ class OpenAIResponses(HTTPProvider):
         arguments: object = None
         output = entries(body.get("output"))
         for item in output:
-            # Of a call that something follows they are whole.
+            # The arguments of a call are complete if another item follows.
             arguments = kind = item.get("type")
             if kind in ("function_call", "custom_tool_call"):
                 arguments = item.get("arguments", item.get("input"))
@@ -139,7 +139,7 @@ class OpenAIResponses(HTTPProvider):
             elif kind == "reasoning":
                 reasoning_parts = [*entries(item.get("summary")), *entries(item.get("content"))]
                 thoughts += [string(part.get("text")) for part in reasoning_parts]
-        # What the SDKs put beside the items, some servers send, and a stream's deltas said.
+        # Added to the items by the SDKs, some servers, and `_ResponseFold` (the streamed deltas).
         beside = string(body.get("output_text"))
         answer_text = _text(output, "output_text", "text")
         refusal = _text(output, "refusal", "refusal") or string(body.get("refusal"))
@@ -166,13 +166,13 @@ class OpenAIResponses(HTTPProvider):
 
 
 def _custom_calls(message: Message) -> list[str]:
-    """The ids of the calls whose input is free text: their results have a name of their own."""
+    """Return the ids of calls whose input is free text: their results have their own type."""
     values = [part.value for part in message.parts if isinstance(part, NativePart)]
     return [string(v.get("call_id")) for v in values if v.get("type") == "custom_tool_call"]
 
 
 def _items(message: Message, custom: Collection[str], stored: bool) -> list[Mapping[str, Any]]:
-    """A message in this API's words: calls and results of tools are items of their own.
+    """Convert a message to this API's items; tool calls and results are separate items.
 
     Args:
         message: The message.
@@ -206,21 +206,21 @@ def _items(message: Message, custom: Collection[str], stored: bool) -> list[Mapp
     if parts:
         role = "developer" if message.role == "system" else message.role
         texts = [part["text"] for part in parts if isinstance(part.get("text"), str)]
-        # An assistant's texts are one: only answers, with their ids, have them in parts.
+        # An assistant's texts are joined: only items of answers, which have ids, have parts.
         is_text = len(texts) == len(parts) and (len(parts) == 1 or role == "assistant")
         message_item: dict[str, Any] = {
             "role": role,
             "content": "".join(texts) if is_text else parts,
         }
-        if "phase" in message.extra:  # commentary, or the answer: wanted back
+        if "phase" in message.extra:  # commentary or the answer: wanted back
             message_item["phase"] = message.extra["phase"]
-        # An assistant speaks before it calls; a user's words follow the results that they are with.
+        # An assistant's text precedes its calls; a user's text follows the results in its message.
         items.insert(0 if role == "assistant" else len(items), message_item)
     return items
 
 
 def _stateless(item: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """An item that stands without any stored response; nothing where it does not."""
+    """Return the item as valid without stored responses, or nothing if it needs one."""
     kind = item.get("type")
     if kind == "item_reference" or (kind == "reasoning" and not item.get("encrypted_content")):
         return []
@@ -229,7 +229,7 @@ def _stateless(item: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _is_content(part: Mapping[str, Any]) -> bool:
-    """Whether a part in this API's words is content of a message, and no item beside messages."""
+    """Return whether a part in this API's format is content of a message and not an item."""
     return string(part.get("type")).startswith(("input_", "output_"))
 
 
@@ -263,7 +263,7 @@ def _part(part: Part, role: str) -> Mapping[str, Any]:
 
 # --- answers -----------------------------------------------------------------------------------
 
-# Which text of the answer the deltas of an event add to.
+# The text of the answer that the deltas of each event extend.
 _GROWING = {
     "response.output_text.delta": "output_text",
     "response.reasoning_summary_text.delta": "reasoning_text",
@@ -283,7 +283,7 @@ class _ResponseFold(Fold):
         self._response: Mapping[str, Any] = {}
         self._items: list[Mapping[str, Any]] = []
         self._texts: dict[str, list[str]] = {key: [] for key in _GROWING.values()}
-        self._called: dict[str, tuple[str, str]] = {}  # id and name of calls, by their items
+        self._called: dict[str, tuple[str, str]] = {}  # id and name of calls, by item id
 
     def add(self, name: str, event: Mapping[str, Any]) -> Chunk | None:
         kind = string(event.get("type")) or name
@@ -318,7 +318,7 @@ class _ResponseFold(Fold):
         return Chunk(text, reasoning, event) if text or reasoning else None
 
     def _rest(self) -> str:
-        """The text that stands in the whole response only, since no delta brought it."""
+        """Return the text that is only in the whole response, not in any delta."""
         whole = _text(self._output(), "output_text", "text")
         whole = whole or string(self._response.get("output_text"))
         streamed = "".join(self._texts["output_text"])
@@ -333,14 +333,14 @@ class _ResponseFold(Fold):
         joined = {key: "".join(pieces) for key, pieces in self._texts.items()}
         output = self._output()
         if joined["output_text"] and not any(item.get("type") == "message" for item in output):
-            # A stream that was cut, and servers whose last event has no output.
+            # The stream was cut off, or the server's last event has no output.
             parts = [{"type": "output_text", "text": joined["output_text"]}]
             output = [*output, {"type": "message", "role": "assistant", "content": parts}]
         return {**self._response, "output": output, **joined}
 
 
 def _text(output: list[Mapping[str, Any]], kind: str, key: str) -> str:
-    """The text of all parts of this type in the messages of an output."""
+    """Return the text of all parts of this type in the messages of an output."""
     messages = [item for item in output if item.get("type") == "message"]
     parts = [part for item in messages for part in entries(item.get("content"))]
     return "".join([string(part.get(key)) for part in parts if part.get("type") == kind])
@@ -355,14 +355,14 @@ def _finish(body: Mapping[str, Any]) -> FinishReason | None:
         return _INCOMPLETE.get(str(reason), "other")
     if status == "completed":
         return "stop"
-    # In the background: what is there now is not the answer.
+    # A background response: its output so far is not the answer.
     return "other" if status in ("queued", "in_progress") and "output" in body else None
 
 
 def _counted(
     usage: Mapping[str, Any], body: Mapping[str, Any]
 ) -> tuple[UsageStats | None, Billing | None]:
-    """What the answer used, in the normalised meaning, and what its price needs besides."""
+    """Return the answer's usage in Ember's form, and the other data for its price."""
     if not usage:
         return None, None
     found = counts(usage, _USAGE)
@@ -384,10 +384,10 @@ def _counted(
 
 
 def _searches(body: Mapping[str, Any]) -> dict[str, int]:
-    """The searches that are billed beside tokens, by genai-prices' names."""
+    """Return the numbers of searches, which are billed, by genai-prices' names."""
     output = entries(body.get("output"))
     web = [item for item in output if item.get("type") == "web_search_call"]
-    # A page that was opened is no search; servers before the actions said nothing of either.
+    # Opening a page is not a search; older servers, which send no action, only had searches.
     found = sum(fields(item.get("action")).get("type", "search") == "search" for item in web)
     counted = fields(body.get("tool_usage")).get("web_search")  # may be left out
     searches = {

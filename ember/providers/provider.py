@@ -1,8 +1,8 @@
-"""A provider that is reached over HTTP: the way of a call, sync and async.
+"""The base class of providers that are called over HTTP, sync and async.
 
-A call is `answer(call, send(request(call)))`. All that decides anything is pure; the I/O stands in
-`complete`, `acomplete` and the two loops of `StreamedCall`. What a wire says for itself (`url`,
-`body`, `read`, `fold`) is a subclass, one file a wire.
+A call is `answer(call, send(request(call)))`. All decisions are pure; the I/O is in `complete`,
+`acomplete` and the two loops of `StreamedCall`. Each wire is a subclass in its own file, which
+defines `url`, `body`, `read` and `fold`.
 """
 
 from __future__ import annotations
@@ -65,25 +65,25 @@ if TYPE_CHECKING:
 __all__ = ["HTTPProvider", "StreamedCall"]
 
 _DEFAULT_TIMEOUT = Timeout()
-# Enough of an answer that is something else to show what it was.
+# Bytes to keep of an answer in another format, to show what it was.
 _STRAY_LIMIT = 2000
 _STREAM: Mapping[str, Any] = {"in_stream": True, "phase": "stream"}
 
 
 class HTTPProvider(BaseProvider):
-    """A provider that is spoken to over HTTP.
+    """A provider that is called over HTTP.
 
-    The key and the base URL are the environment's at the time of each call, so that a rotated key
+    The key and the base URL are read from the environment at each call, so that a rotated key
     is used at once.
 
     Args:
-        server: Where, and with which differences.
+        server: The server to call, with its differences.
     """
 
     is_priced = True
-    # Where a parameter goes in the body, where that is not its own name: keys from the outside in.
+    # The path of a parameter in the body, outermost key first, if it is not the parameter's name.
     places: Mapping[str, Sequence[str]] = {}
-    # Objects that a caller may give beside parameters whose place is inside them.
+    # Objects that a caller may pass in addition to parameters that belong inside them.
     merged: Collection[str] = ()
     # Parameters that the wire lacks, and what to do about it.
     refused: Mapping[str, str] = {}
@@ -93,45 +93,45 @@ class HTTPProvider(BaseProvider):
         self.places = {**self.places, **server.places}
         self.merged = {*self.merged, *server.merged}
 
-    # --- what each wire says for itself ---
+    # --- defined by each wire ---
 
     def url(self, call: Call) -> str:
-        """Where the call goes."""
+        """Return the URL of the call."""
         raise NotImplementedError
 
     def body(self, call: Call) -> dict[str, Any]:
-        """The call as the wire's JSON."""
+        """Return the call as the wire's JSON."""
         raise NotImplementedError
 
     def tool(self, tool: Tool) -> Mapping[str, Any]:
-        """A tool in the wire's words."""
+        """Return a tool in the wire's format."""
         raise NotImplementedError
 
     def choice(self, choice: Choice) -> Any:
-        """A tool choice in the wire's words."""
+        """Return a tool choice in the wire's format."""
         raise NotImplementedError
 
     def format(self, json_format: JsonFormat) -> Mapping[str, Any]:
-        """A response format in the wire's words."""
+        """Return a response format as the wire has it."""
         raise NotImplementedError
 
     def read(self, body: Mapping[str, Any]) -> Answer | None:
-        """A whole answer; None where the body is none of this wire's."""
+        """Read a whole answer; return None if the body is not in the wire's format."""
         raise NotImplementedError
 
     def fold(self) -> Fold:
-        """What folds one stream into a body for `read`."""
+        """Return a new fold of a stream into a body for `read`."""
         raise NotImplementedError
 
     def serving(self, model: str, params: Mapping[str, Any]) -> HTTPProvider:
-        """The provider that serves a call with tools: this one, mostly."""
+        """Return the provider that serves a call with tools, by default this one."""
         return self
 
-    # --- the way of a call ---
+    # --- the steps of a call ---
 
     @property
-    def api_key(self) -> str | None:  # type: ignore[override]  # looked up, where others store it
-        """The key that the environment holds now."""
+    def api_key(self) -> str | None:  # type: ignore[override]  # looked up, not stored
+        """The key that is now in the environment."""
         return self.key()
 
     def complete(self, prompt: Any, model: str, **kwargs: Any) -> ChatResponse:
@@ -141,13 +141,13 @@ class HTTPProvider(BaseProvider):
         return provider.answer(call, transport.send(provider.request(call)))
 
     async def acomplete(self, prompt: Any, model: str, **kwargs: Any) -> ChatResponse:
-        """`complete` without blocking the event loop."""
+        """Answer a prompt without blocking the event loop."""
         provider = self.serving(model, kwargs) if "tools" in kwargs else self
         call = provider.call(prompt, model, kwargs)
         return provider.answer(call, await transport.asend(provider.request(call)))
 
     def stream(self, prompt: Any, model: str, **kwargs: Any) -> StreamedCall:
-        """Prepare an answer in pieces; nothing is sent before it runs."""
+        """Prepare a streamed answer; nothing is sent before it runs."""
         provider = self.serving(model, kwargs) if "tools" in kwargs else self
         call = provider.call(prompt, model, kwargs, stream=True)
         return StreamedCall(provider, call, provider.request(call))
@@ -155,10 +155,10 @@ class HTTPProvider(BaseProvider):
     def call(
         self, prompt: object, model: str, kwargs: Mapping[str, Any], stream: bool = False
     ) -> Call:
-        """The call that a caller's arguments mean.
+        """Check a caller's arguments and make a call of them.
 
         Raises:
-            ModelProviderError: The key is missing, or an argument cannot be.
+            ModelProviderError: The key is missing, or an argument is invalid.
         """
         params = {name: value for name, value in kwargs.items() if value is not None}
         url = as_address(params.pop("base_url")) if "base_url" in params else None
@@ -180,7 +180,7 @@ class HTTPProvider(BaseProvider):
         if not DOCUMENTED.issuperset(params):
             check_names(params)
         timeout, headers = _DEFAULT_TIMEOUT, NO_HEADERS
-        if "timeout" in kwargs:  # None among them: no bound
+        if "timeout" in kwargs:  # an explicit None is no timeout
             timeout = as_timeout(params.pop("timeout", None))
         if "extra_headers" in params:
             headers = as_headers(params.pop("extra_headers") or NO_HEADERS)
@@ -191,10 +191,10 @@ class HTTPProvider(BaseProvider):
         return Call(model, messages, params, stream, base_url, key, timeout, headers)
 
     def request(self, call: Call) -> transport.Request:
-        """The HTTP request that a call means.
+        """Return the HTTP request of a call.
 
         Raises:
-            ModelProviderError: Something in it cannot be sent.
+            ModelProviderError: Part of it cannot be sent.
         """
         name = self.server.name
         headers = self.headers(call)
@@ -210,7 +210,7 @@ class HTTPProvider(BaseProvider):
         return transport.Request(url, headers, content, call.timeout, name, call.model)
 
     def headers(self, call: Call) -> Headers:
-        """The wire's own headers, authentication included."""
+        """Return the wire's own headers, authentication included."""
         server = self.server
         headers = Headers({"content-type": "application/json"})
         for header, name in server.header_vars:
@@ -223,7 +223,7 @@ class HTTPProvider(BaseProvider):
         return headers
 
     def base_url(self) -> str:
-        """The server's base URL: the environment's, else its own."""
+        """Return the base URL in the environment, else the server's default."""
         server = self.server
         for name in server.url_vars:
             if value := os.environ.get(name, "").strip().rstrip("/"):
@@ -237,17 +237,17 @@ class HTTPProvider(BaseProvider):
         return server.base_url
 
     def key(self) -> Key | None:
-        """The key that the environment holds."""
+        """Return the key in the environment."""
         for name in self.server.key_vars:
             if value := os.environ.get(name, "").strip():
                 return Key(value)
         return None
 
     def add(self, body: dict[str, Any], params: Mapping[str, Any]) -> None:
-        """Put parameters into a body, by the tables above.
+        """Add parameters to a body, by the tables above.
 
         Raises:
-            ModelProviderError: The wire lacks one of them, or it cannot be sent.
+            ModelProviderError: The wire lacks a parameter, or a value cannot be sent.
         """
         own: list[str] = []
         for name, value in params.items():
@@ -261,19 +261,19 @@ class HTTPProvider(BaseProvider):
                 )
             inside, key = self._place(body, name)
             inside[key] = self.translate(name, value)
-        for name in own:  # last: what a caller says in the wire's words holds
+        for name in own:  # last: the caller's own objects take precedence
             inside, key = self._place(body, name)
             inside[key] = {**inside.get(key, {}), **as_object(name, params[name])}
 
     def _place(self, body: dict[str, Any], name: str) -> tuple[dict[str, Any], str]:
-        """The object that a parameter goes into, and its key there."""
+        """Return the object that a parameter goes into, and its key there."""
         *outside, key = self.places.get(name, (name,))
         for step in outside:
             body = body.setdefault(step, {})
         return body, key
 
     def translate(self, name: str, value: Any) -> Any:
-        """A parameter's value in the wire's words."""
+        """Return a parameter's value in the wire's format."""
         if name == "tools":
             tools = as_tools(value, self.server.name)
             return [t.value if isinstance(t, NativeTool) else self.tool(t) for t in tools]
@@ -288,10 +288,10 @@ class HTTPProvider(BaseProvider):
     # --- answers ---
 
     def answer(self, call: Call, reply: transport.Reply) -> ChatResponse:
-        """The response that an answer means.
+        """Return the response for a reply.
 
         Raises:
-            ProviderAPIError: The provider reports an error, or the answer is not of this wire.
+            ProviderAPIError: The provider reports an error, or the reply is in another format.
         """
         status, headers = reply.status, reply.headers
         body, halves = body_of(reply.content)
@@ -302,7 +302,7 @@ class HTTPProvider(BaseProvider):
             answer = self.read(item)
             failed = _reports_error(item)
             if answer is not None and not failed:
-                if halves:  # in the arguments of a tool call, after all
+                if halves:  # perhaps in the arguments of a tool call
                     answer = whole_characters(answer)
                 response = self.response(call, answer, headers, item)
                 return with_object(call.params, response)
@@ -312,7 +312,7 @@ class HTTPProvider(BaseProvider):
                 error = self.bad_response(call, status, headers, item)
             item = {}
         else:
-            # Some servers stream whether asked to or not, and Google may send an array.
+            # Some servers stream unasked, and Google may send an array.
             streamed = StreamedCall(self, call)
             try:
                 for _ in streamed.read(status, headers, [reply.content]):
@@ -322,21 +322,21 @@ class HTTPProvider(BaseProvider):
                 error = broken.with_traceback(None)
             if error.error_type == "incomplete_stream" and not error.context["partial_text"]:
                 error = self.bad_response(call, status, headers, body)
-        # Some servers repeat the key: no variable of a frame that is left shows what they sent.
+        # Some servers repeat the key: no variable of this frame must show what they sent.
         del reply, body
         raise error
 
     def response(
         self, call: Call, answer: Answer, headers: Mapping[str, str], raw: object
     ) -> ChatResponse:
-        """The answer as the caller gets it, with its cost."""
-        from ember.pricing import cost as pricing  # late: prices are read at the first cost
+        """Return the answer as the caller's response, with its cost."""
+        from ember.pricing import cost as pricing  # imported late: prices are read at first use
 
         name, model = self.server.name, answer.model or call.model
         identity = headers.get("x-request-id") or request_id(headers) or answer.request_id
         usage = answer.usage
         failure: ModelProviderError | None = None
-        if usage is None:  # nobody counted, and the cost stays unknown
+        if usage is None:  # not reported: the cost stays unknown
             usage = UsageStats()
         else:
             try:
@@ -373,8 +373,8 @@ class HTTPProvider(BaseProvider):
     def error(
         self, call: Call, status: int, headers: Mapping[str, str], body: object, **facts: Any
     ) -> ProviderAPIError:
-        """The error that the provider's answer means."""
-        from ember.providers.error_mapping import api_error  # late: few programs meet one
+        """Return the error for the provider's answer."""
+        from ember.providers.error_mapping import api_error  # imported late: rarely needed
 
         key_names = " or ".join((*self.server.key_vars[:1], "api_key="))
         name = self.server.name
@@ -385,8 +385,8 @@ class HTTPProvider(BaseProvider):
     def bad_response(
         self, call: Call, status: int, headers: Mapping[str, str], body: object, **facts: Any
     ) -> ProviderAPIError:
-        """The error of an answer that is not of this wire."""
-        from ember.providers.error_mapping import not_of_wire  # late: few programs meet one
+        """Return the error for an answer that is not in this wire's format."""
+        from ember.providers.error_mapping import not_of_wire  # imported late: rarely needed
 
         name, keys = self.server.name, call.secrets()
         return not_of_wire(name, call.model, status, headers, body, keys, call.base_url, facts)
@@ -397,14 +397,14 @@ class StreamedCall:
 
     Args:
         provider: The provider that is called.
-        call: What is asked.
-        request: What to send; None for an answer that has come already.
+        call: The call.
+        request: The request to send; None for an answer that was already received.
     """
 
     def __init__(
         self, provider: HTTPProvider, call: Call, request: transport.Request | None = None
     ) -> None:
-        from ember.providers.sse import EventDecoder  # late: for streams only
+        from ember.providers.sse import EventDecoder  # imported late: for streams only
 
         self._provider = provider
         self._call = call
@@ -414,15 +414,15 @@ class StreamedCall:
         self._events: list[Any] = []
         self._failed: list[bytes] = []
         self._beginning = b""  # of the body
-        self._halves = False  # whether an event may hold halves of characters
-        self._half: dict[str, str] = {}  # the first half of a text, until the other comes
+        self._halves = False  # whether an event may contain unpaired surrogates
+        self._half: dict[str, str] = {}  # an unpaired surrogate at a text's end, until its pair
         self._brought_text = False
-        self._examined = 0  # of the events, by `_brought_answer`
+        self._examined = 0  # number of events that `_brought_answer` has seen
         self._status = 0
         self._headers: Mapping[str, str] = NO_HEADERS
 
     def run(self) -> Generator[Chunk]:
-        """Send the request and yield what the answer brings, as it arrives."""
+        """Send the request and yield the chunks of the answer as they arrive."""
         assert self._request is not None
         piece = b""
         try:
@@ -440,7 +440,7 @@ class StreamedCall:
             raise with_answer(error, self.answer()) from error.__cause__
 
     async def arun(self) -> AsyncGenerator[Chunk]:
-        """`run` without blocking the event loop."""
+        """Do the same as `run` without blocking the event loop."""
         assert self._request is not None
         piece = b""
         try:
@@ -462,10 +462,10 @@ class StreamedCall:
     def read(
         self, status: int, headers: Mapping[str, str], pieces: Sequence[bytes]
     ) -> Iterator[Chunk]:
-        """What an answer brings that has come already, in these pieces.
+        """Yield the chunks of an answer that was already received, in these pieces.
 
         Raises:
-            ProviderAPIError: The answer is or holds an error, or it ended too early.
+            ProviderAPIError: The answer is or contains an error, or it ended too early.
         """
         self.start(status, headers)
         piece = b""
@@ -478,22 +478,22 @@ class StreamedCall:
             raise with_answer(error, self.answer()) from error.__cause__
 
     def answer(self) -> Answer:
-        """What was read so far."""
+        """Return the answer as read so far."""
         answer = self._provider.read(self._fold.body()) or Answer()
         return whole_characters(answer) if self._halves else answer
 
     def response(self) -> ChatResponse:
-        """The answer as far as it was read, as the caller gets it."""
+        """Return the caller's response, with the answer as read so far."""
         call, answer = self._call, self.answer()
         response = self._provider.response(call, answer, self._headers, self._events)
         return with_object(call.params, response) if self._fold.complete else response
 
     def start(self, status: int, headers: Mapping[str, str]) -> None:
-        """Take the beginning of the answer."""
+        """Set the status and the headers of the answer."""
         self._status, self._headers = status, headers
 
     def feed(self, piece: bytes) -> Iterator[Chunk]:
-        """The chunks that a piece of the body completes."""
+        """Yield the chunks that a piece of the body completes."""
         if not 200 <= self._status < 300:
             self._failed.append(piece)
             return
@@ -514,13 +514,13 @@ class StreamedCall:
                 yield Chunk("", "", self._events[-1], piece)
 
     def _brought_answer(self) -> bool:
-        """Whether an event since the last time brought some of the answer."""
+        """Return whether an event since the last call had some of the answer."""
         brought, self._brought_text = self._brought_text, False
         events, self._examined = self._events[self._examined :], len(self._events)
         return brought or any(map(carries_answer, events))
 
     def _finish(self) -> Iterator[Chunk]:
-        """The chunks that the end of the body completes."""
+        """Yield the chunks that the end of the body completes."""
         if not 200 <= self._status < 300:
             body = parsed(text_of(b"".join(self._failed)))
             error = self._provider.error(self._call, self._status, self._headers, body)
@@ -534,20 +534,20 @@ class StreamedCall:
             raise self._misread(found)
         if self._fold.complete:
             return
-        from ember.providers.error_mapping import broken_off  # late: few programs meet one
+        from ember.providers.error_mapping import broken_off  # imported late: rarely needed
 
         name, model = self._provider.server.name, self._call.model
         raise broken_off(name, model, self._status, self._headers, _STREAM)
 
     def _something_else(self) -> object:
-        """What came that is nothing of this wire; None where it is, or where nothing came."""
+        """Return what was received if it is not in this wire's format, else None."""
         if self._fold.started:
-            # A whole body in the place of a stream is judged as one.
+            # A whole body instead of a stream is judged as a whole body.
             only = fields(self._events[0]) if len(self._events) == 1 else NOTHING
             is_whole = text_of(self._beginning).lstrip().startswith(("[", "{"))
             return only if only and is_whole and self._provider.read(only) is None else None
         stray = text_of(self._decoder.stray or self._beginning).strip()
-        if self._events or self._decoder.stray or self._status == 204:  # which has no body
+        if self._events or self._decoder.stray or self._status == 204:  # no body
             return self._events or stray
         return stray if stray.startswith(("[", "{")) and parsed(stray) != [] else None
 
@@ -561,13 +561,13 @@ class StreamedCall:
                 fold.complete = fold.complete or (fold.ends_with_done and fold.started)
                 return None
             if at_end or not bare:
-                return None  # the last event was cut off: the missing end marker will tell
+                return None  # the last event was cut off: the missing end marker is reported
             raise self._misread(data) from None
         halves = may_hold_halves(data)
         self._halves = self._halves or halves
         self._events.append(whole_characters(event) if halves else event)
         if len(wrapped := items(event)) == 1:
-            event = wrapped[0]  # Google wraps an error in a list at times
+            event = wrapped[0]  # Google sometimes wraps an error in a list
         if not isinstance(event, dict):
             return None
         item = cast("Mapping[str, Any]", event)
@@ -579,7 +579,7 @@ class StreamedCall:
         return self._joined(chunk) if self._halves and chunk is not None else chunk
 
     def _joined(self, chunk: Chunk) -> Chunk | None:
-        """A chunk of whole characters; half a one waits for the chunk that brings the other."""
+        """Return a chunk of whole characters; an unpaired surrogate waits for the next chunk."""
         text, reasoning = self._whole("text", chunk.text), self._whole("reasoning", chunk.reasoning)
         return Chunk(text, reasoning, self._events[-1]) if text or reasoning else None
 
@@ -595,6 +595,6 @@ class StreamedCall:
 
 
 def _reports_error(body: Mapping[str, Any]) -> bool:
-    """Whether a body that came with a success is an error all the same."""
+    """Return whether the body of a success is an error all the same."""
     failed = body.get("status") == "failed"  # the Responses API, perhaps without its error
     return failed or bool(body.get("error")) or "error" in (body.get("type"), body.get("object"))
