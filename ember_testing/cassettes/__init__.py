@@ -1,1 +1,1 @@
-"""The only code that knows a cassette's SQLite."""
+"""Cassette files: the only package that accesses SQLite."""

@@ -1,4 +1,4 @@
-"""A recorded call as tests look at it, and lists of them that stay in the file until asked for."""
+"""Recorded calls as tests see them, and lazy lists of them."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request with what came back, credentials redacted.
+    """One request and its response, with credentials redacted.
 
     Attributes:
-        id: Its number in the cassette.
+        id: Its id in the cassette.
         n: Its position among the recordings of identical requests, from 1.
         method: Such as `POST`.
         url: The whole URL.
-        request_headers: Name and value pairs in their order.
-        body: The request's body, text where it is text.
-        status: None when no response came.
-        response_headers: Name and value pairs in their order.
-        response_body: The whole response, decoded (gzip), text where it is text.
+        request_headers: Name and value pairs, in order.
+        body: The request's body: `str` if it is text, else `bytes`.
+        status: None if no response came.
+        response_headers: Name and value pairs, in order.
+        response_body: The whole response, decompressed: `str` if it is text, else `bytes`.
         outcome: `complete`, `closed` (by the caller, early), `cut` (broke off), `failed`.
         error: The connection error's class and message, for `cut` and `failed`.
-        provider: Such as `openai`; `unknown` at an address that nobody knows, None where no model
-            was asked.
+        provider: Such as `openai`; `unknown` for a call to a model at an unknown address, None for
+            other calls.
         model: The model that the provider reported.
-        prompt_tokens: Tokens of input; None where nobody counted them.
-        completion_tokens: Tokens of output, likewise.
-        cost: US dollars; None when unknown.
-        text: The answer as a person reads it; of an embedding how many vectors it has.
+        prompt_tokens: Input tokens; None if not reported.
+        completion_tokens: Output tokens; None if not reported.
+        cost: US dollars; None if unknown.
+        text: The answer's text; for an embedding, how many vectors it has.
         seconds: From sending the request to the end of the response, when it was recorded.
         recorded_at: ISO 8601, UTC.
         test: Node id of the test that recorded it.
@@ -67,16 +67,16 @@ class Call:
     test: str | None
 
     def json(self) -> Any:
-        """The request's body, parsed.
+        """Return the request's body, parsed as JSON.
 
         Raises:
-            ValueError: It is not JSON.
+            ValueError: The body is not JSON.
         """
         return json.loads(self.body)
 
 
 def from_row(row: dict[str, Any]) -> Call:
-    """A call from the columns of the table `calls`."""
+    """Return a call from the columns of the table `calls`."""
     error = f"{row['error_type']}: {row['error_message']}" if row["error_type"] else None
     return Call(
         id=row["id"],
@@ -103,9 +103,9 @@ def from_row(row: dict[str, Any]) -> Call:
 
 
 class Calls(Sequence[Call]):
-    """Calls in the order in which they were made; each is read from the cassette when asked for.
+    """Calls in the order in which they were made; each is read from the cassette on access.
 
-    Eight bytes a call are kept in memory, so that a long replay does not grow.
+    A call takes eight bytes of memory, so that a long replay does not grow.
     """
 
     def __init__(self, load: Callable[[Sequence[int]], list[dict[str, Any]]]) -> None:
@@ -113,18 +113,18 @@ class Calls(Sequence[Call]):
         self._ids = array("q")
 
     def add(self, call_id: int) -> None:
-        """Append the call with this number."""
+        """Append the call with this id."""
         self._ids.append(call_id)
 
     def numbers(self) -> Sequence[int]:
-        """The calls' numbers in the cassette."""
+        """Return the calls' ids in the cassette."""
         return self._ids
 
     def renumber(self, numbers: Mapping[int, int]) -> None:
-        """The calls have other numbers now, because another file has taken the cassette's place.
+        """Update the calls' ids after another file has replaced the cassette.
 
         Args:
-            numbers: The new one by the old one; the calls that are not among them are gone.
+            numbers: New ids by old ids; calls that are missing here are dropped.
         """
         self._ids = array("q", [numbers[old] for old in self._ids if old in numbers])
 
@@ -152,7 +152,7 @@ class Calls(Sequence[Call]):
 
 
 def rows_of(file: CassetteFile) -> Iterator[dict[str, Any]]:
-    """All columns of all calls; what a killed recording has not read yet is read now."""
+    """Yield all columns of all calls; responses that a killed recording left unread are read."""
     for number in file.numbers():
         row = file.rows([number])[0]
         if row["provider"] is None and row["status"] is not None:
@@ -161,5 +161,5 @@ def rows_of(file: CassetteFile) -> Iterator[dict[str, Any]]:
 
 
 def calls_of(file: CassetteFile) -> Iterator[Call]:
-    """All calls, in the order in which they were recorded."""
+    """Return all calls, in the order in which they were recorded."""
     return map(from_row, rows_of(file))

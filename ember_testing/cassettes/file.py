@@ -1,11 +1,11 @@
-"""One cassette on disk: read it, add to it.
+"""Read a cassette file and add calls to it.
 
-With `schema.py`, `rows.py` and `swap.py` the only code that knows SQLite.
+With `schema.py`, `rows.py` and `swap.py` the only code that accesses SQLite.
 
 While recording, each finished call is one committed transaction, so a killed process loses only the
 call in flight. `synchronous = off` leaves the order of writes to the operating system, which a
-killed process does not disturb; the file is flushed once, when it is closed. The rollback journal
-(and no write-ahead log) leaves one file at rest, and lets the file be exchanged under the lock.
+killed process does not disturb; the file is flushed once, when it is closed. A rollback journal
+instead of a write-ahead log leaves a single file, which can be replaced under the lock.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ if TYPE_CHECKING:
 
     from ember_testing.wires.body import Headers
 
-_EXCHANGES = 100  # of a file by other processes while it is being opened, before that is an error
+_EXCHANGES = 100  # attempts to open a file that other processes keep replacing
 _LONGEST_SALT = 64  # bytes
 _BUSY = 60.0  # seconds to wait for another process's commit, which takes a millisecond
 _LARGEST_LOADED = 2**20  # bytes of a file whose recordings are kept in memory
-_LARGEST_SNAPSHOT = 32 * 2**20  # bytes kept in memory to give back a file exactly as it was
+_LARGEST_SNAPSHOT = 32 * 2**20  # bytes kept in memory to restore a file exactly
 
-# One for the process: SQLite's locks on POSIX belong to the process and end when any handle on
-# the file is closed, so nobody may read the raw bytes while another thread is in a transaction.
+# One lock per process: SQLite's POSIX locks belong to the process and are released when any handle
+# on the file is closed, so no thread may read the raw bytes while another is in a transaction.
 LOCK = threading.RLock()
 
 _READ = (
@@ -61,7 +61,7 @@ _ALL = f"select id, digest, {', '.join(COLUMNS)} from calls"
 _PLAIN = f"{_ALL} where id ="
 _IS_SMALL = "(select page_count * page_size <= ? from pragma_page_count, pragma_page_size)"
 _ABOUT = "select name, value from cassette"
-# Asked with every test that replays: as few queries as possible.
+# Runs for every test that replays, hence a single query.
 _FIRST = f"select '', (select coalesce(max(id), 0) from calls) union all {_ABOUT}"
 _FIND = "(select id from calls where key = ? and n > ? and id <= ? order by n limit 1)"
 _INSERT = f"insert into calls (digest, {', '.join(COLUMNS)}) values (?{', ?' * len(COLUMNS)})"
@@ -73,7 +73,7 @@ _FIND_TEXT = f"select {schema.TEXT} from (select ? as response_body, ? as text_a
 
 
 class Answer(NamedTuple):
-    """What the replay of one call needs."""
+    """A recording, with the columns that a replay needs."""
 
     id: int
     n: int
@@ -96,21 +96,21 @@ class CassetteFile:
 
     Args:
         path: The file.
-        written_by: For the table `cassette`, should the file have to be made; None to only read.
+        written_by: Rows of the table `cassette` if the file must be created; None to only read.
 
     Attributes:
         path: The file.
-        horizon: The number of the last call when it was opened.
-        salt: What the digests of keys and of redacted values begin with.
-        created: Whether this object made the file.
-        added: Number and time of each call that this object added.
-        snapshot: The bytes of the file before that, if they were few enough to be kept.
-        loaded: By key, the rows that `find` reads no file for; None before `load`.
-        on_exchange: Called when another file has taken this one's place, with the new numbers of
-            the calls in `added` by their old ones.
+        horizon: The id of the last call when the file was opened.
+        salt: The salt of the digests of keys and of redacted values.
+        created: Whether this object created the file.
+        added: Id and time of each call that this object added.
+        snapshot: The bytes of the file before the first addition, if it is small enough.
+        loaded: Rows in memory by key, which `find` then uses; None before `load`.
+        on_exchange: Called with the new ids of the calls in `added` by their old ids when another
+            file has replaced this one.
 
     Raises:
-        CassetteError: The file is not a cassette, damaged, newer, or cannot be opened.
+        CassetteError: The file is no cassette, damaged, too new, or cannot be opened.
     """
 
     def __init__(self, path: Path, written_by: Mapping[str, str] | None = None) -> None:
@@ -141,9 +141,9 @@ class CassetteFile:
     # Reading ---------------------------------------------------------------------------------
 
     def find(self, key: str, after: int) -> Answer | None:
-        """The first recording of this request behind the `after`-th; None past the end.
+        """Return the first recording of this request after the `after`-th; None past the end.
 
-        Recordings made since this file was opened are left out: a session plays what it found.
+        Skips recordings added since this file was opened: a session replays what it found.
         """
         if self.loaded is not None:
             rows = behind(self.loaded, key, after)[:1]
@@ -152,51 +152,51 @@ class CassetteFile:
         return _answer(self._checked(rows[0])) if rows else None
 
     def load(self) -> None:
-        """Keep the recordings in memory if they are few, for looks that must not wait for a file.
+        """Load the recordings into memory if they are few, for lookups that must not block on I/O.
 
-        What a row holds is checked when it is used.
+        Rows are checked when they are used.
         """
         if self.loaded is None and self._is_loadable:
             self._is_loadable = False
             query = f"{_ALL} where id <= ? and {_IS_SMALL} order by n"
-            with suppress(CassetteError):  # a damaged row is told where it is asked for
+            with suppress(CassetteError):  # reported when the damaged row is used
                 self.loaded = by_key(self._read(query, (self.horizon, _LARGEST_LOADED)))
 
     def answer(self, call_id: int) -> Answer:
-        """The recording with this number."""
+        """Return the recording with this id."""
         return _answer(self._plain(call_id))
 
     def recorded(self, key: str) -> int:
-        """How many recordings of this request there are."""
+        """Return the number of recordings of this request."""
         count = self._read(
             "select count(*) from calls where key = ? and id <= ?", (key, self.horizon)
         )[0][0]
         return int(count)
 
     def size(self) -> int:
-        """How many calls there are."""
+        """Return the number of calls."""
         return int(self._read("select count(*) from calls", ())[0][0])
 
     def has_other_rules(self, rules: str) -> bool:
-        """Whether some call's key was made by other rules than these."""
+        """Return whether any call's key was made with different rules."""
         query = "select 1 from calls where rules <> ? and id <= ? limit 1"
         return bool(self._read(query, (rules, self.horizon)))
 
     def chunks(self, call_id: int) -> Pieces:
-        """The pieces of a response as they came."""
+        """Return the pieces of a response as they were received."""
         return pieces_of(self._plain(call_id))
 
     def requests(self) -> Iterator[dict[str, Any]]:
-        """All columns of every call that was there when the file was opened, one at a time."""
+        """Yield all columns of each call that was there when the file was opened."""
         for number in self.numbers():
             if number <= self.horizon:
                 yield from self.rows([number])
 
     def rows(self, call_ids: Iterable[int]) -> list[dict[str, Any]]:
-        """All columns of some calls, and their number as `id`.
+        """Return all columns of the given calls, including `id`.
 
         Raises:
-            CassetteError: One of them is damaged.
+            CassetteError: A row is damaged.
         """
         found: list[dict[str, Any]] = []
         for call_id in call_ids:
@@ -207,7 +207,7 @@ class CassetteFile:
         return found
 
     def unchecked(self, call_id: int) -> tuple[dict[str, Any], object]:
-        """All columns of a call whatever they hold, and the row's digest."""
+        """Return a call's columns without checking them, and the row's digest."""
         rows = self._read(f"{_PLAIN} ?", (call_id,))
         if not rows:
             raise schema.damaged(self.path, f"call {call_id} is not found")
@@ -215,24 +215,24 @@ class CassetteFile:
         return {**dict(zip(COLUMNS, columns, strict=True)), "id": call_id}, stored
 
     def problems(self) -> list[str]:
-        """What is wrong with the file as SQLite sees it."""
+        """Return the problems that SQLite's integrity check finds."""
         found = [sentence for (sentence,) in self._read("pragma integrity_check", ())]
         return [] if found == ["ok"] else found
 
     def damaged_views(self) -> list[str]:
-        """The views that are missing, or not as they were made: one may be without end."""
+        """Return the views that are missing or changed: a changed one may never terminate."""
         query = "select name, sql from sqlite_master where type = 'view'"
         there: dict[str, str] = dict(self._read(query, ()))
         return [name for name, statement in schema.VIEWS.items() if there.get(name) != statement]
 
     def _plain(self, call_id: int) -> dict[str, Any]:
-        """The columns of a call that is there; `text` only where no path leads to it."""
+        """Return the columns of a call; `text` is None if `text_at` locates it in the body."""
         for values in self._read(f"{_PLAIN} ?", (call_id,)):
             return self._checked(values)
         raise schema.damaged(self.path, f"call {call_id} is not found")
 
     def _checked(self, values: Sequence[Any]) -> dict[str, Any]:
-        """A row's columns by name, and its number as `id`."""
+        """Return a row's columns by name, including `id`."""
         call_id, stored, *columns = values
         try:
             row = checked(columns, stored)
@@ -242,13 +242,13 @@ class CassetteFile:
         return row
 
     def number_of(self, recorded_at: str, key: str | None = None, n: int = 1) -> int | None:
-        """The number of the call that was recorded at this time.
+        """Return the id of the call that was recorded at this time.
 
         Args:
-            recorded_at: The time. Calls of several processes may share it where tests stop the
-                clock; each process has it once.
-            key: Of its request, where it is known.
-            n: Its position among identical requests, which decides between several.
+            recorded_at: The time. Calls of several processes may share it if tests freeze the
+                clock; within a process it is unique.
+            key: The key of its request, if known.
+            n: Its position among identical requests, to decide between several.
         """
         rows = self._read(
             "select id from calls where recorded_at = ?1 and key = coalesce(?2, key) "
@@ -258,18 +258,18 @@ class CassetteFile:
         return rows[0][0] if rows else None
 
     def times(self) -> list[tuple[int, str, str]]:
-        """The number of each call, when it was recorded, and the key of its request."""
+        """Return each call's id, recording time and request key."""
         return self._read("select id, recorded_at, key from calls order by id", ())
 
     def numbers(self) -> list[int]:
-        """The numbers of all calls, in the order in which they were recorded."""
+        """Return the ids of all calls, in the order in which they were recorded."""
         return [call_id for (call_id,) in self._read("select id from calls order by id", ())]
 
     def prices(self) -> list[tuple[Any, ...]]:
-        """The columns of the table `prices` but its digest, by their first call.
+        """Return the rows of the table `prices` without digests, ordered by their first call.
 
         Raises:
-            CassetteError: They are damaged.
+            CassetteError: A row is damaged.
         """
         rows = self._read(f"{_PRICES} order by since, rowid", ())
         try:
@@ -280,13 +280,13 @@ class CassetteFile:
         return [row[:-1] for row in rows]
 
     def verify(self, key: str) -> None:
-        """Look whether a recording is missing because the file is damaged.
+        """Check whether a recording is missing because the file is damaged.
 
         Args:
-            key: Of the request that has none.
+            key: The key of the request without a recording.
 
         Raises:
-            CassetteError: It is damaged.
+            CassetteError: The file is damaged.
         """
         if not self.horizon:
             return
@@ -298,7 +298,7 @@ class CassetteFile:
                     raise schema.damaged(self.path, sentence)
 
     def about(self) -> dict[str, str]:
-        """The table `cassette`: who made the file, when, in which run."""
+        """Return the table `cassette`: which version made the file, when, in which run."""
         return self._texts(self._read(_ABOUT, ()))
 
     def _texts(self, rows: Sequence[tuple[Any, Any]]) -> dict[str, str]:
@@ -307,7 +307,7 @@ class CassetteFile:
         return dict(rows)
 
     def match_on(self) -> tuple[str, ...]:
-        """What an imported recording was compared by; empty where it says nothing."""
+        """Return the `match_on` of an imported cassette; empty if there is none."""
         try:
             return tuple(map(str, json.loads(self.about().get("match_on", "[]"))))
         except (TypeError, ValueError, RecursionError) as error:
@@ -319,20 +319,20 @@ class CassetteFile:
         """Commit one call with the pieces of its response.
 
         Args:
-            call: All columns but `layout`, `response_raw` and `text_at`. When another process took
-                its `n` for the same key meanwhile, the next free one is used.
+            call: All columns but `layout`, `response_raw` and `text_at`. If another process has
+                used its `n` for the same key meanwhile, the next free one is used.
             pieces: Seconds after the request was sent, and bytes.
 
         Returns:
-            The number of the call.
+            The id of the call.
 
         Raises:
-            CassetteError: A full disk, a damaged file, a lock that is never released.
+            CassetteError: The disk is full, the file is damaged, or a lock is never released.
         """
         return self._add({"text_at": None, **call, **laid_out(call, pieces)})
 
     def _add(self, call: dict[str, Any]) -> int:
-        """Commit one call with all its columns."""
+        """Commit one complete row."""
         with self.transaction("immediate") as connection:
             try:
                 row = connection.execute(_INSERT, values_of(call))
@@ -348,10 +348,10 @@ class CassetteFile:
         return call_id
 
     def describe(self, found: Sequence[tuple[Mapping[str, Any], Read]]) -> None:
-        """Write down what calls that were added before say, and what they were charged at.
+        """Store what was read from calls added earlier, and the prices they were charged.
 
         Args:
-            found: The row of each, as `rows` gave it, and what was read.
+            found: The row of each call, as returned by `rows`, and what was read from it.
 
         Raises:
             CassetteError: The file cannot be written.
@@ -361,7 +361,7 @@ class CassetteFile:
             exchanged = self._connection is not connection
             known = {row[1:5]: row[5] for row in self.prices()}
             for row, read in found:
-                if exchanged:  # another file has taken this one's place, with other numbers
+                if exchanged:  # another file has replaced this one; its ids differ
                     number = self.number_of(row["recorded_at"], row["key"], row["n"])
                     if number is None:
                         continue
@@ -381,16 +381,16 @@ class CassetteFile:
                 self._connection.execute(_CHARGE, (*line, digest(line)))
 
     def _text(self, body: str | bytes, path: str) -> object:
-        """What the views find at a path of a response's body."""
+        """Return what the views find at a path of a response's body."""
         if isinstance(body, bytes):
             return None
         try:
             return self._connection.execute(_FIND_TEXT, (body, path)).fetchone()[0]
-        except sqlite3.Error:  # a lone surrogate, say: then the text is kept beside its body
+        except sqlite3.Error:  # a lone surrogate, say: then the text is stored separately
             return None
 
     def remove(self, numbers: Sequence[int]) -> None:
-        """Delete calls, and give their space back.
+        """Delete calls and free their space.
 
         Raises:
             CassetteError: The file cannot be written.
@@ -404,7 +404,7 @@ class CassetteFile:
             self._connection.execute("vacuum")
 
     def close(self) -> None:
-        """Close the file; what was written is on the disk afterwards."""
+        """Close the file and flush what was written to the disk."""
         with LOCK:
             if self._closed:
                 return
@@ -421,19 +421,19 @@ class CassetteFile:
             self._wrote = False
 
     def reopen(self) -> None:
-        """Take a connection of this process's own, in a process that was forked with this open."""
+        """Open a new connection in a process that was forked while this file was open."""
         with LOCK:
-            self._inherited = self._connection  # to be left alone: it is the other process's
+            self._inherited = self._connection  # the parent's: neither used nor closed here
             self._connection = self._open()
             self.created, self.snapshot, self.added = False, None, []
 
     # Underneath ------------------------------------------------------------------------------
 
     def _open(self) -> sqlite3.Connection:
-        """Open the file that has the name, again should it be exchanged at that moment."""
+        """Open the file at `path`; try again if it is replaced meanwhile."""
         for attempt in range(_EXCHANGES):
             try:
-                # Before it is opened: the next transaction then notices an exchange in between.
+                # Before opening, so that the next transaction notices a replacement in between.
                 status = self.path.stat()
                 self._identity = (status.st_dev, status.st_ino)
                 schema.check_bytes(self.path)
@@ -448,7 +448,7 @@ class CassetteFile:
         raise AssertionError("the last attempt returns or raises")
 
     def _is_current(self) -> bool:
-        """Whether the file that was opened still has the name."""
+        """Return whether the file at `path` is still the one that was opened."""
         try:
             status = self.path.stat()
         except FileNotFoundError:
@@ -475,7 +475,7 @@ class CassetteFile:
             if writing:
                 connection.execute("pragma synchronous = off")
                 connection.execute("pragma secure_delete = on")
-                connection.execute("pragma journal_mode = truncate")  # quicker; deleted by `close`
+                connection.execute("pragma journal_mode = truncate")  # faster; `close` deletes it
                 _probe(connection, self.path)
         except BaseException:
             connection.close()
@@ -484,10 +484,10 @@ class CassetteFile:
 
     @contextmanager
     def transaction(self, kind: str) -> Generator[sqlite3.Connection]:
-        """A transaction of this kind (`immediate`, `exclusive`) on the file that has the name.
+        """Run a transaction (`immediate` or `exclusive`) on the file now at `path`.
 
         Raises:
-            CassetteError: It cannot be written.
+            CassetteError: The file cannot be written.
         """
         with LOCK:
             try:
@@ -507,7 +507,7 @@ class CassetteFile:
             self._connection.execute("rollback")
 
     def _begin(self, kind: str) -> None:
-        """Lock the file that has the name now: another process may have exchanged it."""
+        """Lock the file now at `path`: another process may have replaced it."""
         while True:
             self._connection.execute(f"begin {kind}")
             if self._is_current():
@@ -522,7 +522,7 @@ class CassetteFile:
             self._renumber()
 
     def _renumber(self) -> None:
-        """Find the calls that this object added in the file that has taken the old one's place."""
+        """Find the calls that this object added in the file that replaced the old one."""
         found = {old: (self.number_of(at), at) for old, at in self.added}
         self.added = [(number, at) for number, at in found.values() if number is not None]
         self.horizon = self._read("select coalesce(max(id), 0) from calls", ())[0][0]
@@ -537,7 +537,7 @@ class CassetteFile:
 
 
 def _probe(connection: sqlite3.Connection, path: Path) -> None:
-    """Find out that nothing can be written before a call is paid for."""
+    """Check that the file is writable before a call is paid for."""
     try:
         connection.execute("begin immediate")
         connection.execute(f"pragma user_version = {schema.VERSION}")
@@ -549,27 +549,27 @@ def _probe(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _recover(path: Path) -> None:
-    """Roll back what a killed recording left half written; a read-only connection cannot."""
+    """Roll back a killed recording's partial write; a read-only connection cannot."""
     try:
         with closing(
             sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)
         ) as connection:
             connection.execute("select 1 from sqlite_master").fetchone()
-            connection.execute("pragma journal_mode = truncate")  # what the next line ends
+            connection.execute("pragma journal_mode = truncate")  # so that the next line deletes it
             _delete_journal(connection)
     except sqlite3.Error as error:
         raise schema.damaged(path, error) from error
 
 
 def _delete_journal(connection: sqlite3.Connection) -> None:
-    """Leave one file at rest. While another process records, the file is its to delete."""
-    with suppress(sqlite3.Error):  # closed already, or locked by that other process
+    """Delete the journal, unless another process is recording, which then deletes it."""
+    with suppress(sqlite3.Error):  # closed already, or locked by another process
         connection.execute("pragma busy_timeout = 0")
         connection.execute("pragma journal_mode = delete")
 
 
 def _stable_bytes(path: Path) -> bytes | None:
-    """The file's bytes, unless another process was writing meanwhile or they are too many."""
+    """Return the file's bytes, or None if it is too large or was written meanwhile."""
     before = path.stat()
     if before.st_size > _LARGEST_SNAPSHOT or _in_commit(path):
         return None
@@ -580,7 +580,7 @@ def _stable_bytes(path: Path) -> bytes | None:
 
 
 def _in_commit(path: Path) -> bool:
-    """Whether some process is writing: its journal is empty at all other times."""
+    """Return whether a process is writing: otherwise the journal is empty or absent."""
     journal = path.with_name(path.name + "-journal")
     try:
         return journal.stat().st_size > 0

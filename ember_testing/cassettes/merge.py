@@ -1,4 +1,4 @@
-"""Two versions of a cassette become one: what each side has added since their ancestor is kept."""
+"""Merge two versions of a cassette: keep what each has added since their common ancestor."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ Calls = dict[tuple[str, int], dict[str, Any]]
 
 
 def merge(ancestor: Path, ours: Path, theirs: Path) -> list[str]:
-    """Write into `ours` what `theirs` has changed; where both changed a call, nothing is written.
+    """Apply the changes of `theirs` to `ours`; if both changed a call, nothing is written.
 
     Args:
-        ancestor: The version that both come from; an empty file where there was none.
+        ancestor: The common ancestor; an empty file if there is none.
         ours: One version, which the result replaces.
         theirs: The other version.
 
     Returns:
-        The calls that both sides have changed, a line each.
+        One line for each call that both sides have changed.
 
     Raises:
         CassetteError: A file cannot be read, or the two cannot be compared.
@@ -67,12 +67,12 @@ def merge(ancestor: Path, ours: Path, theirs: Path) -> list[str]:
 def plan(
     base: Calls, left: Calls, right: Calls
 ) -> tuple[list[tuple[str, int]], list[tuple[str, int]], list[tuple[str, int]]]:
-    """What goes from the left side, what comes from the right one, what both changed. Pure.
+    """Return what to delete from the left side, what to add from the right, and the conflicts.
 
     Args:
-        base: What both come from.
+        base: The common ancestor.
         left: One version.
-        right: The other one.
+        right: The other version.
     """
     gone: list[tuple[str, int]] = []
     added: list[tuple[str, int]] = []
@@ -92,7 +92,7 @@ def plan(
 
 
 def _answer(row: Mapping[str, Any] | None) -> tuple[Any, ...] | None:
-    """What a replay gives; the same answer at another time is the same."""
+    """Return the columns that a replay depends on; the time of recording is not compared."""
     return None if row is None else tuple(row[name] for name in _ANSWER)
 
 
@@ -119,7 +119,7 @@ def _write(path: Path, other: CassetteFile, gone: list[int], added: list[int], r
             file.remove(gone)
         for number in added:
             swap.copy(file, other, number)
-        # Another id: a report of what was used of one side says nothing of the other's calls.
+        # A new id: a report of the recordings used on one side does not apply to the other's.
         with file.transaction("immediate") as connection:
             for name, value in (("id", uuid4().hex), ("run", runs)):
                 connection.execute("update cassette set value = ? where name = ?", (value, name))

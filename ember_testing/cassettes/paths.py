@@ -1,4 +1,4 @@
-"""Where cassettes lie: the path of a test's own, and what there is in a folder."""
+"""Paths of cassettes: of a test, of a fixture, and all in a folder."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9_.,=+@()\[\]{} -]")
 _RESERVED = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(?=\.|$)", re.IGNORECASE)  # on Windows
 _LEFT_OVER = (".part", "-journal")
 _LONGEST = 120
-"""Characters of one name; file systems end at 255 bytes, and a journal's suffix comes on top."""
+"""Characters of a file name; file systems allow 255 bytes, and a journal's suffix is added."""
 
 
 def cassette_file(node_id: str) -> PurePosixPath:
-    """The cassette of a test: `<module's path>/<Class.>test[param].sqlite`.
+    """Return the cassette of a test: `<module's path>/<Class.>test[param].sqlite`.
 
-    Wherever the name had to be changed, and where upper-case letters outside a class's name would
-    be lost on a file system that ignores case, a digest of the whole name follows it.
+    A digest of the name is appended if the name had to be changed, or if it has upper-case letters
+    outside a class's name, which a case-insensitive file system would not distinguish.
 
     Args:
-        node_id: As pytest gives it, such as `tests/test_a.py::TestB::test_c[1-x]`.
+        node_id: pytest's node id, such as `tests/test_a.py::TestB::test_c[1-x]`.
     """
     path, _, rest = node_id.partition("::")
     test, bracket, parameters = rest.partition("[")
@@ -37,10 +37,10 @@ def cassette_file(node_id: str) -> PurePosixPath:
 
 
 def shared_file(name: str) -> PurePosixPath:
-    """The cassette that the marker's `cassette=NAME` asks for.
+    """Return the cassette for the marker's `cassette=NAME`.
 
     Raises:
-        ValueError: The name leads out of the cassette directory or no file system would take it.
+        ValueError: The name leaves the cassette directory or is not a portable file name.
     """
     parts = name.removesuffix(".sqlite").split("/")
     if not all(part and _safe(part) == part for part in parts):
@@ -52,16 +52,16 @@ def shared_file(name: str) -> PurePosixPath:
 
 
 def fixture_file(source: str, name: str, scope: str, node: str, parameter: str) -> PurePosixPath:
-    """The cassette of a fixture that is wider than a test: `<source>/<name>@<scope>.sqlite`.
+    """Return the cassette of a fixture of a wider scope: `<source>/<name>@<scope>.sqlite`.
 
-    No test's name has an `@` outside of its parameters.
+    A test's name has no `@` outside its parameters.
 
     Args:
         source: The file that defines the fixture, relative to rootdir.
-        name: Of the fixture, after those of the classes that it is defined in.
+        name: The fixture's name, prefixed by the classes that define it.
         scope: `session`, `package`, `module` or `class`.
         node: Node id of the package, module or class; "" for the session.
-        parameter: Of the fixture; "" where it has none.
+        parameter: The fixture's parameter; "" if it has none.
     """
     path, _, classes = node.partition("::")
     module = "" if path == source else path.removesuffix(".py")
@@ -82,13 +82,13 @@ def _safe(name: str, keeps_case: bool = True) -> str:
 
 
 def cassettes_in(paths: Iterable[Path]) -> list[Path]:
-    """All cassettes at or below these paths, sorted.
+    """Return all cassettes at or below these paths, sorted.
 
     Args:
-        paths: Files, taken whatever they are called, and folders.
+        paths: Files of any name, and folders.
 
     Raises:
-        FileNotFoundError: One of them is not there.
+        FileNotFoundError: A path does not exist.
     """
     found: set[Path] = set()
     for path in paths:
@@ -102,11 +102,11 @@ def cassettes_in(paths: Iterable[Path]) -> list[Path]:
 
 
 def leftovers_in(paths: Iterable[Path], *, deep: bool = True) -> list[Path]:
-    """Files of recordings that are not finished: being made now, or left by a killed process.
+    """Return files of unfinished recordings: in progress, or left by a killed process.
 
     Args:
-        paths: Folders, or cassettes, whose own are meant then.
-        deep: Whether to look below folders too.
+        paths: Folders, or cassettes, for which only their own files are returned.
+        deep: Whether to descend into subfolders.
     """
     found: set[Path] = set()
     for path in paths:

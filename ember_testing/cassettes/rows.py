@@ -1,7 +1,7 @@
-"""A row of the table `calls`: its digest, what its columns may hold, its response; pure.
+"""Rows of the table `calls`: digest, column types, response. No I/O.
 
-A file may be damaged, edited, or made to harm: whatever a row holds, reading it gives values of the
-declared types or a ValueError, and a bit that flipped anywhere in it is found by the digest.
+A file may be damaged, edited or malicious: reading any row gives values of the declared types or
+raises ValueError, and the digest detects a flipped bit anywhere in it.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
 Pieces = list[tuple[float, bytes]]
-"""Seconds after the request was sent, and bytes, of each piece of a response."""
+"""Each piece of a response: seconds after the request was sent, and bytes."""
 
 _OUTCOMES = ("complete", "closed", "cut", "failed", "cancelled")
 _OF_THE_ENCODED_BODY = ("content-encoding", "content-length")
-_TICKS = 10_000  # a second, in a layout
+_TICKS = 10_000  # per second, in a layout
 _STATUS = range(100, 1000)
-# Where the answer's text stands, in a whole body or in the events of a stream.
+# JSON paths of the answer's text, in a whole body or in the events of a stream.
 _TEXT_PATHS = (
     "$.choices[0].message.content",
     "$.choices[0].delta.content",
@@ -36,7 +36,7 @@ _TEXT_PATHS = (
     "$.delta",
     "$.candidates[0].content.parts[0].text",
 )
-_SHORT = 64  # characters of an answer's text that are kept beside its body all the same
+_SHORT = 64  # characters up to which an answer's text is stored although the body has it
 
 
 def _is_text(value: object) -> bool:
@@ -74,7 +74,7 @@ def _is_headers(value: object) -> bool:
     return isinstance(value, str) and _are_headers(value)
 
 
-@lru_cache(maxsize=128)  # a client sends nearly the same ones with each call
+@lru_cache(maxsize=128)  # a client sends nearly the same headers with each call
 def _are_headers(value: str) -> bool:
     pairs: object = json.loads(value)
     if not isinstance(pairs, list):
@@ -85,7 +85,7 @@ def _are_headers(value: str) -> bool:
         for text in cast("list[object]", pair):
             if not isinstance(text, str):
                 return False
-            text.encode("latin-1")  # a ValueError where no header could hold it
+            text.encode("latin-1")  # ValueError if no header could hold it
     return True
 
 
@@ -100,8 +100,8 @@ def _is_layout(value: object) -> bool:
     )
 
 
-# What each column may hold, and whether it may be null; in the order of the table, without `id`
-# and `digest`.
+# A check of each column's value and whether it may be null, in the table's order, without `id` and
+# `digest`.
 _COLUMNS: dict[str, tuple[Callable[[object], bool], bool]] = {
     "key": (_is_text, False),
     "n": (_is_count, False),
@@ -136,11 +136,11 @@ _COLUMNS: dict[str, tuple[Callable[[object], bool], bool]] = {
 COLUMNS = tuple(_COLUMNS)
 
 
-_KEY, _N = (2 + COLUMNS.index(name) for name in ("key", "n"))  # behind the number and the digest
+_KEY, _N = (2 + COLUMNS.index(name) for name in ("key", "n"))  # after the id and the digest
 
 
 def by_key(rows: Iterable[tuple[Any, ...]]) -> dict[str, list[tuple[Any, ...]]] | None:
-    """Rows of the table `calls` by their key; None where there is none, or no way to sort them."""
+    """Group rows of the table `calls` by key; None if there are no rows, or invalid ones."""
     found: dict[str, list[tuple[Any, ...]]] = {}
     for row in rows:
         if not (isinstance(row[_KEY], str) and isinstance(row[_N], int)):
@@ -152,26 +152,26 @@ def by_key(rows: Iterable[tuple[Any, ...]]) -> dict[str, list[tuple[Any, ...]]] 
 def behind(
     rows: Mapping[str, Sequence[tuple[Any, ...]]], key: str, n: int
 ) -> list[tuple[Any, ...]]:
-    """The rows of a key that come after the `n`-th."""
+    """Return the rows of a key after position `n`."""
     return [row for row in rows.get(key, ()) if row[_N] > n]
 
 
 def digest(values: Sequence[object]) -> int:
-    """A number of 64 bits that changes with any of these values."""
+    """Return a 64-bit digest of these values."""
     # `ascii` tells the types apart and is the same in every version of Python.
     content = ascii(tuple(values)).encode()
     return int.from_bytes(blake2b(content, digest_size=8).digest(), "big", signed=True)
 
 
 def checked(values: Sequence[Any], stored: object) -> dict[str, Any]:
-    """The columns of a row by name.
+    """Return the columns of a row by name, checked.
 
     Args:
-        values: In the order of `COLUMNS`, as they were read.
+        values: The columns in the order of `COLUMNS`, as read.
         stored: The row's digest.
 
     Raises:
-        ValueError: The digest is another one, or a column holds what it cannot; in words.
+        ValueError: The digest does not match, or a column's value is invalid.
     """
     if digest(values) != stored:
         raise ValueError("its content is not what was recorded")
@@ -182,10 +182,10 @@ def checked(values: Sequence[Any], stored: object) -> dict[str, Any]:
 
 
 def check_types(row: Mapping[str, Any]) -> None:
-    """Whether each column of a row holds what it can.
+    """Check the value of each column of a row.
 
     Raises:
-        ValueError: One does not; in words.
+        ValueError: A column's value is invalid.
     """
     for name, (is_right, nullable) in _COLUMNS.items():
         value = row[name]
@@ -200,10 +200,10 @@ def check_types(row: Mapping[str, Any]) -> None:
 
 
 def check_pieces(row: Mapping[str, Any]) -> None:
-    """Whether the pieces of a row of right types are those of its body.
+    """Check that a row's pieces add up to its body; its types have been checked.
 
     Raises:
-        ValueError: They are not; in words.
+        ValueError: They do not.
     """
     size = sum(json.loads(row["layout"])[1::2])
     body = row["response_raw"] if row["response_raw"] is not None else row["response_body"]
@@ -214,11 +214,11 @@ def check_pieces(row: Mapping[str, Any]) -> None:
 
 
 def laid_out(row: Mapping[str, Any], pieces: Sequence[tuple[float, bytes]]) -> dict[str, Any]:
-    """The columns that hold a response's pieces: each byte of it once.
+    """Return the columns that hold a response's pieces, each byte stored once.
 
     Args:
         row: Its `response_body` is the body without content encoding.
-        pieces: As they came.
+        pieces: The pieces as received.
     """
     raw = b"".join(data for _, data in pieces)
     layout: list[int] = []
@@ -233,7 +233,7 @@ def laid_out(row: Mapping[str, Any], pieces: Sequence[tuple[float, bytes]]) -> d
 
 
 def pieces_of(row: Mapping[str, Any]) -> Pieces:
-    """The pieces of a response as they came."""
+    """Return the pieces of a response as they were received."""
     raw = row["response_raw"]
     content = as_bytes(row["response_body"] or b"") if raw is None else raw
     found: Pieces = []
@@ -250,9 +250,9 @@ _readable: set[str] = set()
 
 
 def playable(row: Mapping[str, Any]) -> tuple[Headers, Pieces]:
-    """The headers and pieces to answer with.
+    """Return the headers and pieces to answer with.
 
-    As they came; the decoded body in one piece where this process lacks what decodes it.
+    As received; or the decoded body in one piece if this process lacks the decoder.
     """
     headers, pieces = headers_from_json(row["response_headers"]), pieces_of(row)
     if row["response_raw"] is None:
@@ -269,11 +269,11 @@ def playable(row: Mapping[str, Any]) -> tuple[Headers, Pieces]:
 
 
 def text_columns(text: str | None, finds: Callable[[str], object]) -> dict[str, Any]:
-    """The columns that hold an answer's text: a path to where it stands, if there is one.
+    """Return the columns for an answer's text: its path in the body if it has one, else the text.
 
     Args:
         text: The text.
-        finds: What the view finds by a path.
+        finds: Returns what the view finds at a path.
     """
     if text is None or len(text) <= _SHORT:
         return {"text": text, "text_at": None}
@@ -282,10 +282,10 @@ def text_columns(text: str | None, finds: Callable[[str], object]) -> dict[str, 
 
 
 def check_price(values: Sequence[Any], stored: object) -> None:
-    """Whether a row of the table `prices` is what was written.
+    """Check that a row of the table `prices` is unchanged.
 
     Raises:
-        ValueError: It is not; in words.
+        ValueError: It is changed or invalid.
     """
     since, *texts, rates = values
     if digest(values) != stored:
@@ -298,7 +298,7 @@ def check_price(values: Sequence[Any], stored: object) -> None:
 
 
 def values_of(call: Mapping[str, Any]) -> list[Any]:
-    """The row's digest and its columns, as SQLite will give them back."""
+    """Return the row's digest and columns, as SQLite will return them."""
     values = [_storable(call[name]) for name in COLUMNS]
     return [digest(values), *values]
 
@@ -307,8 +307,8 @@ def _storable(value: Any) -> Any:
     if isinstance(value, str):
         try:
             value.encode()
-        except UnicodeEncodeError:  # a lone surrogate, which JSON can escape and SQLite not take
+        except UnicodeEncodeError:  # a lone surrogate: valid in escaped JSON, not in SQLite
             return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        return None  # no count of tokens
+        return None  # no plausible token count
     return value

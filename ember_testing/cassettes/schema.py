@@ -1,4 +1,4 @@
-"""The cassette's tables, declared once, and what a file must be to count as a cassette."""
+"""The cassette's tables, and the checks that a file is a cassette."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ APPLICATION_ID = 0x454D4252  # "EMBR"; `file cassette.sqlite` shows it
 VERSION = 3
 PAGE_SIZE = 512
 """Bytes. A row's last page is half empty on average: small pages keep a cassette near the size of
-what was said, and one of a single call at some 9 KB."""
+its content, and one of a single call at about 9 KB."""
 
-# SQLite keeps these texts as they are written here, and `check` compares them: a view, a virtual
-# table or a generated column in a table's place is found before anything is asked of it.
+# SQLite keeps these statements verbatim, and `check` compares them: a view, a virtual table or a
+# generated column in a table's place is found before it is queried.
 _DECLARATIONS = {
     "cassette": """\
 CREATE TABLE cassette (name text primary key, value text not null) without rowid""",
@@ -63,7 +63,7 @@ CREATE TABLE calls (
   request_headers text not null, -- JSON: list of [name, value]
   request_body text
 )""",
-    # What the calls were charged at: a row for the first price of its kind and for each change.
+    # The prices of the calls: one row for the first price of its kind and one for each change.
     "prices": """\
 CREATE TABLE prices (
   since integer not null, -- number of the first call charged so
@@ -88,7 +88,7 @@ TEXT = """coalesce(text, case
     ) where json_valid(event)
   ) end)"""
 """The answer's text in SQL: the column, or what the path finds in the body or in its events."""
-# What a person wants to see first, and the response piece by piece.
+# The calls in readable form, and the responses piece by piece.
 VIEWS = {
     "transcript": f"""\
 CREATE VIEW transcript as
@@ -116,16 +116,16 @@ _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def salt_of(path: Path) -> str:
-    """The salt of a new cassette: the same for all processes that begin it at once."""
+    """Return the salt of a new cassette: the same in all processes that create it at once."""
     return blake2b(path.name.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def about(run: str = "", salt: str = "") -> dict[str, str]:
-    """What a new file says of itself in the table `cassette`.
+    """Return the rows of the table `cassette` for a new file.
 
     Args:
-        run: The name of the test run, where the file is shared by several tests.
-        salt: What digests begin with: of the file that this one will replace, or `salt_of` it.
+        run: The name of the test run, if several tests share the file.
+        salt: The salt of the digests: that of the file to replace, or from `salt_of`.
     """
     from importlib.metadata import PackageNotFoundError, version
 
@@ -143,14 +143,14 @@ def about(run: str = "", salt: str = "") -> dict[str, str]:
 
 
 def create(path: Path, about: Mapping[str, str]) -> bool:
-    """Put an empty cassette at `path`, in one step, unless a file is there already.
+    """Create an empty cassette at `path` atomically, unless a file is there already.
 
     Args:
-        path: Where to; missing folders are made.
-        about: What is written into the table `cassette`.
+        path: The file; missing folders are created.
+        about: The rows of the table `cassette`.
 
     Returns:
-        Whether this call made the file; another process may have been faster.
+        Whether this call created the file; another process may have been faster.
 
     Raises:
         CassetteError: The folder cannot be written.
@@ -166,12 +166,12 @@ def create(path: Path, about: Mapping[str, str]) -> bool:
             "option ember_cassette_dir to one that is"
         ) from error
     finally:
-        with suppress(OSError):  # never made: the error above says why
+        with suppress(OSError):  # never created: the error above says why
             part.unlink()
 
 
 def add_about(path: Path, name: str, value: str) -> None:
-    """Write one more line into the table `cassette` of a file that is there."""
+    """Add a row to the table `cassette` of an existing file."""
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("insert or replace into cassette values (?, ?)", (name, value))
 
@@ -179,7 +179,7 @@ def add_about(path: Path, name: str, value: str) -> None:
 def _write_empty(part: Path, about: Mapping[str, str]) -> None:
     with closing(sqlite3.connect(part, isolation_level=None)) as connection:
         connection.execute(f"pragma page_size = {PAGE_SIZE}")
-        connection.execute("pragma synchronous = off")  # not yet anybody's file
+        connection.execute("pragma synchronous = off")  # no other process has the file yet
         connection.execute("begin")
         for statement in (*_DECLARATIONS.values(), *VIEWS.values()):
             connection.execute(statement)
@@ -190,7 +190,7 @@ def _write_empty(part: Path, about: Mapping[str, str]) -> None:
 
 
 def place(part: Path, path: Path) -> bool:
-    """Give `part` its final name if nobody has it; a link fails when the name is taken."""
+    """Give `part` its final name unless it is taken: linking then fails."""
     try:
         os.link(part, path)
     except FileExistsError:
@@ -203,11 +203,11 @@ def place(part: Path, path: Path) -> bool:
 
 
 def check_bytes(path: Path) -> None:
-    """Refuse what SQLite should not be asked to open; the caller holds `file.LOCK`.
+    """Refuse a file that SQLite should not open; the caller holds `file.LOCK`.
 
     Raises:
-        CassetteError: No regular file, empty, a Git LFS pointer, no SQLite file, or one that is
-            split into several; another program's, or another version's.
+        CassetteError: The file is not a regular file, is empty, a Git LFS pointer, not SQLite, in
+            write-ahead mode, or of another program or version.
     """
     for each in (path, path.with_name(f"{path.name}-journal")):
         try:
@@ -260,10 +260,10 @@ _DECLARED = "select name, sql from sqlite_master where type in ('table', 'index'
 
 
 def check(connection: sqlite3.Connection, path: Path) -> None:
-    """Refuse a file with other tables than a cassette has; `check_bytes` has refused others.
+    """Refuse a file that does not have a cassette's tables; `check_bytes` has checked the rest.
 
     Raises:
-        CassetteError: Damaged, or with other tables than it should have.
+        CassetteError: The file is damaged or has other tables.
     """
     try:
         connection.execute("pragma trusted_schema = off")
@@ -279,7 +279,7 @@ def check(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def damaged(path: Path, reason: object) -> CassetteError:
-    """The error for a file that cannot be read."""
+    """Return the error for a file that cannot be read."""
     return CassetteError(
         f"{path} is damaged or no cassette ({reason}); it is left as it is: restore it from "
         "version control, or delete it and record anew with --ember-record"

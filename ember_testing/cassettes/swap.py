@@ -1,4 +1,4 @@
-"""A recording takes the place of the cassette that was there, or is taken back."""
+"""Replace a cassette with a new recording, or undo a recording."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from ember_testing.wires.exchange import COLUMNS, Read
 if TYPE_CHECKING:
     from pathlib import Path
 
-_RUNS = 8  # that are remembered: as many may record a cassette anew at once
+_RUNS = 8  # runs remembered: the most that may record a cassette anew at once
 
 UNREADABLE = "unreadable"
-"""Stands for the `id` of a cassette that is empty or damaged."""
+"""The `id` that stands for an empty or damaged cassette."""
 
 
 class Found(NamedTuple):
-    """The cassette that a recording anew will replace, as it was when it began.
+    """The cassette that a new recording will replace, as it was when the recording began.
 
     Args:
-        id: From its table `cassette`, or `UNREADABLE`.
-        horizon: The number of its last call.
-        salt: Of its digests, which the new recording keeps.
+        id: Its id in the table `cassette`, or `UNREADABLE`.
+        horizon: The id of its last call.
+        salt: The salt of its digests, which the new recording keeps.
     """
 
     id: str
@@ -36,10 +36,10 @@ class Found(NamedTuple):
 
 
 def found_at(path: Path) -> tuple[Found | None, str]:
-    """What a recording anew will replace, None where there is nothing, and the runs that made it.
+    """Return the cassette that a new recording will replace, if any, and the runs that made it.
 
     Raises:
-        CassetteError: The file is damaged, and holds something that could be lost.
+        CassetteError: The file is damaged and not empty.
     """
     if not path.exists():
         return None, ""
@@ -56,7 +56,7 @@ def found_at(path: Path) -> tuple[Found | None, str]:
 
 
 def take_back(file: CassetteFile) -> None:
-    """Undo what was added: the file is as it was, byte for byte unless others wrote as well.
+    """Undo what was added: the file is restored byte for byte, unless others wrote to it too.
 
     Raises:
         CassetteError: The file cannot be written.
@@ -74,7 +74,7 @@ def take_back(file: CassetteFile) -> None:
         if alone and file.snapshot is not None and _put_back(file.path, file.snapshot):
             return
         for call_id, recorded_at in file.added:
-            # With the time: should the file have been exchanged, the number is another call's.
+            # Compare the time too: if the file was replaced, the id belongs to another call.
             row = connection.execute(
                 "delete from calls where id = ? and recorded_at = ?", (call_id, recorded_at)
             )
@@ -87,31 +87,31 @@ def _put_back(path: Path, content: bytes) -> bool:
     try:
         part.write_bytes(content)
         part.replace(path)
-    except OSError:  # a full disk, or a system that keeps open files: delete the rows instead
+    except OSError:  # a full disk, or a system that locks open files: delete the rows instead
         part.unlink(missing_ok=True)
         return False
     return True
 
 
 def replace(file: CassetteFile, path: Path, since: Found | None) -> None:
-    """Give a new recording the name `path`, in one step, and close it.
+    """Move a new recording to `path` atomically, and close it.
 
     Args:
         file: The recording.
-        path: The cassette to exchange.
-        since: The file at `path` as it was when this recording began. Should it be another one
-            by now, because another process has recorded anew meanwhile, the calls join that;
-            and what another process has added to it since is kept.
+        path: The cassette to replace.
+        since: The file at `path` when this recording began. If another process has replaced it
+            meanwhile, the calls are added to its recording; calls added to the file since are
+            kept.
 
     Raises:
-        CassetteError: The file cannot be exchanged.
+        CassetteError: The file cannot be replaced.
     """
     try:
         if not path.exists():
             file.close()
             if schema.place(file.path, path):
                 return
-            file = CassetteFile(file.path, file.written_by)  # another process was quicker
+            file = CassetteFile(file.path, file.written_by)  # another process was faster
         if path.stat().st_size == 0 or (since is not None and since.id == UNREADABLE):
             file.close()
             file.path.replace(path)
@@ -135,7 +135,7 @@ def replace(file: CassetteFile, path: Path, since: Found | None) -> None:
 
 
 def _join(file: CassetteFile, other: CassetteFile, after: int) -> None:
-    """Take over the calls of another cassette behind a number, and their prices."""
+    """Copy another cassette's calls after an id, with their prices."""
     present = {(at, key) for _, at, key in file.times()}
     missing = [
         call_id
@@ -147,7 +147,7 @@ def _join(file: CassetteFile, other: CassetteFile, after: int) -> None:
 
 
 def name_runs(file: CassetteFile, runs: list[str]) -> None:
-    """Let a test of one of these runs that comes later add to the file, not begin it anew."""
+    """Store the runs whose later tests add to the file instead of starting it anew."""
     with file.transaction("immediate") as connection:
         connection.execute(
             "update cassette set value = ? where name = 'run'",
@@ -156,15 +156,15 @@ def name_runs(file: CassetteFile, runs: list[str]) -> None:
 
 
 def copy(file: CassetteFile, other: CassetteFile, call_id: int) -> int:
-    """Add a call of another cassette, and the prices it was charged at.
+    """Copy a call of another cassette, with its prices.
 
     Args:
-        file: Where to.
-        other: The other cassette.
-        call_id: Its number there.
+        file: The cassette to add to.
+        other: The cassette to copy from.
+        call_id: The call's id in `other`.
 
     Returns:
-        Its number.
+        The call's id in `file`.
     """
     row = other.rows([call_id])[0]
     number = file.add(row, pieces_of(row))

@@ -1,9 +1,9 @@
-"""What a test run used: written by `pytest --ember-report`, read by `ember-cassettes prune`. Pure.
+"""The recordings that a test run used.
 
-Nobody can tell from a cassette alone whether a test still needs it. A run of the whole suite can:
-it says which recordings its tests asked for. What a failed or skipped test did not come to is no
-sign of anything, so a cassette whose tests did not all pass stays whole, and a run of a part of the
-suite says nothing about the rest. Nor does it about a module that was not wholly collected.
+Written by `pytest --ember-report`, read by `ember-cassettes prune`. A cassette alone does not show
+whether a test still needs it; a run of the whole suite does. A failed or skipped test may not have
+reached all its requests, so a cassette is kept whole unless all its tests passed. A partial run
+says nothing about the other tests, nor about a module that was not wholly collected.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ VERSION = 2
 
 @dataclass(slots=True)
 class Used:
-    """What the tests of a run did with one cassette.
+    """The use of one cassette in a run.
 
     Attributes:
-        id: Of the cassette, so that one recorded anew since is not taken for it.
-        numbers: The recordings that were played.
+        id: The cassette's id, which changes when it is recorded anew.
+        numbers: Ids of the recordings that were replayed.
         tests: Node ids of the tests that use it.
-        passed: Those of them that passed.
+        passed: Node ids of those tests that passed.
         shared: Whether the marker named it.
     """
 
@@ -37,7 +37,7 @@ class Used:
     shared: bool = False
 
     def add(self, other: Used) -> None:
-        """Join what another test or process did with the same cassette."""
+        """Add another test's or process's use of the same cassette."""
         if self.id and other.id and other.id != self.id:
             self.numbers.clear()  # it was recorded anew in between
         self.id = other.id or self.id
@@ -52,7 +52,7 @@ class Used:
         return self.tests - self.passed
 
     def as_dict(self) -> dict[str, Any]:
-        """In plain types, for JSON and for a worker process to hand over."""
+        """Return plain types, for JSON and for transfer from a worker process."""
         return {
             "id": self.id,
             "used": spans(self.numbers),
@@ -63,14 +63,14 @@ class Used:
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> Used:
-        """The opposite of `as_dict`."""
+        """Return the object that `as_dict` was called on."""
         numbers = {n for first, last in found["used"] for n in range(first, last + 1)}
         tests, passed = set(found["tests"]), set(found["passed"])
         return cls(found["id"], numbers, tests, passed, found["shared"])
 
 
 def spans(numbers: Iterable[int]) -> list[list[int]]:
-    """Numbers as first and last of each unbroken row: 1, 2, 3, 7 is [[1, 3], [7, 7]]."""
+    """Return the first and last of each consecutive run: 1, 2, 3, 7 gives [[1, 3], [7, 7]]."""
     found: list[list[int]] = []
     for number in sorted(numbers):
         if found and found[-1][1] == number - 1:

@@ -1,6 +1,6 @@
 """A cassette file on disk: its schema, damage to it, several writers at once."""
 
-# ruff: noqa: PT031 - what must fail is a `with` block of its own, its end included
+# ruff: noqa: PT031 - the whole `with` block must fail, including its end
 from __future__ import annotations
 
 import json
@@ -20,7 +20,7 @@ from tests.loopback import Loopback, Reply, serving
 
 
 def ask(server: Loopback | str, text: str) -> str:
-    """One call; the server's answer is its own question."""
+    """Make one call; the server echoes the question."""
     url = server if isinstance(server, str) else server.url
     with httpx.Client(verify=False) as client:  # no trust store: a client costs 1 ms, not 20
         answer: str = client.post(f"{url}/v1", json={"q": text}).json()["echo"]["q"]
@@ -49,13 +49,13 @@ def files(folder: Path) -> list[str]:
 
 
 def rows(path: Path, query: str) -> list[tuple[object, ...]]:
-    """The rows that any SQLite client reads in the file."""
+    """Return the rows that any SQLite client reads from the file."""
     with closing(sqlite3.connect(path)) as connection:
         return connection.execute(query).fetchall()
 
 
 def test_the_file_declares_itself_and_reads_like_a_table(recorded: Path) -> None:
-    """Application id, schema version, small pages, typed columns, text bodies, a first view."""
+    """Application id, schema version, page size, column types, text bodies and the views."""
     assert rows(recorded, "pragma application_id") == [(0x454D4252,)]
     assert rows(recorded, "pragma user_version") == [(3,)]
     assert rows(recorded, "pragma page_size") == [(512,)]
@@ -76,7 +76,7 @@ def test_the_file_declares_itself_and_reads_like_a_table(recorded: Path) -> None
 
 
 def test_replaying_writes_nothing(recorded: Path) -> None:
-    """The file's bytes and time are the same after a replay, and no file is left beside it."""
+    """A replay leaves the file's bytes and mtime unchanged, and no other file behind."""
     before = recorded.read_bytes(), recorded.stat().st_mtime_ns
     with ember_testing.cassette(recorded):
         assert ask("http://127.0.0.1:1", "question 7") == "question 7"
@@ -135,7 +135,7 @@ DAMAGE = {
 def test_an_unusable_file_is_a_clear_error_and_never_overwritten(
     recorded: Path, kind: str, record: str | None
 ) -> None:
-    """Each kind of bad file is named with a remedy, nothing is sent, no byte of it changes."""
+    """The error names each kind of bad file and a remedy; nothing is sent or overwritten."""
     spoil, words = DAMAGE[kind]
     spoil(recorded)
     before = recorded.read_bytes()
@@ -175,7 +175,7 @@ def test_a_missing_cassette_is_an_error_at_the_first_request_only(tmp_path: Path
 
 
 def test_a_folder_that_cannot_be_created_is_reported_before_the_call(tmp_path: Path) -> None:
-    """When the answer could not be kept, nothing is sent and so nothing is paid."""
+    """If the answer could not be kept, nothing is sent, so nothing is paid for."""
     (tmp_path / "file").touch()
     with (
         serving() as server,
@@ -187,7 +187,7 @@ def test_a_folder_that_cannot_be_created_is_reported_before_the_call(tmp_path: P
 
 
 def test_an_answer_with_half_a_character_is_recorded(tmp_path: Path) -> None:
-    """JSON can escape a lone surrogate, which SQLite cannot hold: the call is kept and replayed."""
+    """A lone surrogate, valid in JSON but not in SQLite, is recorded and replayed."""
     message = {"role": "assistant", "content": "half \ud83d"}
     body = json.dumps({"model": "m", "choices": [{"message": message, "finish_reason": "stop"}]})
     path = tmp_path / "c.sqlite"
@@ -200,7 +200,7 @@ def test_an_answer_with_half_a_character_is_recorded(tmp_path: Path) -> None:
 
 
 def test_recording_new_adds_and_keeps_what_is_there(recorded: Path) -> None:
-    """`new` plays what is recorded, records the rest once, and both are there afterwards."""
+    """`new` replays recorded calls, records the others once, and keeps both."""
     with serving() as server, ember_testing.cassette(recorded, record="new") as cassette:
         assert ask(server, "question 3") == "question 3"
         assert ask(server, "another") == "another"
@@ -211,7 +211,7 @@ def test_recording_new_adds_and_keeps_what_is_there(recorded: Path) -> None:
 
 
 def test_recording_anew_swaps_the_file_only_at_the_end(recorded: Path) -> None:
-    """`all` sends everything; the old file stays until the block ends well."""
+    """`all` sends everything; the old file stays until the block ends without an error."""
     before = recorded.read_bytes()
     with serving() as server, ember_testing.cassette(recorded, record="all"):
         ask(server, "question 3")
@@ -246,7 +246,7 @@ def test_an_exception_in_a_program_keeps_what_was_paid_for(tmp_path: Path) -> No
 
 
 def test_a_recording_follows_a_file_that_is_exchanged_under_it(recorded: Path) -> None:
-    """What is recorded after the file was swapped goes into the file that is there now."""
+    """Calls recorded after the file was replaced go into the new file."""
     with serving() as server, ember_testing.cassette(recorded, record="new") as outer:
         assert ask(server, "question 1") == "question 1"
         with ember_testing.cassette(recorded, record="all"):
@@ -273,7 +273,7 @@ with ember_testing.cassette(path, record="new") as cassette:
 
 @pytest.mark.parametrize("questions", ["own", "same"])
 def test_four_processes_record_into_one_cassette(tmp_path: Path, questions: str) -> None:
-    """40 of 40 calls are kept, also when the processes ask the same and begin with no file."""
+    """All 40 calls are kept, even if the processes ask the same and start without a file."""
     path = tmp_path / "shared.sqlite"
     with serving() as server:
         writers = [
@@ -283,7 +283,7 @@ def test_four_processes_record_into_one_cassette(tmp_path: Path, questions: str)
             for i in range(4)
         ]
         codes = [writer.wait(60) for writer in writers]
-    # A process that begins after another has ended plays what that one has recorded.
+    # A process that starts after another has ended replays its recordings.
     if questions == "own":
         assert codes == [0, 0, 0, 0]
         assert rows(path, "select count(*), count(distinct request_body) from calls") == [(40, 40)]
@@ -295,7 +295,7 @@ def test_four_processes_record_into_one_cassette(tmp_path: Path, questions: str)
 
 
 def test_a_copied_cassette_replays(recorded: Path, tmp_path: Path) -> None:
-    """One file is the whole cassette: it can be moved, committed, sent."""
+    """A cassette is a single file that can be copied and moved."""
     copy = tmp_path / "elsewhere.sqlite"
     shutil.copy(recorded, copy)
     recorded.unlink()
@@ -304,7 +304,7 @@ def test_a_copied_cassette_replays(recorded: Path, tmp_path: Path) -> None:
 
 
 def test_a_miss_names_the_cassette_of_a_renamed_test(tmp_path: Path) -> None:
-    """The file beside it that holds the request, with the command; a damaged one is passed over."""
+    """It names a file in the same folder with the request, and the command; skips damaged ones."""
     before, now = tmp_path / "test_before.sqlite", tmp_path / "test_now.sqlite"
     (tmp_path / "test_a.sqlite").write_bytes(b"damaged")
     with serving() as server, httpx.Client() as client:

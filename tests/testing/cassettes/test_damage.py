@@ -1,4 +1,4 @@
-"""Damaged, edited and hostile cassettes: an error that names the file, and never another answer."""
+"""Damaged, edited and hostile cassettes: an error that names the file, never a wrong answer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.edited import edit
 from tests.loopback import Reply, serving
 
 ROUNDS = int(os.environ.get("EMBER_FUZZ_ROUNDS", "40"))
-"""The long run: EMBER_FUZZ_ROUNDS=1000."""
+"""For a long run: EMBER_FUZZ_ROUNDS=1000."""
 GONE = "http://127.0.0.1:1"
 CALLS = 6
 CHAT = (
@@ -36,7 +36,7 @@ CHAT = (
 
 
 def ask(sender: httpx.Client, url: str, number: int) -> bytes:
-    """One call to a model; the answer to an even one comes in pieces."""
+    """Make one call to a model; even-numbered answers come in pieces."""
     body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": f"q{number}"}]}
     return sender.post(f"{url}/v1/chat/completions?n={number}", json=body).content
 
@@ -62,12 +62,12 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[byte
 
 @pytest.fixture
 def recorded(recording: tuple[Path, list[bytes]], tmp_path: Path) -> Path:
-    """That cassette, for the test to spoil."""
+    """A copy of that cassette, for the test to damage."""
     return Path(shutil.copy(recording[0], tmp_path))
 
 
 def replayed(path: Path, answers: list[bytes]) -> Counter[str]:
-    """What becomes of each call in a replay: right, an error, a miss; no other answer."""
+    """Replay each call and return its result: right, error or miss; never a wrong answer."""
     outcomes: Counter[str] = Counter()
     for number in range(CALLS):
         try:
@@ -84,23 +84,23 @@ def replayed(path: Path, answers: list[bytes]) -> Counter[str]:
 
 
 def flip(content: bytearray, chance: random.Random) -> None:
-    """One bit."""
+    """Flip one bit."""
     content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
 
 
 def overwrite(content: bytearray, chance: random.Random) -> None:
-    """A row of bytes."""
+    """Overwrite consecutive bytes."""
     start, size = chance.randrange(len(content)), chance.randrange(1, 600)
     content[start : start + size] = chance.randbytes(len(content[start : start + size]))
 
 
 def cut_off(content: bytearray, chance: random.Random) -> None:
-    """The end."""
+    """Truncate the end."""
     del content[chance.randrange(len(content)) :]
 
 
 def swap_pages(content: bytearray, chance: random.Random) -> None:
-    """Two pages."""
+    """Swap two pages."""
     a, b = (chance.randrange(len(content) // 512) * 512 for _ in range(2))
     content[a : a + 512], content[b : b + 512] = content[b : b + 512], content[a : a + 512]
 
@@ -108,7 +108,7 @@ def swap_pages(content: bytearray, chance: random.Random) -> None:
 def test_no_damage_gives_another_answer(
     recording: tuple[Path, list[bytes]], tmp_path: Path, figures: Callable[[str], None]
 ) -> None:
-    """Bits flipped, bytes overwritten, ends cut off, pages swapped: the answer or an error."""
+    """Flipped bits, overwritten bytes, truncation, swapped pages: the right answer or an error."""
     source, answers = recording
     whole = source.read_bytes()
     chance = random.Random(20261127)
@@ -135,13 +135,13 @@ HOSTILE: list[object] = [
     float("inf"), "\0", "9999-99-99", "é" * 300, "'; drop table calls; --",
 ]  # fmt: skip
 PER_COLUMN = int(os.environ.get("EMBER_HOSTILE_VALUES", "2"))
-"""The long run: EMBER_HOSTILE_VALUES=26."""
+"""For a long run: EMBER_HOSTILE_VALUES=26."""
 
 
 def test_hostile_values_in_any_column_are_an_error_and_a_finding(
     recording: tuple[Path, list[bytes]], tmp_path: Path, figures: Callable[[str], None]
 ) -> None:
-    """With a digest that fits or not: the row is refused, or answers with what it holds."""
+    """Whether or not the digest matches, the row is refused or answers with its content."""
     source, answers = recording
     chance = random.Random(7)
     outcomes: Counter[str] = Counter()
@@ -156,7 +156,7 @@ def test_hostile_values_in_any_column_are_an_error_and_a_finding(
                         connection.commit()
                     if sealed:
                         edit(path, "update calls set test = test")
-                except sqlite3.IntegrityError:  # a null where none may be, a key twice
+                except sqlite3.IntegrityError:  # a forbidden null, or a duplicate key
                     outcomes["refused by SQLite"] += 1
                     continue
                 findings = check_file(path, {})
@@ -180,7 +180,7 @@ def test_hostile_values_in_any_column_are_an_error_and_a_finding(
 
 
 def run(command: str, path: Path, folder: Path) -> None:
-    """A command of `ember-cassettes`, which may refuse the file and not break over it."""
+    """Run an `ember-cassettes` command, which may refuse the file but must not crash."""
     from click.testing import CliRunner
 
     from ember_testing.cli import main
@@ -204,7 +204,7 @@ def run(command: str, path: Path, folder: Path) -> None:
 )
 @pytest.mark.parametrize("sealed", [False, True])
 def test_other_tables_are_checked_as_well(recorded: Path, statement: str, sealed: bool) -> None:
-    """Prices and the file's own notes: an error in a replay, a finding of `check`."""
+    """Changes to `prices` and `cassette` are an error in a replay and a finding of `check`."""
     if sealed:
         edit(recorded, statement)
     else:
@@ -232,7 +232,7 @@ IN_A_TABLES_PLACE = {
 
 @pytest.mark.parametrize("kind", [*IN_A_TABLES_PLACE, "a trigger"])
 def test_what_stands_in_a_tables_place_is_named_and_not_asked(recorded: Path, kind: str) -> None:
-    """Nothing hangs and nothing of it is run."""
+    """A view or table in a table's place, or a trigger, is named in the error and not executed."""
     with closing(sqlite3.connect(recorded)) as connection:
         if kind == "a trigger":
             connection.execute(
@@ -252,7 +252,7 @@ def test_what_stands_in_a_tables_place_is_named_and_not_asked(recorded: Path, ki
 
 
 def test_what_is_no_file_is_named(tmp_path: Path) -> None:
-    """A FIFO, a pointer of Git LFS, a file in write-ahead mode: each with its remedy."""
+    """A FIFO, a Git LFS pointer, a file in write-ahead mode: the error names it and a remedy."""
     pointer = tmp_path / "pointer.sqlite"
     pointer.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 9216\n")
     with pytest.raises(CassetteError, match="git lfs pull"), ember_testing.cassette(pointer):
@@ -278,7 +278,7 @@ def test_what_is_no_file_is_named(tmp_path: Path) -> None:
 
 
 def test_a_lost_piece_is_an_error(recorded: Path, recording: tuple[Path, list[bytes]]) -> None:
-    """A stream of which a piece was taken out is not replayed as a shorter one."""
+    """A stream that lost a piece is not replayed as a shorter one."""
     edit(recorded, "update calls set layout = json_remove(layout, '$[3]', '$[2]')")
     outcomes = replayed(recorded, recording[1])
-    assert outcomes == {"error": 3, "right": 3}  # each second answer came in pieces
+    assert outcomes == {"error": 3, "right": 3}  # every second answer came in pieces

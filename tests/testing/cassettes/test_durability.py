@@ -1,4 +1,4 @@
-"""A recording that is killed at any moment loses nothing that was finished."""
+"""A recording that is killed at any moment loses no finished call."""
 # ruff: noqa: SIM117 - the tests are about `with` blocks and what happens at their ends
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import ember_testing
 from tests.loopback import Reply, serving
 
 ROUNDS = int(os.environ.get("EMBER_KILL_ROUNDS", "10"))
-"""The long run: EMBER_KILL_ROUNDS=200."""
+"""For a long run: EMBER_KILL_ROUNDS=200."""
 
 RECORDER = """
 import sys, httpx, ember_testing
@@ -36,7 +36,7 @@ with ember_testing.cassette(path, record="new"), httpx.Client(verify=False) as c
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill -9 on this system")
 def test_kill_9_loses_no_finished_call(tmp_path: Path) -> None:
-    """Killed at random moments, the file opens, is whole, holds every call that had returned."""
+    """After a kill at a random moment the file is intact and holds every call that had returned."""
     chance = random.Random(20261122)
     total = 0
     with serving(lambda request: Reply(pieces=[request.body[:5], request.body[5:]])) as server:
@@ -50,7 +50,7 @@ def test_kill_9_loses_no_finished_call(tmp_path: Path) -> None:
                 assert recorder.stdout is not None
                 assert recorder.stdout.readline() == "ready\n"
                 # Every other recorder is killed after its first call has returned, however slow
-                # the machine is; the others at any moment from the start.
+                # the machine is; the others at a random time after the start.
                 first = recorder.stdout.readline() if number % 2 else ""
                 time.sleep(chance.uniform(0.005, 0.2))
                 recorder.kill()
@@ -62,7 +62,7 @@ def test_kill_9_loses_no_finished_call(tmp_path: Path) -> None:
 
 
 def check(path: Path, finished: list[int]) -> None:
-    """Replay every finished call from the file, and look at the file itself."""
+    """Replay every finished call from the file, and check the file's integrity."""
     if not path.exists():
         assert not finished
         return
@@ -90,7 +90,7 @@ def check(path: Path, finished: list[int]) -> None:
 
 
 def test_a_half_written_commit_is_rolled_back(tmp_path: Path) -> None:
-    """A journal left by a kill in the middle of a commit is played back before a replay."""
+    """A journal left by a kill during a commit is rolled back before a replay."""
     path = tmp_path / "c.sqlite"
     with serving() as server, ember_testing.cassette(path, record="new"):
         with httpx.Client(verify=False) as client:
@@ -116,7 +116,7 @@ def test_a_half_written_commit_is_rolled_back(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_reported_and_the_answer_is_not_lost(tmp_path: Path) -> None:
-    """The caller gets what it paid for, and no further call is sent; the file stays whole."""
+    """The caller gets the answer it paid for, no further call is sent, the file stays intact."""
     path = tmp_path / "c.sqlite"
     with serving(lambda _: Reply(b"x" * 200_000)) as server:
         with ember_testing.cassette(path, record="new"), httpx.Client(verify=False) as client:

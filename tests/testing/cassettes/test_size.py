@@ -1,4 +1,4 @@
-"""What a cassette weighs, and that each byte of an answer is in it once."""
+"""The size of a cassette: each byte of an answer is stored once."""
 
 # ruff: noqa: SIM117 - the server outlives the cassettes
 from __future__ import annotations
@@ -24,19 +24,19 @@ GONE = "http://127.0.0.1:1"
 
 
 def rows(path: Path, query: str) -> list[tuple[object, ...]]:
-    """What any SQLite client reads in the file."""
+    """Return the rows that any SQLite client reads from the file."""
     with closing(sqlite3.connect(path)) as connection:
         return connection.execute(query).fetchall()
 
 
 def words(chance: random.Random, size: int) -> str:
-    """Text of so many characters."""
+    """Return random text of `size` characters."""
     text = " ".join("".join(chance.choices("aeinrst", k=5)) for _ in range(size // 6 + 1))
     return text[:size]
 
 
 def chat(content: str) -> bytes:
-    """A whole answer of the chat wire."""
+    """Return a whole answer of the chat wire."""
     message = {"role": "assistant", "content": content}
     usage = {"prompt_tokens": 400, "completion_tokens": 300, "total_tokens": 700}
     choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
@@ -44,7 +44,7 @@ def chat(content: str) -> bytes:
 
 
 def streamed(content: str, pieces: int) -> list[bytes]:
-    """The same in pieces."""
+    """Return the same answer as a stream."""
     size = -(-len(content) // (pieces - 1))
     cut = [content[at : at + size] for at in range(0, len(content), size)]
     deltas = [{"choices": [{"index": 0, "delta": {"content": each}}]} for each in cut]
@@ -55,7 +55,7 @@ def streamed(content: str, pieces: int) -> list[bytes]:
 def test_a_cassette_is_about_as_large_as_what_was_said(
     tmp_path: Path, pieces: int, figures: Callable[[str], None]
 ) -> None:
-    """Calls of 2 KB each way, whole and in 20 pieces: at most 1.15 times bodies and headers."""
+    """Calls of 2 KB each way, whole and in 20 pieces, take at most 1.15 times their bytes."""
     chance = random.Random(3)
     path = tmp_path / "c.sqlite"
 
@@ -89,7 +89,7 @@ def test_a_cassette_is_about_as_large_as_what_was_said(
 
 
 def test_a_cassette_of_one_call_is_small(tmp_path: Path, figures: Callable[[str], None]) -> None:
-    """At most 16 KB."""
+    """A cassette of one call has at most 16 KB."""
     path = tmp_path / "c.sqlite"
     with serving(lambda _: Reply(chat("Paris"))) as server:
         with ember_testing.cassette(path, record="new"), httpx.Client(verify=False) as sender:
@@ -99,7 +99,7 @@ def test_a_cassette_of_one_call_is_small(tmp_path: Path, figures: Callable[[str]
 
 
 def test_sound_is_stored_once(tmp_path: Path) -> None:
-    """100 KB of bytes that are no text take 100 KB, and come back at their boundaries."""
+    """100 KB of binary data take about 100 KB, and replay with the same piece boundaries."""
     path = tmp_path / "c.sqlite"
     sound = random.Random(1).randbytes(100_000)
     pieces = [sound[:30_000], sound[30_000:30_001], sound[30_001:]]
@@ -120,7 +120,7 @@ def test_sound_is_stored_once(tmp_path: Path) -> None:
 
 
 def test_text_is_readable_in_any_client(tmp_path: Path) -> None:
-    """Bodies are text, and the first view has the words of whole and of streamed answers."""
+    """Bodies are text, and `transcript` shows the text of whole and of streamed answers."""
     path = tmp_path / "c.sqlite"
     content = 'She said "no\\n"\ndata: 1\r\n' + words(random.Random(2), 200) + " ünd 🔥"
     answers = [Reply(chat(content)), Reply(pieces=streamed(content, 9))]
@@ -145,7 +145,7 @@ def test_text_is_readable_in_any_client(tmp_path: Path) -> None:
 def test_an_answer_whose_decoder_is_missing_is_served_decoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Recorded with zstd, replayed where nothing reads it; elsewhere the bytes are as they came."""
+    """Without the decoder the decoded body is replayed; with it, the bytes as received."""
     path = tmp_path / "c.sqlite"
     packed = gzip.compress(b'{"answer": "Paris"}' * 20)
     headers = {"content-encoding": "gzip", "content-type": "application/json"}
