@@ -1,4 +1,4 @@
-"""What users import: `from ember.api import models`."""
+"""The public API: `from ember.api import models`."""
 
 import sys
 from typing import cast
@@ -8,5 +8,5 @@ from ember.models.function import Models
 
 __all__ = ["models"]
 
-# The package itself can be called (see there); type checkers see a package, and this name's type.
+# The package itself is callable, which type checkers do not see: this name has the right type.
 models: Models = cast("Models", sys.modules[_package.__name__])

@@ -1,7 +1,7 @@
 """The errors that Ember raises.
 
 Attributes:
-    ERROR_TYPES: Every `ErrorType`, for a program that has an answer to each of them.
+    ERROR_TYPES: Every `ErrorType`, for programs that handle each of them.
     ErrorType: The vocabulary of `ProviderAPIError.error_type`, the same for every provider.
 """
 

@@ -16,8 +16,8 @@ __all__ = ["AsyncStream", "ModelBinding", "ModelRegistry", "Models", "Stream", "
 _FORMS = ("acall", "stream", "astream", "instance")
 
 
-# The modules of this package import each other's neighbours, and some of them the package before
-# it is whole: so it becomes the function when it is first used as that.
+# Modules elsewhere in Ember import this package before it can be complete, so it becomes the
+# function at its first use as one.
 class _Package(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name not in (*__all__, *_FORMS, "__signature__"):

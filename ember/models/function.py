@@ -1,7 +1,7 @@
-"""The one function, and its bound form.
+"""The public function `models` and its bound form.
 
-The parameters that every provider knows are written out in each form, so that an editor completes
-them and a type checker knows their types; any other goes to the provider as it is.
+Each form lists the parameters that all providers share, for editors and type checkers; any other
+parameter is passed to the provider unchanged.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ NONE_GIVEN: Any = (UNSET, UNSET, UNSET)
 
 
 def all_params(values: Mapping[str, Any], more: dict[str, Any]) -> dict[str, Any]:
-    """The parameters among these values that are given, and more."""
+    """Add the parameters given among these values to `more`."""
     for name in PARAMETERS:
         if (value := values[name]) is not UNSET:
             more[name] = value
@@ -53,17 +53,17 @@ class Models:
             PIL image); or a list of messages, `{"role": ..., "content": ...}`.
         **params: `system` (text before the conversation), `temperature`, `top_p`, `max_tokens`,
             `stop` (a string or several), `seed`, `tools`, `tool_choice`, `response_format` (a
-            JSON schema, or a type: `response.parsed` is its object), `reasoning_effort`, `timeout`
-            (seconds, or a dict with `connect`, `read` and `total`), `base_url`, `api_key`,
-            `extra_headers`. These mean the same with every provider; any other goes into the
-            provider's body as it is.
+            JSON schema, or a type: `response.parsed` is an object of it), `reasoning_effort`,
+            `timeout` (seconds, or a dict with `connect`, `read` and `total`), `base_url`,
+            `api_key`, `extra_headers`. These mean the same for every provider; any other is added
+            to the request's body unchanged.
 
     Raises:
-        ModelProviderError: The call cannot be made as it is set up.
+        ModelProviderError: The call cannot be made as configured.
         ProviderAPIError: The provider failed; see `error_type`, `retryable` and `retry_after`.
     """
 
-    # The same list in each form, as short as it can be.
+    # The same list in each form, kept compact.
     # fmt: off
     def __call__(
         self, model: str, prompt: Prompt, *,
@@ -131,7 +131,7 @@ class Models:
         api_key: Text = UNSET, extra_headers: HeaderMap = UNSET, messages: Messages = UNSET,
         **defaults: Any,
     ) -> ModelBinding:
-        """A function that calls this model with these parameters."""
+        """Return a function that calls this model with these parameters."""
         if (api_key, base_url, extra_headers) != NONE_GIVEN:
             api_key, base_url, extra_headers = hide_secrets(api_key, base_url, extra_headers)
         return ModelBinding(model, **all_params(locals(), defaults))
@@ -145,8 +145,8 @@ _FORMS = frozenset({"acall", "stream", "astream", "instance"})
 class CallablePackage(Models, ModuleType):
     """A package that is the function: `from ember.api import models`, `from ember import models`.
 
-    Two packages, since each has modules of its own; who replaces a form in one of them
-    means the function, and replaces it in both.
+    There are two such packages, each with its own modules. Patching a form in one of them patches
+    it in both.
     """
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -167,17 +167,17 @@ class CallablePackage(Models, ModuleType):
 
 
 class ModelBinding:
-    """A model with parameters of its own: `binding(prompt, **overrides)`.
+    """A model bound to parameters: `binding(prompt, **overrides)`.
 
-    It pickles, to be used in other processes and on other machines; a key that was passed to it
-    does not travel with it and is not in its repr: the other side needs its own in the environment.
+    It can be pickled for other processes and machines. A key that was passed to it is in neither
+    the pickle nor the repr: the other process needs its own in the environment.
 
     Args:
         model: A model's name, or `provider/model`.
         **defaults: Parameters for each call; see `Models`.
 
     Raises:
-        ModelProviderError: Nothing serves this model.
+        ModelProviderError: No provider serves this model.
     """
 
     __slots__ = ("_defaults", "model")
@@ -198,7 +198,7 @@ class ModelBinding:
         api_key: Text = UNSET, extra_headers: HeaderMap = UNSET, messages: Messages = UNSET,
         **overrides: Any,
     ) -> ChatResponse[ParsedT]:
-        """Answer a prompt; an override serves for this call only."""
+        """Answer a prompt; overrides apply to this call only."""
         if (api_key, base_url, extra_headers) != NONE_GIVEN:
             api_key, base_url, extra_headers = hide_secrets(api_key, base_url, extra_headers)
         params = self._defaults | all_params(locals(), overrides)
@@ -258,14 +258,14 @@ class ModelBinding:
         return _restored, (self.model, _public(self._defaults))
 
 
-# `messages=` may stand in the prompt's place, which type checkers ask for all the same.
+# `messages=` may replace the prompt, though type checkers still require it.
 for _form in ("__call__", "acall", "stream", "astream"):
     for _class in (Models, ModelBinding):
         getattr(_class, _form).__defaults__ = (None,)
 
 
 def _public(defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters without what holds a key."""
+    """Return the parameters without those that contain a key."""
     public = {name: value for name, value in defaults.items() if name != "api_key"}
     if headers := public.get("extra_headers"):
         public["extra_headers"] = {
@@ -275,8 +275,8 @@ def _public(defaults: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _restored(model: str, defaults: dict[str, Any]) -> ModelBinding:
-    # Nothing is looked up: where the other process lacks a provider, the call says so, and not
-    # the reading of the pickle, which would kill a pool's worker.
+    # No lookup here: if this process lacks the provider, the call raises; raising while unpickling
+    # would kill a pool's worker.
     binding = object.__new__(ModelBinding)
     binding.model, binding._defaults = model, defaults  # pyright: ignore[reportPrivateUsage] - its own module
     return binding

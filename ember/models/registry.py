@@ -1,4 +1,4 @@
-"""The registry: one provider instance a model, and what each model was used for."""
+"""The registry: one provider instance per model, and the usage of each model."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _logger = logging.getLogger("ember")
 
 
 class UsageSummary(NamedTuple):
-    """What one model was used for through one registry.
+    """The usage of one model through one registry.
 
     Args:
         request_count: Answered requests.
-        total_usage: Their tokens and cost, added.
+        total_usage: The sum of their tokens and costs.
         unpriced_requests: How many of them had no known price; their cost is left out.
     """
 
@@ -44,10 +44,10 @@ class UsageSummary(NamedTuple):
 
 
 class ModelRegistry:
-    """Calls models and keeps count.
+    """A registry that calls models and counts their usage.
 
-    Every registry has its own provider instances and counts; connections are shared. It may be
-    used from any number of threads and event loops at once.
+    Every registry has its own provider instances and counts; connections are shared. It can be
+    used from several threads and event loops at once.
 
     Args:
         metrics: prometheus_client objects by name, each optional: `model_invocations` (a counter
@@ -65,15 +65,15 @@ class ModelRegistry:
             )
         for name, metric in self._metrics.items():
             _check_metric(name, metric)
-        # A provider may call this registry while it is made: the lock lets its own thread in again.
+        # Reentrant: a provider's constructor may call this registry.
         self._lock = threading.RLock()
         self._entries: dict[str, _Entry] = {}
 
     def get_model(self, model: str) -> BaseProvider:
-        """The provider instance that serves a model.
+        """Return the provider instance that serves a model.
 
         Raises:
-            ModelProviderError: Nothing serves it.
+            ModelProviderError: No provider serves it.
         """
         return self._entry(model).provider
 
@@ -81,7 +81,7 @@ class ModelRegistry:
         """Answer a prompt; the parameters are those of `models`.
 
         Raises:
-            ModelProviderError: The call cannot be made as it is set up.
+            ModelProviderError: The call cannot be made as configured.
             ProviderAPIError: The provider failed.
         """
         if not GUARDED.isdisjoint(params):
@@ -103,7 +103,7 @@ class ModelRegistry:
     def stream_model(self, model: str, prompt: Prompt, **params: Any) -> Stream:
         """Answer a prompt in pieces; see `invoke_model`.
 
-        What the provider raises comes from the iteration.
+        Errors of the provider are raised by the iteration.
         """
         if not GUARDED.isdisjoint(params):
             guard(params)
@@ -120,7 +120,7 @@ class ModelRegistry:
         return AsyncStream(source, lambda: _Observed(entry, self._metrics, params))
 
     def get_usage_summary(self, model: str) -> UsageSummary | None:
-        """What a model was used for, by the name that it was called by.
+        """Return the usage of a model, by the name used in its calls.
 
         Returns:
             None before the first answered call.
@@ -129,7 +129,7 @@ class ModelRegistry:
         return entry.tally.summary() if entry is not None else None
 
     def total(self) -> UsageSummary:
-        """What all models together were used for; without a call, nothing, at no cost."""
+        """Return the usage of all models together; before any call, zero tokens and cost."""
         summaries = [entry.tally.summary() for entry in self._entries.copy().values()]
         used = [summary for summary in summaries if summary is not None]
         return UsageSummary(
@@ -144,13 +144,13 @@ class ModelRegistry:
             return entry
         route = resolve(model)
         with self._lock:
-            # Read before the provider is made: a registration in between makes it stale.
+            # Read first: a registration while the provider is created makes the entry stale.
             known = base.providers
             entry = self._entries.get(model)
             if entry is None or entry.known is not known:
                 cls = known.get(route.provider) or class_for(route.provider)
                 if entry is not None and entry.cls is cls:
-                    provider = entry.provider  # what it was made of is what the name still means
+                    provider = entry.provider  # the name still means the same class
                 elif route.provider in known:
                     provider = base.create(cls)
                 else:
@@ -161,7 +161,7 @@ class ModelRegistry:
             return entry
 
 
-# Each with its labels and the method that fills it.
+# The labels of each metric, and the method that updates it.
 _METRICS: Mapping[str, tuple[tuple[str, ...], str]] = {
     "model_invocations": (("model",), "inc"),
     "invocation_duration": (("model",), "observe"),
@@ -172,12 +172,12 @@ _METRICS: Mapping[str, tuple[tuple[str, ...], str]] = {
 
 
 def _check_metric(name: str, metric: Any) -> None:
-    """Refuse what could not be filled after a call that is paid for by then."""
+    """Reject a metric whose update would fail after a call, which is then already billed."""
     labels, method = _METRICS[name]
     try:
         fill = getattr(metric.labels(**dict.fromkeys(labels, "")), method)
         if remove := getattr(metric, "remove", None):
-            remove(*[""] * len(labels))  # no series is left behind
+            remove(*[""] * len(labels))  # leave no series behind
     except (AttributeError, TypeError, ValueError) as error:
         raise ModelProviderError(
             f"metrics[{name!r}] cannot be filled: {error}; it needs the labels "
@@ -188,7 +188,7 @@ def _check_metric(name: str, metric: Any) -> None:
 
 
 class _Tally:
-    """The usage of one model, added up without losing any under threads."""
+    """A thread-safe sum of the usage of one model."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -210,7 +210,7 @@ class _Tally:
 
 
 class _Entry(NamedTuple):
-    """A model as one registry knows it: its provider, and what that was made of."""
+    """A model in one registry: its provider, and the classes registered at its creation."""
 
     model: str
     wire_id: str
@@ -221,7 +221,7 @@ class _Entry(NamedTuple):
 
 
 class _Observed:
-    """One call: counts it, times it, and reports it to the metrics."""
+    """A call whose usage is counted, timed, logged and reported to the metrics."""
 
     __slots__ = ("_answer", "_entry", "_metrics", "_params", "_started")
 
@@ -245,7 +245,7 @@ class _Observed:
     ) -> None:
         given = self._answer
         if isinstance(error, EmberError):
-            # Answered, but its price is malformed, or its text is not what was asked for.
+            # There is an answer, but its price is malformed or it does not fit `response_format`.
             given = error.context.get("response")
         # pyright: ignore below: the type of `parsed` does not matter here
         response = given if isinstance(given, ChatResponse) else None  # pyright: ignore[reportUnknownVariableType]
@@ -257,13 +257,13 @@ class _Observed:
             self._log(response, error)  # pyright: ignore[reportUnknownArgumentType]
 
     def answered(self, answer: ChatResponse) -> ChatResponse:
-        """Finish an answer, to be counted at the end of the block."""
+        """Complete an answer, which the end of the `with` block counts."""
         response = answer if self._entry.provider.is_priced else self.finished(answer)
         self._answer = response
         return response
 
     def finished(self, answer: ChatResponse) -> ChatResponse:
-        """An answer with what a custom provider left out."""
+        """Return an answer with the fields that a custom provider left out."""
         entry, given = self._entry, answer
         if entry.provider.is_priced:
             return answer
@@ -276,19 +276,19 @@ class _Observed:
         provider = answer.provider or entry.model.partition("/")[0]
         usage, model = answer.usage, answer.model or entry.wire_id
         if math.isnan(usage.cost) and usage.total_tokens:
-            from ember.pricing import cost as pricing  # late: prices are read at the first cost
+            from ember.pricing import cost as pricing  # late: the first cost loads the prices
 
             try:
                 cost = pricing.cost(provider, model, usage, requested_model=entry.wire_id)
             except ModelProviderError as error:
-                error.context["response"] = answer  # it is paid for
+                error.context["response"] = answer  # it was billed
                 raise
             usage = usage.priced(cost)
         finished = replace(answer, usage=usage, provider=provider, model=model)
         return finished if finished.parsed is not None else with_object(self._params, finished)
 
     def ended(self, response: ChatResponse, error: BaseException | None) -> None:
-        """Count a stream; one that failed counts if the provider had counted anything."""
+        """Count a stream; a failed one only if the provider had reported usage."""
         if error is None or response.usage.total_tokens:
             self._count(response.usage)
         if self._metrics:
@@ -297,7 +297,7 @@ class _Observed:
             self._log(response, error)
 
     def _log(self, response: ChatResponse | None, error: BaseException | None) -> None:
-        """One line a call, which holds neither a prompt nor a key."""
+        """Log one line per call, without prompts and keys."""
         context: Mapping[str, Any] = getattr(error, "context", {})
         status = context.get("status_code") or ("200" if error is None else "-")
         usage = response.usage if response is not None else UsageStats()

@@ -1,10 +1,10 @@
-"""From a model's name to the provider that serves it and its id on the wire; pure.
+"""Map a model's name to its provider and its id in requests, without I/O.
 
 1. An explicit `provider/model`, split at the first slash, if the left part is a known provider.
 2. A name that the user registered.
-3. The families whose provider is beyond doubt: OpenAI's, Anthropic's and Google's.
+3. Model families of an unambiguous provider: OpenAI's, Anthropic's and Google's.
 
-Whatever is left needs a prefix. Prices play no part: a new model works before its price is known.
+All other names need a prefix. Prices play no part: a new model works before its price is known.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ __all__ = ["Route", "built_in", "class_for", "provider_of", "resolve"]
 
 
 class Route(NamedTuple):
-    """Who serves a model, and what it is called there.
+    """The provider of a model, and the model's id there.
 
     Args:
         provider: The provider's name.
-        model: The model's id on the wire.
-        stores: Whether the provider may keep the conversation, as the Responses API does unless it
-            is told otherwise; False where Ember, and not the caller, has chosen that API.
+        model: The model's id in requests.
+        stores: Whether the provider may keep the conversation, which is the Responses API's
+            default; False if Ember, not the caller, chose that API.
     """
 
     provider: str
@@ -40,7 +40,7 @@ class Route(NamedTuple):
     stores: bool = True
 
 
-# What stands in each table is said in the file.
+# The file documents each table.
 _TABLES = data_file("models")
 _WIRE_IDS: Mapping[str, Mapping[str, str]] = _TABLES["wire_ids"]
 _FAMILIES = [(owner, tuple(begin)) for owner, begin in _TABLES["families"].items()]
@@ -51,10 +51,10 @@ _DATE_AT_END = r"-\d{4}-\d\d-\d\d$"
 
 
 def resolve(model: str) -> Route:
-    """The route of a model's name.
+    """Return the route of a model's name.
 
     Raises:
-        ModelProviderError: Nothing serves it; the message says which prefixes or names would.
+        ModelProviderError: No provider serves it; the message suggests prefixes or names.
     """
     if not isinstance(model, str) or not model.strip():  # pyright: ignore[reportUnnecessaryIsInstance] - callers without types
         raise ModelProviderError(f"a model's name is a string such as 'gpt-5.6-sol', not {model!r}")
@@ -72,9 +72,9 @@ def resolve(model: str) -> Route:
 
 
 def _owner(lowered: str) -> str | None:
-    """The provider whose model this is beyond doubt."""
+    """Return the provider of a model, if it is unambiguous."""
     if lowered.startswith("gpt-oss"):
-        return None  # open weights, which many serve and OpenAI does not
+        return None  # open weights, served by many, but not by OpenAI
     owners = (owner for owner, beginnings in _FAMILIES if lowered.startswith(beginnings))
     return _WHOLE.get(lowered) or next(owners, None)
 
@@ -85,7 +85,7 @@ def _is_provider(name: str) -> bool:
 
 def _on_wire(provider: str, model: str) -> Route:
     if base.is_known(provider):
-        return Route(provider, model)  # the user's own provider knows its own names
+        return Route(provider, model)  # a custom provider has its own names
     model = _WIRE_IDS.get(provider, {}).get(model.lower(), model)
     if provider == "openai" and re.sub(_DATE_AT_END, "", model.lower()) in _RESPONSES_ONLY:
         return Route("openai-responses", model, stores=False)
@@ -118,10 +118,10 @@ def _either(names: Iterable[str]) -> str:
 
 
 def class_for(name: str) -> type[HTTPProvider]:
-    """The class that speaks to a server: OpenAI's chat completions, unless it says otherwise here.
+    """Return the class for a server; the default is OpenAI's chat completions.
 
-    One is imported when it is first asked for: most programs speak one wire, and would spend as
-    long on loading the others as on a call.
+    Classes are imported late: most programs use one wire, and loading the others would take as
+    long as a call.
     """
     if name == "openai-responses":
         from ember.providers.openai_responses import OpenAIResponses
@@ -149,7 +149,7 @@ def class_for(name: str) -> type[HTTPProvider]:
 
 
 def provider_of(route: Route) -> HTTPProvider:
-    """A provider of Ember's own for this route."""
+    """Return Ember's provider for this route."""
     server = SERVERS[route.provider]
     if route.stores:
         return class_for(route.provider)(server)
@@ -160,9 +160,9 @@ def provider_of(route: Route) -> HTTPProvider:
 
 @cache
 def built_in(name: str) -> HTTPProvider:
-    """The provider of this name in `SERVERS`, to read or prepare its traffic with.
+    """Return the provider of this name in `SERVERS`, to parse or build its traffic.
 
     Raises:
-        KeyError: There is none.
+        KeyError: No provider has this name.
     """
     return class_for(name)(SERVERS[name])

@@ -1,4 +1,4 @@
-"""The values that go in and come out of a call: frozen, slotted, free of any provider's words."""
+"""The values that calls take and return: frozen, slotted, independent of the provider."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeAlias, overload
 
 if TYPE_CHECKING:
-    from typing_extensions import TypeVar  # a type checker's, which is not imported
+    from typing_extensions import TypeVar  # for type checkers only
 
     ParsedT = TypeVar("ParsedT", default=Any)
 else:
@@ -46,8 +46,8 @@ _NOTHING: Mapping[str, Any] = {}
 class UsageStats:
     """What a call used: tokens, and US dollars.
 
-    `usage.prompt_tokens` and `usage["prompt_tokens"]` are the same. Two usages add, and so does
-    `sum(...)`: tokens exactly, dollars as decimals, a cost that is unknown (`nan`) left out.
+    `usage.prompt_tokens` and `usage["prompt_tokens"]` are the same. `+` and `sum(...)` add usages:
+    tokens exactly, dollars as decimals, and an unknown cost (`nan`) is left out.
 
     Args:
         prompt_tokens: All input tokens, cached reads and cache writes included.
@@ -56,7 +56,7 @@ class UsageStats:
         cached_tokens: Of the input, tokens read from the provider's prompt cache.
         cache_write_tokens: Of the input, tokens written to the provider's prompt cache.
         reasoning_tokens: Of the output, tokens spent on reasoning.
-        cost: US dollars; `nan` where no price is known.
+        cost: US dollars; `nan` if no price is known.
     """
 
     prompt_tokens: int = 0
@@ -86,18 +86,18 @@ class UsageStats:
         return getattr(self, name)
 
     def __eq__(self, other: object) -> bool:
-        # An unknown cost equals another unknown one, which nan by itself does not.
+        # Unknown costs are equal, unlike nan.
         return isinstance(other, UsageStats) and self.as_dict() == other.as_dict()
 
     def __hash__(self) -> int:
         return hash(tuple(self.as_dict().values()))
 
     def get(self, name: str, default: Any = None) -> Any:
-        """The field of this name, or the default where there is no such field."""
+        """Return the field of this name, or the default if there is no such field."""
         return getattr(self, name) if name in _USAGE_FIELDS else default
 
     def keys(self) -> tuple[str, ...]:
-        """The names of the fields, so that `dict(usage)` works."""
+        """Return the names of the fields, so that `dict(usage)` works."""
         return _USAGE_FIELDS
 
     def __iter__(self) -> Iterator[str]:
@@ -121,7 +121,7 @@ class UsageStats:
         return self if other == 0 else NotImplemented
 
     def priced(self, cost: float) -> UsageStats:
-        """The same usage at this cost in US dollars."""
+        """Return the same usage with this cost in US dollars."""
         return UsageStats(
             self.prompt_tokens,
             self.completion_tokens,
@@ -133,7 +133,7 @@ class UsageStats:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields as a dict that is valid JSON: an unknown cost is None."""
+        """Return the fields as a dict of JSON values: an unknown cost is None."""
         values = {name: getattr(self, name) for name in _USAGE_FIELDS}
         if math.isnan(self.cost):
             values["cost"] = None
@@ -148,21 +148,21 @@ def _add_costs(a: float, b: float) -> float:
         return b
     if math.isnan(b):
         return a
-    # A float's repr is the decimal that was meant: adding those keeps 0.1 + 0.2 at 0.3, and the
-    # order of a sum without effect.
-    from decimal import Decimal  # late: most programs never add costs up here
+    # A float's repr is the intended decimal: adding decimals makes 0.1 + 0.2 equal 0.3, and a sum
+    # independent of its order.
+    from decimal import Decimal  # late: most programs never add costs
 
     return float(Decimal(repr(a)) + Decimal(repr(b)))
 
 
 class ToolCall(NamedTuple):
-    """A tool that the model asks to have called.
+    """A call of a tool that the model requests.
 
     Args:
-        id: What the tool's result must refer to.
+        id: The id that the tool's result must refer to.
         name: The tool's name.
-        arguments: The arguments as a dict; the provider's own text where that is not a JSON object.
-        signature: The provider's opaque token that must go back with the call, or None.
+        arguments: The arguments as a dict; the provider's text if it is not a JSON object.
+        signature: The provider's opaque token to send back with the call, or None.
     """
 
     id: str
@@ -177,25 +177,25 @@ def _empty() -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class ChatResponse(Generic[ParsedT]):
-    """One whole answer.
+    """A complete answer.
 
     Args:
-        data: The text; "" where the model sent none (see `finish_reason`, `refusal`, `tool_calls`).
+        data: The text; "" if the model sent none (see `finish_reason`, `refusal`, `tool_calls`).
         usage: Tokens and cost.
         model: The model as the provider reported it.
         provider: The provider's name in Ember, such as `openai`.
-        finish_reason: Why the answer ended, in one vocabulary; None where nobody said. The
-            provider's own word is in `raw`.
-        tool_calls: The tools that the model asks to have called.
+        finish_reason: Why the answer ended, the same words for all providers; None if the provider
+            gave no reason. The provider's word is in `raw`.
+        tool_calls: The tool calls that the model requests.
         reasoning: The model's reasoning as far as the provider shows it.
-        refusal: The model's or the provider's refusal in words.
+        refusal: The text of the model's or the provider's refusal.
         request_id: The provider's id of this request, for its support.
-        headers: The response's HTTP headers, names in lower case: rate limits stand here.
-        message: The answer as a message, to append to the conversation as it is: it keeps what
-            the provider wants back (tool calls, signatures of reasoning).
+        headers: The response's HTTP headers, names in lower case; they include rate limits.
+        message: The answer as a message, to append to the conversation unchanged: it keeps what
+            the provider needs back (tool calls, signatures of reasoning).
         raw: The provider's parsed body; for a stream, the list of its events.
-        parsed: The object of the type that `response_format=` named; None where it named none,
-            the model refused, or it asks for tools first.
+        parsed: The answer as an object of the type in `response_format=`; None without such a
+            type, if the model refused, or if it requests tools first.
     """
 
     data: str
@@ -210,7 +210,7 @@ class ChatResponse(Generic[ParsedT]):
     headers: Mapping[str, str] = field(default_factory=lambda: _NOTHING, repr=False)
     message: dict[str, Any] = field(default_factory=_empty, repr=False)
     raw: Any = field(default=None, repr=False)
-    parsed: ParsedT = None  # type: ignore[assignment]  # where there is none to be had
+    parsed: ParsedT = None  # type: ignore[assignment]  # None if there is no object
 
     def __post_init__(self) -> None:
         if not self.message:
@@ -218,11 +218,11 @@ class ChatResponse(Generic[ParsedT]):
 
     @property
     def text(self) -> str:
-        """The answer's text; the same string as `data`."""
+        """The text; the same string as `data`."""
         return self.data
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields as a dict that is valid JSON: an unknown cost is None."""
+        """Return the fields as a dict of JSON values: an unknown cost is None."""
         values = {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
         return {**values, "usage": self.usage.as_dict()}
 
@@ -258,7 +258,7 @@ class Chunk(NamedTuple):
         return self.text
 
 
-# Names that other libraries have for a field of these classes.
+# Other libraries' names for the fields of these classes.
 _INSTEAD: Mapping[str, Mapping[str, str]] = {
     "UsageStats": {
         "input_tokens": "prompt_tokens",
@@ -298,12 +298,12 @@ def _no_attribute(self: object, name: str) -> Any:
 
 
 for _class in (UsageStats, ChatResponse, Chunk):
-    # Not in the classes themselves: there a type checker would take it for any attribute at all.
+    # Not in the class bodies: type checkers would then accept any attribute.
     _class.__getattr__ = _no_attribute  # type: ignore[union-attr]
 
 
 def _plain(value: Any) -> Any:
-    """The value in JSON's types; a number that JSON lacks is None."""
+    """Convert a value to JSON's types; nan and infinity become None."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, (str, int)):

@@ -1,4 +1,4 @@
-"""A streamed answer as the caller holds it, sync and async."""
+"""Streamed answers, sync and async."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["AsyncStream", "Observe", "Observed", "Stream", "StreamSource", "clos
 
 
 class StreamSource(Protocol):
-    """What yields the chunks of one answer and knows the answer as far as it has come."""
+    """The source of one answer's chunks and of the answer so far."""
 
     def run(self) -> Generator[Chunk]:
-        """Send the request and yield what the answer brings."""
+        """Send the request and yield the answer's chunks."""
         ...
 
     def arun(self) -> AsyncGenerator[Chunk]:
@@ -28,18 +28,18 @@ class StreamSource(Protocol):
         ...
 
     def response(self) -> ChatResponse:
-        """The answer as far as it was read."""
+        """Return the answer as far as it was read."""
         ...
 
 
 class Observed(Protocol):
-    """Follows one stream from its request to its end."""
+    """An observer of one stream from its request to its end."""
 
     def finished(self, answer: ChatResponse) -> ChatResponse:
-        """The answer with what the provider left out.
+        """Return the answer with the fields that the provider left out.
 
         Raises:
-            ModelProviderError: It has no price, as it was set up; the answer is in the context.
+            ModelProviderError: The price settings are malformed; the context has the answer.
         """
         ...
 
@@ -53,10 +53,10 @@ Observe = Callable[[], Observed]
 
 
 class _Streamed:
-    """What both kinds of stream share: the text so far, and how the stream ends.
+    """The part that sync and async streams share: the text so far, and the end of the stream.
 
-    No generator of its own: an event loop that ends closes all asynchronous generators at once,
-    and one that is to close another would find it at work already.
+    Streams are not generators: an event loop closes all async generators at once as it ends, so
+    one that closes another could find it already running.
     """
 
     def __init__(self, source: StreamSource, observe: Observe) -> None:
@@ -73,7 +73,7 @@ class _Streamed:
 
     @property
     def response(self) -> ChatResponse:
-        """The whole answer; where the stream was left early, as far as it came.
+        """The whole answer, or the part received if the stream was closed early.
 
         Raises:
             ModelProviderError: The stream has not ended yet.
@@ -87,7 +87,7 @@ class _Streamed:
 
     @property
     def usage(self) -> UsageStats:
-        """What the answer used; see `response`."""
+        """The usage of the answer; see `response`."""
         return self.response.usage
 
     def _end(self, error: BaseException | None = None) -> None:
@@ -99,7 +99,7 @@ class _Streamed:
             response = self._source.response()
             self._response = observed.finished(response) if observed else response
         except EmberError as unfinished:
-            # The answer is paid for all the same.
+            # The answer was billed nevertheless.
             failure, paid = unfinished, unfinished.context.get("response")
             self._response = paid if isinstance(paid, ChatResponse) else ChatResponse("")
         if observed is not None:
@@ -108,7 +108,7 @@ class _Streamed:
             raise failure
 
     def __del__(self) -> None:
-        # Let go before its end: what it used is counted; its generator closes the connection.
+        # Collected before its end: count its usage. Its generator closes the connection.
         if self._observed is not None and not sys.is_finalizing():
             self._end()
 
@@ -116,7 +116,7 @@ class _Streamed:
 class Stream(_Streamed):
     """A streamed answer: an iterator of chunks, and a context manager that closes it.
 
-    The request is sent when the first chunk is asked for. Leaving early closes the connection.
+    The request is sent when the first chunk is read. Leaving early closes the connection.
     """
 
     def __init__(self, source: StreamSource, observe: Observe) -> None:
@@ -168,15 +168,15 @@ class Stream(_Streamed):
         self.close()
 
 
-# What is still open when the interpreter ends is closed while all of Python is there: its last
-# collection can find parts of it gone (CPython 3.13.0 crashes in httpx, and without Ember too).
+# Streams still open at exit are closed by atexit: the interpreter's final collection can run
+# without parts of Python (CPython 3.13.0 crashes in httpx, even without Ember).
 _open_streams: WeakSet[Stream] = WeakSet()
 
 
 def close_open_streams() -> None:
-    """Close what is still being read, as the process ends."""
+    """Close the streams that are still open as the process ends."""
     for stream in tuple(_open_streams):
-        with suppress(Exception):  # such as one that another thread is reading just now
+        with suppress(Exception):  # raised if another thread is reading the stream
             stream.close()
 
 

@@ -12,7 +12,7 @@
     ask = models.instance("groq/openai/gpt-oss-20b", system="Be brief.")  # keeps parameters
     print(ask("What is the capital of Spain?"))
 
-`help(Models)` has the arguments and the errors, `ModelRegistry` counts what models were used for.
+`help(Models)` lists the arguments and errors; `ModelRegistry` counts the usage of models.
 """
 
 import sys
@@ -24,6 +24,6 @@ from ember.models.streams import AsyncStream, Stream
 __all__ = ["AsyncStream", "ModelBinding", "ModelRegistry", "Models", "Stream", "UsageSummary"]
 
 
-# `from ember.api import models` gives a function, and `from ember.api.models import ModelRegistry`
-# must import from a package of the same name: so the package itself is made callable.
+# `from ember.api import models` must be a function, and `from ember.api.models import ...` needs a
+# package of the same name: so the package itself is callable.
 sys.modules[__name__].__class__ = CallablePackage

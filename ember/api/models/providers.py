@@ -1,4 +1,4 @@
-"""For custom providers."""
+"""The interface for custom providers."""
 
 from ember.providers.base import BaseProvider, register_provider
 

@@ -1,4 +1,4 @@
-"""The values that go in and come out of a call."""
+"""The values that calls take and return."""
 
 from ember.models.schemas import ChatResponse, Chunk, FinishReason, ToolCall, UsageStats
 
