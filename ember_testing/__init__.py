@@ -1,7 +1,7 @@
 """Record, replay and fake calls to language models in tests.
 
 With pytest, the marker `ember_replay` and the fixtures `fake_model`, `cassette` and `no_sleep` need
-no import: `pytest --markers` and `pytest --fixtures` describe them. The same without pytest:
+no import: `pytest --markers` and `pytest --fixtures` describe them. Without pytest:
 
     with ember_testing.cassette("paris.sqlite", record="new") as cassette:  # record what is missing
         models("gpt-5.6-sol", "What is the capital of France?")
@@ -11,21 +11,21 @@ no import: `pytest --markers` and `pytest --fixtures` describe them. The same wi
         assert models("gpt-5.6-sol", "What is the capital of France?").text == "Paris"
     print(fake.calls[0].prompt)
 
-- `cassette`, `Cassette`, `Call`: record and replay; what was played and recorded.
+- `cassette`, `Cassette`, `Call`: record and replay; the calls that were replayed and recorded.
 - `fake_model`, `FakeModel`, `FakeCall`, `Answer`: fakes, the calls that reached them, and answers;
-  `Embeddings` for calls that want vectors.
-- `fault_server`, `FaultServer`: the same as a server, for other processes and other libraries.
-- `Verdict`: what the code under test made of faults; `ember_testing.faults` has the faults.
-- `cassette_server`, `CassetteServer`: record and replay as a server, for those as well.
+  `Embeddings` for calls for embeddings.
+- `fault_server`, `FaultServer`: fakes as a server, for other processes and other libraries.
+- `Verdict`: how the code under test handled the faults of `ember_testing.faults`.
+- `cassette_server`, `CassetteServer`: record and replay as a server, for the same clients.
 - `no_sleep`, `NoSleep`: retry waits that return at once.
-- `CassetteMiss`, `NetworkBlocked`, `UnansweredCall`, all `ReplayFailure`: a test wanted something
+- `CassetteMiss`, `NetworkBlocked`, `UnansweredCall`, all `ReplayFailure`: a test needed something
   that is not there. `CassetteError`, `BudgetExceeded`, `RecordingWarning`.
 
 `ember_testing.strategies` generates traffic for property tests, and the command `ember-cassettes`
-looks after recordings.
+manages recordings.
 
-The names load what they need when they are first used: pytest imports this package wherever Ember
-is installed, and a test that uses none of it pays for none of it.
+Names are imported on first use: pytest imports this package wherever Ember is installed, and tests
+that do not use it do not pay for it.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    __tracebackhide__ = True  # of a missing package the message says all
+    __tracebackhide__ = True  # the message about a missing package is enough
     try:
         module = importlib.import_module(f"{__name__}.{_HOMES[name]}")
     except ModuleNotFoundError as error:

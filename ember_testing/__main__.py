@@ -1,6 +1,6 @@
-"""`python -m ember_testing`: one call of the embedded model, live, recorded, and replayed offline.
+"""`python -m ember_testing`: one call of the embedded model, recorded live and replayed offline.
 
-Exit codes: 0 shown, 1 the model failed, 2 a package is missing (the message has the command).
+Exit codes: 0 success, 1 the model failed, 2 a package is missing (the message has the command).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _MODEL, _PROMPT = "local/smollm2", "Name three primary colors."
 
 
 def main() -> int:
-    """Run the command; returns its exit code."""
+    """Run the command and return its exit code."""
     path = Path(tempfile.mkdtemp(prefix="ember-")) / "primary-colors.sqlite"
     try:
         _show(path)
@@ -32,7 +32,7 @@ def main() -> int:
 
 def _show(path: Path) -> None:
     print(f'models("{_MODEL}", "{_PROMPT}")\n')
-    models(_MODEL, "Say hi.", max_tokens=1)  # the engine's start is not the call's time
+    models(_MODEL, "Say hi.", max_tokens=1)  # start the engine, which is not timed
     with cassette(path, record="all"):
         live, live_seconds = _ask()
     print(f"{live.text}\n")
@@ -43,7 +43,7 @@ def _show(path: Path) -> None:
     same = "the same answer" if replayed.text == live.text else "ANOTHER ANSWER"
     print(f"\n{same}, {live_seconds / replayed_seconds:,.0f} times as fast; {_left_open(path)}")
     print(f"the cassette: {path}")
-    # By the interpreter: the command's own name is not on the path of who has just installed it.
+    # With the interpreter: after a fresh installation, the command may not be on PATH.
     print(f"to read it:   {sys.executable} -m ember_testing.cli show {path}")
 
 
@@ -54,7 +54,7 @@ def _ask() -> tuple[ChatResponse, float]:
 
 
 def _left_open(path: Path) -> str:
-    """Try to leave the process during a replay, as any library might."""
+    """Try to open a connection during a replay, as any library might."""
     with socket.socket() as somewhere:
         try:
             with cassette(path):

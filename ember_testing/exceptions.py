@@ -1,7 +1,7 @@
-"""What a recorded or replayed test can fail with.
+"""The exceptions and warnings of recorded and replayed tests.
 
 BaseException
-└── ReplayFailure       a replayed test did what its recording does not hold; no `except Exception`,
+└── ReplayFailure       a replayed test did something that is not recorded; no `except Exception`,
     │                   and so no retry, swallows it
     ├── BudgetExceeded  a call that might cost more than is left of the budget; it was not sent
     ├── CassetteMiss    a request that has no recording (left)
@@ -9,26 +9,26 @@ BaseException
 Exception
 └── CassetteError       the cassette file cannot be used: missing rights, damaged, foreign, newer
 Warning
-└── RecordingWarning    something that came was not written down, and why
+└── RecordingWarning    something was not recorded, and why
 """
 
 from __future__ import annotations
 
 
 class ReplayFailure(BaseException):
-    """A replayed test left its recording.
+    """A replayed test that departed from its recording.
 
-    It derives from `BaseException` because code under test catches `Exception` for good reasons of
-    its own (a retry, a fallback model), and would turn a stale cassette into a green test.
+    It derives from `BaseException` because code under test catches `Exception` for good reasons (a
+    retry, a fallback model), and would let a test with a stale cassette pass.
     """
 
 
 class CassetteMiss(ReplayFailure):
-    """A request that the cassette holds no recording for, or no further one."""
+    """A request for which the cassette has no recording, or none that is unused."""
 
 
 class BudgetExceeded(ReplayFailure):
-    """A call that was not sent, because it might cost more than is left of the budget."""
+    """A call that was not sent because it might cost more than is left of the budget."""
 
 
 class NetworkBlocked(ReplayFailure):
@@ -36,19 +36,19 @@ class NetworkBlocked(ReplayFailure):
 
 
 class CassetteError(Exception):
-    """A cassette file that cannot be read or written; the message names it and the remedy."""
+    """A cassette file that cannot be read or written; the message names it and says what to do."""
 
 
 class RecordingWarning(UserWarning):
-    """Something was deliberately not written into the cassette."""
+    """A warning that something was deliberately not written to the cassette."""
 
 
 def missing_extra(feature: str, error: ModuleNotFoundError) -> ModuleNotFoundError:
-    """What to raise in the place of an import that failed: one line, with what to install.
+    """Return the error to raise for a failed import: one line, with what to install.
 
     Args:
-        feature: What needs the package, as the user calls it.
-        error: The import's own, which names the package.
+        feature: The feature that needs the package, as the user calls it.
+        error: The import error, which names the package.
     """
     message = (
         f"{feature} needs {error.name}, of the extra `testing`: pip install 'ember-models[testing]'"

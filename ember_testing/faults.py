@@ -1,16 +1,16 @@
-"""What a provider, or the way to it, can do instead of answering: in a fake or over a recording.
+"""Faults of providers and connections, for fakes and for recordings.
 
-A provider's errors have the status, the words and the headers that each provider really uses; a
-broken connection is the exception that httpx really raises. Everything is deterministic.
+Errors have the status, body and headers that each provider really sends; broken connections raise
+the exceptions that httpx really raises. Everything is deterministic.
 
     fake_model("gpt-5.6-sol", rate_limit(retry_after=2), "Paris")
 
     @pytest.mark.ember_replay(faults={3: rate_limit(retry_after=1), 5: cut(after_chunks=4)})
 
-Over a recording the numbers count the test's calls from 1, and a call that meets a fault leaves
-its recording to the next one like it: the retry gets it. The chunks that `after_chunks` counts are
-the pieces in which the body comes: in a fake the events of the stream. A body in one piece is
-broken in its middle.
+In the marker, the numbers count the test's calls from 1, and a call with a fault leaves its
+recording to the next call like it, so that the retry gets it. `after_chunks` counts the pieces in
+which the body arrives; in a fake, those are the events of the stream. A body in one piece is broken
+in the middle.
 """
 
 from __future__ import annotations
@@ -49,21 +49,21 @@ __all__ = [
     "wrong_content_type",
 ]
 
-# What an answer says that is about to be broken, where the test gives none.
+# The text of the answer to damage, if the test gives none.
 _ANSWER = "This answer does not come as it should."
 
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """What happens to an answer, or to the connection; made by the functions of this module.
+    """Damage to an answer or to the connection; created by the functions of this module.
 
     Args:
-        kind: What.
-        error_type: What Ember calls it; None where the answer arrives all the same.
-        after_chunks: After how many pieces.
-        seconds: How long.
-        silent: Whether a cut looks like an end.
-        answer: The answer that is damaged, in a fake.
+        kind: The kind of damage.
+        error_type: Ember's error type; None if the answer arrives anyway.
+        after_chunks: Number of pieces before the damage.
+        seconds: Seconds before each piece.
+        silent: Whether a cut looks like a normal end.
+        answer: In a fake, the answer to damage.
     """
 
     kind: Literal[
@@ -88,15 +88,15 @@ class Damage:
 Fault: TypeAlias = Failure | Damage
 
 
-# --- what a provider says ------------------------------------------------------------------------
+# --- errors of the provider ----------------------------------------------------------------------
 
 
 def rate_limit(retry_after: float | None = None, *, after_chunks: int | None = None) -> Failure:
-    """Too many requests: wait and try again.
+    """Fail with too many requests: wait and try again.
 
     Args:
-        retry_after: Seconds that the provider asks to wait: a header, or in Google's body.
-        after_chunks: Put it into a stream that began well, after so many pieces.
+        retry_after: Seconds that the provider asks to wait, in a header or in Google's body.
+        after_chunks: Send the error inside a stream, after this many pieces.
     """
     return Failure(
         "rate_limit",
@@ -113,7 +113,7 @@ def rate_limit(retry_after: float | None = None, *, after_chunks: int | None = N
 
 
 def quota() -> Failure:
-    """The account's money is used up: no retry helps."""
+    """Fail with an exhausted quota; no retry helps."""
     return Failure(
         "quota",
         {"openai": 429, "anthropic": 402, "google": 402},
@@ -130,11 +130,11 @@ def quota() -> Failure:
 
 
 def overloaded(retry_after: float | None = None, *, after_chunks: int | None = None) -> Failure:
-    """The provider has no capacity now.
+    """Fail because the provider has no capacity now.
 
     Args:
         retry_after: Seconds that the provider asks to wait.
-        after_chunks: Put it into a stream that began well, after so many pieces, as Anthropic does.
+        after_chunks: Send the error inside a stream, after this many pieces, as Anthropic does.
     """
     return Failure(
         "overloaded",
@@ -151,10 +151,10 @@ def overloaded(retry_after: float | None = None, *, after_chunks: int | None = N
 
 
 def server_error(*, after_chunks: int | None = None) -> Failure:
-    """The provider broke.
+    """Fail with an internal error of the provider.
 
     Args:
-        after_chunks: Put it into a stream that began well, after so many pieces.
+        after_chunks: Send the error inside a stream, after this many pieces.
     """
     return Failure(
         "server",
@@ -171,7 +171,7 @@ def server_error(*, after_chunks: int | None = None) -> Failure:
 
 
 def authentication() -> Failure:
-    """The key is wrong."""
+    """Fail because the key is wrong."""
     return Failure(
         "authentication",
         {"openai": 401, "google": 400},
@@ -185,7 +185,7 @@ def authentication() -> Failure:
 
 
 def not_found() -> Failure:
-    """There is no such model."""
+    """Fail because there is no such model."""
     return Failure(
         "not_found",
         {"openai": 404},
@@ -199,7 +199,7 @@ def not_found() -> Failure:
 
 
 def context_length() -> Failure:
-    """The prompt is too long for the model."""
+    """Fail because the prompt is too long for the model."""
     return Failure(
         "context_length",
         {"openai": 400},
@@ -218,76 +218,76 @@ def context_length() -> Failure:
     )
 
 
-# --- what the network does -----------------------------------------------------------------------
+# --- faults of the network -----------------------------------------------------------------------
 
 
 def timeout(*, connecting: bool = False) -> Damage:
-    """Nothing comes in time. The caller's timeout is not waited for: it is over at once.
+    """Time out. The caller's timeout is raised at once, without waiting.
 
     Args:
-        connecting: No connection in time, rather than no answer.
+        connecting: Time out while connecting rather than while waiting for the answer.
     """
     return Damage("connect_timeout" if connecting else "timeout", "timeout")
 
 
 def refused() -> Damage:
-    """Nobody listens there."""
+    """Refuse the connection."""
     return Damage("refused", "connection")
 
 
 def reset() -> Damage:
-    """The connection breaks before a response has begun."""
+    """Reset the connection before the response begins."""
     return Damage("reset", "connection")
 
 
 def cut(after_chunks: int = 1, *, silent: bool = False, answer: str | Answer = _ANSWER) -> Damage:
-    """The answer breaks off.
+    """Cut the answer off.
 
     Args:
-        after_chunks: After how many pieces of the body.
-        silent: End the body as if that were all, without the stream's end marker: what proxies do,
-            and what a careless reader takes for an answer.
-        answer: In a fake, what is cut.
+        after_chunks: Pieces of the body before the cut.
+        silent: End the body normally, but without the stream's end marker: proxies do that, and a
+            careless reader takes it for an answer.
+        answer: In a fake, the answer to cut.
     """
     return Damage("cut", "incomplete_stream", _chunks(after_chunks) or 0, 0.0, silent, answer)
 
 
 def stall(after_chunks: int = 1, *, answer: str | Answer = _ANSWER) -> Damage:
-    """The answer begins and nothing more comes, until the caller's timeout; that is over at once.
+    """Begin the answer, then send nothing until the caller's timeout, which is raised at once.
 
     Args:
-        after_chunks: After how many pieces of the body.
-        answer: In a fake, what is stalled.
+        after_chunks: Pieces of the body before the stall.
+        answer: In a fake, the answer to stall.
     """
     return Damage("stall", "timeout", _chunks(after_chunks) or 0, answer=answer)
 
 
 def slow(seconds: float = 0.05, *, answer: str | Answer = _ANSWER) -> Damage:
-    """The answer comes, slowly; it is really waited for.
+    """Send the answer slowly; the caller really waits.
 
     Args:
-        seconds: Before each piece of the body.
-        answer: In a fake, what comes slowly.
+        seconds: Seconds before each piece of the body.
+        answer: In a fake, the answer to slow down.
     """
     return Damage("slow", None, 0, _seconds("seconds", seconds) or 0.0, answer=answer)
 
 
 def garbage() -> Damage:
-    """A success whose body is no JSON, and no text either."""
+    """Succeed with a body that is neither JSON nor text."""
     return Damage("garbage", "bad_response")
 
 
 def wrong_content_type() -> Damage:
-    """A success that is an HTML page: a proxy or a login page answered in the provider's place."""
+    """Succeed with an HTML page, like a proxy or a login page in the provider's place."""
     return Damage("wrong_content_type", "bad_response")
 
 
 def empty_body() -> Damage:
-    """A success without a body."""
+    """Succeed without a body."""
     return Damage("empty_body", "bad_response")
 
 
-# --- applied, purely -----------------------------------------------------------------------------
+# --- applying a fault (pure) ---------------------------------------------------------------------
 
 _BROKEN = {
     "timeout": Broken("ReadTimeout", "The read operation timed out"),
@@ -304,20 +304,20 @@ _LENGTHS = frozenset({"content-length", "transfer-encoding"})
 
 
 def replaces_answer(fault: Fault) -> bool:
-    """Whether nothing is left of the answer that would have come."""
+    """Return whether a fault leaves nothing of the original answer."""
     if isinstance(fault, Failure):
         return fault.after_chunks is None
     return fault.kind not in ("cut", "stall", "slow")
 
 
 def applied(fault: Fault, response: Response, wire: str) -> Response:
-    """What comes over the network when a fault hits a response.
+    """Apply a fault to a response.
 
     Args:
-        fault: What happens.
-        response: The response, faked or recorded; unused where the fault replaces it.
-        wire: The wire in whose words a provider's error is said: `openai`, `openai-responses`,
-            `anthropic` or `google`.
+        fault: The fault.
+        response: The response, faked or recorded; unused if the fault replaces it.
+        wire: The wire format of a provider's error: `openai`, `openai-responses`, `anthropic` or
+            `google`.
     """
     if isinstance(fault, Failure):
         streams = "event-stream" in dict(response.headers).get("content-type", "")
@@ -344,7 +344,7 @@ def applied(fault: Fault, response: Response, wire: str) -> Response:
 
 
 def _first(pieces: Sequence[bytes], number: int) -> Sequence[bytes]:
-    """The pieces before the break; the last one of the body is never left whole."""
+    """Return the pieces before the break; the body's last piece is never left whole."""
     if number < len(pieces) or not pieces:
         return pieces[:number]
     return [*pieces[:-1], pieces[-1][: len(pieces[-1]) // 2]]

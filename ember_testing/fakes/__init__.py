@@ -1,1 +1,1 @@
-"""Answers without a provider."""
+"""Fake models, inside the process and as a server."""

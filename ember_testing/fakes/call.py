@@ -1,4 +1,4 @@
-"""A call as the fake saw it: out of a request in whichever provider's words; pure."""
+"""The calls that reach a fake, parsed from any provider's request format; pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ember_testing.wires.exchange import Asked
 
 __all__ = ["FakeCall", "call_of_custom", "call_of_request"]
 
-# Where the wires keep the conversation, and the texts to be embedded.
+# Request fields that hold the conversation, or the texts to embed.
 _TURNS = (
     "messages", "contents", "input", "texts", "inputs", "inputText", "content", "requests",
     "instances", "prompt",
@@ -31,8 +31,8 @@ class FakeCall:
         model: The model's id on the wire.
         prompt: The text of the last turn.
         system: The system prompt, or None.
-        params: The request's other fields, in the provider's words.
-        stream: Whether the answer was to come in pieces.
+        params: The request's other fields, under the provider's names.
+        stream: Whether a streamed answer was requested.
         headers: The request's headers, names in lower case.
         body: The request's whole JSON.
     """
@@ -48,10 +48,10 @@ class FakeCall:
 
     @property
     def messages(self) -> list[Message]:
-        """The conversation without its system prompt, in Ember's words on every wire.
+        """The conversation without its system prompt, in Ember's format for every provider.
 
-        Each has a `role` (user, assistant, tool), `parts` and their `text`. The calls that one
-        answer makes are parts of one message, and so are their results.
+        Each message has a `role` (user, assistant, tool), `parts` and their `text`. The tool calls
+        of one answer are parts of one message, and so are their results.
         """
         turns = _turns(self.body)
         conversation = [turns] if isinstance(turns, str) else [_with_role(turn) for turn in turns]
@@ -60,7 +60,7 @@ class FakeCall:
         for message in map(_in_our_words, messages):
             last = turns_made[-1] if turns_made else None
             if last and last.role == message.role and message.role in ("assistant", "tool"):
-                # Some wires have a message for each call and each result, others one for all.
+                # Some formats have one message per call and per result, others one for all.
                 extra = {**last.extra, **message.extra}
                 turns_made[-1] = Message(last.role, [*last.parts, *message.parts], extra)
             elif message.role != "system":
@@ -69,7 +69,7 @@ class FakeCall:
 
     @property
     def images(self) -> list[Media]:
-        """The images of the conversation, in their order: `mime_type`, and `data` or `url`."""
+        """The images of the conversation in order, with `mime_type` and `data` or `url`."""
         parts = [part for message in self.messages for part in message.parts]
         return [
             part
@@ -79,7 +79,7 @@ class FakeCall:
 
 
 def call_of_request(asked: Asked, headers: Mapping[str, str]) -> FakeCall:
-    """The call that a request to a provider is."""
+    """Return the call that a request makes."""
     body = dict(asked.body)
     turns = _turns(asked.body)
     used = next((name for name in _TURNS if body.get(name)), "model")
@@ -108,7 +108,7 @@ def call_of_request(asked: Asked, headers: Mapping[str, str]) -> FakeCall:
 
 
 def call_of_custom(provider: str, model: str, prompt: Any, params: Mapping[str, Any]) -> FakeCall:
-    """The call that a provider of the user's own got."""
+    """Return the call that a custom provider received."""
     system = params.get("system")
     others = {name: value for name, value in params.items() if name != "system"}
     turns: list[Any] = [*prompt] if isinstance(prompt, list) else [prompt]
@@ -123,12 +123,12 @@ def _turns(body: Mapping[str, Any]) -> str | Sequence[Mapping[str, Any]]:
 
 
 def _role(turn: object) -> object:
-    """The role of a message; what is embedded has none."""
+    """Return the role of a message; inputs to embed have none."""
     return cast("Mapping[str, object]", turn).get("role") if isinstance(turn, Mapping) else None
 
 
 def _with_role(turn: Any) -> Any:
-    """A turn as a message: the Responses API's calls and results are items of their own."""
+    """Return a turn as a message; in the Responses API, calls and results are separate items."""
     if not isinstance(turn, Mapping):
         return turn
     item = cast("Mapping[str, Any]", turn)
@@ -139,7 +139,7 @@ def _with_role(turn: Any) -> Any:
         return {"role": "tool", "tool_call_id": item["call_id"], "content": item.get("output")}
     if item.get("type") == "reasoning":
         return {"role": "assistant", "content": [item]}
-    # Google leaves the role out of a conversation of one turn.
+    # Google omits the role in a conversation of one turn.
     return item if "role" in item or "parts" not in item else {"role": "user", **item}
 
 
@@ -150,7 +150,7 @@ def _in_our_words(message: Message) -> Message:
 
 
 def _part(part: Part) -> Part:
-    """What arguments in JSON, and Anthropic's and Google's images, are in Ember."""
+    """Convert JSON arguments, and Anthropic's and Google's images, to Ember's parts."""
     if isinstance(part, ToolCall):
         return part._replace(arguments=json_or_text(part.arguments))
     if not isinstance(part, NativePart):
@@ -168,7 +168,7 @@ def _part(part: Part) -> Part:
 
 
 def _text(value: object) -> str:
-    """The text inside a turn, in whichever provider's words."""
+    """Return the text of a turn in any provider's format."""
     if isinstance(value, str):
         return value
     if isinstance(value, (list, tuple)):

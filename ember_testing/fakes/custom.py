@@ -1,4 +1,4 @@
-"""Custom providers, which do not go over HTTP: a fake in the place of `complete`."""
+"""Fakes for custom providers, which do not use HTTP: a fake replaces `complete`."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from ember_testing.wires.answer import Answer, Failure
 
 __all__ = ["Ask", "ask_first", "failure_of", "response_of"]
 
-# The names that a class is registered by, the model, the prompt and the parameters; None lets the
-# provider answer for itself.
+# Takes the names under which a class is registered, the model, the prompt and the parameters;
+# returns None to let the provider answer itself.
 Ask: TypeAlias = Callable[["list[str]", str, Any, Mapping[str, Any]], "ChatResponse | None"]
 
 
 class _Replaced:
-    """A provider's class whose `complete` is a fake's for as long as there is one."""
+    """A provider's class whose `complete` is replaced while there are fakes."""
 
     def __init__(self, cls: type[base.BaseProvider]) -> None:
         self.asked: list[Ask] = []  # the innermost fake is last
         self._cls = cls
         self._patches = [Patch(cls, "complete", self._sync)]
-        # That of the base calls the one above.
+        # The base class's acomplete() calls complete().
         if cls.acomplete is not base.BaseProvider.acomplete:
             self._patches.append(Patch(cls, "acomplete", self._awaited))
 
@@ -75,14 +75,14 @@ _replaced: dict[type[base.BaseProvider], _Replaced] = {}
 
 
 def ask_first(cls: type[base.BaseProvider], fake: Ask) -> Callable[[], None]:
-    """Let a fake be asked before a provider.
+    """Ask a fake before a provider.
 
     Args:
-        cls: The provider's class; instances made before are asked as well.
-        fake: Whom to ask.
+        cls: The provider's class; existing instances are included.
+        fake: The fake.
 
     Returns:
-        What ends it.
+        A function that undoes it.
     """
     replaced = _replaced.setdefault(cls, _Replaced(cls))
     replaced.ask(fake)
@@ -90,7 +90,7 @@ def ask_first(cls: type[base.BaseProvider], fake: Ask) -> Callable[[], None]:
 
 
 def response_of(provider: str, model: str, answer: Answer, usage: UsageStats) -> ChatResponse:
-    """The answer as a custom provider gives it."""
+    """Return an answer as a custom provider does."""
     return ChatResponse(
         answer.text,
         usage,
@@ -104,10 +104,10 @@ def response_of(provider: str, model: str, answer: Answer, usage: UsageStats) ->
 
 
 def failure_of(provider: str, model: str, fault: Fault) -> ProviderAPIError:
-    """A provider's error as Ember raises it: that of a provider that speaks OpenAI's wire.
+    """Return a provider's error as Ember raises it for OpenAI's wire format.
 
     Raises:
-        TypeError: The fault is one of a connection, and nothing here goes over one.
+        TypeError: The fault affects a connection, which custom providers do not have.
     """
     if isinstance(fault, Damage):
         raise TypeError(

@@ -1,8 +1,8 @@
 """`fake_model`: answers for models, served in the providers' real wire formats.
 
-Everything of the client runs: routing, serialising, parsing, usage, cost, error mapping. Only the
-network is missing: a respx router is asked in its place, for every client of the process that the
-seam (`patches/transport.py`) reaches, and no library reaches the network meanwhile.
+The whole client runs: routing, serialising, parsing, usage, cost, error mapping. Only the network
+is replaced by a respx router, for every client in the process that the seam
+(`patches/transport.py`) reaches; meanwhile no library can reach the network.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class UnansweredCall(ReplayFailure):
 
 
 def unanswerable(asked: Asked) -> str:
-    """What no fake can answer, and the way that works."""
+    """Return the message for a call that no fake can answer, with what to do instead."""
     return (
         f"a fake cannot answer {title(asked.form)} ({asked.provider}: {asked.url}): record it, "
         "with @pytest.mark.ember_replay and pytest --ember-record; a fake and a recording go "
@@ -64,23 +64,23 @@ def unanswerable(asked: Asked) -> str:
 
 
 class FakeModel:
-    """Sets up answers by calling it, and remembers the calls.
+    """Fake answers, which are set up by calling the instance, and the calls made so far.
 
     fake_model("gpt-5.6-sol", rate_limit(retry_after=2), "Paris")
     fake_model("claude-*", lambda call: call.prompt.upper())
 
-    A custom provider, made with `register_provider("echo", ...)`, does not go over HTTP by
-    itself: it runs as it is, until a name or pattern that begins with its own (`"echo/loud"`,
-    `"echo/*"`) is set up; then the fake answers in the place of its `complete`.
+    A custom provider, made with `register_provider("echo", ...)`, need not use HTTP: it runs
+    unchanged until a name or pattern with its prefix (`"echo/loud"`, `"echo/*"`) is set up; then
+    the fake replaces its `complete`.
 
-    In a replayed test the fakes come first, and what none of them is for comes from the recording.
+    In a replayed test, fakes take precedence; calls that match none are answered by the recording.
 
     Args:
-        allow_loopback: Let connections to this machine through: a database's, a test server's.
+        allow_loopback: Allow connections to this machine, such as a database or a test server.
 
     Attributes:
-        calls: The calls so far, in the order in which they came.
-        failures: Calls that nothing answered, and what would have reached the network.
+        calls: The calls so far, in order of arrival.
+        failures: Unanswered calls and blocked connections.
     """
 
     def __init__(self, *, allow_loopback: bool = False) -> None:
@@ -91,23 +91,23 @@ class FakeModel:
         self._attempts: list[Attempt] = []
         self._lock = threading.Lock()
         self._replaced: dict[type[base.BaseProvider], Callable[[], None]] = {}
-        self._told: int | None = None  # of the failures, once they were said in words
+        self._told: int | None = None  # how many failures complaint() has reported
 
     def __call__(self, model: str, *replies: Reply, usage: UsageStats | None = None) -> None:
-        """Answer calls of a model.
+        """Set up answers for a model.
 
         Args:
             model: The model as it is called (`gpt-5.6-sol`, `groq/openai/gpt-oss-20b`), its id on
                 the wire, or a pattern of either (`claude-*`, `groq/*`, `*`).
-            *replies: Given in turn, each once: text, a list of the pieces of a stream, an
-                `Answer`, a `ChatResponse`, a fault of `ember_testing.faults`, what
-                `ember_testing.strategies` generates, or a function of the call that returns one of
-                these; a function as the last reply answers all further calls too. To a call for
-                embeddings a vector, one for each input, or `Embeddings()`, which makes them.
-            usage: What each answer used; by default counts of a plausible size.
+            *replies: Used in order, once each: text, a list of the pieces of a stream, an
+                `Answer`, a `ChatResponse`, a fault of `ember_testing.faults`, a value from
+                `ember_testing.strategies`, or a function that takes the call and returns one of
+                these; a function as the last reply answers all further calls. For embeddings: a
+                vector, a list of one per input, or `Embeddings()`, which generates them.
+            usage: Token counts of each answer; by default plausible ones.
 
         Raises:
-            TypeError: There is no reply, or one that is none of these.
+            TypeError: There is no reply, or one of another type.
         """
         if not replies:
             raise TypeError(f"fake_model({model!r}) needs an answer, such as 'Paris'")
@@ -121,7 +121,7 @@ class FakeModel:
 
     @property
     def allow_loopback(self) -> bool:
-        """Whether connections to this machine go through; may be set at any time."""
+        """Whether connections to this machine are allowed; may be set at any time."""
         return self._allow_loopback
 
     @allow_loopback.setter
@@ -131,7 +131,7 @@ class FakeModel:
             self._close_network()
 
     def reset(self) -> None:
-        """Forget all answers and all calls: for many examples in one block."""
+        """Forget all answers and calls, so that one block can run many examples."""
         with self._lock:
             self.calls.clear()
             self.failures.clear()
@@ -139,28 +139,27 @@ class FakeModel:
             self._replies.clear()
 
     def unused(self) -> list[str]:
-        """The answers that no call asked for."""
+        """Return the answers that no call used."""
         return self._replies.unused()
 
     def verdict(self, result: object = None) -> Verdict:
-        """What is to be said of the code that made the calls so far.
+        """Return a verdict on the code that made the calls so far.
 
-        It complains of a wait that was asked for and not kept, of a retry that cannot help (a
-        wrong key, no money, a prompt that is too long), of retries without a pause or without an
-        end, and of half an answer that was taken for a whole one. Waits that `no_sleep` leaves
-        out count as waited.
+        It complains about a requested wait that was not observed, a retry that cannot help (a
+        wrong key, no money, a prompt that is too long), retries without a pause or a limit, and a
+        partial answer that was taken for a whole one. Waits that `no_sleep` skips count as waited.
 
         Args:
-            result: What the code under test returned, to look for half an answer in it.
+            result: What the code under test returned, to be searched for a partial answer.
         """
         with self._lock:
             return judged(self._attempts, result, skips())
 
     def complaint(self, *, unused: bool = True) -> str:
-        """What went wrong so far, in words; "" where nothing did. Said once, it is not raised.
+        """Return what went wrong so far, or ""; failures it reports are not raised later.
 
         Args:
-            unused: Whether an answer that nobody has asked for is wrong.
+            unused: Whether an unused answer is wrong.
         """
         complaints = [str(failure) for failure in self.failures]
         if not complaints and unused and (left := self._left()):
@@ -178,22 +177,22 @@ class FakeModel:
         for failure in self.failures[self._told or 0 :]:
             if not _was_reported(failure):
                 raise failure
-        # What is left over after a failure is its consequence.
+        # Answers left over after a failure are its consequence.
         if self._told is None and not self.failures and (left := self._left()):
             raise AssertionError(left)
 
-    # What the router asks ---------------------------------------------------------------------
+    # Called by the router ---------------------------------------------------------------------
 
     def respond(self, asked: Asked, request: Request, *, last: bool = True) -> Response | None:
-        """The response to a request; None where this fake has nothing for it.
+        """Return the response to a request, or None if this fake has none.
 
         Args:
-            asked: What the request asks for.
+            asked: The parsed request.
             request: The request.
-            last: Whether nobody else will be asked.
+            last: Whether this fake is the last to be asked.
 
         Raises:
-            UnansweredCall: Nobody has anything for it.
+            UnansweredCall: There is no answer.
         """
         if asked.wire is None and inputs_of(asked) is None:
             if not last or asked.provider == UNKNOWN:
@@ -212,7 +211,7 @@ class FakeModel:
                 response, fault = response_of(wire, call, setup, given, number)
             else:
                 response, fault = embeddings_of(asked, inputs, setup, given, number)
-                given = ""  # there is no text of which half could be taken for the whole
+                given = ""  # no text, so no partial answer to look for
         except (TypeError, ValueError) as error:
             raise self._fail(UnansweredCall(f"fake_model({setup.pattern!r}): {error}")) from error
         partial = ""
@@ -226,7 +225,7 @@ class FakeModel:
     def _answer_custom(
         self, names: list[str], model: str, prompt: Any, params: Mapping[str, Any]
     ) -> ChatResponse | None:
-        """Answer in the place of a custom provider; None lets it answer for itself."""
+        """Answer in place of a custom provider, or return None to let it answer itself."""
         for name in names:
             setups = [each for each in self._replies.of(name, model) if each.provider == name]
             if not setups:
@@ -244,7 +243,7 @@ class FakeModel:
         return None
 
     def _next(self, setups: Sequence[SetUp], call: FakeCall) -> tuple[SetUp, Given, int]:
-        """The reply that is next, with the number of the call."""
+        """Return the next reply with its setup, and the number of the call."""
         with self._lock:
             self.calls.append(call)
             number = len(self.calls)
@@ -293,7 +292,7 @@ class FakeModel:
         self.failures.append(failure)
         return failure
 
-    # The beginning and the end ----------------------------------------------------------------
+    # Start and end ----------------------------------------------------------------------------
 
     def _close_network(self) -> None:
         network.close_for_fakes(self, allow_loopback=self._allow_loopback, fail=self._fail)
@@ -311,7 +310,7 @@ class FakeModel:
             self._close_network()
 
     def _put_back(self) -> None:
-        """Let the custom providers answer for themselves again."""
+        """Let the custom providers answer themselves again."""
         while self._replaced:
             self._replaced.popitem()[1]()
 
@@ -329,12 +328,12 @@ class FakeModel:
 
 _change = threading.RLock()
 _active: list[FakeModel] = []  # the innermost is last
-# Where the router's requests and responses hold those of the seam.
+# The extensions in which the router's requests and responses carry those of the seam.
 _REQUEST, _RESPONSE = "ember_testing.request", "ember_testing.response"
 
 
 class _Router(respx.Router):
-    """respx's router, which would keep every request and response of a long run."""
+    """A respx router that does not keep every request and response of a long run."""
 
     def record(self, *arguments: Any, **named: Any) -> None:
         """Keep nothing: the fakes have their own list of calls."""
@@ -344,7 +343,7 @@ _router = _Router(assert_all_called=False, assert_all_mocked=False)
 
 
 def _route(request: httpx.Request) -> httpx.Response | httpx.Request:
-    """What the innermost fake that knows the model answers; the request itself passes through."""
+    """Return the answer of the innermost fake for the model, or the request to let it through."""
     asked_for: Request = request.extensions[_REQUEST]
     asked = read_request(asked_for.url, asked_for.body)
     if asked is None:
@@ -354,17 +353,17 @@ def _route(request: httpx.Request) -> httpx.Response | httpx.Request:
         last = fake is fakes[-1] and is_asked_last(_answerer)
         response = fake.respond(asked, asked_for, last=last)
         if response is not None:
-            # With its request and without a body: respx copies what has none, and reads what has.
+            # With a request, or respx copies the response; without a body, or respx reads it.
             more = {_RESPONSE: response}
             return httpx.Response(200, request=request, stream=_NO_BODY, extensions=more)
     return request
 
 
 _NO_BODY = httpx.SyncByteStream()
-# respx asks for the function's arguments at each call.
+# respx inspects the function's signature on each call.
 _route.__dict__["__signature__"] = inspect.signature(_route)
 _router.route().mock(side_effect=_route)
-_url = lru_cache(maxsize=64)(httpx.URL)  # parsing one takes as long as all else that respx does
+_url = lru_cache(maxsize=64)(httpx.URL)  # parsing one takes as long as the rest of respx
 
 
 def _answer(request: Request) -> Response | None:
@@ -393,21 +392,21 @@ def fake_model(
     with fake_model("gpt-5.6-sol", "Paris") as fake:
         fake("claude-*", rate_limit(retry_after=2), "Rome")
 
-    Keys need not be set: every provider gets one for the time being. What is no call of a model
-    passes through: to an application that a client of its own calls in this process, and nowhere
-    else, for the network is closed.
+    No keys are needed: every provider gets one inside the block. Requests that are not calls of a
+    model pass through, but reach only an application that a client calls inside this process,
+    because the network is closed.
 
     Args:
-        model: The first model to answer for, as `FakeModel` takes it; others are set up inside.
+        model: The first model to answer for, as for `FakeModel`; set up others inside.
         *replies: Its answers.
-        usage: What each of them used.
-        allow_loopback: Let connections to this machine through: a database's, a test server's.
+        usage: Token counts of each answer.
+        allow_loopback: Allow connections to this machine, such as a database or a test server.
 
     Raises:
-        TypeError: There are no replies for the model, or one that is none.
+        TypeError: There is no reply for the model, or one of another type.
         UnansweredCall: A call had no answer; again at the end if the code under test swallowed it.
-        NetworkBlocked: Something would have left the process; likewise.
-        AssertionError: An answer was set up that nobody asked for.
+        NetworkBlocked: A connection would have left the process; again at the end likewise.
+        AssertionError: An answer was not used.
     """
     fake = FakeModel(allow_loopback=allow_loopback)
     fake._begin()  # pyright: ignore[reportPrivateUsage] - of this module
@@ -418,7 +417,7 @@ def fake_model(
             raise TypeError(f"{usage!r} belongs to answers: name their model before it")
         yield fake
     except BaseException as error:
-        # What a swallowed failure led to, or a group around it, explains less than the failure.
+        # The failure explains more than an error that followed it or a group that contains it.
         ends = isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit, ReplayFailure))
         if fake.failures and not ends:
             raise fake.failures[0] from error
@@ -429,7 +428,7 @@ def fake_model(
 
 
 def _was_reported(failure: ReplayFailure) -> bool:
-    """Whether a test runner has caught it: then the test has failed with it already."""
+    """Return whether a test runner caught the failure, so that the test already failed with it."""
     caught = failure.__traceback__
     return caught is not None and caught.tb_frame.f_globals.get("__name__", "").startswith(
         ("unittest.", "_pytest.")

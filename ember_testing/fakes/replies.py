@@ -1,4 +1,4 @@
-"""The replies that were set up for models, which of them is next, and what it is on the wire."""
+"""The replies set up for models: which of them is next, and its response on the wire."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ _WILD = re.compile(r"[*?\[]")
 
 
 class SetUp:
-    """The replies that one `fake_model(pattern, ...)` set up.
+    """The replies set up by one `fake_model(pattern, ...)`.
 
     Args:
-        pattern: As it was given.
-        replies: In turn.
-        usage: What each answer used, or None.
+        pattern: The pattern as given.
+        replies: The replies in order.
+        usage: Token counts of each answer, or None.
     """
 
     def __init__(self, pattern: str, replies: Sequence[Reply], usage: UsageStats | None) -> None:
@@ -65,16 +65,16 @@ class SetUp:
 
     @property
     def endless(self) -> bool:
-        """Whether the reply that is next answers all further calls."""
+        """Whether the next reply answers all further calls."""
         return len(self.waiting) == 1 and callable(self.waiting[0])
 
     def matches(self, provider: str, model: str, guessed: bool) -> bool:
-        """Whether it is for this call.
+        """Return whether the pattern matches a call.
 
         Args:
             provider: The provider's name.
             model: The model's id on the wire.
-            guessed: Whether the provider is known by its wire only (a custom base URL).
+            guessed: Whether only the wire format identifies the provider (a custom base URL).
         """
         names = {model, f"{provider}/{model}"} if self.provider is None else {f"{provider}/{model}"}
         if provider == "openai-responses":
@@ -89,7 +89,7 @@ class SetUp:
 
 
 def _names(pattern: str) -> Iterator[str]:
-    """The pattern, and what a model's name in Ember is on the wire, with a date at times."""
+    """Yield the pattern, and the model's id on the wire, which may include a date."""
     yield pattern
     if _WILD.search(pattern):
         return
@@ -104,24 +104,24 @@ def _names(pattern: str) -> Iterator[str]:
 
 
 class Replies:
-    """All that was set up, in its order. Not safe for threads by itself."""
+    """All replies that were set up, in order; not thread-safe."""
 
     def __init__(self) -> None:
         self.all: list[SetUp] = []
         self._found: dict[tuple[str, str, bool], list[SetUp]] = {}
 
     def add(self, setup: SetUp) -> None:
-        """Take one more."""
+        """Add replies."""
         self.all.append(setup)
         self._found.clear()
 
     def clear(self) -> None:
-        """Forget all."""
+        """Forget all replies."""
         self.all.clear()
         self._found.clear()
 
     def of(self, provider: str, model: str, guessed: bool = False) -> list[SetUp]:
-        """Those that are for a call."""
+        """Return the replies whose pattern matches a call."""
         key = provider, model, guessed
         found = self._found.get(key)
         if found is None:
@@ -130,7 +130,7 @@ class Replies:
         return found
 
     def unused(self) -> list[str]:
-        """The answers that no call asked for."""
+        """Return the answers that no call used."""
         return [
             f"{each.pattern}: {len(each.waiting)} of {each.given} answers"
             for each in self.all
@@ -139,7 +139,7 @@ class Replies:
 
 
 def next_of(setups: Sequence[SetUp]) -> tuple[SetUp, Reply] | None:
-    """The next reply of the first that has one left, or None."""
+    """Return the next reply, of the first setup that has one left, or None."""
     for each in setups:
         if each.endless:
             return each, each.waiting[0]
@@ -149,35 +149,35 @@ def next_of(setups: Sequence[SetUp]) -> tuple[SetUp, Reply] | None:
 
 
 def check_reply(reply: Reply) -> None:
-    """Refuse what is no reply.
+    """Check that a value is a reply.
 
     Raises:
-        TypeError: It is none.
+        TypeError: It is not.
     """
     is_other = callable(reply) or isinstance(reply, (Failure, Damage, Sent))
     if not is_other and as_embeddings(reply) is None:
         as_answer(reply)
 
 
-# What a stream says before a provider's error breaks it off.
+# The text of a stream before a provider's error interrupts it.
 _INTERRUPTED = "This answer does not come to its end."
 
 
 def response_of(
     wire: str, call: FakeCall, setup: SetUp, given: Given, number: int
 ) -> tuple[Response, Fault | None]:
-    """The response that a reply is on the wire, and the fault in it.
+    """Return the response for a reply, and the fault in it.
 
     Args:
         wire: `openai`, `openai-responses`, `anthropic` or `google`.
-        call: The call that it answers.
-        setup: What it was set up with.
-        given: The reply, no function any more.
-        number: Of the call, for the ids.
+        call: The call to answer.
+        setup: The setup of the reply.
+        given: The reply, or the result of one that is a function.
+        number: Number of the call, for the ids.
 
     Raises:
-        TypeError: It is no reply.
-        ValueError: The wire cannot say it.
+        TypeError: It is not a reply.
+        ValueError: The wire format cannot express it.
     """
     if isinstance(given, Sent):
         return given.served, None
@@ -195,18 +195,18 @@ def response_of(
 def embeddings_of(
     asked: Asked, inputs: Sequence[object], setup: SetUp, given: Given, number: int
 ) -> tuple[Response, Fault | None]:
-    """The response that a reply is to a call for embeddings, and the fault in it.
+    """Return the response for a reply to a call for embeddings, and the fault in it.
 
     Args:
-        asked: What the request asks for.
-        inputs: What it wants vectors of.
-        setup: What the reply was set up with.
-        given: The reply, no function any more.
-        number: Of the call, for the ids.
+        asked: The parsed request.
+        inputs: The inputs to embed.
+        setup: The setup of the reply.
+        given: The reply, or the result of one that is a function.
+        number: Number of the call, for the ids.
 
     Raises:
-        TypeError: The reply is no vectors.
-        ValueError: The wire has no such vectors.
+        TypeError: The reply has no vectors.
+        ValueError: The vectors do not fit the request.
     """
     if isinstance(given, Sent):
         return given.served, None

@@ -1,7 +1,7 @@
-"""A provider on this machine that fails as it is told: for clients that no fake reaches.
+"""A local server of fake answers and faults, for clients that no fake reaches.
 
-What `fake_model` answers inside the process, this answers over a real connection: to the vendors'
-SDKs, to another process, to another language.
+It answers like `fake_model`, but over a real connection: for vendors' SDKs, other processes and
+other languages.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ __all__ = ["FaultServer", "fault_server"]
 
 
 class FaultServer(FakeModel):
-    """A running server; answers are set up as `fake_model`'s are, and calls are kept.
+    """A running server; answers are set up and calls are kept as by `fake_model`.
 
     Attributes:
-        url: `http://127.0.0.1:PORT`. OpenAI's clients want `/v1` behind it.
+        url: `http://127.0.0.1:PORT`. OpenAI's clients need `/v1` after it.
     """
 
     def __init__(self) -> None:
@@ -43,22 +43,22 @@ class FaultServer(FakeModel):
 
 
 def _refusal(message: str) -> Response:
-    """Status 501, with the reason where clients of most vendors look for it."""
+    """Return status 501, with the reason where most vendors' clients look for it."""
     body = dumps({"error": {"message": message, "type": "not_faked"}})
     return Response(501, (("content-type", "application/json"),), (body,))
 
 
 @contextmanager
 def fault_server() -> Generator[FaultServer]:
-    """Run a server of OpenAI's, Anthropic's and Google's wires, and of calls for embeddings.
+    """Run a server for OpenAI's, Anthropic's and Google's wire formats and for embedding calls.
 
     with fault_server() as server:
         server("gpt-5.6-sol", rate_limit(retry_after=1), "Paris")
         client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="any")
 
-    `timeout` and `stall` hold the connection until the client gives up; `refused` cannot be told
-    from `reset`, for something has to listen. A call that nothing answers gets status 501, and
-    the reason in its body.
+    `timeout` and `stall` hold the connection until the client gives up; `refused` looks like
+    `reset`, because the server has to listen. An unanswered call gets status 501, with the reason
+    in the body.
     """
     models = FaultServer()
     with http_server(models._answer) as port:  # pyright: ignore[reportPrivateUsage] - of this module

@@ -1,7 +1,7 @@
-"""A verdict on the code that calls models: what it made of the faults that it met; pure.
+"""A verdict on how the code that calls models handled faults; pure.
 
-Ember never retries by itself, so whether waits are honoured, what is retried and what becomes of
-half an answer is the caller's doing. The fake has seen every attempt and knows what it answered.
+Ember never retries by itself, so the caller has to honour waits, choose what to retry and handle
+partial answers. The fake has seen every attempt and knows what it answered.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from ember_testing.wires.exchange import Asked
 
 __all__ = ["Attempt", "Verdict", "judged", "key_of"]
 
-# What a retry may come early by: clocks and timers are not exact.
+# Seconds by which a retry may be early: clocks and timers are not exact.
 _TOLERANCE = 0.02
-# A retry without a hint when: sooner than this helps nobody.
+# Seconds before which a retry does not help, if the provider did not say how long to wait.
 _BREATH = 0.1
 _MOST_ATTEMPTS = 10
 _FINAL: frozenset[ErrorType | None] = frozenset(
@@ -29,17 +29,17 @@ _FINAL: frozenset[ErrorType | None] = frozenset(
 
 
 class Attempt(NamedTuple):
-    """One request, and what the fake made of it.
+    """One request, and how the fake answered it.
 
     Attributes:
-        key: Equal for requests that say the same.
+        key: Equal for equal requests.
         name: Provider and model.
-        asked_at: When it came, by `time.monotonic()`.
-        fault: What it was answered with in Ember's vocabulary; None for an answer.
-        retry_after: Seconds that it was told to wait, or None.
-        partial: The text that came before the answer broke, or "".
-        answer: The text of an answer that came whole, or "".
-        flow: The thread or task that made it.
+        asked_at: Time of arrival, by `time.monotonic()`.
+        fault: The error type in Ember's vocabulary; None for an answer.
+        retry_after: Seconds that the caller was asked to wait, or None.
+        partial: The text before the answer broke off, or "".
+        answer: The text of a whole answer, or "".
+        flow: The thread or task that made the request.
     """
 
     key: object
@@ -54,12 +54,12 @@ class Attempt(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is to be said of the code under test.
+    """A verdict on the code under test.
 
     Args:
-        complaints: One sentence for each thing that it did wrong; none when all is well.
-        attempts: How many requests it made.
-        waits: Seconds between a fault and the same request's next attempt, in their order.
+        complaints: One sentence for each mistake; empty if there is none.
+        attempts: Number of requests.
+        waits: Seconds between each fault and the next attempt of the same request, in order.
     """
 
     complaints: Sequence[str]
@@ -68,7 +68,7 @@ class Verdict:
 
     @property
     def ok(self) -> bool:
-        """Whether there is nothing to complain of."""
+        """Whether there are no complaints."""
         return not self.complaints
 
     def __bool__(self) -> bool:
@@ -79,11 +79,11 @@ class Verdict:
 
 
 def key_of(asked: Asked, url: str) -> object:
-    """What two requests have in common of which one repeats the other; streamed or not is one.
+    """Return a key that is equal for a request and its repetition, streamed or not.
 
     Args:
-        asked: What the request asks for.
-        url: Where it goes.
+        asked: The parsed request.
+        url: The request's URL.
     """
     parameters = {
         name: asked.body[name] for name in asked.body.keys() - {"stream", "stream_options"}
@@ -94,12 +94,12 @@ def key_of(asked: Asked, url: str) -> object:
 def judged(
     attempts: Sequence[Attempt], result: object = None, skips: Sequence[Skip] = ()
 ) -> Verdict:
-    """The verdict on a sequence of attempts.
+    """Return the verdict on a sequence of attempts.
 
     Args:
-        attempts: All of them, in their order.
-        result: What the code under test made of them; half an answer inside it is found.
-        skips: The waits that were left out meanwhile.
+        attempts: All attempts in order.
+        result: What the code under test returned, to be searched for a partial answer.
+        skips: The waits that were skipped meanwhile.
     """
     complaints: list[str] = []
     waits: list[float] = []
@@ -128,11 +128,11 @@ def judged(
 def _skipped_between(
     before: Attempt, after: Attempt, skips: Iterable[Skip], callers: set[object]
 ) -> float:
-    """Seconds that a retry would have waited, had none of its waits been left out.
+    """Return the seconds of the skipped waits that belong to a retry.
 
-    What another call's thread or task waits does not count. What makes no call itself may have
-    waited for this one: `asyncio.to_thread(time.sleep, 1)`, `asyncio.gather(asyncio.sleep(1))`;
-    of several such, which wait at the same time, the longest counts.
+    Waits in a thread or task that makes other calls do not count. One that makes no calls may have
+    waited for this retry: `asyncio.to_thread(time.sleep, 1)`, `asyncio.gather(asyncio.sleep(1))`;
+    several of those wait at the same time, so only the longest counts.
     """
     own = 0.0
     helpers: dict[object, float] = {}
@@ -167,11 +167,11 @@ def _of_result(
     last: Iterable[tuple[int, Attempt]], attempts: Iterable[Attempt], result: object
 ) -> Iterator[str]:
     text = _text(result)
-    # Another model's answer may begin as the one that broke off.
+    # Another model's whole answer may begin like the partial one.
     for answer in sorted({each.answer for each in attempts if each.answer}, key=len, reverse=True):
         text = text.replace(answer, "").replace(_escaped(answer), "")
     for place, attempt in last:
-        # The last attempt of a call: no retry brought the whole answer.
+        # The last attempt of a call, so no retry got the whole answer.
         partial = attempt.partial
         if partial.strip() and (partial in text or _escaped(partial) in text):
             yield (
@@ -182,12 +182,12 @@ def _of_result(
 
 
 def _escaped(text: str) -> str:
-    """A text as an object's own words have it, where a line's end is its escape."""
+    """Return a text as it appears in a repr, with line ends escaped."""
     return repr(text)[1:-1]
 
 
 def _text(result: object) -> str:
-    """All that a result says: the pieces of a list are one text."""
+    """Return all text in a result; the pieces of a list are joined."""
     if result is None or isinstance(result, str):
         return result or ""
     if isinstance(result, Mapping):

@@ -4,9 +4,9 @@
     def test_reader(sent):
         assert my_reader(sent.wire, sent.served.pieces).text == sent.means.text
 
-What providers send comes in the four wires' own bytes (`openai`, `openai-responses`, `anthropic`,
-`google`), with the answer or the error that it means: see `Sent`. `fake_model` takes each as a
-reply. Every strategy is built from smaller ones and shrinks to the least: one word, no cut.
+Responses are bytes of the four wire formats (`openai`, `openai-responses`, `anthropic`, `google`),
+with the answer or the error that they mean: see `Sent`. `fake_model` accepts each as a reply.
+Every strategy is built from smaller ones and shrinks to the simplest case: one word, no cut.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ember_testing.exceptions import missing_extra
 try:
     from hypothesis import strategies as st
 except ModuleNotFoundError as missing:
-    __tracebackhide__ = True  # of a missing package the message says all
+    __tracebackhide__ = True  # the message about a missing package is enough
     raise missing_extra("ember_testing.strategies", missing) from None
 from hypothesis.errors import InvalidArgument
 from hypothesis.strategies import SearchStrategy
@@ -63,7 +63,7 @@ _REASONS: Mapping[str, Sequence[FinishReason]] = {
     "anthropic": ("stop", "length", "other"),
     "google": ("stop", "length", "other", "error"),
 }
-# What text readers stumble over: characters that look like line ends, and JSON's and SSE's own.
+# Characters that break parsers: those that look like line ends, and the syntax of JSON and SSE.
 _TROUBLE = '\u2028\u2029\x85\r\n\x00"\\{}[]:'
 _FAILURES = (
     faults.rate_limit,
@@ -77,11 +77,11 @@ _FAILURES = (
 
 
 def _characters(*ranges: tuple[int, int]) -> SearchStrategy[str]:
-    # No characters(): that builds a table of all Unicode inside the first draw, for seconds.
+    # Not characters(): its first draw builds a table of all of Unicode, which takes seconds.
     return st.one_of([st.integers(first, last).map(chr) for first, last in ranges])
 
 
-# The plain ones come first: a failing text is shrunk into those. No surrogates: UTF-8 has none.
+# Plain characters first: a failing text shrinks to those. No surrogates: UTF-8 has none.
 _LETTERS = _characters((0x30, 0x39), (0x61, 0x7A), (0xC0, 0xD6), (0x391, 0x3A1), (0x4E00, 0x9FA5))
 _ANY = _characters((0x30, 0x7E), (0, 0xD7FF), (0xE000, 0x10FFFF)) | st.sampled_from(_TROUBLE)
 _LOWER = st.sampled_from("abcdefghijklmnopqrstuvwxyz")
@@ -89,32 +89,32 @@ _NAMES = st.builds(str.__add__, _LOWER, st.lists(_LOWER | st.just("_"), max_size
 
 
 def _texts(*, min_size: int = 0, max_size: int) -> SearchStrategy[str]:
-    # A list and no text(): that would make one alphabet of them, where trouble is rare.
+    # A list, not text(): that would merge the alphabets, and _TROUBLE would be rare.
     return st.lists(_ANY, min_size=min_size, max_size=max_size).map("".join)
 
 
 def wires() -> SearchStrategy[str]:
-    """Names of wire formats."""
+    """Generate names of wire formats."""
     return st.sampled_from(encoding.WIRES)
 
 
 def model_names(*, wires: SearchStrategy[str] | None = None) -> SearchStrategy[str]:
-    """Names of models that Ember knows whom to ask for, with a provider's prefix and without.
+    """Generate names of models that Ember can route, with a provider's prefix and without.
 
     Args:
-        wires: Whose; by default of all.
+        wires: The models' wire formats; by default all.
     """
     return _of_each(wires, lambda wire: st.sampled_from(_MODELS[wire]))
 
 
 def prompts(*, max_size: int = 80) -> SearchStrategy[str]:
-    """Prompts as text; never blank, since nobody can answer that.
+    """Generate prompts as text; never blank, because that cannot be answered.
 
     Args:
-        max_size: The most characters.
+        max_size: Maximum number of characters.
 
     Raises:
-        InvalidArgument: There is no room for a character.
+        InvalidArgument: `max_size` is less than 1.
     """
     if max_size < 1:
         raise InvalidArgument(f"max_size={max_size!r} leaves no room for a prompt")
@@ -132,15 +132,15 @@ def messages(
     max_turns: int = 3,
     systems: SearchStrategy[str | None] | None = None,
 ) -> SearchStrategy[list[dict[str, str]]]:
-    """Conversations as lists of messages: user and assistant in turn, a user's last.
+    """Generate conversations as lists of messages: user and assistant in turn, user last.
 
     Args:
-        prompts: What is said.
-        max_turns: The most questions.
-        systems: The system prompt before it, or None for no such message.
+        prompts: Texts of the messages.
+        max_turns: Maximum number of questions.
+        systems: The system prompt at the start, or None for no such message.
 
     Raises:
-        InvalidArgument: There is no room for a question.
+        InvalidArgument: `max_turns` is less than 1.
     """
     if max_turns < 1:
         raise InvalidArgument(f"max_turns={max_turns!r} leaves no room for a question")
@@ -161,10 +161,10 @@ def messages(
 
 
 def parameters(*, wires: SearchStrategy[str] | None = None) -> SearchStrategy[dict[str, Any]]:
-    """Parameters that a call may have beside its prompt.
+    """Generate parameters that a call may have besides its prompt.
 
     Args:
-        wires: Whose; by default those that every wire has.
+        wires: The wire formats; by default, only parameters that all of them have.
     """
     common: dict[str, SearchStrategy[Any]] = {
         "temperature": st.floats(0, 1),
@@ -187,11 +187,11 @@ def parameters(*, wires: SearchStrategy[str] | None = None) -> SearchStrategy[di
 def usages(
     *, wires: SearchStrategy[str] | None = None, max_tokens: int = 100_000
 ) -> SearchStrategy[UsageStats]:
-    """Counts that a provider can report: the parts are never more than the whole.
+    """Generate counts that a provider can report: the parts never exceed the whole.
 
     Args:
-        wires: Whose; by default what every wire can say (Google counts no cache writes).
-        max_tokens: The most of each kind.
+        wires: The wire formats; by default, only what all report (Google counts no cache writes).
+        max_tokens: Maximum of each kind of token.
 
     Raises:
         InvalidArgument: `max_tokens` is negative.
@@ -203,7 +203,7 @@ def usages(
     def of(wire: str) -> SearchStrategy[UsageStats]:
         # Drawn for every wire, so that a failing example can shrink from one wire to another.
         written = tokens.map(lambda _: 0) if wire == "google" else tokens
-        # The plainest counts come last: what a failure needs of tokens is shrunk into those.
+        # The plainest counts come last, so that the tokens a failure needs shrink into those.
         return st.builds(_usage, tokens, written, tokens, tokens, tokens)
 
     return of("google") if wires is None else _of_each(wires, of)
@@ -211,7 +211,7 @@ def usages(
 
 def _usage(cached: int, written: int, thought: int, fresh: int, said: int) -> UsageStats:
     return UsageStats(
-        # At least one, as every provider counts: an answer without usage is another thing.
+        # At least one, as every provider counts: an answer without usage is a different case.
         1 + fresh + cached + written,
         1 + said + thought,
         cached_tokens=cached,
@@ -226,12 +226,12 @@ def price_tables(
     prices: SearchStrategy[float] | None = None,
     max_size: int = 4,
 ) -> SearchStrategy[dict[str, dict[str, float]]]:
-    """Tables for `EMBER_MODEL_COSTS_JSON`, as the dict that its JSON is.
+    """Generate tables for `EMBER_MODEL_COSTS_JSON`, as dicts.
 
     Args:
-        names: Of the models.
+        names: Names of the models.
         prices: US dollars per million tokens.
-        max_size: The most models.
+        max_size: Maximum number of models.
     """
     price = st.integers(0, 10_000_00).map(lambda cents: cents / 100) if prices is None else prices
     row = st.fixed_dictionaries({"input": price, "output": price})
@@ -239,7 +239,7 @@ def price_tables(
 
 
 def tool_calls() -> SearchStrategy[ToolCall]:
-    """Tools that a model asks for, with arguments of any JSON."""
+    """Generate tool calls whose arguments hold any JSON."""
     leaves = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | _texts(max_size=10)
     value = st.recursive(
         leaves,
@@ -248,18 +248,18 @@ def tool_calls() -> SearchStrategy[ToolCall]:
     )
     ids = st.integers(1, 10**9).map(lambda number: f"call_{number}")
     arguments = st.dictionaries(_NAMES, value, max_size=3)
-    # builds() would make up the fields that are left out.
+    # builds() would also generate the omitted fields.
     return st.tuples(ids, _NAMES, arguments).map(lambda drawn: ToolCall(*drawn))
 
 
 def answers(
     *, wires: SearchStrategy[str] | None = None, usages: SearchStrategy[UsageStats] | None = None
 ) -> SearchStrategy[Answer]:
-    """Answers that a wire can say: text in pieces, tool calls, reasoning, refusals, every end.
+    """Generate answers: text in pieces, tool calls, reasoning, refusals, every finish reason.
 
     Args:
-        wires: Whose; by default what all can say.
-        usages: What was used.
+        wires: The wire formats; by default, only answers that all can express.
+        usages: Token counts.
     """
     given = usages
     if wires is None:
@@ -275,7 +275,7 @@ def _answers(wire: str, usage: SearchStrategy[UsageStats]) -> SearchStrategy[Ans
     pieces = st.lists(_texts(max_size=12), max_size=5)
     reasoning = st.none() | _texts(min_size=1, max_size=20)
     calls = st.lists(tool_calls(), min_size=1, max_size=3, unique_by=lambda call: call.id)
-    # All three draw the same first, so that a failing refusal shrinks to plain text.
+    # All three begin with the same draws, so that a failing refusal shrinks to plain text.
     text = st.builds(
         Answer,
         usage=usage,
@@ -304,11 +304,11 @@ def _answers(wire: str, usage: SearchStrategy[UsageStats]) -> SearchStrategy[Ans
 def responses(
     *, wires: SearchStrategy[str] | None = None, answers: SearchStrategy[Answer] | None = None
 ) -> SearchStrategy[Sent]:
-    """Whole answers in a wire's own bytes, each with the answer that it means.
+    """Generate whole answers as bytes of a wire format, each with the answer that it means.
 
     Args:
-        wires: Of which formats.
-        answers: What they say; by default all that the wire can.
+        wires: The wire formats.
+        answers: The answers; by default, all that the format can express.
     """
     return _sent(wires, answers, stream=False)
 
@@ -316,11 +316,11 @@ def responses(
 def streams(
     *, wires: SearchStrategy[str] | None = None, answers: SearchStrategy[Answer] | None = None
 ) -> SearchStrategy[Sent]:
-    """Streamed answers in a wire's own bytes, cut anywhere: inside a line, inside a sign.
+    """Generate streamed answers as bytes, split anywhere: inside a line, inside a character.
 
     Args:
-        wires: Of which formats.
-        answers: What they say; by default all that the wire can.
+        wires: The wire formats.
+        answers: The answers; by default, all that the format can express.
     """
     return _sent(wires, answers, stream=True).flatmap(_recut)
 
@@ -361,11 +361,11 @@ def errors(
     wires: SearchStrategy[str] | None = None,
     failures: SearchStrategy[Failure] | None = None,
 ) -> SearchStrategy[Sent]:
-    """Providers' errors in a wire's own bytes, each with the `error_type` that it means.
+    """Generate errors as bytes of a wire format, each with the `error_type` that it means.
 
     Args:
-        wires: Of which formats.
-        failures: Which; by default all of `ember_testing.faults`, some with a time to wait.
+        wires: The wire formats.
+        failures: The errors; by default all of `ember_testing.faults`, some with a time to wait.
     """
     told = st.sampled_from(_FAILURES).map(lambda make: make())
     waits = st.integers(1, 36_000).map(lambda tenths: tenths / 10)
@@ -392,18 +392,18 @@ def errors(
 def from_cassette(
     path: str | os.PathLike[str], *, damages: SearchStrategy[Damages] | None = None
 ) -> SearchStrategy[Sent]:
-    """Recorded answers of models, damaged: what a reader must survive.
+    """Generate damaged copies of recorded answers, which a parser must survive.
 
-    Keys are dropped, numbers changed, events doubled, left out and swapped, the end is cut off, and
-    the whole is cut into other pieces. What it means is left open.
+    Keys are dropped, numbers changed, events duplicated, removed and swapped, the end is cut off,
+    and the body is split into other pieces. What a copy means is left open.
 
     Args:
         path: The cassette.
-        damages: What is done to each; `st.just(())` leaves them as they were recorded.
+        damages: The damage to each answer; `st.just(())` leaves them as they were recorded.
 
     Raises:
         InvalidArgument: The cassette holds no call of a model.
-        CassetteError: It cannot be read.
+        CassetteError: The cassette cannot be read.
     """
     recorded = recordings(path)
     if not recorded:
@@ -423,8 +423,8 @@ def _wires(given: SearchStrategy[str] | None) -> SearchStrategy[str]:
 def _of_each(
     wires: SearchStrategy[str] | None, of: Callable[[str], SearchStrategy[_T]]
 ) -> SearchStrategy[_T]:
-    """What a wire has, for the wires that are drawn."""
-    # One strategy a wire, not one an example: to make and check it costs ten times the drawing.
+    """Draw a wire format, then from its strategy."""
+    # One strategy per format, not per example: creating one takes ten times as long as drawing.
     strategies: dict[str, SearchStrategy[_T]] = {}
 
     def once(wire: str) -> SearchStrategy[_T]:

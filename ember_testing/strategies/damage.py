@@ -1,4 +1,4 @@
-"""Recorded answers of models, and damage done to them; pure but for the reading."""
+"""Recorded answers of models, and damage to them; pure except for reading the cassette."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ember_testing.wires.response import Response, Sent
 
 __all__ = ["Damages", "damaged", "recordings"]
 
-# What is done, to which event, and to which place in it.
+# The kind of each damage, the event, and the place in the event.
 Damages: TypeAlias = tuple[tuple[str, int, int], ...]
 
 _EVENT = re.compile(rb".*?(?:\r?\n\r?\n|\Z)", re.DOTALL)
@@ -26,10 +26,10 @@ _OF_THE_BODY = ("content-length", "content-encoding", "transfer-encoding")
 
 
 def recordings(path: str | os.PathLike[str]) -> list[Sent]:
-    """The answers of models that a cassette holds.
+    """Return the answers of models in a cassette.
 
     Raises:
-        CassetteError: It cannot be read.
+        CassetteError: The cassette cannot be read.
     """
     file = CassetteFile(Path(path))
     try:
@@ -53,11 +53,11 @@ def _sent(row: dict[str, Any]) -> Sent | None:
 
 
 def damaged(sent: Sent, damages: Damages) -> Sent:
-    """A recorded answer with some damage done.
+    """Return a damaged copy of a recorded answer.
 
     Args:
         sent: The answer.
-        damages: What is done, in turn.
+        damages: The damages, in order.
     """
     units = [unit for unit in _EVENT.findall(sent.body) if unit] if sent.stream else [sent.body]
     for kind, which, where in damages:
@@ -79,12 +79,12 @@ def damaged(sent: Sent, damages: Damages) -> Sent:
 
 
 def _edited(unit: bytes, kind: str, where: int) -> bytes:
-    """An event, or a whole body, with one key less or another number."""
+    """Return an event or a whole body with a key removed or a number changed."""
     start = unit.find(b"{")
     end = unit.rfind(b"}") + 1
     try:
         value = json.loads(unit[start:end])
-    except ValueError:  # the end marker of a stream, or what earlier damage left
+    except ValueError:  # the end marker of a stream, or already damaged
         return unit
     places = [*_places(value, keys=kind == "drop")]
     if not places:
@@ -98,7 +98,7 @@ def _edited(unit: bytes, kind: str, where: int) -> bytes:
 
 
 def _places(value: object, *, keys: bool) -> Iterator[tuple[Any, Any]]:
-    """Where a JSON value holds something: the keys of its objects, or its numbers."""
+    """Yield container and key of each object key in a JSON value, or of each number."""
     if isinstance(value, dict):
         inside = [*cast("dict[Any, object]", value).items()]
     elif isinstance(value, list):
