@@ -82,7 +82,7 @@ def from_bytes(data: bytes) -> Media:
     return Media(_sniffed(data), data)
 
 
-_URL_SAFE = str.maketrans("-_", "+/")  # Google's alphabet
+_URL_SAFE = str.maketrans("-_", "+/")  # Google's base64 is URL-safe
 
 
 def from_base64(text: str, mime_type: str = "") -> Media:
@@ -137,7 +137,7 @@ def from_image(image: Any) -> Media:
     buffer = io.BytesIO()
     try:
         image.save(buffer, format="PNG")
-    except OSError:  # PNG has no CMYK, for one
+    except OSError:  # PNG has no CMYK, for example
         buffer = io.BytesIO()
         image.convert("RGB").save(buffer, format="PNG")
     return Media("image/png", buffer.getvalue())

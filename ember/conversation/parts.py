@@ -126,8 +126,8 @@ class NativePart(NamedTuple):
 
     Args:
         value: The part.
-        wire: The wire of this format, or several with spaces; "" if only the caller knows.
-        meaning: The same as parts for any other wire: empty for reasoning. None for a medium,
+        wire: The wire of this format, or several separated by spaces; "" if it is unknown.
+        meaning: The equivalent parts for any other wire; empty for reasoning. None for a medium,
             which is read when another wire needs it.
     """
 

@@ -241,7 +241,7 @@ def _messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
         if not blocks:
             continue
         if message.role == "tool" and results_of is not None:
-            results_of += blocks  # the results of one turn's calls are one message
+            results_of += blocks  # the results of one turn's calls go into one message
             continue
         results_of = blocks if message.role == "tool" else None
         role = "user" if message.role == "tool" else message.role

@@ -69,7 +69,7 @@ class Key(str):
 class Headers(dict[str, str]):
     """HTTP headers by name; the repr shows the names only.
 
-    Values that may be secret are keys: rich, Sentry and others print each value separately.
+    Values that may be secret are `Key` objects: rich, Sentry and others print each by itself.
     """
 
     __slots__ = ()
@@ -118,7 +118,7 @@ class Address(str):
 
 NO_HEADERS = Headers()
 KEY_HEADER = re.compile("auth|key|token|secret|cookie|credential", re.IGNORECASE)
-"""Found in the names of headers that contain a key."""
+"""Matches the names of headers that may contain a key."""
 GUARDED = frozenset({"api_key", "base_url", "extra_headers"})
 """Parameters that may hold a key."""
 _GUARDS: Mapping[str, tuple[type, Callable[[Any], Any]]] = {
@@ -315,7 +315,7 @@ def as_stops(value: object) -> list[str]:
     """Return the strings of `stop=`, one or several.
 
     Raises:
-        ModelProviderError: Something is not a string.
+        ModelProviderError: It is neither a string nor a list of strings.
     """
     stops = [value] if isinstance(value, str) else value
     if isinstance(stops, Sequence) and all(isinstance(s, str) for s in cast("Any", stops)):

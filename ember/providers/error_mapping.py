@@ -2,7 +2,7 @@
 
 The type of an error is decided by the provider's structured fields, then, for a 400, a 422 or a
 success only, by the error's own `message`, then by the status; never by searching the body, which
-often repeats the caller's text. An empty account is recognised by the message at a few more.
+often repeats the caller's text. At a few more statuses the message may say that money is out.
 """
 
 from __future__ import annotations

@@ -257,7 +257,7 @@ def _contents(messages: Sequence[Message], newer: bool) -> list[dict[str, Any]]:
         if newer and role == "model":
             _sign(parts)
         if message.role == "tool" and contents and _holds_results(contents[-1]):
-            contents[-1]["parts"] += parts  # the results of one turn's calls are one content
+            contents[-1]["parts"] += parts  # the results of one turn's calls go into one content
         else:
             contents.append({"role": role, "parts": parts})
     return contents

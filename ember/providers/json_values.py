@@ -146,7 +146,7 @@ def dollars_of_ticks(usage: Mapping[str, Any]) -> float | None:
 def carries_answer(event: object) -> bool:
     """Return whether a stream's event has text, reasoning, a piece of a tool call or usage.
 
-    Events that only keep the connection alive do not: pings, empty deltas, empty responses.
+    Events that only keep the connection alive have none: pings, empty deltas, empty responses.
     """
     if response := fields(fields(event).get("response")):  # it repeats the request
         event = {key: response.get(key) for key in ("output", "usage")}
@@ -206,7 +206,7 @@ def body_of(content: bytes) -> tuple[object, bool]:
 def loaded(text: str) -> object:
     """Parse a JSON text.
 
-    Some text that Python refuses is accepted: control characters inside strings, numbers too long
+    Some text that `json` rejects is accepted: control characters inside strings, numbers too long
     for Python, and a comma after the last item (Google's errors were recorded with one).
 
     Raises:

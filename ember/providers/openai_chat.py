@@ -78,7 +78,7 @@ _FINISH: Mapping[str, FinishReason] = {
     "error": "error",
     "network_error": "error",  # Z.ai
 }
-# The parts of the prompt are counted in its details, else at the top.
+# The parts of the prompt are counted in its details, else at the top level.
 _USAGE = places(
     prompt="prompt_tokens",
     completion="completion_tokens",
@@ -161,7 +161,7 @@ class OpenAIChat(HTTPProvider):
         strict = tool.strict
         parameters = for_openai(tool.parameters) if strict else tool.parameters
         if not self.server.strict_tools:
-            # Mistral refuses a schema's keywords about itself, too.
+            # Mistral refuses `$schema` and `$id`, too.
             strict = None
             parameters = {k: v for k, v in tool.parameters.items() if k not in ("$schema", "$id")}
         about = without_none(description=tool.description, parameters=parameters, strict=strict)
@@ -194,7 +194,7 @@ class OpenAIChat(HTTPProvider):
         to_return = {key: message[key] for key in _TO_RETURN if message.get(key)}
         reasoning = thoughts or string(message.get("reasoning"))
         word = choice.get("finish_reason")
-        # null, and Snowflake's "", mean that there is no reason yet.
+        # null, and Snowflake's "", mean that there is no finish reason.
         reason = _FINISH.get(word.lower(), "other") if isinstance(word, str) and word else None
         calls = _tool_calls(message, reason) if to_return or "function_call" in message else []
         refusal, model = string(message.get("refusal")), string(body.get("model"))

@@ -329,7 +329,7 @@ class HTTPProvider(BaseProvider):
     def response(
         self, call: Call, answer: Answer, headers: Mapping[str, str], raw: object
     ) -> ChatResponse:
-        """Return the answer as the caller's response, with its cost."""
+        """Return the answer as a `ChatResponse`, with its cost."""
         from ember.pricing import cost as pricing  # imported late: prices are read at first use
 
         name, model = self.server.name, answer.model or call.model
@@ -483,7 +483,7 @@ class StreamedCall:
         return whole_characters(answer) if self._halves else answer
 
     def response(self) -> ChatResponse:
-        """Return the caller's response, with the answer as read so far."""
+        """Return the answer as read so far as a `ChatResponse`."""
         call, answer = self._call, self.answer()
         response = self._provider.response(call, answer, self._headers, self._events)
         return with_object(call.params, response) if self._fold.complete else response

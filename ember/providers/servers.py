@@ -15,7 +15,7 @@ __all__ = ["SELLERS", "SERVERS", "Server"]
 
 
 class Server(NamedTuple):
-    """A server that is called by a wire, and its differences.
+    """A server that implements a wire, with its differences.
 
     Args:
         name: The provider's name in Ember.
@@ -35,7 +35,7 @@ class Server(NamedTuple):
         thoughts_back: Whether earlier reasoning is accepted in the conversation.
         blank_answers: Whether blank assistant messages are accepted.
         call_ids: A regular expression for the tool call ids that are accepted.
-        header_vars: Headers that the environment may set: name, variable.
+        header_vars: Headers, each with the environment variable that may set it.
     """
 
     name: str
@@ -62,7 +62,7 @@ _ROWS = [Server(**row) for row in data_file("servers")["servers"]]
 SERVERS: Mapping[str, Server] = {server.name: server for server in _ROWS}
 
 
-# The provider at each host; the first in the table, since `openai-responses` is OpenAI's host too.
+# The provider at each host: its first row, since `openai-responses` is at OpenAI's host too.
 SELLERS: Mapping[str, str] = {
     server.base_url.partition("//")[2].partition("/")[0]: server.name
     for server in reversed(_ROWS)

@@ -30,7 +30,7 @@ class Event(NamedTuple):
 
 
 class EventDecoder:
-    """Decodes the pieces of a streamed body, split anywhere, to events.
+    """Decodes the pieces of a streamed body, split anywhere, into events.
 
     After `finish`, `stray` is the beginning of the bytes that were neither events nor JSON.
     """
