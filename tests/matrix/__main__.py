@@ -1,4 +1,4 @@
-"""Prints the table: see `tests.matrix.matrix`."""
+"""Print the table: see `tests.matrix.matrix`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.matrix.matrix import CLIENTS, table, try_client
 
 
 def main() -> int:
-    """Try the clients that are named, or all."""
+    """Try the named clients, or all."""
     parser = argparse.ArgumentParser(prog="python -m tests.matrix")
     parser.add_argument("clients", nargs="*", metavar="CLIENT", help=", ".join(CLIENTS))
     parser.add_argument("--folder", type=Path, required=True, help="where environments are kept")

@@ -16,14 +16,14 @@ PHASE = os.environ["MATRIX_PHASE"]
 CHANGE = " today" if PHASE == "changed" else ""
 SIMPLEST = "embeddings" if "plain" in client.WITHOUT else "plain"
 CITIES = ["Paris", "Rome", "Oslo", "Bern", "Lima", "Cairo"]
-# One for all tests: packages keep a client, whose connections belong to the loop they were made in.
+# One loop for all tests: packages reuse clients, and connections belong to the loop that made them.
 LOOP = asyncio.new_event_loop()
 asyncio.set_event_loop(LOOP)
 Same = Callable[[Any], None]
 
 pytestmark = [
     pytest.mark.ember_replay(record_errors=True, **getattr(client, "MARKER", {})),
-    pytest.mark.filterwarnings("ignore"),  # the client's own
+    pytest.mark.filterwarnings("ignore"),  # those of the client
 ]
 
 
@@ -31,7 +31,7 @@ if hasattr(client, "PROVIDER"):
 
     @pytest.fixture(autouse=True)
     def _server(cassette_server: Any) -> None:
-        """A client that no seam reaches is pointed at a server that records and replays."""
+        """Point a client that no seam reaches at a server that records and replays."""
         client.base_url = cassette_server.url(client.PROVIDER)
 
 
@@ -73,7 +73,7 @@ def test_stream(same: Same) -> None:
 
 
 def test_async_stream(same: Same) -> None:
-    """The pieces of an awaited stream."""
+    """The pieces of an async stream."""
     pieces = [piece for piece in _call("async_stream", _prompt("a long poem")) if piece]
     assert "".join(pieces) == _answer("a long poem")
     assert len(pieces) > 1
@@ -81,7 +81,7 @@ def test_async_stream(same: Same) -> None:
 
 
 def test_tools(same: Same) -> None:
-    """A tool is called, and the model is told what came of it."""
+    """A tool is called, and its result is sent to the model."""
     text = _call("tools", _prompt("the weather"))
     assert _answer("the weather") in text
     same(text)
@@ -89,20 +89,20 @@ def test_tools(same: Same) -> None:
 
 @pytest.mark.parametrize("status", [429, 401])
 def test_refused(status: int, same: Same) -> None:
-    """The client's own error, the same in a replay."""
+    """The client raises its own error, and the same one in a replay."""
     with pytest.raises(Exception) as refused:  # each client has its own
         _call(SIMPLEST, f"status({status}) {_prompt('a refusal')}")
     same([type(refused.value).__name__, str(refused.value)])
 
 
 def test_embeddings(same: Same) -> None:
-    """A vector of a text."""
+    """The vector of a text."""
     vector = [float(number) for number in _call("embeddings", _prompt("a text"))]
     assert vector == [0.25, -0.5, 1.0]
     same(vector)
 
 
 def test_swallowed() -> None:
-    """An application goes on whatever is raised: the test is red anyway."""
+    """The test fails even if the application swallows every exception."""
     with contextlib.suppress(BaseException):
         _call(SIMPLEST, _prompt("nothing"))

@@ -1,7 +1,7 @@
-"""For the process of one client: the providers' hosts are this machine, and outcomes are kept.
+"""The conftest.py of one client's process: redirect the providers' hosts, and write outcomes.
 
-It is copied as conftest.py beside the cells and runs in the client's environment, which has pytest,
-Ember and the client. `MATRIX_PORT` names the server; without it nothing is redirected.
+It is copied next to the cells and runs in the client's environment, which has pytest, Ember and
+the client. `MATRIX_PORT` is the port of the server; without it nothing is redirected.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PHASE = os.environ["MATRIX_PHASE"]
 
 
 def pytest_configure() -> None:
-    """Send what goes to a provider to this machine, by every library: asyncio's sockets as well."""
+    """Redirect connections to providers to this machine, for every library and asyncio."""
     if "MATRIX_PORT" not in os.environ:
         return
     port, hosts = int(os.environ["MATRIX_PORT"]), os.environ["MATRIX_HOSTS"].split()
@@ -42,14 +42,14 @@ def pytest_configure() -> None:
 
         return to_server
 
-    certifi.where = lambda: os.environ["SSL_CERT_FILE"]  # what some packages trust whatever is set
+    certifi.where = lambda: os.environ["SSL_CERT_FILE"]  # some packages ignore the variable
     socket.getaddrinfo = here
     socket.socket.connect = redirected(connect)  # type: ignore[method-assign]
     socket.socket.connect_ex = redirected(connect_ex)  # type: ignore[method-assign]
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Write down what became of each test, for the one who makes the table."""
+    """Write the outcome of each test to a file, for the table."""
     if report.when == "call" or report.outcome != "passed":
         line = {
             "cell": report.nodeid.rpartition("::test_")[2],
@@ -63,7 +63,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 @pytest.fixture
 def same(request: pytest.FixtureRequest) -> Callable[[Any], None]:
-    """Holds a replayed outcome to the recorded one."""
+    """Assert that a replayed outcome equals the recorded one."""
     path = Path(f"outcome-{request.node.name}.json")
 
     def same(outcome: Any) -> None:

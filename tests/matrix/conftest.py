@@ -1,4 +1,4 @@
-"""The matrix is collected only where there is a folder for what it installs."""
+"""Collect the matrix only if `--matrix` names a folder for its installations."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import pytest
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave it out of an ordinary run, which installs nothing."""
+    """Leave the matrix out of an ordinary run, which installs nothing."""
     ours = collection_path.name == "test_clients.py"
     return True if ours and not config.getoption("matrix") else None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One test a client."""
+    """Generate one test per client."""
     if "client" in metafunc.fixturenames:
         from tests.matrix.matrix import CLIENTS
 
@@ -24,7 +24,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the table of what was tried."""
+    """Print the table of the clients tried."""
     rows = [
         value
         for outcome in ("passed", "failed")

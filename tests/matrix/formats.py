@@ -1,4 +1,4 @@
-"""What the answers of all wires are put together from."""
+"""The building blocks of answers in all wire formats."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EVENT_STREAM, LINES, FRAMES = (
 
 
 def json_reply(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Reply:
-    """A JSON body with its content type."""
+    """Return a JSON body with its content type."""
     return Reply(
         json.dumps(body).encode(),
         status=status,
@@ -27,12 +27,12 @@ def json_reply(body: Any, status: int = 200, headers: dict[str, str] | None = No
 
 
 def split_words(text: str) -> list[str]:
-    """A text in the pieces in which it is streamed."""
+    """Split a text into the pieces in which it is streamed."""
     return re.findall(r"\S+\s*", text)
 
 
 def event_stream(events: Iterable[Any], *, named: bool = False, done: bool = False) -> Reply:
-    """An event stream, an event in a piece."""
+    """Return an event stream, one event per piece."""
     pieces = [
         (f"event: {event['type']}\n" if named else "") + f"data: {json.dumps(event)}\n\n"
         for event in events
@@ -43,12 +43,12 @@ def event_stream(events: Iterable[Any], *, named: bool = False, done: bool = Fal
 
 
 def streamed(pieces: list[bytes], content_type: str) -> Reply:
-    """A chunked body."""
+    """Return a chunked body."""
     return Reply(pieces=pieces, headers={"content-type": content_type}, pause=0.002)
 
 
 def arguments_for(schema: dict[str, Any], text: str) -> dict[str, Any]:
-    """Arguments that a tool's schema accepts."""
+    """Return arguments that a tool's schema accepts."""
     values: dict[str, Any] = {"string": text, "integer": 1, "number": 1.5, "boolean": True}
     values |= {"array": [], "object": {}}
     return {

@@ -1,10 +1,10 @@
-"""Each client of a provider in its own environment: recorded, replayed, and asked something else.
+"""Test each client of a provider in its own environment: recorded, replayed and changed.
 
     python -m tests.matrix --folder FOLDER [CLIENT ...]
 
-installs each client into a virtual environment of its own below FOLDER, once, runs its cells three
-times, and prints the table that stands in the guide. A cell holds when its call was recorded, was
-replayed with the network closed to the same outcome, and failed by its miss when it was changed.
+installs each client into its own virtual environment below FOLDER, once, runs its cells three
+times, and prints the table of the guide. A cell passes if its call was recorded, was replayed with
+the network closed to the same outcome, and failed with a cassette miss when it was changed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ CELLS = (
 )
 HERE = Path(__file__).parent
 CLIENTS = sorted(path.stem for path in (HERE / "clients").glob("*.py"))
-# Which variable each client reads its key from; the values are of this run and look like keys.
+# The variables from which clients read their keys; each run sets random values that look like keys.
 KEYS = (
     "AI21_API_KEY",
     "ANTHROPIC_API_KEY",
@@ -74,11 +74,11 @@ class Row:
 
     Attributes:
         client: The module's name.
-        title: The package and, where several modules try it, the way.
-        version: As installed.
-        over: The HTTP libraries that it travels over.
-        cells: By name: "yes", "n/a: REASON", or what is wrong.
-        faults: What is wrong with the whole: a key in a file, a call that was not recorded.
+        title: The package and, if several modules try it, how it is used.
+        version: The installed version.
+        over: The HTTP libraries that it uses.
+        cells: Outcomes by cell name: "yes", "n/a: REASON", or what is wrong.
+        faults: What is wrong outside the cells: a key in a file, a call that was not recorded.
     """
 
     client: str
@@ -90,7 +90,7 @@ class Row:
 
     @property
     def wrong(self) -> list[str]:
-        """All that does not hold, a line each."""
+        """All that is wrong, one line each."""
         cells = [
             f"{name}: {outcome}"
             for name, outcome in self.cells.items()
@@ -100,7 +100,7 @@ class Row:
 
 
 def interpreter(folder: Path, client: str) -> Path:
-    """The interpreter of a client's environment, which is made where there is none.
+    """Return the interpreter of a client's environment, which is created if missing.
 
     Args:
         folder: Where environments are kept.
@@ -129,7 +129,7 @@ def interpreter(folder: Path, client: str) -> Path:
 
 
 def constants_of(client: str) -> dict[str, Any]:
-    """The literals at the top of a client's module, which cannot be imported here."""
+    """Return the literals at the top of a client's module, which cannot be imported here."""
     found: dict[str, Any] = {}
     for node in ast.parse((HERE / "clients" / f"{client}.py").read_text()).body:
         target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
@@ -140,7 +140,7 @@ def constants_of(client: str) -> dict[str, Any]:
 
 
 def try_client(client: str, environments: Path, work: Path) -> Row:
-    """Run a client's cells: recorded, replayed with the server stopped, changed.
+    """Run a client's cells three times: recorded, replayed with the server stopped, changed.
 
     Args:
         client: The module's name.
@@ -182,7 +182,7 @@ print(platform.python_version() if name == "python" else importlib.metadata.vers
 
 
 def _key(name: str) -> str:
-    """A key as the provider of that name gives them out, and of this run."""
+    """Return a random key that looks like one of the provider."""
     if name == "AWS_ACCESS_KEY_ID":
         return "AKIA" + base64.b32encode(os.urandom(10)).decode()
     prefix = {"ANTHROPIC": "sk-ant-", "GEMINI": "AIza", "GROQ": "gsk_", "HF": "hf_"}
@@ -190,7 +190,7 @@ def _key(name: str) -> str:
 
 
 def _run(python: Path, work: Path, phase: str, *options: str, **variables: str) -> dict[str, Any]:
-    """Run the cells; what became of each, by its name."""
+    """Run the cells and return their outcomes by name."""
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(work),
@@ -243,7 +243,7 @@ def _cassettes(work: Path) -> Iterator[Path]:
 
 
 def _keys_found(work: Path, keys: dict[str, str]) -> list[str]:
-    """Where a key stands in a file, plain or in base64."""
+    """Return which files contain which key, plain or in base64."""
     found = []
     for path in _cassettes(work):
         content = path.read_bytes()
@@ -255,7 +255,7 @@ def _keys_found(work: Path, keys: dict[str, str]) -> list[str]:
 
 
 def _unrecorded(work: Path, received: int) -> list[str]:
-    """Whether the files hold as many calls as the provider has answered."""
+    """Return a complaint if the cassettes hold more or fewer calls than were answered."""
     held = 0
     for path in _cassettes(work):
         with contextlib.closing(sqlite3.connect(path)) as file:
@@ -266,7 +266,7 @@ def _unrecorded(work: Path, received: int) -> list[str]:
 
 
 def table(rows: list[Row], date: str) -> str:
-    """The rows as Markdown, with the reasons of what a client has not."""
+    """Return the rows as Markdown, with the reasons why a cell does not apply."""
     reasons: list[str] = []
 
     def show(outcome: str) -> str:

@@ -1,4 +1,4 @@
-"""Answers of wires that one vendor speaks: Cohere, Ollama, Bedrock, Replicate, Alibaba."""
+"""Answers in the wire formats of single vendors: Cohere, Ollama, Bedrock, Replicate, Alibaba."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def cohere_embeddings(body: dict[str, Any], path: str, text: str) -> dict[str, A
     }
 
 
-# Ollama's own wire: streamed unless `stream` is false, a line an event
+# Ollama's wire format: streamed unless `stream` is false, one line per event
 
 
 def ollama(body: dict[str, Any], path: str, text: str) -> Reply | dict[str, Any]:
@@ -151,7 +151,7 @@ def converse(body: dict[str, Any], path: str, text: str) -> Reply | dict[str, An
 
 
 def _frame(event: str, payload: Any) -> bytes:
-    """A message of `application/vnd.amazon.eventstream`."""
+    """Return a message of `application/vnd.amazon.eventstream`."""
     headers = b"".join(
         bytes([len(name)])
         + name.encode()
@@ -172,7 +172,7 @@ def _frame(event: str, payload: Any) -> bytes:
 
 
 def invoke(body: dict[str, Any], path: str, text: str) -> Reply | dict[str, Any]:
-    if "anthropic_version" in body:  # the vendor's own body, a stream's events within frames
+    if "anthropic_version" in body:  # Anthropic's format; a stream's events are in frames
         reply = messages(body | {"stream": path.endswith("-stream"), "model": ""}, path, text)
         if isinstance(reply, dict):
             return reply
@@ -182,7 +182,7 @@ def invoke(body: dict[str, Any], path: str, text: str) -> Reply | dict[str, Any]
     return {"embedding": VECTOR, "inputTextTokenCount": 3}
 
 
-# Replicate: a stream has an address of its own, which the answer names
+# Replicate: a stream has its own URL, which is in the answer
 
 
 def replicate(body: dict[str, Any], path: str, text: str) -> Reply | dict[str, Any]:

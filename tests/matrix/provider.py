@@ -1,8 +1,8 @@
-"""All providers of the matrix in one server: each wire's answers, made from its published format.
+"""All providers of the matrix in one server, which answers in their published wire formats.
 
-A prompt holds `echo(WORDS)` and is answered with "You said WORDS.", so that a wrong answer cannot
-pass for the right one. `status(429)` in it is refused with that status, and tools are called until
-their result has come back. Whatever was received is kept, for the count of calls.
+A prompt with `echo(WORDS)` is answered with "You said WORDS.", so that a wrong answer cannot pass
+for the right one. A prompt with `status(429)` is refused with that status. Tools are called until
+their result has been sent back. Received requests are kept, to count the calls.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tests.loopback import Received, Reply
 from tests.matrix import other_wires, wires
 from tests.matrix.formats import json_reply
 
-# The hosts that the clients call, which the loopback server stands for.
+# The hosts that the clients call, in whose place the loopback server answers.
 HOSTS = (
     "api-inference.together.ai",
     "api.ai21.com",
@@ -43,7 +43,7 @@ HOSTS = (
 
 
 def answer(request: Received) -> Reply:
-    """What the provider at this path says."""
+    """Return the answer of the provider at this path."""
     body = json.loads(request.body) if request.body.startswith(b"{") else {}
     path = request.path.partition("?")[0]
     text = request.body.decode("utf-8", "replace")

@@ -1,4 +1,4 @@
-"""The packages that people call models with: see `tests.matrix.matrix`."""
+"""The packages with which people call models: see `tests.matrix.matrix`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_a_client(
     pytestconfig: pytest.Config,
     record_property: Callable[[str, object], None],
 ) -> None:
-    """All its calls are recorded, replayed to the same outcome, and missed when they change."""
+    """A client's calls are recorded, replayed to the same outcome, and missed when changed."""
     row = try_client(client, Path(pytestconfig.getoption("matrix")), tmp_path)
     record_property("matrix", dataclasses.asdict(row))
     assert row.wrong == []

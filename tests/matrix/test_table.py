@@ -1,4 +1,4 @@
-"""The table in the guide is that of the matrix."""
+"""The table in the guide matches the matrix."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ GUIDE = Path(__file__).parents[2] / "ember_testing" / "README.md"
 
 
 def test_the_guide_has_a_row_for_each_client() -> None:
-    """A client without a row, a row without a client, and a cell that does not hold are found."""
+    """Each client has a row, each row a client, and only unsupported cells are not "yes"."""
     section = GUIDE.read_text(encoding="utf-8").partition("## Clients that were tried")[2]
     table = [line for line in section.partition("\n## ")[0].splitlines() if line[:1] == "|"][2:]
     rows = {

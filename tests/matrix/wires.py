@@ -1,4 +1,4 @@
-"""Answers of OpenAI's, Anthropic's and Google's wires, which most clients speak."""
+"""Answers in OpenAI's, Anthropic's and Google's wire formats, which most clients use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from tests.loopback import Reply
 from tests.matrix.formats import VECTOR, arguments_for, event_stream, split_words
 
-# OpenAI's chat completions, and all that speak them.
+# OpenAI's chat completions and compatible providers
 
 
 def chat(body: dict[str, Any], path: str, text: str) -> Reply | dict[str, Any]:

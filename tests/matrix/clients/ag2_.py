@@ -1,4 +1,4 @@
-"""AG2, once AutoGen, with OpenAI."""
+"""AG2, formerly AutoGen, with OpenAI."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Anthropic's package with Bedrock, whose calls AWS's keys sign."""
+"""Anthropic's package with Bedrock, whose calls are signed with AWS keys."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from dashscope import AioGeneration, Generation, TextEmbedding
 PACKAGE = "dashscope"
 PACKAGES = ("dashscope",)
 OVER = "urllib3, aiohttp"
-IN_REPLAY = {"DASHSCOPE_API_KEY": "any"}  # read when it is imported, before a test begins
+IN_REPLAY = {"DASHSCOPE_API_KEY": "any"}  # read on import, before a test begins
 WITHOUT: dict[str, str] = {}
 TOOL: Any = {
     "type": "function",

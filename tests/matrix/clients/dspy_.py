@@ -1,4 +1,4 @@
-"""DSPy, whose own sockets no seam reaches: pointed at a server that records and replays."""
+"""DSPy, whose sockets no seam reaches: it calls a server that records and replays."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import dspy
 
 PACKAGE = "dspy"
-PACKAGES = ("dspy", "numpy")  # its embeddings are arrays
+PACKAGES = ("dspy", "numpy")  # DSPy returns embeddings as arrays
 OVER = "cassette_server"
 PROVIDER = "openai"
 WITHOUT: dict[str, str] = {}

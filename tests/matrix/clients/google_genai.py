@@ -1,4 +1,4 @@
-"""Google's package; awaited it travels over aiohttp, where that is installed."""
+"""Google's package; its async calls use aiohttp if it is installed."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Any
 from huggingface_hub import AsyncInferenceClient, InferenceClient
 
 PACKAGE = "huggingface_hub"
-PACKAGES = ("huggingface_hub", "numpy")  # its embeddings are arrays
+PACKAGES = ("huggingface_hub", "numpy")  # it returns embeddings as arrays
 OVER = "httpx2"
 WITHOUT: dict[str, str] = {}
 TOOL: Any = {

@@ -47,7 +47,7 @@ async def gathered(prompts: list[str]) -> list[str]:
 
 
 def _new(texts: list[str]) -> list[str]:
-    """What each partial answer adds to the one before."""
+    """Return what each partial answer adds to the previous one."""
     whole = [text or "" for text in texts]
     return [now.removeprefix(before) for before, now in zip(["", *whole], whole, strict=False)]
 

@@ -1,4 +1,4 @@
-"""litellm, awaited: it travels over aiohttp."""
+"""litellm's async calls, which use aiohttp."""
 
 from __future__ import annotations
 

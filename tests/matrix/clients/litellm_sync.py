@@ -1,4 +1,4 @@
-"""litellm, not awaited."""
+"""litellm's sync calls."""
 
 from __future__ import annotations
 

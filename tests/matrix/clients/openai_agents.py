@@ -1,4 +1,4 @@
-"""OpenAI's agents, which send their traces to OpenAI beside the calls."""
+"""OpenAI's agents, which send traces to OpenAI besides the calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""OpenAI's package with responses, awaited over aiohttp."""
+"""OpenAI's package with the Responses API, async over aiohttp."""
 
 from __future__ import annotations
 

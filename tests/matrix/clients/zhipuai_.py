@@ -1,4 +1,4 @@
-"""Zhipu's package, which signs a token of its own for each call."""
+"""Zhipu's package, which signs a new token for each call."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from zhipuai import ZhipuAI
 
 PACKAGE = "zhipuai"
-PACKAGES = ("zhipuai", "sniffio")  # which it imports, and does not ask for
+PACKAGES = ("zhipuai", "sniffio")  # imported by zhipuai, but not among its dependencies
 OVER = "httpx"
 WITHOUT = {"async_stream": "no async calls"}
 TOOL: Any = {
