@@ -1,1 +1,1 @@
-"""Every patch of somebody else's code."""
+"""Patches of other libraries: all of them are in this package."""

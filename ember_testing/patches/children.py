@@ -1,12 +1,12 @@
-"""What a child process gets while a test replays: no provider's key, and proxies that refuse.
+"""The environment of child processes during a replay: no API keys, and proxies that refuse.
 
-While a cassette records it gets proxies that let everything pass and tell what: no recorder sees
-it. Only the child's own environment is changed, never `os.environ`. Children are started in few
-ways: `_posixsubprocess.fork_exec` (subprocess, asyncio, multiprocessing's spawn and forkserver),
-`os.posix_spawn`, `os.execve` and, with the environment that the C library holds, `os.system` and
-`os.execv`. For the last two, and for C libraries that read proxies from there (libcurl, gRPC), that
-one is changed, which Python code does not see. A child made by `os.fork` alone goes on replaying
-and needs none of this.
+While a cassette records, children get proxies that let everything through and report it, because no
+recorder sees their calls. Only the child's environment is changed, never `os.environ`. Children are
+started by `_posixsubprocess.fork_exec` (subprocess, asyncio, multiprocessing's spawn and
+forkserver), `os.posix_spawn`, `os.execve` and, with the C library's environment, `os.system` and
+`os.execv`. For the last two, and for C libraries that read proxies there (libcurl, gRPC), the C
+library's environment is changed, which Python code does not see. A child made by `os.fork` alone
+continues to replay and needs none of this.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ __all__ = [
 ]
 
 EVENTS = frozenset({"import", "os.exec", "os.posix_spawn", "os.system"})
-"""The audit events that `watch` takes."""
+"""The audit events that `watch` handles."""
 
 OPEN = 'what remains open is listed in ember_testing/README.md, "What remains open"'
 """The end of each refusal."""
 
-# Read by the vendors' SDKs, beside those of Ember's table of servers.
+# Read by the vendors' SDKs, in addition to the variables of Ember's table of servers.
 _VENDORS = (
     "AI21_API_KEY", "ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "AWS_BEARER_TOKEN_BEDROCK",
     "AZURE_AI_API_KEY", "AZURE_API_KEY", "AZURE_OPENAI_AD_TOKEN", "AZURE_OPENAI_API_KEY",
@@ -57,10 +57,10 @@ _VENDORS = (
 )  # fmt: skip
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "GRPC_PROXY")
 _PROXY_NAMES = frozenset(os.fsencode(each) for name in _PROXIES for each in (name, name.lower()))
-# A proxy that lets pass understands no other protocol than these two speak to proxies.
+# The forwarding proxy understands only the protocol that clients use with these two.
 _PROXIES_THAT_TELL = ("HTTP_PROXY", "HTTPS_PROXY")
-# Compiled libraries that open sockets which no audit event shows, by the module that loads them;
-# the first ones take proxies from the environment of the C library.
+# Compiled libraries whose sockets raise no audit events, by the module that loads them; first those
+# that read proxies from the C library's environment.
 _HONOUR_PROXIES = {
     "curl_cffi": "libcurl (curl_cffi)",
     "pycurl": "libcurl (pycurl)",
@@ -77,12 +77,12 @@ _UNSEEN = _HONOUR_PROXIES | {
     "confluent_kafka.cimpl": "librdkafka (confluent_kafka)",
     "tls_client.cffi": "tls-client",
 }
-# `importlib.import_module` raises no event for a package, but for its compiled module.
+# `importlib.import_module` raises no event for a package, only for its compiled module.
 _PACKAGES_WITH_PROXIES = frozenset(name.partition(".")[0] for name in _HONOUR_PROXIES)
 
 
 class _Closed(NamedTuple):
-    """Children reach nothing but these hosts; `fail` is told of each attempt."""
+    """Children reach only these hosts; `fail` is called for each other attempt."""
 
     hosts: Hosts
     fail: Callable[[ReplayFailure], ReplayFailure]
@@ -93,7 +93,7 @@ class _Closed(NamedTuple):
 
 
 class _Heard(NamedTuple):
-    """Children reach everything; `tell` gets what they reach beside these hosts."""
+    """Children reach everything; `tell` gets each connection to any other host."""
 
     hosts: Hosts
     ignored: Hosts
@@ -103,18 +103,18 @@ class _Heard(NamedTuple):
 _change = threading.RLock()
 _of_cassette: _Closed | _Heard | None = None
 _fakes: dict[object, _Closed] = {}  # by the fake; the innermost is last
-_in_force: _Closed | _Heard | None = None  # the cassette's, and else the innermost fake's
+_in_force: _Closed | _Heard | None = None  # the cassette's, or else the innermost fake's
 _lent: set[str] = set()
 _hooked = False
 _starting = threading.local()
 
 
 def close_children(*, hosts: Hosts, fail: Callable[[ReplayFailure], ReplayFailure]) -> None:
-    """Give children an environment from which no provider is reached, from now on.
+    """Give children an environment in which no provider can be reached, from now on.
 
     Args:
-        hosts: Those that children may reach all the same.
-        fail: Is told of each attempt.
+        hosts: Hosts that children may reach all the same.
+        fail: Called for each attempt.
     """
     _put_in_force(_Closed(hosts, fail))
 
@@ -126,7 +126,7 @@ def close_children_for_fakes(
 
     Args:
         owner: The fake.
-        fail: Is told of each attempt.
+        fail: Called for each attempt.
     """
     why = "models are faked here; give the child the address of a fault_server to ask"
     with _change:
@@ -135,30 +135,30 @@ def close_children_for_fakes(
 
 
 def open_children_for_fakes(owner: object) -> None:
-    """Take back what `close_children_for_fakes` did for this fake."""
+    """Undo `close_children_for_fakes` for this fake."""
     with _change:
         if _fakes.pop(owner, None) is not None:
             _put_in_force(_of_cassette)
 
 
 def hear_children(*, hosts: Hosts, ignored: Hosts, tell: Callable[[str], None]) -> None:
-    """Give children proxies that tell what they reach, unless they have proxies of their own.
+    """Give children proxies that report what they reach, unless proxies are already set.
 
     Args:
-        hosts: Those that a replay lets children reach.
-        ignored: Those whose calls a replay may refuse.
-        tell: Gets what else they reach, in a thread: `HOST:PORT by a child process`.
+        hosts: Hosts that a replay lets children reach.
+        ignored: Hosts whose calls a replay may refuse.
+        tell: Called in a thread for any other host: `HOST:PORT by a child process`.
     """
     _put_in_force(_Heard(hosts, ignored, tell))
 
 
 def open_children() -> None:
-    """Give children what they would get anyway, unless models are faked."""
+    """Leave the environment of children unchanged, unless models are faked."""
     _put_in_force(None)
 
 
 def watch(event: str, arguments: tuple[Any, ...]) -> None:
-    """Take note of an audit event: of a child about to start, of a library about to be loaded."""
+    """Handle an audit event: a child is about to start, or a library to be loaded."""
     closed = _in_force
     if closed is None:
         return
@@ -182,12 +182,12 @@ def watch(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def _loaded() -> list[str]:
-    """The C libraries in this process that take a proxy from the C library's environment."""
+    """Return the loaded libraries that read a proxy from the C library's environment."""
     return [name for module, name in _HONOUR_PROXIES.items() if sys.modules.get(module)]
 
 
 def unseen_libraries() -> list[str]:
-    """The libraries in this process whose connections no guard sees."""
+    """Return the loaded libraries whose connections no guard sees."""
     return [name for module, name in _UNSEEN.items() if sys.modules.get(module)]
 
 
@@ -228,10 +228,10 @@ def _watch_forks() -> None:
 
 
 def _changes(given: Mapping[bytes, bytes]) -> Mapping[str, str]:
-    """What is different in a child's environment.
+    """Return the variables to change in a child's environment.
 
     Args:
-        given: What it would be.
+        given: The unchanged environment.
     """
     with _change:
         state = _in_force
@@ -240,12 +240,12 @@ def _changes(given: Mapping[bytes, bytes]) -> Mapping[str, str]:
         if isinstance(state, _Heard) and (
             _PROXY_NAMES & given.keys() or (_is_forked and not _ear.is_parents)
         ):
-            return {}  # it must reach its hosts as it would anyway
+            return {}  # it must reach its hosts as without the plugin
         proxy = f"http://127.0.0.1:{(_guard if isinstance(state, _Closed) else _ear).start()}"
     names = _PROXIES if isinstance(state, _Closed) else _PROXIES_THAT_TELL
     values = {each: proxy for name in names for each in (name, name.lower())}
     values["NO_PROXY"] = values["no_proxy"] = state.hosts.no_proxy()
-    values["NODE_USE_ENV_PROXY"] = "1"  # without it Node.js's fetch takes no notice of proxies
+    values["NODE_USE_ENV_PROXY"] = "1"  # without it Node.js's fetch ignores proxies
     return values | (dict.fromkeys(_keys(), PLACEHOLDER) if isinstance(state, _Closed) else {})
 
 
@@ -263,7 +263,7 @@ def _changed(environment: Mapping[Any, Any] | None) -> dict[bytes, bytes]:
 
 
 def _lend() -> None:
-    """Change the environment that the C library holds, for as long as this is in force."""
+    """Change the C library's environment until the state changes."""
     values = _changes({os.fsencode(name): b"" for name in os.environ})
     with _change:
         for name, value in values.items():
@@ -298,7 +298,7 @@ def _fork_exec(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _with_environment(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Of `os.posix_spawn`, `os.posix_spawnp` and `os.execve`, whose third argument it is."""
+    """Wrap `os.posix_spawn`, `os.posix_spawnp` or `os.execve`: the third argument is `env`."""
 
     def start(path: Any, argv: Any, env: Any, /, *arguments: Any, **named: Any) -> Any:
         if _in_force is None:
@@ -325,7 +325,7 @@ def _patches() -> tuple[Patch, ...]:
 
 
 def _end_forkserver() -> None:
-    """End multiprocessing's fork server: its children have the environment that it began with."""
+    """End multiprocessing's fork server, whose children inherit its old environment."""
     module = sys.modules.get("multiprocessing.forkserver")
     server = getattr(module, "_forkserver", None)
     if server is not None and getattr(server, "_forkserver_pid", None) is not None:
@@ -347,7 +347,7 @@ def _refuse(host: str, port: int) -> str | None:
 
 
 def _who() -> str:
-    """Who may have asked: the C libraries of this process use the same proxies."""
+    """Name the possible callers: C libraries of this process use the same proxies."""
     return " or ".join(["a child process", *_loaded()])
 
 
@@ -361,9 +361,9 @@ def _tell(host: str, port: int) -> None:
 
 _guard = Guard(_refuse)
 _ear = Guard(_tell)
-"""Once it is used it listens until this process ends: a child may outlive the test."""
+"""Once used, it listens until this process ends: a child may outlive the test."""
 _paused: list[Guard] = []
-_is_forked = False  # so that this process may become another program at any time
+_is_forked = False  # this process may call exec at any time
 
 
 def _before_fork() -> None:

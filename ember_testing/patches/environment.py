@@ -1,6 +1,6 @@
-"""Whether the environment has changed: each change of `os.environ` raises an audit event.
+"""Detect changes of `os.environ` by the audit events that they raise.
 
-To read the environment with each call would take longer than to compare the call.
+Reading the environment with each call would take longer than comparing the call.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import time
 __all__ = ["EVENTS", "note_change", "version", "watch"]
 
 EVENTS = frozenset({"os.putenv", "os.unsetenv"})
-"""The audit events of which `note_change` is to be told."""
+"""The audit events for which `note_change` must be called."""
 
 _changes: int | None = None
 _last = 0.0
@@ -19,20 +19,20 @@ _SETTLES = 0.05  # seconds; the event is raised before the change is made
 
 
 def watch() -> None:
-    """Somebody tells of changes from now on."""
+    """Declare that `note_change` is called for each change from now on."""
     global _changes
     _changes = _changes or 0
 
 
 def note_change() -> None:
-    """A variable is being set or deleted."""
+    """Record that a variable is being set or deleted."""
     global _changes, _last
     _changes, _last = (_changes or 0) + 1, time.monotonic()
 
 
 def version() -> tuple[int, int] | None:
-    """Equal as long as nothing has changed; None where nobody can know."""
-    # A test may have put a plain dict in the place of os.environ, which raises no event.
+    """Return a value that is equal while nothing changes; None if that is unknown."""
+    # A test may have replaced os.environ with a plain dict, which raises no event.
     if _changes is None or isinstance(os.environ, dict) or time.monotonic() - _last < _SETTLES:
         return None
     return _changes, id(os.environ)

@@ -1,4 +1,4 @@
-"""A request on its way: who is asked about it, and what is kept of it where it is sent."""
+"""Requests at the seam: ask the answerers, and collect the exchange if the request is sent."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ _times: dict[datetime, int] = {}  # how many calls were sent at the same time
 
 
 def _now() -> datetime:
-    """The time, a microsecond later for each call before it where a test has stopped the clock.
+    """Return the time, plus a microsecond for each earlier call at the same time.
 
-    No two calls of a process have the same, which tells them apart.
+    No two calls of a process share a time, even if a test has frozen the clock: it identifies them.
     """
     now = datetime.now(timezone.utc)
     with _change:
@@ -53,24 +53,24 @@ def _now() -> datetime:
 
 
 class Exchange:
-    """A call that is sent and kept: its request, the pieces of its response, how it ends.
+    """A call that is sent and recorded: its request, the chunks of its response, how it ends.
 
     Args:
-        request: As it was sent.
-        keep: Gets the exchange once, when it is over; in a thread of its own where an event loop
-            would have to wait for it.
+        request: The request as sent.
+        keep: Called once with the exchange when it is over; in a separate thread if it would
+            block an event loop.
 
     Attributes:
-        recorded_at: When it was sent, ISO 8601, UTC.
-        status: Of the response; None before its head has come.
-        headers: Of the response, as they came.
-        http_version: Such as `HTTP/1.1`.
-        reason: The words behind the status.
-        headers_after: Seconds until the head came.
-        chunks: Seconds until each piece of the body came, and its bytes.
-        outcome: `complete`, `closed`, `cut`, `failed` or `cancelled`; `unsent` where nothing has
-            reached the network, and nothing is kept; "" until it is over.
-        error: What broke it.
+        recorded_at: When the request was sent, ISO 8601, UTC.
+        status: The response's status code; None before its headers arrive.
+        headers: The response's headers as received.
+        http_version: A version such as `HTTP/1.1`.
+        reason: The reason phrase.
+        headers_after: Seconds until the headers arrived.
+        chunks: For each chunk of the body, the seconds until it arrived and its bytes.
+        outcome: `complete`, `closed`, `cut`, `failed` or `cancelled`; `unsent` if nothing reached
+            the network, and nothing is recorded; "" until it is over.
+        error: The error that broke it.
         elapsed: Seconds until it was over.
     """
 
@@ -90,22 +90,22 @@ class Exchange:
         self.elapsed = 0.0
 
     def head(self, status: int, headers: Headers, http_version: str, reason: str) -> None:
-        """The response has begun."""
+        """Record the response's status and headers."""
         self.headers_after = time.perf_counter() - self._started
         self.status, self.headers = status, headers
         self.http_version, self.reason = http_version, reason
 
     def piece(self, data: bytes) -> None:
-        """A piece of the response has come."""
+        """Record a chunk of the response."""
         self.chunks.append((time.perf_counter() - self._started, data))
 
     def finish(self, outcome: str, error: Broken | None = None) -> None:
-        """The call is over; the first of several ends counts.
+        """End the call; only the first end counts.
 
         Args:
-            outcome: `complete`, `closed`, `cut`, `failed` or `unsent`; closed before the response's
-                head is `cancelled`.
-            error: What broke it, by httpx's names.
+            outcome: `complete`, `closed`, `cut`, `failed` or `unsent`; `closed` before the
+                response's headers becomes `cancelled`.
+            error: The error that broke it, by httpx's name.
         """
         if self.outcome:
             return
@@ -118,22 +118,22 @@ class Exchange:
             self._keep(self)
 
     async def finish_and_keep(self, outcome: str) -> None:
-        """The call is over, and it is kept before its caller goes on."""
+        """End the call, and wait until it has been recorded."""
         self.finish(outcome)
         if not worker.is_idle():
             await worker.run(_nothing)
 
 
 def _nothing() -> None:
-    """What stands behind all jobs that were there before."""
+    """Do nothing: a job that is done once all earlier jobs are done."""
 
 
 class Later(NamedTuple):
-    """There is no answer yet: another process is sending the same request.
+    """No answer yet: another process is sending the same request.
 
     Args:
-        seconds: How long to wait.
-        ask: Whom to ask then.
+        seconds: Seconds to wait.
+        ask: Called after the wait.
     """
 
     seconds: float
@@ -141,13 +141,13 @@ class Later(NamedTuple):
 
 
 class Answerer(NamedTuple):
-    """Answers requests in the place of the network.
+    """Answers requests in place of the network.
 
     Args:
-        wants: Whether a request to this URL may be for it; asked before the body is read.
-        answer: Gets the request; gives the response, an exchange to send it and keep what comes,
-            None to have the next one asked, or when to ask again.
-        answer_async: The same in an event loop; None where `answer` touches no file.
+        wants: Returns whether it may answer a request to this URL; called before the body is read.
+        answer: Takes the request; returns the response, an exchange to send and record it, None to
+            ask the next answerer, or a `Later` to be asked again.
+        answer_async: The same in an event loop; None if `answer` touches no file.
     """
 
     wants: Callable[[str], bool]
@@ -156,23 +156,23 @@ class Answerer(NamedTuple):
 
 
 answerers: list[Answerer] = []
-"""In the order in which they are asked; `transport.install` adds one."""
+"""The answerers in the order in which they are asked; `transport.install` adds one."""
 
-# The request on its way out. It passes more than one seam (urllib3 sends through http.client), or
-# the method of an earlier block in somebody's wrapper that outlived it; it is asked about once.
+# The request being sent. It may pass more than one seam (urllib3 sends through http.client, or a
+# wrapper holds a patched method of an earlier block), but answerers are asked about it once.
 _sent: ContextVar[tuple[str, str] | None] = ContextVar("ember_testing_sent", default=None)
 
 
 def asked(method: str, url: str) -> list[Answerer]:
-    """Whom to ask about a request, before its body is read."""
+    """Return the answerers to ask about a request, before its body is read."""
     if not answerers or _sent.get() == (method, url):
         return []
     return [each for each in answerers if each.wants(url)]
 
 
 def answer_of(asked: list[Answerer], request: Request) -> Response | Exchange | None:
-    """What the first of them says that says something; None to send the request unseen."""
-    __tracebackhide__ = True  # a miss is told without the way it came
+    """Return the first answer that is not None; None to send the request unrecorded."""
+    __tracebackhide__ = True  # a miss is reported without these frames
     note_call()
     answer: Response | Exchange | Later | None = None
     for each in asked:
@@ -185,7 +185,7 @@ def answer_of(asked: list[Answerer], request: Request) -> Response | Exchange | 
 
 
 async def answer_of_async(asked: list[Answerer], request: Request) -> Response | Exchange | None:
-    """The same in an event loop."""
+    """Do the same as `answer_of`, in an event loop."""
     __tracebackhide__ = True
     note_call()
     answer: Response | Exchange | Later | None = None
@@ -203,19 +203,19 @@ async def answer_of_async(asked: list[Answerer], request: Request) -> Response |
 
 
 def give_up(answer: Response | Exchange | Later | None) -> None:
-    """The caller was cancelled before it knew: a replay will find that there was such a call."""
+    """Close the exchange of a cancelled caller, so that the recording shows the call."""
     if isinstance(answer, Exchange):
         answer.finish("closed")
 
 
 def is_sending() -> bool:
-    """Whether the code that runs now is a library's that sends a request."""
+    """Return whether the current code runs inside a library that sends a request."""
     return _sent.get() is not None
 
 
 @contextmanager
 def sending(method: str, url: str) -> Generator[None]:
-    """Ask nobody about this request inside of the block."""
+    """Ask no answerer about this request inside the block."""
     sent = _sent.set((method, url))
     try:
         yield

@@ -1,7 +1,7 @@
-"""A proxy on this machine that refuses what child processes send, with the reason, or passes it on.
+"""A local proxy that refuses requests of child processes, with the reason, or forwards them.
 
-It runs in one thread, which stops for as long as the process forks: a fork in a process of several
-threads is warned of (Python 3.12), and copies locks that nobody releases.
+It runs in one thread, which is stopped while the process forks: Python 3.12 warns of a fork in a
+process with several threads, and locks copied while held would never be released.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _PATIENCE = 5.0  # seconds for a client's request line
-_PATIENCE_TO_CONNECT = 60.0  # for a host to be reached: its client has a limit of its own
+_PATIENCE_TO_CONNECT = 60.0  # seconds to reach a host: the client has its own limit
 _LONGEST_HEAD = 64 * 1024
 
 
 class Guard:
-    """A proxy that asks before it lets a request out.
+    """A proxy that decides for each request whether to forward it.
 
     Args:
-        refuse: Gets the host and port that a process asked for; gives the reason why it is refused,
-            or None to pass it on.
+        refuse: Takes the requested host and port; returns the reason for refusing the request, or
+            None to forward it.
 
     Attributes:
-        is_parents: Whether the process that forked this one listens, and answers.
-        port: Where it listens.
+        is_parents: Whether the parent process listens on the port instead of this one.
+        port: The port that it listens on.
     """
 
     def __init__(self, refuse: Callable[[str, int], str | None]) -> None:
@@ -42,9 +42,9 @@ class Guard:
         self.port = 0
 
     def start(self) -> int:
-        """Listen, on the same port as before if it is free; the port.
+        """Listen, on the same port as before if it is free, and return the port.
 
-        A forked process has its parent's, where the parent listened when it forked.
+        A forked process uses its parent's port if the parent was listening at the fork.
         """
         if self.is_parents:
             return self.port
@@ -63,7 +63,7 @@ class Guard:
         return self.port
 
     def pause(self) -> bool:
-        """End the thread; new connections wait until `start`. Returns whether there was one."""
+        """End the thread and return whether it ran; new connections wait until `start`."""
         thread, self._thread = self._thread, None
         if thread is None or self._wake is None:
             return False
@@ -75,13 +75,13 @@ class Guard:
         return True
 
     def stop(self) -> None:
-        """Listen no longer."""
+        """Stop listening."""
         self.pause()
         self._close()
         self.is_parents = False
 
     def abandon(self) -> None:
-        """Close what a forked child has inherited; its parent listens on, and answers for it."""
+        """Close what a forked child has inherited; its parent goes on serving the port."""
         self.is_parents = self.is_parents or self._listener is not None
         self._close()
 
@@ -130,14 +130,14 @@ def _listening(port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(("127.0.0.1", port))
-    except OSError:  # somebody has the port by now
+    except OSError:  # the port has been taken meanwhile
         listener.bind(("127.0.0.1", 0))
     listener.listen(128)
     return listener
 
 
 def _head(client: socket.socket) -> tuple[str, str, bytes] | None:
-    """Method, target and all bytes after the request line; None where it is no request."""
+    """Return method, target and all bytes after the request line; None if not a request."""
     data = b""
     while b"\r\n\r\n" not in data:
         piece = client.recv(65536)
@@ -160,7 +160,7 @@ def _destination(method: str, target: str) -> tuple[str, int]:
 
 def _refusal(status: int, reason: str) -> bytes:
     body = (reason + "\n").encode()
-    # Clients show the words behind the status of a refused CONNECT, and no body.
+    # Of a refused CONNECT, clients show the reason phrase but not the body.
     words = reason.encode("ascii", "replace").decode().replace("\r", " ").replace("\n", " ")
     return (
         f"HTTP/1.1 {status} {words}\r\ncontent-type: text/plain; charset=utf-8\r\n"
@@ -171,7 +171,7 @@ def _refusal(status: int, reason: str) -> bytes:
 def _relay(
     client: socket.socket, host: str, port: int, method: str, target: str, rest: bytes
 ) -> None:
-    """Pass an allowed request on, as a proxy does, one request a connection."""
+    """Forward an allowed request, one per connection."""
     fields, _, begun = (b"\r\n" + rest).partition(b"\r\n\r\n")
     with client, contextlib.suppress(OSError):
         try:
@@ -189,7 +189,7 @@ def _relay(
 
 
 def _forwarded(method: str, target: str, fields: bytes) -> bytes:
-    """The head of a request as its own server expects it."""
+    """Return the head of a request in the form that the origin server expects."""
     parts = urlsplit(target)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     between = (b"proxy-", b"connection:")
@@ -200,7 +200,7 @@ def _forwarded(method: str, target: str, fields: bytes) -> bytes:
 
 
 def _pump(one: socket.socket, other: socket.socket) -> None:
-    """Pass on what either side sends, until both have ended."""
+    """Forward data in both directions until both sides have ended."""
     one.settimeout(None)
     other.settimeout(None)
     with selectors.DefaultSelector() as selector:
@@ -213,6 +213,6 @@ def _pump(one: socket.socket, other: socket.socket) -> None:
                 data = source.recv(65536)
                 if data:
                     target.sendall(data)
-                else:  # the other side may have more to say
+                else:  # the other side may still send
                     selector.unregister(source)
                     target.shutdown(socket.SHUT_WR)

@@ -1,4 +1,4 @@
-"""Which hosts a closed test may reach; pure."""
+"""Match hosts that a test may reach although the network is blocked; pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Hosts", "hosts_of", "is_address", "is_loopback"]
 
 
 def is_address(host: str) -> bool:
-    """Whether it is an IP address and no name."""
+    """Return whether the host is an IP address rather than a name."""
     try:
         ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
@@ -23,7 +23,7 @@ def is_address(host: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether it is this machine."""
+    """Return whether the host is this machine."""
     if host in ("localhost", "localhost."):
         return True
     return is_address(host) and ipaddress.ip_address(host.partition("%")[0]).is_loopback
@@ -34,10 +34,10 @@ class Hosts:
 
     Args:
         names: Host names, patterns (`*.internal`), IP addresses and networks (`10.0.0.0/8`).
-        argument: Which of the two.
+        argument: The argument's name, for error messages.
 
     Raises:
-        ValueError: One of them is a URL or has a port.
+        ValueError: A name is a URL or has a port.
     """
 
     def __init__(self, names: Sequence[str] = (), argument: str = "allow_hosts") -> None:
@@ -57,7 +57,7 @@ class Hosts:
         return bool(self.names)
 
     def allows(self, host: str) -> bool:
-        """Whether this host is among them."""
+        """Return whether this host matches."""
         if not self.names:
             return False
         name = host.lower().strip("[]").rstrip(".")
@@ -67,12 +67,12 @@ class Hosts:
         return any(fnmatchcase(name, pattern) for pattern in self.names)
 
     def no_proxy(self) -> str:
-        """The same as the value of `NO_PROXY`, with this machine."""
+        """Return the value of `NO_PROXY` for these hosts and this machine."""
         names = [name.removeprefix("*") for name in self.names]
         return ",".join(["localhost", "127.0.0.1", "::1", *names])
 
 
 @lru_cache(maxsize=32)
 def hosts_of(names: tuple[str, ...], argument: str = "allow_hosts") -> Hosts:
-    """One object for the same names: it is asked for with every test."""
+    """Return a cached `Hosts` for these names: every test asks for it."""
     return Hosts(names, argument)

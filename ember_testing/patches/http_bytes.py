@@ -1,7 +1,7 @@
-"""A response as the bytes of HTTP/1.1: written for a library that reads them, heard as they come.
+"""Responses as HTTP/1.1 bytes: written for libraries that parse them, and recorded from the wire.
 
-A library that owns a socket reads a played response as it reads a live one, with its own parser;
-what it reads live is parsed a second time here, so that the pieces are those of the network.
+A library that owns a socket reads a replayed response with its own parser, as it does a live one.
+The bytes of a live response are parsed again here, so that the chunks are those of the network.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _LARGEST_HEAD = 100 * 1024
 def played_bytes(
     answer: Response, patience: float | None, error: Callable[[Broken], BaseException]
 ) -> Iterator[tuple[float, bytes]]:
-    """How long to wait, and then the bytes; a response that breaks off ends with `error`'s.
+    """Iterate over seconds to wait and the bytes that follow; raise `error`'s if it breaks off.
 
     Args:
         answer: The response.
-        patience: Seconds that the caller waits for a piece.
-        error: The exception that a caller's library meets there.
+        patience: Seconds that the caller waits for a chunk.
+        error: Returns the exception that the caller's library would raise.
     """
     if answer.status is None:
         raise answer.failure(error)
@@ -48,7 +48,7 @@ def played_bytes(
 
 
 def _framed(answer: Response) -> Response:
-    """The response with a header that tells where its body ends: a fake's or HTTP/2's has none."""
+    """Add a header that frames the body, which fakes and HTTP/2 responses lack."""
     if answer.status in (204, 304) or any(_says(answer, name) for name in _FRAMES):
         return answer
     if answer.end is None and _says(answer, "connection", "close"):
@@ -71,7 +71,7 @@ def _head(answer: Response) -> bytes:
 
 
 class Listener:
-    """Tells an exchange what the bytes say that a library reads.
+    """Records in an exchange the response bytes that a library reads.
 
     Args:
         exchange: The call.
@@ -80,13 +80,13 @@ class Listener:
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
         self._parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=_LARGEST_HEAD)
-        # What the parser has to know of the request is its method.
+        # The parser needs only the request's method.
         request = h11.Request(method=exchange.request.method, target="/", headers=[("host", "-")])
         self._parser.send(request)
         self._parser.send(h11.EndOfMessage())
 
     def receive(self, data: bytes) -> None:
-        """Bytes have come; none is the connection's end."""
+        """Parse received bytes; empty bytes mean that the connection was closed."""
         if self._exchange.outcome:
             return
         if not data and self._exchange.status is None:
@@ -116,9 +116,9 @@ class Listener:
             self._exchange.finish("complete")
 
     def broke(self, error: Broken) -> None:
-        """The connection has broken."""
+        """Record that the connection broke."""
         self._exchange.finish("failed" if self._exchange.status is None else "cut", error)
 
     def closed(self) -> None:
-        """The library reads no more."""
+        """Record that the library stopped reading."""
         self._exchange.finish("closed")

@@ -1,7 +1,7 @@
-"""A small HTTP server on this machine, which answers each request with a `Response`.
+"""A small local HTTP server that answers each request with a `Response`.
 
-What a fake or a recording says inside of the process goes over a real connection here: to other
-processes, other languages, and clients that no seam reaches.
+It serves fakes and recordings over a real connection, to other processes, other languages, and
+clients that no seam reaches.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["Answer", "BrokenOff", "http_server"]
 
 _STALLED_SECONDS = 30.0
 
-# The request, with the path for its URL; what is said in return.
+# Takes the request, whose URL is only the path; returns the response.
 Answer: TypeAlias = "Callable[[Request], Response]"
 
 
@@ -32,18 +32,18 @@ Answer: TypeAlias = "Callable[[Request], Response]"
 def http_server(answer: Answer, port: int = 0) -> Generator[int]:
     """Run a server until the block ends.
 
-    A timeout holds the connection until the client gives up; nothing can be refused, for something
-    has to listen: it is reset instead.
+    A timeout holds the connection until the client gives up. A connection cannot be refused while
+    the server listens, so it is reset instead.
 
     Args:
-        answer: Asked for each request, in a thread of its own; its URL is the request's target.
-        port: Where to listen, on 127.0.0.1; 0 for any that is free.
+        answer: Called for each request in its own thread; the URL is the request's target.
+        port: Port on 127.0.0.1; 0 for any free one.
 
     Yields:
         The port.
     """
     over = threading.Event()
-    # A class for each server: http.server makes the instances.
+    # One class per server, because http.server creates the instances.
     handler = type("Handler", (_Handler,), {"over": over, "answer": staticmethod(answer)})
     server = _Server(("127.0.0.1", port), handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
@@ -62,18 +62,18 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 1024
 
     def server_bind(self) -> None:
-        # HTTPServer's own asks the name service for this machine's name.
+        # HTTPServer.server_bind looks up this machine's name.
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = "127.0.0.1", self.server_address[1]
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that has gone away is what faults are about."""
+        """Print nothing: faults make clients disconnect."""
 
 
 class BrokenOff(Exception):
-    """The response breaks off here."""
+    """The response ends here with a fault."""
 
     def __init__(self, broken: Broken) -> None:
         self.broken = broken
@@ -86,7 +86,7 @@ class _Handler(BaseHTTPRequestHandler):
     answer: Answer
 
     def log_message(self, format: str, *args: object) -> None:
-        """Silent."""
+        """Log nothing."""
 
     def _respond(self) -> None:
         headers = tuple((name, HeaderValue(value)) for name, value in self.headers.items())
@@ -98,7 +98,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(response)
         except BrokenOff as end:
             self._break(end.broken.error)
-        except ReplayFailure:  # the server's owner has it
+        except ReplayFailure:  # already reported to the server's owner
             self._break("")
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _respond
@@ -123,7 +123,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.flush()
                 if self.command == "HEAD":
                     break
-        except OSError:  # the client has gone away
+        except OSError:  # the client has disconnected
             self.close_connection = True
         finally:
             if close is not None:
@@ -136,7 +136,7 @@ class _Handler(BaseHTTPRequestHandler):
         if error.endswith("Timeout"):
             self.over.wait(_STALLED_SECONDS)
         elif error != "RemoteProtocolError":
-            with suppress(OSError):  # a reset rather than an orderly end
+            with suppress(OSError):  # reset the connection instead of closing it normally
                 lingers = struct.pack("ii", 1, 0)
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, lingers)
             self.connection.close()

@@ -1,7 +1,7 @@
-"""Ends a test that waits for what will never come: for a thread or a process that met a miss.
+"""Interrupt a test that waits forever for a thread or process that a miss has ended.
 
-A miss is no `Exception`, so it ends the worker of a `multiprocessing.Pool`, or the thread that
-empties a queue, and the code that waits for them would wait for ever.
+A miss is not an `Exception`, so it ends the worker of a `multiprocessing.Pool`, or the thread that
+consumes a queue, and the code that waits for it would wait forever.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ if TYPE_CHECKING:
 
 __all__ = ["StandstillWatch", "call_process", "listen", "listen_no_longer"]
 
-_PATIENCE = 3.0  # seconds that the main thread may stand at one instruction after a failure
-_LIMIT = 60.0  # seconds that it may go on after a failure in any case
+_PATIENCE = 3.0  # seconds that the main thread may stay at one instruction after a failure
+_LIMIT = 60.0  # seconds after a failure until an interrupt in any case
 _STEP = 0.1
 
-# Nobody uses it and, without a handler, it does nothing: it may come too late.
+# Hardly any program uses this signal. Without a handler it does nothing, so it may come too late.
 _CALL = getattr(signal, "SIGURG", None)
 _handler: Callable[[int, FrameType | None], None] | None = None
 
 
 class StandstillWatch:
-    """Looks at the main thread from the first failure on, until `end`."""
+    """Watches the main thread from the first failure until `end`."""
 
     def __init__(self) -> None:
         self.interrupted = False
         self._begun = False
-        self._lock = threading.RLock()  # the handler of a signal may begin it in the midst of it
+        self._lock = threading.RLock()  # reentrant: a signal handler may call begin()
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
 
     def begin(self) -> None:
-        """Something has failed."""
+        """Start watching after the first failure."""
         with self._lock:
             if self._begun or self._over.is_set():
                 return
@@ -50,7 +50,7 @@ class StandstillWatch:
             self._thread.start()
 
     def end(self) -> None:
-        """The test is over: interrupt nothing any more."""
+        """Stop watching: the test is over."""
         with self._lock:
             self._over.set()
         if self._thread is not None:
@@ -73,7 +73,7 @@ class StandstillWatch:
             if self._over.is_set():
                 return
             self.interrupted = True
-            # What waits for a lock goes on waiting unless a real signal comes.
+            # Only a real signal interrupts a thread that waits for a lock.
             if hasattr(signal, "pthread_kill"):
                 signal.pthread_kill(main, signal.SIGINT)
             else:
@@ -81,7 +81,7 @@ class StandstillWatch:
 
 
 def listen(called: Callable[[], None]) -> None:
-    """Have a function called when a forked process says that it failed."""
+    """Call a function when a forked process reports a failure."""
     global _handler
     if _CALL is None or threading.current_thread() is not threading.main_thread():
         return
@@ -95,7 +95,7 @@ def listen(called: Callable[[], None]) -> None:
 
 
 def listen_no_longer() -> None:
-    """Take the handler out, unless somebody has replaced it meanwhile."""
+    """Remove the handler, unless it has been replaced meanwhile."""
     global _handler
     if _CALL is None or _handler is None:
         return
@@ -107,9 +107,9 @@ def listen_no_longer() -> None:
 
 
 def call_process(pid: int) -> None:
-    """Tell the process that a test runs in that one of those it forked has failed."""
+    """Tell the process that runs the test that a process it forked has failed."""
     if _CALL is not None:
         try:
             os.kill(pid, _CALL)
         except OSError:
-            return  # it is gone
+            return  # the process has ended

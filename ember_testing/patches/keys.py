@@ -1,6 +1,6 @@
-"""Placeholders for the keys that a replayed or faked call need not have.
+"""Placeholders for the API keys that a replayed or faked call does not need.
 
-A recording is made with a key and replayed where there is none: in CI, on a colleague's machine.
+A recording is made with a key and replayed without one: in CI, on a colleague's machine.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ __all__ = ["PLACEHOLDER", "missing", "providers", "put_in", "take_out"]
 
 PLACEHOLDER = "no-key-is-needed-for-this"
 
-# What the vendors' packages read beside the variables of Ember's table of servers; without a value
-# they raise before anything is sent.
+# Variables that the vendors' packages read in addition to those of Ember's table of servers; if
+# they are unset, the packages raise before anything is sent.
 _OF_PACKAGES = {
     "AI21_API_KEY": PLACEHOLDER,
     "COHERE_API_KEY": PLACEHOLDER,
     "CO_API_KEY": PLACEHOLDER,
     "DASHSCOPE_API_KEY": PLACEHOLDER,
-    "HF_TOKEN": f"hf_{PLACEHOLDER}",  # another token is sent to the host behind Hugging Face's
+    "HF_TOKEN": f"hf_{PLACEHOLDER}",  # a token without hf_ is sent directly to another host
     "PORTKEY_API_KEY": PLACEHOLDER,
     "REPLICATE_API_TOKEN": PLACEHOLDER,
     "VOYAGE_API_KEY": PLACEHOLDER,
     "ZAI_API_KEY": PLACEHOLDER,
     "ZHIPUAI_API_KEY": PLACEHOLDER.replace(
         "-", ".", 1
-    ),  # an id and a secret, of which a token is made
+    ),  # an id and a secret, from which a token is made
 }
-# Where botocore finds credentials without the network, and the two that it needs.
+# Where botocore finds credentials without the network, and the two variables that it needs.
 _OF_AWS = ("AWS_BEARER_TOKEN_BEDROCK", "AWS_PROFILE", "AWS_ACCESS_KEY_ID")
 _AWS = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), PLACEHOLDER)
 
 _change = threading.RLock()
-# By variable: who has set it, and to what, the last one in force; and what it was before.
+# By variable: its owners and their values, of which the last is in force; and the original value.
 _set: dict[str, list[tuple[object, str]]] = {}
 _before: dict[str, str | None] = {}
 
@@ -47,11 +47,11 @@ def put_in(owner: object, values: Mapping[str, str]) -> None:
     """Set variables until `take_out`.
 
     Args:
-        owner: Who sets them; several may have set one at a time, and end in any order.
-        values: By name; placeholders stand behind what another one has set.
+        owner: Identifies the caller; several owners may set one variable and end in any order.
+        values: Values by name; another owner's value takes precedence over a placeholder.
     """
     with _change:
-        present = set(os.environ)  # to ask for a name that it lacks costs an exception
+        present = set(os.environ)  # looking up a missing name costs an exception
         for name, value in values.items():
             if name not in _set:
                 _before[name] = os.environ[name] if name in present else None
@@ -64,7 +64,7 @@ def put_in(owner: object, values: Mapping[str, str]) -> None:
 
 
 def take_out(owner: object) -> None:
-    """Put the variables back that an owner has set, but none that was set anew meanwhile."""
+    """Restore the variables that an owner has set, except those changed meanwhile."""
     with _change:
         for name in [name for name, owners in _set.items() if any(o is owner for o, _ in owners)]:
             in_force = _set[name][-1][1]
@@ -80,8 +80,8 @@ def take_out(owner: object) -> None:
 
 
 def missing() -> Mapping[str, str]:
-    """Placeholders for the providers none of whose key variables is set but by an owner here."""
-    # This is done with every test: asking os.environ for a name that it lacks costs an exception.
+    """Return placeholders for providers without a key; values set by `put_in` do not count."""
+    # This runs with every test, and looking up a missing name in os.environ costs an exception.
     present = set(os.environ)
 
     def is_set(name: str) -> bool:
@@ -93,19 +93,19 @@ def missing() -> Mapping[str, str]:
 
 
 def _has_files_of_aws() -> bool:
-    """Whether botocore finds credentials in a file: a test may allow other services of AWS."""
+    """Return whether botocore finds a file of credentials: a test may use other AWS services."""
     names = (
         ("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"),
         ("AWS_CONFIG_FILE", "~/.aws/config"),
     )
-    # With every test: pathlib takes several times as long.
+    # This runs with every test, and pathlib takes several times as long.
     exists, expanded = os.path.exists, os.path.expanduser
     return any(exists(expanded(os.environ.get(name) or usual)) for name, usual in names)
 
 
 @lru_cache(maxsize=1)
 def providers() -> tuple[tuple[str, ...], ...]:
-    """The names under which each provider looks for its key."""
+    """Return the names of each provider's key variables."""
     from ember.providers.servers import SERVERS  # late: loads the client
 
     return tuple(tuple(server.key_vars) for server in SERVERS.values() if server.key_vars)

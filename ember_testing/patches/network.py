@@ -1,9 +1,9 @@
-"""Nothing leaves the process while a test replays or fakes, whichever library tries.
+"""Block the network while a test replays or fakes, whichever library uses it.
 
-An audit hook (PEP 578) sees what patched functions would miss: `from socket import getaddrinfo`
-made earlier, `_socket.socket`, asyncio's loops. It cannot be removed, so it is added with the first
-replay only and costs one look at a variable afterwards. Binding, Unix sockets, pipes and socket
-pairs (an event loop's own) are not its business, nor are connections that were open before.
+An audit hook (PEP 578) sees what patched functions would miss: an earlier `from socket import
+getaddrinfo`, `_socket.socket`, asyncio's loops. It cannot be removed, so it is added with the first
+replay and costs one check of a variable afterwards. Binding, Unix sockets, pipes, socket pairs (as
+of an event loop) and connections that were already open are not checked.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class _Closed(NamedTuple):
 
 
 class _Heard(NamedTuple):
-    """What is recorded, and so told of what goes out beside it."""
+    """A recording, to which unrecorded connections are reported."""
 
     allow_loopback: bool
     hosts: Hosts
@@ -56,7 +56,7 @@ _fakes: dict[int, _Closed] = {}  # by the fake's id; the innermost is last
 _hooked = False
 _pairing = threading.local()
 _own_ports: set[object] = set()
-_allowed_names: set[str] = set()  # that were looked up
+_allowed_names: set[str] = set()  # allowed names that were looked up
 
 
 def close_network(
@@ -71,10 +71,10 @@ def close_network(
 
     Args:
         allow_loopback: Let connections to this machine through.
-        hosts: Let connections to these through.
-        ignored: Refuse connections to these as their own machine might, and tell nobody.
-        fail: Is told of each attempt, so that swallowing the error does not hide it.
-        command: What to type to record instead.
+        hosts: Let connections to these hosts through.
+        ignored: Refuse connections to these hosts with ECONNREFUSED, and report nothing.
+        fail: Called for each attempt, so that swallowing the error does not hide it.
+        command: The command that records instead, for the message.
     """
     global _closed, _recording, _heard
     _recording, _heard = False, None
@@ -101,13 +101,14 @@ def open_network() -> None:
 def record_network(
     *, allow_loopback: bool, hosts: Hosts, ignored: Hosts, tell: Callable[[str], None]
 ) -> None:
-    """Let everything through, whether there are fakes or not: a cassette is recorded.
+    """Let everything through while a cassette records, even if models are faked.
 
     Args:
         allow_loopback: A replay will let connections to this machine through.
-        hosts: A replay will let connections to these through.
-        ignored: A replay will refuse connections to these, and the test is content with that.
-        tell: Gets what goes out unrecorded and a replay will refuse: `HOST:PORT by LIBRARY`.
+        hosts: A replay will let connections to these hosts through.
+        ignored: A replay will refuse connections to these hosts, as the test expects.
+        tell: Called for each unrecorded connection that a replay will refuse: `HOST:PORT by
+            LIBRARY`.
     """
     global _recording, _heard
     open_network()
@@ -121,9 +122,9 @@ def close_for_fakes(
     """Stop every connection and name look-up while models are faked.
 
     Args:
-        owner: The fake; a second call with it changes what the first one said.
+        owner: The fake; a second call for the same fake replaces the first.
         allow_loopback: Let connections to this machine through.
-        fail: Is told of each attempt.
+        fail: Called for each attempt.
     """
     _fakes[id(owner)] = _Closed(
         allow_loopback,
@@ -140,7 +141,7 @@ def close_for_fakes(
 
 
 def open_for_fakes(owner: object) -> None:
-    """Take back what `close_for_fakes` did for this fake."""
+    """Undo `close_for_fakes` for this fake."""
     _fakes.pop(id(owner), None)
     children.open_children_for_fakes(id(owner))
     _unhook()
@@ -148,7 +149,7 @@ def open_for_fakes(owner: object) -> None:
 
 @contextmanager
 def own_port(port: int) -> Generator[None]:
-    """Let connections to a port of this machine through: a server of the toolkit's own."""
+    """Let connections to a local server of the toolkit through inside the block."""
     _own_ports.add(port)
     try:
         yield
@@ -157,7 +158,7 @@ def own_port(port: int) -> Generator[None]:
 
 
 def is_own(host: str, port: int | None) -> bool:
-    """Whether a server of the toolkit's own is there."""
+    """Return whether a server of the toolkit listens there."""
     return port in _own_ports and is_loopback(host)
 
 
@@ -168,7 +169,7 @@ def _hook() -> None:
         environment.watch()
         _hooked = True
     if sys.platform == "win32":
-        # There a socket pair is made of a connection to this machine; event loops need one.
+        # On Windows a socket pair, which event loops need, is a connection to this machine.
         _pairs.put_in()
 
 
@@ -229,7 +230,7 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def _hear(heard: _Heard, used: socket.socket, address: Any) -> None:
-    """Note a connection that no seam makes."""
+    """Report a connection that no seam makes."""
     if used.family not in (socket.AF_INET, socket.AF_INET6) or not isinstance(address, tuple):
         return
     host, port = str(cast("object", address[0])), cast("object", address[1])
@@ -241,7 +242,7 @@ def _hear(heard: _Heard, used: socket.socket, address: Any) -> None:
 
 
 def _library() -> str:
-    """The package whose code connects: the nearest that is not the standard library's."""
+    """Return the package that connects: the nearest outside the standard library."""
     frame = sys._getframe(2)  # pyright: ignore[reportPrivateUsage]  # documented
     while frame.f_back is not None:
         name = str(frame.f_globals.get("__name__", "")).partition(".")[0]
@@ -253,7 +254,7 @@ def _library() -> str:
 
 def _check_connection(closed: _Closed, used: socket.socket, address: Any) -> None:
     if used.family not in (socket.AF_INET, socket.AF_INET6) or not isinstance(address, tuple):
-        return  # a Unix socket, or a datagram on a socket that was let through when it connected
+        return  # a Unix socket, or a datagram on a socket that was checked when it connected
     host, port = str(cast("object", address[0])), cast("object", address[1])
     local = is_loopback(host)
     own = port in _own_ports or getattr(_pairing, "now", False)
@@ -264,7 +265,7 @@ def _check_connection(closed: _Closed, used: socket.socket, address: Any) -> Non
     if closed.ignored.allows(host):
         raise _refused(f"connection to {host}:{port}")
     remedy = closed.for_loopback if local else closed.remedy
-    used.close()  # libraries close it after an OSError only, and this is none
+    used.close()  # libraries close it only after an OSError, which this is not
     raise closed.fail(
         NetworkBlocked(f"connection to {host}:{port} blocked: {closed.why}; {remedy}")
     )
@@ -280,7 +281,7 @@ def _check_lookup(closed: _Closed, host: Any, *, reverse: bool = False) -> None:
     if name is None or name == "" or is_loopback(name) or (is_address(name) and not reverse):
         return  # answered without the network
     if name == socket.gethostname():
-        return  # what servers ask for when they bind
+        return  # servers look it up when they bind
     raise closed.fail(
         NetworkBlocked(f"name look-up of {name!r} blocked: {closed.why}; {closed.remedy}")
     )
@@ -291,7 +292,7 @@ def _refused(what: str) -> ConnectionRefusedError:
 
 
 def _addresses() -> frozenset[str]:
-    """The addresses of the allowed names that were looked up: a connection shows no name."""
+    """Return the addresses of allowed names that were looked up: a connection has no name."""
     found: set[str] = set()
     for name in tuple(_allowed_names):
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""One attribute of somebody else's code, replaced for a while and put back as it was found."""
+"""Replace an attribute of another library temporarily, and restore it as it was."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _ABSENT: Any = object()
 class Patch:
     """A replaced attribute.
 
-    Somebody who patches it as well, and ends later, may keep what stands here or bring it back: so
-    a replacement goes on calling what it replaced, and does nothing else while the patch is out.
+    Another patch of the same attribute that ends later may keep or restore the replacement. So a
+    replacement must call the original, and do nothing else while this patch is not in force.
 
     Args:
         owner: The module or class.
-        name: Of the attribute.
-        replacement: Gets what stands there, gives what takes its place; asked with each `put_in`.
+        name: The attribute's name.
+        replacement: Takes the original and returns its replacement; called with each `put_in`.
 
     Attributes:
-        in_force: Whether it is put in.
+        in_force: Whether the patch is active.
     """
 
     def __init__(self, owner: Any, name: str, replacement: Callable[[Any], Any]) -> None:
@@ -32,8 +32,8 @@ class Patch:
         self._owner = owner
         self._name = name
         self._replacement = replacement
-        # What was put in, and what stood there before: of earlier blocks as well, as long as
-        # somebody else's patch stands above it.
+        # Replacements and what they replaced. An earlier one stays in the list as long as another
+        # library's patch lies over it.
         self._layers: list[tuple[Any, Any]] = []
 
     def put_in(self) -> None:
@@ -47,11 +47,11 @@ class Patch:
             self.in_force = True
 
     def take_out(self) -> None:
-        """Put back what was there, unless somebody has replaced ours: then that stays."""
+        """Restore the original, unless the attribute has been replaced again meanwhile."""
         self.in_force = False
         while layer := next((each for each in self._layers if each[0] is self._present()), None):
             self._layers.remove(layer)
-            if layer[1] is _ABSENT:  # it was inherited
+            if layer[1] is _ABSENT:  # the attribute was inherited
                 delattr(self._owner, self._name)
             else:
                 setattr(self._owner, self._name, layer[1])

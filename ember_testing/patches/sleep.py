@@ -1,4 +1,4 @@
-"""Retry waits that need not be waited for again; offered, never silent."""
+"""Skip the waits between retries, only on request."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ __all__ = [
     "watch",
 ]
 
-# Waits in a row without a call in between, after which a task is no retry but a clock of its own.
+# Most waits in a row without a call in between; a task with more is a clock, not a retry.
 _MOST_IN_A_ROW = 10
 _CHANGE = threading.RLock()
 _active: list[NoSleep] = []
 _patches: dict[str, Patch] = {}
 _watchers: list[Callable[[float], bool]] = []
-# How many waits a thread or task has left out since its last call.
+# How many waits of a thread or task were skipped since its last call.
 _in_a_row: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 _inside: ContextVar[bool] = ContextVar("ember_testing_no_sleep", default=False)
-# Set while the toolkit itself waits, for a slow answer or a recorded pause.
+# Set while the toolkit itself waits for a slow answer or a recorded pause.
 _own: ContextVar[bool] = ContextVar("ember_testing_waits", default=False)
 
 
 class Skip(NamedTuple):
-    """A wait that was left out.
+    """A wait that was skipped.
 
     Attributes:
-        at: When, by `time.monotonic()`.
-        seconds: How long it would have been.
-        flow: The thread or task that wanted it.
+        at: When it was skipped, by `time.monotonic()`.
+        seconds: Its length in seconds.
+        flow: The thread or task that called `sleep`.
     """
 
     at: float
@@ -58,11 +58,11 @@ _skips: deque[Skip] = deque(maxlen=10_000)
 
 
 class NoSleep:
-    """The waits that were left out.
+    """The waits that were skipped.
 
     Attributes:
-        waits: Seconds of each, in their order.
-        thread: The thread whose block it is.
+        waits: Seconds of each wait, in order.
+        thread: The thread that entered the block.
     """
 
     def __init__(self) -> None:
@@ -71,7 +71,7 @@ class NoSleep:
 
     @property
     def seconds(self) -> float:
-        """All of them together."""
+        """The sum of all waits."""
         return sum(self.waits)
 
     def __repr__(self) -> str:
@@ -82,15 +82,15 @@ class NoSleep:
 def no_sleep() -> Generator[NoSleep]:
     """Make `sleep` of time, asyncio, anyio and trio return at once inside the block.
 
-    So do the waits of retries that use them: tenacity, stamina, backoff, the vendors' SDKs. While a
-    cassette records, a wait is a provider's wish and is kept. `await asyncio.sleep(...)` still lets
-    other tasks run. A function that was imported by name before the block (`from time import
-    sleep`) and an `Event.wait(timeout)` wait as ever. So does what is not the code under test: a
-    thread that the block neither started nor saw calling a model, and a task that waits again and
-    again without a call in between, such as a heartbeat.
+    So do retries that use them: tenacity, stamina, backoff, the vendors' SDKs. While a cassette
+    records, waits are kept because the provider asked for them. `await asyncio.sleep(...)` still
+    lets other tasks run. A function that was imported by name before the block (`from time import
+    sleep`) and `Event.wait(timeout)` wait as usual. So does code other than the code under test: a
+    thread that neither started in the block nor called a model in it, and a task that waits again
+    and again without a call in between, such as a heartbeat.
 
     Yields:
-        The waits that were left out, for assertions: `waits.seconds`.
+        The waits that were skipped, for assertions: `waits.seconds`.
     """
     waits = NoSleep()
     with _CHANGE:
@@ -101,7 +101,7 @@ def no_sleep() -> Generator[NoSleep]:
     try:
         yield waits
     finally:
-        with suppress(ValueError):  # the block ends in another context than it began in
+        with suppress(ValueError):  # the block ends in another context than it started in
             _inside.reset(inside)
         with _CHANGE:
             _active.remove(waits)
@@ -111,12 +111,12 @@ def no_sleep() -> Generator[NoSleep]:
 
 
 def watch(watcher: Callable[[float], bool]) -> None:
-    """Ask about each wait from now on whether it may be left out."""
+    """Call a function before each wait, which returns whether it may be skipped."""
     _watchers.append(watcher)
 
 
 def flow() -> Any:
-    """What runs now: in an event loop the task, else the thread."""
+    """Return the current task in an event loop, else the current thread."""
     task: Any = None
     with suppress(RuntimeError):  # no event loop here
         task = asyncio.current_task()
@@ -127,18 +127,18 @@ def flow() -> Any:
 
 
 def note_call() -> None:
-    """This thread or task makes a call, and so the waits that follow are its retries."""
+    """Record a call of this thread or task: its next waits are retries."""
     if _active:
         _in_a_row[flow()] = 0
 
 
 def skips() -> list[Skip]:
-    """The waits that were left out, the latest ones."""
+    """Return the latest waits that were skipped."""
     return [*_skips]
 
 
 def wait(seconds: float) -> None:
-    """Wait, whatever is left out meanwhile."""
+    """Wait even if waits are skipped."""
     own = _own.set(True)
     try:
         time.sleep(seconds)
@@ -147,8 +147,8 @@ def wait(seconds: float) -> None:
 
 
 async def wait_async(seconds: float) -> None:
-    """The same in an event loop."""
-    import anyio  # late: httpx's own dependency, needed for slow answers only
+    """Wait in an event loop even if waits are skipped."""
+    import anyio  # late: a dependency of httpx, needed only for slow answers
 
     own = _own.set(True)
     try:
@@ -159,7 +159,7 @@ async def wait_async(seconds: float) -> None:
 
 def _put_in() -> None:
     for name, instant in _INSTANT.items():
-        # A library that is not loaded is not slept with.
+        # A library that is not imported cannot be sleeping.
         if name not in _patches and (module := sys.modules.get(name)) is not None:
             _patches[name] = Patch(module, "sleep", instant)
     for patch in _patches.values():
@@ -167,7 +167,7 @@ def _put_in() -> None:
 
 
 def _left_out(seconds: float) -> bool:
-    """Note a wait, unless it is to be kept."""
+    """Record a wait and return True, unless it must be kept."""
     if not _active or _own.get() or seconds <= 0 or not _is_retry(current := flow()):
         return False
     if not all(watcher(seconds) for watcher in _watchers):
@@ -178,7 +178,7 @@ def _left_out(seconds: float) -> bool:
 
 
 def _is_retry(current: Any) -> bool:
-    """Whether who waits may be the code under test, and is no clock."""
+    """Return whether the waiting code may be under test and is not a clock."""
     thread = threading.current_thread()
     mine = any(thread is block.thread for block in _active)
     if mine and current is thread:

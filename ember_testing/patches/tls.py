@@ -1,9 +1,9 @@
-"""TLS contexts that load their trust store with their first handshake.
+"""TLS contexts that load their trust store with the first handshake.
 
 `httpx.Client()` calls `ssl.create_default_context(cafile=...)`, which spends 18 ms on certificates
-that a replay never looks at. While one is active, that public function hands out a context with all
-its usual settings whose certificates are loaded when somebody shakes hands. Such a context stays
-right when it outlives the test: it refuses and trusts what an ordinary one does.
+that a replay never uses. During a replay that public function returns a context with all the usual
+settings that loads its certificates with the first handshake. The context remains correct after the
+test: it accepts and refuses the same certificates as an ordinary one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _COPIED = ("options", "verify_flags", "minimum_version", "maximum_version", "key
 
 
 def _loading(name: str) -> Any:
-    """A method of a context that loads the trust store before it does what it does."""
+    """Wrap a method of a context so that it loads the trust store first."""
     inherited = getattr(ssl.SSLContext, name)
 
     def method(self: LateTrust, *arguments: Any, **named: Any) -> Any:
@@ -35,18 +35,18 @@ def _loading(name: str) -> Any:
 
 
 class LateTrust(ssl.SSLContext):
-    """A client's context that knows where its trust store is, and loads it when it is needed."""
+    """A client's TLS context that loads its trust store when it is needed."""
 
     _places: tuple[Any, Any] | None = None
 
     @classmethod
     def of(cls, cafile: Any, capath: Any, template: ssl.SSLContext) -> LateTrust:
-        """A context with these certificates, as `ssl.create_default_context` would make it.
+        """Return a context like that of `ssl.create_default_context` with these certificates.
 
         Args:
             cafile: File of certificates.
-            capath: Folder of them.
-            template: Has the settings.
+            capath: Folder of certificates.
+            template: The context to copy the settings from.
 
         Raises:
             OSError: The file cannot be read.
@@ -75,12 +75,12 @@ class LateTrust(ssl.SSLContext):
 
 @lru_cache(maxsize=1)
 def _template(create: Callable[..., ssl.SSLContext]) -> ssl.SSLContext:
-    """What this Python sets by default; without certificates, and never connected with."""
+    """Return a context with this Python's defaults and no certificates; never used to connect."""
     return create(capath="/nonexistent")
 
 
 def _late(create: Callable[..., ssl.SSLContext]) -> Callable[..., ssl.SSLContext]:
-    """A `create_default_context` that makes clients' contexts late, and no others."""
+    """Return a `create_default_context` that returns a `LateTrust` for clients only."""
 
     def create_default_context(
         purpose: ssl.Purpose = ssl.Purpose.SERVER_AUTH,
@@ -101,10 +101,10 @@ _patch = Patch(ssl, "create_default_context", _late)
 
 
 def put_in() -> None:
-    """Hand out late contexts from now on."""
+    """Return `LateTrust` contexts from `ssl.create_default_context` from now on."""
     _patch.put_in()
 
 
 def take_out() -> None:
-    """Hand out ordinary ones again."""
+    """Return ordinary contexts again."""
     _patch.take_out()

@@ -1,9 +1,9 @@
-"""The seam: a request is put to the answerers before it is sent, whichever library sends it.
+"""The seam: answerers are asked about each request before a library sends it.
 
-Each library has a module here that replaces public methods of its classes. (A ContextVar would be
-invisible to pool threads, which would then reach the network.) A library is patched when it is
-there: at once if somebody has loaded it, else when somebody does; it is never loaded for this. With
-the last answerer gone all is as it was.
+Each HTTP library has a module here that replaces public methods of its classes. (A ContextVar would
+be invisible to pool threads, which would then reach the network.) A library is patched at once if
+it is loaded, else when it is imported; it is never imported for this. When the last answerer is
+removed, all patches are undone.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RECORDED", "SEAMS", "install", "is_asked_last", "remove"]
 
-# By the module that has the classes: what replaces their methods, and what users call it.
+# By the module with the classes: our module that patches them, and the library's usual name.
 SEAMS = {
     "httpx": ("seam_httpx", "httpx"),
     "httpx2": ("seam_httpx", "httpx2"),
@@ -37,19 +37,19 @@ RECORDED = ", ".join(users for _, users in SEAMS.values())
 """The libraries whose calls are recorded, replayed and faked, for messages."""
 
 _change = threading.RLock()
-_patches: dict[str, tuple[ModuleType, Sequence[Patch]]] = {}  # with what they are of
+_patches: dict[str, tuple[ModuleType, Sequence[Patch]]] = {}  # with the patched module
 
 
 def install(answerer: Answerer, *, first: bool = False) -> None:
-    """Ask somebody from now on.
+    """Add an answerer.
 
     Args:
-        answerer: Who is asked.
-        first: Before the others rather than after them.
+        answerer: The answerer to ask from now on.
+        first: Whether to ask it before the others rather than after them.
     """
     with _change:
         if not answerers:
-            # Not the first: others (pyfakefs) take the first one out as theirs.
+            # Not at the front: others (pyfakefs) remove the first entry as their own.
             finders: list[Any] = sys.meta_path
             at = finders.index(PathFinder) if PathFinder in finders else len(finders)
             finders.insert(at, _finder)
@@ -60,7 +60,7 @@ def install(answerer: Answerer, *, first: bool = False) -> None:
 
 
 def remove(answerer: Answerer) -> None:
-    """Ask that one no more."""
+    """Remove an answerer."""
     with _change:
         answerers.remove(answerer)
         if not answerers:
@@ -72,14 +72,14 @@ def remove(answerer: Answerer) -> None:
 
 
 def is_asked_last(answerer: Answerer) -> bool:
-    """Whether a request that this one leaves is sent."""
+    """Return whether this answerer is the last: a request that it does not answer is sent."""
     return answerers[-1:] == [answerer]
 
 
 def _put_in(name: str) -> None:
     library = sys.modules[name]
     known, patches = _patches.get(name, (None, ()))
-    if known is not library:  # or somebody has loaded it anew
+    if known is not library:  # or it has been imported again
         for patch in patches:
             patch.take_out()
         seam: Any = importlib.import_module(f"ember_testing.patches.{SEAMS[name][0]}")
@@ -90,10 +90,10 @@ def _put_in(name: str) -> None:
 
 
 class _Finder:
-    """Patches a library when somebody loads it while there are answerers."""
+    """Patches a library that is imported while there are answerers."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        """Find a library's module as ever, and have it patched once it is loaded."""
+        """Find a library's module as usual, and patch it once it is loaded."""
         if name not in SEAMS:
             return None
         spec = PathFinder.find_spec(name, path, target)

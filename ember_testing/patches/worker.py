@@ -1,7 +1,7 @@
-"""One thread that reads and writes files for event loops, which must not wait for a disk.
+"""One thread that reads and writes files for event loops, which must not block on a disk.
 
-Jobs are done in the order in which they came, so that the n-th of several identical requests is
-counted as the n-th.
+Jobs run in the order of submission, so that the n-th of several identical requests is counted as
+the n-th.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ _Result = TypeVar("_Result")
 
 
 def _nothing() -> None:
-    """What is to be done after most jobs."""
+    """Do nothing: the default for `after`."""
 
 
 class _Worker:
-    """The thread, begun with the first job. A forked process begins its own."""
+    """The thread, started with the first job; a forked process starts its own."""
 
     def __init__(self) -> None:
         self._jobs: SimpleQueue[tuple[Callable[[], object], Callable[[], object]]] = SimpleQueue()
         self._begin = threading.Lock()
         self._thread: threading.Thread | None = None
-        self.pending: deque[None] = deque()  # one for each job that is not done; needs no lock
+        self.pending: deque[None] = deque()  # one item per unfinished job; needs no lock
 
     def submit(self, job: Callable[[], object], after: Callable[[], object] = _nothing) -> None:
         self.pending.append(None)
@@ -53,11 +53,11 @@ class _Worker:
             job, after = self._jobs.get()
             try:
                 job()
-            except BaseException:  # a fault of the toolkit's; the jobs after it are to be done
+            except BaseException:  # a bug of the toolkit; the jobs after it must still run
                 threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), self._thread)))
             self.pending.popleft()
             after()
-            del job, after  # with what they hold, until the next ones come
+            del job, after  # free what they refer to before waiting for the next job
 
 
 _worker = _Worker()
@@ -65,7 +65,7 @@ _worker = _Worker()
 
 def _after_fork() -> None:
     global _worker
-    _worker = _Worker()  # what was under way is the parent's
+    _worker = _Worker()  # unfinished jobs belong to the parent
 
 
 if hasattr(os, "register_at_fork"):
@@ -73,7 +73,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def in_event_loop() -> bool:
-    """Whether the code that runs now holds up an event loop, asyncio's or trio's."""
+    """Return whether the current code would block an event loop of asyncio or trio."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -82,7 +82,7 @@ def in_event_loop() -> bool:
 
 
 def _trio() -> Any:
-    """trio, if its loop runs in this thread."""
+    """Return the module trio if its loop runs in this thread."""
     if (trio := sys.modules.get("trio")) is None:
         return None
     try:
@@ -93,17 +93,17 @@ def _trio() -> Any:
 
 
 def is_idle() -> bool:
-    """Whether all that was submitted is done."""
+    """Return whether all submitted jobs are done."""
     return not _worker.pending
 
 
 def submit(job: Callable[[], None]) -> None:
-    """Have something done after all that was submitted before; it must not raise."""
+    """Run a job after all jobs submitted before; it must not raise."""
     _worker.submit(job)
 
 
 def drain() -> None:
-    """Wait until all that was submitted so far is done."""
+    """Wait until all jobs submitted so far are done."""
     if is_idle() or _worker.is_own_thread():
         return
     over = threading.Event()
@@ -114,17 +114,17 @@ def drain() -> None:
 async def run(
     job: Callable[[], _Result], undo: Callable[[_Result], None] = lambda _: None
 ) -> _Result:
-    """Have something done outside of the event loop, and wait for what it returns or raises.
+    """Run a job outside the event loop; return its result or raise its exception.
 
     Args:
-        job: What is to be done.
-        undo: Gets the result when nobody waits for it any more, because its task was cancelled.
+        job: The job.
+        undo: Called with the result if the waiting task was cancelled.
     """
     __tracebackhide__ = True
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
-        if (trio := _trio()) is None:  # somebody drives the coroutine by hand
+        if (trio := _trio()) is None:  # the coroutine runs without an event loop
             return job()
         event, token = trio.Event(), trio.lowlevel.current_trio_token()
         return await _awaited(job, undo, event.wait, lambda: token.run_sync_soon(event.set))
@@ -153,7 +153,7 @@ async def _awaited(
     def work() -> None:
         try:
             results.append(job())
-        except BaseException as error:  # raised again where it is waited for
+        except BaseException as error:  # raised again in the waiting task
             errors.append(error)
 
     def tell() -> None:
