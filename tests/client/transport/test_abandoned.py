@@ -1,4 +1,4 @@
-"""Calls that are cancelled, timed out or left early: no connection stays behind."""
+"""Calls that are cancelled, timed out or left early leave no connection open."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.ways import (
     stream,
 )
 
-# httpx leaves its generators to the collector when a body ends early, and trio complains of it.
+# httpx leaves its generators to the garbage collector if a body ends early, and trio warns.
 pytestmark = pytest.mark.filterwarnings("ignore:Async generator 'http:ResourceWarning")
 every_way = pytest.mark.parametrize("way", ALL.values(), ids=ALL)
 
@@ -85,7 +85,7 @@ def test_cancel_scope_leaves_no_connection(streamed: bool) -> None:
 def test_task_cancelled_twice_leaves_nothing_half_read(
     proxied: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A call that is cancelled again while it gives up does not leave its answer to the next."""
+    """If a call is cancelled again during its cleanup, the next call does not get its answer."""
 
     async def main(url: str) -> None:
         await acall(url)
@@ -124,7 +124,7 @@ def test_timed_out_call_leaves_no_connection(way: Callable[..., str]) -> None:
 
 
 def test_failure_above_the_connection_leaves_it_idle(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A call that fails before it is sent, as with a cassette, leaves the idle connection."""
+    """A call that fails before it is sent, as with a cassette, keeps the idle connection."""
 
     def fail(self: object, request: httpx.Request) -> NoReturn:
         raise httpx.ReadError("broken")
@@ -162,7 +162,7 @@ def test_stream_left_early_closes_its_connection() -> None:
 
 @pytest.mark.parametrize("run", ["asyncio", "trio"])
 def test_awaited_stream_left_early_closes_its_connection(run: str) -> None:
-    """The same for event loops, before the block is left."""
+    """The same for event loops, before the block ends."""
 
     async def main() -> None:
         async with models.astream(MODEL, "Hi", base_url=f"{server.url}/v1") as answer:
@@ -180,7 +180,7 @@ def test_awaited_stream_left_early_closes_its_connection(run: str) -> None:
 
 
 def test_abandoned_stream_leaves_no_connection() -> None:
-    """A stream that is let go, without being closed, closes its connection and warns of nothing."""
+    """A stream that is garbage-collected unclosed closes its connection, without a warning."""
     with serving(answering) as server:
         answer = models.stream(MODEL, "Hi", base_url=f"{server.url}/v1")
         assert next(answer).text == "Once"
@@ -202,7 +202,7 @@ def test_abandoned_awaited_stream_leaves_no_connection() -> None:
 
 
 def test_unread_stream_opens_nothing() -> None:
-    """A stream that nobody reads sends nothing, and closing it gives an empty answer."""
+    """A stream that is never read sends nothing, and closing it gives an empty answer."""
     with serving(answering) as server:
         with models.stream(MODEL, "Hi", base_url=f"{server.url}/v1") as answer:
             pass
@@ -214,11 +214,11 @@ def test_unread_stream_opens_nothing() -> None:
 
 
 class Interrupted(BaseException):
-    """As Ctrl-C is: no error of Ember's, whose frames nobody cleans."""
+    """An interrupt like Ctrl-C: not an error of Ember's, so its frames are not cleared."""
 
 
 def printed_values(error: BaseException) -> list[str]:
-    """The variables of Ember's and httpx's frames, as a reporter prints them."""
+    """The variables of Ember's and httpx's frames, as pytest would print them."""
     frames = traceback.walk_tb(error.__traceback__)
     inside = [frame for frame, _ in frames if frame.f_code.co_filename != __file__]
     return [repr(value) for frame in inside for value in frame.f_locals.values()]
@@ -226,7 +226,7 @@ def printed_values(error: BaseException) -> list[str]:
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="the system has no such signal")
 def test_an_interrupted_call_shows_no_key() -> None:
-    """Ctrl-C while the answer is awaited: no variable of any frame shows the key."""
+    """After Ctrl-C during a call, no variable of any frame shows the key."""
 
     def interrupt(*_: object) -> NoReturn:
         raise Interrupted
@@ -240,7 +240,7 @@ def test_an_interrupted_call_shows_no_key() -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     values = printed_values(caught.value)
-    assert any("memory at" in value for value in values)  # it was sent, and is awaited
+    assert any("memory at" in value for value in values)  # sent, and waiting for the answer
     assert not [value for value in values if KEY[3:] in value]
 
 

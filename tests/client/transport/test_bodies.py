@@ -1,4 +1,4 @@
-"""Bodies that are larger than they look: bounded, and read in time that grows with their length."""
+"""Limits on large bodies, which are read in linear time."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def raw_deflate(body: bytes) -> bytes:
     ],
 )
 def test_content_encodings(way: Way, encode: Callable[[bytes], bytes], encoding: str) -> None:
-    """What Ember asks for is decoded; a name that is no encoding is passed over."""
+    """The encodings that Ember accepts are decoded; an unknown name is ignored."""
     with serving(answering(encode, encoding)) as server:
         assert way(server.url) == "Hello!"
 
@@ -62,7 +62,7 @@ def test_content_encodings(way: Way, encode: Callable[[bytes], bytes], encoding:
 @every_way
 @pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip"])
 def test_encodings_that_were_not_asked_for(way: Way, encoding: str) -> None:
-    """Another encoding, or several, is a bad response that names it."""
+    """Another encoding, or several, is a bad response whose message names it."""
     with (
         serving(answering(bytes, encoding)) as server,
         pytest.raises(ProviderAPIError, match=encoding) as caught,
@@ -73,7 +73,7 @@ def test_encodings_that_were_not_asked_for(way: Way, encoding: str) -> None:
 
 @every_way
 def test_a_body_that_is_too_long(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The bound is the variable's, for what is decoded; beyond it the error names the variable."""
+    """A variable limits the decoded size; the error for a larger body names the variable."""
     with serving(answering(gzip.compress, "gzip")) as server:
         monkeypatch.setenv("EMBER_MAX_BODY_BYTES", "1000")
         assert way(server.url) == "Hello!"
@@ -85,7 +85,7 @@ def test_a_body_that_is_too_long(way: Way, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_malformed_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bound that is no number is refused by name."""
+    """A limit that is not a number is an error that names the variable."""
     monkeypatch.setenv("EMBER_MAX_BODY_BYTES", "big")
     with serving() as server, pytest.raises(ModelProviderError, match="EMBER_MAX_BODY_BYTES='big'"):
         ALL["call"](server.url)
@@ -100,7 +100,7 @@ def bomb(size: int, character: bytes) -> bytes:
 
 @every_way
 def test_a_gzip_bomb(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A small body that decodes to a large one is given up at the bound."""
+    """Decoding a small body to a large one stops at the limit."""
     monkeypatch.setenv("EMBER_MAX_BODY_BYTES", str(8 * MiB))
     reply = Reply(bomb(64 * MiB, b"0"), headers={"content-encoding": "gzip"})
     with serving(lambda _: reply) as server, pytest.raises(ProviderAPIError) as caught:
@@ -109,7 +109,7 @@ def test_a_gzip_bomb(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_gzip_bomb_without_a_setting() -> None:
-    """There is a bound of itself, 128 MiB, for any body."""
+    """The default limit is 128 MiB."""
     reply = Reply(bomb(160 * MiB, b"0"), headers={"content-encoding": "gzip"})
     with serving(lambda _: reply) as server, pytest.raises(ProviderAPIError, match="134217728"):
         ALL["call"](server.url)
@@ -130,7 +130,7 @@ HOSTILE = {
 @pytest.mark.parametrize("way", [ALL["call"], ALL["stream"], ALL["stream-asyncio"]])
 @pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE)
 def test_hostile_bodies_take_time_in_proportion(way: Way, body: bytes) -> None:
-    """Megabytes that are no answer are an error within seconds."""
+    """Megabytes of invalid data are an error within seconds."""
     with serving(lambda _: Reply(body)) as server:
         started = time.process_time()
         with pytest.raises(ProviderAPIError) as caught:
@@ -151,7 +151,7 @@ def test_a_long_event_is_read(way: Way) -> None:
 
 @given(st.binary(max_size=2000), st.lists(st.integers(0, 2000), max_size=5), st.booleans())
 def test_decoding_does_not_depend_on_the_cuts(body: bytes, cuts: list[int], raw: bool) -> None:
-    """However a body is cut, it decodes to what was encoded."""
+    """A body decodes to the original, however it is split."""
     encoded = raw_deflate(body) if raw else gzip.compress(body)
     decoder = ContentDecoder({"content-encoding": "deflate" if raw else "gzip"})
     places = [0, *sorted(cuts), len(encoded)]
@@ -160,7 +160,7 @@ def test_decoding_does_not_depend_on_the_cuts(body: bytes, cuts: list[int], raw:
 
 
 def test_what_is_decoded_comes_in_bounded_pieces() -> None:
-    """A piece that decodes to far more than its size is decoded bit by bit."""
+    """A piece that decodes to far more than its size is decoded in steps."""
     decoder = ContentDecoder({"content-encoding": "gzip"})
     pieces = decoder.feed(bomb(20 * MiB, b"a"))
     assert sum(map(len, pieces)) == 20 * MiB

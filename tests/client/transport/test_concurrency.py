@@ -1,4 +1,4 @@
-"""One registry under threads, tasks, event loops, forks and other processes: nothing is lost."""
+"""One registry in threads, tasks, event loops, forks and other processes loses nothing."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from tests.loopback import Received, Reply, serving
 from tests.ways import KEY, completion, events
 
 ROOT = Path(__file__).parents[3]
-# Sums of these in floats go wrong in the last places.
+# Sums of these as floats are wrong in the last digits.
 INPUT, OUTPUT = Decimal("0.1"), Decimal("0.7")  # US dollars per million tokens
 
 
 @pytest.fixture(autouse=True)
 def prices(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Prices of this test's own, and a key."""
+    """Prices for this module, and a key."""
     monkeypatch.setenv("EMBER_COST_GPT4_INPUT", str(INPUT))
     monkeypatch.setenv("EMBER_COST_GPT4_OUTPUT", str(OUTPUT))
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
@@ -41,7 +41,7 @@ def prices(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def hasty_threads() -> Generator[None]:
-    """Threads that change places as often as they can: what is not atomic comes apart."""
+    """Switch threads as often as possible, to break operations that are not atomic."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -49,7 +49,7 @@ def hasty_threads() -> Generator[None]:
 
 
 def numbered(received: Received) -> Reply:
-    """Answers "N" to "N"; its usage depends on N, so that the sum tells if one is missing."""
+    """Answer "N" to "N"; the usage depends on N, so the sum shows a missing one."""
     body = received.json()
     text = body["messages"][-1]["content"]
     number = int(text)
@@ -66,7 +66,7 @@ def numbered(received: Received) -> Reply:
 
 
 def check(summary: UsageSummary | None, numbers: range) -> None:
-    """The summary counts every one of these, exact in tokens and to a micro-dollar in cost."""
+    """Check that the summary counts all of these: tokens exactly, cost to a micro-dollar."""
     assert summary is not None
     prompt = sum(numbers)
     output = sum(2 * number + 1 for number in numbers)
@@ -79,7 +79,7 @@ def check(summary: UsageSummary | None, numbers: range) -> None:
 
 
 def metrics() -> tuple[CollectorRegistry, dict[str, Counter | Histogram]]:
-    """prometheus_client's own objects, all that a registry fills."""
+    """All metrics that a registry fills, as prometheus_client's objects."""
     collected = CollectorRegistry()
 
     def counter(name: str, *labels: str) -> Counter:
@@ -174,7 +174,7 @@ def test_failures_are_counted_by_kind() -> None:
 
 
 def test_one_provider_instance_a_model() -> None:
-    """Threads that ask for a new model at the same moment all get the one instance."""
+    """Threads that request a new model at the same moment all get the same instance."""
     instances: list[BaseProvider] = []
 
     class Slow(BaseProvider):
@@ -202,7 +202,7 @@ def test_one_provider_instance_a_model() -> None:
 
 @pytest.mark.usefixtures("hasty_threads")
 def test_summary_while_calls_run() -> None:
-    """A summary taken at any moment is whole: its tokens and its requests belong together."""
+    """A summary taken at any moment is consistent: its tokens match its requests."""
 
     class Even(BaseProvider):
         def complete(self, prompt: str, model: str, **kwargs: object) -> ChatResponse:
@@ -241,7 +241,7 @@ def test_summary_while_calls_run() -> None:
 
 
 def test_event_loops_one_after_the_other() -> None:
-    """Two asyncio.run, then trio, then threads with loops of their own, through one registry."""
+    """Two asyncio.run, then trio, then threads with their own loops use one registry."""
     registry = ModelRegistry()
 
     async def two(first: int) -> None:
@@ -264,7 +264,7 @@ def test_event_loops_one_after_the_other() -> None:
 
 
 def test_loop_that_is_closed_by_hand() -> None:
-    """A loop closed without its asynchronous generators being closed does not spoil the next."""
+    """The next loop works after one that was closed without closing its async generators."""
 
     async def one() -> str:
         return (await models.acall("gpt-4", "7", base_url=f"{server.url}/v1")).text
@@ -283,7 +283,7 @@ def test_loop_that_is_closed_by_hand() -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_forked_child_starts_afresh() -> None:
-    """Parent and forked child call on, each on its own connection, and read their own answers."""
+    """After a fork, parent and child use separate connections and get their own answers."""
     with serving(numbered) as server:
         url = f"{server.url}/v1"
         assert models("gpt-4", "1", base_url=url, timeout=60).text == "1"
@@ -304,12 +304,12 @@ def test_forked_child_starts_afresh() -> None:
         for number in range(20, 29):
             assert models("gpt-4", str(number), base_url=url, timeout=60).text == str(number)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-        # The parent's, the child's, and that of the child's event loop.
+        # The parent's, the child's, and the child's event loop's.
         assert server.connections == 3
 
 
 def test_spawned_processes_take_a_binding() -> None:
-    """A binding crosses to spawned workers by pickle, and finds its key in their environment."""
+    """A binding pickles to spawned workers, and gets its key from their environment."""
     with serving(numbered) as server:
         binding = models.instance("gpt-4", base_url=f"{server.url}/v1", temperature=0.2)
         with multiprocessing.get_context("spawn").Pool(2) as pool:
@@ -320,7 +320,7 @@ def test_spawned_processes_take_a_binding() -> None:
 
 
 def answer_with(work: tuple[ModelBinding, str]) -> str:
-    """What a worker does."""
+    """Call the model in a worker."""
     binding, prompt = work
     return binding(prompt).text
 

@@ -1,4 +1,4 @@
-"""HTTP/1.1: requests that are written and answers that are read, wherever their bytes are cut."""
+"""HTTP/1.1: writing requests, and reading responses however their bytes are split."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ ANSWERS = (
 
 @given(data=st.sampled_from(ANSWERS), cuts=st.lists(st.integers(1, 200), max_size=12))
 def test_an_answer_is_the_same_in_whatever_pieces_it_comes(data: bytes, cuts: list[int]) -> None:
-    """Status and body do not depend on where the network cuts the bytes."""
+    """Status and body do not depend on how the network splits the bytes."""
     answer, body = Answer(), b""
     places = sorted({min(place, len(data)) for place in cuts} | {0, len(data)})
     for start, end in itertools.pairwise(places):
         body += b"".join(answer.feed(data[start:end]))
     if not answer.complete:
-        body += b"".join(answer.feed(b""))  # ends with the connection
+        body += b"".join(answer.feed(b""))  # the body ends with the connection
     assert (answer.status, body, answer.complete) == (200, b"hello", True)
     assert answer.reusable is not data.startswith(b"HTTP/1.0")
 
 
 @pytest.mark.parametrize("data", ANSWERS[:2])
 def test_an_answer_that_ends_too_early_is_refused(data: bytes) -> None:
-    """Wherever the server closes the connection: within the head, a chunk, or the body."""
+    """A connection closed within the head, a chunk or the body is an error."""
     for length in range(len(data)):
         answer = Answer()
         with pytest.raises(httpcore.RemoteProtocolError):
@@ -57,7 +57,7 @@ def test_an_answer_that_ends_too_early_is_refused(data: bytes) -> None:
 )
 @pytest.mark.parametrize("size", [1, 100_000], ids=["bytes", "pieces"])
 def test_what_is_no_answer_ends_before_the_server_does(data: bytes, size: int) -> None:
-    """What is not the body has a bound, which is reached in linear time; the end need not come."""
+    """Endless or invalid data outside the body is an error in linear time, before its end."""
     answer, started = Answer(), time.process_time()
     with pytest.raises(httpcore.RemoteProtocolError):
         for at in range(0, len(data), size):
@@ -66,7 +66,7 @@ def test_what_is_no_answer_ends_before_the_server_does(data: bytes, size: int) -
 
 
 def test_bytes_after_an_answer_cost_the_connection() -> None:
-    """What follows an answer unasked is not taken for the next one."""
+    """Bytes that follow a response are not read as the next one."""
     answer = Answer()
     data = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nokHTTP/1.1 200 OK\r\n"
     assert list(answer.feed(data)) == [b"ok"]
@@ -86,7 +86,7 @@ def test_bytes_after_an_answer_cost_the_connection() -> None:
     ],
 )
 def test_headers_that_cannot_be_sent(name: bytes, value: bytes) -> None:
-    """A header that is not valid HTTP, or would become two, is refused; no message shows it."""
+    """A header that is invalid, or would become two, is refused; no message shows it."""
     with pytest.raises(httpcore.LocalProtocolError, match="a header is not valid HTTP"):
         request_head(b"POST", b"/v1", [(b"host", b"h"), (name, value)])
     assert (
@@ -95,7 +95,7 @@ def test_headers_that_cannot_be_sent(name: bytes, value: bytes) -> None:
 
 
 def test_chunks_are_passed_on_as_they_were_sent() -> None:
-    """A recording keeps the chunks of a stream, and so they are not joined."""
+    """Chunks are not joined, since recordings keep the chunks of a stream."""
     answer = Answer()
     head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
     assert list(answer.feed(head + b"2\r\nab\r\n1\r\nc\r\n3\r\nde")) == [b"ab", b"c", b"de"]

@@ -1,4 +1,4 @@
-"""Mocks of httpx by other makers answer Ember's calls, alone and while a cassette is in use."""
+"""Third-party mocks of httpx answer Ember's calls, with and without a cassette in use."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def replaying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[None
     """A cassette without recordings that answers every call of the test."""
     with cassette(tmp_path / "cassette.db"):
         yield
-        monkeypatch.undo()  # what was patched last goes first: pytest-httpx patches by this fixture
+        monkeypatch.undo()  # undo patches in reverse order: pytest-httpx uses this fixture
 
 
 @respx_mockers
@@ -54,7 +54,7 @@ def test_respx(way: Way, using: str) -> None:
 @respx_mockers
 @every_way
 def test_respx_behind_a_proxy(way: Way, using: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A proxy of the environment is not asked for what respx answers."""
+    """A proxy in the environment is not used for calls that respx answers."""
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
     with respx.mock(using=using) as mock:
         mock.post("https://proxied.invalid/v1/chat/completions").mock(side_effect=answer)
@@ -71,7 +71,7 @@ def test_pytest_httpx(way: Way, httpx_mock: HTTPXMock) -> None:
 @pytest.mark.usefixtures("replaying")
 @every_way
 def test_respx_in_a_replay(way: Way) -> None:
-    """What respx answers for a client does not reach the cassette, which has no recording of it."""
+    """A call that respx answers for a client does not reach the cassette."""
     with respx.mock(using="httpx") as mock:
         mock.post(URL).mock(side_effect=answer)
         assert way(HOST) == "Hello!"
@@ -87,7 +87,7 @@ def test_pytest_httpx_in_a_replay(way: Way, httpx_mock: HTTPXMock) -> None:
 
 @every_way
 def test_respx_below_a_cassette(way: Way, tmp_path: Path) -> None:
-    """A mock of httpcore stands for the network: what it answers is recorded, then replayed."""
+    """A mock of httpcore counts as the network: its answers are recorded, then replayed."""
     path = tmp_path / "cassette.db"
     with respx.mock(using="httpcore") as mock:
         route = mock.post(URL).mock(side_effect=answer)

@@ -1,4 +1,4 @@
-"""Every way in which the network fails, made to happen on real sockets of this machine."""
+"""Network failures of every kind, produced with real sockets on this machine."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ every_way = pytest.mark.parametrize("way", ALL.values(), ids=ALL)
 plain_ways = pytest.mark.parametrize("way", PLAIN.values(), ids=PLAIN)
 streamed_ways = pytest.mark.parametrize("way", STREAMED.values(), ids=STREAMED)
 
-# httpx leaves its generators to the collector when a body ends early, and trio complains of it.
+# httpx leaves its generators to the garbage collector if a body ends early, and trio warns.
 pytestmark = pytest.mark.filterwarnings("ignore:Async generator 'http:ResourceWarning")
 
 EVENT = events("Once", " upon")[0]
@@ -35,7 +35,7 @@ STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-le
 
 
 def failure(way: Way, url: str, **params: Any) -> ProviderAPIError:
-    """The error of a call; it is fit to be shown and to travel."""
+    """The error of a call, which shows no key and can be pickled."""
     with pytest.raises(ProviderAPIError) as caught:
         way(url, **params)
     check_fit(caught.value)
@@ -43,7 +43,7 @@ def failure(way: Way, url: str, **params: Any) -> ProviderAPIError:
 
 
 def check_fit(error: ProviderAPIError | ModelProviderError) -> None:
-    """No key is in an error, its pickle or its causes; the cause travels with it."""
+    """Check that no key is in an error, its pickle or its causes, and that the cause is pickled."""
     texts = [str(error), repr(error), repr(error.context), repr(pickle.dumps(error))]
     cause: BaseException | None = error
     while cause is not None:
@@ -64,7 +64,7 @@ def check_fit(error: ProviderAPIError | ModelProviderError) -> None:
 
 @every_way
 def test_refused(way: Way) -> None:
-    """A port where nobody listens is a connection error that names the address."""
+    """A port without a listener is a connection error that names the address."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     error = failure(way, url)
@@ -80,7 +80,7 @@ def test_refused(way: Way) -> None:
 
 @every_way
 def test_unknown_host(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A host that the name service does not know is a connection error."""
+    """A host name that does not resolve is a connection error."""
 
     def unknown(*args: object, **kwargs: object) -> NoReturn:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
@@ -113,7 +113,7 @@ def test_connection_not_accepted(way: Way) -> None:
 
 @every_way
 def test_handshake_not_answered(way: Way) -> None:
-    """A TLS handshake that nobody answers is a timeout in the connect phase."""
+    """A TLS handshake without an answer is a timeout in the connect phase."""
 
     def silent(connection: socket.socket) -> None:
         while connection.recv(65536):
@@ -134,7 +134,7 @@ def test_handshake_not_answered(way: Way) -> None:
     ],
 )  # fmt: skip
 def test_impossible_address(way: Way, url: str) -> None:
-    """An address that cannot be one is a set-up error that shows it and the remedy."""
+    """An invalid address is a set-up error that shows it and the remedy."""
     with pytest.raises(ModelProviderError, match="base_url=") as caught:
         way(url)
     assert repr(url)[1:-1] in str(caught.value)
@@ -142,7 +142,7 @@ def test_impossible_address(way: Way, url: str) -> None:
 
 
 def test_host_that_has_no_form_in_dns() -> None:
-    """A host with a part too long for the name service is a set-up error that shows it."""
+    """A host with a label too long for DNS is a set-up error that shows it."""
     with pytest.raises(ModelProviderError, match=r"a{64}.*base_url="):
         PLAIN["call"](f"http://{'a' * 64}.invalid")
 
@@ -171,7 +171,7 @@ def test_address_with_a_password(way: Way) -> None:
 
 
 def answering(received: Received) -> Reply:
-    """Answers in whole or as a stream, as asked."""
+    """Answer with or without streaming, as requested."""
     if received.json().get("stream"):
         return Reply(pieces=events("Hello!"))
     return Reply(json.dumps(completion()).encode())
@@ -179,7 +179,7 @@ def answering(received: Received) -> Reply:
 
 @every_way
 def test_untrusted_certificate(way: Way, server_tls: ssl.SSLContext) -> None:
-    """A certificate that nobody vouches for is refused; trying again is of no use."""
+    """An untrusted certificate is refused, and the error is not retryable."""
     with serving(answering, server_tls) as server:
         error = failure(way, server.url)
     assert (error.error_type, error.context["phase"]) == ("connection", "connect")
@@ -193,7 +193,7 @@ def test_untrusted_certificate(way: Way, server_tls: ssl.SSLContext) -> None:
 def test_trusted_certificate(
     way: Way, server_tls: ssl.SSLContext, certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SSL_CERT_FILE makes a private certificate trusted, from the next connection on."""
+    """SSL_CERT_FILE makes a private certificate trusted for the next connection."""
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     with serving(answering, server_tls) as server:
         assert way(server.url) == "Hello!"
@@ -227,7 +227,7 @@ def test_unreadable_trust(
     with serving(answering, server_tls) as server:
         with pytest.raises(ModelProviderError, match=r"SSL_CERT_FILE=.*trusted\.pem"):
             way(server.url)
-        assert server.connections == 0  # it was found out before
+        assert server.connections == 0  # the error came before connecting
 
 
 @every_way
@@ -286,7 +286,7 @@ def test_broken_off_answer(way: Way, end: Callable[[socket.socket], None]) -> No
 @streamed_ways
 @pytest.mark.parametrize("end", [reset, socket.socket.close], ids=["reset", "closed"])
 def test_broken_off_stream(way: Way, end: Callable[[socket.socket], None]) -> None:
-    """A stream that breaks off keeps its text, and asking again is the caller's own decision."""
+    """A stream that breaks off keeps its text; whether to retry is up to the caller."""
 
     def script(connection: socket.socket) -> None:
         receive(connection)
@@ -368,7 +368,7 @@ def test_read_timeout(way: Way) -> None:
 
 @streamed_ways
 def test_silence_in_a_stream(way: Way) -> None:
-    """A stream that falls silent after some text is a timeout in the stream phase, with it."""
+    """A stream that stalls after some text is a timeout in the stream phase, with that text."""
 
     def script(connection: socket.socket) -> None:
         receive(connection)
@@ -397,7 +397,7 @@ def test_write_timeout(way: Way) -> None:
 
 @plain_ways
 def test_total_timeout(way: Way) -> None:
-    """An answer that drips stays within the total, though no single wait is too long."""
+    """An answer that arrives slowly ends at the total timeout, though each single wait is short."""
     dripping = Reply(pieces=[b" "] * 200, pause=0.02)
     with serving(lambda received: dripping) as server:
         error = failure(way, server.url, timeout={"read": 30, "total": 0.5})
@@ -410,7 +410,7 @@ def test_total_timeout(way: Way) -> None:
 @every_way
 @pytest.mark.parametrize("seconds", [float("inf"), 1e12, 10**400])
 def test_timeout_that_nobody_will_meet(way: Way, seconds: float) -> None:
-    """More seconds than a socket can count are no limit, and no OverflowError."""
+    """A timeout too large for a socket means no limit, and raises no OverflowError."""
     answer = Reply(json.dumps(completion()).encode())
     stream = Reply(pieces=events("Hello!"))
     with serving(lambda received: stream if b'"stream"' in received.body else answer) as server:
@@ -420,7 +420,7 @@ def test_timeout_that_nobody_will_meet(way: Way, seconds: float) -> None:
 
 @plain_ways
 def test_timeout_in_seconds(way: Way) -> None:
-    """One number bounds the whole call."""
+    """A single number limits the whole call."""
     with serving(lambda received: Reply(pieces=[b" "] * 50, pause=0.02)) as server:
         error = failure(way, server.url, timeout=0.1)
     assert error.error_type == "timeout"
@@ -431,7 +431,7 @@ def test_timeout_in_seconds(way: Way) -> None:
 
 @pytest.fixture
 def proxy(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
-    """Sets proxy variables; without it a test has none."""
+    """A function that sets a proxy variable; none are set otherwise."""
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
@@ -440,7 +440,7 @@ def proxy(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
 
 @every_way
 def test_proxy_is_used(way: Way, proxy: Callable[[str, str], None]) -> None:
-    """HTTP_PROXY carries a call to a host that only it can reach."""
+    """HTTP_PROXY is used for a host that only the proxy can reach."""
     with serving(answering) as server:
         host = f"http://api{server.port}.invalid"  # one without an idle connection
         proxy("HTTP_PROXY", server.url)
@@ -450,7 +450,7 @@ def test_proxy_is_used(way: Way, proxy: Callable[[str, str], None]) -> None:
 
 @every_way
 def test_no_proxy(way: Way, proxy: Callable[[str, str], None]) -> None:
-    """NO_PROXY goes past a proxy that would refuse."""
+    """NO_PROXY bypasses a proxy that would refuse."""
     with serving(answering) as server:
         proxy("ALL_PROXY", "http://127.0.0.1:9")
         proxy("NO_PROXY", "example.com,127.0.0.1")
@@ -464,7 +464,7 @@ def test_no_proxy(way: Way, proxy: Callable[[str, str], None]) -> None:
 def test_refusing_proxy(
     way: Way, status: bytes, retryable: bool, proxy: Callable[[str, str], None]
 ) -> None:
-    """A proxy that refuses to connect is named in the error, its password is not."""
+    """The error names a proxy that refuses to connect, without its password."""
 
     def refuse(connection: socket.socket) -> None:
         connection.recv(65536)
@@ -483,7 +483,7 @@ def test_refusing_proxy(
 
 @plain_ways
 def test_unreachable_proxy(way: Way, proxy: Callable[[str, str], None]) -> None:
-    """Where the proxy is down, the error names the proxy, not the provider alone."""
+    """If the proxy is down, the error names the proxy as well as the provider."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"127.0.0.1:{listener.getsockname()[1]}"
     proxy("ALL_PROXY", address)
@@ -495,7 +495,7 @@ def test_unreachable_proxy(way: Way, proxy: Callable[[str, str], None]) -> None:
 @plain_ways
 @pytest.mark.parametrize("address", ["gopher://127.0.0.1:70", "socks4://127.0.0.1:1080"])
 def test_impossible_proxy(way: Way, address: str, proxy: Callable[[str, str], None]) -> None:
-    """A proxy of a kind that cannot be used is a set-up error that shows it."""
+    """A proxy of an unsupported kind is a set-up error that shows it."""
     proxy("ALL_PROXY", address)
     with pytest.raises(ModelProviderError, match=address) as caught:
         way("http://impossible.invalid")
@@ -507,13 +507,13 @@ def test_impossible_proxy(way: Way, address: str, proxy: Callable[[str, str], No
 
 
 def subclasses(kind: type[BaseException]) -> Iterator[type[BaseException]]:
-    """All classes below one, itself included."""
+    """Yield a class and all its subclasses."""
     yield kind
     for below in kind.__subclasses__():
         yield from subclasses(below)
 
 
-# Abstract; or of what Ember never asks httpx for: raise_for_status, following redirects.
+# Abstract, or raised by features that Ember does not use: raise_for_status, redirects.
 NOT_RAISED = {
     httpx.RequestError, httpx.TransportError, httpx.TimeoutException, httpx.NetworkError,
     httpx.ProtocolError, httpx.TooManyRedirects,
@@ -525,7 +525,7 @@ REQUEST_ERRORS = sorted(
 
 
 def test_walk_finds_httpx_errors() -> None:
-    """The walk over httpx's tree finds it, so that the table test tests something."""
+    """The walk finds httpx's errors, so that the next test is not vacuous."""
     assert len(REQUEST_ERRORS) >= 19
     assert set(REQUEST_ERRORS) >= NOT_RAISED
 
@@ -535,7 +535,7 @@ def test_walk_finds_httpx_errors() -> None:
 def test_every_httpx_error_is_mapped(
     kind: type[httpx.RequestError], streamed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each error that a request can raise becomes one of Ember's, none of them `unknown`."""
+    """Each error that a request can raise is mapped to a type other than `unknown`."""
 
     def broken(self: object, request: httpx.Request) -> NoReturn:
         raise kind("broken", request=request)
@@ -554,7 +554,7 @@ def test_every_httpx_error_is_mapped(
 
 
 def test_error_of_closing_is_mapped(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What goes wrong while an answer is closed is mapped as well."""
+    """An error while a response is closed is mapped as well."""
 
     class Broken(httpx.SyncByteStream):
         def __iter__(self) -> Generator[bytes]:

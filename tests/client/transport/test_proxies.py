@@ -1,4 +1,4 @@
-"""Proxies: those that carry any connection, by HTTP or SOCKS, and those that forward requests."""
+"""Proxies that tunnel connections, by HTTP or SOCKS, and proxies that forward requests."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from tests.loopback import Received, Reply, scripted, serving
 from tests.ways import ALL, completion, events
 
 every_way = pytest.mark.parametrize("way", ALL.values(), ids=ALL)
-# httpx leaves its generators to the collector when a body ends early, and trio complains of it.
+# httpx leaves its generators to the garbage collector if a body ends early, and trio warns.
 pytestmark = pytest.mark.filterwarnings("ignore:Async generator 'http:ResourceWarning")
 
 Script = Callable[[socket.socket], None]
 
 
 def answering(received: Received) -> Reply:
-    """Answers in whole or as a stream, as asked."""
+    """Answer with or without streaming, as requested."""
     if received.json().get("stream"):
         return Reply(pieces=events("Hello!"))
     return Reply(json.dumps(completion()).encode())
 
 
 def relay(one: socket.socket, other: socket.socket, done: threading.Event) -> None:
-    """Pass on what each side sends until one ends, or the test does.
+    """Forward bytes in both directions until one side closes or the test ends.
 
     In one thread, since two must not use a TLS connection at once.
     """
@@ -74,7 +74,7 @@ def test_tunnel(
             assert way(server.url) == "Hello!"
             assert asked == [f"CONNECT 127.0.0.1:{server.port} HTTP/1.1".encode()]
             if way is ALL["call"]:
-                long = "x" * 200_000  # more than the socket takes at once
+                long = "x" * 200_000  # more than the socket's buffer
                 assert way(server.url, prompt=long) == "Hello!"
                 assert len(asked) == 1
                 assert len(server.received[1].body) > 200_000
@@ -101,7 +101,7 @@ def socks(done: threading.Event, user: bytes | None, reply: int = 0) -> Script:
         kind = read(1)[0]
         host = read(read(1)[0]).decode() if kind == 3 else socket.inet_ntoa(read(4))
         port = int.from_bytes(read(2), "big")
-        for byte in bytes([5, reply, 0, 3, 4]) + b"here" + bytes(2):  # in pieces, as it may come
+        for byte in bytes([5, reply, 0, 3, 4]) + b"here" + bytes(2):  # byte by byte
             connection.sendall(bytes([byte]))
         if not reply:
             with socket.create_connection((host.replace("named.invalid", "127.0.0.1"), port)) as to:
@@ -121,7 +121,7 @@ def test_socks(
     certificate: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Calls go through a SOCKS5 proxy, which looks up the server's name, with nothing installed."""
+    """Calls use a SOCKS5 proxy, which resolves the server's name, without an extra package."""
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     done = threading.Event()
     with serving(answering, server_tls if secure else None) as server:
@@ -152,7 +152,7 @@ def test_refusing_socks(
     words: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What a SOCKS5 proxy refuses is said, and its password is not."""
+    """The error says what a SOCKS5 proxy refuses, without its password."""
     with scripted(socks(threading.Event(), b"me:s3cret", reply)) as url:
         monkeypatch.setenv("ALL_PROXY", url.replace("http://", f"socks5h://{given}@"))
         with pytest.raises(ProviderAPIError, match=words) as caught:
@@ -167,7 +167,7 @@ def test_refusing_socks(
 def test_proxy_that_is_silent(
     way: Callable[..., str], scheme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A proxy that takes the connection and does not answer is a timeout of connecting."""
+    """A proxy that accepts the connection and does not answer is a connect timeout."""
     over = threading.Event()
 
     def silent(connection: socket.socket) -> None:
@@ -193,7 +193,7 @@ def test_records_that_drip_through_a_secure_proxy(
     certificate: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """TLS inside TLS to a proxy: a record that never ends is given up in time, as elsewhere."""
+    """TLS inside TLS to a proxy: a record that never ends times out, as elsewhere."""
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     over = threading.Event()
 
@@ -216,9 +216,7 @@ def test_records_that_drip_through_a_secure_proxy(
                         outer.sendall(to_send.read())
                         received.write(outer.recv(65536))
                     outer.sendall(to_send.read())
-                outer.sendall(
-                    b"\x17\x03\x03\x40\x00"
-                )  # the head of a record that is long in coming
+                outer.sendall(b"\x17\x03\x03\x40\x00")  # the header of a record that arrives slowly
             else:
                 outer.sendall(b"\x16\x03\x03\x40\x00")
             drip(outer)
@@ -237,7 +235,7 @@ def test_records_that_drip_through_a_secure_proxy(
 def test_forwarding_proxy_is_given_the_password(
     way: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A proxy that forwards http gets the whole URL, and its user's name and password."""
+    """A proxy that forwards http gets the whole URL and its user name and password."""
     with serving(answering) as server:
         monkeypatch.setenv("HTTP_PROXY", server.url.replace("http://", "http://me:s3cret@"))
         host = f"api{server.port}.invalid:81"  # one without an idle connection

@@ -1,4 +1,4 @@
-"""Timeouts hold, however a server spreads what it sends: each server here would go on for ever."""
+"""Timeouts hold however slowly a server sends: each server here would go on for ever."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ember.api.exceptions import ProviderAPIError
 from tests.loopback import receive, reset, scripted
 from tests.ways import ALL, KEY, PLAIN, STREAMED, completion, events
 
-# httpx leaves its generators to the collector when a body ends early, and trio complains of it.
+# httpx leaves its generators to the garbage collector if a body ends early, and trio warns.
 pytestmark = pytest.mark.filterwarnings("ignore:Async generator 'http:ResourceWarning")
 
 Way = Callable[..., str]
@@ -30,7 +30,7 @@ Ways = Mapping[str, Way]
 Script = Callable[[socket.socket], None]
 
 SECONDS = 0.4
-# How much later than its bound a timeout may come, on a machine that does nothing else.
+# How late a timeout may be on an idle machine.
 LATE = 0.1 * SECONDS
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
@@ -46,7 +46,7 @@ IN_PROGRESS = (
 
 
 def dripping(*begun: bytes, then: bytes, pause: float = 0.1) -> Script:
-    """A server that sends a beginning, and then the same again and again."""
+    """A server that sends some bytes first, then repeats others for ever."""
 
     def script(connection: socket.socket) -> None:
         receive(connection)
@@ -61,24 +61,24 @@ def dripping(*begun: bytes, then: bytes, pause: float = 0.1) -> Script:
 
 
 def at_once(ways: Ways, url: str, **params: Any) -> list[str]:
-    """The answers of calls that are made at the same time, one each way."""
+    """The answers of concurrent calls, one in each way."""
     with ThreadPoolExecutor(len(ways)) as pool:
         running = [pool.submit(way, url, **params) for way in ways.values()]
         return [future.result() for future in running]
 
 
 def lateness(call: Callable[[], object]) -> float:
-    """Seconds by which a call takes longer than its bound."""
+    """Seconds by which a call exceeds its timeout."""
     started = time.monotonic()
     call()
     return time.monotonic() - started - SECONDS
 
 
 def timed_out(ways: Ways, url: str, allowed: float = LATE, **params: Any) -> list[ProviderAPIError]:
-    """The timeouts that end calls in each of these ways, which come in time.
+    """The errors of calls in each of these ways, all of which time out promptly.
 
-    A busy machine makes any wait late: so plain waits run beside the calls, and their lateness is
-    allowed for. What is late for another reason is so each time.
+    A busy machine delays any wait: plain waits run alongside the calls, and their delay is
+    allowed. A delay with another cause would occur on each attempt.
     """
 
     def failing(way: Way) -> ProviderAPIError:
@@ -129,7 +129,7 @@ UNFINISHED: dict[str, Script] = {
 @pytest.mark.parametrize("timeout", [SECONDS, {"read": SECONDS}], ids=["seconds", "read"])
 @pytest.mark.parametrize("script", UNFINISHED.values(), ids=UNFINISHED)
 def test_an_answer_that_never_begins(script: Script, timeout: object) -> None:
-    """A server that sends without saying anything is given up when the wait for a piece is over."""
+    """A server that sends bytes but no part of an answer runs into the read timeout."""
     with scripted(script) as url:
         errors = timed_out(ALL, url, timeout=timeout)
     for error in errors:
@@ -146,7 +146,7 @@ def test_an_answer_that_never_begins(script: Script, timeout: object) -> None:
     ids=["bytes", "chunks", "trailers"],
 )
 def test_total_bounds_a_body_that_drips(script: Script) -> None:
-    """A body whose every piece comes in time ends with the total."""
+    """A body that arrives slowly, each piece in time, ends at the total timeout."""
     with scripted(script) as url:
         errors = timed_out(PLAIN, url, timeout={"read": 30, "total": SECONDS})
     for error in errors:
@@ -155,7 +155,7 @@ def test_total_bounds_a_body_that_drips(script: Script) -> None:
 
 
 def test_total_bounds_a_request_that_is_taken_slowly() -> None:
-    """A server that reads a long request bit by bit is given up when the total is over."""
+    """A server that reads a long request slowly runs into the total timeout."""
 
     def script(connection: socket.socket) -> None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -185,7 +185,7 @@ def full_server() -> Generator[str]:
 
 @pytest.mark.parametrize("timeout", [{"total": SECONDS}, {"connect": SECONDS}, SECONDS])
 def test_a_connection_that_is_not_accepted(timeout: object) -> None:
-    """Connecting ends with the total as well as with its own timeout."""
+    """The total timeout limits connecting, as does the connect timeout."""
     with full_server() as url:
         errors = timed_out(ALL, url, timeout=timeout)
     for error in errors:
@@ -193,7 +193,7 @@ def test_a_connection_that_is_not_accepted(timeout: object) -> None:
 
 
 def test_several_addresses_share_the_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A host of which no address answers takes the time of one."""
+    """A host with several dead addresses takes no longer than one with a single address."""
     with full_server() as url:
         address = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", int(url[17:])))
         monkeypatch.setattr(socket, "getaddrinfo", Mock(return_value=[address] * 3))
@@ -203,7 +203,7 @@ def test_several_addresses_share_the_timeout(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_dead_address_does_not_hide_a_good_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a host's addresses the first that answers is used, within the one timeout."""
+    """The first of a host's addresses that answers is used, within one timeout."""
 
     def script(connection: socket.socket) -> None:
         receive(connection)
@@ -220,7 +220,7 @@ def test_a_dead_address_does_not_hide_a_good_one(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_name_service_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looking up a host belongs to connecting."""
+    """The connect timeout includes the name lookup."""
     answered = threading.Event()
 
     def silent(
@@ -232,7 +232,7 @@ def test_a_name_service_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) ->
         raise socket.gaierror(socket.EAI_AGAIN, "no answer")
 
     monkeypatch.setattr(socket, "getaddrinfo", silent)
-    # The call ends in time; asyncio.run, which is timed too, waits for the thread that looks up.
+    # The call ends in time, but asyncio.run, which is measured too, waits for the lookup's thread.
     errors = timed_out(ALL, "http://slow.invalid", allowed=1 - SECONDS + LATE, timeout=SECONDS)
     for error in errors:
         assert error.context["phase"] == "connect"
@@ -240,11 +240,11 @@ def test_a_name_service_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_handshake_that_drips() -> None:
-    """The TLS handshake belongs to connecting, which takes one timeout with it."""
+    """The connect timeout includes the TLS handshake."""
 
     def script(connection: socket.socket) -> None:
         connection.recv(65536)
-        connection.sendall(b"\x16\x03\x03\x40\x00")  # the head of a record that is long in coming
+        connection.sendall(b"\x16\x03\x03\x40\x00")  # the header of a record that arrives slowly
         over = time.monotonic() + 3
         while time.monotonic() < over:
             connection.sendall(b"\x02")
@@ -269,7 +269,7 @@ IDLE = {"pings": PING, "comments": COMMENT, "roles": ROLE, "in-progress": IN_PRO
 )
 @pytest.mark.parametrize("idle", IDLE.values(), ids=IDLE)
 def test_a_stream_that_says_nothing(idle: bytes, timeout: object) -> None:
-    """What only keeps a stream alive does not count: an event that does must come in time."""
+    """Keep-alive events do not count: an event with content must arrive in time."""
     with scripted(dripping(STREAM_HEAD, then=idle)) as url:
         errors = timed_out(STREAMED, url, timeout=timeout)
     for error in errors:
@@ -280,7 +280,7 @@ def test_a_stream_that_says_nothing(idle: bytes, timeout: object) -> None:
 
 @pytest.mark.parametrize("idle", IDLE.values(), ids=IDLE)
 def test_a_stream_that_stops_saying_anything(idle: bytes) -> None:
-    """After some text, `read` bounds the wait for more, whatever is sent in between."""
+    """After some text, `read` limits the wait for more, whatever keep-alive is sent."""
     with scripted(dripping(STREAM_HEAD, events("Once")[0], then=idle)) as url:
         errors = timed_out(STREAMED, url, timeout={"read": SECONDS, "total": SECONDS / 2})
     for error in errors:
@@ -302,7 +302,7 @@ SAYING = {
 
 @pytest.mark.parametrize("event", SAYING.values(), ids=SAYING)
 def test_a_stream_that_goes_on_for_longer_than_any_timeout(event: bytes) -> None:
-    """Events that say something keep a stream going: neither `total` nor `read` ends it."""
+    """Events with content keep a stream going: neither `total` nor `read` ends it."""
 
     def script(connection: socket.socket) -> None:
         receive(connection)
@@ -318,7 +318,7 @@ def test_a_stream_that_goes_on_for_longer_than_any_timeout(event: bytes) -> None
 
 
 def test_a_slow_reader_is_not_timed_out() -> None:
-    """What the caller does between two chunks is no waiting for the server."""
+    """The caller's time between two chunks does not count as waiting for the server."""
 
     def script(connection: socket.socket) -> None:
         receive(connection)
@@ -342,7 +342,7 @@ def test_a_slow_reader_is_not_timed_out() -> None:
 
 
 def held_open(connection: socket.socket) -> None:
-    """Sends a whole stream, and not the end of the body."""
+    """Send a whole stream without the end of the body, and keep the connection open."""
     receive(connection)
     connection.sendall(HEAD + b"transfer-encoding: chunked\r\n\r\n")
     for event in events("Once"):
@@ -351,7 +351,7 @@ def held_open(connection: socket.socket) -> None:
 
 
 def broken_at_the_end(connection: socket.socket) -> None:
-    """Sends a whole stream, and breaks off in place of the end of the body."""
+    """Send a whole stream, then break the connection instead of ending the body."""
     connection.settimeout(0.2)
     with contextlib.suppress(TimeoutError):
         held_open(connection)
@@ -363,7 +363,7 @@ def broken_at_the_end(connection: socket.socket) -> None:
     ids=["held-open", "broken", "pings"],
 )
 def test_an_answer_that_is_complete_does_not_wait_for_the_end_of_the_body(script: Script) -> None:
-    """After the wire's end mark a server that keeps the connection, or breaks it, loses nothing."""
+    """After the end marker, a connection that stays open or breaks does not lose the answer."""
     with scripted(script) as url:
         started = time.monotonic()
         answers = at_once(STREAMED, url, timeout={"read": 1, "total": 60})
@@ -374,7 +374,7 @@ def test_an_answer_that_is_complete_does_not_wait_for_the_end_of_the_body(script
 def test_a_stream_over_tls_that_says_nothing(
     server_tls: ssl.SSLContext, certificate: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Over TLS the same holds, also for a record that never ends."""
+    """The same over TLS, also for a record that never ends."""
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
 
     def script(connection: socket.socket) -> None:

@@ -1,4 +1,4 @@
-"""Connections: opened when needed, used again, never left behind; and what is sent on them."""
+"""Connections: opening, reuse, closing, and the requests sent on them."""
 
 from __future__ import annotations
 
@@ -38,21 +38,21 @@ from tests.ways import (
     stream,
 )
 
-# httpx leaves its generators to the collector when a body ends early, and trio complains of it.
+# httpx leaves its generators to the garbage collector if a body ends early, and trio warns.
 pytestmark = pytest.mark.filterwarnings("ignore:Async generator 'http:ResourceWarning")
 every_way = pytest.mark.parametrize("way", ALL.values(), ids=ALL)
 
 
 def slow(received: Received) -> Reply:
-    """Answers in whole after a while, so that calls overlap."""
+    """Answer after a delay, so that calls overlap."""
     return Reply(WHOLE, delay=0.02)
 
 
-# --- used again ---------------------------------------------------------------------------------
+# --- reuse --------------------------------------------------------------------------------------
 
 
 def test_calls_in_a_row_share_a_connection() -> None:
-    """Plain and streamed calls, one after the other, need one connection."""
+    """Consecutive calls, plain and streamed, share one connection."""
     with serving(answering) as server:
         for way in (call, stream, call, stream):
             way(server.url)
@@ -60,7 +60,7 @@ def test_calls_in_a_row_share_a_connection() -> None:
 
 
 def test_awaited_calls_in_a_row_share_a_connection() -> None:
-    """The same for one event loop, which closes the connection with itself."""
+    """The same in one event loop, which closes the connection as it ends."""
 
     async def main() -> None:
         for way in (acall, astream, acall, astream):
@@ -75,7 +75,7 @@ def test_awaited_calls_in_a_row_share_a_connection() -> None:
 
 
 async def main_of_trio(server: Loopback) -> None:
-    """Two calls in trio's event loop, on one connection of its own."""
+    """Make two calls in trio's event loop, on one connection."""
     before = server.connections
     await acall(server.url)
     await astream(server.url)
@@ -83,7 +83,7 @@ async def main_of_trio(server: Loopback) -> None:
 
 
 def test_error_answers_keep_the_connection() -> None:
-    """A provider's error is a whole answer: the connection serves the next call."""
+    """A provider's error is a complete response: the next call reuses the connection."""
     refusal = Reply(b'{"error": {"message": "no"}}', status=400)
     with serving(lambda received: refusal) as server:
         for way in (call, stream):
@@ -101,7 +101,7 @@ def test_threads_open_no_more_connections_than_calls_in_flight() -> None:
 
 
 def test_tasks_open_no_more_connections_than_calls_in_flight() -> None:
-    """Twenty calls at once, three times over, use twenty connections."""
+    """Three rounds of twenty concurrent calls use twenty connections."""
 
     async def main() -> None:
         for _ in range(3):
@@ -115,7 +115,7 @@ def test_tasks_open_no_more_connections_than_calls_in_flight() -> None:
 
 
 def test_connection_that_the_server_closed() -> None:
-    """An idle connection that the server has closed is replaced, without an error."""
+    """An idle connection that the server has closed is replaced without an error."""
     with serving(answering) as server:
         for way in (call, stream, call):
             way(server.url)
@@ -138,7 +138,7 @@ def test_connection_that_the_server_closed_in_an_event_loop(run: Callable[..., N
 
 
 def closing_at_the_second(end: Callable[[socket.socket], None], asked: list[int]) -> Any:
-    """A script: the first connection answers once, and ends when the next request reaches it."""
+    """A script whose first connection answers once, and closes when the next request arrives."""
     order = count(1)
     answer = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(WHOLE), WHOLE)
 
@@ -159,7 +159,7 @@ def closing_at_the_second(end: Callable[[socket.socket], None], asked: list[int]
 def test_a_request_that_reached_a_new_connection_is_not_sent_again(
     way: Callable[[str], str],
 ) -> None:
-    """Where the idle connection was closed long before, a server that breaks off is asked once."""
+    """A request that breaks off on the replacement of an idle connection is not repeated."""
     asked: list[int] = []
     answer = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(WHOLE), WHOLE)
 
@@ -189,7 +189,7 @@ def test_a_request_that_reached_a_new_connection_is_not_sent_again(
 def test_a_connection_that_closes_as_it_is_used_is_never_an_error(
     way: Callable[[str], str], end: Callable[[socket.socket], None]
 ) -> None:
-    """A request that meets the close of an idle connection goes out again on a new one, once."""
+    """A request sent on an idle connection as it closes is repeated once, on a new one."""
     asked: list[int] = []
 
     async def twice(url: str) -> None:
@@ -210,7 +210,7 @@ def test_a_connection_that_closes_as_it_is_used_is_never_an_error(
 def test_what_breaks_later_is_not_sent_again(
     way: Callable[[str], str], end: Callable[[socket.socket], None]
 ) -> None:
-    """A break later than a round trip may have been paid for: whether to repeat is the caller's."""
+    """A request that breaks off after a round trip is not repeated: it may have been billed."""
 
     def end_late(connection: socket.socket) -> None:
         time.sleep(1.3)  # a busy machine may take a second for the first round trip
@@ -234,7 +234,7 @@ def test_what_breaks_later_is_not_sent_again(
 
 
 def test_idle_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a burst, only so many idle connections are kept."""
+    """After a burst, the number of idle connections is limited."""
     monkeypatch.setenv("EMBER_MAX_IDLE_CONNECTIONS", "2")
     gate = threading.Barrier(6)
 
@@ -249,7 +249,7 @@ def test_idle_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_idle_connections_expire(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A connection that has been idle for too long is closed when another comes back."""
+    """A connection that has been idle too long is closed when another becomes idle."""
     monkeypatch.setenv("EMBER_KEEPALIVE_SECONDS", "0.2")
     gate = threading.Barrier(3)
 
@@ -272,7 +272,7 @@ def test_idle_connections_expire(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_malformed_keep_alive_limits(
     variable: str, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A limit that is no number is refused by name, before anything is sent."""
+    """A limit that is not a number is an error that names it, before anything is sent."""
     monkeypatch.setenv(variable, text)
     with serving() as server:
         with pytest.raises(ModelProviderError, match=f"{variable}='{text}' is not a number"):
@@ -281,7 +281,7 @@ def test_malformed_keep_alive_limits(
 
 
 def test_no_idle_connection_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With no seconds to keep it, a connection is closed after its call."""
+    """With a limit of 0 seconds, a connection is closed after its call."""
     monkeypatch.setenv("EMBER_KEEPALIVE_SECONDS", "0")
     with serving(answering) as server:
         call(server.url)
@@ -290,14 +290,14 @@ def test_no_idle_connection_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
         assert server.connections == 2
 
 
-# --- to wherever it is --------------------------------------------------------------------------
+# --- addresses ----------------------------------------------------------------------------------
 
 
-# httpcore leaves a Unix socket that could not connect to the collector.
+# httpcore leaves a Unix socket that failed to connect to the garbage collector.
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 @every_way
 def test_unix_socket(way: Callable[..., str], tmp_path: Path) -> None:
-    """A base URL can name a Unix socket, on which calls in a row share a connection."""
+    """A base URL can name a Unix socket; consecutive calls share a connection to it."""
     with serving(answering, host=str(tmp_path / "model server")) as server:
         assert way(server.url) == way(server.url)
         assert server.received[0].path == "/v1/chat/completions"
@@ -308,7 +308,7 @@ def test_unix_socket(way: Callable[..., str], tmp_path: Path) -> None:
 
 
 def test_headers_of_the_answer() -> None:
-    """Names are in lower case, repeated ones are joined, and a value may be UTF-8."""
+    """Header names are in lower case, repeated ones are joined, and a value may be UTF-8."""
     as_sent = "Zürich".encode().decode("latin-1")  # http.server writes latin-1
     headers = {"X-Place": as_sent, "X-Limit": "1", "x-limit": "2"}
     with serving(lambda _: Reply(WHOLE, headers=headers)) as server:
@@ -325,7 +325,7 @@ def test_ipv6(way: Callable[..., str]) -> None:
         assert server.received[0].headers["host"] == f"[::1]:{server.port}"
 
 
-# --- at once ------------------------------------------------------------------------------------
+# --- latency ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("awaited", [False, True])
@@ -359,12 +359,12 @@ def test_first_chunk_passes_through_at_once(awaited: bool) -> None:
     assert order == ["read 'Once'", "sent the second", "read ' upon'"]
 
 
-# --- what is sent, and where tests see it -------------------------------------------------------
+# --- requests as sent, and as tests see them ----------------------------------------------------
 
 
 @every_way
 def test_request_as_it_is_sent(way: Callable[..., str]) -> None:
-    """A call is one POST with the headers it needs; extra_headers= may replace any of them."""
+    """A call is one POST with the required headers; extra_headers= can replace any of them."""
     with serving(answering) as server:
         way(server.url)
         way(server.url, extra_headers={"User-Agent": "mine", "x-team": "a"})
@@ -383,7 +383,7 @@ def test_request_as_it_is_sent(way: Callable[..., str]) -> None:
 
 
 def test_cookies_are_not_kept() -> None:
-    """A cookie of one call is not sent with the next: all accounts share the client."""
+    """Cookies are not sent with later calls, since all accounts share the client."""
     with serving(lambda received: Reply(WHOLE, headers={"set-cookie": "a=1"})) as server:
         call(server.url)
         call(server.url)
@@ -396,7 +396,7 @@ def test_cookies_are_not_kept() -> None:
 def test_transport_classes_see_the_call(
     way: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every connection is one of httpx's own transports, reached through its public method."""
+    """All calls go through the public method of httpx's own transports."""
     seen: list[httpx.Request] = []
 
     def answered(self: object, request: httpx.Request) -> httpx.Response:
@@ -415,7 +415,7 @@ def test_transport_classes_see_the_call(
 
 
 def request_to(url: str, **more: Any) -> transport.Request:
-    """A request below all providers."""
+    """A request of the transport, made without a provider."""
     return transport.Request(url, {}, b"{}", transport.Timeout(), "openai", MODEL, **more)
 
 
@@ -441,7 +441,7 @@ def test_late_address_is_asked_for_by_a_connection_only(monkeypatch: pytest.Monk
 
 
 def test_late_address_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that cannot be started says so in its own words, past httpx."""
+    """The error of a server that cannot be started passes through httpx unchanged."""
 
     def address() -> NoReturn:
         raise ModelProviderError("install it")
