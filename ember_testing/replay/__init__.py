@@ -1,1 +1,1 @@
-"""Recording and replaying the calls of a block or a test."""
+"""Record and replay the calls of a block or a test."""

@@ -1,4 +1,4 @@
-"""A cassette without pytest: what it shows, and the `with` block."""
+"""`ember_testing.cassette`: cassettes without pytest."""
 
 from __future__ import annotations
 
@@ -29,39 +29,39 @@ if TYPE_CHECKING:
 
 
 class Cassette:
-    """What was played and recorded so far.
+    """The calls replayed and recorded so far.
 
     Args:
-        session: The cassette in use.
+        session: The session of the cassette.
     """
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._rewound_at = 0  # of the calls that were played
+        self._rewound_at = 0  # number of replayed calls at the last `rewind`
 
     @property
     def path(self) -> Path:
-        """The file."""
+        """The cassette's file."""
         return self._session.path
 
     @property
     def played(self) -> Calls:
-        """Calls answered from the file, in their order."""
+        """The calls answered from the file, in order."""
         self._session.collect()
         return self._session.played
 
     @property
     def recorded(self) -> Calls:
-        """Calls that were made and written down, in the order in which they ended."""
+        """The calls that were sent and recorded, in the order in which they ended."""
         self._session.collect()
         return self._session.recorded
 
     @property
     def recorded_at(self) -> datetime:
-        """When the oldest call was recorded, with time zone: of those so far, or of the file.
+        """When the oldest call so far, or else the oldest of the file, was recorded; in UTC.
 
-        Now, where nothing is recorded yet. A test that sets the clock to it, before the first
-        call, sends the dates that it sent when it was recorded.
+        The current time if nothing is recorded yet. A test that sets the clock to it, before the
+        first call, sends the same dates as when it was recorded.
         """
         times = [call.recorded_at for call in (*self.played, *self.recorded)]
         if not times and self._session.record != "all" and self.path.exists():
@@ -71,31 +71,31 @@ class Cassette:
             return datetime.now(timezone.utc)
         return min(map(datetime.fromisoformat, times))
 
-    # What tests that were written for vcrpy ask of its cassette.
+    # The interface of vcrpy's cassette, for tests written for it.
 
     @property
     def play_count(self) -> int:
-        """How many calls were answered from the file, since the last `rewind`."""
+        """The number of calls answered from the file since the last `rewind`."""
         return len(self.played) - self._rewound_at
 
     @property
     def all_played(self) -> bool:
-        """Whether each recording was asked for; true where the test recorded all of them."""
+        """Whether every recording was replayed or was recorded by this test."""
         numbers = self.played.numbers()[self._rewound_at :]
         return len(set(numbers)) >= len(self) - len(self.recorded)
 
     @property
     def requests(self) -> list[VcrRequest]:
-        """The requests of all recordings, by vcrpy's names: `uri`, `body` in bytes, `headers`."""
+        """The requests of all recordings, with vcrpy's names: `uri`, `body` (bytes), `headers`."""
         return [VcrRequest(call) for call in self._recordings()]
 
     @property
     def responses(self) -> list[dict[str, Any]]:
-        """Their answers, by vcrpy's names: `["body"]["string"]`, `["status"]["code"]`."""
+        """Their responses, with vcrpy's names: `["body"]["string"]`, `["status"]["code"]`."""
         return [vcr_response(call) for call in self._recordings()]
 
     def rewind(self) -> None:
-        """Answer from the first recording again, and count anew."""
+        """Start again from the first recording, with a `play_count` of 0."""
         self._rewound_at = len(self.played)
         self._session.rewind()
 
@@ -106,7 +106,7 @@ class Cassette:
         return True
 
     def _recordings(self) -> list[Call]:
-        """The recordings of the file, and those that the test has added, in their order."""
+        """Return the recordings of the file and those that the test has added, in order."""
         recorded = list(self.recorded)
         if self._session.record == "all" or not self.path.exists():
             return recorded
@@ -140,45 +140,45 @@ def cassette(
     faults: Mapping[int, Fault] | None = None,
     budget: float | None = None,
 ) -> Generator[Cassette]:
-    """Record or replay the calls of every client of the process, in sync and async code.
+    """Record or replay the calls of every client in the process, sync and async.
 
-    Without `record` nothing leaves the process inside the block. An exception that leaves it keeps
-    what `"new"` has recorded (it is paid for) and drops what `"all"` has: the old file stays.
+    Without `record` nothing leaves the process inside the block. If the block raises, calls
+    recorded with `"new"` are kept (they are paid for); with `"all"` the old file stays.
 
     Args:
         path: The cassette's file.
         record: None to replay only, `"new"` to record what is missing, `"all"` to record anew.
         match_on: Parts of the request that are compared: method, scheme, host, port, path, query,
             url, body, `header:NAME`.
-        ignore: What varies and is not compared: JSON paths of the body (`metadata.run_id`),
-            `query.NAME`, `form.NAME`, `form.NAME.filename`, and patterns inside of texts.
-        null_is_absent: A null at the top of a JSON body is as good as no such key.
-        redact: What is not written down beside what is known as a credential: patterns, and
-            functions from a text to what may be written of it.
-        repeats: Past the last recording of a request: `"error"`, or `"last"` to repeat it.
+        ignore: Parts that vary and are not compared: JSON paths of the body (`metadata.run_id`),
+            `query.NAME`, `form.NAME`, `form.NAME.filename`, and patterns in texts.
+        null_is_absent: Treat a null at the top of a JSON body as a missing key.
+        redact: Values to redact besides credentials: patterns, and functions that return the
+            redacted text.
+        repeats: After the last recording of a request: `"error"`, or `"last"` to repeat it.
         record_errors: Keep recorded answers of status 400 and above.
         timing: Replay the pauses too.
-        allow_loopback: Calls to this machine go through, neither recorded nor replayed.
+        allow_loopback: Let calls to this machine through, neither recorded nor replayed.
         allow_hosts: Hosts that may be reached, neither recorded nor replayed: names, patterns
             (`*.internal`), addresses, networks (`10.0.0.0/8`).
-        ignore_hosts: Hosts whose calls are neither recorded nor replayed; in a replay they fail as
-            a refused connection does.
-        allow_subprocess: Child processes get the environment that they would get anyway.
-        prices: What a replayed call costs: `"recorded"`, by the prices in force when it was
+        ignore_hosts: Hosts whose calls are neither recorded nor replayed; in a replay they fail
+            with a refused connection.
+        allow_subprocess: Leave the environment of child processes unchanged.
+        prices: The prices of replayed calls: `"recorded"`, those in force when the call was
             recorded, or `"current"`.
-        faults: By the number of the call, from 1, what happens to it in a replay, such as
+        faults: Faults by the number of the call in a replay, from 1, such as
             `{3: rate_limit()}`; see `ember_testing.faults`.
         budget: US dollars that recording may cost, by the rule of `ember_testing.replay.budget`.
 
     Yields:
-        What was played and recorded so far.
+        The calls replayed and recorded so far.
 
     Raises:
-        BudgetExceeded: A call was not sent, because it might cost more than is left.
+        BudgetExceeded: A call was not sent because it might cost more than is left.
         CassetteMiss: A request has no recording; raised again at the end if it was swallowed.
-        NetworkBlocked: Something would have left the process; likewise.
+        NetworkBlocked: Other traffic would have left the process; raised again likewise.
         CassetteError: The file cannot be read or written.
-        ValueError: An argument has none of the values above.
+        ValueError: An argument has an invalid value.
     """
     settings = {
         "match_on": match_on,
@@ -207,11 +207,11 @@ def cassette(
 def opened(
     path: Path, record: Record | None, budget: float | None, settings: Mapping[str, Any]
 ) -> Generator[Session]:
-    """A cassette in use until the block ends; then what it has to say is said.
+    """Open a session until the block ends; then warn of its notes and raise its failures.
 
     Args:
         path: The cassette's file.
-        record: As `cassette` takes it.
+        record: As in `cassette`.
         budget: US dollars, or None for no limit.
         settings: The arguments of `Settings`.
     """

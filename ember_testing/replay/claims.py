@@ -1,9 +1,9 @@
-"""One paid call for one question: who sends which request of a cassette that several record.
+"""Claims on requests, so that processes recording the same cassette pay for each request once.
 
-The workers of pytest-xdist, or several runs, record one shared cassette. Before a request is sent,
-its key and position are claimed in a file of the user's; a session that asks the same meanwhile
-waits for the answer and takes it over. A claim ends with the process that holds it, and what a
-failed test has recorded goes to those who took it over.
+The workers of pytest-xdist, or several runs, may record one shared cassette. Before a request is
+sent, its key and position are claimed in a per-user file; a session with the same request waits for
+the answer and adopts it. A claim ends with the process that holds it, and the recordings of a
+failed test pass to the sessions that adopted them.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ create table if not exists runs (
 
 
 class Recorded(NamedTuple):
-    """The answer that somebody else has recorded.
+    """A recording made by another session.
 
     Args:
-        file: The cassette, or the new one that will take its place.
-        number: Of the call in it.
+        file: The cassette, or the new file that will replace it.
+        number: The id of the call in that file.
         recorded_at: ISO 8601.
     """
 
@@ -60,11 +60,11 @@ class Recorded(NamedTuple):
 
 
 class Left(NamedTuple):
-    """What becomes of the recordings of a test that has failed.
+    """The recordings of a failed test, by id and time.
 
     Args:
-        kept: Those that others took over, by number and time.
-        dropped: Those that this test took over and nobody else wants.
+        kept: Recordings that other sessions adopted.
+        dropped: Recordings that only this test had adopted.
     """
 
     kept: Sequence[tuple[int, str]] = ()
@@ -74,16 +74,16 @@ class Left(NamedTuple):
 def adopt(
     file: CassetteFile, found: Recorded, cassette: Path, place: tuple[str, int]
 ) -> Answer | None:
-    """Take over what somebody else has recorded.
+    """Copy another session's recording into this session's file.
 
     Args:
-        file: Where this session records.
-        found: Where the other one's recording was.
-        cassette: Where it is now, if the other one's new file has taken the cassette's place.
+        file: This session's file.
+        found: Where the other session made the recording.
+        cassette: The cassette, where it is now if the other session's file has replaced it.
         place: The request's key, and its position among identical ones.
 
     Returns:
-        The recording; None if it is gone.
+        The recording; None if it no longer exists.
     """
     if found.file == str(file.path.resolve()):
         number = file.number_of(found.recorded_at, *place)
@@ -102,11 +102,11 @@ def _existing(path: Path) -> CassetteFile:
 
 
 class Claims:
-    """The claims on one cassette, as one session sees them.
+    """One session's claims on a cassette.
 
     Args:
-        cassette: The file.
-        run: The name of the run that the session is part of.
+        cassette: The cassette's file.
+        run: The name of the session's run.
 
     Raises:
         CassetteError: The file of claims cannot be used.
@@ -131,7 +131,7 @@ class Claims:
             raise CassetteError(f"cannot claim calls in {_folder()}: {error}") from error
 
     def others_go_on(self, runs: Collection[str]) -> bool:
-        """Whether another process still records this cassette, or has and goes on, in these runs.
+        """Return whether another live process of these runs records or recorded this cassette.
 
         Args:
             runs: Names of runs.
@@ -145,12 +145,12 @@ class Claims:
         """Claim a request.
 
         Args:
-            key: Of the request.
+            key: The request's key.
             n: Its position among identical ones.
 
         Returns:
-            What was recorded for it; True if it is this session's to send, False if another one is
-            sending it.
+            Its recording if there is one; True if this session must send it, False if another
+            session is sending it.
         """
         with self._file.transaction() as connection:
             row = connection.execute(
@@ -170,7 +170,7 @@ class Claims:
             return True
 
     def record(self, key: str, n: int, where: Recorded) -> None:
-        """Let the others know that a request has its recording here."""
+        """Tell the other sessions where a request's recording is."""
         with self._file.transaction() as connection:
             connection.execute(
                 "update claims set owner = ?, file = ?, number = ?, recorded_at = ? "
@@ -180,7 +180,7 @@ class Claims:
             self._hold(connection, key, n)
 
     def release(self, key: str, n: int) -> None:
-        """Leave a request to the next one that asks: what came for it is not kept, or is gone."""
+        """Give up a claim because the answer was not kept, or no longer exists."""
         with self._file.transaction() as connection:
             for table in ("claims", "holders"):
                 connection.execute(
@@ -189,10 +189,10 @@ class Claims:
                 )
 
     def leave(self, passed: bool) -> Left:
-        """End this session's part.
+        """End this session.
 
         Args:
-            passed: Whether the test has passed; what a failed one has recorded passes on.
+            passed: Whether the test passed; a failed test's recordings pass to their adopters.
         """
         with self._file.transaction() as connection:
             held = connection.execute(
@@ -235,9 +235,9 @@ class Claims:
         return row is not None and _is_alive(row[0])
 
     def _sweep(self, connection: sqlite3.Connection) -> None:
-        """Forget the sessions of dead processes, and all claims once nobody records any more.
+        """Delete the sessions of dead processes, and all claims once no session is left.
 
-        What a killed process has recorded is in the cassette and stays there.
+        The recordings of a killed process stay in the cassette.
         """
         mine = (self._cassette,)
         query = "select id, process from sessions where cassette = ?"
@@ -262,7 +262,7 @@ class Claims:
                 connection.execute(f"delete from {table} where cassette = ?", mine)
 
 
-_STALE = 60.0  # seconds after which a lock file that nobody holds was left by a dead process
+_STALE = 60.0  # seconds after which an unlocked lock file belongs to a dead process
 _WHERE = "where cassette = ? and key = ? and n = ?"
 
 
@@ -275,7 +275,7 @@ def _folder() -> Path:
 
 @lru_cache(maxsize=1)
 def _process_lock() -> tuple[Path, int]:
-    """A file, and its descriptor, that is locked for as long as this process lives."""
+    """Return a file, and its descriptor, that stays locked while this process lives."""
     path = _folder() / f"{os.getpid()}-{uuid4().hex[:8]}.lock"
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     if os.name == "posix":
@@ -284,7 +284,7 @@ def _process_lock() -> tuple[Path, int]:
 
     def remove() -> None:
         os.close(handle)
-        if os.getpid() == pid:  # and no process that this one has forked
+        if os.getpid() == pid:  # not in a forked child
             path.unlink(missing_ok=True)
 
     atexit.register(remove)
@@ -293,28 +293,28 @@ def _process_lock() -> tuple[Path, int]:
 
 
 def _delete_stale_locks(mine: Path) -> None:
-    """Delete what processes have left that were killed."""
+    """Delete the lock files of killed processes."""
     for path in _folder().glob("*.lock"):
         with suppress(OSError):
-            # A new one may not be locked yet; to open and close this process's would release it.
+            # A new file may not be locked yet; opening and closing our own would release its lock.
             if path != mine and path.stat().st_mtime < time.time() - _STALE:
                 _is_alive_at(path)
 
 
 def _is_alive(lock: str) -> bool:
-    """Whether the process that locked this file still lives."""
+    """Return whether the process that locked this file is alive."""
     if lock == str(_process_lock()[0]):
-        return True  # to open and close it would release the lock
+        return True  # opening and closing our own file would release its lock
     return _is_alive_at(Path(lock))
 
 
 def _is_alive_at(path: Path) -> bool:
-    """Whether the process that locked this file still lives; the file of a dead one goes."""
+    """Return whether the process that locked this file is alive; delete a dead one's file."""
     try:
         if os.name == "posix":
             with path.open("r+") as handle:
                 fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        path.unlink(missing_ok=True)  # elsewhere a file that is open cannot be deleted
+        path.unlink(missing_ok=True)  # on Windows, deleting an open file fails
     except FileNotFoundError:
         return False
     except OSError:

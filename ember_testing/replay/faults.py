@@ -1,4 +1,4 @@
-"""A fault over a recording: what is played in the place of what was recorded."""
+"""Apply a fault to a recorded response."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ _EVENT_END = re.compile(rb"(?<=\n\n)|(?<=\r\n\r\n)")
 
 
 def faulted(fault: Fault, request: Request, recorded: Callable[[], Response]) -> Response:
-    """What a call gets that meets a fault in a replay.
+    """Return the response to a call that has a fault in a replay.
 
     Args:
-        fault: Any.
+        fault: The fault.
         request: The call.
-        recorded: Its recording, asked for where the fault leaves anything of it.
+        recorded: Returns its recording; called only if the fault uses it.
     """
     found = Response(200) if replaces_answer(fault) else recorded()
     response = plain(found)
-    if response is not found:  # the network's own pieces are lost with the encoding
+    if response is not found:  # decoded: the network's pieces no longer apply
         pieces = [piece for piece in _EVENT_END.split(response.body) if piece]
         response = response._replace(pieces=pieces)
     asked = read_request(request.url, request.body)
     damaged = applied(fault, response, (asked and asked.wire) or "openai")
     end = damaged.end
     if damaged.status is None and isinstance(end, Broken) and end.error == "ReadError":
-        # A client may send again what met a connection that had been idle: its error is this one.
+        # A client may resend a request that met a stale connection, which raises this error.
         return damaged._replace(end=end._replace(error="RemoteProtocolError"))
     return damaged

@@ -1,4 +1,4 @@
-"""The n-th identical request gets the n-th recording: where each request stands in the file."""
+"""Find the recording of a request: the n-th identical request gets the n-th recording."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ if TYPE_CHECKING:
 
 
 def stored_requests(file: CassetteFile) -> Iterator[tuple[int, Request]]:
-    """Number and request of every recording."""
+    """Yield the id and request of every recording."""
     for row in file.requests():
         yield row["id"], request_of(row)
 
 
 def request_of(row: Mapping[str, Any]) -> Request:
-    """The request of a row, as it was written down."""
+    """Return the request of a row, as it was recorded."""
     headers, body = headers_from_json(row["request_headers"]), row["request_body"] or b""
-    # What is written has no content encoding any more.
+    # Bodies are recorded without content encoding.
     plain = tuple(pair for pair in headers if pair[0].lower() != "content-encoding")
     return Request(row["method"], row["url"], plain, as_bytes(body))
 
 
 class Lookup:
-    """Positions of one session's requests among identical ones.
+    """The positions of a session's requests among identical ones.
 
     Args:
-        rules: What makes the keys.
-        repeats_last: Past the end, give the last recording again.
+        rules: The rules that make the keys.
+        repeats_last: Repeat the last recording after the end.
 
     Attributes:
-        positions: By key, the `n` that was given last; shared with the processes that a test forks.
+        positions: By key, the `n` last returned; shared with processes that the test forks.
     """
 
     def __init__(self, rules: Rules, *, repeats_last: bool) -> None:
@@ -50,20 +50,20 @@ class Lookup:
         self._looked_for_other_rules = False
 
     def compare_by(self, rules: Rules) -> None:
-        """Find recordings by other rules from now on."""
+        """Use other rules from now on."""
         self._rules = rules
         self._index = None
         self._looked_for_other_rules = False
 
     def next(self, file: CassetteFile | None, key: str) -> Answer | None:
-        """The next recording of this request that was not played yet, and count it as played."""
+        """Return the next recording of this request and advance its position."""
         answer = self.peek(file, key)
         if answer is not None:
             self.positions[key] = answer.n
         return answer
 
     def next_loaded(self, file: CassetteFile, key: str) -> Answer | None:
-        """The same from memory alone; None where the file would have to be read for it."""
+        """Like `next`, from memory only; None if the file would have to be read."""
         if self._index is not None or file.loaded is None:
             return None
         answer = file.find(key, self.positions[key])
@@ -72,7 +72,7 @@ class Lookup:
         return answer
 
     def peek(self, file: CassetteFile | None, key: str) -> Answer | None:
-        """The recording that `next` would give, which stays the next one."""
+        """Return the recording that `next` would return, without advancing."""
         if file is None or not file.horizon:
             return None
         after = self.positions[key]
@@ -88,16 +88,16 @@ class Lookup:
 
     @property
     def by_written_form(self) -> bool:
-        """Whether requests are found by what was written of them: others' rules made the keys."""
+        """Whether requests are found by their recorded form, since other rules made the keys."""
         return self._index is not None
 
     def count(self, key: str) -> int:
-        """Count a request that has no recording; returns its position among identical ones."""
+        """Count a request without a recording; return its position among identical ones."""
         n = self.positions[key] = self.positions[key] + 1
         return n
 
     def recorded(self, file: CassetteFile, key: str) -> int:
-        """How many recordings of this request there are."""
+        """Return the number of recordings of this request."""
         return file.recorded(key) if self._index is None else len(self._index.get(key, []))
 
     def _find(self, file: CassetteFile, key: str, after: int) -> Answer | None:
@@ -107,7 +107,7 @@ class Lookup:
         return file.answer(ids[after])._replace(n=after + 1) if after < len(ids) else None
 
     def _by_these_rules(self, file: CassetteFile) -> dict[str, list[int]]:
-        """An index in memory, for a file whose keys were made by other rules than this test's."""
+        """Build an index in memory, for a file whose keys were made by other rules."""
         index: dict[str, list[int]] = {}
         issued: set[str] = set()
         for row in file.requests():

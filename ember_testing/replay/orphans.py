@@ -1,4 +1,4 @@
-"""A miss of a test that was renamed: its recordings lie under the name that it had before."""
+"""Find the cassette of a renamed test, stored under its former name."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ if TYPE_CHECKING:
     from ember_testing.replay.settings import Rules
     from ember_testing.wires.response import Request
 
-_MOST_FILES = 200  # that are opened for a miss: some 0.3 ms each
+_MOST_FILES = 200  # opened for one miss, at about 0.3 ms each
 
 
 def orphan_lines(
     request: Request, path: Path, test: str, rules: Rules, is_orphan: Callable[[Path], bool]
 ) -> list[str]:
-    """What a miss says of the cassette of another test, now gone, that holds the request.
+    """Return the lines of a miss about another test's cassette that holds the request.
 
     Args:
         request: The request, redacted.
         path: The test's own cassette, which lacks the request.
-        test: Its node id.
-        rules: What is compared.
-        is_orphan: Whether the test of the cassette at this path is gone.
+        test: The test's node id.
+        rules: The rules of comparison.
+        is_orphan: Returns whether the test of the cassette at a path no longer exists.
     """
     for other in islice(filter(is_orphan, _candidates(path, test)), _MOST_FILES):
         try:
             with closing(CassetteFile(other)) as file:
                 found = file.recorded(key(request, rules, Context(salt=file.salt)))
                 shared = file.about().get("run")
-        except (CassetteError, OSError):  # not the file that this test is about
+        except (CassetteError, OSError):  # unusable, but not this test's problem
             continue
         if found and not shared:
             instead = ["--replace"] if path.exists() else []
@@ -54,7 +54,7 @@ def orphan_lines(
 
 
 def _candidates(path: Path, test: str) -> Iterator[Path]:
-    """The cassettes of the same module, then all others of the folder of cassettes."""
+    """Yield the cassettes of the same module, then all others in the cassette directory."""
     own = cassette_file(test)
     if path.parts[-len(own.parts) :] != own.parts:
         return  # shared, or named by the caller
@@ -68,6 +68,6 @@ def _candidates(path: Path, test: str) -> Iterator[Path]:
 
 
 def _short(path: Path) -> str:
-    """From the working directory, if it lies below that."""
+    """Return the path relative to the working directory, if it is inside."""
     here = Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)

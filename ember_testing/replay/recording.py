@@ -1,4 +1,4 @@
-"""What is kept of a live call: its row, redacted, and whether a credential stands in it; pure."""
+"""The row of a live call, redacted, and checks for leaked credentials. No I/O."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _NOT_YET_READ: dict[str, Any] = dict.fromkeys(COLUMNS)
 def row_of(
     exchange: Exchange, request: Request, redaction: Redaction, hidden: dict[bytes, bytes]
 ) -> tuple[dict[str, Any], Chunks]:
-    """The columns of a call that is over, and the pieces of its response.
+    """Return the columns of a finished call, and the pieces of its response.
 
     Args:
         exchange: The call.
         request: Its request, redacted.
-        redaction: What is known to be secret by now.
-        hidden: What answers held under a credential's name, and what is written in its place; it
-            gets what this one holds.
+        redaction: Replaces the secrets known so far.
+        hidden: Values that answers held under a credential's name, and their replacements; those
+            of this answer are added.
 
     Returns:
         All columns but `key`, `n`, `rules` and `test`; seconds and bytes of each piece.
@@ -43,7 +43,7 @@ def row_of(
     headers, chunks, body = _response(exchange, redaction, hidden)
     error, outcome = exchange.error, exchange.outcome
     if outcome == "closed" and ends_stream(body):
-        outcome = "complete"  # its reader left after the wire's last event, and missed nothing
+        outcome = "complete"  # the reader left after the stream's last event and missed nothing
     row: dict[str, Any] = {
         "method": request.method,
         "url": request.url,
@@ -68,7 +68,7 @@ def row_of(
 def _response(
     exchange: Exchange, redaction: Redaction, hidden: dict[bytes, bytes]
 ) -> tuple[Headers, Chunks, bytes]:
-    """Headers, pieces and decoded body, redacted."""
+    """Return headers, pieces and decoded body, redacted."""
     headers, chunks = redaction.headers(exchange.headers, hidden=hidden), exchange.chunks
     of_model = asks_model(exchange.request.url)
     raw = [data for _, data in chunks]
@@ -82,7 +82,7 @@ def _response(
     body, pieces = redaction.response(plain, [plain], of_model=of_model, hidden=hidden)
     if body == plain:
         return headers, chunks, body
-    # A secret inside a compressed body: only the decoded one can be kept without it.
+    # A compressed body held a secret: only the decoded body can be kept redacted.
     headers = tuple(pair for pair in headers if pair[0].lower() != "content-encoding")
     return _with_length(headers, len(body)), [(chunks[0][0], body)], body
 
@@ -95,10 +95,10 @@ def _with_length(headers: Headers, length: int) -> Headers:
 
 
 def first_leak(file: CassetteFile, numbers: Sequence[int], redaction: Redaction) -> str | None:
-    """What is wrong with the first of these calls that holds a known value; None if none does."""
+    """Return what is wrong with the first of these calls that holds a known secret, or None."""
     for number in numbers:
         row = file.rows([number])[0]
-        # The text is no column of its own: it stands in the body.
+        # The text comes from the body and is checked separately.
         leak = leak_of({**row, "text": None}, redaction) or leak_of_text(row, redaction)
         if leak is not None:
             return f"call {number} ({row['method']} {row['url']}) {leak}"
@@ -106,9 +106,9 @@ def first_leak(file: CassetteFile, numbers: Sequence[int], redaction: Redaction)
 
 
 def leak_of(row: Mapping[str, Any], redaction: Redaction) -> str | None:
-    """What is wrong with a row that holds a known value; None if it does not.
+    """Return what is wrong with a row that holds a known secret, or None.
 
-    Its pieces are in it: one after the other they are the body.
+    Its pieces need no check: together they are the body.
     """
     content = b"\n".join(
         [as_bytes(value) for value in row.values() if isinstance(value, (str, bytes))]
@@ -127,7 +127,7 @@ def leak_of(row: Mapping[str, Any], redaction: Redaction) -> str | None:
 
 
 def leak_of_text(columns: Mapping[str, Any], redaction: Redaction) -> str | None:
-    """The same of an answer's text: a value may be in no piece, but in what they say together."""
+    """Check an answer's text: a secret may be spread over several events of a stream."""
     if redaction.holds_secret(as_bytes(columns["text"] or "")):
         return (
             "would hold a credential that the answer spells out over several events; keep it out "
@@ -137,6 +137,6 @@ def leak_of_text(columns: Mapping[str, Any], redaction: Redaction) -> str | None
 
 
 def read_with_charges(row: Mapping[str, Any]) -> Read:
-    """What a row says, and what was charged for it."""
+    """Read a row's response, with the prices charged for it."""
     with noted() as charges:
         return read_row(row)._replace(charges=charges)

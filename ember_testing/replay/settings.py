@@ -1,4 +1,4 @@
-"""How a cassette is used: what the marker and `ember_testing.cassette` take, checked once."""
+"""Replay settings: the arguments of the marker and of `ember_testing.cassette`, validated."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Record = Literal["new", "all"]
 DEFAULT_MATCH_ON = ("method", "scheme", "host", "path", "query", "body")
 
 QUERY, FORM, PATTERN = "query.", "form.", "re:"
-"""What entries of `ignore` begin with that are no paths into a JSON body."""
+"""Prefixes of the entries of `ignore` that are not paths into a JSON body."""
 
-# What vcrpy calls otherwise.
+# vcrpy's names for parts of a request.
 _VCR_NAMES = {"uri": "url", "raw_body": "body"}
 _PARTS = (*DEFAULT_MATCH_ON, "port", "url")
 _LISTS = ("match_on", "ignore")
@@ -31,22 +31,22 @@ _NO_FAULTS: Mapping[int, Fault] = {}
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What takes part in the comparison.
+    """The rules by which requests are compared.
 
     Attributes:
         match_on: Any of method, scheme, host, port, path, query, url, body and `header:NAME`.
-        ignore: What varies from run to run: JSON paths of the body (`metadata.run_id`,
+        ignore: Parts that vary from run to run: JSON paths of the body (`metadata.run_id`,
             `messages.*.id`, `$.input[0].created`, `metadata['a.b']`), `query.NAME`, `form.NAME`,
-            `form.NAME.filename`, and `re:PATTERN`, whose matches inside of texts do not count.
-        null_is_absent: Whether a null at the top of a JSON body is as good as no such key.
-        paths: The JSON paths among `ignore`.
-        patterns: The patterns among them.
-        forms: Whether a form's field is among them.
-        compares_headers: Whether a header takes part.
+            `form.NAME.filename`, and `re:PATTERN`, whose matches in texts are not compared.
+        null_is_absent: Whether a null at the top of a JSON body equals a missing key.
+        paths: The JSON paths in `ignore`.
+        patterns: The patterns in `ignore`.
+        forms: Whether `ignore` names a form field.
+        compares_headers: Whether a header is compared.
 
     Raises:
-        ValueError: An entry of `match_on` is none of these, nothing is compared, or one of `ignore`
-            is no such path.
+        ValueError: An entry of `match_on` is unknown, `match_on` is empty, or an entry of `ignore`
+            is invalid.
     """
 
     match_on: tuple[str, ...] = DEFAULT_MATCH_ON
@@ -76,7 +76,7 @@ class Rules:
         object.__setattr__(self, "compares_headers", headers)
 
     def without_patterns(self, text: str) -> str:
-        """A text in which what a pattern matches is one fixed character."""
+        """Return the text with each match of a pattern replaced by one fixed character."""
         for pattern in self.patterns:
             text = pattern.sub("\0", text)
         return text
@@ -91,10 +91,10 @@ class Rules:
 
     @classmethod
     def from_text(cls, text: str) -> Rules:
-        """The opposite of `text`.
+        """Parse rules stored by `text`.
 
         Raises:
-            ValueError: It is none.
+            ValueError: The text is invalid.
         """
         try:
             stored: dict[str, Any] = json.loads(text) if text else {}
@@ -116,10 +116,10 @@ DEFAULT_RULES = Rules()
 
 @lru_cache(maxsize=128)
 def split_path(path: str) -> tuple[str, ...]:
-    """The steps of a path of `ignore`.
+    """Split a path of `ignore` into its steps.
 
     Raises:
-        ValueError: It is none.
+        ValueError: The path is invalid.
     """
     rest = path.removeprefix("$")
     steps: list[str] = []
@@ -137,34 +137,34 @@ def split_path(path: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    r"""How a cassette is used; what the marker and `ember_testing.cassette` take.
+    r"""Replay settings: the arguments of the marker and of `ember_testing.cassette`.
 
     Attributes:
         match_on: Parts of the request that are compared: any of method, scheme, host, port, path,
             query, url, body and header:NAME; `["method", "path", "body"]`.
-        ignore: What varies from run to run and is not compared: JSON paths of the body, query.NAME,
-            form.NAME, form.NAME.filename, and patterns inside of texts;
+        ignore: Parts that vary from run to run and are not compared: JSON paths of the body,
+            query.NAME, form.NAME, form.NAME.filename, and patterns in texts;
             `["metadata.run_id", "query.ts", re.compile(r"\d{4}-\d\d-\d\d")]`.
-        null_is_absent: A null at the top of a JSON body is as good as no such key: `True`.
-        redact: What is not written down beside what is known as a credential: patterns, and
-            functions from a text to what may be written of it; `[r"\b[\w.]+@[\w.]+\b"]`.
-        repeats: Past the last recording of a request: `error`, or `last` to repeat it.
+        null_is_absent: Treat a null at the top of a JSON body as a missing key: `True`.
+        redact: Values to redact besides credentials: patterns, and functions that return the
+            redacted text; `[r"\b[\w.]+@[\w.]+\b"]`.
+        repeats: After the last recording of a request: `error`, or `last` to repeat it.
         record_errors: Keep recorded answers of status 400 and above: `True`.
         timing: Replay the pauses between the pieces of a stream too: `True`.
-        allow_loopback: Calls to this machine go through, neither recorded nor replayed: `True`.
+        allow_loopback: Let calls to this machine through, neither recorded nor replayed: `True`.
         allow_hosts: Hosts that may be reached in a replay, neither recorded nor replayed: names,
             patterns (`*.internal`), addresses, networks (`10.0.0.0/8`).
-        ignore_hosts: Hosts whose calls are neither recorded nor replayed, such as a collector's of
-            telemetry: in a replay they fail as a refused connection does, and the test goes on.
-        allow_subprocess: Child processes get the environment that they would get anyway, with
-            providers' keys and without the guard.
-        prices: What a replayed call costs: `recorded`, by the prices in force when it was recorded,
+        ignore_hosts: Hosts whose calls are neither recorded nor replayed, such as a telemetry
+            collector: in a replay they fail with a refused connection, and the test goes on.
+        allow_subprocess: Leave the environment of child processes unchanged, with providers' keys
+            and without the network guard.
+        prices: The prices of replayed calls: `recorded`, those in force when the call was recorded,
             or `current`.
-        faults: By the number of the call, from 1, what happens to it in a replay, a fault of
-            `ember_testing.faults`: `{3: rate_limit(retry_after=1)}`.
+        faults: Faults of `ember_testing.faults` by the number of the call in a replay, from 1:
+            `{3: rate_limit(retry_after=1)}`.
 
     Raises:
-        ValueError: An argument has a value that is none of these.
+        ValueError: An argument has an invalid value.
     """
 
     match_on: Sequence[str] = DEFAULT_MATCH_ON
@@ -204,7 +204,7 @@ class Settings:
     @property
     def hosts(self) -> Hosts:
         """The hosts of `allow_hosts`."""
-        # Late: pytest reads this file at its start.
+        # Imported late because pytest loads this module at startup.
         from ember_testing.patches.hosts import hosts_of
 
         return hosts_of(tuple(self.allow_hosts))
@@ -217,7 +217,7 @@ class Settings:
         return hosts_of(tuple(self.ignore_hosts), "ignore_hosts")
 
     def unmet_faults(self, calls: int) -> list[str]:
-        """What is to be said of faults that never happened, for a test that made fewer calls."""
+        """Return a problem for the first fault whose call was never made."""
         late = [number for number in self.faults if number > calls]
         return [
             f"faults={{{number}: ...}}: the test made {calls} calls only, so that nothing happened "
@@ -226,33 +226,33 @@ class Settings:
         ]
 
     def rules(self) -> Rules:
-        """The part of it that decides what is the same request."""
+        """Return the rules by which requests are compared."""
         ignore = [
             each if isinstance(each, str) else PATTERN + _inline(each) for each in self.ignore
         ]
         return _rules(match_on_of(self.match_on), tuple(ignore), self.null_is_absent)
 
     def redaction_rules(self) -> tuple[Rule, ...]:
-        """The rules of `redact`."""
+        """Return the rules of `redact`."""
         if not self.redact:
             return ()
-        from ember_testing.replay.redaction import rule_of  # late: pytest reads this at its start
+        from ember_testing.replay.redaction import rule_of  # late: pytest loads this at startup
 
         return tuple(map(rule_of, self.redact))
 
 
 def match_on_of(names: Sequence[str]) -> tuple[str, ...]:
-    """The parts that are compared, `uri` and `raw_body` by their names here."""
+    """Return the parts to compare, with vcrpy's `uri` and `raw_body` renamed."""
     return tuple(dict.fromkeys(_VCR_NAMES.get(name, name) for name in names))
 
 
-@lru_cache(maxsize=64)  # most sessions of a run have the same
+@lru_cache(maxsize=64)  # most sessions of a run share the same rules
 def _rules(match_on: tuple[str, ...], ignore: tuple[str, ...], null_is_absent: bool) -> Rules:
     return Rules(match_on, ignore, null_is_absent)
 
 
 def _inline(pattern: re.Pattern[str]) -> str:
-    """A pattern with its flags inside of it."""
+    """Return a pattern's text with its flags inline."""
     named = {re.I: "i", re.M: "m", re.S: "s", re.X: "x", re.A: "a"}
     flags = "".join(letter for flag, letter in named.items() if pattern.flags & flag)
     return f"(?{flags}){pattern.pattern}" if flags else pattern.pattern

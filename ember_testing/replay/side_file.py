@@ -1,4 +1,4 @@
-"""A small SQLite file that processes of a run use together; each has a connection of its own."""
+"""A small SQLite file shared by the processes of a run; each opens its own connection."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _BUSY = 60.0  # seconds to wait for another process's transaction, which takes a
 
 
 class SideFile:
-    """A file to count in.
+    """A shared SQLite file.
 
     Args:
-        path: The file; it is made if it is not there.
-        schema: Statements that make its tables, each `if not exists`.
+        path: The file; created if missing.
+        schema: Statements that create its tables, each with `if not exists`.
 
     Raises:
-        sqlite3.Error: It cannot be made.
+        sqlite3.Error: The file cannot be created.
     """
 
     _connection: sqlite3.Connection
@@ -36,12 +36,12 @@ class SideFile:
 
     @property
     def connection(self) -> sqlite3.Connection:
-        """This process's own: SQLite's must not be used on both sides of a fork."""
+        """This process's connection: an SQLite connection must not be used across a fork."""
         if self._pid != os.getpid():
             if self._pid:
                 self._inherited.append(self._connection)
             self._connection = sqlite3.connect(
-                f"{self.path.absolute().as_uri()}?mode=rw",  # not made again after its deletion
+                f"{self.path.absolute().as_uri()}?mode=rw",  # do not recreate a deleted file
                 uri=True,
                 isolation_level=None,
                 check_same_thread=False,
@@ -54,7 +54,7 @@ class SideFile:
 
     @contextmanager
     def transaction(self) -> Generator[sqlite3.Connection]:
-        """What stands inside happens at once for all processes."""
+        """Run the block as one transaction, atomic for all processes."""
         connection = self.connection
         connection.execute("begin immediate")
         try:
@@ -63,10 +63,10 @@ class SideFile:
             connection.execute("commit")
 
     def close(self, *, delete: bool = False) -> None:
-        """Let go of the file.
+        """Close the file.
 
         Args:
-            delete: Whether it goes as well.
+            delete: Whether to delete it too.
         """
         self.connection.close()
         if delete:

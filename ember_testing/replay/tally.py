@@ -1,4 +1,4 @@
-"""Counts of what one test, or a whole run, recorded and replayed."""
+"""Counts of the calls that a test or a run recorded and replayed."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ if TYPE_CHECKING:
 
 
 def counted(number: int, noun: str) -> str:
-    """A number of things in words: `1 recording`, `2 recordings`."""
+    """Return a number with its noun: `1 recording`, `2 recordings`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 @dataclass(slots=True)
 class Tally:
-    """Counts of one test or of a whole run; they add with `+=` and cross processes as a dict.
+    """Counts of one test or of a whole run; added with `+=`, sent between processes as a dict.
 
     Attributes:
         recorded: Calls sent to a provider and written down.
         replayed: Calls answered from a cassette.
         spent: US dollars of the recorded calls whose cost is known.
         saved: US dollars that the replayed calls cost when they were recorded.
-        unpriced: Calls whose cost is not known.
-        avoided: Seconds of provider time that the replayed calls took when they were recorded.
-        unused: Recordings that the test they belong to did not ask for.
+        unpriced: Calls whose cost is unknown.
+        avoided: Seconds that the replayed calls took when they were recorded.
+        unused: Recordings that their test did not replay.
         stale: Replayed recordings older than `ember_max_age`.
-        waits: Seconds of sleep that `no_sleep` left out.
+        waits: Seconds of sleep that `no_sleep` skipped.
         missed: Requests without a recording.
         notes: Sentences for the end of the run.
     """
@@ -53,10 +53,10 @@ class Tally:
         return any(getattr(self, each.name) for each in fields(self))
 
     def as_dict(self) -> dict[str, Any]:
-        """The counts in plain types, for JSON and for a worker process to hand over."""
+        """Return the counts as plain types, for JSON and for transfer from a worker process."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, counts: Mapping[str, Any]) -> Tally:
-        """The opposite of `as_dict`."""
+        """Return the tally that `as_dict` was called on."""
         return cls(**counts)
