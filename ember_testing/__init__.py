@@ -13,7 +13,7 @@ no import: `pytest --markers` and `pytest --fixtures` describe them. Without pyt
 
 - `cassette`, `Cassette`, `Call`: record and replay; the calls that were replayed and recorded.
 - `fake_model`, `FakeModel`, `FakeCall`, `Answer`: fakes, the calls that reached them, and answers;
-  `Embeddings` for calls for embeddings.
+  `Embeddings` answers calls for embeddings.
 - `fault_server`, `FaultServer`: fakes as a server, for other processes and other libraries.
 - `Verdict`: how the code under test handled the faults of `ember_testing.faults`.
 - `cassette_server`, `CassetteServer`: record and replay as a server, for the same clients.

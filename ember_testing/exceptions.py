@@ -7,9 +7,9 @@ BaseException
     ├── CassetteMiss    a request that has no recording (left)
     └── NetworkBlocked  a connection, by any library, that would leave the process
 Exception
-└── CassetteError       the cassette file cannot be used: missing rights, damaged, foreign, newer
+└── CassetteError       the cassette file cannot be used: no permission, damaged, foreign, too new
 Warning
-└── RecordingWarning    something was not recorded, and why
+└── RecordingWarning    something was deliberately not recorded, and why
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ the exceptions that httpx really raises. Everything is deterministic.
 
     @pytest.mark.ember_replay(faults={3: rate_limit(retry_after=1), 5: cut(after_chunks=4)})
 
-In the marker, the numbers count the test's calls from 1, and a call with a fault leaves its
+Over a recording, the numbers count the test's calls from 1, and a call with a fault leaves its
 recording to the next call like it, so that the retry gets it. `after_chunks` counts the pieces in
 which the body arrives; in a fake, those are the events of the stream. A body in one piece is broken
 in the middle.

@@ -69,9 +69,9 @@ class FakeModel:
     fake_model("gpt-5.6-sol", rate_limit(retry_after=2), "Paris")
     fake_model("claude-*", lambda call: call.prompt.upper())
 
-    A custom provider, made with `register_provider("echo", ...)`, need not use HTTP: it runs
-    unchanged until a name or pattern with its prefix (`"echo/loud"`, `"echo/*"`) is set up; then
-    the fake replaces its `complete`.
+    A custom provider, made with `register_provider("echo", ...)`, does not use HTTP by itself: it
+    runs unchanged until a name or pattern with its prefix (`"echo/loud"`, `"echo/*"`) is set up;
+    then the fake replaces its `complete`.
 
     In a replayed test, fakes take precedence; calls that match none are answered by the recording.
 
@@ -353,7 +353,7 @@ def _route(request: httpx.Request) -> httpx.Response | httpx.Request:
         last = fake is fakes[-1] and is_asked_last(_answerer)
         response = fake.respond(asked, asked_for, last=last)
         if response is not None:
-            # With a request, or respx copies the response; without a body, or respx reads it.
+            # With a request, else respx copies the response; without a body, else respx reads it.
             more = {_RESPONSE: response}
             return httpx.Response(200, request=request, stream=_NO_BODY, extensions=more)
     return request

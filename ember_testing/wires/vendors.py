@@ -118,7 +118,7 @@ def is_vendor(name: str) -> bool:
 
 @lru_cache(maxsize=256)
 def kinds_at(vendor: str, path: str) -> Sequence[Kind]:
-    """Return the kinds of call that a path may be: the first whose keys the body has applies.
+    """Return the kinds of call at a path; a call is of the first kind whose keys its body has.
 
     Args:
         vendor: The vendor called.
