@@ -176,7 +176,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.received.append(request)
         self._send(type(self).answer(request))
 
-    do_GET = do_PUT = do_DELETE = do_POST
+    do_GET = do_HEAD = do_PUT = do_DELETE = do_POST
 
     def _chunked_body(self) -> bytes:
         parts: list[bytes] = []
@@ -194,7 +194,8 @@ class _Handler(BaseHTTPRequestHandler):
         if reply.pieces is None:
             self.send_header("content-length", str(len(reply.body)))
             self.end_headers()
-            self.wfile.write(reply.body)
+            if self.command != "HEAD":
+                self.wfile.write(reply.body)
         else:
             self.send_header("transfer-encoding", "chunked")
             self.end_headers()

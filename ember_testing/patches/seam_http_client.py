@@ -271,7 +271,10 @@ def _read(body: Any) -> Any:
         return body
     if hasattr(body, "read"):
         return body.read()
-    return b"".join([_bytes(piece) for piece in body])
+    try:
+        return memoryview(body).tobytes()  # an array's bytes, not its items
+    except TypeError:
+        return b"".join([_bytes(piece) for piece in body])
 
 
 def _bytes(body: Any) -> bytes:

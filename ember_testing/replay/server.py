@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import httpx
 
@@ -32,7 +32,16 @@ __all__ = ["CassetteServer", "cassette_server", "serving"]
 
 # What belongs to one connection, and is another one's towards the provider.
 _OF_THE_CONNECTION = frozenset(
-    {"connection", "content-length", "host", "keep-alive", "te", "transfer-encoding", "upgrade"}
+    {
+        "connection",
+        "content-length",
+        "expect",
+        "host",
+        "keep-alive",
+        "te",
+        "transfer-encoding",
+        "upgrade",
+    }
 )
 _TIMEOUT = httpx.Timeout(600.0, connect=10.0)
 
@@ -147,7 +156,9 @@ def _answer(session: Session, client: httpx.Client, request: Request) -> Respons
     except (ReplayFailure, CassetteError) as failure:  # raised again when the server ends
         return _refusal(str(failure))
     assert answer is not None  # a session always has something to say
-    return answer if isinstance(answer, Response) else _forwarded(client, request, answer)
+    if isinstance(answer, Exchange):
+        answer = _forwarded(client, request, answer)
+    return _with_redirect_here(answer, request.url)
 
 
 def _is_any(url: str) -> bool:
@@ -158,6 +169,22 @@ def _url_of(target: str) -> str | None:
     """The provider's URL in a request's target: `/https/api.openai.com/v1/models`."""
     _, scheme, place = [*target.split("/", 2), "", ""][:3]
     return f"{scheme}://{place}" if scheme in ("http", "https") and place else None
+
+
+def _with_redirect_here(response: Response, url: str) -> Response:
+    """The response; where it redirects within the provider, to this server's place for that.
+
+    A redirect to another host stays: the client sends no key there, which it would send here.
+    """
+    if response.status is None or not 300 <= response.status < 400:
+        return response
+    headers: list[tuple[str, str]] = []
+    for name, value in response.headers:
+        whole = urljoin(url, value)
+        within = urlsplit(whole)[:2] == urlsplit(url)[:2]
+        here = f"/{whole.replace('://', '/', 1)}"
+        headers.append((name, here if within and name.lower() == "location" else value))
+    return response._replace(headers=tuple(headers))
 
 
 def _refusal(message: str) -> Response:
@@ -181,6 +208,10 @@ def _forwarded(client: httpx.Client, request: Request, exchange: Exchange) -> Re
     pairs = tuple((k.decode("latin-1"), v.decode("latin-1")) for k, v in response.headers.raw)
     exchange.head(response.status_code, pairs, response.http_version, response.reason_phrase)
     passed_on = tuple(pair for pair in pairs if pair[0].lower() not in ("connection", "keep-alive"))
+    if request.method == "HEAD":  # nobody reads on
+        exchange.finish("complete")
+        response.close()
+        return Response(response.status_code, passed_on, reason=response.reason_phrase)
     pieces: Any = _pieces(response, exchange)  # an iterator does for a sequence here
     return Response(response.status_code, passed_on, pieces, reason=response.reason_phrase)
 

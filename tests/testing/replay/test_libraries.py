@@ -3,9 +3,11 @@
 # ruff: noqa: SIM117 - the tests are about `with` blocks and what happens at their ends
 from __future__ import annotations
 
+import array
 import asyncio
 import gc
 import gzip
+import http.client
 import importlib
 import json
 import subprocess
@@ -388,6 +390,17 @@ def test_uploads_in_pieces_are_matched_by_their_content(path: Path) -> None:
         assert live[:2] == [b'{"echo": {"q": "pieces"}}', b'{"echo": {"q": "awaited"}}']
     with ember_testing.cassette(path):
         assert everything(GONE) == live
+
+
+def test_an_array_is_sent_as_its_bytes(path: Path) -> None:
+    """What http.client takes for a body besides bytes and iterables of them arrives as it is."""
+    body = array.array("H", [1, 2, 3])
+    with serving(lambda request: Reply(request.body)) as server:
+        with ember_testing.cassette(path, record="new"):
+            connection = http.client.HTTPConnection("127.0.0.1", server.port)
+            connection.request("POST", "/", body)
+            assert connection.getresponse().read() == body.tobytes()
+            connection.close()
 
 
 def test_a_library_that_is_loaded_inside_of_a_block(path: Path) -> None:

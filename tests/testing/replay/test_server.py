@@ -28,6 +28,7 @@ from tests.loopback import Received, Reply, serving
 from tests.testing.http_clients import LIBRARIES
 
 KEY = "sk-server-0123456789abcdefghij"
+AWAY = "https://files.example/a"
 SSE = [b"data: %d\n\n" % i for i in range(5)] + [b"data: [DONE]\n\n"]
 
 
@@ -151,6 +152,36 @@ def test_a_client_that_leaves_early(path: Path) -> None:
             while not server.recorded and time.monotonic() < patience:
                 time.sleep(0.01)
             assert server.recorded[0].outcome == "closed"
+
+
+def test_redirects_and_heads(path: Path) -> None:
+    """A redirect within the provider leads back to the server; to another host it stays.
+
+    A HEAD is complete with its head, and what is agreed with the server stays on its connection.
+    """
+
+    def answer(request: Received) -> Reply:
+        place = {"/old": "/new?a=1", "/whole": f"{provider.url}/new?a=1", "/away": AWAY}
+        if location := place.get(request.path):
+            return Reply(status=307, headers={"location": location})
+        assert "expect" not in request.headers
+        return Reply(b"new")
+
+    with serving(answer) as provider:
+        for record in ("new", None):
+            with cassette_server(path, record=record) as server:  # type: ignore[arg-type]  # both
+                base = server.url(provider.url)
+                with httpx.Client(follow_redirects=True) as client:
+                    for place in ("/old", "/whole"):
+                        response = client.get(f"{base}{place}", headers={"expect": "100-continue"})
+                        assert response.text == "new"
+                        assert str(response.url) == f"{base}/new?a=1"
+                    assert client.head(f"{base}/new").status_code == 200
+                    away = client.get(f"{base}/away", follow_redirects=False)
+                    assert away.headers["location"] == AWAY
+                calls = [*server.recorded, *server.played]
+                assert [call.outcome for call in calls] == ["complete"] * 6
+        assert len(provider.received) == 6
 
 
 def test_faults_and_repeats(path: Path) -> None:
