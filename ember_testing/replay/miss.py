@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _ABSENT = object()
+_NO_PLAIN_STEP = re.compile(r"[.\[\]]")
+_NO_FIRST_STEP = re.compile(r"\$|re:|(?:query|form)$")
 _SIBLINGS = 100  # cassettes that are searched for a request
 
 
@@ -181,7 +183,7 @@ def leaves(request: Request, rules: Rules = DEFAULT_RULES) -> dict[str, Any]:
 def _walk(value: Json, path: str) -> Iterator[tuple[str, Any]]:
     if isinstance(value, dict) and value:
         for name, item in value.items():
-            yield from _walk(item, f"{path}.{name}" if path else name)
+            yield from _walk(item, _step(path, name))
     elif isinstance(value, Pairs):
         for place, (name, item) in enumerate(value.pairs, 1):
             yield from _walk(item, f"{path}.{name}#{place}" if path else f"{name}#{place}")
@@ -190,6 +192,14 @@ def _walk(value: Json, path: str) -> Iterator[tuple[str, Any]]:
             yield from _walk(item, f"{path}[{index}]")
     else:
         yield path or "body", value
+
+
+def _step(path: str, name: str) -> str:
+    """The path to a key, as `ignore` takes it."""
+    if name and not _NO_PLAIN_STEP.search(name) and (path or not _NO_FIRST_STEP.match(name)):
+        return f"{path}.{name}" if path else name
+    quote = '"' if "'" in name else "'"
+    return f"{path}[{quote}{name}{quote}]"
 
 
 def distance(left: dict[str, Any], right: dict[str, Any]) -> float:
@@ -323,7 +333,16 @@ def random_leaves(recorded: Request, request: Request, rules: Rules = DEFAULT_RU
         if (rest := _beside_random(before)) is None or rest != _beside_random(now):
             return []
         found.append(f"query.{name[1:]}" if name[0] == "?" else name)
-    return found
+    return found if found and _is_enough(found, recorded, request, rules) else []
+
+
+def _is_enough(paths: list[str], recorded: Request, request: Request, rules: Rules) -> bool:
+    """Whether two requests are the same once these paths are left out."""
+    try:
+        rules = replace(rules, ignore=(*rules.ignore, *paths))
+    except ValueError:  # a name that no path can say
+        return False
+    return not differences(recorded, request, 1, rules=rules)
 
 
 def _beside_random(value: Any) -> str | None:

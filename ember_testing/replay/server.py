@@ -208,7 +208,8 @@ def _forwarded(client: httpx.Client, request: Request, exchange: Exchange) -> Re
     pairs = tuple((k.decode("latin-1"), v.decode("latin-1")) for k, v in response.headers.raw)
     exchange.head(response.status_code, pairs, response.http_version, response.reason_phrase)
     passed_on = tuple(pair for pair in pairs if pair[0].lower() not in ("connection", "keep-alive"))
-    if request.method == "HEAD":  # nobody reads on
+    bodiless = request.method == "HEAD" or response.status_code in (204, 304)
+    if bodiless or response.headers.get("content-length") == "0":  # the client has all with this
         exchange.finish("complete")
         response.close()
         return Response(response.status_code, passed_on, reason=response.reason_phrase)

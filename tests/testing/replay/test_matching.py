@@ -264,6 +264,28 @@ def test_ids_that_look_random_are_named(old: Any, new: Any, expected: bool) -> N
     assert bool(found) == expected
 
 
+@pytest.mark.parametrize("name", ["trace.id", "a[0]", "it's", "$id", "query", "re:x", ""])
+@pytest.mark.parametrize("at_top", [True, False])
+def test_the_offered_path_reaches_a_key_of_any_name(name: str, at_top: bool) -> None:
+    """What is offered leaves this key out and no other."""
+    ids = [{name: {"id": str(uuid.UUID(int=n))}} for n in (1, 2)]
+    old, new = (chat("hi", **(each if at_top else {"metadata": each})) for each in ids)
+    paths = random_leaves(old, new)
+    assert bool(paths) == (name != "")  # which no path can say
+    if paths:
+        rules = Rules(ignore=tuple(paths))
+        assert differences(old, new, rules=rules) == []
+        assert differences(old, chat("hi", metadata={"other": 1}), rules=rules)
+
+
+def test_nothing_is_offered_that_is_not_enough() -> None:
+    """A key that stands twice in an object is reached by no path."""
+    text = '{{"a": "{0}", "a": "{0}"}}'
+    old, new = (Request("POST", URL, (), text.format(uuid.UUID(int=n)).encode()) for n in (1, 2))
+    assert differences(old, new)
+    assert random_leaves(old, new) == []
+
+
 def test_a_random_query_parameter_is_named() -> None:
     """As `ignore=` takes it; for an id in the path, which it does not reach, nothing is offered."""
     old, new = (asking({}, f"{URL}?rid={uuid.UUID(int=n)}") for n in (1, 2))
