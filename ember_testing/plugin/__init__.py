@@ -1,6 +1,6 @@
-"""The pytest plugin: options, the marker, the fixture. It imports its engine with the first use.
+"""The pytest plugin: options, marker, hooks and fixtures; its engine is imported on first use.
 
-A test without the marker costs a look at its marks and nothing else: no autouse fixture, no import
+A test without the marker costs one lookup of its marks: there is no autouse fixture and no import
 of httpx, SQLite or Ember.
 """
 
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from ember_testing.replay.server import CassetteServer
     from ember_testing.replay.session import Session
 
-# Hooks that stand in the other two files: pytest looks for them here.
+# Includes hooks that are defined in other files: pytest looks for them here.
 __all__ = [
     "pytest_addoption",
     "pytest_configure_node",
@@ -76,20 +76,20 @@ _fake_key = pytest.StashKey["FakeModel"]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare the marker and refuse settings that mean nothing."""
+    """Declare the marker and reject invalid settings."""
     check_options(config)
     begin_run(config)
     config.add_cleanup(lambda: _abandon(config))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Look after the fixtures of marked tests, and note which cassettes will be used."""
+    """Register the hooks for fixtures of marked tests, and note which cassettes will be used."""
     marked = [item for item in session.items if item.get_closest_marker(MARKER) is not None]
     if marked or any("fake_model" in getattr(item, "fixturenames", ()) for item in session.items):
         session.config.pluginmanager.register(AsyncFailures(), "ember-async-failures")
     if not marked:
         return
-    # Late: most runs need none.
+    # Late: most runs have no marked test.
     from ember_testing.plugin.standstill import STANDSTILL, Standstill
     from ember_testing.plugin.wide_fixtures import WideFixtures
 
@@ -104,14 +104,14 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Put the cassette in before the test's fixtures are set up: they may make calls as well."""
+    """Activate the cassette before the test's fixtures are set up: they may make calls too."""
     if item.get_closest_marker(MARKER) is not None:
         _begin(item)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
-    """Take the cassette out after the last fixture, and keep or drop what was recorded."""
+    """Deactivate the cassette after the last fixture, and keep or drop what was recorded."""
     session = item.stash.get(SESSION, None)
     if session is None:
         return (yield)
@@ -129,11 +129,11 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Fail a test whose miss was swallowed, wherever it happened: a thread, a task, an except."""
+    """Fail a test whose miss was swallowed in a thread, a task or an `except`."""
     report = yield
     fake = item.stash.get(_fake_key, None)
     if fake is not None and call.when == "call":
-        # What would fail at the end of the fixture `fake_model` fails the test itself, once.
+        # Errors that the fixture `fake_model` would raise in its teardown fail the test itself.
         unused = report.passed and not hasattr(report, "wasxfail")
         if complaint := fake.complaint(unused=unused):
             headline(item, call, report, complaint)
@@ -144,7 +144,7 @@ def pytest_runtest_makereport(
     if failures and (call.when == "call" or not report.passed or caused_by_failure(_error(call))):
         headline(item, call, report, messages(failures), failures)
     if call.when == "call":
-        # A test that is expected to fail has its recording as well, or could never be replayed.
+        # A test that is expected to fail keeps its recording too, or it could never be replayed.
         item.stash[_passed_key] = report.passed or hasattr(report, "wasxfail")
     elif call.when == "teardown":
         del item.stash[SESSION]
@@ -213,7 +213,7 @@ def _end(item: pytest.Item, session: Session, passed: bool, torn_down: bool) -> 
     if session.failures and in_call and torn_down:
         pytest.fail(
             messages(session.failures), pytrace=False
-        )  # a miss after the test's own part had passed
+        )  # a miss after the call phase had passed
     if rule == "fail" and torn_down:
         pytest.fail(
             f"not used: {counted(unused, 'recording')} of {session.path} (ember_unused=fail); to "
@@ -223,22 +223,22 @@ def _end(item: pytest.Item, session: Session, passed: bool, torn_down: bool) -> 
 
 
 def _abandon(config: pytest.Config) -> None:
-    """Drop what a test has recorded that was interrupted: pytest does not tear it down."""
+    """Drop what an interrupted test has recorded: pytest does not tear it down."""
     session = config.stash.get(_running_key, None)
     if session is not None:
         from ember_testing.exceptions import CassetteError
         from ember_testing.replay.active import deactivate
 
         deactivate(session)
-        with suppress(CassetteError):  # the file stays as the error found it
+        with suppress(CassetteError):  # the file stays as it is
             session.close(passed=False)
 
 
 @pytest.fixture
 def no_sleep() -> Generator[NoSleep]:
-    """Retry waits return at once, and are added up: `assert no_sleep.seconds == 20`.
+    """Skip the waits between retries and add them up: `assert no_sleep.seconds == 20`.
 
-    `sleep` of time, asyncio, anyio and trio; while a cassette records, waits are kept.
+    Affects `sleep` of time, asyncio, anyio and trio; while a cassette records, waits are kept.
 
         def test_retry(fake_model, no_sleep):
             fake_model("gpt-5.6-sol", rate_limit(retry_after=20), "Paris")
@@ -253,7 +253,7 @@ def no_sleep() -> Generator[NoSleep]:
 
 @pytest.fixture
 def cassette(request: pytest.FixtureRequest) -> Cassette:
-    """What was played and recorded so far in this test: `cassette.played[0].text`.
+    """The calls replayed and recorded so far in this test: `cassette.played[0].text`.
 
     `cassette.played` and `cassette.recorded` are sequences of `ember_testing.Call`: `method`,
     `url`, `body`, `status`, `text`, `cost`. Needs the marker `ember_replay`.
@@ -284,8 +284,8 @@ def _session_of(request: pytest.FixtureRequest, fixture: str) -> Session:
 def cassette_server(request: pytest.FixtureRequest) -> Generator[CassetteServer]:
     """A server that records and replays, for other processes: `cassette_server.url("openai")`.
 
-    That is the base URL for a client, and `cassette_server.environment` are the variables for a
-    child process. The calls go into the test's own cassette, in the run's mode. Needs the marker
+    `url()` returns the base URL for a client, and `cassette_server.environment` the variables for a
+    child process. The calls use the test's cassette in the run's mode. Needs the marker
     `ember_replay`.
 
         @pytest.mark.ember_replay
@@ -304,11 +304,11 @@ def cassette_server(request: pytest.FixtureRequest) -> Generator[CassetteServer]
 def fake_model(request: pytest.FixtureRequest) -> Generator[FakeModel]:
     """Fake models in the providers' wire formats: `fake_model("gpt-5.6-sol", "Paris")`.
 
-    Answers are given in turn: text, the pieces of a stream, a fault of `ember_testing.faults`, an
-    `Answer`, a `ChatResponse`, or a function of the call. `fake_model.calls` are the calls so far,
-    each with `prompt`, `messages`, `images`, `system`, `params` and `headers`. A call without an
-    answer and an answer without a call fail the test, and so does anything that would reach the
-    network. `fake_model.verdict()` says what the code under test made of faults.
+    Answers are given in order: text, the chunks of a stream, a fault of `ember_testing.faults`, an
+    `Answer`, a `ChatResponse`, or a function of the call. `fake_model.calls` holds the calls so
+    far, each with `prompt`, `messages`, `images`, `system`, `params` and `headers`. A call without
+    an answer, an answer without a call, and any attempt to reach the network fail the test.
+    `fake_model.verdict()` reports how the code under test handled faults.
 
         def test_capital(fake_model):
             fake_model("claude-*", rate_limit(retry_after=1), "Paris")

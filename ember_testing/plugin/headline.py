@@ -1,8 +1,8 @@
-"""A miss is what its test is said to have failed by, whatever the test raised in the end.
+"""Report a miss as the reason for a test's failure, whatever the test raised in the end.
 
-Code under test turns a miss into other errors: a client wraps it, a task group puts it into a
-group, a portal cancels what waits for it, a fallback trips over the missing answer. Those are told
-below it.
+Code under test turns a miss into other errors: a client wraps it, a task group puts it into an
+exception group, a portal cancels the tasks that wait for it, a fallback fails without the answer.
+Those errors are shown below the miss.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 __all__ = ["SESSION", "AsyncFailures", "caused_by_failure", "headline", "messages"]
 
 SESSION: pytest.StashKey[Session] = pytest.StashKey()
-"""Of a marked test, from its set-up to the report of its teardown."""
+"""The session of a marked test, from its setup to the report of its teardown."""
 
-_LONGEST_LINE = 200  # characters of what was raised afterwards
+_LONGEST_LINE = 200  # characters of an error raised after the miss
 
 
 def messages(failures: Sequence[BaseException]) -> str:
-    """What several failures say, each sentence once."""
+    """Join the messages of several failures without duplicates."""
     return "\n\n".join(dict.fromkeys(str(failure) for failure in failures))
 
 
@@ -43,14 +43,14 @@ def headline(
     text: str,
     failures: Sequence[BaseException] = (),
 ) -> None:
-    """Fail a phase of a test, or let what it failed by come first.
+    """Fail a phase of a test with a reason, which precedes any other error.
 
     Args:
         item: The test.
         call: The phase.
-        report: Of the phase; changed in place.
-        text: What the test failed by.
-        failures: The same, as they were raised.
+        report: The phase's report; changed in place.
+        text: The reason.
+        failures: The exceptions with this reason.
     """
     error = call.excinfo.value if call.excinfo else None
     told = isinstance(error, pytest.fail.Exception) and text in str(error)
@@ -65,7 +65,7 @@ def headline(
             report.sections.append(("raised after the miss", way))
     report.outcome = "failed"
     report.longrepr = text
-    # An expected failure is another one than a recording that is missing.
+    # A missing recording is not the failure that xfail expects.
     vars(report).pop("wasxfail", None)
 
 
@@ -76,17 +76,17 @@ def _is_failure(error: BaseException | None) -> bool:
 
 
 def caused_by_failure(error: BaseException | None) -> bool:
-    """Whether a failure of a replay or a fake led to this error, or is in this group."""
+    """Return whether a failure of a replay or a fake led to this error, or is in this group."""
     return any(map(_is_failure, _related(error)))
 
 
 def _explains(error: BaseException) -> bool:
-    """Whether the code raised this error because of a failure, and says so itself."""
+    """Return whether the code raised this error explicitly from a failure."""
     return any(map(_is_failure, _related(error, context=False)))
 
 
 def _related(error: BaseException | None, *, context: bool = True) -> Iterator[BaseException]:
-    """An error, the members of a group, and what they were raised from or after."""
+    """Iterate over an error, the members of a group, their causes and contexts."""
     waiting, seen = [error], set[int]()
     while waiting:
         each = waiting.pop(0)
@@ -94,7 +94,7 @@ def _related(error: BaseException | None, *, context: bool = True) -> Iterator[B
             continue
         seen.add(id(each))
         yield each
-        # Groups have it; the class itself is not there on Python 3.10.
+        # Exception groups have it; Python 3.10 lacks the class.
         waiting += cast("Sequence[BaseException]", getattr(each, "exceptions", ()))
         waiting.append(each.__cause__)
         if context:
@@ -102,9 +102,9 @@ def _related(error: BaseException | None, *, context: bool = True) -> Iterator[B
 
 
 def _place(item: pytest.Item, errors: Sequence[BaseException]) -> str:
-    """The test's own line, else the last one of the project's that led to it.
+    """Return the line of the test that failed, else the last line in the project.
 
-    The way through the HTTP client's files tells nobody anything.
+    Frames inside the HTTP client would not help the reader.
     """
     found: dict[bool, str] = {}
     for error in (related for each in errors for related in _related(each)):
@@ -131,11 +131,11 @@ def _is_of_project(path: Path, root: Path) -> bool:
 
 
 class AsyncFailures:
-    """Ends async tests and fixtures by an outcome of pytest's, where they would end by a miss.
+    """Ends async tests and fixtures with an outcome of pytest instead of a miss.
 
-    A miss is no `Exception`, so that code under test does not swallow it; where it leaves the test,
-    the runners of async tests (anyio's, which one task serves for many) would end by it as by an
-    interrupt, and with them the tests that come after.
+    A miss is not an `Exception`, so that code under test does not swallow it. If it left the test,
+    a runner of async tests (such as anyio's, in which one task serves many tests) would end as on
+    an interrupt, and later tests would fail.
     """
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -154,7 +154,7 @@ class AsyncFailures:
     def pytest_fixture_setup(
         self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
     ) -> Generator[None, object, object]:
-        """Set a fixture up; its teardown, behind a `yield`, is the same function's."""
+        """Set up a fixture; its teardown, after the `yield`, is in the same function."""
         function: Any = fixturedef.func
         if not (inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)):
             return (yield)
@@ -168,7 +168,7 @@ class AsyncFailures:
 
 
 def _with_outcome(function: Callable[..., Any], item: pytest.Item) -> Callable[..., Any]:
-    if isinstance(function, types.MethodType):  # plugins look whose method it is
+    if isinstance(function, types.MethodType):  # plugins check which object it is bound to
         return types.MethodType(_with_outcome(function.__func__, item), function.__self__)
 
     if inspect.isasyncgenfunction(function):
@@ -199,7 +199,7 @@ def _with_outcome(function: Callable[..., Any], item: pytest.Item) -> Callable[.
 
 
 def _end_by(error: BaseException, item: pytest.Item) -> None:
-    """Raise an outcome in the place of an error that a failure led to and that is no Exception."""
+    """Raise an outcome in place of an error that a failure caused and that is not an Exception."""
     __tracebackhide__ = True
     stops = (Exception, KeyboardInterrupt, SystemExit, GeneratorExit)
     if isinstance(error, (*stops, pytest.fail.Exception, pytest.skip.Exception)):
@@ -207,6 +207,6 @@ def _end_by(error: BaseException, item: pytest.Item) -> None:
     failures = [*filter(_is_failure, _related(error))]
     session = item.stash.get(SESSION, None)
     if isinstance(error, asyncio.CancelledError) and session is not None:
-        failures = [*session.failures]  # what cancels a task may be the failure of another one
+        failures = [*session.failures]  # another task's failure may have cancelled this one
     if failures:
         raise pytest.fail.Exception(messages(failures), pytrace=False) from error

@@ -1,4 +1,4 @@
-"""The plugin's options, ini settings and marker: what they are, what they say, what is refused."""
+"""The plugin's options, ini settings and marker: declaration, reading and validation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MARKER = "ember_replay"
 _ARGUMENTS = ("cassette", *(each.name for each in fields(Settings)))
 _MODES = ("none", "new", "all")
 _UNUSED = ("ignore", "warn", "fail")
-# Name, default, type, meaning. A list is also an argument of the marker, which adds to it.
+# Name, default, type, help text. A list is also an argument of the marker, which adds to it.
 _INI: tuple[tuple[str, Any, Literal["linelist", "bool"] | None, str], ...] = (
     (
         "cassette_dir", "cassettes", None,
@@ -63,12 +63,12 @@ _INI: tuple[tuple[str, Any, Literal["linelist", "bool"] | None, str], ...] = (
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
-    """Options, with `--ember-record=all` beside `--ember-record path::test`."""
+    """Add the options, such that both `--ember-record=all` and `--ember-record path::test` work."""
     config = pluginmanager.get_plugin("pytestconfig")
     if isinstance(config, pytest.Config):
         _refuse_other_modes(config)
     group = parser.getgroup("ember", "recorded calls to language models")
-    # Literal spellings and no optional argument: that would take a test's path for its value.
+    # Literal spellings, because an optional argument would take a test's path as its value.
     for spelling, mode in (("", "new"), *((f"={mode}", mode) for mode in _MODES)):
         group.addoption(
             f"--ember-record{spelling}",
@@ -102,7 +102,7 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
 
 
 def _refuse_other_modes(config: pytest.Config) -> None:
-    """Say which modes there are: the parser would say that it ignores an explicit argument."""
+    """Reject an unknown mode with the list of modes, which argparse's message lacks."""
     for argument in config.invocation_params.args:
         option, equals, mode = str(argument).partition("=")
         if option == "--ember-record" and equals and mode not in _MODES:
@@ -113,14 +113,14 @@ def _refuse_other_modes(config: pytest.Config) -> None:
 
 
 def _suppress() -> str:
-    """What hides an option from the help."""
+    """Return the help text that hides an option."""
     import argparse
 
     return argparse.SUPPRESS
 
 
 def check_options(config: pytest.Config) -> None:
-    """Declare the marker and refuse settings that mean nothing."""
+    """Declare the marker and reject invalid settings."""
     config.addinivalue_line("markers", _marker_help())
     mode_of(config)
     unused_rule(config)
@@ -129,8 +129,8 @@ def check_options(config: pytest.Config) -> None:
 
 
 def _marker_help() -> str:
-    """The marker and its arguments for `pytest --markers`: what `Settings` says of each."""
-    about = inspect.cleandoc(Settings.__doc__ or "")  # 3.13 takes the indentation off by itself
+    """Describe the marker and its arguments for `pytest --markers`, from `Settings`' docstring."""
+    about = inspect.cleandoc(Settings.__doc__ or "")  # needed before 3.13
     described = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", about, re.MULTILINE)
     meanings = {"cassette": 'A name for a cassette that several tests share: "towns".'}
     meanings |= {name: " ".join(text.split()) for name, text in described}
@@ -147,8 +147,8 @@ def _marker_help() -> str:
 
 
 def mode_of(config: pytest.Config) -> str:
-    """`none`, `new` or `all`."""
-    # Precedence: the option, then the environment, then replaying.
+    """Return the mode: `none`, `new` or `all`."""
+    # Precedence: the option, then the environment, then `none`.
     option: str | None = config.getoption("ember_record")
     if option is not None:
         return option
@@ -159,7 +159,7 @@ def mode_of(config: pytest.Config) -> str:
 
 
 def unused_rule(config: pytest.Config) -> str:
-    """`ignore`, `warn` or `fail`."""
+    """Return the setting `ember_unused`: `ignore`, `warn` or `fail`."""
     value = str(config.getini("ember_unused"))
     if value not in _UNUSED:
         raise pytest.UsageError(f"ember_unused={value!r}: expected one of {', '.join(_UNUSED)}")
@@ -167,7 +167,7 @@ def unused_rule(config: pytest.Config) -> str:
 
 
 def max_age(config: pytest.Config) -> float | None:
-    """Days after which a recording is stale, None for never."""
+    """Return the days after which a recording is stale; None for never."""
     text = str(config.getini("ember_max_age"))
     try:
         return float(text) if text else None
@@ -176,7 +176,7 @@ def max_age(config: pytest.Config) -> float | None:
 
 
 def budget_limit(config: pytest.Config) -> float | None:
-    """US dollars that recording may cost, None for no limit."""
+    """Return the limit of recording costs in USD; None for no limit."""
     text = config.getoption("ember_budget")
     try:
         limit = float(text) if text else None
@@ -188,9 +188,9 @@ def budget_limit(config: pytest.Config) -> float | None:
 
 
 def arguments_of(item: pytest.Item) -> dict[str, Any]:
-    """What the markers of a test, its class and its module say together."""
+    """Return the combined arguments of the markers of a test, its class and its module."""
     arguments: dict[str, Any] = {}
-    for mark in item.iter_markers(MARKER):  # the closest first: a test's own before its class's
+    for mark in item.iter_markers(MARKER):  # closest first: the test's before its class's
         unknown = [name for name in mark.kwargs if name not in _ARGUMENTS]
         if unknown or mark.args:
             pytest.fail(
@@ -203,11 +203,13 @@ def arguments_of(item: pytest.Item) -> dict[str, Any]:
 
 
 def _with_ini(config: pytest.Config, arguments: dict[str, Any]) -> dict[str, Any]:
-    """A marker's arguments with what is said for the whole project."""
+    """Return a marker's arguments combined with the ini settings."""
     for name, _, kind, _ in _INI:
         lines: list[str] = config.getini(f"ember_{name}") if kind == "linelist" else []
         given = arguments.get(name, ())
-        if lines and not isinstance(given, str):  # a text is refused with the other arguments
+        if lines and not isinstance(
+            given, str
+        ):  # a string is rejected later with the other arguments
             arguments[name] = given if name == "match_on" and given else [*lines, *given]
         if kind == "bool" and config.getini(f"ember_{name}"):
             arguments.setdefault(name, True)
@@ -215,11 +217,11 @@ def _with_ini(config: pytest.Config, arguments: dict[str, Any]) -> dict[str, Any
 
 
 def path_of(item: pytest.Item, name: str | None) -> Path:
-    """A test's cassette.
+    """Return the path of a test's cassette.
 
     Args:
         item: The test.
-        name: What the marker names, None for its own.
+        name: The name given to the marker; None for the test's own cassette.
     """
     from ember_testing.cassettes.paths import cassette_file, shared_file
 
@@ -229,10 +231,10 @@ def path_of(item: pytest.Item, name: str | None) -> Path:
 
 
 def folder_of(config: pytest.Config) -> Path:
-    """Where the cassettes lie."""
+    """Return the folder of the cassettes."""
     return config.rootpath / str(config.getini("ember_cassette_dir"))
 
 
 def relative(config: pytest.Config, path: Path) -> str:
-    """A path as a report names it: from rootdir, with / between folders."""
+    """Return a path for reports: relative to rootdir, separated by slashes."""
     return os.path.relpath(path, config.rootpath).replace(os.sep, "/")

@@ -1,4 +1,4 @@
-"""The lines at the end of a run, made from its counts."""
+"""The summary lines at the end of a run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def summary(tally: Tally) -> list[str]:
-    """The lines for the end of the run, the first with all figures; none when nothing happened."""
+    """Return the lines for the end of the run, figures first; empty if nothing happened."""
     if not tally:
         return []
     parts = [f"{tally.replayed} replayed", f"{tally.recorded} recorded"]

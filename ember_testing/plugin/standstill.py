@@ -1,4 +1,4 @@
-"""Ends a marked test that stands still after a miss in one of its threads or processes."""
+"""End a marked test that hangs after a miss in one of its threads or processes."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from ember_testing.replay.session import Session
 
 STANDSTILL = "ember-standstill"
-"""The name under which pytest has it."""
+"""The name under which the plugin is registered."""
 
 
 class Standstill:
     """The hooks around the phases of a test.
 
     Args:
-        marked: The tests that have the marker.
+        marked: The tests with the marker.
     """
 
     def __init__(self, marked: Iterable[pytest.Item]) -> None:
@@ -31,28 +31,28 @@ class Standstill:
         self._watch: StandstillWatch | None = None
 
     def watch(self, session: Session) -> None:
-        """Look after the test that this session is of."""
+        """Watch the test of this session."""
         self._session = session
         session.on_failure = self.failed
 
     def failed(self) -> None:
-        """Something has failed, in whichever thread: the test may wait in vain from now on."""
+        """Start watching after a failure in any thread: the test may now wait forever."""
         if self._watch is not None:
             self._watch.begin()
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None]:
-        """Fixtures may wait for what will never come."""
+        """Watch the setup: fixtures may wait forever."""
         return (yield from self._watched(item))
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None]:
-        """So may the test."""
+        """Watch the test: it may wait forever."""
         return (yield from self._watched(item))
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None]:
-        """So may the end of its fixtures."""
+        """Watch the teardown: fixtures may wait forever."""
         return (yield from self._watched(item))
 
     def _watched(self, item: pytest.Item) -> Generator[None]:
@@ -71,6 +71,6 @@ class Standstill:
             )
         finally:
             self._watch = None
-            # The interruption may come while the phase ends by itself.
+            # The interrupt may arrive while the phase is ending normally.
             with suppress(KeyboardInterrupt) if watch.interrupted else nullcontext():
                 watch.end()

@@ -1,8 +1,9 @@
-"""Fixtures wider than a test (session, package, module, class): each has a cassette of its own.
+"""Fixtures of a wider scope than a test (session, package, module, class) have their own cassettes.
 
-Such a fixture is set up by whichever test comes first, alone, shuffled, or in each worker process
-of pytest-xdist; in a test's cassette its calls would be found in one order only. `setup_module`,
-`setup_class` and `setUpClass` are such fixtures too. Registered for runs that have a marked test.
+The first test that needs such a fixture sets it up, and which test that is depends on selection,
+order and pytest-xdist; in a test's cassette its calls would be found in one order only.
+`setup_module`, `setup_class` and `setUpClass` are such fixtures too. Registered for runs that have
+a marked test.
 """
 
 from __future__ import annotations
@@ -28,17 +29,17 @@ if TYPE_CHECKING:
     Definition = pytest.FixtureDef[Any]
 
 _XUNIT = re.compile(r"_?(?:xunit|unittest)_(setup_module|setup_class|setUpClass)_fixture_")
-# Of a test's marker: not for what it shares with others.
+# Arguments of a test's marker that do not apply to fixtures shared with other tests.
 _OF_THE_TEST = frozenset({"cassette", "faults", "timing"})
-# What one of the tests that need a fixture may do, the fixture may.
+# A fixture has these permissions if any test that needs it has them.
 _PERMISSIONS = ("allow_loopback", "allow_subprocess")
 
 
 class WideFixtures:
-    """The hook around the set-up of fixtures.
+    """The hook around the setup of fixtures.
 
     Args:
-        marked: The run's tests that have the marker.
+        marked: The run's tests with the marker.
     """
 
     def __init__(self, marked: Sequence[pytest.Item]) -> None:
@@ -46,7 +47,7 @@ class WideFixtures:
         self._needed: dict[int, list[pytest.Item]] | None = None
 
     def expect(self, config: pytest.Config) -> None:
-        """Note which cassettes of fixtures the run uses, for the report and what it leaves out."""
+        """Note which cassettes of fixtures the run should use, for the reports on unused ones."""
         for item in self._marked:
             for fixturedef in _wide_fixtures(item):
                 path, name = cassette_of(fixturedef, item)
@@ -58,7 +59,7 @@ class WideFixtures:
     def pytest_fixture_setup(
         self, fixturedef: Definition, request: pytest.FixtureRequest
     ) -> Generator[None, object, object]:
-        """Let a fixture of a marked test record to, or replay from, a cassette of its own."""
+        """Let a fixture of a marked test record to, or replay from, its own cassette."""
         if not _is_wide(fixturedef):
             return (yield)
         item: pytest.Item = request._pyfuncitem  # pyright: ignore[reportPrivateUsage]  # session fixtures have no other way
@@ -76,13 +77,13 @@ class WideFixtures:
             raise
         finally:
             failure = use.leave(error)
-            fixturedef.addfinalizer(use.enter_teardown)  # finalizers run in the opposite order
+            fixturedef.addfinalizer(use.enter_teardown)  # finalizers run in reverse order
             if failure is not None:
                 _keep(failure, fixturedef, request)
                 raise failure from None
 
     def _items(self, fixturedef: Definition) -> Sequence[pytest.Item]:
-        """The marked tests of the run that request it."""
+        """Return the run's marked tests that request the fixture."""
         if self._needed is None:
             self._needed = {}
             for item in self._marked:
@@ -92,7 +93,7 @@ class WideFixtures:
 
 
 def _wide_fixtures(item: pytest.Item) -> Iterator[Definition]:
-    """The wide fixtures that a test requests, by itself or through others."""
+    """Iterate over the wide fixtures that a test requests, directly or through others."""
     info = getattr(item, "_fixtureinfo", None)
     found: dict[str, Sequence[Definition]] = getattr(info, "name2fixturedefs", {})
     for definitions in found.values():
@@ -100,13 +101,13 @@ def _wide_fixtures(item: pytest.Item) -> Iterator[Definition]:
 
 
 def _is_wide(fixturedef: Definition) -> bool:
-    # A parameter of a test counts as a fixture of the scope that parametrize() was given.
+    # pytest treats a test's parameter as a fixture with the scope given to parametrize().
     function = getattr(fixturedef.func, "__name__", "")
     return fixturedef.scope != "function" and function != "get_direct_param_fixture_func"
 
 
 class _Use:
-    """One set-up of a fixture, and its teardown, each with a session."""
+    """One setup of a fixture and its teardown, each with a session."""
 
     def __init__(
         self,
@@ -121,7 +122,7 @@ class _Use:
         self._session: Session | None = None
 
     def enter(self, *, teardown: bool = False) -> None:
-        """Let the fixture's cassette answer from now on."""
+        """Activate the fixture's cassette."""
         from ember_testing.exceptions import CassetteError
         from ember_testing.replay.active import activate
         from ember_testing.replay.session import Session
@@ -147,13 +148,13 @@ class _Use:
         activate(self._session)
 
     def leave(self, error: BaseException | None) -> BaseException | None:
-        """Take the cassette out.
+        """Deactivate the cassette.
 
         Args:
-            error: What the fixture raised.
+            error: The fixture's exception.
 
         Returns:
-            What has to be told in the place of it.
+            The exception to raise instead; None if there is none.
         """
         session, self._session = self._session, None
         if session is None:
@@ -175,29 +176,29 @@ class _Use:
         return pytest.fail.Exception(f"{self._name}: {text}", pytrace=False)
 
     def enter_teardown(self) -> None:
-        """The first of the fixture's finalizers."""
+        """Activate the cassette, as the fixture's first finalizer."""
         self.enter(teardown=True)
 
     def leave_teardown(self) -> None:
-        """The last of the fixture's finalizers."""
+        """Deactivate the cassette, as the fixture's last finalizer."""
         failure = self.leave(None)
         if failure is not None:
             raise failure
 
 
 def _keep(failure: BaseException, fixturedef: Definition, request: pytest.FixtureRequest) -> None:
-    """Have every other test that needs the fixture fail in the same way.
+    """Make every other test that needs the fixture fail in the same way.
 
-    pytest itself keeps what a fixture raised unless it is a BaseException such as a miss; since 9.1
-    the tests after it would end in a bare AssertionError of pytest's.
+    pytest caches a fixture's exception unless it is a BaseException such as a miss; since 9.1 later
+    tests would end in a bare AssertionError of pytest.
     """
     cached: Any = failure if pytest.version_tuple < (8, 2) else (failure, None)
-    key = fixturedef.cache_key(request)  # type: ignore[arg-type]  # a SubRequest, as pytest has it
+    key = fixturedef.cache_key(request)  # type: ignore[arg-type]  # pytest passes a SubRequest
     fixturedef.cached_result = (None, key, cached)
 
 
 def _settings(items: Sequence[pytest.Item]) -> Settings:
-    """What the markers of the tests that need a fixture agree on, whichever comes first."""
+    """Combine the markers of all tests that need a fixture, whichever comes first."""
     found = [arguments_of(item) for item in items]
     first = found[0]
     agreed = {
@@ -222,10 +223,10 @@ def _of_teardown(path: Path) -> Path:
 
 
 def cassette_of(fixturedef: Definition, item: pytest.Item) -> tuple[Path, str]:
-    """The cassette of a fixture, and its name for people.
+    """Return the cassette of a fixture, and a readable name.
 
-    It is named by the file that defines the fixture, the node of its scope and its parameter, which
-    are the same for all tests that share what the fixture made.
+    The path depends on the file that defines the fixture, the node of its scope and its parameter,
+    which are the same for all tests that share the fixture's value.
 
     Args:
         fixturedef: The fixture.
@@ -245,7 +246,7 @@ def cassette_of(fixturedef: Definition, item: pytest.Item) -> tuple[Path, str]:
 
 
 def _scope_node(fixturedef: Definition, item: pytest.Item) -> str:
-    """The node id of the package, module or class that shares what the fixture made."""
+    """Return the node id of the package, module or class that shares the fixture's value."""
     if fixturedef.scope == "module":
         module = item.getparent(pytest.Module)
         return module.nodeid if module else item.nodeid
@@ -255,7 +256,7 @@ def _scope_node(fixturedef: Definition, item: pytest.Item) -> str:
 
 
 def _source(fixturedef: Definition, root: Path) -> str:
-    """The file that defines a fixture: relative to rootdir, or the module of a plugin."""
+    """Return the file that defines a fixture, relative to rootdir, or the module of a plugin."""
     function = inspect.unwrap(fixturedef.func)
     code = getattr(function, "__code__", None)
     try:
@@ -266,7 +267,7 @@ def _source(fixturedef: Definition, root: Path) -> str:
 
 
 def _parameter(name: str, item: pytest.Item) -> str:
-    """A fixture's parameter as it stands in a test's name; its index where it is an object."""
+    """Return a fixture's parameter as shown in a test's name; the index of an object."""
     callspec = getattr(item, "callspec", None)
     if callspec is None or name not in callspec.params:
         return ""
