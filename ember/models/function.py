@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from ember.models.registry import ModelRegistry
 from ember.models.schemas import ChatResponse, ParsedT, Prompt
 from ember.models.streams import AsyncStream, Stream
-from ember.providers.call import KEY_HEADER, PARAMETERS, UNSET, guard, hide_secrets
+from ember.providers.arguments import KEY_HEADER, PARAMETERS, UNSET, guard, hide_secrets
 
 __all__ = ["CallablePackage", "ModelBinding", "Models", "default_registry"]
 

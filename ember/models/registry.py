@@ -11,13 +11,14 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, NamedTuple
 
+import ember.transport.send  # noqa: F401 - brings httpx, for which the first call would wait
 from ember.exceptions import EmberError, ModelProviderError, ProviderAPIError
 from ember.models.routing import class_for, provider_of, resolve
 from ember.models.schemas import ChatResponse, Prompt, UsageStats
 from ember.models.streams import AsyncStream, Stream
 from ember.providers import base
+from ember.providers.arguments import GUARDED, guard
 from ember.providers.base import BaseProvider
-from ember.providers.call import GUARDED, guard, with_object
 
 __all__ = ["ModelRegistry", "UsageSummary"]
 
@@ -285,7 +286,11 @@ class _Observed:
                 raise
             usage = usage.priced(cost)
         finished = replace(answer, usage=usage, provider=provider, model=model)
-        return finished if finished.parsed is not None else with_object(self._params, finished)
+        if finished.parsed is not None:
+            return finished
+        from ember.providers.call import with_object  # late: loads the conversations
+
+        return with_object(self._params, finished)
 
     def ended(self, response: ChatResponse, error: BaseException | None) -> None:
         """Count a stream; a failed one only if the provider had reported usage."""

@@ -26,7 +26,8 @@ from ember.conversation.tools import PLAIN_TEXT, Choice, JsonFormat, Tool, as_fo
 from ember.exceptions import ModelProviderError
 from ember.models.schemas import Chunk, FinishReason, ToolCall, UsageStats
 from ember.pricing.cost import Billing, Share
-from ember.providers.call import Answer, Call, Fold, Headers, as_stops, cut_off, ending
+from ember.providers.arguments import Headers
+from ember.providers.call import Answer, Call, Fold, as_stops, cut_off, ending
 from ember.providers.json_values import (
     count,
     counts,

@@ -1,19 +1,16 @@
-"""The checked arguments of a call, and the answer that a wire reads; pure.
-
-Keys, headers and addresses have their own types here, whose repr hides secrets: a debugger, a
-logger or a failure report that prints the variables of a frame prints no key.
-"""
+"""A caller's arguments, checked, and the fields that a wire reads from an answer; pure."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex, cast
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from ember.conversation.messages import Message
 from ember.exceptions import ModelProviderError, ProviderAPIError
 from ember.models.schemas import ChatResponse, Chunk, FinishReason, ToolCall, UsageStats
+from ember.providers.arguments import KEY_HEADER, NO_HEADERS, PARAMETERS, Address, Headers, Key
 from ember.providers.json_values import data_file
 from ember.transport.send import Timeout
 
@@ -23,17 +20,9 @@ if TYPE_CHECKING:
 __all__ = [
     "DOCUMENTED",
     "ENCODER",
-    "GUARDED",
-    "KEY_HEADER",
-    "NO_HEADERS",
-    "PARAMETERS",
-    "UNSET",
-    "Address",
     "Answer",
     "Call",
     "Fold",
-    "Headers",
-    "Key",
     "as_address",
     "as_headers",
     "as_key",
@@ -44,98 +33,12 @@ __all__ = [
     "check_names",
     "cut_off",
     "ending",
-    "guard",
-    "hide_secrets",
     "not_json",
     "sendable",
     "unsendable",
     "with_answer",
     "with_object",
 ]
-
-
-class Key(str):
-    """A key, or a header that contains one; its repr, and that of a slice, does not show it."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "'***'"
-
-    def __getitem__(self, index: SupportsIndex | slice) -> Key:
-        return Key(super().__getitem__(index))
-
-
-class Headers(dict[str, str]):
-    """HTTP headers by name; the repr shows the names only.
-
-    Values that may be secret are `Key` objects: rich, Sentry and others print each by itself.
-    """
-
-    __slots__ = ()
-
-    @classmethod
-    def of(cls, values: Mapping[Any, Any]) -> Headers:
-        """Return a caller's headers, treating each value as secret."""
-        return cls({n: Key(v) if isinstance(v, str) else v for n, v in values.items()})
-
-    def __repr__(self) -> str:
-        return repr(dict.fromkeys(self, "***"))
-
-
-class Address(str):
-    """A URL; its repr and its pickle omit the user name, the password and the query.
-
-    Only Azure's `api-version` is kept in a pickle's query.
-    """
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return repr(f"{self.public()}?***" if "?" in self else self.public())
-
-    def public(self) -> str:
-        """Return the URL without the parts that may be secret."""
-        scheme, mark, rest = self.partition("?")[0].partition("://")
-        host, slash, path = rest.partition("/")
-        return f"{scheme}{mark}{host.rpartition('@')[2]}{slash}{path}"
-
-    def __getitem__(self, index: SupportsIndex | slice) -> Key:
-        return Key(super().__getitem__(index))
-
-    def __reduce__(self) -> tuple[type[Address], tuple[str]]:
-        query = self.partition("?")[2].split("&")
-        version = [pair for pair in query if pair.startswith("api-version=")]
-        return Address, ("?".join([self.public(), *version[:1]]),)
-
-    def secrets(self) -> list[Key]:
-        """Return the password and the query's values, which may be keys."""
-        rest, _, query = self.partition("?")
-        password = rest.partition("://")[2].partition("/")[0].rpartition("@")[0].partition(":")[2]
-        values = [pair.partition("=")[2] for pair in query.split("&")]
-        return [Key(value) for value in (password, *values) if value]
-
-
-NO_HEADERS = Headers()
-KEY_HEADER = re.compile("auth|key|token|secret|cookie|credential", re.IGNORECASE)
-"""Matches the names of headers that may contain a key."""
-GUARDED = frozenset({"api_key", "base_url", "extra_headers"})
-"""Parameters that may hold a key."""
-_GUARDS: Mapping[str, tuple[type, Callable[[Any], Any]]] = {
-    "api_key": (str, Key),
-    "base_url": (str, Address),
-    "extra_headers": (dict, Headers.of),
-}
-
-
-UNSET: Any = ...
-"""The value of a parameter that is not given; None removes a bound value."""
-PARAMETERS = (
-    "system", "temperature", "top_p", "max_tokens", "stop", "seed", "tools", "tool_choice",
-    "response_format", "reasoning_effort", "timeout", "base_url", "api_key", "extra_headers",
-    "messages",
-)  # fmt: skip
-"""The parameters that Ember has for every provider."""
 
 
 _NAMES = data_file("parameters")
@@ -180,20 +83,6 @@ def as_prompt(prompt: object, messages: object) -> object:
             {"param": "messages"},
         )
     return messages if prompt is None else prompt
-
-
-def hide_secrets(api_key: Any, base_url: Any, extra_headers: Any) -> tuple[Any, Any, Any]:
-    """Return the three arguments in types whose repr hides secrets."""
-    params = {"api_key": api_key, "base_url": base_url, "extra_headers": extra_headers}
-    guard(params)
-    return params["api_key"], params["base_url"], params["extra_headers"]
-
-
-def guard(params: dict[str, Any]) -> None:
-    """Convert parameters that may contain a key, in place, to types whose repr hides it."""
-    for name, (kind, hidden) in _GUARDS.items():
-        if type(params.get(name)) is kind:
-            params[name] = hidden(params[name])
 
 
 class Call(NamedTuple):

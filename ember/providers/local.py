@@ -19,7 +19,8 @@ from urllib.parse import urlsplit
 
 from ember.exceptions import ModelProviderError
 from ember.models.streams import close_open_streams
-from ember.providers.call import Call, Key
+from ember.providers.arguments import Key
+from ember.providers.call import Call
 from ember.providers.openai_chat import OpenAIChat
 from ember.transport.send import Request
 

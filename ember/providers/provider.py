@@ -16,17 +16,14 @@ from ember.conversation.tools import NativeTool, as_choice, as_format, as_tools
 from ember.exceptions import ModelProviderError, ProviderAPIError
 from ember.models.schemas import ChatResponse, Chunk, UsageStats
 from ember.pricing.snapshot import seller
+from ember.providers.arguments import NO_HEADERS, Address, Headers, Key
 from ember.providers.base import BaseProvider
 from ember.providers.call import (
     DOCUMENTED,
     ENCODER,
-    NO_HEADERS,
-    Address,
     Answer,
     Call,
     Fold,
-    Headers,
-    Key,
     as_address,
     as_headers,
     as_key,

@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 from ember.exceptions import EmberError, ModelProviderError, ProviderAPIError
 from ember.models.routing import built_in
 from ember.models.schemas import ChatResponse, UsageStats
-from ember.providers.call import Address, Call
+from ember.providers.arguments import Address
+from ember.providers.call import Call
 from ember.providers.provider import HTTPProvider, StreamedCall
 from ember.providers.servers import SERVERS
 from ember.transport.send import Reply

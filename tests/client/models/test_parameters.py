@@ -15,7 +15,8 @@ from ember.api.exceptions import ModelProviderError, ProviderAPIError
 from ember.api.models import ModelRegistry
 from ember.api.models.providers import BaseProvider, register_provider
 from ember.api.models.schemas import ChatResponse, Chunk, ToolCall, UsageStats
-from ember.providers.call import DOCUMENTED, PARAMETERS, check_names
+from ember.providers.arguments import PARAMETERS
+from ember.providers.call import DOCUMENTED, check_names
 from ember_testing import Answer, FakeModel
 from ember_testing.faults import rate_limit
 from tests.corpus import needs_corpus, rows, sent
