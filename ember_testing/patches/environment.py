@@ -32,7 +32,8 @@ def note_change() -> None:
 
 def version() -> tuple[int, int] | None:
     """Return a value that is equal while nothing changes; None if that is unknown."""
-    # A test may have replaced os.environ with a plain dict, which raises no event.
-    if _changes is None or isinstance(os.environ, dict) or time.monotonic() - _last < _SETTLES:
+    # A test may have replaced os.environ with another mapping, which raises no event.
+    is_own = type(os.environ).__module__ == os.__name__
+    if _changes is None or not is_own or time.monotonic() - _last < _SETTLES:
         return None
     return _changes, id(os.environ)

@@ -52,6 +52,7 @@ _PART = re.compile(
     re.X | re.I | re.S,
 )
 _MOST_REPEATED = 256  # values that are looked for in an answer beside their fields
+_DIGITS_IN_ANSWERS = 8  # of the digest of a value that an answer issues
 _SHORTEST_IN_REQUESTS = 4  # characters of a value whose name says that it is a credential
 _USERINFO = re.compile(r"(?<=//)([^/@?#]*)@")
 _COOKIE = re.compile(r"^([^=;]*=)([^;]+)")
@@ -209,6 +210,14 @@ class Redaction:
         content = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
         return f"{REDACTED}-{blake2b(content, key=self.salt, digest_size=8).hexdigest()}"
 
+    def issued(self, value: bytes) -> bytes:
+        """What stands for a credential that an answer issues: as long, equal for equal values.
+
+        A client sends it back: two that were issued are still two, each with answers of its own.
+        """
+        short = self.digest(value)[: len(REDACTED) + 1 + _DIGITS_IN_ANSWERS]
+        return short.ljust(len(value), "*")[: len(value)].encode()
+
     def request_body(self, body: bytes, content_type: str = "") -> bytes:
         """A request body as it may be written.
 
@@ -263,7 +272,7 @@ class Redaction:
         by_name = {} if hidden is None else hidden
 
         def word(value: bytes) -> bytes:
-            by_name[value] = written = _word(len(value)).encode()
+            by_name[value] = written = self.issued(value)
             return written
 
         if self.holds_secret(body):
@@ -281,7 +290,7 @@ class Redaction:
             body = b"&".join(_form_field(field, word) for field in body.split(b"&"))
         for value in [*by_name][-_MOST_REPEATED:]:  # a greeting may say it again
             if value in body and could_be_secret(value.decode("utf-8", "replace")):
-                body = body.replace(value, _word(len(value)).encode())
+                body = body.replace(value, word(value))
         return body
 
     def response(
@@ -380,10 +389,11 @@ class Redaction:
         digest = self._digest_for(url, compared)
 
         def replaced(value: str) -> str:
-            written = digest(value)
-            if hidden is not None:
-                hidden[value.encode("utf-8", "surrogatepass")] = written.encode()
-            return written
+            if hidden is None:
+                return digest(value)
+            content = value.encode("utf-8", "surrogatepass")
+            hidden[content] = written = self.issued(content)
+            return written.decode()
 
         url = _USERINFO.sub(f"{REDACTED}@", url)
         path, mark, rest = url.partition("?")
@@ -436,9 +446,10 @@ class Redaction:
         lower = name.lower()
 
         def replaced(value: bytes) -> bytes:
-            if hidden is not None:
-                hidden[value] = REDACTED.encode()
-            return REDACTED.encode()
+            if hidden is None:
+                return REDACTED.encode()
+            hidden[value] = written = self.issued(value)
+            return written
 
         if lower == "set-cookie":
             return _COOKIE.sub(rf"\g<1>{REDACTED}", value)

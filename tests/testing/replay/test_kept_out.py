@@ -284,6 +284,57 @@ def test_a_credential_that_an_answer_issued_can_be_sent_back(
         talk(sender, GONE, "tok-of-somebody-else-1")
 
 
+ISSUED: dict[str, Callable[[httpx.Response], str]] = {
+    "/field": lambda answer: answer.json()["session_token"],
+    "/inner": lambda answer: json.loads(answer.json()["text"])["client_secret"]["value"],
+    "/form": lambda answer: answer.text.split("&")[0].partition("=")[2],
+    "/address": lambda answer: answer.json()["next"].partition("token=")[2],
+    "/location": lambda answer: answer.headers["location"].partition("token=")[2],
+    "/link": lambda answer: answer.links["next"]["url"].partition("token=")[2],
+}
+
+
+@pytest.mark.parametrize("path", ISSUED)
+def test_two_issued_credentials_of_one_length_stay_two(tmp_path: Path, path: str) -> None:
+    """Each gets its own answers when a replay sends them back in the other order."""
+
+    def reply(request: Received) -> Reply:
+        if request.path != path:
+            return Reply(b'{"calls": %d}' % len(server.received))
+        token = f"tok-A1b2C3d4-{len(server.received):04d}"
+        address = f"{server.url}/calls?token={token}"
+        body: dict[str, Any] = {"session_token": token}
+        if path == "/form":
+            return Reply(f"access_token={token}&token_type=bearer".encode())
+        if path == "/inner":
+            body = {"text": json.dumps({"client_secret": {"value": token}})}
+        elif path == "/address":
+            body = {"next": address}
+        elif path in ("/location", "/link"):
+            link = address if path == "/location" else f'<{address}>; rel="next"'
+            return Reply(b"{}", headers={path[1:]: link})
+        return Reply(json.dumps(body).encode())
+
+    def talk(order: str) -> dict[str, bytes]:
+        with httpx.Client(verify=False) as sender:
+            issued = {
+                user: ISSUED[path](sender.post(server.url + path, json={"user": user}))
+                for user in "ab"
+            }
+            return {
+                user: sender.post(f"{server.url}/calls", json={"thread": issued[user]}).content
+                for user in order
+            }
+
+    with serving(reply) as server:
+        with ember_testing.cassette(tmp_path / "c.sqlite", record="new"):
+            live = talk("ab")
+        with ember_testing.cassette(tmp_path / "c.sqlite"):
+            assert talk("ba") == live
+        assert len(server.received) == 4
+    assert b"C3d4-00" not in (tmp_path / "c.sqlite").read_bytes()
+
+
 def test_a_redirect_with_a_signature_is_followed_in_a_replay(tmp_path: Path) -> None:
     """The signature is in neither of the two recordings."""
     path = tmp_path / "c.sqlite"
