@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
     from ember_testing.patches.exchange import Exchange
 
-__all__ = ["Listener", "played_bytes"]
+__all__ = ["LARGEST_HEAD", "Listener", "played_bytes"]
 
 _NO_RESPONSE = "Server disconnected without sending a response."
 _FRAMES = ("content-length", "transfer-encoding")
-_LARGEST_HEAD = 100 * 1024
+LARGEST_HEAD = 100 * 1024
 
 
 def played_bytes(
@@ -79,7 +79,7 @@ class Listener:
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
-        self._parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=_LARGEST_HEAD)
+        self._parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=LARGEST_HEAD)
         # The parser needs only the request's method.
         request = h11.Request(method=exchange.request.method, target="/", headers=[("host", "-")])
         self._parser.send(request)

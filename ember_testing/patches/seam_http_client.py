@@ -1,8 +1,10 @@
-"""The standard library's http.client, and urllib3 upon it: requests, botocore, urllib.
+"""The standard library's http.client, and urllib3 and httplib2 upon it: requests, botocore, urllib.
 
 The libraries' own code makes the request and reads the response. Where a request is answered, the
 connection gets a socket that takes all that is written and gives the answer's bytes; where one is
-recorded, a socket that listens to what comes. Connections are put off until a request is known.
+recorded, a socket that listens to what comes. Connections are put off until a request is known:
+`request` has it whole; what is sent by `putrequest`, `endheaders` and `send` is kept back until the
+last byte of it is written.
 """
 
 from __future__ import annotations
@@ -10,9 +12,14 @@ from __future__ import annotations
 import errno
 import io
 import re
+import socket
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import h11
+
 from ember_testing.patches.exchange import (
+    Answerer,
     Exchange,
     answer_of,
     answerers,
@@ -20,7 +27,7 @@ from ember_testing.patches.exchange import (
     is_sending,
     sending,
 )
-from ember_testing.patches.http_bytes import Listener, played_bytes
+from ember_testing.patches.http_bytes import LARGEST_HEAD, Listener, played_bytes
 from ember_testing.patches.patch import Patch
 from ember_testing.patches.sleep import wait
 from ember_testing.wires.response import Broken, HeaderValue, Request, Response
@@ -33,25 +40,35 @@ if TYPE_CHECKING:
 __all__ = ["Seam"]
 
 _PORTS = {"http": 80, "https": 443}
-_ERRNO = re.compile(r"^\[Errno (\d+)\] ")
+_ERRNO = re.compile(r"^\[Errno (-?\d+)\] ")
 
 
 class Seam:
     """The replaced methods of one library's connections.
 
     Args:
-        library: `http.client` or `urllib3.connection`.
+        library: `http.client`, or what is built upon it: `urllib3.connection` or `httplib2`.
     """
 
     def __init__(self, library: Any) -> None:  # Any: urllib3 is not installed for every type check
-        self._library = library
-        self._has_errors = library.__name__ != "http.client"
-        self.patches = [Patch(library.HTTPConnection, "request", self._request)]
+        self._has_errors = library.__name__ == "urllib3.connection"
+        if library.__name__ == "httplib2":
+            # Connects by itself, and before a request; the rest is http.client's.
+            self.patches = [
+                Patch(library.HTTPConnectionWithTimeout, "connect", self._connect_late),
+                Patch(library.HTTPSConnectionWithTimeout, "connect", self._connect_late),
+            ]
+            return
+        plain, secure = library.HTTPConnection, library.HTTPSConnection
+        self.patches = [Patch(plain, "request", self._request)]
         if self._has_errors:
             # http.client connects when it sends; urllib3 before that, where it speaks TLS.
+            self.patches += [Patch(each, "connect", self._connect) for each in (plain, secure)]
+        else:
             self.patches += [
-                Patch(library.HTTPConnection, "connect", self._connect),
-                Patch(library.HTTPSConnection, "connect", self._connect),
+                Patch(plain, "putrequest", self._putrequest),
+                Patch(plain, "connect", self._connect_late),
+                Patch(secure, "connect", self._connect_late),
             ]
 
     def _connect(self, original: Callable[[Any], None]) -> Callable[[Any], None]:
@@ -63,6 +80,33 @@ class Seam:
             return None
 
         return connect
+
+    def _connect_late(self, original: Callable[[Any], None]) -> Callable[[Any], None]:
+        def connect(connection: Any) -> None:
+            late = connection.sock
+            if is_sending() or not answerers:
+                return original(connection)
+            if isinstance(late, _LateSocket) and late.is_connecting:
+                return original(connection)
+            connection.sock = _LateSocket(connection, partial(original, connection))
+            return None
+
+        return connect
+
+    def _putrequest(self, original: Callable[..., None]) -> Callable[..., None]:
+        def putrequest(
+            connection: Any, method: str, url: str, *arguments: Any, **named: Any
+        ) -> None:
+            original(connection, method, url, *arguments, **named)  # refuses what is malformed
+            whole = _url_of(connection, url)
+            if whom := asked(method, whole):
+                late = connection.sock
+                if not isinstance(late, _LateSocket):
+                    late = _LateSocket(connection, connection.connect, late)
+                    connection.sock = late
+                late.keep_back(_Pending(self, whom, method, whole))
+
+        return putrequest
 
     def _request(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def request(
@@ -83,13 +127,15 @@ class Seam:
                 body = _read(body)
                 answer = answer_of(whom, Request(method, whole, _pairs(headers), _bytes(body)))
             if isinstance(answer, Response):
-                self._play(connection, answer)
+                self.refuse(connection, answer)
+                connection.close()
+                connection.sock = _PlayedSocket(connection, answer)
             try:
                 with sending(method, whole):
                     result = original(connection, method, url, body, headers, **more)
             except BaseException as error:
                 if isinstance(answer, Exchange):
-                    self._failed(answer, error)
+                    self.failed(answer, error)
                 raise
             if isinstance(answer, Exchange):
                 connection.sock = _HeardSocket(connection, Listener(answer))
@@ -97,7 +143,8 @@ class Seam:
 
         return request
 
-    def _failed(self, exchange: Exchange, error: BaseException) -> None:
+    def failed(self, exchange: Exchange, error: BaseException) -> None:
+        """The request could not be sent."""
         if not isinstance(error, Exception):
             return exchange.finish("closed")  # interrupted
         connecting = "NewConnection" in type(error).__name__ or "SSL" in type(error).__name__
@@ -110,7 +157,8 @@ class Seam:
         message = str(error).rpartition(" object at 0x")[2].partition(">: ")[2] or str(error)
         return exchange.finish("failed", Broken(name, message))
 
-    def _play(self, connection: Any, answer: Response) -> None:
+    def refuse(self, connection: Any, answer: Response) -> None:
+        """Raise what is met before anything is sent, where the answer is that."""
         if answer.status is None and not isinstance(answer.end, Broken):
             raise answer.failure(_error)
         if isinstance(answer.end, Broken) and answer.status is None:
@@ -123,8 +171,6 @@ class Seam:
                 raise errors.NewConnectionError(connection, message)
             if name.startswith("Connect"):
                 raise _error(answer.end)
-        connection.close()
-        connection.sock = _PlayedSocket(connection, answer)
 
 
 class _End(Exception):
@@ -140,6 +186,8 @@ def _error(broken: Broken) -> Exception:
     number = _ERRNO.match(broken.message)
     refused = errno.ECONNREFUSED if broken.error == "ConnectError" else errno.ECONNRESET
     code = int(number[1]) if number else refused
+    if code < 0:  # the host's name could not be resolved
+        return socket.gaierror(code, _ERRNO.sub("", broken.message))
     return OSError(code, _ERRNO.sub("", broken.message))
 
 
@@ -196,6 +244,160 @@ class _PlayedFile(io.RawIOBase):
         count = min(len(buffer), len(self._left))
         buffer[:count], self._left = self._left[:count], self._left[count:]
         return count
+
+
+class _Pending:
+    """A request that is being written.
+
+    Args:
+        seam: Of the library that writes it.
+        whom: Who is asked about it.
+        method: Of the request.
+        url: Of the request, whole.
+    """
+
+    def __init__(self, seam: Seam, whom: list[Answerer], method: str, url: str) -> None:
+        self.seam = seam
+        self.method, self.url = method, url
+        self.written = bytearray()
+        self._whom = whom
+        self._parser = h11.Connection(h11.SERVER, max_incomplete_event_size=LARGEST_HEAD)
+        self._headers: Headers = ()
+        self._body = bytearray()
+
+    def write(self, data: Any) -> bool:
+        """Take a part of it; whether that was the last one."""
+        data = bytes(memoryview(data))  # a TypeError, as from a socket, where it is no buffer
+        self.written += data
+        self._parser.receive_data(data)
+        while not isinstance(event := self._parser.next_event(), type):
+            if isinstance(event, h11.Request):
+                self._headers = tuple(
+                    (name.decode("latin-1"), HeaderValue(value.decode("latin-1")))
+                    for name, value in event.headers.raw_items()
+                )
+            elif isinstance(event, h11.Data):
+                self._body += event.data
+            elif isinstance(event, h11.EndOfMessage):
+                return True
+        return False
+
+    def answer(self) -> Response | Exchange | None:
+        """What is said to what has been written."""
+        __tracebackhide__ = True
+        request = Request(self.method, self.url, self._headers, bytes(self._body))
+        return answer_of(self._whom, request)
+
+
+class _LateSocket:
+    """Connects when something has to be sent or is asked of the connection.
+
+    Args:
+        connection: Whose `sock` it is.
+        connect: Connects it.
+        live: Its socket, where it is connected already.
+    """
+
+    def __init__(self, connection: Any, connect: Callable[[], None], live: Any = None) -> None:
+        self._connection = connection
+        self._connect = connect
+        self._live = live
+        self.is_connecting = False
+        self._pending: _Pending | None = None
+        self._settings: list[Callable[[Any], None]] = []  # made before there is a socket
+        seconds = connection.timeout if live is None else live.gettimeout()
+        self._patience = seconds if isinstance(seconds, (int, float)) else None
+
+    def keep_back(self, pending: _Pending) -> None:
+        """What is written next is this request."""
+        self._pending = pending
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connected(), name)
+
+    def settimeout(self, seconds: float | None) -> None:
+        self._set(lambda live: live.settimeout(seconds))
+        self._patience = seconds
+
+    def gettimeout(self) -> float | None:
+        return self._patience
+
+    def setsockopt(self, *arguments: Any) -> None:
+        self._set(lambda live: live.setsockopt(*arguments))
+
+    def _set(self, setting: Callable[[Any], None]) -> None:
+        if self._live is None:
+            self._settings.append(setting)
+        else:
+            setting(self._live)
+
+    def close(self) -> None:
+        self._pending = None
+        if self._live is not None:
+            self._live.close()
+
+    def sendall(self, data: Any, *arguments: Any) -> None:
+        __tracebackhide__ = True
+        pending = self._pending
+        if pending is None:
+            self._connected().sendall(data, *arguments)
+        else:
+            try:
+                is_whole = pending.write(data)
+            except h11.RemoteProtocolError:  # no server would understand it either: as it is
+                self._pending = None
+                self._send(pending, None)
+            else:
+                if is_whole:
+                    self._decide()
+
+    def makefile(self, *arguments: Any, **named: Any) -> Any:
+        """The response, to less than a whole request too."""
+        __tracebackhide__ = True
+        if self._pending is None:
+            self._connected()
+        else:
+            self._decide()
+        return self._connection.sock.makefile(*arguments, **named)
+
+    def _connected(self) -> Any:
+        connection = self._connection
+        if self._live is None:
+            self.is_connecting = True
+            try:
+                self._connect()
+            except BaseException:
+                connection.sock = None
+                raise
+            self._live = connection.sock
+            for setting in self._settings:
+                setting(self._live)
+        connection.sock = self._live
+        return self._live
+
+    def _decide(self) -> None:
+        __tracebackhide__ = True
+        pending, self._pending = self._pending, None
+        assert pending is not None
+        answer = pending.answer()
+        if not isinstance(answer, Response):
+            return self._send(pending, answer)
+        pending.seam.refuse(self._connection, answer)
+        self.close()
+        self._connection.sock = played = _PlayedSocket(self._connection, answer)
+        played.settimeout(self.gettimeout())
+        return None
+
+    def _send(self, pending: _Pending, exchange: Exchange | None) -> None:
+        try:
+            with sending(pending.method, pending.url):
+                self._connected().sendall(bytes(pending.written))
+        except BaseException as error:
+            if exchange is not None:
+                pending.seam.failed(exchange, error)
+            raise
+        if exchange is not None:
+            self._connection.sock = _HeardSocket(self._connection, Listener(exchange))
 
 
 class _HeardSocket:

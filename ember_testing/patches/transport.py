@@ -30,6 +30,7 @@ SEAMS = {
     "httpx": ("seam_httpx", "httpx"),
     "httpx2": ("seam_httpx", "httpx2"),
     "http.client": ("seam_http_client", "http.client (urllib)"),
+    "httplib2": ("seam_http_client", "httplib2"),
     "urllib3.connection": ("seam_http_client", "urllib3 (requests, botocore)"),
     "aiohttp": ("seam_aiohttp", "aiohttp"),
 }

@@ -7,7 +7,10 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -198,6 +201,65 @@ def _urllib() -> Library:
     return Library(post, pieces, (OSError, ValueError, EOFError, Exception))
 
 
+def _http_client(*, explicit: bool, chunked: bool = False) -> Library:
+    """http.client as SDKs use it that write a request part by part.
+
+    Args:
+        explicit: Connect before the request.
+        chunked: Send the body in chunks.
+    """
+
+    @contextmanager
+    def asked(url: str, body: Any, headers: dict[str, str] | None) -> Iterator[Any]:
+        parts = urlsplit(url)
+        kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+        connection = kind(parts.netloc, timeout=5)
+        sent = json.dumps(body).encode()
+        with closing(connection):
+            if explicit:
+                connection.connect()
+            connection.putrequest("POST", f"{parts.path or '/'}?{parts.query}".rstrip("?"))
+            connection.putheader("Content-Type", "application/json")
+            for name, value in (headers or {}).items():
+                connection.putheader(name, value)
+            if chunked:
+                connection.putheader("Transfer-Encoding", "chunked")
+                connection.endheaders([sent[:3], sent[3:]], encode_chunked=True)
+            else:
+                connection.putheader("Content-Length", str(len(sent)))
+                connection.endheaders()
+                connection.send(sent[:1])
+                connection.send([sent[1:]])
+            with connection.getresponse() as response:
+                yield response
+
+    def post(url: str, body: Any, headers: dict[str, str] | None = None) -> Got:
+        with asked(url, body, headers) as response:
+            return Got(response.status, _lower(response.headers), response.read())
+
+    def pieces(url: str) -> Iterator[bytes]:
+        with asked(url, {}, None) as response:
+            while piece := response.read1(65536):
+                yield piece
+
+    return Library(post, pieces, (OSError, HTTPException, ValueError))
+
+
+def _httplib2() -> Library:
+    httplib2: Any = pytest.importorskip("httplib2", reason="in the extra dev")
+
+    def post(url: str, body: Any, headers: dict[str, str] | None = None) -> Got:
+        sent = {"content-type": "application/json", **(headers or {})}
+        with closing(httplib2.Http(timeout=5)) as http:
+            response, content = http.request(url, "POST", json.dumps(body), sent)
+        return Got(response.status, _lower(response), content)
+
+    def pieces(url: str) -> Iterator[bytes]:
+        yield post(url, {}).body
+
+    return Library(post, pieces, (OSError, HTTPException, httplib2.HttpLib2Error))
+
+
 LIBRARIES: dict[str, Callable[[], Library]] = {
     "httpx": lambda: _httpx_like("httpx"),
     "httpx async": _httpx_async,
@@ -206,4 +268,9 @@ LIBRARIES: dict[str, Callable[[], Library]] = {
     "requests": _requests,
     "urllib": _urllib,
     "aiohttp": _aiohttp,
+    "http.client in parts": lambda: _http_client(explicit=False),
+    "http.client in chunks": lambda: _http_client(explicit=False, chunked=True),
+    "http.client connected": lambda: _http_client(explicit=True),
+    "httplib2": _httplib2,
 }
+STREAMING = [name for name in LIBRARIES if name != "httplib2"]  # which reads a response whole

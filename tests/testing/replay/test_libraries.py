@@ -25,7 +25,7 @@ import ember_testing
 from ember_testing import CassetteMiss, NetworkBlocked, faults
 from ember_testing.patches.transport import SEAMS
 from tests.loopback import Received, Reply, resetting, serving
-from tests.testing.http_clients import LIBRARIES, Library
+from tests.testing.http_clients import LIBRARIES, STREAMING, Library
 
 GONE = "http://127.0.0.1:1"  # where nothing listens: a replay does not need it
 SSE = [b"data: %d\n\n" % i for i in range(6)] + ["data: é".encode()[:-1], b"\xa9\n\n", b"[DONE]"]
@@ -37,6 +37,12 @@ ASKED = {"model": "gpt-4", "messages": [{"role": "user", "content": "Where is th
 @pytest.fixture(params=LIBRARIES)
 def library(request: pytest.FixtureRequest) -> Library:
     """One library."""
+    return LIBRARIES[request.param]()
+
+
+@pytest.fixture(params=STREAMING)
+def streaming(request: pytest.FixtureRequest) -> Library:
+    """One library that gives a response's pieces as they come."""
     return LIBRARIES[request.param]()
 
 
@@ -122,41 +128,41 @@ def test_identical_calls_from_threads(library: Library, path: Path) -> None:
         assert [each["echo"]["q"] for each in answers] == [n % 10 for n in range(20)]
 
 
-def test_pieces_pass_through_and_come_again(library: Library, path: Path) -> None:
+def test_pieces_pass_through_and_come_again(streaming: Library, path: Path) -> None:
     """A stream's pieces are those of the network, live and replayed."""
     with serving(lambda _: Reply(pieces=SSE, pause=0.05)) as server:
         with ember_testing.cassette(path, record="new") as cassette:
-            assert list(library.pieces(server.url)) == SSE
+            assert list(streaming.pieces(server.url)) == SSE
             assert cassette.recorded[0].outcome == "complete"
     with ember_testing.cassette(path) as cassette:
-        assert list(library.pieces(GONE)) == SSE
+        assert list(streaming.pieces(GONE)) == SSE
         assert len(cassette.played) == 1
 
 
-def test_a_stream_left_early_is_a_recording(library: Library, path: Path) -> None:
+def test_a_stream_left_early_is_a_recording(streaming: Library, path: Path) -> None:
     """A reader that stops after two pieces gets them; one that reads on gets an error."""
     with serving(lambda _: Reply(pieces=SSE, pause=0.1)) as server:
         with ember_testing.cassette(path, record="new") as cassette:
-            stream = library.pieces(server.url)
+            stream = streaming.pieces(server.url)
             assert list(islice(stream, 2)) == SSE[:2]
             stream.close()  # type: ignore[attr-defined]  # a generator
             assert cassette.recorded[0].outcome == "closed"
     with ember_testing.cassette(path):
-        stream = library.pieces(GONE)
+        stream = streaming.pieces(GONE)
         assert list(islice(stream, 2)) == SSE[:2]
         stream.close()  # type: ignore[attr-defined]  # a generator
     with pytest.raises(CassetteMiss, match="because its reader closed it there"):
         with ember_testing.cassette(path), suppress(BaseException):
-            list(library.pieces(GONE))
+            list(streaming.pieces(GONE))
 
 
-def test_a_cut_stream_is_a_recording(library: Library, path: Path) -> None:
+def test_a_cut_stream_is_a_recording(streaming: Library, path: Path) -> None:
     """The pieces up to the cut come again, and then an error of the library's own."""
 
     def broken(url: str) -> list[bytes]:
         found: list[bytes] = []
-        with pytest.raises(library.errors):
-            for piece in library.pieces(url):
+        with pytest.raises(streaming.errors):
+            for piece in streaming.pieces(url):
                 found.append(piece)
         return found
 

@@ -126,16 +126,16 @@ def in_a_thread() -> None:
 
 
 def by_pieces_of_a_request() -> None:
-    """http.client below its seam, where a request is put together by hand."""
+    """http.client, where a request is put together by hand."""
     connection = http.client.HTTPConnection("example.com")
     connection.putrequest("GET", "/")
     connection.endheaders()
 
 
 # These are recorded, and so they meet a recording that is missing before they reach the guard.
-RECORDED = [by_urllib, by_aiohttp, by_requests, by_urllib3]
+RECORDED = [by_urllib, by_pieces_of_a_request, by_aiohttp, by_requests, by_urllib3]
 WAYS = [
-    by_pieces_of_a_request, by_socket, by_connect_ex, by_udp, by_ipv6,
+    by_socket, by_connect_ex, by_udp, by_ipv6,
     by_imported_function, by_name, by_reverse_name, by_name_info, by_asyncio, by_asyncio_name,
     in_a_thread,
 ]  # fmt: skip

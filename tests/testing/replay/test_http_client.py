@@ -1,0 +1,126 @@
+"""http.client written to in parts, connected early, inherited from, and behind a proxy."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import socket
+from pathlib import Path
+from xmlrpc.client import ServerProxy
+
+import pytest
+
+import ember_testing
+from ember_testing import CassetteMiss
+from tests.loopback import Received, Reply, serving
+
+ASKED = {"model": "gpt-4", "messages": [{"role": "user", "content": "Where is the Louvre?"}]}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where the test's cassette lies."""
+    return tmp_path / "c.sqlite"
+
+
+XML = b"""<?xml version="1.0"?><methodResponse><params><param><value><string>%b</string></value>
+</param></params></methodResponse>"""
+
+
+def test_a_call_by_xml(path: Path) -> None:
+    """xmlrpc.client's connection is kept for the next call, live and from a cassette."""
+
+    def answer(request: Received) -> Reply:
+        words = re.findall(rb"<string>(.*?)</string>", request.body)
+        return Reply(XML % words[0], headers={"content-type": "text/xml"})
+
+    with serving(answer) as server:
+        with ember_testing.cassette(path, record="new") as cassette:
+            with ServerProxy(server.url) as proxy:
+                assert [proxy.ask("a"), proxy.ask("b")] == ["a", "b"]
+            assert [call.outcome for call in cassette.recorded] == ["complete"] * 2
+            assert server.connections == 1
+        with ServerProxy(server.url) as proxy:
+            with ember_testing.cassette(path):
+                assert [proxy.ask("b"), proxy.ask("a")] == ["b", "a"]
+            assert proxy.ask("live") == "live"
+            with pytest.raises(CassetteMiss), ember_testing.cassette(path):
+                proxy.ask("c")
+        assert len(server.received) == 3
+
+
+@pytest.mark.parametrize("early", [False, True], ids=["late", "early"])
+def test_a_request_that_nobody_answers_goes_on(early: bool) -> None:
+    """A connection that was put off is made, with what was set on it, when something is sent."""
+    with serving() as server, ember_testing.fake_model(allow_loopback=True):
+        connection = http.client.HTTPConnection("127.0.0.1", server.port)
+        if early:
+            connection.connect()
+            assert server.connections == 0
+            connection.sock.settimeout(4)
+            connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for q in (b"1", b"2"):
+            connection.putrequest("PUT", "/other")
+            connection.putheader("Content-Length", "1")
+            connection.endheaders()
+            connection.send(q)
+            assert isinstance(connection.sock, socket.socket)
+            assert connection.getresponse().read() == b'{"echo": %b}' % q
+            assert connection.sock.getpeername()[1] == server.port
+            if early:
+                assert connection.sock.gettimeout() == 4
+                assert connection.sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        connection.close()
+        assert server.connections == 1
+
+
+@pytest.mark.parametrize("way", ["connect", "whole", "parts"])
+def test_a_subclass_that_goes_on_after_connecting(way: str, path: Path) -> None:
+    """A `connect` that calls its parent's and then uses the socket is recorded and replayed."""
+
+    class Alive(http.client.HTTPConnection):
+        def connect(self) -> None:
+            super().connect()
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+    def ask(port: int) -> bytes:
+        connection = Alive("127.0.0.1", port, timeout=5)
+        if way == "connect":
+            connection.connect()
+        if way == "whole":
+            connection.request("GET", "/v1")
+        else:
+            connection.putrequest("GET", "/v1")
+            connection.endheaders()
+        try:
+            return connection.getresponse().read()
+        finally:
+            connection.close()
+
+    with serving() as server, ember_testing.cassette(path, record="new") as cassette:
+        assert ask(server.port) == b'{"echo": null}'
+        assert len(cassette.recorded) == 1
+    with ember_testing.cassette(path):
+        assert ask(server.port) == b'{"echo": null}'
+    assert len(server.received) == 1
+
+
+def test_a_tunnel_is_asked_for_its_server(path: Path) -> None:
+    """Behind a proxy, a request in parts is replayed by the URL of the server, and unconnected."""
+    url = "http://models.example:8080/v1"
+    with ember_testing.fake_model() as fake:
+        fake("gpt-4", "Paris")
+        connection = http.client.HTTPSConnection("127.0.0.1", 1)
+        connection.set_tunnel("api.openai.com")
+        connection.connect()
+        body = json.dumps(ASKED).encode()
+        connection.putrequest("POST", "/v1/chat/completions")
+        connection.putheader("Content-Length", str(len(body)))
+        connection.endheaders(body)
+        assert b"Paris" in connection.getresponse().read()
+        connection.close()
+    with pytest.raises(CassetteMiss, match=r"models\.example:8080"), ember_testing.cassette(path):
+        forwarding = http.client.HTTPConnection("127.0.0.1", 1)
+        forwarding.putrequest("GET", url)
+        forwarding.endheaders()
