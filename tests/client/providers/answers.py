@@ -1,4 +1,4 @@
-"""Answers written by hand, put to Ember through the public function."""
+"""Functions that let the public function parse hand-written responses."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ DONE = "data: [DONE]\n\n"
 
 
 def result(played: Player, model: str, body: str, stream: bool = False, **headers: str) -> Any:
-    """What a call comes to that is answered with this body."""
+    """The result or error of a call that gets this body."""
     played.load({"status": 200, "response_headers": headers, "response_body": body})
     return ask(model, stream)
 
 
 def answer(played: Player, model: str, *events: Any, end: str = "") -> ChatResponse:
-    """The response to one JSON body, or to a stream of several events."""
+    """The response parsed from one JSON body, or from a stream of several events."""
     if len(events) == 1 and not end:
         got = result(played, model, json.dumps(events[0]))
     else:

@@ -1,4 +1,4 @@
-"""Answers of the Messages API that servers were seen to send and no recording holds."""
+"""Answers of the Messages API that servers were seen to send but that were not recorded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STOP = {"type": "message_stop"}
 
 
 def stopped(usage: Any, reason: str = "end_turn") -> Any:
-    """The event before the last."""
+    """The `message_delta` event, the last but one."""
     return {"type": "message_delta", "delta": {"stop_reason": reason}, "usage": usage}
 
 
@@ -44,7 +44,7 @@ def test_anthropic_wire_of_openrouter(played: Player) -> None:
 
 
 def test_anthropic_answers_without_content(played: Player) -> None:
-    """No content, whole and streamed, is an empty text with the reason of its end."""
+    """An answer without content, whole and streamed, is an empty text with its finish reason."""
     whole = {"type": "message", "content": [], "stop_reason": "end_turn",
              "usage": {"input_tokens": 5, "output_tokens": 1, "cache_read_input_tokens": None,
                        "cache_creation_input_tokens": None}}  # fmt: skip
@@ -55,7 +55,7 @@ def test_anthropic_answers_without_content(played: Player) -> None:
 
 
 def test_anthropic_refusal(played: Player) -> None:
-    """A refusal is visible as such, with its explanation."""
+    """A refusal is reported as one, with its explanation."""
     details = {"type": "refusal", "category": "bio", "explanation": "Not this."}
     whole = {"type": "message", "content": [], "stop_reason": "refusal", "stop_details": details}
     got = answer(played, "anthropic/c", whole)
@@ -70,13 +70,13 @@ def test_anthropic_refusal(played: Player) -> None:
      ("tool_use", "tool_calls")],
 )  # fmt: skip
 def test_anthropic_words_for_the_end(played: Player, word: str, finish: str) -> None:
-    """Each stop reason is one of Ember's."""
+    """Each stop reason is mapped to one of Ember's."""
     got = answer(played, "anthropic/c", {"type": "message", "content": [], "stop_reason": word})
     assert got.finish_reason == finish
 
 
 def test_anthropic_cache_counts(played: Player) -> None:
-    """Cached reads and writes are part of the prompt; later nulls take nothing away."""
+    """Cache reads and writes are part of the prompt; later nulls do not overwrite them."""
     first = {"input_tokens": 5, "cache_read_input_tokens": 100, "cache_creation_input_tokens": 10}
     start = {"type": "message_start", "message": {"content": [], "usage": first}}
     last = {"output_tokens": 3, "input_tokens": None, "cache_read_input_tokens": None}

@@ -1,4 +1,4 @@
-"""Answers of the Gemini API that servers were seen to send and no recording holds."""
+"""Answers of the Gemini API that servers were seen to send but that were not recorded."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def candidate(text: str, finish: object = None, **more: Any) -> Any:
 
 
 def test_google_without_model_and_with_several_ends(played: Player) -> None:
-    """The model asked for stands in; a finish reason in several chunks ends none of them early."""
+    """The requested model is the default; a repeated finish reason does not end a stream early."""
     events = [candidate("a", "STOP"), candidate("b", "STOP"), candidate("c", "STOP")]
     got = answer(played, "google/gemini-9", *events)
     assert (got.text, got.model, got.finish_reason) == ("abc", "gemini-9", "stop")
@@ -35,19 +35,19 @@ def test_google_without_model_and_with_several_ends(played: Player) -> None:
      (1, "stop"), (2, "length"), (3, "content_filter"), (8, "content_filter"), (99, "other")],
 )  # fmt: skip
 def test_google_words_for_the_end(played: Player, reason: object, finish: str) -> None:
-    """Finish reasons by name and by number are Ember's."""
+    """Finish reasons by name and by number are mapped to Ember's."""
     assert answer(played, "google/g", candidate("a", reason)).finish_reason == finish
 
 
 @pytest.mark.parametrize("reason", ["FINISH_REASON_UNSPECIFIED", 0, None])
 def test_google_end_that_is_none(played: Player, reason: object) -> None:
-    """An unspecified reason ends nothing."""
+    """An unspecified finish reason does not end a stream."""
     body = f"data: {json.dumps(candidate('a', reason))}\n\n"
     assert result(played, "google/g", body, True).error_type == "incomplete_stream"
 
 
 def test_google_blocked_prompt(played: Player) -> None:
-    """A blocked prompt is a content filter with the reason, whole and streamed."""
+    """A blocked prompt is `content_filter` with the reason, whole and streamed."""
     blocked = {
         "promptFeedback": {"blockReason": "SAFETY"},
         "usageMetadata": {"promptTokenCount": 4},
@@ -60,12 +60,12 @@ def test_google_blocked_prompt(played: Player) -> None:
 @pytest.mark.parametrize(
     ("usages", "expected"),
     [
-        # What a later chunk leaves out stays...
+        # Counts that a later chunk omits are kept...
         ([{"promptTokenCount": 9, "candidatesTokenCount": 4, "totalTokenCount": 13}, {}, None],
          (9, 4, 13)),
         ([{"promptTokenCount": 9, "thoughtsTokenCount": 5, "totalTokenCount": 14},
           {"candidatesTokenCount": 4}, {"promptTokenCount": 9}], (9, 9, 14)),
-        # ... unless that chunk adds up by itself: then it is the whole account.
+        # ... unless that chunk's total is the sum of its counts: then it replaces them.
         ([{"promptTokenCount": 9, "candidatesTokenCount": 21, "totalTokenCount": 30}, None,
           {"promptTokenCount": 87, "thoughtsTokenCount": 78, "totalTokenCount": 165}],
          (87, 78, 165)),
@@ -76,7 +76,7 @@ def test_google_blocked_prompt(played: Player) -> None:
 def test_google_usage_of_chunks(
     played: Player, usages: list[Any], expected: tuple[int, int, int]
 ) -> None:
-    """Usage is cumulative over the chunks, and nothing that was counted gets lost."""
+    """Usage is cumulative over the chunks, and no count is lost."""
     events = [candidate("a", "STOP", usageMetadata=usage) for usage in usages]
     got = answer(played, "google/g", *events).usage
     assert (got.prompt_tokens, got.completion_tokens, got.total_tokens) == expected

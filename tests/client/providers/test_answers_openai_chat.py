@@ -1,4 +1,4 @@
-"""Answers of chat completions that servers were seen to send and no recording holds."""
+"""Chat completions that servers were seen to send but that were not recorded."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def chat(message: Any, finish: str | None = "stop", **more: Any) -> Any:
 
 
 def used(prompt: int, completion: int, **more: Any) -> Any:
-    """A usage in the words of chat completions."""
+    """The usage of a chat completion."""
     return {"prompt_tokens": prompt, "completion_tokens": completion,
             "total_tokens": prompt + completion, **more}  # fmt: skip
 
 
 def tool(index: int | None = None, **call: Any) -> Any:
-    """A tool call's piece."""
+    """A piece of a tool call."""
     function = {key: call.pop(key) for key in ("name", "arguments") if key in call}
     delta = {**call, "function": function}
     return delta if index is None else {"index": index, **delta}
@@ -44,7 +44,7 @@ def calls(*deltas: Any, finish: str | None = None) -> Any:
 
 
 def test_choice_without_delta(played: Player) -> None:
-    """Azure's asynchronous filter sends choices without a delta: they say nothing."""
+    """Choices without a delta, as Azure's asynchronous filter sends, are ignored."""
     odd = {"choices": [{"index": 0, "content_filter_offsets": {}, "finish_reason": None}], "id": ""}
     none = {"choices": [{"index": 0, "delta": None, "finish_reason": None}]}
     first = {"choices": [], "model": "", "id": "", "prompt_filter_results": []}
@@ -73,7 +73,7 @@ def test_tool_calls_in_the_chunk_that_ends(played: Player) -> None:
 @pytest.mark.parametrize(
     "chunks",
     [
-        # With indexes: in order, interleaved, out of order.
+        # With indexes: in order, interleaved, and out of order.
         [[tool(0, id="a", name="f", arguments='{"x":')], [tool(0, arguments="1}")],
          [tool(1, id="b", name="g", arguments="{}")]],
         [[tool(0, id="a", name="f", arguments=""), tool(1, id="b", name="g", arguments="{")],
@@ -93,7 +93,7 @@ def test_tool_calls_in_the_chunk_that_ends(played: Player) -> None:
     ],
 )  # fmt: skip
 def test_pieces_of_tool_calls(played: Player, chunks: list[list[Any]]) -> None:
-    """However two calls are cut and numbered, they are the same two calls."""
+    """Two calls are read as the same two calls, however they are split and numbered."""
     events = [calls(*deltas) for deltas in chunks]
     got = answer(played, "openai/m", *events, text_chunk("", "tool_calls"), end=DONE)
     found = [(c.id, c.name, c.arguments) for c in got.tool_calls]
@@ -103,7 +103,7 @@ def test_pieces_of_tool_calls(played: Player, chunks: list[list[Any]]) -> None:
 @pytest.mark.parametrize("index", [None, 0])
 @pytest.mark.parametrize("second", ["f", "g"])
 def test_calls_without_id_or_index(played: Player, index: int | None, second: str) -> None:
-    """Two calls that have a name only are two, without an index and all numbered 0."""
+    """Two calls without ids are two calls, with no index or all with index 0."""
     got = answer(played, "openai/m", calls(tool(index, id="", name="f", arguments="{}")),
                  calls(tool(index, id="", name=second, arguments='{"x":1}')), end=DONE)  # fmt: skip
     assert [(c.name, c.arguments) for c in got.tool_calls] == [("f", {}), (second, {"x": 1})]
@@ -120,7 +120,7 @@ def test_name_repeated_in_each_piece(played: Player) -> None:
 @pytest.mark.parametrize("function", [{"name": "f"}, {"name": "f", "arguments": ""},
                                       {"name": "f", "arguments": None}])  # fmt: skip
 def test_call_without_arguments(played: Player, function: dict[str, Any]) -> None:
-    """A call of a tool that takes nothing has an empty dict, whole and streamed, on every wire."""
+    """A call without arguments has an empty dict, whole and streamed, on every wire."""
     call = {"id": "c1", "type": "function", "function": function}
     whole = answer(played, "openai/m", chat({"content": None, "tool_calls": [call]}, "tool_calls"))
     chunk = {"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0, **call}]}}]}
@@ -161,7 +161,7 @@ def test_custom_tool(played: Player) -> None:
     ],
 )
 def test_content_that_is_no_string(played: Player, content: Any, text: str) -> None:
-    """Objects, lists and null as content, whole and streamed, are the text that they hold."""
+    """Objects, lists and null as content are read as their text, whole and streamed."""
     assert answer(played, "openai/m", chat({"content": content})).text == text
     assert (
         answer(played, "openai/m", text_chunk(content), text_chunk("", "stop"), end=DONE).text
@@ -170,7 +170,7 @@ def test_content_that_is_no_string(played: Player, content: Any, text: str) -> N
 
 
 def test_message_beside_delta(played: Player) -> None:
-    """Perplexity repeats the whole message beside each delta: the delta counts."""
+    """The delta counts if each chunk also repeats the whole message, as Perplexity's do."""
 
     def chunk(new: str, whole: str) -> Any:
         new_chunk = text_chunk(new)
@@ -193,7 +193,7 @@ def test_server_that_does_not_stream(played: Player) -> None:
 
 @pytest.mark.parametrize("kind", ["application/json", "text/plain", ""])
 def test_stream_that_was_not_asked_for(played: Player, kind: str) -> None:
-    """A plain call that is answered with events, under any content type, is read all the same."""
+    """An event stream in answer to a plain call is read, whatever its content type."""
     body = "".join(f"data: {json.dumps(e)}\n\n" for e in (text_chunk("a"), text_chunk("b", "stop")))
     headers = {"content-type": kind} if kind else {}
     assert result(played, "openai/m", body, **headers).text == "ab"
@@ -201,7 +201,7 @@ def test_stream_that_was_not_asked_for(played: Player, kind: str) -> None:
 
 
 def test_several_choices_in_any_order(played: Player) -> None:
-    """With n > 1 choice 0 is the answer, wherever it stands, whole and streamed."""
+    """With n > 1 choice 0 is the answer, whatever its position, whole and streamed."""
     choices = [{"index": 1, "message": {"content": "no"}, "finish_reason": "length"},
                {"index": 0, "message": {"content": "yes"}, "finish_reason": "stop"}]  # fmt: skip
     got = answer(played, "openai/m", {"choices": choices})
@@ -253,12 +253,12 @@ def test_finish_that_says_nothing(played: Player, word: str | None) -> None:
      ("STOP", "stop"), ("unheard_of", "other")],
 )  # fmt: skip
 def test_words_for_the_end(played: Player, word: str, finish: str) -> None:
-    """Each server's word is one of Ember's; one that nobody knows is `other`."""
+    """Each server's finish reason is mapped to one of Ember's; unknown ones are `other`."""
     assert answer(played, "openai/m", chat({"content": "a"}, word)).finish_reason == finish
 
 
 def test_no_choice_at_all(played: Player) -> None:
-    """A completion without any choice is an empty answer, and what it used is counted."""
+    """A completion without choices is an empty answer, and its usage is counted."""
     body = {"object": "chat.completion", "choices": [], "model": "m-1", "usage": used(9, 4)}
     got = answer(played, "openai/m", body)
     assert (got.text, got.finish_reason, got.model) == ("", None, "m-1")
@@ -267,7 +267,7 @@ def test_no_choice_at_all(played: Player) -> None:
 
 
 def test_refusal_and_reasoning(played: Player) -> None:
-    """Refusals and reasoning are read under each name, whole and in pieces."""
+    """Refusals and reasoning are read from each known field, whole and in pieces."""
     for key in ("reasoning", "reasoning_content"):
         got = answer(played, "openai/m", chat({"content": None, "refusal": "No.", key: "hm"}))
         assert (got.text, got.refusal, got.reasoning) == ("", "No.", "hm")
@@ -283,17 +283,17 @@ def test_refusal_and_reasoning(played: Player) -> None:
 @pytest.mark.parametrize(
     "usages",
     [
-        [None, None, used(9, 4)],  # OpenAI: a last chunk of its own
+        [None, None, used(9, 4)],  # OpenAI: in a separate last chunk
         [used(9, 1), used(9, 2), used(9, 4)],  # Perplexity counts up
         [{"prompt_tokens": 9, "completion_tokens": None, "total_tokens": None}, None, used(9, 4)],
-        [used(9, 4), used(9, 4), used(9, 4)],  # the same again and again
-        [used(9, 4), None, used(0, 0)],  # zeros after the truth
+        [used(9, 4), used(9, 4), used(9, 4)],  # repeated in each chunk
+        [used(9, 4), None, used(0, 0)],  # zeros after the real counts
         [used(9, 4), {}, None],
         [{"prompt_tokens": "9", "completion_tokens": "4", "total_tokens": "13"}, None, None],
     ],
 )
 def test_usage_in_odd_places(played: Player, usages: list[Any]) -> None:
-    """The last usage that counts anything is the answer's."""
+    """The last usage that is not empty or zero is the answer's."""
     events = [{**text_chunk("a", "stop"), "usage": usage} for usage in usages[:-1]]
     got = answer(played, "openai/m", *events, {"choices": [], "usage": usages[-1]}, end=DONE)
     usage = got.usage
@@ -301,7 +301,7 @@ def test_usage_in_odd_places(played: Player, usages: list[Any]) -> None:
 
 
 def test_chunks_after_the_usage(played: Player) -> None:
-    """A chunk that follows the usage (moderation) does not take it away."""
+    """A chunk after the usage (moderation) does not remove it."""
     usage = {"choices": [], "usage": used(9, 4)}
     last = {"choices": [], "usage": None, "moderation": {}}
     got = answer(played, "openai/m", text_chunk("a", "stop"), usage, last, end=DONE)
@@ -309,7 +309,7 @@ def test_chunks_after_the_usage(played: Player) -> None:
 
 
 def test_usage_of_groq(played: Player) -> None:
-    """Usage under x_groq alone is the usage."""
+    """Usage that is only in x_groq is read."""
     got = answer(
         played, "groq/m", text_chunk("a"), text_chunk("", "stop", x_groq={"usage": used(9, 4)})
     )
@@ -317,7 +317,7 @@ def test_usage_of_groq(played: Player) -> None:
 
 
 def test_cost_of_perplexity(played: Player) -> None:
-    """What Perplexity says it charged, its fee for the search included, is the cost."""
+    """The cost that Perplexity reports, including its search fee, is the cost."""
     cost = {"input_tokens_cost": 0.001, "request_cost": 0.005, "total_cost": 0.006}
     body = chat({"content": "a"}, usage=used(9, 4, cost=cost))
     assert answer(played, "perplexity/sonar", body).usage.cost == 0.006
@@ -337,7 +337,7 @@ def test_cost_of_perplexity(played: Player) -> None:
             {"prompt_tokens_details": {"cached_tokens": 161}},
             9,
             0,
-        ),  # more than the prompt: never above it
+        ),  # limited to the prompt's tokens
         ({"prompt_tokens_details": None, "completion_tokens_details": None}, 0, 0),
         ({"prompt_tokens_details": {"cached_tokens": None}}, 0, 0),
     ],
@@ -345,7 +345,7 @@ def test_cost_of_perplexity(played: Player) -> None:
 def test_names_of_cached_tokens(
     played: Player, usage: dict[str, Any], cached: int, written: int
 ) -> None:
-    """Cached tokens are found under each server's name for them."""
+    """Cached tokens are read from each server's field for them."""
     got = answer(played, "openai/m", chat({"content": "a"}, usage=used(9, 4, **usage))).usage
     assert (got.prompt_tokens, got.cached_tokens, got.cache_write_tokens) == (9, cached, written)
 
@@ -353,28 +353,28 @@ def test_names_of_cached_tokens(
 @pytest.mark.parametrize(
     ("usage", "completion", "reasoning", "total"),
     [
-        # xAI: the total says that reasoning is beside the completion.
+        # xAI: the total shows that completion tokens exclude reasoning.
         ({"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 35,
           "completion_tokens_details": {"reasoning_tokens": 20}}, 25, 20, 35),
-        # Others: inside, and sometimes more than the whole.
+        # Others: completion tokens include reasoning, which sometimes exceeds them.
         (used(10, 25, completion_tokens_details={"reasoning_tokens": 20}), 25, 20, 35),
         (used(43, 10, completion_tokens_details={"reasoning_tokens": 11}), 10, 11, 53),
         (used(10, 25, reasoning_tokens=20), 25, 20, 35),  # Copilot
-        # Totals that nothing explains: Google's compatible endpoint, Mistral's sound.
+        # Totals larger than their parts: Google's compatible endpoint, Mistral's audio.
         ({"prompt_tokens": 35, "completion_tokens": 12, "total_tokens": 109}, 12, 0, 109),
     ],
 )  # fmt: skip
 def test_reasoning_and_totals(
     played: Player, usage: dict[str, Any], completion: int, reasoning: int, total: int
 ) -> None:
-    """Completion tokens hold the reasoning exactly once; the total is the server's."""
+    """Completion tokens include the reasoning exactly once; the total is the server's."""
     got = answer(played, "openai/m", chat({"content": "a"}, usage=usage)).usage
     found = (got.completion_tokens, got.reasoning_tokens, got.total_tokens)
     assert found == (completion, reasoning, total)
 
 
 def test_error_and_then_zeros(played: Player) -> None:
-    """An error followed by a usage of zeros and [DONE] is the error, with the text before it."""
+    """An error followed by zero usage and [DONE] is raised, with the text before it."""
     error = {"error": {"type": "server_error", "message": "x"}}
     events = [text_chunk("so far"), error, {"choices": [], "usage": used(0, 0)}]
     body = "".join(f"data: {json.dumps(e)}\n\n" for e in events) + DONE
@@ -384,6 +384,6 @@ def test_error_and_then_zeros(played: Player) -> None:
 
 
 def test_json_after_keep_alive_blanks(played: Player) -> None:
-    """Blank lines before the JSON of a plain answer (OpenRouter, DeepSeek) are nothing."""
+    """Blank lines before the JSON of a plain answer (OpenRouter, DeepSeek) are ignored."""
     body = "   \n\n" * 500 + json.dumps(chat({"content": "a"}))
     assert result(played, "openrouter/m", body).text == "a"

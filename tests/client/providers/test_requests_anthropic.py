@@ -17,7 +17,7 @@ sdk = pytest.importorskip("anthropic", reason="Anthropic's SDK is a development 
 
 PNG = b"\x89PNG\r\n\x1a\n0000"
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
-CLOSED = {**SCHEMA, "additionalProperties": False}  # as Anthropic wants what is to be kept to
+CLOSED = {**SCHEMA, "additionalProperties": False}  # as Anthropic requires for strict schemas
 TOOL = {"name": "weather", "description": "The weather.", "parameters": SCHEMA}
 THEIR_TOOL = {"name": "weather", "description": "The weather.", "input_schema": SCHEMA}
 MODEL = "claude-opus-4-6"
@@ -40,7 +40,7 @@ def by_sdk(**arguments: Any) -> Sent:
 
 
 def same(ours: Sent, theirs: Sent) -> None:
-    """The same JSON at the same place."""
+    """Check that both send the same JSON to the same URL."""
     assert ours.body == theirs.body
     assert ours.url == theirs.url
 
@@ -81,7 +81,7 @@ def test_parameters(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
 
 
 def test_stream() -> None:
-    """A stream is asked for; its usage always comes."""
+    """A streamed call sets `stream`; usage needs no option."""
     same(sent(MODEL, stream=True), by_sdk(stream=True))
 
 
@@ -92,12 +92,12 @@ def test_stream() -> None:
      ("claude-fable-5-2", 16_000)],
 )  # fmt: skip
 def test_default_of_max_tokens(model: str, limit: int) -> None:
-    """max_tokens, which the API demands, is what the model can write without being streamed."""
+    """max_tokens, required by the API, defaults to the model's limit without streaming."""
     assert sent(model).body["max_tokens"] == limit
 
 
 def test_thinking_has_room_beside_the_answer() -> None:
-    """A budget, which counts against max_tokens and must be less, is added to the default."""
+    """A thinking budget, which must be less than max_tokens, is added to its default."""
     thinking = {"type": "enabled", "budget_tokens": 20_000}
     assert sent("claude-sonnet-4-5", thinking=thinking).body["max_tokens"] == 36_000
     given = sent("claude-sonnet-4-5", thinking=thinking, max_tokens=30_000)
@@ -105,9 +105,9 @@ def test_thinking_has_room_beside_the_answer() -> None:
 
 
 def test_headers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A key goes into x-api-key, a token is a bearer; the version is the SDK's."""
+    """A key is sent as x-api-key, a token as a bearer; the version is the SDK's."""
     ours, theirs = sent(MODEL), by_sdk()
-    # The SDK sends a key as a bearer; curl in the documentation, and older servers, x-api-key.
+    # The SDK sends a key as a bearer; the documentation's curl and older servers use x-api-key.
     assert ours.headers["x-api-key"] == "sk-of-a-test"
     assert ours.headers["anthropic-version"] == theirs.headers["anthropic-version"]
     monkeypatch.setenv("ANTHROPIC_AUTH_TOKEN", "oauth-token")
@@ -118,14 +118,14 @@ def test_headers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", ["temperature", "top_p", "top_k"])
 def test_sampling_needs_the_older_version(name: str) -> None:
-    """A sampling parameter asks for the last version of the API that takes one."""
+    """A call with a sampling parameter requests the last API version that accepts it."""
     ours = sent(MODEL, **{name: 1})
     assert ours.headers["anthropic-version"] == "2023-06-01"
     assert ours.body[name] == 1
 
 
 def test_images_and_pdf() -> None:
-    """Images and PDFs go out as bare base64 or by URL."""
+    """Images and PDFs are sent as plain base64 or by URL."""
     pdf = b"%PDF-1.7"
     link = "https://example.com/a.jpg"
     blocks = [
@@ -144,7 +144,7 @@ def test_images_and_pdf() -> None:
 
 
 def test_conversation_with_tools() -> None:
-    """Thinking goes back unchanged, and the results of one turn's calls are one message."""
+    """Thinking is sent back unchanged, and the results of one turn's calls are one message."""
     thinking = {"type": "thinking", "thinking": "hm", "signature": "s"}
     redacted = {"type": "redacted_thinking", "data": "d"}
     uses = [{"type": "tool_use", "id": f"toolu_{n}", "name": "weather", "input": {"city": n}}
@@ -173,7 +173,7 @@ def test_conversation_with_tools() -> None:
 
 
 def test_broken_arguments_go_back_as_an_object() -> None:
-    """Arguments that were cut off are no JSON; the API wants an object all the same."""
+    """Arguments that were cut off are not JSON, but are sent as an object, as the API requires."""
     call = ToolCall("toolu_1", "weather", '{"city": "K')
     prompt = [{"role": "user", "content": "?"}, {"role": "assistant", "tool_calls": [call]}]
     assert sent(MODEL, prompt).body["messages"][1]["content"][0]["input"] == {}
@@ -189,11 +189,11 @@ def test_what_anthropic_does_not_have() -> None:
 
 @pytest.mark.parametrize("model", [MODEL, "anthropic/claude-3-haiku-20240307"])
 def test_text_is_no_format(model: str) -> None:
-    """OpenAI's format of plain text, which the API does not have, asks for nothing."""
+    """OpenAI's plain text format, which the API lacks, is omitted."""
     assert sent(model, response_format={"type": "text"}).body == sent(model).body
 
 
 @pytest.mark.parametrize("base", ["https://x.test", "https://x.test/v1", "https://x.test/v1/"])
 def test_base_url_with_or_without_the_version(base: str) -> None:
-    """A base URL leads to /v1/messages in either form."""
+    """The path is /v1/messages for a base URL with or without the version."""
     assert sent(MODEL, base_url=base).url == "https://x.test/v1/messages"

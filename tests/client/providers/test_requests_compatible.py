@@ -1,4 +1,4 @@
-"""What Ember sends to the servers that speak OpenAI's chat completions, each in its dialect."""
+"""Requests to servers with OpenAI's chat completions, each in its dialect."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from ember.exceptions import ModelProviderError
 from tests.corpus import sent
 
 SCHEMA = {"type": "object", "properties": {}}
-# prefix, where it goes, the variable of its key, its name for max_tokens: from the vendors' own
-# packages (facts/openai-compatible.md).
+# Prefix, base URL, variable of the key, and name of max_tokens: from the vendors' own packages
+# (facts/openai-compatible.md).
 SERVERS = [
     ("groq", "https://api.groq.com/openai/v1", "GROQ_API_KEY", "max_completion_tokens"),
     ("mistral", "https://api.mistral.ai/v1", "MISTRAL_API_KEY", "max_tokens"),
@@ -33,7 +33,7 @@ SERVERS = [
 def test_server(
     prefix: str, base: str, variable: str | None, field: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A prefix leads to its server, with its variable's key and its name for max_tokens."""
+    """Each prefix uses its server, its key's variable and its name for max_tokens."""
     if variable:
         monkeypatch.setenv(variable, "sk-of-the-environment")
     ours = sent(f"{prefix}/vendor/model:tag", api_key=None, max_tokens=7, temperature=0.5)
@@ -79,13 +79,13 @@ def test_missing_key(prefix: str, variable: str) -> None:
 def test_address_of_the_environment(
     variable: str, value: str, model: str, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each vendor's variable means what it means to the vendor's package: host only, or all."""
+    """Each vendor's variable is the host or the whole URL, as in the vendor's own package."""
     monkeypatch.setenv(variable, value)
     assert sent(model).url == f"{url}/chat/completions"
 
 
 def test_streams_ask_for_usage_where_that_is_allowed() -> None:
-    """Usage is asked for, except of Mistral, which refuses the field and sends it anyway."""
+    """Streams request usage, except from Mistral, which rejects the field but sends usage."""
     assert sent("groq/m", stream=True).body["stream_options"] == {"include_usage": True}
     assert "stream_options" not in sent("mistral/m", stream=True).body
     asked = {"include_usage": False}
@@ -93,7 +93,7 @@ def test_streams_ask_for_usage_where_that_is_allowed() -> None:
 
 
 def test_mistral() -> None:
-    """Mistral's own names; what it would refuse with a 422 is left out."""
+    """Mistral gets its own names, without fields that it would reject with a 422."""
     tool = {"name": "f", "parameters": {"$schema": "https://x.test", **SCHEMA}, "strict": True}
     body = sent("mistral/m", seed=3, tools=[tool], tool_choice="required", max_tokens=2).body
     assert body["random_seed"] == 3
@@ -103,7 +103,7 @@ def test_mistral() -> None:
 
 
 def test_openrouter_effort() -> None:
-    """OpenRouter's reasoning effort stands in an object, beside what the caller puts there."""
+    """OpenRouter's reasoning effort is merged into the caller's `reasoning` object."""
     for arguments in (
         {"reasoning": {"exclude": True}, "reasoning_effort": "high"},
         {"reasoning_effort": "high", "reasoning": {"exclude": True}},
@@ -113,13 +113,13 @@ def test_openrouter_effort() -> None:
 
 
 def test_deepseek_without_reasoning() -> None:
-    """DeepSeek has a switch of its own for no reasoning; an effort is an effort."""
+    """DeepSeek gets its own switch for no reasoning; other efforts are sent unchanged."""
     assert sent("deepseek/m", reasoning_effort="none").body["thinking"] == {"type": "disabled"}
     assert sent("deepseek/m", reasoning_effort="low").body["reasoning_effort"] == "low"
 
 
 def test_unknown_server_behind_openai() -> None:
-    """Any server by base_url is asked in common words; OpenAI's own models keep theirs."""
+    """Servers given by base_url get the common names; OpenAI's own models keep theirs."""
     base = "https://llm.example.com/v1?team=a"
     ours = sent("openai/qwen3", base_url=base, max_tokens=3, system="s", stream=True)
     assert ours.url == "https://llm.example.com/v1/chat/completions?team=a"
@@ -131,14 +131,14 @@ def test_unknown_server_behind_openai() -> None:
 
 
 def test_unknown_server_without_a_key() -> None:
-    """A server given by base_url may need no key."""
+    """A server given by base_url can be called without a key."""
     assert (
         "authorization" not in sent("openai/m", base_url="http://x.test/v1", api_key=None).headers
     )
 
 
 def thought() -> list[dict[str, Any]]:
-    """A conversation whose answer shows its reasoning, as DeepSeek sends and wants it."""
+    """A conversation whose answer has reasoning, as DeepSeek sends and requires it."""
     call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     return [
         {"role": "user", "content": "?"},
@@ -149,14 +149,14 @@ def thought() -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("model", ["deepseek/m", "openrouter/m", "vllm/m", "openai/m"])
 def test_reasoning_goes_back_where_it_is_wanted(model: str) -> None:
-    """DeepSeek refuses a tool's result without the reasoning before it; others take it."""
+    """DeepSeek requires the reasoning before a tool's result; others accept it."""
     base = {"base_url": "https://x.test"} if model.startswith("openai") else {}
     assert sent(model, thought(), **base).body["messages"][1]["reasoning_content"] == "hm"
 
 
 @pytest.mark.parametrize("model", ["gpt-4o", "mistral/m"])
 def test_reasoning_stays_where_it_would_be_refused(model: str) -> None:
-    """OpenAI and Mistral refuse message fields that they do not know."""
+    """Reasoning is not sent to OpenAI and Mistral, which reject unknown message fields."""
     assert "reasoning_content" not in sent(model, thought()).body["messages"][1]
 
 
@@ -186,12 +186,12 @@ AZURE = "https://r.openai.azure.com"
     ],
 )  # fmt: skip
 def test_a_query_of_the_base_url_stays_at_the_end(model: str, base: str, url: str) -> None:
-    """On every wire the path comes before the query that a gateway needs."""
+    """On every wire the path is inserted before the query that a gateway needs."""
     assert sent(model, base_url=base).url == url
 
 
 def test_azure_adds_its_version_to_a_query(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The version of the environment is added to another query, and does not replace one."""
+    """The environment's version is added to other query parameters but replaces no version."""
     monkeypatch.setenv("OPENAI_API_VERSION", "2")
     path = f"{AZURE}/openai/deployments/d/chat/completions"
     assert sent("azure/d", base_url=f"{AZURE}?t=7").url == f"{path}?t=7&api-version=2"

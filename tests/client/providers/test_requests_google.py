@@ -1,4 +1,4 @@
-"""What Ember sends to Google is what Google's own SDK sends for the same intent."""
+"""Ember sends to Google what Google's own SDK sends for the same call."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def by_sdk(contents: Any = "hi", stream: bool = False, model: str = MODEL, **con
         return httpx2.Response(200, json={})
 
     http_client = httpx2.Client(transport=httpx2.MockTransport(answer))
-    # Its default is v1, Ember's v1beta: what is in preview is served there only.
+    # Its default is v1, Ember's is v1beta: only that serves previews.
     options = genai.types.HttpOptions(httpx_client=http_client, api_version="v1beta")
     client = genai.Client(api_key="sk-of-a-test", http_options=options)
     settings = genai.types.GenerateContentConfig(**config)
@@ -50,16 +50,16 @@ def by_sdk(contents: Any = "hi", stream: bool = False, model: str = MODEL, **con
 
 
 def camel(value: Any) -> Any:
-    """JSON in the names that Google documents; it takes those with underscores as well."""
+    """JSON with the names that Google documents; it accepts those with underscores as well."""
     if isinstance(value, dict):
         return {re.sub("_([a-z])", lambda m: m[1].upper(), k): camel(v) for k, v in value.items()}
     return [camel(item) for item in value] if isinstance(value, list) else value
 
 
 def same(ours: Sent, theirs: Sent) -> None:
-    """The same JSON at the same place with the same key."""
+    """Check that both send the same JSON to the same URL with the same key."""
     theirs = theirs._replace(body=camel(theirs.body))
-    # What has no meaning: a role of the system, an empty object, the order of the kinds of tools.
+    # Without meaning: the system's role, an empty object, the order of the kinds of tools.
     theirs.body.get("systemInstruction", {}).pop("role", None)
     if not theirs.body["generationConfig"]:
         del theirs.body["generationConfig"]
@@ -104,12 +104,12 @@ PARAMETERS: list[tuple[dict[str, Any], dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("ours", "theirs"), PARAMETERS)
 def test_parameters(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
-    """Each parameter goes out as the SDK sends it."""
+    """Each parameter is sent as the SDK sends it."""
     same(sent(MODEL, **ours), by_sdk(**theirs))
 
 
 def test_thinking_budget_of_the_older_models() -> None:
-    """Gemini 2.5 takes a number of tokens where later ones take a level."""
+    """Gemini 2.5 gets a number of tokens, later models get a level."""
     ours = sent("gemini-2.5-flash", reasoning_effort="none")
     theirs = by_sdk(model="gemini-2.5-flash", thinking_config={"thinking_budget": 0})
     same(ours, theirs)
@@ -118,7 +118,7 @@ def test_thinking_budget_of_the_older_models() -> None:
 
 
 def test_thinking_config_beside_the_effort() -> None:
-    """Both are merged in either order, and the caller's dict stays as it is."""
+    """Both are merged in either order, and the caller's dict is not modified."""
     given = {"includeThoughts": True}
     for arguments in (
         {"thinkingConfig": given, "reasoning_effort": "low"},
@@ -130,7 +130,7 @@ def test_thinking_config_beside_the_effort() -> None:
 
 
 def test_declarations_in_googles_own_words() -> None:
-    """What Google's own form of tools says goes out as it is, whatever the spelling of its keys."""
+    """Tools in Google's own form are sent unchanged, whatever the spelling of their keys."""
     declaration = {"name": "f", "parameters": {"type": "OBJECT"}}
     snake = {"function_declarations": [{"name": "f", "parameters_json_schema": SCHEMA}]}
     for tool in ({"functionDeclarations": [declaration], "googleSearch": {}}, snake):
@@ -140,18 +140,18 @@ def test_declarations_in_googles_own_words() -> None:
 
 
 def test_stream() -> None:
-    """A stream is asked for as events."""
+    """A stream is requested as server-sent events."""
     same(sent(MODEL, stream=True), by_sdk(stream=True))
 
 
 @pytest.mark.parametrize("model", ["models/gemini-3.8-flash", "tunedModels/mine"])
 def test_names_of_models(model: str) -> None:
-    """A name with its kind in front is kept."""
+    """A name with its kind as a prefix is kept."""
     same(sent(f"google/{model}"), by_sdk(model=model))
 
 
 def test_version_and_base_url(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The version is the variable's, unless the base URL says one."""
+    """The version comes from the variable, unless the base URL has one."""
     path = f"models/{MODEL}:generateContent"
     assert sent(MODEL, base_url="https://x.test/v1").url == f"https://x.test/v1/{path}"
     monkeypatch.setenv("GOOGLE_GENAI_API_VERSION", "v1alpha")
@@ -163,7 +163,7 @@ def test_version_and_base_url(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_media() -> None:
-    """Images, PDFs and sound go out as inline data or by URI."""
+    """Images, PDFs and audio are sent as inline data or by URI."""
     pdf, mp3 = b"%PDF-1.7", b"ID3 mp3"
     part = genai.types.Part
     contents = [genai.types.Content(role="user", parts=[
@@ -181,7 +181,7 @@ def test_media() -> None:
 
 
 def test_conversation_with_tools() -> None:
-    """Signatures go back on the parts they came with; one turn's results are one content."""
+    """Signatures are sent back on their parts; one turn's results are one content."""
     signature = base64.b64encode(b"signature").decode()
     turn = {"role": "model", "parts": [
         {"text": "hm", "thought": True},
@@ -217,7 +217,7 @@ def test_conversation_with_tools() -> None:
 
 
 def test_error_of_a_tool() -> None:
-    """A tool's failure goes out under the key that Google documents for it."""
+    """A tool's failure is sent in the field that Google documents for it."""
     prompt = [
         {"role": "user", "content": "?"},
         {"role": "tool", "tool_call_id": "x", "name": "weather", "content": "no", "is_error": True},

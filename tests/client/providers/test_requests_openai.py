@@ -1,4 +1,4 @@
-"""What Ember sends to OpenAI and Azure is what OpenAI's own SDK sends for the same intent."""
+"""Ember sends to OpenAI and Azure what OpenAI's own SDK sends for the same call."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def by_sdk(method: str, client: Any = None, **arguments: Any) -> Sent:
 
 
 def same(ours: Sent, theirs: Sent) -> None:
-    """The same JSON at the same place with the same key."""
+    """Check that both send the same JSON to the same URL with the same key."""
     assert ours.body == theirs.body
     assert ours.url == theirs.url
     for header in ("authorization", "api-key", "content-type"):
@@ -100,12 +100,12 @@ CHAT: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("model", "ours", "theirs"), CHAT)
 def test_chat_parameters(model: str, ours: dict[str, Any], theirs: dict[str, Any]) -> None:
-    """Each parameter of a chat completion goes out as the SDK sends it."""
+    """Each parameter of a chat completion is sent as the SDK sends it."""
     same(sent(model, "hi", **ours), by_sdk("chat", model=model, messages=USER, **theirs))
 
 
 def test_streamed_chat_asks_for_its_usage() -> None:
-    """A stream is asked for with its usage, so that the counts are those of a plain answer."""
+    """A stream requests its usage, so that the counts are those of a plain answer."""
     theirs = by_sdk("chat", model="gpt-4", messages=USER, stream=True,
                     stream_options={"include_usage": True})  # fmt: skip
     same(sent("gpt-4", stream=True), theirs)
@@ -117,13 +117,13 @@ def test_streamed_chat_asks_for_its_usage() -> None:
      ("gpt-6-luna", "developer"), ("gpt-6.1-sol", "developer")],
 )  # fmt: skip
 def test_system_message(model: str, role: str) -> None:
-    """`system` is the first message, in the word that the model has for it."""
+    """`system` is the first message, with the model's name for that role."""
     messages = [{"role": role, "content": "Be brief."}, *USER]
     same(sent(model, system="Be brief."), by_sdk("chat", model=model, messages=messages))
 
 
 def test_conversation_with_tools() -> None:
-    """A tool call that a response brought and its result go back as OpenAI wants them."""
+    """A response's tool call and its result are sent back as OpenAI requires."""
     call = ToolCall("call_1", "weather", {"city": "Köln"})
     prompt = [
         {"role": "user", "content": "Weather?"},
@@ -141,7 +141,7 @@ def test_conversation_with_tools() -> None:
 
 
 class Picture:
-    """What PIL's images can do, as far as Ember asks."""
+    """The part of PIL's image interface that Ember uses."""
 
     mode = "RGB"
 
@@ -153,7 +153,7 @@ class Picture:
 
 @pytest.mark.parametrize("form", ["bytes", "path", "url", "data url", "PIL", "openai", "responses"])
 def test_image(form: str, tmp_path: Path) -> None:
-    """An image in any form becomes the part that OpenAI documents."""
+    """An image in any form is sent as the part that OpenAI documents."""
     (tmp_path / "a.png").write_bytes(PNG)
     link = "https://example.com/a.png?size=1"
     image: Any = {
@@ -175,7 +175,7 @@ def test_image(form: str, tmp_path: Path) -> None:
 
 
 def test_pdf_and_sound(tmp_path: Path) -> None:
-    """A PDF goes out as a file with its name, sound in its format."""
+    """A PDF is sent as a file with its name, audio with its format."""
     pdf, wav = b"%PDF-1.7", b"RIFF0000WAVEfmt "
     (tmp_path / "a.pdf").write_bytes(pdf)
     data = "data:application/pdf;base64," + base64.b64encode(pdf).decode()
@@ -193,7 +193,7 @@ def test_pdf_and_sound(tmp_path: Path) -> None:
 
 
 def test_what_chat_cannot_take() -> None:
-    """A PDF's URL and sound in other formats are refused before anything is sent."""
+    """A PDF's URL and audio in other formats are refused before anything is sent."""
     with pytest.raises(ModelProviderError, match="openai-responses/"):
         sent("gpt-4o", ["https://example.com/a.pdf"])
     with pytest.raises(ModelProviderError, match="wav or mp3"):
@@ -230,15 +230,15 @@ RESPONSES: list[tuple[dict[str, Any], dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("ours", "theirs"), RESPONSES)
 def test_responses_parameters(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
-    """Each parameter of the Responses API goes out as the SDK sends it."""
+    """Each parameter of the Responses API is sent as the SDK sends it."""
     expected = by_sdk("responses", model="gpt-5.5", input="hi", **theirs)
     same(sent("openai-responses/gpt-5.5", **ours), expected)
 
 
 def test_responses_stream_and_own_models() -> None:
-    """A stream is asked for; a model that only this API serves gets there without a prefix.
+    """Calls can be streamed; a model that only this API serves needs no prefix.
 
-    Where Ember has chosen the API, nothing is stored unless the caller says so.
+    If Ember chose the API, nothing is stored unless the caller requests it.
     """
     asked = {"model": "o3-pro", "input": "hi"}
     unstored = {"store": False, "include": ["reasoning.encrypted_content"]}
@@ -253,7 +253,7 @@ def test_responses_stream_and_own_models() -> None:
 
 
 def test_responses_conversation() -> None:
-    """Turns, calls and results become items; an answer's own items go back unchanged."""
+    """Turns, calls and results become items; an answer's items are sent back unchanged."""
     items: list[dict[str, Any]] = [
         {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "x"},
         {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "weather",
@@ -296,7 +296,7 @@ def test_responses_conversation() -> None:
 def test_tools_of_models_that_reason(
     model: str, arguments: dict[str, Any], responses: bool
 ) -> None:
-    """Where chat completions refuse tools beside reasoning, the Responses API is asked."""
+    """Models whose chat completions reject tools with reasoning use the Responses API."""
     for stream in (False, True):
         ours = sent(model, stream=stream, **arguments)
         assert ours.url.endswith("/responses" if responses else "/chat/completions")
@@ -304,7 +304,7 @@ def test_tools_of_models_that_reason(
 
 
 def test_a_tool_loop_over_the_responses_api(fake_model: FakeModel) -> None:
-    """A model of OpenAI's that reasons calls its tool and gets the result, named as usual."""
+    """A reasoning model of OpenAI's calls its tool and gets the result, without a prefix."""
     call = ToolCall("call_1", "weather", {"city": "Ulm"})
     fake_model("gpt-6-luna", Answer("", tool_calls=[call]), "Grey.")
     turns: list[Any] = [{"role": "user", "content": "Weather in Ulm?"}]
@@ -323,13 +323,13 @@ def test_a_tool_loop_over_the_responses_api(fake_model: FakeModel) -> None:
 
 @pytest.mark.parametrize("name", ["stop", "seed"])
 def test_what_responses_do_not_have(name: str) -> None:
-    """`stop` and `seed` are refused, since the API would not say that it ignores them."""
+    """`stop` and `seed` are refused, since the API would silently ignore them."""
     with pytest.raises(ModelProviderError, match=f"no {name}"):
         sent("openai-responses/gpt-5.5", **{name: 1})
 
 
 def test_azure_with_a_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a version the dated surface is called: deployment in the path, key in api-key."""
+    """With a version the dated API is called: deployment in the path, key in api-key."""
     monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", "https://r.openai.azure.com/")
     monkeypatch.setenv("OPENAI_API_VERSION", "2024-10-21")
 
@@ -342,7 +342,7 @@ def test_azure_with_a_version(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_azure_without_a_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without one the v1 surface is called, whatever form the endpoint has."""
+    """Without a version the v1 API is called, whatever form the endpoint has."""
     monkeypatch.delenv("OPENAI_API_VERSION", raising=False)
     for endpoint in ("https://r.openai.azure.com", "https://r.openai.azure.com/openai/v1/"):
         ours = sent("azure/my-gpt", base_url=endpoint)
@@ -352,7 +352,7 @@ def test_azure_without_a_version(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_azure_with_a_deployments_own_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A base URL that names a deployment is used as it is, with the version that is known."""
+    """A base URL that names a deployment is used unchanged, with the configured version."""
     monkeypatch.delenv("OPENAI_API_VERSION", raising=False)
     base = "https://r.openai.azure.com/openai/deployments/d"
     assert sent("azure/m", base_url=base).url == f"{base}/chat/completions"
@@ -362,7 +362,7 @@ def test_azure_with_a_deployments_own_address(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_azure_token_and_mistral(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An Entra token is a bearer; a Mistral deployment gets the field that it knows."""
+    """An Entra token is sent as a bearer; a Mistral deployment gets its own field."""
     monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", "https://r.openai.azure.com")
     monkeypatch.setenv("AZURE_OPENAI_AD_TOKEN", "entra-token")
     ours = sent("azure/Mistral-large", api_key=None, max_tokens=7)
@@ -372,7 +372,7 @@ def test_azure_token_and_mistral(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_organisation_and_project(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The variables that the SDK reads for its headers are read here too."""
+    """Ember reads the same variables for headers as the SDK."""
     monkeypatch.setenv("OPENAI_ORG_ID", "org-1")
     monkeypatch.setenv("OPENAI_PROJECT_ID", "proj-1")
     ours, theirs = sent("gpt-4"), by_sdk("chat", model="gpt-4", messages=USER)
@@ -382,7 +382,7 @@ def test_organisation_and_project(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_class_with_a_schema() -> None:
-    """A pydantic model as response_format is its schema under its name."""
+    """A pydantic model as response_format is sent as its schema with its name."""
     for name, sent_as in (("City", "City"), ("Box[City]", "Box_City_"), ("Größe", "Gr__e")):
         model = SimpleNamespace(model_json_schema=lambda: SCHEMA, __name__=name)
         body = sent("gpt-4o", response_format=model).body

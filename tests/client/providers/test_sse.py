@@ -1,4 +1,4 @@
-"""From bytes to events, by the rules of the HTML standard and a little beyond."""
+"""Parsing server-sent events by the HTML standard, with a few extensions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ember.providers.sse import Event, EventDecoder
 
 
 def events(*pieces: bytes) -> list[Event]:
-    """The events of a body that arrives in these pieces."""
+    """The events of a body in these pieces."""
     decoder = EventDecoder()
     return [event for piece in pieces for event in decoder.feed(piece)] + decoder.finish()
 
@@ -44,13 +44,13 @@ def events(*pieces: bytes) -> list[Event]:
     ],
 )
 def test_body(body: bytes, expected: list[tuple[str, str]]) -> None:
-    """Each body is these events, in one piece and byte by byte."""
+    """Each body has these events, in one piece and byte by byte."""
     assert events(body) == expected
     assert events(*(body[i : i + 1] for i in range(len(body)))) == expected
 
 
 def test_stray_bytes_are_kept() -> None:
-    """What is neither an event nor JSON can be shown, its beginning at least."""
+    """The beginning of text that is neither an event nor JSON is kept, to be shown."""
     decoder = EventDecoder()
     assert decoder.feed(b"<html>\n" + b"x" * 10_000) + decoder.finish() == []
     assert decoder.stray.startswith(b"<html>\n")
@@ -59,7 +59,7 @@ def test_stray_bytes_are_kept() -> None:
 
 @given(body=st.binary(), cuts=st.lists(st.integers(0, 200)))
 def test_any_bytes_cut_anywhere(body: bytes, cuts: list[int]) -> None:
-    """No bytes raise anything, and where they are cut changes nothing."""
+    """No bytes raise an exception, and the result does not depend on how they are split."""
     edges = [0, *sorted(min(cut, len(body)) for cut in cuts), len(body)]
     pieces = [body[a:b] for a, b in itertools.pairwise(edges)]
     assert events(*pieces) == events(body)
@@ -73,7 +73,7 @@ def test_any_bytes_cut_anywhere(body: bytes, cuts: list[int]) -> None:
     cuts=st.lists(st.integers(0, 200)),
 )  # fmt: skip
 def test_any_lines_cut_anywhere(lines: list[bytes], ends: list[bytes], cuts: list[int]) -> None:
-    """Lines of every kind, with every end, come to the same events however they are cut."""
+    """Lines of every kind and ending give the same events, however they are split."""
     body = b"".join(line + ends[i % len(ends)] for i, line in enumerate(lines))
     edges = [0, *sorted(min(cut, len(body)) for cut in cuts), len(body)]
     pieces = [body[a:b] for a, b in itertools.pairwise(edges)]
@@ -82,7 +82,7 @@ def test_any_lines_cut_anywhere(lines: list[bytes], ends: list[bytes], cuts: lis
 
 @pytest.mark.parametrize("body", [b"data: " + b"x" * 4_000_000, b'{"a": "' + b"x" * 4_000_000])
 def test_long_events_are_not_copied_with_each_piece(body: bytes) -> None:
-    """An event in many small pieces takes time in proportion to its length."""
+    """An event in many small pieces takes linear time."""
     started = time.process_time()
     pieces = [body[at : at + 200] for at in range(0, len(body), 200)]
     events(*pieces)

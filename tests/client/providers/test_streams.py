@@ -1,4 +1,4 @@
-"""Streams: however the bytes are cut and framed, the answer is the same; a break is told."""
+"""Streams: the answer does not depend on splits and framing, and a break is an error."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ember.models.schemas import ChatResponse
     from tests.corpus import Row
 
-# One short recorded stream for each kind of wire, framing and end that the corpus has.
+# A short recorded stream for each wire, framing and ending in the corpus.
 RECORDED = {
     "chat": "01abc5f4daf3cb18",
     "chat, comments": "2d4db68d702e74e2",
@@ -39,7 +39,7 @@ RECORDED = {
 
 
 def read(wire: str, pieces: list[bytes], status: int = 200) -> dict[str, Any]:
-    """What a stream of these pieces comes to, by the code that the public functions use."""
+    """The result of a stream with these pieces, from the code behind the public functions."""
     streamed = built_in(wire).stream("hi", "m", api_key="sk-of-a-test", base_url="https://x.test")
     text: list[str] = []
     error: ProviderAPIError | None = None
@@ -61,7 +61,7 @@ def read(wire: str, pieces: list[bytes], status: int = 200) -> dict[str, Any]:
 
 
 def wire_of(row: Row) -> str:
-    """The provider in Ember that reads a row's wire."""
+    """Ember's provider for a row's wire."""
     return {
         "openai.chat": "openai",
         "openai.responses": "openai-responses",
@@ -71,7 +71,7 @@ def wire_of(row: Row) -> str:
 
 
 def cut(body: bytes, places: list[int]) -> list[bytes]:
-    """A body in pieces, cut at these places."""
+    """The pieces of a body, split at these positions."""
     edges = [0, *sorted(place % (len(body) + 1) for place in places), len(body)]
     return [body[a:b] for a, b in itertools.pairwise(edges)]
 
@@ -81,7 +81,7 @@ def cut(body: bytes, places: list[int]) -> list[bytes]:
 @settings(max_examples=40, deadline=None)
 @given(places=st.lists(st.integers(0, 1 << 20), max_size=30))
 def test_recut_recording_reads_the_same(kind: str, places: list[int]) -> None:
-    """A recorded stream cut anywhere, into any number of pieces, comes to the same answer."""
+    """A recorded stream gives the same answer, wherever and however often it is split."""
     row = rows()[RECORDED[kind]]
     body = row["response_body"].encode()
     whole = read(wire_of(row), [body], row["status"])
@@ -105,7 +105,7 @@ REFRAMED: dict[str, Callable[[bytes], bytes]] = {
 @needs_corpus
 @pytest.mark.parametrize("frame", REFRAMED.values(), ids=REFRAMED)
 def test_every_recorded_stream_in_another_framing(frame: Callable[[bytes], bytes]) -> None:
-    """Whatever is changed in the framing of a recorded stream, it comes to the same answer."""
+    """A recorded stream gives the same answer in any other framing."""
     compared = 0
     for row in rows().values():
         if row["sse"] and row["status"] == 200 and row["response_body"]:
@@ -131,7 +131,7 @@ def test_recording_byte_by_byte(kind: str) -> None:
 
 
 def outcome(result: ChatResponse | EmberError) -> tuple[Any, ...]:
-    """What is compared of a response or an error."""
+    """The compared fields of a response or an error."""
     if isinstance(result, EmberError):
         return str(result), result.context.get("partial_text"), result.context.get("usage")
     usage = {name: value for name, value in result.usage.as_dict().items() if name != "cost"}
@@ -141,7 +141,7 @@ def outcome(result: ChatResponse | EmberError) -> tuple[Any, ...]:
 @needs_corpus
 @pytest.mark.parametrize("kind", RECORDED)
 def test_recording_cut_off_at_every_byte(kind: str) -> None:
-    """A stream that ends anywhere is incomplete_stream, or whole if its end marker had come."""
+    """A stream cut anywhere is incomplete_stream, or whole if its end marker had arrived."""
     row = rows()[RECORDED[kind]]
     body = row["response_body"].encode()
     whole = read(wire_of(row), [body], row["status"])
@@ -154,7 +154,7 @@ def test_recording_cut_off_at_every_byte(kind: str) -> None:
         elif got["error"][1] == "incomplete_stream":
             assert got["error"][2] == got["text"] == got["chunks"], end
         else:
-            # The error that the whole stream reports too, or not enough of it to say which.
+            # The same error as for the whole stream, or its type was not yet known.
             assert (whole["error"] and got["error"][1] == whole["error"][1]) or not got["text"], end
 
 
@@ -162,7 +162,7 @@ def test_recording_cut_off_at_every_byte(kind: str) -> None:
 
 
 def chat_events(*contents: str) -> list[str]:
-    """The JSON texts of a chat stream that says these pieces."""
+    """The JSON texts of a chat stream with these pieces."""
     deltas = [{"choices": [{"index": 0, "delta": {"content": content}}]} for content in contents]
     end = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
     usage = {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}
@@ -199,7 +199,7 @@ def test_any_framing_of_the_standard_reads_the_same(
         if comment := next(noises):
             out += comment + next(line_ends)
         out += f"data:{' ' if space else ''}{data}" + next(line_ends)
-        # A lone CR and the LF of the next line end would be one line end.
+        # A lone CR followed by LF would be a single line end.
         out += "\n\n"
     got = read("openai", cut(out.encode(), places))
     assert got["error"] is None
@@ -239,7 +239,7 @@ def _cycle(values: list[str]) -> Iterator[str]:
     ],
 )
 def test_framing_of_the_wild(name: str, body: str) -> None:
-    """What servers do to the framing, rightly or not, changes nothing in the answer."""
+    """Framing variants of real servers, valid or not, do not change the answer."""
     events = chat_events("é\u2028")
     got = read("openai", [body.format(*events).encode()])
     assert got["error"] is None, name
@@ -301,7 +301,7 @@ PRETTY = """{
 )  # fmt: skip
 @pytest.mark.parametrize("first", [False, True])
 def test_error_inside_a_200_stream(wire: str, error: str, kind: str, first: bool) -> None:
-    """An error after text, or as the first thing, raises by its own type and keeps the text."""
+    """An error after text, or as the first event, raises its own type and keeps the text."""
     begun = "" if first else BEGUN[wire] + "\n\n"
     for at in (0, 1):
         body = f"{begun}{error}\n\n".encode()
@@ -322,14 +322,14 @@ BEGUN = {
 
 @pytest.mark.parametrize("wire", BEGUN)
 def test_stream_without_its_end_marker(wire: str) -> None:
-    """A stream that only ends is incomplete_stream, and what had come is in the context."""
+    """A stream without its end marker is incomplete_stream, with its text in the context."""
     got = read(wire, [BEGUN[wire].encode() + b"\n\n"])
     assert got["error"] is not None
     assert got["error"][1:] == ("incomplete_stream", "so far")
 
 
 def test_incomplete_stream_tells_the_usage_so_far() -> None:
-    """Usage that came before the break is in context['usage'], and no retry is advised."""
+    """Usage received before the break is in context['usage'], and the error is not retryable."""
     start = {"type": "message_start", "message": {"usage": {"input_tokens": 9}, "content": []}}
     body = f"data: {json.dumps(start)}\n\n{BEGUN['anthropic']}\n\n".encode()
     streamed = built_in("anthropic").stream("hi", "m", api_key="sk-of-a-test")
@@ -342,7 +342,7 @@ def test_incomplete_stream_tells_the_usage_so_far() -> None:
 
 @pytest.mark.parametrize("body", ["", "\n\n", ": only a comment\n\n", "[]"])
 def test_empty_stream_is_incomplete(body: str) -> None:
-    """A 200 stream that says nothing at all is an answer that broke off, and may be retried."""
+    """An empty 200 stream is an incomplete answer, and may be retried."""
     got = read("openai", [body.encode()])
     assert got["error"] is not None
     assert got["error"][1:] == ("incomplete_stream", "")
@@ -352,7 +352,7 @@ def test_empty_stream_is_incomplete(body: str) -> None:
                                   "data: not json\n\n", "hello"])  # fmt: skip
 @pytest.mark.parametrize("wire", BEGUN)
 def test_stream_of_something_else_is_a_bad_response(wire: str, body: str) -> None:
-    """A 200 stream of which nothing is the wire's is bad_response, not one that broke off."""
+    """A 200 stream with nothing in the wire's format is bad_response, not incomplete."""
     got = read(wire, [body.encode()])
     assert got["error"] is not None
     assert got["error"][1] == "bad_response"
