@@ -26,6 +26,8 @@ __all__ = ["Seam"]
 
 # Turns of the event loop that the reader of a piece gets before the next one comes.
 _TURNS = 4
+# What a played connection touches that aiohttp does not promise to keep.
+_NOT_PUBLIC = ("_parser", "_payload", "_on_read_timeout")
 
 
 class Seam:
@@ -127,6 +129,11 @@ class Seam:
                 raise self._library.ClientConnectorError(req.connection_key, cause)
         loop = asyncio.get_running_loop()
         protocol = self._library.client_proto.ResponseHandler(loop)
+        if unknown := [name for name in _NOT_PUBLIC if not hasattr(protocol, name)]:
+            raise RuntimeError(
+                f"aiohttp {self._library.__version__} has no ResponseHandler.{unknown[0]}, which "
+                "a replay needs: install aiohttp 3.14, or point the client at cassette_server"
+            )
         protocol.force_close()  # not to be used a second time
         protocol.connection_made(_PlayedTransport(protocol, answer))
         return self._library.connector.Connection(connector, req.connection_key, protocol, loop)
@@ -189,7 +196,7 @@ class _PlayedTransport(asyncio.Transport):
         """Wait until somebody waits for more than there is: a reader who leaves misses nothing."""
         while not self._closing:
             payload: Any = self._protocol._payload
-            if payload is not None and payload._waiter is not None:
+            if payload is not None and getattr(payload, "_waiter", payload):
                 return True
             await wait_async(0.001)
         return False

@@ -398,6 +398,25 @@ def test_uploads_in_pieces_are_matched_by_their_content(path: Path) -> None:
         assert everything(GONE) == live
 
 
+def test_an_unknown_version_of_aiohttp_is_named(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without what a replay needs of it a call fails at once and says why; it does not hang."""
+    aiohttp = pytest.importorskip("aiohttp", reason="in the extra dev")
+    client_proto = importlib.import_module("aiohttp.client_proto")
+
+    async def call(url: str) -> int:
+        async with aiohttp.ClientSession() as session, session.get(url) as answer:
+            status: int = answer.status
+            return status
+
+    with serving() as server, ember_testing.cassette(path, record="new"):
+        assert asyncio.run(call(server.url)) == 200
+    monkeypatch.delattr(client_proto.ResponseHandler, "_on_read_timeout")
+    with ember_testing.cassette(path), pytest.raises(RuntimeError, match="_on_read_timeout"):
+        asyncio.run(call(GONE))
+
+
 def test_an_array_is_sent_as_its_bytes(path: Path) -> None:
     """What http.client takes for a body besides bytes and iterables of them arrives as it is."""
     body = array.array("H", [1, 2, 3])
