@@ -14,7 +14,7 @@ from tests.testing.cli.command import record
 
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cassette of two calls, made once."""
+    """Record a cassette of two calls, once."""
     with serving(chat) as server:
         return record(
             tmp_path_factory.mktemp("recording") / "a.sqlite", server.url, "Paris", "Rome"
@@ -23,5 +23,5 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def cassette(recording: Path, tmp_path: Path) -> Path:
-    """That cassette in a folder of its own."""
+    """Copy that cassette to the test's own folder."""
     return Path(shutil.copy(recording, tmp_path))

@@ -39,7 +39,7 @@ def change(path: Path, statement: str, *values: object) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_helps_with_an_example(command: str) -> None:
-    """`--help` of every command holds an example and offers JSON."""
+    """`--help` of every command has an example and the option for JSON."""
     text = run(command, "--help").stdout
     assert "Example:" in text
     assert f"ember-cassettes {command}" in text
@@ -47,7 +47,7 @@ def test_each_command_helps_with_an_example(command: str) -> None:
 
 
 def test_the_command_is_installed_and_lists_its_parts() -> None:
-    """`python -m ember_testing.cli --help`, in a process of its own, names all of them."""
+    """`python -m ember_testing.cli --help`, in a separate process, names all commands."""
     result = subprocess.run(
         [sys.executable, "-m", "ember_testing.cli", "--help"],
         capture_output=True,
@@ -58,7 +58,7 @@ def test_the_command_is_installed_and_lists_its_parts() -> None:
 
 
 def test_list_shows_calls_models_and_cost(cassette: Path) -> None:
-    """One line a cassette; JSON has the sums."""
+    """`list` prints one line per cassette; JSON has the sums."""
     (line,) = found("list", cassette.parent)["cassettes"]
     assert (line["calls"], line["models"]) == (2, ["unknown/gpt-4-0613"])
     assert line["cost"] == pytest.approx(2 * (10 * 30 + 5 * 60) / 1e6)
@@ -75,7 +75,7 @@ def test_list_shows_what_is_damaged_and_left_behind(cassette: Path) -> None:
 
 
 def test_show_reads_like_a_transcript(cassette: Path) -> None:
-    """Heading, roles and answer, and one call alone with --call."""
+    """`show` prints heading, roles and answer, and with --call a single call."""
     text = run("show", cassette).stdout
     lines = text.splitlines()
     assert lines[0].startswith("## 1  POST http://127.0.0.1:")
@@ -92,7 +92,7 @@ def test_show_reads_like_a_transcript(cassette: Path) -> None:
 
 
 def test_textconv_is_the_same_for_two_recordings_of_the_same_calls(tmp_path: Path) -> None:
-    """What git compares holds no time and no date; a damaged file is reported and is no failure."""
+    """`textconv` omits times and dates; it reports a damaged file without failing."""
     with serving(chat) as server:
         texts = [
             run("textconv", record(tmp_path / f"{i}.sqlite", server.url, "Paris")).stdout
@@ -107,13 +107,13 @@ def test_textconv_is_the_same_for_two_recordings_of_the_same_calls(tmp_path: Pat
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 def test_git_diff_shows_transcripts_as_git_setup_says(cassette: Path, tmp_path: Path) -> None:
-    """After the printed commands, and off the PATH, `git diff` shows roles and answers."""
+    """After the printed commands `git diff` shows roles and answers, even off the PATH."""
     lines = found("git-setup")
     repository = tmp_path / "repository"
     where = repository / "cassettes" / "deep"
     where.mkdir(parents=True)
 
-    # The command runs in a process of git's own, wherever Ember is imported from here.
+    # Git runs the command in another process, which must find Ember where this one does.
     environment = {**os.environ, "PYTHONPATH": str(Path(ember_testing.__file__).parents[1])}
 
     def git(*arguments: str) -> str:
@@ -131,7 +131,7 @@ def test_git_diff_shows_transcripts_as_git_setup_says(cassette: Path, tmp_path: 
     environment["PATH"] = os.pathsep.join([str(tmp_path / "bin"), environment["PATH"]])
     program = tmp_path / "bin" / "ember-cassettes"
     program.parent.mkdir()
-    program.write_text("#!/bin/sh\nexit 127\n")  # as where it is not on the PATH
+    program.write_text("#!/bin/sh\nexit 127\n")  # as if it were not on the PATH
     program.chmod(0o755)
     for command in lines["commands"]:
         subprocess.run(command, shell=True, cwd=repository, env=environment, check=True)
@@ -146,15 +146,15 @@ def test_git_diff_shows_transcripts_as_git_setup_says(cassette: Path, tmp_path: 
     assert "+assistant: About Oslo." in text
     textconv = git("config", "diff.ember-cassettes.textconv").strip()
     git("config", "diff.ember-cassettes.textconv", textconv.replace(sys.executable, "/gone"))
-    text = git("diff")  # where the extra is not installed
+    text = git("diff")  # the extra is not installed
     assert "a.sqlite" in text
     assert "not shown: ember-cassettes is not installed here" in text
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m ember_testing.cli "$@"\n')
-    assert "+user: Oslo" in git("diff")  # where the interpreter has moved
+    assert "+user: Oslo" in git("diff")  # the interpreter has moved
 
 
 def test_diff_pairs_calls_and_names_what_changed(cassette: Path, tmp_path: Path) -> None:
-    """Another answer, another question beside its nearest, and a new call; 0 for a copy."""
+    """Changed answers, changed questions with the most similar one, and new calls are found."""
     assert run("diff", cassette, shutil.copy(cassette, tmp_path / "copy.sqlite")).stdout == (
         "the same\n"
     )
@@ -170,7 +170,7 @@ def test_diff_pairs_calls_and_names_what_changed(cassette: Path, tmp_path: Path)
 
 
 def test_diff_of_many_changed_calls_pairs_each_with_its_own(tmp_path: Path) -> None:
-    """Where more calls changed than are compared with each, a call meets the one in its place."""
+    """If too many calls changed to compare all, a call is paired with the one at its position."""
     with serving(chat) as server:
         sides = [
             record(tmp_path / f"{side}.sqlite", server.url, *(f"{n} {side} {n}" for n in range(99)))
@@ -181,7 +181,7 @@ def test_diff_of_many_changed_calls_pairs_each_with_its_own(tmp_path: Path) -> N
 
 
 def test_tables_have_heads_and_columns(cassette: Path) -> None:
-    """The columns of `list` and `stats` have heads, and figures end together below them."""
+    """The columns of `list` and `stats` have headings, and figures are right-aligned."""
     for command, first in (("list", "cassette"), ("stats", "model")):
         head, *rows = run(command, cassette).stdout.splitlines()
         assert head.split()[0] == first
@@ -191,7 +191,7 @@ def test_tables_have_heads_and_columns(cassette: Path) -> None:
 
 
 def test_colours_are_for_terminals(cassette: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A terminal gets colours, a file none; NO_COLOR and FORCE_COLOR say otherwise."""
+    """Terminals get colours and files do not; NO_COLOR and FORCE_COLOR override this."""
 
     def colours(terminal: bool) -> bool:
         return "\x1b[" in CliRunner().invoke(main, ["stats", str(cassette)], color=terminal).stdout
@@ -206,7 +206,7 @@ def test_colours_are_for_terminals(cassette: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_stats_add_up_by_model(cassette: Path) -> None:
-    """Calls, tokens, money and age, a model and all."""
+    """Calls, tokens, cost and age are summed by model and in total."""
     sums = found("stats", cassette.parent)
     assert list(sums) == ["unknown/gpt-4-0613", "all"]
     total = sums["all"]
@@ -217,7 +217,7 @@ def test_stats_add_up_by_model(cassette: Path) -> None:
 
 
 def test_export_writes_a_line_a_call(cassette: Path, tmp_path: Path) -> None:
-    """JSON lines into a file, one array with --json."""
+    """`export` writes JSON lines to a file, and with --json a single array."""
     target = tmp_path / "calls.jsonl"
     run("export", cassette, "-o", target)
     calls = [json.loads(line) for line in target.read_text().splitlines()]
@@ -248,7 +248,7 @@ PLANTED: dict[str, tuple[str, str]] = {
 def test_check_finds_a_planted_secret_of_each_kind(
     cassette: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """By shape, by name and by the environment's values; the secret itself is not printed."""
+    """`check` finds secrets by format, name and environment values, and does not print them."""
     monkeypatch.setenv("ACME_API_KEY", "tr0ub4dor-and-3")
     assert run("check", cassette.parent).stdout == "1 cassette checked, 0 findings\n"
     column, value = PLANTED[kind]
@@ -265,7 +265,7 @@ def test_check_finds_a_planted_secret_of_each_kind(
 @given(st.data())
 @settings(max_examples=300, deadline=None)
 def test_every_shape_of_a_key_is_looked_for(data: st.DataObject) -> None:
-    """Whatever has the shape of a key is found: no shape is passed over for lack of its hint."""
+    """Every key format is found: each match contains one of the bytes searched for first."""
     name = data.draw(st.sampled_from(sorted(_SHAPES)))
     key = data.draw(st.from_regex(_SHAPES[name][0], fullmatch=True))
     assert next(iter(_shapes_in(b'"' + key + b'"'))).group() in key + b'"'
@@ -274,7 +274,7 @@ def test_every_shape_of_a_key_is_looked_for(data: st.DataObject) -> None:
 def test_check_finds_a_secret_in_a_compressed_piece_and_in_other_tables(
     cassette: Path, tmp_path: Path
 ) -> None:
-    """A piece as it came off the wire is decoded; what stands outside the calls is found too."""
+    """Compressed chunks are decoded, and secrets outside the calls are found too."""
     import gzip
 
     other = Path(shutil.copy(cassette, tmp_path / "other.sqlite"))
@@ -291,7 +291,7 @@ def test_check_finds_a_secret_in_a_compressed_piece_and_in_other_tables(
 
 
 def test_check_finds_what_is_truncated_edited_or_missing(cassette: Path) -> None:
-    """A lost piece, an edited request, a dropped view, a truncated and a partial file."""
+    """`check` finds a lost chunk, an edited request, a dropped view and incomplete files."""
 
     def kinds(path: Path) -> set[tuple[str, str]]:
         return {(each["kind"], each["where"]) for each in found("check", path, code=1)[str(path)]}
@@ -323,14 +323,14 @@ def test_check_finds_what_is_truncated_edited_or_missing(cassette: Path) -> None
 
 
 def test_a_link_that_leads_nowhere_is_listed_beside_the_others(cassette: Path) -> None:
-    """Its line says that it cannot be read; the others go on."""
+    """Its line says that it cannot be read; the other files are processed."""
     (cassette.parent / "link.sqlite").symlink_to("nowhere")
     lines = found("list", cassette.parent, code=1)["cassettes"]
     assert [bool(each["error"]) for each in lines] == [False, True]
 
 
 def test_a_folder_that_is_not_there_is_the_users_error(tmp_path: Path) -> None:
-    """Exit code 2, as for every wrong argument."""
+    """The exit code is 2, as for every wrong argument."""
     run("check", tmp_path / "nowhere", code=2)
     run("drift", tmp_path, code=2)  # no budget
 
@@ -342,7 +342,7 @@ class TestPrune:
     def suite(
         self, pytester: pytest.Pytester, run: Callable[..., pytest.RunResult]
     ) -> Callable[..., Any]:
-        """Runs pytest on a test module and gives the report."""
+        """Run pytest on a test module and return the report."""
 
         def suite(body: str, *arguments: str) -> Any:
             run("import httpx, pytest\n" + body, "--ember-report=report.json", *arguments)
@@ -365,7 +365,7 @@ def test_second(): [ask(text) for text in {shared}]
     def test_a_part_of_the_suite_says_nothing_of_other_modules(
         self, suite: Callable[..., Any], pytester: pytest.Pytester
     ) -> None:
-        """`--partial` with the report of one file: cassettes of the others stay."""
+        """With `--partial` and the report of one file, cassettes of other files stay."""
         folder = pytester.path / "cassettes"
         with serving() as server:
             body = self.BODY.format(url=server.url, own=["a"], shared=["b"])
@@ -386,7 +386,7 @@ def test_second(): [ask(text) for text in {shared}]
     def test_what_no_test_uses_goes_and_the_rest_still_replays(
         self, suite: Callable[..., Any], pytester: pytest.Pytester
     ) -> None:
-        """A recording of an own cassette, one of a shared, and a file; nothing without --yes."""
+        """Unused recordings of own and shared cassettes and files go, but only with --yes."""
         folder = pytester.path / "cassettes"
         with serving() as server:
             whole = self.BODY.format(url=server.url, own=["a", "b"], shared=["c", "d"])
@@ -412,7 +412,7 @@ def test_second(): [ask(text) for text in {shared}]
     def test_what_was_skipped_failed_or_deselected_stays(
         self, suite: Callable[..., Any], pytester: pytest.Pytester
     ) -> None:
-        """A test that did not pass keeps its cassette; a report of a part is refused."""
+        """A test that did not pass keeps its cassette; the report of a partial run is refused."""
         folder = pytester.path / "cassettes"
         with serving() as server:
             body = self.BODY.format(url=server.url, own=["a"], shared=["c"])
@@ -443,7 +443,7 @@ def test_second(): [ask(text) for text in {shared}]
         outcome: str,
         workers: tuple[str, ...],
     ) -> None:
-        """What a module uses is not known if it was skipped, or failed, as a whole."""
+        """If a whole module was skipped or failed, its cassettes stay: its use is unknown."""
         pytester.makepyfile(test_other=f"import pytest\n{line}\n")
         unseen = pytester.path / "cassettes" / "test_other" / "test_a.sqlite"
         with serving() as server:
@@ -469,7 +469,7 @@ def test_second(): [ask(text) for text in {shared}]
     def test_a_module_that_was_not_wholly_run_keeps_what_it_may_use(
         self, suite: Callable[..., Any], pytester: pytest.Pytester, before: str, why: str
     ) -> None:
-        """A skip, an error, an ignored file, a skipped test: nothing of the module is deleted."""
+        """After a skip, an error, or an ignored file, nothing of the module is deleted."""
         folder = pytester.path / "cassettes"
         with serving() as server:
             body = self.BODY.format(url=server.url, own=["a"], shared=["c"])
@@ -479,7 +479,7 @@ def test_second(): [ask(text) for text in {shared}]
             pytester.makeconftest(before)
             before = body
         arguments = ["prune", folder, "--report", pytester.path / "report.json", "--yes"]
-        arguments.append("--partial")  # which believes the run, but not for this module
+        arguments.append("--partial")  # which accepts the run, but not for this module
         report = suite(before, "--continue-on-collection-errors")
         assert bool(report["partial"]) == ("at collection" in why or report["exit_status"] == 5)
         stays = {Path(each["path"]).name: each["kept"] for each in found(*arguments)}
@@ -502,7 +502,7 @@ def test_second(): [ask(text) for text in {shared}]
     def test_a_report_without_a_crashed_worker_is_refused(
         self, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A worker of pytest-xdist that dies takes its counts along: that run proves nothing."""
+        """The counts of a crashed pytest-xdist worker are lost, so the run proves nothing."""
         pytest.importorskip("xdist")
         pytester.makepyfile("import os\ndef test_dies(): os._exit(3)\ndef test_lives(): pass")
         monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # they take long to load
@@ -516,7 +516,7 @@ def test_second(): [ask(text) for text in {shared}]
         assert "worker processes that did not end" in result.stderr
 
     def test_a_file_that_is_no_report_is_refused(self, cassette: Path, tmp_path: Path) -> None:
-        """Any other file in place of a report deletes nothing."""
+        """Nothing is deleted if any other file is given as a report."""
         for text in ("{}", "[]", "no JSON"):
             (tmp_path / "r.json").write_text(text)
             result = run("prune", cassette, "--report", tmp_path / "r.json", "--yes", code=2)
@@ -527,7 +527,7 @@ def test_second(): [ask(text) for text in {shared}]
 def test_the_partial_file_of_a_killed_recording_is_reported_by_the_next_run(
     pytester: pytest.Pytester, run: Callable[..., pytest.RunResult]
 ) -> None:
-    """Once for each folder, with the file's name; a file that is being written now is left out."""
+    """A leftover is reported once per folder, by name; a file being written is not reported."""
     folder = pytester.path / "cassettes" / "test_it"
     folder.mkdir(parents=True)
     old = folder / "test_a.sqlite.77-abcd.part"

@@ -1,4 +1,4 @@
-"""`ember-cassettes drift`: recorded requests are sent again, to a server of the test's own."""
+"""`ember-cassettes drift`: recorded requests are sent again, to a local server."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_same_answers_are_no_drift(tmp_path: Path) -> None:
-    """The key of the environment takes the redacted one's place, and the text may vary."""
+    """The environment's key replaces the redacted one, and the text may vary."""
     number = iter(range(99))
 
     def answer(request: Received) -> Reply:
@@ -52,7 +52,7 @@ def test_the_same_answers_are_no_drift(tmp_path: Path) -> None:
 def test_what_differs_is_named(
     tmp_path: Path, now: Callable[[Received], Reply], lines: str
 ) -> None:
-    """Status, model, usage and shape, with exit code 1."""
+    """Changes of status, model, usage and shape are reported, with exit code 1."""
     answers: list[Callable[[Received], Reply]] = [chat]
     with serving(lambda request: answers[-1](request)) as server:
         path = record(tmp_path / "a.sqlite", server.url, "Paris")
@@ -62,7 +62,7 @@ def test_what_differs_is_named(
 
 
 def test_the_budget_ends_it(tmp_path: Path) -> None:
-    """Nothing is sent that might not fit; exit code 3 says that not all was compared."""
+    """No call is sent that might exceed the budget; exit code 3 says that calls were not sent."""
     with serving(chat) as server:
         path = record(tmp_path / "a.sqlite", server.url, "Paris", "Rome")
         # 40 tokens of input and 20 of output, at 30 and 60 dollars a million, are $0.0024.
@@ -81,7 +81,7 @@ def test_without_a_key_nothing_is_sent(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_host_that_cannot_be_reached_counts_as_not_sent(tmp_path: Path) -> None:
-    """It is told beside those that were sent, with exit code 3, and costs nothing."""
+    """It is reported along with the calls that were sent, with exit code 3, and costs nothing."""
     with serving(chat) as server:
         path = record(tmp_path / "a.sqlite", server.url, "Paris")
     other = Path(shutil.copy(path, tmp_path / "b.sqlite"))
@@ -99,7 +99,7 @@ def test_a_host_that_cannot_be_reached_counts_as_not_sent(tmp_path: Path) -> Non
     reason="the embedded model is not installed (the README's first command does it)",
 )
 def test_the_embedded_model_is_asked(tmp_path: Path) -> None:
-    """A call of `local/` goes to the embedded model, whose host no name server knows."""
+    """A call of `local/` goes to the embedded model, whose host has no DNS name."""
     with ember_testing.cassette(tmp_path / "a.sqlite", record="new"):
         models("local/smollm2", "Say hi.", max_tokens=3)
     output = run("drift", tmp_path, "--budget", "1").stdout

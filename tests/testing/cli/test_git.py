@@ -50,14 +50,14 @@ class TestMerge:
 
     @staticmethod
     def add(path: Path, url: str, *questions: str) -> None:
-        """More calls in a cassette, the others as they are."""
+        """Record more calls in a cassette."""
         with ember_testing.cassette(path, record="new"):
             ask(url, *questions)
 
     def branch(
         self, git: Callable[..., Any], path: Path, url: str, name: str, *questions: str
     ) -> None:
-        """A branch of main with these calls more."""
+        """Create a branch of main with additional calls."""
         git("checkout", "-q", "-b", name, "main")
         self.add(path, url, *questions)
         git("add", ".")
@@ -70,7 +70,7 @@ class TestMerge:
     def test_calls_that_two_branches_added_replay_without_paying(
         self, git: Callable[..., Any], tmp_path: Path, ancestor: tuple[str, ...], place: str
     ) -> None:
-        """Also where the cassette is new on both branches, in a project of a larger repository."""
+        """This also holds for a cassette new on both branches, and inside a larger repository."""
         path = tmp_path / place
         path.parent.mkdir(parents=True, exist_ok=True)
         with serving(chat) as server:
@@ -94,7 +94,7 @@ class TestMerge:
     def test_two_answers_to_the_same_call_are_a_conflict(
         self, git: Callable[..., Any], tmp_path: Path
     ) -> None:
-        """Git stops, the message names the call, and our side is there byte for byte."""
+        """Git stops, the message names the call, and our side is unchanged byte for byte."""
         path = tmp_path / "cassettes" / "a.sqlite"
         git("add", ".")
         git("commit", "-q", "-m", "before")
@@ -110,7 +110,7 @@ class TestMerge:
         assert path.read_bytes() == before
 
     def test_what_one_side_changed_or_deleted_wins(self, tmp_path: Path) -> None:
-        """A call recorded anew on one side replaces, a pruned one goes, whichever side is ours."""
+        """A call re-recorded on one side wins and a pruned one goes, whichever side is ours."""
         base = tmp_path / "a.sqlite"
         with serving(chat) as server:
             record(base, server.url, "Paris", "Rome")
@@ -129,7 +129,7 @@ class TestMerge:
         assert sorted(models) == [("Oslo", "gpt-4-0999"), ("Paris", "gpt-4-0999")]
 
     def test_what_cannot_be_compared_is_refused(self, cassette: Path, tmp_path: Path) -> None:
-        """A cassette of another name was made with another salt: exit code 2, nothing written."""
+        """A cassette with another salt is refused: exit code 2, nothing is written."""
         with serving(chat) as server:
             other = record(tmp_path / "other.sqlite", server.url, "Rome")
         before = cassette.read_bytes()
@@ -170,7 +170,7 @@ def test_stays():
         before: dict[str, str],
         after: dict[str, str],
     ) -> None:
-        """Another name or parameter id: the printed command, run, makes the test pass."""
+        """After a new name or parameter id, the printed command makes the test pass."""
         plain = {"mark": "", "argument": "", "name": "it", "other": "b"}
         with serving() as server:
             plain["url"] = server.url
@@ -191,7 +191,7 @@ def test_stays():
     def test_a_miss_in_a_cassette_names_the_orphan_that_holds_the_request(
         self, run: Callable[..., pytest.RunResult], pytester: pytest.Pytester
     ) -> None:
-        """A test with a cassette that took over another one's call: the command works."""
+        """The command also works for a test with a cassette that took over another test's call."""
         plain = {"mark": "", "argument": "", "other": "b"}
         with serving() as server:
             plain["url"] = server.url
@@ -212,7 +212,7 @@ def test_stays():
     def test_the_cassette_of_a_test_that_is_there_is_not_offered(
         self, run: Callable[..., pytest.RunResult], pytester: pytest.Pytester
     ) -> None:
-        """A new test that asks what another one asks is told nothing of that one's cassette."""
+        """A new test with the same request as another is not pointed to the other's cassette."""
         with serving() as server:
             plain = {"mark": "", "argument": "", "name": "old", "other": "b", "url": server.url}
             run(self.BODY.format(**plain), "--ember-record").assert_outcomes(passed=2)
@@ -223,7 +223,7 @@ def test_stays():
                 assert "ember-cassettes mv" not in result.stdout.str()
 
     def test_what_is_being_written_is_not_moved(self, cassette: Path, tmp_path: Path) -> None:
-        """The partial file of a recording, or of a killed one, holds its folder where it is."""
+        """A folder with the partial file of a running or killed recording is not moved."""
         part = cassette.with_name("b.sqlite.1-ab.part")
         part.touch()
         folder = tmp_path / "moved"
@@ -234,7 +234,7 @@ def test_stays():
         assert (folder / cassette.name).exists()
 
     def test_a_folder_moves_whole_or_not_at_all(self, cassette: Path, tmp_path: Path) -> None:
-        """All files of a renamed module; a name that is taken leaves everything where it is."""
+        """All files of a renamed module move; if one name is taken, nothing moves."""
         old, new = tmp_path / "test_old", tmp_path / "test_new"
         old.mkdir()
         for name in ("a", "b"):
@@ -249,7 +249,7 @@ def test_stays():
         run("show", new / "a.sqlite")
 
     def test_node_ids_stand_for_their_cassettes(self, cassette: Path, tmp_path: Path) -> None:
-        """`mv` of two node ids puts the file where the plugin looks for the second."""
+        """`mv` with two node ids moves the file to where the plugin looks for the second."""
         where = tmp_path / "tests" / "test_a"
         where.mkdir(parents=True)
         shutil.copy(cassette, where / "test_x.sqlite")
@@ -265,7 +265,7 @@ class TestSince:
     def folder(
         self, git: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> Path:
-        """A branch on which one cassette is changed, one removed and one new, and main goes on."""
+        """Create a branch with a changed, a removed and a new cassette, and a later main."""
         folder = tmp_path / "cassettes"
         monkeypatch.chdir(tmp_path)
         with serving(chat) as server:
@@ -287,7 +287,7 @@ class TestSince:
         return folder
 
     def test_what_differs_is_found_wherever_it_is(self, folder: Path) -> None:
-        """Committed, deleted and untracked files; not what main has changed since."""
+        """Committed, deleted and untracked files are found, but not main's later changes."""
         each = {Path(one["path"]).name: one for one in found("diff", "--since", "main", code=1)}
         kinds = {name: [d["kind"] for d in one["differences"]] for name, one in each.items()}
         assert kinds == {
@@ -301,7 +301,7 @@ class TestSince:
         assert run("diff", "--since", "main", folder / "same.sqlite").stdout == "the same\n"
 
     def test_markdown_shows_any_text_as_it_is(self, folder: Path) -> None:
-        """A row a cassette of five cells, and a fence longer than any in what was said."""
+        """Each cassette is a row of five cells; the fence is longer than any in the texts."""
         text = run("diff", "--since", "main", "--markdown", code=1).stdout
         rows = [line for line in text.splitlines() if line.startswith("| <code>")]
         assert [row.split("|")[1:5] for row in rows] == [
@@ -321,7 +321,7 @@ class TestSince:
         assert text.count("<details>") == text.count("</details>") == 3
 
     def test_a_renamed_cassette_is_one_gone_and_one_new(self, folder: Path, git: Any) -> None:
-        """Although git takes the two for one file; any name is shown as it is."""
+        """This holds although git detects a rename; any name is shown unchanged."""
         name = "b<i>|x.sqlite"
         (folder / "same.sqlite").rename(folder / name)
         git("add", ".")
@@ -342,7 +342,7 @@ class TestSince:
         assert text.count("<details>") == text.count("</details>")
 
     def test_what_means_nothing_is_refused(self, folder: Path) -> None:
-        """A revision that is none, Markdown of two files, one file alone."""
+        """An unknown revision, Markdown for two files, and a single file are refused."""
         assert "git rev-parse" in run("diff", "--since", "nowhere", code=2).stderr
         assert "git rev-parse" in run("diff", "--since", "--output=x", code=2).stderr
         a = folder / "a.sqlite"

@@ -1,4 +1,4 @@
-"""The page of `ember-cassettes html`, in a real browser: chromium, headless."""
+"""The page of `ember-cassettes html` in a real browser, headless Chromium."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, _NAMES)), None)
 DRIVER = shutil.which("chromedriver")
-# In continuous integration a missing browser is a failure, not a reason to pass.
+# In continuous integration a missing browser is a failure, not a reason to skip.
 pytestmark = pytest.mark.skipif(
     not (CHROMIUM and DRIVER) and not (os.environ.get("CI") and sys.platform == "linux"),
     reason="needs chromium and chromedriver (Debian: chromium, chromium-driver)",
@@ -54,7 +54,7 @@ IMAGE = "data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA="
 
 
 def answer(request: Received) -> Reply:
-    """A chat model that repeats what it hears, streams when asked, and refuses one question."""
+    """Answer as a chat model that echoes, streams on request, and refuses one question."""
     body = request.json()
     question = body["messages"][-1]["content"]
     headers = {"content-type": "application/json"}
@@ -90,7 +90,7 @@ def _event(value: object) -> bytes:
 
 
 def ask(url: str, content: Any, model: str = "gpt-5.6-sol", **more: Any) -> None:
-    """One call; the conversation has a system prompt."""
+    """Make one call with a system prompt."""
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": content}]
     with httpx.Client() as client:
         body = json.dumps({"model": model, "messages": messages, **more})
@@ -99,7 +99,7 @@ def ask(url: str, content: Any, model: str = "gpt-5.6-sol", **more: Any) -> None
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Cassettes of every kind of call: hostile, streamed, refused, with an image and a tool."""
+    """Record cassettes of all kinds of calls: hostile, streamed, refused, with image and tool."""
     folder = tmp_path_factory.mktemp("cassettes")
     picture = [
         {"type": "text", "text": "What is this?"},
@@ -121,7 +121,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def report(folder: Path) -> Path:
-    """The page of these cassettes, made by the command."""
+    """Make the page of these cassettes with the command."""
     target = folder / "report.html"
     result = CliRunner().invoke(main, ["html", str(folder), "-o", str(target)])
     assert result.exit_code == 0, result.output
@@ -131,7 +131,7 @@ def report(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Generator[webdriver.Chrome]:
-    """One browser for all tests of this file."""
+    """Start one browser for all tests of this file."""
     options = webdriver.ChromeOptions()
     options.binary_location = str(CHROMIUM)
     profile = tmp_path_factory.mktemp("profile")
@@ -147,10 +147,10 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Generator[webdriver.Chr
 
 @pytest.fixture
 def show(browser: webdriver.Chrome) -> Generator[Callable[[Path, str], webdriver.Chrome]]:
-    """Opens a page and waits until it is ready; whatever its console says fails the test."""
+    """Open a page and wait until it is ready; any console message fails the test."""
 
     def open_page(path: Path, fragment: str = "") -> webdriver.Chrome:
-        browser.get("about:blank")  # another fragment alone would not load the page anew
+        browser.get("about:blank")  # a changed fragment alone would not reload the page
         browser.get(f"{path.as_uri()}{fragment}")
         WebDriverWait(browser, 60).until(
             lambda driver: driver.execute_script("return document.documentElement.dataset.ready")
@@ -165,29 +165,29 @@ Show = Callable[..., webdriver.Chrome]
 
 
 def text_of(browser: webdriver.Chrome, selector: str) -> str:
-    """What a person reads in an element."""
+    """Return the visible text of an element."""
     return "\n".join(texts_of(browser, selector))
 
 
 def texts_of(browser: webdriver.Chrome, selector: str) -> list[str]:
-    """What a person reads in each of these elements, in one step: the page may change meanwhile."""
+    """Return the visible text of these elements in one step: the page may change meanwhile."""
     script = "return [...document.querySelectorAll(arguments[0])].map((each) => each.innerText)"
     found: list[str] = browser.execute_script(script, selector)
     return found
 
 
 def titles(browser: webdriver.Chrome) -> list[str]:
-    """The entries of the list of calls."""
+    """Return the entries of the list of calls."""
     return texts_of(browser, "#list b")
 
 
 def until(browser: webdriver.Chrome, condition: Callable[[], object]) -> None:
-    """Wait for what a key or a click brings about."""
+    """Wait for the effect of a key or a click."""
     WebDriverWait(browser, 20).until(lambda _: condition())
 
 
 def press(browser: webdriver.Chrome, *keys: str) -> None:
-    """Keys, for whatever has the focus."""
+    """Send keys to the focused element."""
     webdriver.ActionChains(browser).send_keys(*keys).perform()
 
 
@@ -207,7 +207,7 @@ def test_a_call_reads_as_a_conversation(show: Show, report: Path) -> None:
 
 
 def test_hostile_text_stays_text(show: Show, report: Path) -> None:
-    """Markup in a recording is shown as it stands, runs nothing and loads nothing."""
+    """Markup in a recording is shown as text; it runs nothing and loads nothing."""
     browser = show(report, "#call=2")
     text = text_of(browser, "#detail .turn.user pre")
     assert "</script><script>document.title = 'owned'</script>" in text
@@ -224,7 +224,7 @@ def test_hostile_text_stays_text(show: Show, report: Path) -> None:
 
 
 def test_a_stream_is_shown_on_a_time_line(show: Show, report: Path) -> None:
-    """Each piece is a mark, and a slider, moved by the keyboard, shows what had come by then."""
+    """Each chunk is a mark; a slider, moved by keyboard, shows the text received by then."""
     browser = show(report, "#call=3")
     marks = browser.find_elements(By.CSS_SELECTOR, ".timeline rect")
     assert len(marks) == 5
@@ -244,7 +244,7 @@ def test_a_stream_is_shown_on_a_time_line(show: Show, report: Path) -> None:
 
 
 def test_errors_images_and_tools_are_shown(show: Show, report: Path) -> None:
-    """A refusal shows its body, an image is drawn without a network, a tool has arguments."""
+    """A refusal shows its body, an image loads without a network, a tool shows its arguments."""
     browser = show(report, "#call=4")
     assert "Slow down, please." in text_of(browser, "#detail")
     assert "429" in text_of(browser, "#detail .facts .bad")
@@ -258,7 +258,7 @@ def test_errors_images_and_tools_are_shown(show: Show, report: Path) -> None:
 
 
 def test_search_and_filters_narrow_the_list(show: Show, report: Path) -> None:
-    """Every word must be somewhere in a call; a filter takes kinds; clearing brings all back."""
+    """A search requires every word, a filter selects kinds, and clearing shows all calls."""
     browser = show(report)
     assert len(titles(browser)) == 8
     press(browser, "/")
@@ -281,7 +281,7 @@ def test_search_and_filters_narrow_the_list(show: Show, report: Path) -> None:
 
 
 def test_the_page_works_by_keyboard_alone(show: Show, report: Path) -> None:
-    """Tab reaches the way past the overview, arrows walk the list, j and k the calls."""
+    """Tab reaches the skip link; arrows move through the list, j and k through the calls."""
     browser = show(report)
     press(browser, Keys.TAB)
     assert browser.switch_to.active_element.text == "Skip to the calls"
@@ -302,7 +302,7 @@ def test_the_page_works_by_keyboard_alone(show: Show, report: Path) -> None:
 
 
 def test_two_calls_stand_side_by_side(show: Show, report: Path) -> None:
-    """What is the same is folded, what differs is marked word by word, facts are in a table."""
+    """Equal parts are folded, differences are marked word by word, facts are in a table."""
     browser = show(report, "#call=1")
     press(browser, "c")
     for _ in range(7):
@@ -322,7 +322,7 @@ def test_two_calls_stand_side_by_side(show: Show, report: Path) -> None:
 
 
 def test_the_same_request_in_another_recording_is_offered(show: Show, report: Path) -> None:
-    """A call that was recorded twice links to the comparison of both."""
+    """A call that was recorded twice links to a comparison of the two."""
     browser = show(report, "#call=1")
     browser.find_element(By.PARTIAL_LINK_TEXT, "b.sqlite, call 1").click()
     until(browser, lambda: "side by side" in text_of(browser, "#detail h3"))
@@ -332,7 +332,7 @@ def test_the_same_request_in_another_recording_is_offered(show: Show, report: Pa
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("fragment", ["#call=3", "#compare=1,8"])
 def test_both_themes_are_accessible(show: Show, report: Path, theme: str, fragment: str) -> None:
-    """No rule of axe is broken, contrast included, in what system or reader have chosen."""
+    """Axe reports no violation, contrast included, in the theme of the system or the reader."""
     pytest.importorskip("axe_core_python", reason="in the extra dev")
     from axe_core_python.selenium import Axe
 
@@ -353,7 +353,7 @@ def test_both_themes_are_accessible(show: Show, report: Path, theme: str, fragme
 def test_five_thousand_calls_are_usable(
     show: Show, folder: Path, tmp_path: Path, figures: Callable[[str], None]
 ) -> None:
-    """A page of 5,000 calls opens, searches and turns its pages in seconds."""
+    """A page of 5,000 calls opens, searches and pages in seconds."""
     report = Report()
     report.add_cassette(folder / "b.sqlite")
     with closing(CassetteFile(folder / "b.sqlite")) as file:
@@ -392,7 +392,7 @@ def test_five_thousand_calls_are_usable(
 def test_a_damaged_cassette_is_reported_and_the_others_are_shown(
     folder: Path, tmp_path: Path
 ) -> None:
-    """The command names the damaged file, writes the page all the same, and exits with 1."""
+    """The command names the damaged file, still writes the page, and exits with 1."""
     shutil.copy(folder / "b.sqlite", tmp_path)
     (tmp_path / "broken.sqlite").write_bytes(b"SQLite format 3\0" + bytes(500))
     target = tmp_path / "report.html"
@@ -405,7 +405,7 @@ def test_a_damaged_cassette_is_reported_and_the_others_are_shown(
 
 
 def test_the_page_names_what_it_left_out(folder: Path) -> None:
-    """A text that is too long for the page says how long it is, and bytes that are no text too."""
+    """For a text that is too long, and for bytes that are not text, the page states the length."""
     with closing(CassetteFile(folder / "a.sqlite")) as file:
         call = next(calls_of(file))
     report = Report()

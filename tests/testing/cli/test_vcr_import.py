@@ -1,4 +1,4 @@
-"""`ember-cassettes import`: what vcrpy has written, in all its forms, and what is refused."""
+"""`ember-cassettes import`: all forms of vcrpy's cassettes, and files that are refused."""
 
 from __future__ import annotations
 
@@ -32,26 +32,26 @@ needs_corpus = pytest.mark.skipif(
     not FILES and not os.environ.get("CI"),
     reason="EMBER_CORPUS does not name the folder that holds vcr_yaml",
 )
-# Models that nobody prices are recorded too.
+# Models without a price are recorded too.
 pytestmark = pytest.mark.filterwarnings("ignore::ember.exceptions.UnknownPriceWarning")
 
 
 def as_bytes(value: Any) -> bytes:
-    """A body as vcrpy hands it out."""
+    """Return a body in the form that vcrpy returns."""
     return value.encode() if isinstance(value, str) else value or b""
 
 
 def plain(headers: dict[str, list[str]], body: bytes) -> bytes:
-    """A response's body, decoded by httpx where it is encoded."""
+    """Return a response's body, decoded by httpx if it is encoded."""
     encoding = next((v[0] for k, v in headers.items() if k.lower() == "content-encoding"), "")
     try:
         return httpx.Response(200, headers={"content-encoding": encoding}, content=body).content
-    except httpx.DecodingError:  # kept decoded, under its old name
+    except httpx.DecodingError:  # stored decoded, with the old content-encoding
         return body
 
 
 def played(path: Path) -> list[tuple[int, bytes]]:
-    """Status and body of each call of a cassette, as a client gets them."""
+    """Return status and body of each call of a cassette, as a client gets them."""
     with closing(CassetteFile(path)) as file:
         calls = list(calls_of(file))
     found: list[tuple[int, bytes]] = []
@@ -68,8 +68,8 @@ def played(path: Path) -> list[tuple[int, bytes]]:
 def test_every_file_of_the_corpus(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same number of calls and the same bytes as vcrpy reads, and a replay hands them out."""
-    monkeypatch.setitem(sys.modules, "pycurl", None)  # vcrpy loads it where it is installed
+    """A replay returns the same number of calls and the same bytes as vcrpy reads."""
+    monkeypatch.setitem(sys.modules, "pycurl", None)  # vcrpy loads it if it is installed
     target = tmp_path / "c.sqlite"
     count = vcr.import_file(path, target)
     answers = played(target)
@@ -163,7 +163,7 @@ REFUSED = {
 def test_files_of_other_kinds_or_that_would_run_code_are_refused(
     text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The message gives the reason, nothing in the file is executed, no cassette is made."""
+    """The message gives the reason, no code in the file is executed, no cassette is made."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(CassetteError, match=REFUSED[text].replace("[", r"\[")):
@@ -172,7 +172,7 @@ def test_files_of_other_kinds_or_that_would_run_code_are_refused(
 
 
 def test_a_body_kept_decoded_under_an_encodings_name_replays(tmp_path: Path) -> None:
-    """Some recorders leave `content-encoding: gzip` on plain text: a client would fail on it."""
+    """`content-encoding: gzip`, which some recorders leave on plain text, is dropped."""
     head = "{content-encoding: [gzip], content-length: ['99']}"
     packed = f"!!binary {base64.b64encode(gzip.compress(b'hello')).decode()}"
     for name, body in (("plain", "hello"), ("packed", packed)):
@@ -213,7 +213,7 @@ def test_a_cassette_is_imported_to_where_its_test_looks(
 
 
 def test_a_named_cassette_keeps_its_name() -> None:
-    """A file that a marker named, and one outside of pytest-recording's layout, stay as named."""
+    """A file named by a marker, or outside pytest-recording's layout, keeps its name."""
     assert vcr.targets([Path("tests/cassettes/test_a/Shared.yaml")], Path("into")) == [
         (Path("tests/cassettes/test_a/Shared.yaml"), Path("into/tests/test_a/Shared.sqlite"))
     ]
@@ -225,7 +225,7 @@ def test_a_named_cassette_keeps_its_name() -> None:
 def test_the_command_lays_files_where_the_plugin_looks_and_keeps_what_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """pytest-recording's layout is translated, an existing file needs --force, keys are gone."""
+    """pytest-recording's layout is mapped, an existing file needs --force, keys are redacted."""
     monkeypatch.chdir(tmp_path)
     source = tmp_path / "tests" / "cassettes" / "test_towns"
     source.mkdir(parents=True)
@@ -249,7 +249,7 @@ def test_the_command_lays_files_where_the_plugin_looks_and_keeps_what_is_there(
 
 
 def one(request: str = "", response: str = "", before: str = "") -> str:
-    """A cassette of one call, some of whose fields are others."""
+    """Return a cassette of one call, with some fields changed."""
 
     def mapping(fields: str, usual: dict[str, str]) -> str:
         given = [f"{name}: {value}" for name, value in usual.items() if f"{name}:" not in fields]
@@ -263,7 +263,7 @@ def one(request: str = "", response: str = "", before: str = "") -> str:
 
 
 def many(name: str, *, merged: bool = False) -> str:
-    """Aliases of aliases: 9 to the power of 11 values in a kilobyte."""
+    """Return nested aliases: 9 to the power of 11 values in a kilobyte."""
     lines = [f"{name}0: &{name}0 {{k: v}}"]
     for depth in range(1, 12):
         inner = ",".join([f"*{name}{depth - 1}"] * 9)
@@ -344,7 +344,7 @@ HOSTILE = {
 def test_a_hostile_file_is_told_and_the_others_are_imported(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One sentence with the file's name; nothing is executed, and no part of a cassette stays."""
+    """The error is one sentence with the file's name; nothing is executed or left behind."""
     monkeypatch.chdir(tmp_path)
     Path("old").mkdir()
     Path("old/a.yaml").write_text(HOSTILE[kind])
@@ -369,7 +369,7 @@ ISTR = "!!python/object/{}:{}.istr"
 def test_names_of_headers_as_aiohttp_has_them_are_read(
     kind: str, module: str, form: str, tmp_path: Path
 ) -> None:
-    """A name of multidict's own class, which vcrpy's recordings of aiohttp hold, is its text."""
+    """A header name of multidict's class `istr`, as in recordings of aiohttp, is read as text."""
     name = f"? {ISTR.format(kind, module)} {form.format()}"
     (tmp_path / "c.yaml").write_text(one(f"headers: {{{name} : [b]}}"))
     (call,) = vcr.read(tmp_path / "c.yaml")
@@ -380,7 +380,7 @@ def test_names_of_headers_as_aiohttp_has_them_are_read(
     "date", ["Fri, 31 Dec 9999 23:59:59 -1200", "Mon, 01 Jan 0001 00:00:00 +1200", NINES, "", "x"]
 )
 def test_a_date_beyond_the_calendar_is_no_date(date: str, tmp_path: Path) -> None:
-    """The call is imported with the time of the import, and with the header as it was."""
+    """The call is imported with the time of the import and the unchanged header."""
     (tmp_path / "c.yaml").write_text(one(response=f"headers: {{date: '{date}'}}"))
     assert vcr.import_file(tmp_path / "c.yaml", tmp_path / "c.sqlite") == 1
     with closing(CassetteFile(tmp_path / "c.sqlite")) as file:
@@ -390,7 +390,7 @@ def test_a_date_beyond_the_calendar_is_no_date(date: str, tmp_path: Path) -> Non
 
 
 def test_a_header_beyond_latin_1_keeps_its_bytes(tmp_path: Path) -> None:
-    """What vcrpy has read as UTF-8 is sent as UTF-8 again."""
+    """A header that vcrpy has read as UTF-8 is sent as UTF-8 again."""
     (tmp_path / "c.yaml").write_text(one(response="headers: {x-price: 5 €}"))
     (call,) = vcr.read(tmp_path / "c.yaml")
     assert call.response_headers[0][1].encode("latin-1") == "5 €".encode()
@@ -401,7 +401,7 @@ def test_a_header_beyond_latin_1_keeps_its_bytes(tmp_path: Path) -> None:
 def test_what_is_no_file_and_a_name_that_is_too_long_are_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A pipe is not waited for; a name that is too long with its suffix does not end the others."""
+    """A pipe does not block, and a name too long with its suffix does not stop other imports."""
     monkeypatch.chdir(tmp_path)
     os.mkfifo("a.yaml")
     Path("b.yaml").mkdir()

@@ -1,4 +1,4 @@
-"""A project of vcrpy's and pytest-recording's habits, which switches over and runs as it did."""
+"""Projects that use vcrpy or pytest-recording switch over and run as before."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ember_testing import CassetteMiss
 from ember_testing.cli import main, vcr
 from tests.testing.chat import client
 
-# What the guide says to put into conftest.py.
+# The lines of the guide for conftest.py.
 SWITCH = """
 import pytest
 
@@ -87,7 +87,7 @@ HEADERS = {"content-type": ["application/json"]}
 
 
 def cassette_text(*answers: str) -> str:
-    """A cassette of vcrpy's, as JSON, which is YAML too."""
+    """Return a cassette of vcrpy as JSON, which is YAML too."""
     body = {"model": "gpt-4", "messages": [{"role": "user", "content": "recorded"}]}
     return json.dumps(
         {
@@ -124,7 +124,7 @@ LAYOUTS = {
 def test_a_suite_switches_over_by_its_conftest_alone(
     layout: str, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing in the tests changes: names of cassettes, `match_on`, the fixture's attributes."""
+    """Names of cassettes, `match_on` and the fixture's attributes work in unchanged tests."""
     monkeypatch.chdir(pytester.path)
     folder = pytester.path / LAYOUTS[layout]
     folder.mkdir(parents=True)
@@ -145,7 +145,7 @@ def test_a_suite_switches_over_by_its_conftest_alone(
 
 
 def imported(path: Path, *options: str) -> list[list[str]]:
-    """What `import` says that a cassette is compared by."""
+    """Return the `match_on` that `import` reports for each cassette."""
     arguments = ["import", str(path), "--into", str(path.parent / "new"), "--json", *options]
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 0, done.output
@@ -166,7 +166,7 @@ SAYS = {
 def test_what_a_project_matches_on_is_read_from_its_source(
     says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A dictionary, an argument, an assignment; a module that cannot be parsed says nothing."""
+    """Dictionaries, arguments and assignments are read; a module with a syntax error is skipped."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "conftest.py").write_text(says)
     (tmp_path / "c.yaml").write_text(cassette_text("first"))
@@ -176,7 +176,7 @@ def test_what_a_project_matches_on_is_read_from_its_source(
 def test_the_option_goes_before_what_the_project_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Names, vcrpy's own rule by its name, and a word that is no part of a request."""
+    """`--match-on` takes names or `vcr`, and refuses a word that is not a part of a request."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "conftest.py").write_text("match = {'match_on': ['path']}")
     (tmp_path / "c.yaml").write_text(cassette_text("first"))
@@ -190,13 +190,13 @@ def test_the_option_goes_before_what_the_project_says(
 
 
 def post(body: Any) -> Any:
-    """The answer to a chat completion."""
+    """Return the answer to a chat completion."""
     with client() as sender:
         return sender.post("https://api.openai.com/v1/chat/completions", json=body).json()
 
 
 def test_a_test_that_names_its_own_rule_is_compared_by_it(tmp_path: Path) -> None:
-    """What was taken along holds where nobody says otherwise; without it the body is compared."""
+    """A test's `match_on` overrides the imported one; without either the body is compared."""
     (tmp_path / "c.yaml").write_text(cassette_text("first"))
     lax, strict = tmp_path / "lax.sqlite", tmp_path / "strict.sqlite"
     vcr.import_file(tmp_path / "c.yaml", lax, ["method", "uri"])
@@ -210,7 +210,7 @@ def test_a_test_that_names_its_own_rule_is_compared_by_it(tmp_path: Path) -> Non
 
 
 def test_a_miss_by_nulls_alone_offers_to_take_them_for_absent(tmp_path: Path) -> None:
-    """A newer package sends nulls where the recording has no key; other drift is another matter."""
+    """The offer is made only if a request differs by nulls where the recording has no key."""
     (tmp_path / "c.yaml").write_text(cassette_text("first"))
     path = tmp_path / "c.sqlite"
     vcr.import_file(tmp_path / "c.yaml", path)
