@@ -1,9 +1,9 @@
-"""Money: a cap on what a recording may spend, held before a call is sent, and sums as text.
+"""Budgets: a limit on the cost of a recording, checked before each call; and amounts as text.
 
-The rule: a call is estimated at one input token for every three bytes of its body (images and their
-base64 included) and at as many output tokens as it allows (`max_tokens` and the like, times the
-answers asked for), 4,096 where it sets no limit, at the prices in force. It is sent only if that
-fits into what is left. Once it has ended, what it really cost takes the estimate's place.
+The rule: a call is estimated at one input token for every three bytes of its body (including images
+in base64) and at the most output tokens it allows (`max_tokens` and the like, times the number of
+answers; 4,096 without a limit), at current prices. It is sent only if the estimate fits into the
+remaining budget. Once it has ended, its actual cost replaces the estimate.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ _SCHEMA = "create table if not exists calls (id integer primary key, usd real no
 
 
 def estimate(method: str, url: str, body: bytes) -> float | None:
-    """What a request may cost at most, by the rule above.
+    """Return the most that a request may cost, by the module's rule.
 
     Args:
-        method: Of the request.
-        url: Of the request.
-        body: All of it.
+        method: The HTTP method.
+        url: The whole URL.
+        body: The whole body.
 
     Returns:
-        US dollars; `nan` where no price is known; None where it is no call to a model.
+        US dollars; `nan` if no price is known; None if it is not a call to a model.
     """
-    # Late: these load all of ember.
+    # Imported late because these load all of ember.
     from ember.exceptions import UnknownPriceWarning
     from ember.models.schemas import UsageStats
     from ember.pricing.cost import cost
@@ -55,7 +55,7 @@ def estimate(method: str, url: str, body: bytes) -> float | None:
     usage = UsageStats(
         prompt_tokens=math.ceil(len(body) / BYTES_A_TOKEN), completion_tokens=_output(asked.body)
     )
-    with warnings.catch_warnings():  # the error that the caller raises says it
+    with warnings.catch_warnings():  # the caller raises an error instead
         warnings.simplefilter("ignore", UnknownPriceWarning)
         seller = price_table(asked.route)
         return cost(seller, asked.model, usage, requested_model=asked.model, base_url=url)
@@ -71,14 +71,14 @@ def _output(body: Mapping[str, Any]) -> int:
 
 
 class Budget:
-    """What is left of a sum of money, shared by threads and by the processes of one run.
+    """A budget shared by threads and by the processes of one run.
 
     Args:
         limit: US dollars.
-        ledger: A file that all processes of the run use; None for this process alone.
+        ledger: A file shared by all processes of the run; None for this process alone.
 
     Raises:
-        ValueError: The limit is no amount of money.
+        ValueError: The limit is negative or not finite.
     """
 
     def __init__(self, limit: float, ledger: Path | None = None) -> None:
@@ -101,11 +101,11 @@ class Budget:
     def _connection(self) -> sqlite3.Connection:
         if self._ledger is not None:
             return self._ledger.connection
-        assert self._in_memory is not None  # one of the two is there
+        assert self._in_memory is not None  # one of the two is set
         return self._in_memory
 
     def share(self) -> None:
-        """Keep the ledger in a file from now on: this process is about to fork."""
+        """Move the ledger to a file because this process is about to fork."""
         with self._lock:
             if self._in_memory is not None:
                 handle, name = tempfile.mkstemp(prefix="ember-", suffix=".ledger")
@@ -116,18 +116,18 @@ class Budget:
                 self._in_memory = None
 
     def reserve(self, method: str, url: str, body: bytes) -> int | None:
-        """Set aside what a call may cost, before it is sent.
+        """Reserve the estimated cost of a call, before it is sent.
 
         Args:
-            method: Of the request.
-            url: Of the request.
-            body: All of it.
+            method: The HTTP method.
+            url: The whole URL.
+            body: The whole body.
 
         Returns:
-            What `settle` wants; None where the call is none to a model.
+            The reservation for `settle`; None if it is not a call to a model.
 
         Raises:
-            BudgetExceeded: It does not fit, or its price is not known.
+            BudgetExceeded: The estimate does not fit, or no price is known.
         """
         amount = estimate(method, url, body)
         if amount is None:
@@ -157,11 +157,11 @@ class Budget:
         )
 
     def settle(self, reservation: int, amount: float | None) -> None:
-        """Put what a call really cost in the place of its estimate.
+        """Replace the estimate of a call with its actual cost.
 
         Args:
-            reservation: What `reserve` gave.
-            amount: US dollars; None leaves the estimate, since something was sent.
+            reservation: The result of `reserve`.
+            amount: US dollars; None keeps the estimate, since the call was sent.
         """
         if amount is not None:
             with self._lock:
@@ -171,7 +171,7 @@ class Budget:
 
     @property
     def spent(self) -> float:
-        """US dollars spent or set aside."""
+        """US dollars spent or reserved."""
         with self._lock:
             return self._sum()
 
@@ -180,7 +180,7 @@ class Budget:
             return float(rows.fetchone()[0])
 
     def close(self) -> None:
-        """Let go of the ledger's file."""
+        """Close the ledger."""
         if self._in_memory is not None:
             self._in_memory.close()
         elif self._ledger is not None:
@@ -188,7 +188,7 @@ class Budget:
 
 
 def dollars(amount: float) -> str:
-    """An amount with as many digits as say something.
+    """Return an amount as text with its significant digits.
 
     Args:
         amount: US dollars.

@@ -91,7 +91,7 @@ class Cassette:
 
     @property
     def responses(self) -> list[dict[str, Any]]:
-        """Their responses, with vcrpy's names: `["body"]["string"]`, `["status"]["code"]`."""
+        """The responses, with vcrpy's names: `["body"]["string"]`, `["status"]["code"]`."""
         return [vcr_response(call) for call in self._recordings()]
 
     def rewind(self) -> None:

@@ -1,4 +1,4 @@
-"""What a session knows of secrets and of ids: how its requests are compared, and written down."""
+"""How a session's requests are compared and recorded, given the secrets and ids known so far."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ if TYPE_CHECKING:
     from ember_testing.replay.settings import Settings
 
 
-_MOST_HIDDEN = 256  # values of answers that are remembered
+_MOST_HIDDEN = 256  # credentials from answers that are kept
 
 
 class Comparison:
-    """How the requests of one session are compared and written down.
+    """Comparison and redaction of one session's requests.
 
     Args:
-        settings: How its cassette is used.
+        settings: The replay settings.
 
     Attributes:
-        rules: What is compared.
-        redaction: What is known to be secret by now.
+        rules: The rules of comparison.
+        redaction: Replaces the secrets known so far.
         sets_prices: Whether the environment sets prices.
-        hidden: What answers held under a credential's name, and what is written in its place.
+        hidden: Values that answers held under a credential's name, and their replacements.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.rules = settings.rules()
         self.redaction = Redaction(rules=settings.redaction_rules())
         self.sets_prices = False
-        self._environment: object = None  # its version when it was read last
+        self._environment: object = None  # its version when last read
         self._keys: frozenset[str] = frozenset()
         self._issued: set[str] = set()
         self.hidden: dict[bytes, bytes] = {}
@@ -57,11 +57,11 @@ class Comparison:
         self._compared_headers = f" {' '.join(named)} "
 
     def use_salt(self, salt: str) -> None:
-        """Begin digests with the cassette's own salt."""
+        """Use the cassette's salt for digests."""
         self.redaction = replace(self.redaction, salt=salt.encode())
 
     def learn(self) -> bool:
-        """Look through the environment; returns whether it holds a secret that was not known."""
+        """Read the environment if it changed; return whether it holds a new secret."""
         version = environment.version()
         if version is not None and version == self._environment:
             return False
@@ -77,20 +77,20 @@ class Comparison:
     @property
     def has_learnt(self) -> bool:
         """Whether `learn` was called."""
-        return bool(self._keys)  # the placeholder is always among them
+        return bool(self._keys)  # they always include the placeholder
 
     def learn_answer(self, body: bytes) -> None:
-        """Note which ids an answer has issued."""
+        """Add the ids that an answer issued."""
         self._issued.update(matching.issued_ids(body))
 
     def learn_hidden(self, sent: Request, known: int) -> None:
-        """Note which credentials an answer has issued that are not written.
+        """Add the redacted credentials that an answer issued.
 
-        A replay's client gets what is written in their place, and sends that.
+        In a replay the client receives their replacements, and sends those.
 
         Args:
-            sent: The request; what it holds was not issued by its answer.
-            known: How many of `hidden` were there before.
+            sent: The request; a value that it holds was not issued by its answer.
+            known: The number of `hidden` values before the answer.
         """
         for value, written in [*self.hidden.items()][known:]:
             if len(value) < SHORTEST_SECRET or is_common(value.decode("utf-8", "replace")):
@@ -103,10 +103,10 @@ class Comparison:
                 del each[next(iter(each))]
 
     def as_replayed(self, sent: Request) -> Request:
-        """A request with what a replay's client will have in the place of issued credentials."""
+        """Return a request with issued credentials replaced as a replay's client will send them."""
         if not self._stand_ins:
             return sent
-        # Its own credentials are looked for in answers all the same.
+        # Search answers for the original credentials nevertheless.
         self.redaction = self.redaction.also(secrets_of_request(sent.url, sent.headers))
         url, body = sent.url, sent.body
         is_form = "form-urlencoded" in sent.header("content-type")
@@ -118,17 +118,17 @@ class Comparison:
         return sent._replace(url=url, body=body)
 
     def key(self, sent: Request) -> str:
-        """What the recordings of this request go by."""
+        """Return the key of a request's recordings."""
         keys = self._keys.union(keys_of_request(sent.headers))
         context = matching.Context(keys, self.redaction.salt, self._issued)
         return matching.key(sent, self.rules, context)
 
     def written(self, sent: Request, *, whole: bool = False) -> Request:
-        """A request as it may be written down.
+        """Return a request, redacted for recording.
 
         Args:
-            sent: As it was sent.
-            whole: With all headers; else with those that are compared.
+            sent: The request as sent.
+            whole: Whether to include all headers, or only those that are compared.
         """
         self.redaction = self.redaction.also(secrets_of_request(sent.url, sent.headers))
         kind = sent.header("content-type")
@@ -143,25 +143,25 @@ class Comparison:
         )
 
     def key_of_written(self, written: Request) -> str:
-        """The key of a request whose body has no content encoding any more."""
+        """Return the key of a recorded request, whose body has no content encoding."""
         plain = tuple(pair for pair in written.headers if pair[0].lower() != "content-encoding")
         return self.key(written._replace(headers=plain))
 
     def columns(self, sent: Request, written: Request, key: str) -> dict[str, object]:
-        """What is stored of how a request is compared."""
+        """Return the columns `key`, `rules` and `redacted` of a request."""
         same = (written.url, written.body) == (sent.url, sent.body)
         alike = same and not self.rules.compares_headers
         redacted = int(not alike and self.key_of_written(written) != key)
         return {"key": key, "rules": self.rules.text, "redacted": redacted}
 
     def replaced_variables(self, exchange: Exchange, written: bytes) -> list[str]:
-        """The variables whose values were replaced in an answer that was no echo of its request.
+        """Return the variables whose values were redacted in an answer but not in its request.
 
-        A common word that is somebody's password would be lost from all answers.
+        A password that is a common word would disappear from all answers.
 
         Args:
             exchange: The call.
-            written: The body of its answer, as it is written down.
+            written: The recorded body of its answer.
         """
         came = decoded(exchange.headers, b"".join([data for _, data in exchange.chunks]))
         if came == written:
@@ -176,7 +176,7 @@ class Comparison:
 
 
 def _spellings(value: bytes) -> set[bytes]:
-    """A value of an answer as a client may send it back: in JSON, in a form or an address."""
+    """Return the spellings in which a client may send a value back: JSON, form or address."""
     try:
         plain: str = json.loads(b'"%b"' % value)
     except ValueError:

@@ -1,9 +1,9 @@
-"""Credentials by their names: in JSON of any depth, in addresses inside of texts; pure.
+"""Redact credentials by name: in JSON of any depth, and in addresses within text. No I/O.
 
 A name is sure (`api_key`, `accessToken`), likely (`password`, `sessionId`: in a model's answer it
 may be what the model was asked for), or that of a short code (`otp`, `pin`: digits only). JSON may
-stand inside of a text of JSON, again and again: backslashes before the quotes tell how deep. A
-value that is a schema is none: a tool's property called `api_key` stays as it is.
+be nested in strings of JSON to any depth, which the backslashes before the quotes show. Schemas are
+kept: a tool's property called `api_key` stays as it is.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _CODE = re.compile(
     confirmation)_?(?:code|pin)|cvv|cvc)$""",
     re.X,
 )
-# One of these ends each such name. Not "tokens" and "string" alone, which stand in most requests.
+# Each such name has one of these endings. Not "tokens" or "string": most requests contain them.
 _ENDS = (
     b"key", b"keys", b"token", b"secret", b"secrets", b"authorization", b"bearer", b"password",
     b"passwords", b"passwd", b"pwd", b"passphrase", b"passcode", b"credential", b"credentials",
@@ -56,20 +56,20 @@ _ENDS = (
 )  # fmt: skip
 _LAST_LETTERS = frozenset(end[-3:] for end in _ENDS)
 _NAME = re.compile(rb'(?<!\\)(?P<quote>\\*")(?P<name>[\w .\-]{2,80})(?P=quote)\s*:\s*')
-# What of an object under such a name is the credential itself.
+# Keys of an object under such a name whose value is the credential itself.
 _INNER = frozenset([b"value", b"secret", b"token", b"key", b"current", b"previous", b"data"])
 _SCHEMA = frozenset([b"$ref", b"anyOf", b"oneOf", b"allOf", b"enum", b"const", b"properties"])
 _TYPES = frozenset(
     word
     for name in (b"string", b"object", b"array", b"integer", b"number", b"boolean", b"null")
-    for word in (name, name.upper())  # Google's are in capitals
+    for word in (name, name.upper())  # Google uses upper case
 )
 _DIGITS = re.compile(rb"\d[\d -]{2,10}\d")
 _NUMBER = re.compile(rb"\d{4,10}(?![\d.eE])")
-_LONGEST_VALUE = 20_000  # bytes of an object or list that is looked through
+_LONGEST_VALUE = 20_000  # bytes of an object or list that are searched
 _TOKEN = re.compile(r"(?=.*\d)[\w.~+/=:-]{16,}")
 
-# A whole address behind its scheme, or one that begins with its path. Servers may escape / ? & =.
+# A whole address after its scheme, or one that begins with its path. Servers may escape / ? & =.
 _ADDRESS = re.compile(
     rb"""(?::(?:\\{0,8}/){2}|(?<=["'<=(\s])\\{0,8}/)(?:[^\s"'<>\\`{}]|\\{1,8}(?:/|u[0-9a-f]{4}))+""",
     re.I,
@@ -84,7 +84,7 @@ _USER = re.compile(rb"(?P<head>:(?:\\{0,8}/){2}[^/@?#:\\]*:)(?P<value>[^/@?#\\]+
 
 @lru_cache(maxsize=2048)
 def kind_of(name: str) -> str:
-    """What a JSON field's name says: `sure`, `likely`, `code`, `token`; "" for no credential."""
+    """Classify a JSON field's name: `sure`, `likely`, `code`, `token`; "" for no credential."""
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
     words = re.sub(r"[-. ]", "_", words)
     if _SURE.search(words):
@@ -104,14 +104,14 @@ def without_fields(
     sure_only: bool,
     shortest: int,
 ) -> bytes:
-    """A body in which the values of such fields are replaced, and nothing else.
+    """Return a body with the values of credential fields replaced.
 
     Args:
-        body: JSON, or events or text in which JSON stands.
-        replacement: What stands in the place of a value.
-        number: What stands in the place of a number.
-        sure_only: Leave what a likely name holds.
-        shortest: Characters of a value that is replaced.
+        body: JSON, or events or text containing JSON.
+        replacement: Returns the replacement of a value.
+        number: Returns the replacement of a number.
+        sure_only: Keep the values of likely names.
+        shortest: The shortest value to replace, in bytes.
     """
     if not _may_have_fields(body):
         return body
@@ -139,7 +139,7 @@ def without_fields(
 
 
 def _may_have_fields(body: bytes) -> bool:
-    """Whether such a name may stand before some quote: asked of every body, and quickly."""
+    """Return whether a credential's name may precede a quote: a fast check of every body."""
     return any(
         piece.endswith(_ENDS)
         for piece in body.lower().replace(b"\\", b"").split(b'"')
@@ -150,7 +150,7 @@ def _may_have_fields(body: bytes) -> bool:
 def _values(
     body: bytes, at: int, quote: bytes, kind: str, shortest: int
 ) -> Iterator[tuple[int, int]]:
-    """Where the credentials stand in the value that begins at a place."""
+    """Yield the spans of the credentials in the value that begins at `at`."""
     if body.startswith(quote, at):
         found = _string(quote).match(body, at)
         if found and _is_credential(found["text"], kind, shortest):
@@ -164,14 +164,14 @@ def _is_credential(text: bytes, kind: str, shortest: int) -> bool:
         return False
     if kind == "code":
         return bool(_DIGITS.fullmatch(text))
-    if kind == "token":  # of a text as well: only what looks as if a machine had made it
+    if kind == "token":  # also a word of language models: only values that look generated
         return bool(_TOKEN.fullmatch(text.decode("latin-1")))
     return len(text) >= shortest
 
 
 @lru_cache(maxsize=16)
 def _string(quote: bytes) -> re.Pattern[bytes]:
-    """A string whose quotes have so many backslashes before them, and nothing of one in it."""
+    """Return a pattern for a string whose quotes have this many backslashes before them."""
     if quote == b'"':
         return re.compile(rb'"(?P<text>(?:[^"\\]|\\.)*)"', re.S)
     end = rb"(?<!\\)" + re.escape(quote)
@@ -184,9 +184,9 @@ def _tokens(quote: bytes) -> re.Pattern[bytes]:
 
 
 def _inside(body: bytes, at: int, quote: bytes, shortest: int) -> list[tuple[int, int]]:
-    """The credentials in an object or list under such a name; none where it is a schema."""
+    """Return the spans of the credentials in an object or list; none if it is a schema."""
     found: list[tuple[int, int]] = []
-    names: list[bytes | None] = []  # that the open containers stand under
+    names: list[bytes | None] = []  # of the open containers
     name: bytes | None = None
     end = min(len(body), at + _LONGEST_VALUE)
     for match in _tokens(quote).finditer(body, at, end):
@@ -206,25 +206,25 @@ def _inside(body: bytes, at: int, quote: bytes, shortest: int) -> list[tuple[int
                     return []
                 name = text
                 continue
-            under = name or names[-1]  # an item of a list stands under the list's name
+            under = name or names[-1]  # list items belong to the list's name
             if under == b"type" and text in _TYPES:
                 return []
             held = under is None or under in _INNER or kind_of(under.decode("latin-1")) != ""
             if held and _is_credential(text, "sure", shortest) and not re.search(rb"\s", text):
                 found.append(match.span("text"))
             name = None
-    return []  # it is cut off, or too long
+    return []  # truncated or too long
 
 
 def without_addresses(
     body: bytes, replacement: Callable[[bytes], bytes], *, certain_only: bool
 ) -> bytes:
-    """A body in which the credentials of addresses are replaced: in their queries, user parts.
+    """Return a body with the credentials in the queries and userinfo of addresses replaced.
 
     Args:
-        body: A text of any kind.
-        replacement: What stands in the place of a value.
-        certain_only: Leave what a name is not certain for.
+        body: Any text.
+        replacement: Returns the replacement of a value.
+        certain_only: Keep the values of names that are not certain.
     """
     if b"/" not in body or not (b"=" in body or b"@" in body or b"u003d" in body.lower()):
         return body
@@ -249,7 +249,7 @@ def without_addresses(
 
 
 def _is_template(value: bytes) -> bool:
-    """Whether it says where a credential goes: $TOKEN, %s, YOUR_API_KEY, ***."""
+    """Return whether a value is a placeholder: $TOKEN, %s, YOUR_API_KEY, ***."""
     return (
         len(value) < SHORTEST_SECRET // 2
         or value[:1] in b"$%*<["

@@ -1,4 +1,4 @@
-"""What a session has to say at its end: counts, notes, failures, of forked processes as well."""
+"""The counts, notes and failures of a session, including those of forked processes."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 
 class Outcome:
-    """What became of a session's calls so far.
+    """The results of a session so far.
 
     Args:
-        subject: What the notes are about: the test, or the file.
+        subject: The test or file that prefixes each note.
 
     Attributes:
         tally: Counts, and notes for the end of the run.
-        failures: What failed in this process, and in those that the test has forked as far as
-            `news` was asked.
-        problems: What could not be read or written; the session's end raises it.
-        on_failure: Called with each failure, from whichever thread.
-        shared: What the processes of the test count together, once it has forked.
-        is_forked: Whether this is a process that the test has forked.
+        failures: Failures in this process, and those of forked processes up to the last call of
+            `news`.
+        problems: Read and write errors, raised when the session ends.
+        on_failure: Called after each failure, in any thread.
+        shared: The counts shared with forked processes, once the test has forked.
+        is_forked: Whether this process was forked by the test.
     """
 
     def __init__(self, subject: str) -> None:
@@ -41,12 +41,12 @@ class Outcome:
         self.is_forked = False
 
     def note(self, sentence: str) -> None:
-        """Say something at the end of the run."""
+        """Add a sentence to the summary of the run."""
         self.tally.notes.append(f"{self._subject}: {sentence}")
         self.tell("note", sentence)
 
     def fail(self, failure: ReplayFailure) -> ReplayFailure:
-        """Remember a failure, so that code which swallows it does not turn it into a success."""
+        """Store a failure, so that the test fails even if its code swallows the exception."""
         self.failures.append(failure)
         if self.is_forked and self.shared is not None:
             self.tell("failure", [type(failure).__name__, str(failure)])
@@ -56,19 +56,19 @@ class Outcome:
         return failure
 
     def count_cost(self, name: str, cost: float | None) -> None:
-        """Add what a call cost to `spent` or `saved`."""
+        """Add a call's cost to `spent` or `saved`."""
         if cost is None:
             self.tally.unpriced += 1
         else:
             setattr(self.tally, name, getattr(self.tally, name) + cost)
 
     def tell(self, kind: str, value: Any) -> None:
-        """Let the process that has forked this one know; nothing to do in that one itself."""
+        """Report an event to the parent process; does nothing in the parent itself."""
         if self.is_forked and self.shared is not None:
             self.shared.tell(kind, value)
 
     def news(self) -> Iterator[tuple[str, Any]]:
-        """The calls of forked processes since the last time; their notes and failures are kept."""
+        """Yield the forked processes' calls since the last time; store their notes and failures."""
         if self.shared is None or self.is_forked:
             return
         for kind, value in self.shared.news():
@@ -82,10 +82,10 @@ class Outcome:
                 yield kind, value
 
     def complain(self) -> None:
-        """Raise what could not be read or written.
+        """Raise the read and write errors.
 
         Raises:
-            CassetteError: There is something.
+            CassetteError: There is one.
         """
         if self.problems:
             raise CassetteError("\n".join(dict.fromkeys(self.problems)))

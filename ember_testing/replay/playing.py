@@ -1,4 +1,4 @@
-"""A recorded answer as the response that is handed out again; pure."""
+"""Turn a recorded answer into a response. No I/O."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ember_testing.wires.response import Broken, End, Response
 if TYPE_CHECKING:
     from ember_testing.cassettes.file import Answer
 
-_PATIENCE = 1.0  # seconds that a caller is given to give up, above twice what it took when recorded
+_PATIENCE = 1.0  # seconds beyond twice the recorded time before a caller should have given up
 
 
 def response_of(
@@ -21,13 +21,13 @@ def response_of(
     timing: bool,
     unplayable: Callable[[str], BaseException],
 ) -> Response:
-    """The response to hand out.
+    """Return the response for a recorded answer.
 
     Args:
         answer: The recording.
-        pieces: Of its body.
-        timing: Whether to wait as long as it took.
-        unplayable: The error for a caller that wants more than there is, by what that is.
+        pieces: The pieces of its body.
+        timing: Whether to replay the recorded delays.
+        unplayable: Makes the error, from its reason, for a caller that reads past the recording.
     """
     response = Response(
         answer.status,
@@ -38,7 +38,7 @@ def response_of(
         reason=answer.reason,
     )
     if answer.outcome == "cancelled":
-        # Its caller is expected to give up here as well; at twice the time it has not.
+        # The caller is expected to give up in the replay too; after this delay it has not.
         return response._replace(delay=2 * (answer.elapsed or 0.0) + _PATIENCE)
     if not timing:
         return response
@@ -48,7 +48,7 @@ def response_of(
 
 
 def _end(answer: Answer, unplayable: Callable[[str], BaseException]) -> End:
-    """How a recorded response ends: as it did, or with what cannot be replayed."""
+    """Return how a recorded response ends: as recorded, or with an error if it is incomplete."""
     if answer.outcome in ("cut", "failed"):
         return Broken(answer.error_type or "ReadError", answer.error_message or "")
     if answer.outcome == "complete":

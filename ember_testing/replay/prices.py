@@ -1,7 +1,7 @@
-"""The prices that calls are charged at: noted with a recording, in force again while it replays.
+"""The prices of calls: stored with a recording, and applied again when it is replayed.
 
-A test that asserts a cost shall replay exactly after a price change. While prices are noted or
-pinned, a look-up of this module stands in the place of `ember.pricing.cost.find_prices`.
+A test that asserts a cost must still pass after a price change. While prices are collected or
+pinned, a lookup of this module replaces `ember.pricing.cost.find_prices`.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
 
 
 class Pins:
-    """A cassette's prices; which are in force tells the recording whose answer is being read.
+    """A cassette's prices; the recording whose answer is being read decides which apply.
 
-    Two streams may be open at once, each with its own: as its pieces are handed out, in whatever
-    thread or task reads them, its recording is noted there.
+    Two streams with different prices may be open at once: handing out a stream's pieces sets its
+    recording in the context of the thread or task that reads them.
 
     Args:
         rows: The columns of the table `prices`, sorted by `since`.
 
     Raises:
-        ValueError: They hold what are no prices.
+        ValueError: A row holds no valid prices.
     """
 
     def __init__(self, rows: Sequence[tuple[Any, ...]] = ()) -> None:
@@ -55,15 +55,15 @@ class Pins:
         return bool(self._prices)
 
     def follow(self, number: int | None) -> None:
-        """The next answer is that of this recording; None for a live one, charged as of today."""
+        """Set the recording that answers next; None for a live answer at current prices."""
         self._last = number
         if self._prices:
             _reading.set((self, number))
 
     def get(self, charge: Charge) -> Prices | None:
-        """The prices of a charge in the answer that is being read."""
+        """Return the prices of a charge in the answer that is being read."""
         owner, number = _reading.get() or (None, None)
-        if owner is not self:  # it is read elsewhere than its pieces were taken
+        if owner is not self:  # read in another context than its pieces
             number = self._last
         found = None
         for since, prices in self._prices.get(charge, ()):
@@ -72,15 +72,15 @@ class Pins:
         return found
 
     def following(self, number: int, pieces: Sequence[bytes]) -> Sequence[bytes]:
-        """The pieces of a recorded answer, whose prices are in force where they are taken."""
+        """Return the pieces of a recorded answer; iterating over them puts its prices in force."""
         return _Followed(self, number, pieces) if self._prices else pieces
 
 
 def pins_of(file: CassetteFile) -> Pins:
-    """The prices that a cassette holds.
+    """Return a cassette's prices.
 
     Raises:
-        CassetteError: They are damaged; the file is closed then.
+        CassetteError: They are damaged; the file has been closed.
     """
     try:
         return Pins(file.prices())
@@ -119,7 +119,7 @@ class _Followed(Sequence[bytes]):
 
 
 class _Lookup:
-    """Ember's look-up of prices, with pinned prices before it and notes taken after it."""
+    """Ember's price lookup, which pinned prices override and whose results can be collected."""
 
     def __init__(self) -> None:
         self.pins: Pins | None = None
@@ -131,7 +131,7 @@ class _Lookup:
     def find_prices(
         self, charge: Charge, reported: float | None, at: datetime | None
     ) -> Prices | None:
-        """The pinned prices of a charge; else Ember's own, noted for a session."""
+        """Return the pinned prices of a charge; else Ember's own, which are collected."""
         if self.pins and (pinned := self.pins.get(charge)) is not None:
             return pinned
         assert self._original is not None
@@ -141,7 +141,7 @@ class _Lookup:
         return prices
 
     def put_in(self) -> None:
-        """Stand in the place of Ember's look-up; to be taken out as often as it is put in."""
+        """Replace Ember's lookup; balance each call with `take_out`."""
         from ember.pricing import cost  # imported late: it loads part of Ember
 
         with self._lock:
@@ -150,7 +150,7 @@ class _Lookup:
                 self._original, cost.find_prices = cost.find_prices, self.find_prices
 
     def take_out(self) -> None:
-        """Put Ember's look-up back, unless somebody else has replaced it in the meantime."""
+        """Restore Ember's lookup, unless other code has replaced it in the meantime."""
         from ember.pricing import cost  # imported late: it loads part of Ember
 
         with self._lock:
@@ -173,11 +173,11 @@ class _Lookup:
 
 _lookup = _Lookup()
 noted = _lookup.noted
-"""Collect what is charged inside the block: the charge, and its prices as JSON text."""
+"""Collect the charges inside the block, each with its prices as JSON text."""
 
 
 def pin(pins: Pins | None) -> None:
-    """Charge at these prices from now on, in every thread; None for Ember's own."""
+    """Use these prices from now on, in every thread; None for Ember's own."""
     before, _lookup.pins = _lookup.pins, pins
     if before is None and pins is not None:
         _lookup.put_in()
@@ -186,10 +186,10 @@ def pin(pins: Pins | None) -> None:
 
 
 def prices_from_text(text: str) -> Prices:
-    """What `noted` gave as text, in exact numbers again.
+    """Parse the JSON text collected by `noted` into exact numbers.
 
     Raises:
-        ValueError: The text is not what `noted` gives.
+        ValueError: The text is invalid.
     """
     prices: object = json.loads(text)
     if not isinstance(prices, dict):

@@ -1,7 +1,7 @@
-"""What is a secret: values of variables, and what a request carries in places made for it; pure.
+"""Find secrets: in environment variables and in a request's credential positions. No I/O.
 
-By value only what is long and no common word: a short or common one would be found inside ordinary
-text, where it is none.
+Only long values that are no common words are searched for by value: others would match ordinary
+text.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 REDACTED = "REDACTED"
 SHORTEST_SECRET = 8
-"""Characters. Anything shorter ("test", "x") would be found inside ordinary words."""
+"""Characters. Anything shorter ("test", "x") would match inside ordinary words."""
 
-_LONGEST_WORD = 15  # letters; a longer row of letters alone is taken for a secret
+_LONGEST_WORD = 15  # letters; longer runs of letters count as secrets
 _WORDS = (
     r"API_?KEYS?|APIKEY|KEYS?|TOKENS?|SECRETS?|PASSWORDS?|PASSWD|PASSPHRASE|PASS|PWD|"
     r"CREDENTIALS?|BEARER|PAT|JWT|AUTH"
@@ -30,7 +30,7 @@ _WORDS = (
 _ENVIRONMENT = re.compile(
     rf"(?:^|_)(?:{_WORDS})(?:_|$)|(?:APIKEY|TOKEN|SECRET|PASSWORD)(?:_|$)", re.IGNORECASE
 )
-# What such a name says about the credential instead of holding it: AUTH_PROVIDER, TOKEN_LIMIT.
+# Names of settings about a credential, not the credential: AUTH_PROVIDER, TOKEN_LIMIT.
 _ABOUT = re.compile(
     r"_(?:PROVIDERS?|NAMES?|TYPES?|FILES?|PATHS?|DIRS?|URLS?|URIS?|HOSTS?|PORTS?|METHODS?|MODES?|"
     r"ENABLED|DISABLED|REQUIRED|LIMITS?|COUNTS?|SIZES?|TTL|EXPIRY|EXPIRES(?:_IN)?|EXPIRATION|"
@@ -55,8 +55,8 @@ _COMMON = frozenset(
 )  # fmt: skip
 _DECORATION = re.compile(r"[\d!._@#$-]+$|[_-]")
 
-# The variables in which Ember and the vendors' packages look for their keys, beside those that
-# stand in Ember's table of servers.
+# The variables from which Ember and the vendors' packages read keys, besides those in Ember's table
+# of servers.
 _OF_PACKAGES = (
     "AI21_API_KEY", "AWS_BEARER_TOKEN_BEDROCK", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN",
     "AZURE_API_KEY", "AZURE_OPENAI_AD_TOKEN", "AZURE_OPENAI_API_KEY", "CO_API_KEY",
@@ -66,8 +66,8 @@ _OF_PACKAGES = (
 
 _OF_A_PROVIDER = re.compile(r"(?:^|_)(?:API_?KEY|API_TOKEN|AUTH_TOKEN)$", re.IGNORECASE)
 
-# Words as they stand between the hyphens and underscores of a header or a query parameter.
-# "tokens" is not among them: x-ratelimit-remaining-tokens is a figure that programs read.
+# Words in the name of a header or query parameter, split at hyphens and underscores.
+# Not "tokens": x-ratelimit-remaining-tokens is a number that programs read.
 _NAME_WORDS = frozenset(
     [
         "apikey", "auth", "authorization", "bearer", "cookie", "credential", "credentials", "csrf",
@@ -75,18 +75,18 @@ _NAME_WORDS = frozenset(
         "signature", "token", "xsrf",
     ]
 )  # fmt: skip
-# Names made of those words that hold no credential, and that tell one request from another.
+# Names with those words that hold no credential but distinguish requests.
 _HARMLESS = re.compile(
     r"^(?:idempotency[-_]key|(?:next|page|continuation|cursor)[-_]?token|x-amzn-bedrock-(?:in|out)put-token-count)$",
     re.I,
 )
-# The names whose value is a credential for certain, and is looked for everywhere else too.
+# Names whose value is certainly a credential, and is searched for everywhere else too.
 _CERTAIN = re.compile(
     r"^(?:proxy-)?authorization$|(?:^|[-_])(?:api[-_]?key|access[-_]?token|auth[-_]?token|"
     r"security[-_]token|secret|password|subscription-key)$|^(?:key|token|sig)$|-auth(?:orization)?$",
     re.IGNORECASE,
 )
-# Headers in which a credential is equal whatever it is, to whomever they are sent.
+# Headers whose credential is not compared, whatever the host.
 _CREDENTIAL_HEADERS = re.compile(
     r"^(?:(?:.*-)?authorization|cookie|set-cookie|x-api-key|api-key|x-goog-api-key)$", re.I
 )
@@ -95,36 +95,36 @@ _SCHEME = re.compile(r"^(?:bearer|basic|token|apikey|digest)\s+", re.IGNORECASE)
 
 @lru_cache(maxsize=512)
 def is_credential_name(name: str) -> bool:
-    """Whether a header or query parameter of this name holds a credential."""
+    """Return whether a header or query parameter of this name holds a credential."""
     words = re.split(r"[-_]", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower())
     return not _HARMLESS.match(name) and not _NAME_WORDS.isdisjoint(words)
 
 
 @lru_cache(maxsize=512)
 def is_credential_header(name: str) -> bool:
-    """Whether a header's value is a credential for certain: equal whatever it is."""
+    """Return whether a header's value is certainly a credential, and so is not compared."""
     return bool(_CREDENTIAL_HEADERS.match(name))
 
 
 @lru_cache(maxsize=512)
 def is_certain_name(name: str) -> bool:
-    """Whether a value of this name is a credential for certain, and looked for elsewhere too."""
+    """Return whether a value of this name is certainly a credential, searched for everywhere."""
     return bool(_CERTAIN.search(name))
 
 
 @lru_cache(maxsize=256)
 def is_provider(host: str) -> bool:
-    """Whether a host is one that Ember knows a provider at."""
+    """Return whether a host belongs to a provider that Ember knows."""
     from ember.providers.servers import SELLERS  # imported late: it loads part of Ember
 
     azure = (".openai.azure.com", ".services.ai.azure.com")
     return host in SELLERS or host.endswith((*azure, ".googleapis.com"))
 
 
-@lru_cache(maxsize=512)  # the same few values are asked about with every test
+@lru_cache(maxsize=512)  # every test checks the same few values
 def could_be_secret(value: str) -> bool:
-    """Whether a value is looked for wherever it stands: long enough, and no common word."""
-    # A sentence or an address would be torn out of bodies in which it stands for itself.
+    """Return whether a value is searched for everywhere: long enough, and no common word."""
+    # A sentence or an address may appear in a body for its own sake.
     return (
         len(value) >= SHORTEST_SECRET
         and REDACTED not in value  # a recording that is sent again, or imported
@@ -135,7 +135,7 @@ def could_be_secret(value: str) -> bool:
 
 
 def is_common(value: str) -> bool:
-    """Whether a value is a common word or number, which is no secret by its value alone."""
+    """Return whether a value is a common word or number, which is not redacted by value."""
     if value.isdigit():
         return len(value) < 16  # a date, a port, a number
     if value.isalpha() and len(value) <= _LONGEST_WORD:
@@ -161,13 +161,13 @@ def _is_path(name: str, value: str) -> bool:
 def variables_of_environment(
     environment: Mapping[str, str], names: tuple[str, ...] | None = None
 ) -> dict[str, str]:
-    """The secrets of an environment, each with the variable that holds it.
+    """Return the secrets of an environment, each with the variable that holds it.
 
     Args:
         environment: Usually `os.environ`.
-        names: Its names, should the caller have them: os.environ decodes each anew.
+        names: Its names, if the caller has them: os.environ decodes them each time.
     """
-    # By name first: os.environ decodes a value each time it is asked for it.
+    # Filter by name first: os.environ decodes a value on each access.
     found: dict[str, str] = {}
     for name in _variables(names or tuple(environment)):
         value = environment[name]
@@ -182,11 +182,11 @@ def variables_of_environment(
 def secrets_of_environment(
     environment: Mapping[str, str], names: tuple[str, ...] | None = None
 ) -> frozenset[str]:
-    """The values of all variables whose name says that they are credentials.
+    """Return the values of all variables that are named like credentials.
 
     Args:
         environment: Usually `os.environ`.
-        names: Its names, should the caller have them.
+        names: Its names, if the caller has them.
     """
     return frozenset(variables_of_environment(environment, names))
 
@@ -214,11 +214,11 @@ def _key_variables() -> frozenset[str]:
 def keys_of_environment(
     environment: Mapping[str, str], names: Iterable[str] | None = None
 ) -> frozenset[str]:
-    """The exact values of the variables that Ember or a vendor's package reads its key from.
+    """Return the values of the variables from which Ember or a vendor's package reads a key.
 
     Args:
         environment: Usually `os.environ`.
-        names: Its names, should the caller have them.
+        names: Its names, if the caller has them.
     """
     every = tuple(names or environment)
     present = _key_variables().intersection(every).union(filter(_OF_A_PROVIDER.search, every))
@@ -227,7 +227,7 @@ def keys_of_environment(
 
 
 def keys_of_request(headers: Iterable[tuple[str, str]]) -> frozenset[str]:
-    """The credentials in a request's own credential headers, equal wherever they stand in it.
+    """Return the credentials in a request's credential headers, to be ignored anywhere in it.
 
     Args:
         headers: Name and value pairs.
@@ -243,10 +243,10 @@ def _credentials(sent: tuple[str, ...]) -> list[str]:
 
 
 def secrets_of_request(url: str, headers: Iterable[tuple[str, str]]) -> frozenset[str]:
-    """The credentials that a request carries in places made for them.
+    """Return the credentials in a request's headers and URL.
 
     Args:
-        url: The whole URL, its query string and user part included.
+        url: The whole URL, including query string and userinfo.
         headers: Name and value pairs.
     """
     sent = [value for name, value in headers if is_certain_name(name)]
@@ -257,7 +257,7 @@ def secrets_of_request(url: str, headers: Iterable[tuple[str, str]]) -> frozense
 
 
 def _password_of_basic(value: str) -> str:
-    """The password in a header of Basic authorization; "" where it is none."""
+    """Return the password in a Basic authorization header; "" if there is none."""
     scheme, _, rest = value.partition(" ")
     if scheme.lower() != "basic":
         return ""

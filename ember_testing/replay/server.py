@@ -1,6 +1,6 @@
-"""A cassette as a server: a base URL on this machine that forwards and records, or replays.
+"""A cassette as a local server, which forwards and records, or replays.
 
-For clients that no seam reaches: another process, another language, sockets of a client's own.
+For clients that cannot be patched: other processes, other languages, clients with raw sockets.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CassetteServer", "cassette_server", "serving"]
 
-# What belongs to one connection, and is another one's towards the provider.
+# Headers of a single connection, which are not forwarded.
 _OF_THE_CONNECTION = frozenset(
     {
         "connection",
@@ -47,11 +47,11 @@ _TIMEOUT = httpx.Timeout(600.0, connect=10.0)
 
 
 class CassetteServer(Cassette):
-    """A running server, and what was played and recorded so far.
+    """A running server, and the calls replayed and recorded so far.
 
     Args:
-        session: The cassette in use.
-        port: Where the server listens.
+        session: The session of the cassette.
+        port: The port on which the server listens.
     """
 
     def __init__(self, session: Session, port: int) -> None:
@@ -59,10 +59,10 @@ class CassetteServer(Cassette):
         self.port = port
 
     def url(self, provider: str) -> str:
-        """The base URL that stands for a provider's.
+        """Return the server's base URL for a provider.
 
         Args:
-            provider: A provider's name (`openai`, `anthropic`, `groq`), or a base URL of any other
+            provider: A provider's name (`openai`, `anthropic`, `groq`), or the base URL of another
                 server (`https://gateway.example/v1`).
 
         Raises:
@@ -81,7 +81,7 @@ class CassetteServer(Cassette):
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """The variables that point clients at the server, such as `OPENAI_BASE_URL`: for a child.
+        """Variables that point a child's clients at the server, such as `OPENAI_BASE_URL`.
 
         subprocess.run(command, env={**os.environ, **server.environment})
         """
@@ -109,24 +109,24 @@ def cassette_server(
     with cassette_server("calls.sqlite", record="new") as server:
         subprocess.run(command, env={**os.environ, **server.environment})
 
-    While it records, requests go on to the provider with their keys, which are not kept, and the
-    answers come back at once and in their pieces. The process's own calls are left alone.
+    While recording, requests are forwarded to the provider with their keys, which are not recorded,
+    and the answers are streamed back as they arrive. The process's own calls are not affected.
 
     Args:
         path: The cassette's file.
         record: None to replay only, `"new"` to record what is missing, `"all"` to record anew.
-        port: Where to listen; 0 for any port that is free.
+        port: The port to listen on; 0 for any free port.
         budget: US dollars that recording may cost.
-        **settings: As `ember_testing.cassette` takes them: `match_on`, `ignore`,
+        **settings: Arguments of `ember_testing.cassette`: `match_on`, `ignore`,
             `null_is_absent`, `redact`, `repeats`, `record_errors`, `timing`, `prices`, `faults`.
 
     Yields:
         The server, with `url(provider)` and `environment`.
 
     Raises:
-        CassetteMiss: A request has no recording: the client got status 400 with the reason.
+        CassetteMiss: A request has no recording; the client got status 400 with the reason.
         CassetteError: The file cannot be read or written.
-        ValueError: An argument has none of the values that it can have.
+        ValueError: An argument has an invalid value.
     """
     with opened(Path(path), record, budget, settings) as session, serving(session, port) as server:
         yield server
@@ -134,7 +134,7 @@ def cassette_server(
 
 @contextmanager
 def serving(session: Session, port: int = 0) -> Generator[CassetteServer]:
-    """Answer requests to a port of this machine from a session; see `cassette_server`."""
+    """Answer requests to a local port from a session; see `cassette_server`."""
     with (
         httpx.Client(timeout=_TIMEOUT, trust_env=True, verify=session.record is not None) as client,
         http_server(lambda request: _answer(session, client, request), port) as port,
@@ -155,7 +155,7 @@ def _answer(session: Session, client: httpx.Client, request: Request) -> Respons
         answer = answer_of([Answerer(_is_any, session.begin)], request)
     except (ReplayFailure, CassetteError) as failure:  # raised again when the server ends
         return _refusal(str(failure))
-    assert answer is not None  # a session always has something to say
+    assert answer is not None  # a session always answers
     if isinstance(answer, Exchange):
         answer = _forwarded(client, request, answer)
     return _with_redirect_here(answer, request.url)
@@ -166,7 +166,7 @@ def _is_any(url: str) -> bool:
 
 
 def _url_of(target: str) -> str | None:
-    """The provider's URL in a request's target: `/https/api.openai.com/v1/models`."""
+    """Return the provider's URL from a request's target: `/https/api.openai.com/v1/models`."""
     _, scheme, place = [*target.split("/", 2), "", ""][:3]
     return f"{scheme}://{place}" if scheme in ("http", "https") and place else None
 
@@ -188,16 +188,16 @@ def _with_redirect_here(response: Response, url: str) -> Response:
 
 
 def _refusal(message: str) -> Response:
-    """An error that clients show and do not retry."""
+    """Return an error that clients show and do not retry."""
     body = json.dumps({"error": {"message": message, "type": "ember_cassette", "code": None}})
     return Response(400, (("content-type", "application/json"),), [body.encode()])
 
 
 def _forwarded(client: httpx.Client, request: Request, exchange: Exchange) -> Response:
-    """The provider's own answer, as it comes."""
+    """Forward a request and return the provider's answer as it arrives."""
     headers = [pair for pair in request.headers if pair[0].lower() not in _OF_THE_CONNECTION]
     try:
-        # Another cassette of the process has no part in it.
+        # Keep other cassettes of the process from seeing this request.
         with sending(request.method, request.url):
             sent = httpx.Request(request.method, request.url, headers=headers, content=request.body)
             response = client.send(sent, stream=True)
@@ -213,7 +213,7 @@ def _forwarded(client: httpx.Client, request: Request, exchange: Exchange) -> Re
         exchange.finish("complete")
         response.close()
         return Response(response.status_code, passed_on, reason=response.reason_phrase)
-    pieces: Any = _pieces(response, exchange)  # an iterator does for a sequence here
+    pieces: Any = _pieces(response, exchange)  # an iterator is enough here
     return Response(response.status_code, passed_on, pieces, reason=response.reason_phrase)
 
 
@@ -223,7 +223,7 @@ def _pieces(response: httpx.Response, exchange: Exchange) -> Iterator[bytes]:
         for piece in response.iter_raw():
             exchange.piece(piece)
             received += len(piece)
-            if length == str(received):  # the client has all with this piece
+            if length == str(received):  # this piece completes the body
                 exchange.finish("complete")
             yield piece
         exchange.finish("complete")
@@ -231,6 +231,6 @@ def _pieces(response: httpx.Response, exchange: Exchange) -> Iterator[bytes]:
         broken = Broken(type(error).__name__, str(error))
         exchange.finish("cut", broken)
         raise BrokenOff(broken) from error
-    finally:  # or the client has gone away
+    finally:  # the client may have disconnected
         exchange.finish("closed")
         response.close()

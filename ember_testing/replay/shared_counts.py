@@ -1,6 +1,6 @@
-"""What a test and the processes that it forks share: positions of requests, and what each did.
+"""State shared by a test and the processes that it forks: positions of requests, and events.
 
-One small file for each test that forks; the cassette stays read-only.
+Each test that forks has one small file; the cassette stays read-only.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _OVER = (
 
 
 class SharedCounts:
-    """Positions by key, which several processes count together.
+    """Positions by key, shared by several processes.
 
     Args:
-        positions: How far the first process has come before it forks.
+        positions: The first process's positions before it forks.
 
     Raises:
-        CassetteError: The file cannot be made.
+        CassetteError: The file cannot be created.
     """
 
     def __init__(self, positions: Mapping[str, int]) -> None:
@@ -57,7 +57,7 @@ class SharedCounts:
 
     @contextmanager
     def locked(self) -> Generator[None]:
-        """Let no other process count meanwhile.
+        """Keep other processes from counting inside the block.
 
         Raises:
             CassetteError: The test is over, or the file cannot be used.
@@ -73,14 +73,14 @@ class SharedCounts:
             raise CassetteError(f"cannot count the calls of forked processes: {error}") from error
 
     def tell(self, kind: str, value: Any) -> None:
-        """Let the first process know what this one did."""
+        """Report an event to the first process."""
         with suppress(sqlite3.Error):
             self._file.connection.execute(
                 "insert into events (kind, value) values (?, ?)", (kind, json.dumps(value))
             )
 
     def news(self) -> list[tuple[str, Any]]:
-        """What the other processes did since the last time."""
+        """Return the other processes' events since the last call."""
         with suppress(sqlite3.Error):
             rows = self._file.connection.execute(
                 "select id, kind, value from events where id > ? order by id", (self._seen,)
@@ -91,7 +91,7 @@ class SharedCounts:
         return []
 
     def end(self) -> None:
-        """Refuse what a process that outlives the test asks from now on, and delete the file."""
+        """Refuse calls of processes that outlive the test, and delete the file."""
         with suppress(sqlite3.Error):
             self._file.connection.execute("insert into ended values (1)")
         self._file.close(delete=True)

@@ -1,4 +1,4 @@
-"""A recorded call by vcrpy's names, for tests that were written for its cassette; pure."""
+"""Recorded calls with vcrpy's names, for tests written for its cassette. No I/O."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["VcrRequest", "vcr_response"]
 
 
 class _Headers(dict[str, str]):
-    """Headers by their names in any case."""
+    """Headers by case-insensitive name."""
 
     def __init__(self, headers: Headers) -> None:
         super().__init__(headers)
@@ -28,7 +28,7 @@ class _Headers(dict[str, str]):
         return isinstance(name, str) and name.lower() in self._names
 
     def get(self, name: str, default: Any = None) -> Any:
-        """The header of this name, or the default."""
+        """Return the header of this name, or the default."""
         return super().get(self._names.get(name.lower(), name), default)
 
 
@@ -38,8 +38,8 @@ class VcrRequest:
     Attributes:
         method: Such as `POST`.
         uri: The whole URL; `url` is the same.
-        headers: By their names in any case.
-        body: In bytes; None where there is none.
+        headers: Values by case-insensitive name.
+        body: Bytes; None if empty.
     """
 
     def __init__(self, call: Call) -> None:
@@ -58,22 +58,22 @@ class VcrRequest:
 
     @property
     def host(self) -> str | None:
-        """Without its port."""
+        """The host without its port."""
         return self._parts.hostname
 
     @property
     def port(self) -> int | None:
-        """The usual one where the URL names none."""
+        """The port; the scheme's default if the URL has none."""
         return self._parts.port or {"http": 80, "https": 443}.get(self.scheme)
 
     @property
     def path(self) -> str:
-        """Without the query."""
+        """The path without the query."""
         return self._parts.path
 
     @property
     def query(self) -> list[tuple[str, str]]:
-        """Names and values, sorted."""
+        """The query's names and values, sorted."""
         return sorted(parse_qsl(self._parts.query))
 
     def __repr__(self) -> str:
@@ -81,7 +81,7 @@ class VcrRequest:
 
 
 def vcr_response(call: Call) -> dict[str, Any]:
-    """A recorded answer; its body decoded, so that no content encoding is named."""
+    """Return a recorded response; its body is decoded, its `content-encoding` header dropped."""
     headers: dict[str, list[str]] = {}
     for name, value in call.response_headers:
         if name.lower() != "content-encoding":
