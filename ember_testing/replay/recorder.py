@@ -1,4 +1,4 @@
-"""What a session keeps of live calls: who sends which, what is written down, what becomes of it."""
+"""Record the live calls of a session, and keep or drop the recording at its end."""
 
 from __future__ import annotations
 
@@ -40,33 +40,33 @@ if TYPE_CHECKING:
     from ember_testing.wires.response import Request
 
 _BATCH = 200  # calls that are read at a time at the end
-_PATIENCE_FOR_OTHERS = 300.0  # seconds; then a request that another session is sending is sent too
-# Errors before a connection was there, which cost nothing.
+_PATIENCE_FOR_OTHERS = 300.0  # seconds to wait for another session before sending a request too
+# Errors before the connection was established, which cost nothing.
 _NOTHING_WAS_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol")
 
 
 class Recorder:
-    """The file of a session, and the calls that it adds to it.
+    """The file of a session, and the calls recorded in it.
 
     Args:
         path: The cassette.
         record: None to replay only, `new` to record what is missing, `all` to record anew.
-        run: Names the test run, for a cassette that several tests share; "" for no other.
-        test: Node id of the test, for the file.
-        lock: The session's.
-        comparison: How its requests are compared and written down.
-        outcome: What it has to say at its end.
-        budget: What recording may cost.
+        run: Names the test run if several tests share the cassette, else "".
+        test: Node id of the test, stored in the file.
+        lock: The session's lock.
+        comparison: Compares and redacts the session's requests.
+        outcome: Collects notes and failures.
+        budget: The budget of the recording.
         record_errors: Whether answers of status 400 and above are kept.
-        command: What to type to record again, for messages.
+        command: Returns the command that records again, for messages.
 
     Raises:
-        CassetteError: The file is there and cannot be used.
+        CassetteError: The file exists and cannot be used.
 
     Attributes:
-        record: As above; `new` where an earlier test of the run has begun the new file.
-        file: The open file; None as long as there is none.
-        recorded: The calls that were written down.
+        record: As above; `new` if an earlier test of the run has started the new file.
+        file: The open file; None until there is one.
+        recorded: The calls that were recorded.
     """
 
     def __init__(
@@ -95,13 +95,13 @@ class Recorder:
         self._command = command
         self.file: CassetteFile | None = None
         self.recorded = Calls(self.rows)
-        self._replaces: swap.Found | None = None  # by a new file, which `all` records
+        self._replaces: swap.Found | None = None  # the cassette that an `all` recording replaces
         self._exchanges: set[Exchange] = set()
-        self._unread = array("q")  # calls written down, not yet read
-        self._adopted: list[int] = []  # recordings of other sessions and processes, by number
+        self._unread = array("q")  # recorded calls whose responses have not been read
+        self._adopted: list[int] = []  # ids of recordings by other sessions and processes
         self._leak: str | None = None
-        self._redaction: Redaction | None = None  # that the last call was written down with
-        self._older = 0  # calls that were written down with another one before
+        self._redaction: Redaction | None = None  # used for the last recorded call
+        self._older = 0  # number of calls recorded before with another redaction
         self._reopen = False
         self._claims = Claims(path, run) if record and run else None
         self._open()
@@ -122,9 +122,9 @@ class Recorder:
         self._comparison.use_salt(salt)
 
     def _is_begun(self, runs: Sequence[str]) -> bool:
-        """Whether the new file is there: by an earlier test of this run, or a run that goes on.
+        """Return whether an earlier test of this run, or a concurrent run, made the new file.
 
-        What another run at the same time has recorded is not for this one to throw away.
+        This run must not discard the recordings of a concurrent one.
         """
         if self._run in runs:
             return True
@@ -138,18 +138,18 @@ class Recorder:
         return schema.about(self._run, self._comparison.redaction.salt.decode())
 
     def for_writing(self) -> CassetteFile:
-        """The file that recordings go to; made with the first one, before anything is paid for."""
+        """Return the file to record to; created for the first call, before it is paid for."""
         if self.file is None:
             path = self._path
             if self.record == "all":
-                # In the same folder, so that it can take the old one's place in one step.
+                # In the same folder, so that it can replace the old file atomically.
                 path = path.with_name(f"{path.name}.{os.getpid()}-{uuid4().hex[:8]}.part")
             self.file = CassetteFile(path, self._about())
             self.file.on_exchange = self._renumber
         return self.file
 
     def _renumber(self, numbers: Mapping[int, int]) -> None:
-        """Another process has recorded the cassette anew, and taken over what this one added."""
+        """Update ids after another process recorded the cassette anew and copied our calls."""
         if lost := len(self.recorded) - len(numbers):
             self._outcome.problems.append(
                 f"{self._path} was recorded anew by another process, which left out {lost} calls "
@@ -160,18 +160,18 @@ class Recorder:
         self._unread = array("q", [numbers[old] for old in self._unread if old in numbers])
 
     def fork(self) -> None:
-        """This is a process that the test has forked: the file is open in the other one too."""
+        """Prepare for use in a forked process, where the parent's connection is unusable."""
         self._reopen = self.file is not None
-        self._exchanges = set()  # the other process's
+        self._exchanges = set()  # they belong to the parent
 
     def use_own_connection(self) -> None:
-        """Open the file anew in a process that was forked with it open."""
+        """Reopen the file in a process that was forked while it was open."""
         if self._reopen and self.file is not None:
             self._reopen = False
             self.file.reopen()
 
     def rows(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
-        """All columns of some calls, also when the file is closed."""
+        """Return all columns of the given calls, even if the file is closed."""
         with self._lock:
             self.use_own_connection()
             self.read()
@@ -188,21 +188,21 @@ class Recorder:
     # A call ----------------------------------------------------------------------------------
 
     def claim(self, sent: Request, key: str, n: int, waited: float) -> Answer | Exchange | None:
-        """Send a request, unless another session of the same cassette sends it or has sent it.
+        """Claim a request, unless another session of the same cassette sends or has sent it.
 
         Args:
             sent: The request.
-            key: What it goes by.
+            key: Its key.
             n: Its position among identical ones.
-            waited: Seconds for which that other session was waited for.
+            waited: Seconds already waited for the other session.
 
         Returns:
-            The exchange that keeps the live answer, or the other session's recording; None as long
-            as that one is sending the request.
+            The exchange that records the live answer, or the other session's recording; None while
+            the other session is sending the request.
 
         Raises:
             BudgetExceeded: The call might cost more than is left.
-            CassetteError: It could not be kept.
+            CassetteError: The answer could not be recorded.
         """
         found = self._claims.claim(key, n) if self._claims is not None else True
         if isinstance(found, Recorded) and self._claims is not None:
@@ -221,7 +221,7 @@ class Recorder:
         return None
 
     def _exchange(self, sent: Request, key: str, n: int) -> Exchange:
-        if self._outcome.problems:  # what cannot be kept is not to be paid for again and again
+        if self._outcome.problems:  # do not pay for answers that cannot be recorded
             raise CassetteError(self._outcome.problems[0])
         self.for_writing()
         written = self._comparison.written(sent, whole=True)
@@ -245,7 +245,7 @@ class Recorder:
         reservation: int | None,
         exchange: Exchange,
     ) -> None:
-        """Write a finished call down; what cannot be written fails the test at its end."""
+        """Record a finished call; if that fails, the test fails at its end."""
         key, n = place["key"], place["n"]
         with self._lock:
             if exchange not in self._exchanges:
@@ -277,7 +277,7 @@ class Recorder:
             file = self.for_writing()
             try:
                 number = file.add(row, chunks)
-            except CassetteError as error:  # the caller has paid for its answer and gets it
+            except CassetteError as error:  # the caller still gets the answer it paid for
                 self._outcome.problems.append(str(error))
                 self._release(key, n)
                 return
@@ -308,7 +308,7 @@ class Recorder:
         self._unread.append(number)
 
     def count_of_fork(self, number: int, recorded_at: str) -> None:
-        """Count a call that a process has recorded which the test has forked."""
+        """Count a call recorded by a forked process."""
         self._count(number)
         self._adopted.append(number)
         self.for_writing().added.append((number, recorded_at))
@@ -318,7 +318,7 @@ class Recorder:
             self._budget.settle(reservation, amount)
 
     def read(self, reservation: int | None = None) -> None:
-        """Read what was written down: who answered, how many tokens, at what price."""
+        """Read the recorded responses: provider, tokens and cost."""
         while self.file is not None and self._unread:
             batch, self._unread = self._unread[:_BATCH], self._unread[_BATCH:]
             self._read(self.file, batch, reservation)
@@ -342,22 +342,22 @@ class Recorder:
     # The end ---------------------------------------------------------------------------------
 
     def finish_exchanges(self) -> None:
-        """Keep what has come of the calls that are still on their way."""
+        """Record the unfinished calls as far as they got."""
         for exchange in list(self._exchanges):
             exchange.finish("closed")
 
     def close(self, passed: bool) -> None:
-        """Put the recording into its place, or drop it; the file is closed whatever happens.
+        """Keep the recording or drop it; close the file in any case.
 
         Args:
-            passed: Whether the test has passed.
+            passed: Whether the test passed.
 
         Raises:
-            CassetteError: Something could not be read or written.
+            CassetteError: A file could not be read or written.
         """
         file = self.file
         try:
-            if self.record:  # what was learnt late may stand in what was written before
+            if self.record:  # earlier rows may hold a secret that is new in the environment
                 self._comparison.learn()
             self._attempt(self.read)
             keep = passed and not (self.record and file and self._attempt(self._leaks) is not False)
@@ -377,7 +377,7 @@ class Recorder:
                     file.path.unlink(missing_ok=True)
 
     def _attempt(self, part: Callable[[], bool | None]) -> bool | None:
-        """Do a part of the end, and go on with the others where it cannot be done."""
+        """Call a step of closing; store its error so that the next steps still run."""
         try:
             return part()
         except CassetteError as error:
@@ -400,11 +400,11 @@ class Recorder:
             )
 
     def _leaks(self) -> bool:
-        """Whether a credential that was learnt later stands in what was written before."""
+        """Return whether a recorded row holds a credential that became known later."""
         assert self.file is not None  # it has recordings
         redaction = self._comparison.redaction
         numbers = self.recorded.numbers()
-        if redaction is self._redaction:  # the others were looked through as they were written
+        if redaction is self._redaction:  # later rows were checked when they were recorded
             numbers = numbers[: self._older]
         leak = self._leak or first_leak(self.file, [*numbers, *self._adopted], redaction)
         if leak is not None:

@@ -1,13 +1,13 @@
-"""What is never written down: secrets by value, by name, and by a user's own rules. Pure, no I/O.
+"""Redaction of secrets by value, by name, and by a user's own rules. Pure, no I/O.
 
-By value: whatever `secrets.py` finds in the environment and in a request, wherever else it turns up
+By value: secrets that `secrets.py` finds in the environment and in a request, wherever they occur
 (a body, an echo in an error text, a URL). By name: credential headers, query parameters, JSON and
-form fields. By rule: what the marker's `redact=` and the ini option `ember_redact` say.
+form fields. By rule: the marker's `redact=` and the ini option `ember_redact`.
 
-In a response every replacement by value or name has the length of what it replaces, so that content
-lengths and the boundaries of stream pieces stay exact. In a request a value outside of a credential
-position is followed by a salted digest: a request with another value is another one. A name alone
-never loses a value that is a schema: a tool's property called `api_key` stays as it is.
+In a response a replacement by value or name has the length of the original, so that content lengths
+and the boundaries of stream pieces stay exact. In a request the replacement of a value outside a
+credential position includes a salted digest, so that requests with different values differ.
+Redaction by name keeps schemas: a tool's property called `api_key` stays as it is.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from ember_testing.wires.body import Headers
 
 Rule: TypeAlias = re.Pattern[str] | Callable[[str], str]
-"""A pattern whose matches are replaced, or a function from a text to what may be written of it."""
+"""A pattern whose matches are replaced, or a function that returns the redacted text."""
 
 _IN_FORMS = frozenset(
     ["assertion", "client_assertion", "code", "code_verifier", "device_code", "token"]
@@ -62,7 +62,7 @@ _NEVER_ESCAPED = re.compile("[A-Za-z0-9._~-]+")
 
 
 def rule_of(given: str | Rule) -> Rule:
-    """A user's rule: a pattern, a function, `function:MODULE:NAME`, or a pattern's text.
+    """Return a user's rule from a pattern, a function, `function:MODULE:NAME`, or a pattern's text.
 
     Raises:
         ValueError: It is none of these.
@@ -85,12 +85,12 @@ def rule_of(given: str | Rule) -> Rule:
 
 
 def _spelled(character: str) -> bytes:
-    """A pattern for a character in a URL, in a form, in JSON, and in JSON inside of JSON."""
+    """Return a pattern for a character in a URL, a form, JSON, and JSON nested in JSON."""
     content = character.encode("utf-8", "surrogatepass")
     if _NEVER_ESCAPED.fullmatch(character):
         return re.escape(content)
     in_url = b"".join(b"%%%02x" % byte for byte in content)
-    # Which characters are written as \uXXXX differs from server to server.
+    # Servers differ in which characters they write as \uXXXX.
     units = character.encode("utf-16-be", "surrogatepass").hex()
     in_json = rb"".join(
         rb"\\+u" + units[start : start + 4].encode() for start in range(0, len(units), 4)
@@ -100,13 +100,12 @@ def _spelled(character: str) -> bytes:
 
 @lru_cache(maxsize=64)
 def _search(values: frozenset[str]) -> tuple[tuple[bytes, ...], re.Pattern[bytes]]:
-    """What tells that one of these values may stand somewhere, and what finds it.
+    """Return fragments and a pattern to search for these values.
 
     Returns:
-        The longest part of each value that no spelling changes, which is looked for faster than a
-        pattern; and the pattern.
+        The longest part of each value that is never escaped, for a fast check; and the pattern.
     """
-    # The longest first: one key may begin with another.
+    # Longest first: one key may be a prefix of another.
     ordered = sorted(values, key=lambda value: (-len(value), value))
     fragments = {max(_NEVER_ESCAPED.findall(value), key=len, default="") for value in ordered}
     patterns = (b"".join(map(_spelled, value)) for value in ordered)
@@ -115,13 +114,13 @@ def _search(values: frozenset[str]) -> tuple[tuple[bytes, ...], re.Pattern[bytes
 
 @lru_cache(maxsize=64)
 def _in_base64(values: frozenset[str]) -> tuple[bytes, ...]:
-    """These values as they stand inside of a longer text in base64, at any place of it."""
+    """Return the forms of these values inside a longer base64 text, at any offset."""
     found: set[bytes] = set()
     for value in values:
         content = value.encode("utf-8", "surrogatepass")
         for before in range(3):
             text = base64.b64encode(bytes(before) + content)
-            # Without the characters at both ends that neighbouring bytes have a part in.
+            # Without the characters at both ends that depend on neighbouring bytes.
             inner = text[-(-8 * before // 6) : 8 * (before + len(content)) // 6]
             found |= {inner, inner.translate(_URL_SAFE)}
     return tuple(sorted(found, key=len, reverse=True))
@@ -132,7 +131,7 @@ def _word(length: int) -> str:
 
 
 def without(values: frozenset[str], content: bytes) -> bytes:
-    """Bytes in which each of these values is one fixed word, however it is escaped."""
+    """Return the bytes with each of these values, in any spelling, replaced by a fixed word."""
     fragments, pattern = _search(values)
     if any(fragment in content for fragment in fragments):
         return pattern.sub(REDACTED.encode(), content)
@@ -141,13 +140,13 @@ def without(values: frozenset[str], content: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Redaction:
-    """Replaces the given secret values, whatever stands under a credential's name, and by rule.
+    """Replaces known secret values, values under a credential's name, and matches of rules.
 
     Attributes:
         values: The secrets known so far.
-        salt: What the digests begin with.
-        rules: The user's own.
-        variables: For a value of the environment, the variable that holds it.
+        salt: The salt of the digests.
+        rules: The user's rules.
+        variables: The environment variable of each value that comes from one.
     """
 
     values: frozenset[str] = frozenset()
@@ -165,28 +164,28 @@ class Redaction:
         object.__setattr__(self, "_encoded", _in_base64(self.values - {PLACEHOLDER}))
 
     def __repr__(self) -> str:
-        return f"Redaction({len(self.values)} values)"  # the values themselves are the secret
+        return f"Redaction({len(self.values)} values)"  # the values are secret
 
     def also(self, values: Iterable[str], variables: Mapping[str, str] | None = None) -> Redaction:
-        """This redaction with more values; itself when it knows them already."""
+        """Return this redaction with more values; itself if there are no new ones."""
         more = self.values.union(values)
         if more == self.values:
             return self
         return Redaction(more, self.salt, self.rules, {**self.variables, **(variables or {})})
 
     def holds_secret(self, content: bytes) -> bool:
-        """Whether a known value stands in these bytes, in any spelling that is replaced."""
+        """Return whether these bytes contain a known value, in any spelling that is replaced."""
         for fragment in self._fragments:  # not `any`: a generator costs more than the search
             if fragment in content:
                 return bool(self._pattern.search(content))
         return False
 
     def holds_encoded(self, content: bytes) -> bool:
-        """Whether a known value stands in these bytes inside of base64."""
+        """Return whether these bytes contain a known value in base64."""
         return any(inner in content for inner in self._encoded)
 
     def _without_encoded(self, content: bytes) -> bytes:
-        """The bytes with as many letters of base64 in the place of each known value in base64."""
+        """Replace each known value in base64 by as many base64 characters."""
         for inner in self._encoded:
             if inner in content:
                 word = REDACTED.encode().ljust(len(inner), b"A")[: len(inner)]
@@ -194,7 +193,7 @@ class Redaction:
         return content
 
     def variables_in(self, content: bytes) -> list[str]:
-        """The variables of the environment whose values stand in these bytes."""
+        """Return the environment variables whose values these bytes contain."""
         if not (self.holds_secret(content) or self.holds_encoded(content)):
             return []
         found = [
@@ -206,7 +205,7 @@ class Redaction:
         return sorted(found)
 
     def digest(self, value: str | bytes) -> str:
-        """What stands for a value outside of a credential position: equal for equal values."""
+        """Return the replacement of a value outside a credential position; equal if values are."""
         content = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
         return f"{REDACTED}-{blake2b(content, key=self.salt, digest_size=8).hexdigest()}"
 
@@ -219,11 +218,11 @@ class Redaction:
         return short.ljust(len(value), "*")[: len(value)].encode()
 
     def request_body(self, body: bytes, content_type: str = "") -> bytes:
-        """A request body as it may be written.
+        """Return a request body, redacted.
 
         Args:
             body: The bytes that are sent.
-            content_type: Tells a form from JSON.
+            content_type: The content type, to recognize forms.
         """
         if self.rules:
             body = self._by_rules(body, lambda match: self.digest(match.group()))[0]
@@ -250,7 +249,7 @@ class Redaction:
         return body
 
     def _part(self, match: re.Match[bytes]) -> bytes:
-        """A part of a multipart form as it may be written."""
+        """Return a part of a multipart form, redacted."""
         value = match["value"]
         is_secret = _is_in_forms(match["name"].decode("latin-1"))
         if not value or not is_secret or value.startswith(REDACTED.encode()):
@@ -260,14 +259,14 @@ class Redaction:
     def response_body(
         self, body: bytes, *, of_model: bool = False, hidden: dict[bytes, bytes] | None = None
     ) -> bytes:
-        """A response body with each credential replaced by as many other bytes; not by rules.
+        """Return a response body with each credential replaced by as many bytes; rules not applied.
 
         Args:
-            body: All of it, without content encoding.
-            of_model: Whether a model answers, who may have been asked for a password: then only
-                what has a sure name is replaced by it.
-            hidden: What was replaced by its name in earlier answers, and what stands there now;
-                it gets what is so replaced in this one.
+            body: The whole body, without content encoding.
+            of_model: Whether a model answers, which may have been asked for a password: then only
+                values with a sure name are redacted by name.
+            hidden: Values redacted by name in earlier answers, and their replacements; those of
+                this answer are added.
         """
         by_name = {} if hidden is None else hidden
 
@@ -286,9 +285,9 @@ class Redaction:
             shortest=SHORTEST_SECRET,
         )
         body = without_addresses(body, word, certain_only=of_model)
-        if _FORM.fullmatch(body):  # how some servers answer with a token
+        if _FORM.fullmatch(body):  # some servers send tokens in this form
             body = b"&".join(_form_field(field, word) for field in body.split(b"&"))
-        for value in [*by_name][-_MOST_REPEATED:]:  # a greeting may say it again
+        for value in [*by_name][-_MOST_REPEATED:]:  # the answer may repeat it
             if value in body and could_be_secret(value.decode("utf-8", "replace")):
                 body = body.replace(value, word(value))
         return body
@@ -301,13 +300,13 @@ class Redaction:
         of_model: bool = False,
         hidden: dict[bytes, bytes] | None = None,
     ) -> tuple[bytes, list[bytes]]:
-        """A response body as it may be written, and cut where its pieces were.
+        """Return a response body, redacted, and its pieces.
 
         Args:
-            body: All of it, without content encoding.
-            pieces: The same bytes as they came.
-            of_model: As `response_body` takes it.
-            hidden: As `response_body` takes it.
+            body: The whole body, without content encoding.
+            pieces: The same bytes, in pieces as received.
+            of_model: As in `response_body`.
+            hidden: As in `response_body`.
         """
         redacted = self.response_body(body, of_model=of_model, hidden=hidden)
         edits: list[tuple[int, int, bytes]] = []
@@ -318,7 +317,7 @@ class Redaction:
     def _by_rules(
         self, body: bytes, replacement: Callable[[re.Match[str]], str]
     ) -> tuple[bytes, list[tuple[int, int, bytes]]]:
-        """A body by the user's rules: its JSON texts one by one, else as a whole."""
+        """Apply the user's rules to each JSON string of a body, or to the whole of another body."""
         text = body.decode("utf-8", "surrogateescape")
         tokens = list(_TEXT_TOKEN.finditer(text)) if _is_json_like(text) else []
         if not tokens:
@@ -353,7 +352,7 @@ class Redaction:
         return token if new == value else json.dumps(new, ensure_ascii=token.isascii())
 
     def by_rules(self, text: str, replacement: Callable[[re.Match[str]], str] | None = None) -> str:
-        """A text by the user's rules alone."""
+        """Apply only the user's rules to a text."""
         for rule in self.rules:
             if isinstance(rule, re.Pattern):
                 text = rule.sub(replacement or (lambda match: self.digest(match.group())), text)
@@ -362,7 +361,7 @@ class Redaction:
         return text
 
     def text(self, text: str) -> str:
-        """A sentence, such as an exception's message, without known values."""
+        """Redact known values in a text."""
         content = self.by_rules(text).encode("utf-8", "surrogatepass")
         if self.holds_secret(content):
             content = self._pattern.sub(REDACTED.encode(), content)
@@ -370,7 +369,7 @@ class Redaction:
         return content.decode("utf-8", "surrogatepass")
 
     def message(self, text: str) -> str:
-        """An exception's message without known values, and without those of its addresses."""
+        """Redact known values and credentials in addresses in an exception's message."""
         content = without_addresses(
             text.encode("utf-8", "surrogatepass"), lambda _: REDACTED.encode(), certain_only=False
         )
@@ -379,12 +378,12 @@ class Redaction:
     def url(
         self, url: str, *, compared: bool = True, hidden: dict[bytes, bytes] | None = None
     ) -> str:
-        """A URL as it may be written.
+        """Return a URL, redacted.
 
         Args:
             url: The whole URL.
-            compared: Whether it is a request's own, so that values are told apart.
-            hidden: As `response_body` takes it; gets what is replaced in the query.
+            compared: Whether it is a request's URL, so that different values stay different.
+            hidden: As in `response_body`; values replaced in the query are added.
         """
         digest = self._digest_for(url, compared)
 
@@ -409,7 +408,7 @@ class Redaction:
         return self.text(url) if self.values or self.rules else url
 
     def _digest_for(self, url: str, compared: bool) -> Callable[[str], str]:
-        # A provider's key is one key like another; elsewhere `key` may be any name.
+        # All keys of a provider count as equal; on other hosts `key` may name anything.
         return self.digest if compared and not is_provider(_host(url)) else lambda _: REDACTED
 
     def _fragment(self, fragment: str) -> str:
@@ -427,12 +426,12 @@ class Redaction:
         compared: str = "",
         hidden: dict[bytes, bytes] | None = None,
     ) -> Headers:
-        """Header pairs in their order, as they may be written.
+        """Return header pairs in order, redacted.
 
         Args:
             headers: Name and value pairs.
             compared: Names that the rules compare, in lower case with a space on each side.
-            hidden: As `response_body` takes it; gets what is replaced in addresses.
+            hidden: As in `response_body`; values replaced in addresses are added.
         """
         pairs = [(name, self._header(name, value, compared, hidden)) for name, value in headers]
         every = "\n".join([value for _, value in pairs]).encode("utf-8", "surrogatepass")
@@ -482,7 +481,7 @@ def _is_json_like(text: str) -> bool:
 
 
 def _is_in_forms(name: str) -> bool:
-    """Whether a form's field of this name holds a credential."""
+    """Return whether a form field of this name holds a credential."""
     return name in _IN_FORMS or kind_of(name) != ""
 
 
@@ -495,7 +494,7 @@ def _form_field(field: bytes, replacement: Callable[[bytes], bytes]) -> bytes:
 def _with_parameters(
     query: str, is_secret: Callable[[str], bool], replacement: Callable[[str], str]
 ) -> str:
-    """A query string or form with its credentials' values replaced, all else byte for byte."""
+    """Return a query string or form with credentials replaced, otherwise byte for byte."""
     if "=" not in query:
         return query
     remaining: list[str] = []
@@ -510,12 +509,12 @@ def _with_parameters(
 def _recut(
     body: bytes, sizes: Sequence[int], edits: Sequence[tuple[int, int, bytes]]
 ) -> list[bytes]:
-    """An edited body, cut where pieces of these sizes of the old one ended.
+    """Cut an edited body where the pieces of the old one ended.
 
     Args:
         body: The new bytes.
-        sizes: Of the old pieces.
-        edits: Start and end in the old bytes, and what stands there now; in order.
+        sizes: The sizes of the old pieces.
+        edits: Start and end in the old bytes, and the replacement; in order.
     """
     cut: list[bytes] = []
     start = old = 0

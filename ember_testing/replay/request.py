@@ -1,14 +1,14 @@
-r"""Which requests are the same. Pure functions, no I/O.
+r"""Keys of requests: which requests count as the same. Pure functions, no I/O.
 
-1. A credential position (an authorization header, cookies, a known provider's key header or key
-   parameter, the exact value of a variable that Ember or a vendor's package reads its key from) is
-   equal whatever its value.
-2. Everything else compares by its original, also where what is written is redacted.
-3. JSON compares by value and exactly: numbers as written, duplicate keys kept, null is not absence.
-   Key order and white space do not count, nor do a multipart body's random boundary and the port of
-   a loopback server, which is another one in every run.
-4. Ids of tool calls that an earlier answer issued are equal by their place.
-5. `ignore` leaves out what it names.
+1. The value in a credential position is not compared: authorization headers, cookies, a known
+   provider's key header or key parameter, and the exact value of a variable from which Ember or a
+   vendor's package reads its key.
+2. All other values are compared unredacted, even if they are recorded redacted.
+3. JSON is compared by exact value: numbers as written, duplicate keys kept, null is not a missing
+   key. Key order and white space are ignored, as are a multipart body's random boundary and a
+   loopback server's port, which changes with every run.
+4. Ids of tool calls that an earlier answer issued are compared by their position.
+5. Parts named by `ignore` are not compared.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _IGNORED = "\0ignored"
 
 
 class Number:
-    """A JSON number as it is written, which no float holds: 1.10, 1e400.
+    """A JSON number as written, which a float would not preserve: 1.10, 1e400.
 
     Args:
         text: Such as `1e400`.
@@ -69,10 +69,10 @@ class Number:
 
 
 class Pairs:
-    """A JSON object that has a key twice.
+    """A JSON object with duplicate keys.
 
     Args:
-        pairs: Its members in their order.
+        pairs: Its members in order.
     """
 
     __slots__ = ("pairs",)
@@ -85,7 +85,7 @@ Json: TypeAlias = "dict[str, Json] | list[Json] | Number | Pairs | str | int | N
 
 
 def _object(pairs: list[tuple[str, Json]]) -> dict[str, Json] | Pairs:
-    # A leading NUL is what this module's own markers begin with.
+    # This module's own markers begin with NUL.
     found = dict(pairs)
     if len(found) < len(pairs) or any(name[:1] == "\0" for name in found):
         return Pairs(pairs)
@@ -96,7 +96,7 @@ def _marked(value: object) -> object:
     if isinstance(value, Number):
         return {"\0number": value.text}
     if isinstance(value, Pairs):
-        # The order of different keys does not count, that of the values of one does.
+        # The order of keys is ignored, but not the order of one key's values.
         return {"\0pairs": sorted(value.pairs, key=lambda pair: pair[0])}
     raise TypeError(f"{type(value).__name__} is not JSON")
 
@@ -113,12 +113,12 @@ _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=_mark
 
 
 class Context(NamedTuple):
-    """What a request is compared in, beside the rules.
+    """The state that a key depends on besides the rules.
 
     Attributes:
-        keys: Values that are credentials wherever they stand.
-        salt: Of the cassette.
-        issued: Ids that earlier answers have issued.
+        keys: Values that are credentials anywhere in the request.
+        salt: The cassette's salt.
+        issued: Ids that earlier answers issued.
     """
 
     keys: frozenset[str] = frozenset()
@@ -130,12 +130,12 @@ _NOWHERE = Context()
 
 
 def key(request: Request, rules: Rules = DEFAULT_RULES, context: Context = _NOWHERE) -> str:
-    """24 hexadecimal digits, equal for requests that the rules call the same.
+    """Return the request's key: 24 hexadecimal digits, equal for requests that count as the same.
 
     Args:
-        request: As it was sent, or as it was written down.
-        rules: What is compared.
-        context: Where it was sent.
+        request: The request as sent, or as recorded.
+        rules: The rules of comparison.
+        context: The secrets and ids known when it was sent.
     """
     url = request.url
     if context.keys:
@@ -148,7 +148,7 @@ def key(request: Request, rules: Rules = DEFAULT_RULES, context: Context = _NOWH
             parts.append(_body_part(request, rules, context))
         elif part.startswith("header:"):
             parts.append(_header_part(request, part[len("header:") :].lower(), context))
-    # With the rules: what others made equal is not found by these.
+    # Include the rules, so that keys made by other rules do not match.
     digest = hashlib.sha256(context.salt + rules.text.encode())
     for content in parts:
         digest.update(b"%d:" % len(content) + content)
@@ -168,7 +168,7 @@ def _url_part(url: str, rules: Rules) -> bytes:
     whole = "url" in rules.match_on
     host = split.hostname or ""
     port = split.port or {"http": 80, "https": 443}.get(split.scheme, 0)
-    # The port of a loopback server is another one in every run; `port` in match_on brings it back.
+    # A loopback server's port changes with every run; `port` in match_on compares it anyway.
     compares_host = whole or "host" in rules.match_on
     with_port = "port" in rules.match_on or (compares_host and host not in LOOPBACK)
     chosen = {
@@ -182,7 +182,7 @@ def _url_part(url: str, rules: Rules) -> bytes:
 
 
 def parameters(url: str, rules: Rules) -> list[tuple[str, str]]:
-    """What of a URL's query is compared, sorted by name: the order of one name's values counts."""
+    """Return the compared query parameters, sorted by name; values of one name keep their order."""
     split = urlsplit(url)
     known = is_provider(split.hostname or "")
     pairs = [
@@ -200,19 +200,19 @@ def _pairs(query: str) -> Iterator[tuple[str, str]]:
 
 
 def _unquoted(text: str) -> str:
-    # Not `unquote`: it makes one character of all bytes that are no UTF-8.
+    # Not `unquote`: it replaces all invalid UTF-8 by the same character.
     return unquote_to_bytes(text.replace("+", " ")).decode("utf-8", "surrogateescape")
 
 
 def content_of(request: Request) -> bytes:
-    """A request's body without its content encoding."""
+    """Return a request's body without its content encoding."""
     if any(name.lower() == "content-encoding" for name, _ in request.headers):
         return decoded(request.headers, request.body)
     return request.body
 
 
 def _body_part(request: Request, rules: Rules, context: Context) -> bytes:
-    """The body as bytes that are equal for bodies meaning the same."""
+    """Return the canonical form of the body."""
     body = content_of(request)
     if context.keys:
         body = without(context.keys, body)
@@ -231,18 +231,18 @@ def _body_part(request: Request, rules: Rules, context: Context) -> bytes:
 
 
 def parsed(body: bytes) -> tuple[bool, Json]:
-    """Whether a body is JSON, and what it says."""
+    """Return whether a body is JSON, and its value."""
     if body.lstrip()[:1] not in (b"{", b"["):
         return False, None
     try:
         decoder = _WITH_MINUS_ZERO if b"-0" in body else _DECODER
         return True, decoder.decode(body.decode())
-    except (ValueError, RecursionError):  # not JSON after all, or too deep to walk: compare bytes
+    except (ValueError, RecursionError):  # not JSON after all, or too deep: compare bytes
         return False, None
 
 
 def compared(value: Json, rules: Rules) -> Json:
-    """What of a JSON body is compared."""
+    """Return the compared part of a JSON body."""
     for path in rules.paths:
         drop(value, split_path(path))
     if rules.null_is_absent and isinstance(value, dict):
@@ -263,12 +263,12 @@ def _without_patterns(value: Json, rules: Rules) -> Json:
 
 
 def form_of(body: bytes, content_type: str, rules: Rules) -> list[tuple[str, str, bytes]] | None:
-    """What of a form is compared: name, other headers, and content of each field; None for no form.
+    """Return name, headers and content of each compared form field; None if it is not a form.
 
     Args:
-        body: The bytes.
-        content_type: Of the request; it tells the boundary of a multipart body.
-        rules: What is left out.
+        body: The request's body.
+        content_type: The request's content type, which has the boundary of a multipart body.
+        rules: The rules of comparison.
     """
     if boundary := _BOUNDARY.search(content_type):
         return list(_multipart(body, boundary.group(1).encode(), rules))
@@ -283,7 +283,7 @@ def form_of(body: bytes, content_type: str, rules: Rules) -> list[tuple[str, str
 
 
 def _multipart(body: bytes, boundary: bytes, rules: Rules) -> Iterator[tuple[str, str, bytes]]:
-    # With a line end before the first one, all boundaries look alike.
+    # With a line break before the first boundary, all look alike.
     for part in (b"\r\n" + body).split(b"\r\n--" + boundary):
         head, _, content = part.partition(b"\r\n\r\n")
         match = _DISPOSITION.search(head)
@@ -299,10 +299,10 @@ def _multipart(body: bytes, boundary: bytes, rules: Rules) -> Iterator[tuple[str
 
 
 def drop(value: Json, path: tuple[str, ...]) -> None:
-    """Take what stands at a path out of a JSON value."""
+    """Delete the values at a path of a JSON value."""
     name, rest = path[0], path[1:]
     if isinstance(value, list):
-        # From the end, so that dropping one does not move the next.
+        # From the end, so that a deletion does not shift the next index.
         for index in reversed(range(len(value))):
             if name not in ("*", str(index)):
                 continue
@@ -329,14 +329,14 @@ def drop(value: Json, path: tuple[str, ...]) -> None:
 
 
 def issued_ids(body: bytes) -> list[str]:
-    """The ids that an answer may have given to calls of tools."""
+    """Return the ids that an answer may have given to tool calls."""
     if not any(word in body for word in _MAY_ISSUE):
         return []
     return [found.decode("utf-8", "replace") for found in _ISSUED.findall(body)]
 
 
 def _place_ids(value: Json, issued: Collection[str]) -> None:
-    """Put in the place of each id that was issued its number among those of this request."""
+    """Replace each issued id by its position among the issued ids of this request."""
     places: dict[str, int] = {}
     for holder, name in _id_positions(value):
         found = holder.get(name)
@@ -345,7 +345,7 @@ def _place_ids(value: Json, issued: Collection[str]) -> None:
 
 
 def _id_positions(value: Json) -> Iterator[tuple[dict[str, Json], str]]:
-    """Where the four wires have the id of a tool call, in order."""
+    """Yield the objects and keys that hold tool call ids on the four wires, in order."""
     if not isinstance(value, dict):
         return
     for message in _objects(value.get("messages")):

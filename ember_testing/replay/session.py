@@ -1,6 +1,6 @@
-"""One cassette in use: which recording answers a request, what is kept of a live call, the end.
+"""Sessions: a cassette in use, which answers requests and records live calls.
 
-Sync and async callers share all of it; only the seam awaits.
+Shared by sync and async callers; only the patched transports await.
 """
 
 from __future__ import annotations
@@ -37,32 +37,32 @@ if TYPE_CHECKING:
     from ember_testing.replay.tally import Tally
 
 _LOOK_AGAIN = 0.02  # seconds
-_CALLS = "calls"  # stands among the positions of requests, whose keys are digests
-_EXPLAINED = 3  # misses of one test that get the nearest recording; a loop may make thousands
+_CALLS = "calls"  # a key of the positions, whose other keys are digests
+_EXPLAINED = 3  # misses of a test explained by the nearest recording; a loop may make thousands
 
 _Answered: TypeAlias = "Response | Exchange | Later"
 
 
 class Session:
-    """A cassette from its opening to its end.
+    """A cassette in use.
 
     Args:
-        path: The file.
+        path: The cassette's file.
         record: None to replay only, `new` to record what is missing, `all` to record anew.
-        settings: How it is used.
-        test: Node id of the test, for the file and for the command to type.
-        target: Node id for the command to type, where `test` is none.
-        run: Names the test run: a cassette that several tests share is recorded anew only once in
-            it.
-        budget: What recording may cost.
+        settings: The replay settings.
+        test: Node id of the test, stored in the file and used in the suggested command.
+        target: Node id for the suggested command if `test` is empty.
+        run: Names the test run: a shared cassette is recorded anew only once per run.
+        budget: The budget of the recording.
 
     Raises:
-        CassetteError: The file is there and cannot be used.
+        CassetteError: The file exists and cannot be used.
 
     Attributes:
         played: The calls that were answered from the file.
-        pins: The prices that they are charged at.
-        orphans: What a miss says of a renamed test's cassette; None if no tests are known.
+        pins: The prices of those calls.
+        orphans: Returns the lines of a miss about a renamed test's cassette; None if no tests are
+            known.
     """
 
     def __init__(
@@ -111,24 +111,24 @@ class Session:
 
     @property
     def recorded(self) -> Calls:
-        """The calls that were written down."""
+        """The calls that were recorded."""
         worker.drain()
         return self._recorder.recorded
 
     # A call ----------------------------------------------------------------------------------
 
     def begin(self, sent: Request) -> _Answered:
-        """Count a request, before it is sent, and say what becomes of it.
+        """Count a request and answer it, before it is sent.
 
         Args:
             sent: The request.
 
         Returns:
-            A recorded response, or the exchange that keeps the live one, or when to ask again
-            because another process is sending the same request.
+            A recorded response, the exchange that records the live one, or a `Later` if another
+            process is sending the same request.
 
         Raises:
-            CassetteMiss: Nothing is recorded for it and nothing is to be.
+            CassetteMiss: The request has no recording, and the session only replays.
             CassetteError: The file cannot be read or written.
         """
         try:
@@ -154,19 +154,19 @@ class Session:
             raise
 
     async def begin_async(self, sent: Request) -> _Answered:
-        """The same in an event loop, which waits for no file."""
+        """Like `begin`, without blocking the event loop on files."""
         answer = self._loaded_answer(sent)
         if answer is not None:
             return answer
         found = await worker.run(partial(self._load_and_begin, sent), give_up)
         if isinstance(found, Exchange):
-            self.pins.follow(None)  # in the context of the caller
+            self.pins.follow(None)  # here, in the caller's context
         return found
 
     def _loaded_answer(self, sent: Request) -> Response | None:
-        """A recorded response that needs no look into a file any more."""
+        """Return a recorded response that is already in memory."""
         file = self._recorder.file
-        # Requests that came before and are still being looked for come first.
+        # Earlier requests that are still being looked up come first.
         if self.record or self.settings.faults or file is None or not worker.is_idle():
             return None
         with self._lock:
@@ -186,7 +186,7 @@ class Session:
         return self.begin(sent)
 
     def _send(self, sent: Request, key: str, n: int, waited: float = 0.0) -> _Answered:
-        """What becomes of a request that has no recording yet."""
+        """Answer a request that has no recording yet."""
         found = self._recorder.claim(sent, key, n, waited)
         if found is None:
             again = partial(self._ask_again, sent, key, n, waited + _LOOK_AGAIN)
@@ -205,7 +205,7 @@ class Session:
             raise
 
     def _look_again(self, sent: Request, file: CassetteFile, key: str) -> tuple[str, Answer | None]:
-        """What is found with what was learnt late, or by what was written of other requests."""
+        """Look up a request again, with new secrets, the file's rules, or by recorded form."""
         answer = None
         if not self.record and self._comparison.learn():
             key = self._comparison.key(sent)
@@ -221,7 +221,7 @@ class Session:
         return key, answer
 
     def _takes_rules_of(self, file: CassetteFile) -> bool:
-        """Whether the cassette brings `match_on` along, which holds where the test names none."""
+        """Use the cassette's own `match_on` if the test sets none; return whether it has one."""
         rules = self._comparison.rules
         if rules.match_on != DEFAULT_MATCH_ON or not (match_on := file.match_on()):
             return False
@@ -230,13 +230,16 @@ class Session:
         return True
 
     def rewind(self) -> None:
-        """Answer from the first recording of each request again."""
+        """Start again from the first recording of each request."""
         with self._lock:
             self._lookup.positions = Counter()
 
     def _faulted(self, sent: Request, key: str) -> Response:
-        """A call that meets a fault; its recording is left to the next one like it."""
-        from ember_testing.replay.faults import faulted  # late: few tests have any
+        """Return the response to a call that has a fault.
+
+        If the fault replaces the answer, the next identical request gets the recording.
+        """
+        from ember_testing.replay.faults import faulted  # late: few tests use faults
 
         def recorded() -> Response:
             answer = self._lookup.peek(self._recorder.file, key)
@@ -247,7 +250,7 @@ class Session:
         return faulted(self.settings.faults[self._calls], sent, recorded)
 
     def _count_call(self) -> int:
-        """The number of this call, from 1, over all processes of the test."""
+        """Return the number of this call, from 1, across all processes of the test."""
         if (shared := self._outcome.shared) is not None:
             self._calls = shared[_CALLS]
             shared[_CALLS] = self._calls + 1
@@ -282,14 +285,14 @@ class Session:
             )
         )
 
-    # What it has to say ------------------------------------------------------------------------
+    # Results -----------------------------------------------------------------------------------
 
     def note(self, sentence: str) -> None:
-        """Say something at the end of the run."""
+        """Add a sentence to the summary of the run."""
         self._outcome.note(sentence)
 
     def fail(self, failure: ReplayFailure) -> ReplayFailure:
-        """Remember a failure, so that code which swallows it does not turn it into a success."""
+        """Store a failure, so that the test fails even if its code swallows the exception."""
         return self._outcome.fail(failure)
 
     @property
@@ -299,14 +302,14 @@ class Session:
 
     @property
     def failures(self) -> list[ReplayFailure]:
-        """What failed so far, in this process and in those that the test has forked."""
+        """The failures so far, in this process and in those that the test forked."""
         worker.drain()
         self.collect()
         return self._outcome.failures
 
     @property
     def on_failure(self) -> Callable[[], None]:
-        """Called with each failure, from whichever thread."""
+        """Called after each failure, in any thread."""
         return self._outcome.on_failure
 
     @on_failure.setter
@@ -316,7 +319,7 @@ class Session:
     # Forked processes --------------------------------------------------------------------------
 
     def before_fork(self) -> None:
-        """Hold everything still, and count in a file from now on that both processes use."""
+        """Take the locks, and move the counts to a file that both processes use."""
         self._lock.acquire()
         LOCK.acquire()
         try:
@@ -333,10 +336,10 @@ class Session:
             self._outcome.problems.append(str(error))
 
     def after_fork(self, *, forked: bool) -> None:
-        """Go on, in both processes.
+        """Release the locks, in both processes.
 
         Args:
-            forked: Whether this is the new one.
+            forked: Whether this is the child.
         """
         if forked:
             self._outcome.is_forked = True
@@ -346,7 +349,7 @@ class Session:
 
     @contextmanager
     def _counting(self) -> Generator[None]:
-        """While a request is counted: no other process of the test counts one."""
+        """Keep the test's other processes from counting inside the block."""
         if self._outcome.shared is None:
             yield
             return
@@ -355,7 +358,7 @@ class Session:
             yield
 
     def collect(self) -> None:
-        """Count what forked processes have done since the last time."""
+        """Count the forked processes' calls since the last time."""
         if self._outcome.shared is None:
             return
         with self._lock:
@@ -368,16 +371,16 @@ class Session:
     # The end ---------------------------------------------------------------------------------
 
     def close(self, passed: bool) -> None:
-        """End the session: put the recording into its place, or drop it.
+        """End the session: keep the recording, or drop it.
 
         Args:
-            passed: Whether the test has passed; a failed one keeps its old cassette.
+            passed: Whether the test passed; a failed test keeps its old cassette.
 
         Raises:
-            CassetteError: Something could not be written, or would have held a credential.
+            CassetteError: A file could not be written, or would have held a credential.
         """
         if self._outcome.is_forked:
-            return  # the cassette is the other process's to end
+            return  # the parent process ends the session
         worker.drain()
         with self._lock:
             self._recorder.finish_exchanges()
@@ -391,7 +394,7 @@ class Session:
             self._outcome.complain()
 
     def stale(self, days: float | None) -> int:
-        """How many of the played recordings are older than that."""
+        """Return how many of the replayed recordings are older than this."""
         file = self._recorder.file
         if days is None or file is None:
             return 0
@@ -400,7 +403,7 @@ class Session:
         return sum(times.get(number, oldest) < oldest for number in self.played.numbers())
 
     def unused(self) -> int:
-        """How many recordings of the file were not asked for."""
+        """Return how many recordings of the file were not replayed."""
         self.collect()
         if self._recorder.file is None or self.record:
             return 0
@@ -409,7 +412,7 @@ class Session:
     # A miss ----------------------------------------------------------------------------------
 
     def command(self, anew: bool = False) -> str:
-        """What to type to record what is missing, or all of it anew."""
+        """Return the command that records what is missing, or everything anew."""
         return record_command(self._target, self.path, anew=anew)
 
     def _miss(self, request: Request, key: str) -> ReplayFailure:
