@@ -11,7 +11,8 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, NamedTuple
 
-import ember.transport.send  # noqa: F401 - brings httpx, for which the first call would wait
+# Imported for httpx, which it brings: the first call would wait for it.
+import ember.transport.send  # noqa: F401  # pyright: ignore[reportUnusedImport] - as above
 from ember.exceptions import EmberError, ModelProviderError, ProviderAPIError
 from ember.models.routing import class_for, provider_of, resolve
 from ember.models.schemas import ChatResponse, Prompt, UsageStats

@@ -240,7 +240,8 @@ class _Tables:
         patterns: list[tuple[int, Any]] = []
         for number, row in enumerate(self._rows(seller)):
             match = row["match"]
-            for part in match if isinstance(match, list) else (match,):
+            parts: list[Any] = match if isinstance(match, list) else [match]
+            for part in parts:
                 if isinstance(part, str) and not part.startswith("/") and "*" not in part:
                     names.setdefault(part, number)
                 else:
