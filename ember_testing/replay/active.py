@@ -1,4 +1,4 @@
-"""The cassettes in use: the innermost answers, and the process is closed while it replays."""
+"""The cassettes in use: the innermost one answers, and blocks the network while it replays."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ __all__ = ["activate", "deactivate"]
 
 _change = threading.RLock()
 _sessions: list[Session] = []  # the innermost is last
-# Connections, by the session that records, in order.
+# Connections seen by each recording session, in order.
 _unrecorded: dict[Session, dict[str, None]] = {}
-_inherited: set[Session] = set()  # that the process has which forked this one
+_inherited: set[Session] = set()  # opened by the process that forked this one
 _watches_forks = False
 
 
 def activate(session: Session) -> None:
-    """Let this cassette answer from now on."""
+    """Make this the innermost cassette, which answers from now on."""
     with _change:
         _watch_forks()
         if not _sessions:
@@ -40,7 +40,7 @@ def activate(session: Session) -> None:
 
 
 def deactivate(session: Session) -> None:
-    """Let the cassette around it answer again, or the network."""
+    """Remove this cassette, so that the enclosing one or the network answers again."""
     with _change:
         _sessions.remove(session)
         if not _sessions:
@@ -65,12 +65,12 @@ def _note_unrecorded(session: Session, connection: str) -> None:
     noted = _unrecorded.setdefault(session, {})
     if connection not in noted:
         noted[connection] = None
-        if session in _inherited:  # which this process does not end
+        if session in _inherited:  # its end is in another process: report now
             session.note(_unrecorded_note([connection]))
 
 
 def _watch_forks() -> None:
-    """Let a process that a test forks replay from the same cassette."""
+    """Let processes forked by a test replay from the same cassette."""
     global _watches_forks
     if not _watches_forks and hasattr(os, "register_at_fork"):
         _watches_forks = True
@@ -114,7 +114,7 @@ def _wants(url: str) -> bool:
 
 
 def _answer(request: Request) -> Response | Exchange | Later | None:
-    __tracebackhide__ = True  # a miss is told without the way it came
+    __tracebackhide__ = True  # keep this frame out of a miss's traceback
     session = _innermost()
     return None if session is None else session.begin(request)
 
@@ -129,7 +129,7 @@ _answerer = Answerer(_wants, _answer, _answer_async)
 
 
 def _leave_out(seconds: float) -> bool:
-    """Whether a wait may be left out: while a cassette records it is a provider's wish."""
+    """Return whether to skip a wait: while recording, the provider may have asked for it."""
     session = _innermost()
     if session is None:
         return True
@@ -154,7 +154,7 @@ def _guard() -> None:
         else:
             _hear(session)
         return
-    keys.put_in(_answerer, keys.missing())  # calls that are only replayed need none
+    keys.put_in(_answerer, keys.missing())  # replayed calls need no real key
     tls.put_in()
     network.close_network(
         allow_loopback=session.settings.allow_loopback,
@@ -170,7 +170,7 @@ def _guard() -> None:
 
 
 def _hear(session: Session) -> None:
-    """Let everything through, and note what a replay will refuse."""
+    """Let all connections through, and note those that a replay will refuse."""
     settings, note = session.settings, partial(_note_unrecorded, session)
     network.record_network(
         allow_loopback=settings.allow_loopback,

@@ -1,4 +1,4 @@
-"""What a miss says: the nearest recording, what differs, what to type."""
+"""Explain a miss: the nearest recording, its differences, and the command to run."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ _SIBLINGS = 100  # cassettes that are searched for a request
 
 
 def record_command(test: str, path: Path, *, anew: bool = False) -> str:
-    """What to type to record what is missing, or all of it anew.
+    """Return the command that records what is missing, or everything anew.
 
     Args:
         test: Node id of the test; "" without pytest.
         path: The cassette.
-        anew: Whether all of it.
+        anew: Whether to record everything anew.
     """
     if test:
         return f"pytest --ember-record{'=all' if anew else ''} {shlex.quote(test)}"
@@ -67,19 +67,19 @@ def explain(
     rules: Rules,
     orphans: Callable[[Request], list[str]] | None = None,
 ) -> str:
-    """Why nothing answers a request.
+    """Return the message for a request without a recording.
 
     Args:
         request: The request, redacted.
         path: The cassette.
-        file: The same, open; None where there is none.
-        n: Its position among identical requests, from 1.
-        recorded: How many recordings of it there are.
+        file: The open cassette; None if it does not exist.
+        n: The request's position among identical ones, from 1.
+        recorded: How many recordings the request has.
         compare: Whether to look for the nearest recording, which reads all of them.
-        command: What to type.
-        rules: What is compared.
-        orphans: What to say of a cassette of another name that holds the request, where it is
-            known which tests there are.
+        command: The command that records the request.
+        rules: The rules of comparison.
+        orphans: Returns lines about a renamed test's cassette with the request, if the tests are
+            known.
     """
     lines = [f"no recording for {request.method} {request.url}"]
     if file is None:
@@ -109,7 +109,7 @@ def explain(
 
 
 def _nearest_lines(request: Request, file: CassetteFile, rules: Rules) -> list[str]:
-    """The nearest recording, what differs in it, and how that can be left out."""
+    """Return lines about the nearest recording, its differences, and settings to ignore them."""
     found = nearest(request, stored_requests(file), rules)
     if found is None:
         return []
@@ -124,13 +124,13 @@ def _nearest_lines(request: Request, file: CassetteFile, rules: Rules) -> list[s
 
 
 def _is_nobodys(url: str) -> bool:
-    """Whether no provider is known at this address, and it is another machine's."""
+    """Return whether the URL is on another machine and belongs to no known provider."""
     host, path = host_and_path(url)
     return vendor_at(host, path) == UNKNOWN and urlsplit(url).hostname not in LOOPBACK
 
 
 def _holder(request: Request, path: Path, rules: Rules) -> Path | None:
-    """The cassette beside this one that holds the request, as after a test was renamed."""
+    """Return a cassette in the same folder with the request, as after a test was renamed."""
     siblings = sorted(each for each in path.parent.glob("*.sqlite") if each != path)
     for sibling in siblings[:_SIBLINGS]:
         try:
@@ -141,12 +141,12 @@ def _holder(request: Request, path: Path, rules: Rules) -> Path | None:
                 ):
                     return sibling
         except CassetteError:
-            continue  # `check` has a finding of it
+            continue  # `ember-cassettes check` reports it
     return None
 
 
 def leaves(request: Request, rules: Rules = DEFAULT_RULES) -> dict[str, Any]:
-    """What the rules compare, as a flat table: `messages[0].content`, `temperature`, `?alt`."""
+    """Return the compared values by path: `messages[0].content`, `temperature`, `?alt`."""
     split = urlsplit(request.url)
     counted = {*rules.match_on}
     if "url" in counted:
@@ -195,7 +195,7 @@ def _walk(value: Json, path: str) -> Iterator[tuple[str, Any]]:
 
 
 def _step(path: str, name: str) -> str:
-    """The path to a key, as `ignore` takes it."""
+    """Return the path to a key, in the syntax of `ignore`."""
     if name and not _NO_PLAIN_STEP.search(name) and (path or not _NO_FIRST_STEP.match(name)):
         return f"{path}.{name}" if path else name
     quote = '"' if "'" in name else "'"
@@ -203,10 +203,10 @@ def _step(path: str, name: str) -> str:
 
 
 def distance(left: dict[str, Any], right: dict[str, Any]) -> float:
-    """How far two tables of leaves are apart, 0.0 when they are equal.
+    """Return the distance between two tables of leaves, 0.0 if they are equal.
 
-    A leaf on one side only counts 1, a differing text by the share of words not in common, another
-    differing value 0.5; another path or host weighs more than any leaf.
+    A leaf on one side only counts 1, a changed text its share of words not in common, any other
+    changed value 0.5; a different path or host weighs more than any leaf.
     """
     total = 0.0
     for name in left.keys() | right.keys():
@@ -224,19 +224,19 @@ def _apart(old: Any, new: Any) -> float:
         return 0.5
     words_old, words_new = set(old.split()), set(new.split())
     every = len(words_old | words_new)
-    # Never 0: texts that differ in their white space or their order only are still different.
+    # Never 0: texts that differ only in white space or word order are still different.
     return max(0.05, 1 - len(words_old & words_new) / every) if every else 0.05
 
 
 def nearest(
     request: Request, stored: Iterable[tuple[int, Request]], rules: Rules = DEFAULT_RULES
 ) -> tuple[int, Request] | None:
-    """The recording that differs least, the earliest of equals; None when there is none.
+    """Return the recording that differs least, the earliest of equals; None if there is none.
 
     Args:
-        request: The one that found no recording.
-        stored: Number and request of each recording.
-        rules: What is compared.
+        request: The request without a recording.
+        stored: Id and request of each recording.
+        rules: The rules of comparison.
     """
     requested = leaves(request, rules)
     rough = heapq.nsmallest(
@@ -246,7 +246,7 @@ def nearest(
     )
     if not rough:
         return None
-    # Words decide roughly, characters finely: among the first eight the texts are compared fully.
+    # Word sets preselect eight candidates; the slower comparison by characters decides.
     best = min(
         rough, key=lambda entry: (_fine_distance(requested, leaves(entry[2], rules)), entry[1])
     )
@@ -273,14 +273,14 @@ def differences(
     words: tuple[str, str] = ("recorded", "now"),
     rules: Rules = DEFAULT_RULES,
 ) -> list[str]:
-    """One line a leaf that differs, as `name: recorded ..., now ...`, at most `limit` lines.
+    """Return one line per differing leaf, `name: recorded ..., now ...`, at most `limit`.
 
     Args:
         recorded: One request.
-        request: The other one.
-        limit: Lines.
-        words: What the two are called.
-        rules: What is compared.
+        request: The other request.
+        limit: The most lines.
+        words: Names for the two requests.
+        rules: The rules of comparison.
     """
     first, second = words
     source = "in the recording" if first == "recorded" else f"in the {first} one"
@@ -308,19 +308,19 @@ _RANDOM = re.compile(
     r"|(?<![a-z0-9.])1[5-9]\d{8}(?:\d{3}|\d{6}|\d{9}|\.\d+)?(?![a-z0-9.])"  # seconds since 1970
     r"|(?<![a-z0-9])(?=[a-z_-]*[0-9])(?=[0-9_-]*[a-z])[a-z0-9_-]{16,}(?![a-z0-9])"
 )
-# Parts of a request that `ignore` does not reach.
+# Parts of a request that `ignore` cannot name.
 _WHOLE = ("method", "scheme", "host", "path", "body")
 
 
 def random_leaves(recorded: Request, request: Request, rules: Rules = DEFAULT_RULES) -> list[str]:
-    """What `ignore` takes for the differences of two requests, if each looks random on both sides.
+    """Return `ignore` paths for the differing leaves, if all of them look random on both sides.
 
-    A text of several words is not left out for an id that stands in it: nothing is offered then.
+    Return none if a differing leaf is a text of several words that merely contains an id.
 
     Args:
         recorded: One request.
-        request: The other one.
-        rules: What is compared.
+        request: The other request.
+        rules: The rules of comparison.
     """
     old, new = leaves(recorded, rules), leaves(request, rules)
     found: list[str] = []
@@ -337,16 +337,16 @@ def random_leaves(recorded: Request, request: Request, rules: Rules = DEFAULT_RU
 
 
 def _is_enough(paths: list[str], recorded: Request, request: Request, rules: Rules) -> bool:
-    """Whether two requests are the same once these paths are left out."""
+    """Return whether two requests are the same if these paths are ignored."""
     try:
         rules = replace(rules, ignore=(*rules.ignore, *paths))
-    except ValueError:  # a name that no path can say
+    except ValueError:  # no path can express this name
         return False
     return not differences(recorded, request, 1, rules=rules)
 
 
 def _beside_random(value: Any) -> str | None:
-    """What an id says beside what looks random in it; None where it is no such id."""
+    """Return an id without its random part; None if it is not such an id."""
     text = value.text if isinstance(value, Number) else value
     if isinstance(value, int) and not isinstance(value, bool):
         text = str(value)
@@ -357,7 +357,7 @@ def _beside_random(value: Any) -> str | None:
 
 
 def _differ_by_nulls(recorded: Request, request: Request, rules: Rules) -> bool:
-    """Whether each difference is a null at the top of the body that the other side leaves out."""
+    """Return whether requests differ only by nulls at the top of the body that one side omits."""
     if rules.null_is_absent or not differences(recorded, request, 1, rules=rules):
         return False
     alike = replace(rules, null_is_absent=True)
@@ -370,7 +370,7 @@ def _short(value: Any) -> str:
 
 
 def _around(old: Any, new: Any, width: int = 60) -> tuple[str, str]:
-    """Both values, long texts cut to where they begin to differ."""
+    """Return both values, with long texts cut to where they begin to differ."""
     if not (isinstance(old, str) and isinstance(new, str)) or max(len(old), len(new)) <= width:
         return _short(old), _short(new)
     pairs = enumerate(zip(old, new, strict=False))

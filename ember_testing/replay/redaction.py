@@ -51,9 +51,9 @@ _PART = re.compile(
     (?:[^\r\n]+\r\n)*\r\n)(?P<value>.*?)(?=\r\n--)""",
     re.X | re.I | re.S,
 )
-_MOST_REPEATED = 256  # values that are looked for in an answer beside their fields
-_DIGITS_IN_ANSWERS = 8  # of the digest of a value that an answer issues
-_SHORTEST_IN_REQUESTS = 4  # characters of a value whose name says that it is a credential
+_MOST_REPEATED = 256  # values of fields that are also searched for in the rest of an answer
+_DIGITS_IN_ANSWERS = 8  # digits of the digest of an issued value
+_SHORTEST_IN_REQUESTS = 4  # characters of a value under a credential's name
 _USERINFO = re.compile(r"(?<=//)([^/@?#]*)@")
 _COOKIE = re.compile(r"^([^=;]*=)([^;]+)")
 _TEXT_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
@@ -205,14 +205,14 @@ class Redaction:
         return sorted(found)
 
     def digest(self, value: str | bytes) -> str:
-        """Return the replacement of a value outside a credential position; equal if values are."""
+        """Return the replacement of a value outside a credential position: a salted digest."""
         content = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
         return f"{REDACTED}-{blake2b(content, key=self.salt, digest_size=8).hexdigest()}"
 
     def issued(self, value: bytes) -> bytes:
-        """What stands for a credential that an answer issues: as long, equal for equal values.
+        """Return the replacement of a credential issued by an answer, of the same length.
 
-        A client sends it back: two that were issued are still two, each with answers of its own.
+        A client sends it back, so different credentials need different replacements.
         """
         short = self.digest(value)[: len(REDACTED) + 1 + _DIGITS_IN_ANSWERS]
         return short.ljust(len(value), "*")[: len(value)].encode()
@@ -494,7 +494,7 @@ def _form_field(field: bytes, replacement: Callable[[bytes], bytes]) -> bytes:
 def _with_parameters(
     query: str, is_secret: Callable[[str], bool], replacement: Callable[[str], str]
 ) -> str:
-    """Return a query string or form with credentials replaced, otherwise byte for byte."""
+    """Return a query string or form with credentials replaced and all else unchanged."""
     if "=" not in query:
         return query
     remaining: list[str] = []

@@ -172,9 +172,9 @@ def _url_of(target: str) -> str | None:
 
 
 def _with_redirect_here(response: Response, url: str) -> Response:
-    """The response; where it redirects within the provider, to this server's place for that.
+    """Return the response with a redirect within the provider pointed at this server.
 
-    A redirect to another host stays: the client sends no key there, which it would send here.
+    A redirect to another host is kept: clients send no key to another host, but would send it here.
     """
     if response.status is None or not 300 <= response.status < 400:
         return response
@@ -209,7 +209,7 @@ def _forwarded(client: httpx.Client, request: Request, exchange: Exchange) -> Re
     exchange.head(response.status_code, pairs, response.http_version, response.reason_phrase)
     passed_on = tuple(pair for pair in pairs if pair[0].lower() not in ("connection", "keep-alive"))
     bodiless = request.method == "HEAD" or response.status_code in (204, 304)
-    if bodiless or response.headers.get("content-length") == "0":  # the client has all with this
+    if bodiless or response.headers.get("content-length") == "0":  # the response is complete
         exchange.finish("complete")
         response.close()
         return Response(response.status_code, passed_on, reason=response.reason_phrase)

@@ -235,10 +235,7 @@ class Session:
             self._lookup.positions = Counter()
 
     def _faulted(self, sent: Request, key: str) -> Response:
-        """Return the response to a call that has a fault.
-
-        If the fault replaces the answer, the next identical request gets the recording.
-        """
+        """Return the response to a call with a fault; the next identical one gets its recording."""
         from ember_testing.replay.faults import faulted  # late: few tests use faults
 
         def recorded() -> Response:
