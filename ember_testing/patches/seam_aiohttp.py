@@ -1,8 +1,8 @@
-"""aiohttp's client: the connector, which is asked for a connection, and what a connection receives.
+"""The seam of aiohttp: the connector and the data that its connections receive.
 
-The library's own code makes the request and reads the response. Where a request is answered, it
-gets a connection whose transport takes all that is written and gives the answer's bytes; where one
-is recorded, what the connection receives is listened to.
+aiohttp itself writes the request and parses the response. For an answered request it gets a
+connection whose transport accepts all writes and delivers the answer's bytes; for a recorded
+request, the data received by the connection is recorded.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Seam"]
 
-# Turns of the event loop that the reader of a piece gets before the next one comes.
+# Turns of the event loop for the reader of a chunk before the next chunk arrives.
 _TURNS = 4
-# What a played connection touches that aiohttp does not promise to keep.
+# Attributes that a replayed connection uses and that aiohttp does not guarantee.
 _NOT_PUBLIC = ("_parser", "_payload", "_on_read_timeout")
 
 
@@ -78,12 +78,12 @@ class Seam:
             exchange.finish("failed", Broken("ConnectTimeout", str(error)))
         elif isinstance(error, (OSError, self._library.ClientError)):
             exchange.finish("failed", Broken("ConnectError", str(error)))
-        elif isinstance(error, Exception):  # the client's own: its session, or its loop, is closed
+        elif isinstance(error, Exception):  # the client's error: its session or its loop is closed
             exchange.finish("unsent")
         else:  # cancelled
             exchange.finish("closed")
 
-    # What a recorded connection receives -----------------------------------------------------
+    # Recorded connections --------------------------------------------------------------------
 
     def _data_received(self, original: Callable[..., None]) -> Callable[..., None]:
         def data_received(protocol: Any, data: bytes) -> None:
@@ -113,7 +113,7 @@ class Seam:
 
         return set_exception
 
-    # What is played --------------------------------------------------------------------------
+    # Replayed connections --------------------------------------------------------------------
 
     async def _played(self, connector: Any, req: Any, answer: Response) -> Any:
         end = answer.end
@@ -134,13 +134,13 @@ class Seam:
                 f"aiohttp {self._library.__version__} has no ResponseHandler.{unknown[0]}, which "
                 "a replay needs: install aiohttp 3.14, or point the client at cassette_server"
             )
-        protocol.force_close()  # not to be used a second time
+        protocol.force_close()  # the connection must not be reused
         protocol.connection_made(_PlayedTransport(protocol, answer))
         return self._library.connector.Connection(connector, req.connection_key, protocol, loop)
 
 
 class _PlayedTransport(asyncio.Transport):
-    """Takes a request, and gives the protocol the answer's bytes."""
+    """Accepts a request and delivers the answer's bytes to the protocol."""
 
     def __init__(self, protocol: Any, answer: Response) -> None:
         super().__init__()
@@ -152,8 +152,8 @@ class _PlayedTransport(asyncio.Transport):
         self._closing = False
 
     def write(self, data: Any) -> None:
-        # Nobody reads it; but what is written first is the request's head, and the response may
-        # come. The body need not be waited for: it is known.
+        # The data is discarded. The first write is the request's headers, after which the response
+        # may begin; the body is already known.
         if self._task is None and not self._closing:
             self._task = asyncio.get_running_loop().create_task(self._play())
 
@@ -164,7 +164,7 @@ class _PlayedTransport(asyncio.Transport):
         protocol = self._protocol
         while protocol._parser is None:
             await asyncio.sleep(0)
-        last = 1 + sum(map(bool, self._answer.pieces))  # the head, and then the pieces
+        last = 1 + sum(map(bool, self._answer.pieces))  # the headers, then the chunks
         try:
             for pause, data in played_bytes(self._answer, protocol.read_timeout, _error):
                 if pause > 0:
@@ -182,7 +182,7 @@ class _PlayedTransport(asyncio.Transport):
             protocol.connection_lost(ended.cause)
         except TimeoutError:
             protocol._on_read_timeout()
-        except BaseException as failure:  # a miss: it is the reader's
+        except BaseException as failure:  # a miss is raised to the reader
             protocol.set_exception(failure)
             if protocol._payload is not None:
                 protocol._payload.set_exception(failure)
@@ -193,7 +193,7 @@ class _PlayedTransport(asyncio.Transport):
                 protocol.connection_lost(None)
 
     async def _is_read_on(self) -> bool:
-        """Wait until somebody waits for more than there is: a reader who leaves misses nothing."""
+        """Wait until a reader waits for more data: a reader who leaves causes no miss."""
         while not self._closing:
             payload: Any = self._protocol._payload
             if payload is not None and getattr(payload, "_waiter", payload):
@@ -224,7 +224,7 @@ class _PlayedTransport(asyncio.Transport):
 
 
 class _End(Exception):
-    """The connection ends here; by an error if there is a cause."""
+    """The connection ends here, with an error if there is a cause."""
 
     def __init__(self, cause: OSError | None) -> None:
         self.cause = cause

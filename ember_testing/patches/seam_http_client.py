@@ -1,10 +1,10 @@
-"""The standard library's http.client, and urllib3 and httplib2 upon it: requests, botocore, urllib.
+"""The seam of http.client, and of urllib3 and httplib2, which use it: requests, botocore, urllib.
 
-The libraries' own code makes the request and reads the response. Where a request is answered, the
-connection gets a socket that takes all that is written and gives the answer's bytes; where one is
-recorded, a socket that listens to what comes. Connections are put off until a request is known:
-`request` has it whole; what is sent by `putrequest`, `endheaders` and `send` is kept back until the
-last byte of it is written.
+The libraries themselves write the request and parse the response. For an answered request the
+connection gets a socket that accepts all writes and delivers the answer's bytes; for a recorded
+request, a socket that records what it receives. Connecting is deferred until the request is known:
+`request` has all of it; a request sent by `putrequest`, `endheaders` and `send` is buffered until
+its last byte is written.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ class Seam:
     """The replaced methods of one library's connections.
 
     Args:
-        library: `http.client`, or what is built upon it: `urllib3.connection` or `httplib2`.
+        library: `http.client`, or a library based on it: `urllib3.connection` or `httplib2`.
     """
 
     def __init__(self, library: Any) -> None:  # Any: urllib3 is not installed for every type check
         self._has_errors = library.__name__ == "urllib3.connection"
         if library.__name__ == "httplib2":
-            # Connects by itself, and before a request; the rest is http.client's.
+            # Overrides connect(), which is called before a request; the rest is http.client's.
             self.patches = [
                 Patch(library.HTTPConnectionWithTimeout, "connect", self._connect_late),
                 Patch(library.HTTPSConnectionWithTimeout, "connect", self._connect_late),
@@ -62,7 +62,7 @@ class Seam:
         plain, secure = library.HTTPConnection, library.HTTPSConnection
         self.patches = [Patch(plain, "request", self._request)]
         if self._has_errors:
-            # http.client connects when it sends; urllib3 before that, where it speaks TLS.
+            # http.client connects when it sends; urllib3 connects earlier for TLS.
             self.patches += [Patch(each, "connect", self._connect) for each in (plain, secure)]
         else:
             self.patches += [
@@ -75,7 +75,7 @@ class Seam:
         def connect(connection: Any) -> None:
             if is_sending() or not answerers:
                 return original(connection)
-            # Said of the connection that is made when the request is sent, for urllib3's warning.
+            # Anticipates the deferred connection, for urllib3's InsecureRequestWarning.
             connection.is_verified = getattr(connection, "cert_reqs", None) not in (0, "CERT_NONE")
             return None
 
@@ -97,7 +97,7 @@ class Seam:
         def putrequest(
             connection: Any, method: str, url: str, *arguments: Any, **named: Any
         ) -> None:
-            original(connection, method, url, *arguments, **named)  # refuses what is malformed
+            original(connection, method, url, *arguments, **named)  # rejects a malformed request
             whole = _url_of(connection, url)
             if whom := asked(method, whole):
                 late = connection.sock
@@ -118,7 +118,7 @@ class Seam:
             **more: Any,
         ) -> Any:
             __tracebackhide__ = True
-            if isinstance(connection.sock, _PlayedSocket):  # nobody asked for its response
+            if isinstance(connection.sock, _PlayedSocket):  # its response was never read
                 connection.close()
             whole = _url_of(connection, url)
             headers = {} if headers is None else headers
@@ -144,7 +144,7 @@ class Seam:
         return request
 
     def failed(self, exchange: Exchange, error: BaseException) -> None:
-        """The request could not be sent."""
+        """Finish the exchange of a request that could not be sent."""
         if not isinstance(error, Exception):
             return exchange.finish("closed")  # interrupted
         connecting = "NewConnection" in type(error).__name__ or "SSL" in type(error).__name__
@@ -158,13 +158,13 @@ class Seam:
         return exchange.finish("failed", Broken(name, message))
 
     def refuse(self, connection: Any, answer: Response) -> None:
-        """Raise what is met before anything is sent, where the answer is that."""
+        """Raise an answer that is an error before anything is sent."""
         if answer.status is None and not isinstance(answer.end, Broken):
             raise answer.failure(_error)
         if isinstance(answer.end, Broken) and answer.status is None:
             name, message = answer.end
             if self._has_errors and name in ("ConnectError", "ConnectTimeout"):
-                import urllib3.exceptions as errors  # its user has loaded it
+                import urllib3.exceptions as errors  # already imported by the caller
 
                 if name == "ConnectTimeout":
                     raise errors.ConnectTimeoutError(connection, message)
@@ -178,7 +178,7 @@ class _End(Exception):
 
 
 def _error(broken: Broken) -> Exception:
-    """What a socket raises where httpx would raise this."""
+    """Return the exception that a socket raises where httpx would raise this one."""
     if broken.error == "RemoteProtocolError":
         return _End()
     if broken.error.endswith("Timeout"):
@@ -192,7 +192,7 @@ def _error(broken: Broken) -> Exception:
 
 
 class _PlayedSocket:
-    """Takes a request, and gives the answer's bytes to its reader."""
+    """Accepts a request and delivers the answer's bytes to its reader."""
 
     def __init__(self, connection: Any, answer: Response) -> None:
         self._connection = connection
@@ -206,25 +206,25 @@ class _PlayedSocket:
         return self._patience
 
     def sendall(self, data: Any, *arguments: Any) -> None:
-        """Nobody reads it."""
+        """Discard the data."""
 
     def setsockopt(self, *arguments: Any) -> None:
-        """There is nothing to set."""
+        """Do nothing."""
 
     def shutdown(self, how: int) -> None:
-        """Nothing is open."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing."""
 
     def makefile(self, *arguments: Any, **named: Any) -> io.BufferedReader:
-        """The response; the connection is free for the next request, which opens another one."""
+        """Return the response, and free the connection: the next request opens another socket."""
         self._connection.sock = None
         return io.BufferedReader(_PlayedFile(played_bytes(self._answer, self._patience, _error)))
 
 
 class _PlayedFile(io.RawIOBase):
-    """An answer's bytes, piece by piece."""
+    """An answer's bytes, chunk by chunk."""
 
     def __init__(self, pieces: Iterator[tuple[float, bytes]]) -> None:
         self._pieces = pieces
@@ -250,10 +250,10 @@ class _Pending:
     """A request that is being written.
 
     Args:
-        seam: Of the library that writes it.
-        whom: Who is asked about it.
-        method: Of the request.
-        url: Of the request, whole.
+        seam: The seam of the library that writes it.
+        whom: The answerers to ask about it.
+        method: The request's method.
+        url: The request's absolute URL.
     """
 
     def __init__(self, seam: Seam, whom: list[Answerer], method: str, url: str) -> None:
@@ -266,8 +266,8 @@ class _Pending:
         self._body = bytearray()
 
     def write(self, data: Any) -> bool:
-        """Take a part of it; whether that was the last one."""
-        data = bytes(memoryview(data))  # a TypeError, as from a socket, where it is no buffer
+        """Add a part of the request; return whether it is complete."""
+        data = bytes(memoryview(data))  # raises TypeError for a non-buffer, as a socket does
         self.written += data
         self._parser.receive_data(data)
         while not isinstance(event := self._parser.next_event(), type):
@@ -283,19 +283,19 @@ class _Pending:
         return False
 
     def answer(self) -> Response | Exchange | None:
-        """What is said to what has been written."""
+        """Ask the answerers about the complete request."""
         __tracebackhide__ = True
         request = Request(self.method, self.url, self._headers, bytes(self._body))
         return answer_of(self._whom, request)
 
 
 class _LateSocket:
-    """Connects when something has to be sent or is asked of the connection.
+    """A socket that connects when data must be sent or an attribute is used.
 
     Args:
-        connection: Whose `sock` it is.
-        connect: Connects it.
-        live: Its socket, where it is connected already.
+        connection: The connection whose `sock` it is.
+        connect: Connects the connection.
+        live: The real socket, if already connected.
     """
 
     def __init__(self, connection: Any, connect: Callable[[], None], live: Any = None) -> None:
@@ -304,12 +304,12 @@ class _LateSocket:
         self._live = live
         self.is_connecting = False
         self._pending: _Pending | None = None
-        self._settings: list[Callable[[Any], None]] = []  # made before there is a socket
+        self._settings: list[Callable[[Any], None]] = []  # to apply once there is a socket
         seconds = connection.timeout if live is None else live.gettimeout()
         self._patience = seconds if isinstance(seconds, (int, float)) else None
 
     def keep_back(self, pending: _Pending) -> None:
-        """What is written next is this request."""
+        """Buffer the next writes as this request."""
         self._pending = pending
 
     def __getattr__(self, name: str) -> Any:
@@ -344,7 +344,7 @@ class _LateSocket:
         else:
             try:
                 is_whole = pending.write(data)
-            except h11.RemoteProtocolError:  # no server would understand it either: as it is
+            except h11.RemoteProtocolError:  # no server would understand it: send it as is
                 self._pending = None
                 self._send(pending, None)
             else:
@@ -352,7 +352,7 @@ class _LateSocket:
                     self._decide()
 
     def makefile(self, *arguments: Any, **named: Any) -> Any:
-        """The response, to less than a whole request too."""
+        """Return the response, even if the request is incomplete."""
         __tracebackhide__ = True
         if self._pending is None:
             self._connected()
@@ -401,7 +401,7 @@ class _LateSocket:
 
 
 class _HeardSocket:
-    """The connection's own socket, whose response is listened to."""
+    """The connection's real socket, whose response is recorded."""
 
     def __init__(self, connection: Any, listener: Listener) -> None:
         self._connection = connection
@@ -416,13 +416,13 @@ class _HeardSocket:
         self._socket.close()
 
     def makefile(self, *arguments: Any, **named: Any) -> io.BufferedReader:
-        """The response; the next one on this connection is another exchange's."""
+        """Return the response; the next response on this connection is another exchange."""
         self._connection.sock = self._socket
         return io.BufferedReader(_HeardFile(self._socket.makefile("rb", 0), self._listener))
 
 
 class _HeardFile(io.RawIOBase):
-    """What a socket gives, and the listener gets as well."""
+    """A socket's file, whose data is passed to the listener as well."""
 
     def __init__(self, inner: Any, listener: Listener) -> None:
         self._inner = inner
@@ -452,11 +452,11 @@ class _HeardFile(io.RawIOBase):
 
 
 def _url_of(connection: Any, target: str) -> str:
-    """The whole URL that a connection is asked for."""
+    """Return the absolute URL of a request on a connection."""
     if "://" in target[:8]:
-        return target  # a proxy is asked for it
+        return target  # the absolute URL in a request to a proxy
     scheme = "https" if connection.default_port == 443 else "http"
-    # Behind a proxy's tunnel is the server; http.client has no public name for it.
+    # The server behind a proxy's tunnel, for which http.client has no public attribute.
     host = getattr(connection, "_tunnel_host", None) or connection.host
     port = (getattr(connection, "_tunnel_port", None) if host != connection.host else None) or (
         connection.port
@@ -468,13 +468,13 @@ def _url_of(connection: Any, target: str) -> str:
 
 
 def _read(body: Any) -> Any:
-    """A body that can be looked at and then sent."""
+    """Return a body that can be read here and then sent."""
     if body is None or isinstance(body, (bytes, str, bytearray)) or type(body) is memoryview:
         return body
     if hasattr(body, "read"):
         return body.read()
     try:
-        return memoryview(body).tobytes()  # an array's bytes, not its items
+        return memoryview(body).tobytes()  # the bytes of an array, not its items
     except TypeError:
         return b"".join([_bytes(piece) for piece in body])
 

@@ -1,7 +1,7 @@
-"""httpx and httpx2: the public methods of the libraries' own transports, replaced on the class.
+"""The seam of httpx and httpx2: public methods of their transports, replaced on the class.
 
-Every client of the process is seen so, whether made before or after, from whatever thread. A client
-with a transport of its own, such as that of an application under test, is left alone.
+This covers every client of the process, created before or after, in any thread. A client with a
+custom transport, such as that of an application under test, is not affected.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Seam:
         if isinstance(error, Exception) and isinstance(error, self.library.TransportError):
             exchange.finish("failed", _broken(error))
         elif isinstance(error, Exception):
-            # The client's own error, such as that of a connection whose loop is closed.
+            # The client's error, such as that of a connection whose loop is closed.
             exchange.finish("unsent")
         else:  # cancelled, or interrupted
             exchange.finish("closed")
@@ -111,7 +111,7 @@ class Seam:
         return response
 
     def _response(self, answer: Response, request: Any) -> Any:
-        """An answer as the library hands it to its caller."""
+        """Return an answer as the library's own response."""
 
         def error(broken: Broken) -> Exception:
             kind = getattr(self.library, broken.error, self.library.ReadError)
@@ -125,7 +125,7 @@ class Seam:
             more["reason_phrase"] = answer.reason.encode()
         return self.library.Response(
             answer.status,
-            # latin-1 keeps every byte, whatever a server thinks a header may hold
+            # latin-1 keeps every byte, valid in a header or not
             headers=[(k.encode("latin-1"), v.encode("latin-1")) for k, v in answer.headers],
             stream=self._played(answer, error, request.extensions.get("timeout", {}).get("read")),
             extensions=more,
@@ -149,7 +149,7 @@ def _pairs(headers: Any) -> Headers:
 
 
 class _Recorded:
-    """A response's pieces on their way to the caller, each noted as it passes."""
+    """The chunks of a response, each recorded as the caller reads it."""
 
     def __init__(self, inner: Any, exchange: Exchange, errors: type[Exception]) -> None:
         self._inner = inner
@@ -172,7 +172,7 @@ class _Recorded:
 
 
 class _AsyncRecorded:
-    """The same for an awaiting caller."""
+    """The async version of `_Recorded`."""
 
     def __init__(self, inner: Any, exchange: Exchange, errors: type[Exception]) -> None:
         self._inner = inner
@@ -195,7 +195,7 @@ class _AsyncRecorded:
 
 
 class _Played:
-    """The pieces of an answer, at their boundaries; one class for both kinds of caller."""
+    """The chunks of an answer at their recorded boundaries, for sync and async callers."""
 
     def __init__(
         self, answer: Response, error: Callable[[Broken], Exception], patience: float | None
@@ -215,7 +215,7 @@ class _Played:
             yield piece
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing."""
 
     async def aclose(self) -> None:
-        """Nothing is open."""
+        """Do nothing."""

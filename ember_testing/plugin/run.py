@@ -1,6 +1,6 @@
-"""One run of pytest, over all its tests and processes: the counts, what was used, the budget.
+"""The state of a run of pytest over all its processes: counts, used recordings, budget.
 
-Under pytest-xdist each worker process counts for itself and the first one adds up.
+Under pytest-xdist each worker process counts separately and the main process adds up.
 """
 
 from __future__ import annotations
@@ -46,32 +46,32 @@ _AT_COLLECTION = " at collection"
 
 
 class Run:
-    """What the tests of a run came to; of a worker process, or of all together.
+    """The results of a run's tests, in a worker process or in total.
 
     Attributes:
         tally: The counts.
-        cassettes: What was used, by the file's path relative to rootdir.
+        cassettes: What was used of each cassette, by its path relative to rootdir.
     """
 
     def __init__(self) -> None:
-        from ember_testing.replay.tally import Tally  # late, as all below: see the plugin's promise
+        from ember_testing.replay.tally import Tally  # late, as in all of this file: see the plugin
 
         self.tally = Tally()
         self.cassettes: dict[str, Used] = {}
 
     def expect(self, path: str, test: str, shared: bool) -> None:
-        """A test was collected that uses this cassette."""
+        """Note a collected test that uses this cassette."""
         from ember_testing.cassettes.used import Used
 
         self._note(path, Used(tests={test}, shared=shared))
 
     def finish(self, path: str, session: Session, passed: bool, shared: bool) -> None:
-        """A test is over, and its session closed.
+        """Note a finished test, whose session is closed.
 
         Args:
             path: The cassette, relative to rootdir.
-            session: What it did.
-            passed: Whether it passed.
+            session: The test's session.
+            passed: Whether the test passed.
             shared: Whether the marker named the cassette.
         """
         from ember_testing.cassettes.used import Used
@@ -88,14 +88,14 @@ class Run:
                     if session.tally.recorded:
                         rows = file.rows(file.numbers())
                         numbers |= {row["id"] for row in rows if row["test"] == session.test}
-            except CassetteError:  # told already, by the session
+            except CassetteError:  # already reported by the session
                 passed = False
         done = {session.test} if passed else set[str]()
         used = Used(identity, numbers, {session.test}, done, shared)
         self._note(path, used)
 
     def add(self, other: Run) -> None:
-        """Join what a worker process counted."""
+        """Add the results of a worker process."""
         self.tally += other.tally
         for path, used in other.cassettes.items():
             self._note(path, used)
@@ -107,13 +107,13 @@ class Run:
             self.cassettes[path] = used
 
     def as_dict(self) -> dict[str, Any]:
-        """In plain types, for JSON and for a worker process to hand over."""
+        """Return the results in JSON types, also for sending them from a worker process."""
         cassettes = {path: used.as_dict() for path, used in sorted(self.cassettes.items())}
         return {"totals": self.tally.as_dict(), "cassettes": cassettes}
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> Run:
-        """The opposite of `as_dict`."""
+        """Return the run that `as_dict` was called on."""
         from ember_testing.cassettes.used import Used
         from ember_testing.replay.tally import Tally
 
@@ -123,12 +123,12 @@ class Run:
         return run
 
     def unused_of_shared(self, root: Path) -> dict[str, int]:
-        """How many recordings of each shared cassette no test asked for.
+        """Return how many recordings of each shared cassette no test used.
 
-        Only of those all of whose tests have passed: another one may have used the rest.
+        Cassettes with a test that did not pass are left out: it might have used the rest.
 
         Args:
-            root: Of the run.
+            root: The run's rootdir.
         """
         from ember_testing.cassettes.file import CassetteFile
 
@@ -145,8 +145,8 @@ class Run:
 
         Args:
             path: The file.
-            config: Of the run.
-            partial: Why it was no run of the whole suite.
+            config: The run's config.
+            partial: Why this was not a run of the whole suite.
             status: The exit status of pytest.
         """
         from ember_testing.cassettes.used import FORMAT, VERSION
@@ -167,7 +167,7 @@ class Run:
 
 
 def begin_run(config: pytest.Config) -> None:
-    """Set the counts of a run to nothing."""
+    """Reset the counts of a run."""
     config.stash[_began_key] = time.time()
     config.stash[_deselected_key] = 0
     config.stash[_untested_key] = {}
@@ -176,7 +176,7 @@ def begin_run(config: pytest.Config) -> None:
 
 
 def run_name(config: pytest.Config) -> str:
-    """One name for this run, the same in all worker processes of pytest-xdist."""
+    """Return a name for this run, the same in all worker processes of pytest-xdist."""
     if _name_key not in config.stash:
         from uuid import uuid4
 
@@ -186,14 +186,14 @@ def run_name(config: pytest.Config) -> str:
 
 
 def run_of(config: pytest.Config) -> Run:
-    """The counts so far."""
+    """Return the run's results so far."""
     if _run_key not in config.stash:
         config.stash[_run_key] = Run()
     return config.stash[_run_key]
 
 
 def budget_of(config: pytest.Config) -> Budget | None:
-    """The budget of the run; the processes of pytest-xdist keep one ledger."""
+    """Return the budget of the run; the processes of pytest-xdist share one ledger."""
     if _budget_key not in config.stash:
         limit = budget_limit(config)
         if limit is None:
@@ -230,7 +230,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:
-    """A run that leaves tests out says nothing about the recordings of those."""
+    """Note deselected tests: the run does not show which recordings they use."""
     for item in items:
         item.config.stash[_deselected_key] += 1
         item.config.stash[_untested_key][item.nodeid.partition("::")[0]] = "tests deselected"
@@ -240,7 +240,7 @@ def pytest_deselected(items: Sequence[pytest.Item]) -> None:
 def pytest_make_collect_report(
     collector: pytest.Collector,
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    """Note what was skipped or failed while it was collected: its tests are not known."""
+    """Note modules skipped or failed during collection: their tests are unknown."""
     report = yield
     if not report.passed:
         module = report.nodeid.partition("::")[0]
@@ -252,7 +252,7 @@ def pytest_make_collect_report(
 def pytest_ignore_collect(
     collection_path: Path, config: pytest.Config
 ) -> Generator[None, bool | None, bool | None]:
-    """Note the modules and folders that a conftest.py leaves out."""
+    """Note the modules and folders that are ignored."""
     ignored = yield
     name = collection_path.name
     if ignored and not name.startswith((".", "__")) and collection_path.suffix in ("", ".py"):
@@ -261,19 +261,19 @@ def pytest_ignore_collect(
 
 
 def counts_use(config: pytest.Config) -> bool:
-    """Whether it is asked which recordings the tests use."""
+    """Return whether an option needs to know which recordings the tests use."""
     return config.getoption("ember_report") is not None or unused_rule(config) != "ignore"
 
 
 def expect(item: pytest.Item) -> None:
-    """Note that there is a test, before it is known whether it will run."""
+    """Note a collected test, whether or not it will run."""
     config, name = item.config, arguments_of(item).get("cassette")
     run_of(config).expect(relative(config, path_of(item, name)), item.nodeid, bool(name))
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """A worker process hands its counts to the one that reports, which writes them down."""
+    """Send a worker's counts to the main process, or write the report in the main process."""
     config = session.config
     output: dict[str, Any] | None = getattr(config, "workeroutput", None)
     run = config.stash.get(_run_key, None)
@@ -303,7 +303,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def _partial(session: pytest.Session) -> list[str]:
-    """Why this was not a run of the whole suite."""
+    """Return why this was not a run of the whole suite; empty if it was."""
     config = session.config
     reasons: list[str] = []
     if config.args_source is pytest.Config.ArgsSource.ARGS:
@@ -330,13 +330,13 @@ def _partial(session: pytest.Session) -> list[str]:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any, error: object) -> None:
-    """Take a worker's counts (a hook of pytest-xdist)."""
+    """Receive a worker's counts (a hook of pytest-xdist)."""
     output: dict[str, Any] = getattr(node, "workeroutput", {})
     stash = node.config.stash
-    if "ember_untested" in output:  # a worker that crashes takes what it has counted with it
+    if "ember_untested" in output:  # the counts of a crashed worker are lost
         stash[_workers_key].discard(node.gateway.id)
         stash[_untested_key].update(output["ember_untested"])
-    # Every worker collects, and deselects, the same.
+    # Every worker collects and deselects the same tests.
     stash[_deselected_key] = max(stash[_deselected_key], output.get("ember_deselected", 0))
     if counts := output.get("ember"):
         run_of(node.config).add(Run.from_dict(counts))
@@ -345,7 +345,7 @@ def pytest_testnodedown(node: Any, error: object) -> None:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """One line of figures when anything was recorded or replayed, and the notes."""
+    """Print a line of figures if anything was recorded or replayed, and the notes."""
     if _run_key not in config.stash:
         return
     from ember_testing.plugin.report import summary
@@ -358,7 +358,7 @@ def pytest_terminal_summary(
 
 
 def look_for_leftovers(config: pytest.Config, session: Session) -> None:
-    """Once a folder: a killed recording leaves a file that nobody would notice."""
+    """Report files that killed recordings left, once per folder."""
     folder = session.path.parent
     if folder not in config.stash[_folders_key]:
         config.stash[_folders_key].add(folder)
@@ -367,7 +367,7 @@ def look_for_leftovers(config: pytest.Config, session: Session) -> None:
 
 
 def orphans_of(item: pytest.Item, session: Session) -> Callable[[Request], list[str]]:
-    """What a miss says of a cassette whose test is gone; it is looked for only then."""
+    """Return a function that finds, on a miss, cassettes whose test no longer exists."""
     folder, root = folder_of(item.config), item.config.rootpath
 
     def look(request: Request) -> list[str]:
@@ -385,7 +385,7 @@ def orphans_of(item: pytest.Item, session: Session) -> Callable[[Request], list[
             module = path.relative_to(folder).parent.with_suffix(".py").as_posix()
             names = path.stem.partition("[")[0].split(".")
             if "::".join([module, *names]) in functions:
-                return not narrow  # it had other parameters
+                return not narrow  # the parameters have changed
             try:
                 source = (root / module).read_text(encoding="utf-8", errors="replace")
             except OSError:
@@ -399,7 +399,7 @@ def orphans_of(item: pytest.Item, session: Session) -> Callable[[Request], list[
 
 
 def count(item: pytest.Item, session: Session, passed: bool) -> None:
-    """Add what a test has done to the counts of the run."""
+    """Add a test's calls to the counts of the run."""
     run = run_of(item.config)
     run.tally += session.tally
     shared = bool(arguments_of(item).get("cassette"))
@@ -408,7 +408,7 @@ def count(item: pytest.Item, session: Session, passed: bool) -> None:
 
 
 def count_fixture(config: pytest.Config, session: Session, passed: bool) -> None:
-    """Add what a fixture wider than a test has done to the counts of the run."""
+    """Add the calls of a fixture wider than a test to the counts of the run."""
     run = run_of(config)
     run.tally += session.tally
     if session.path.exists():
@@ -418,12 +418,12 @@ def count_fixture(config: pytest.Config, session: Session, passed: bool) -> None
 def narrowed(
     arguments: Iterable[str], started_in: Path, root: Path, testpaths: Iterable[str]
 ) -> list[str]:
-    """Why a run with these arguments is not of the whole suite; nothing if it is.
+    """Return why a run with these arguments is not of the whole suite; empty if it is.
 
     Args:
-        arguments: Paths and node ids that were given.
+        arguments: The given paths and node ids.
         started_in: The folder that they are relative to.
-        root: Of the run.
+        root: The run's rootdir.
         testpaths: The ini option.
     """
     given = list(arguments)
@@ -436,10 +436,10 @@ def narrowed(
 
 
 def left_behind(folder: Path, before: float) -> list[str]:
-    """Files of recordings that were killed before this run began.
+    """Return the files of recordings that were killed before this run began.
 
     Args:
-        folder: Of cassettes.
+        folder: A folder of cassettes.
         before: When the run began, in seconds since the epoch.
     """
     if not folder.is_dir():
