@@ -47,7 +47,7 @@ def test_answer_on_stdout_and_figures_on_stderr(fake_model: FakeModel, capsys: C
 
 
 def test_parameters_reach_the_provider(fake_model: FakeModel, capsys: Captured) -> None:
-    """`-p` values are JSON where they are JSON and text otherwise; `--system` is the system."""
+    """`-p` values are parsed as JSON if possible, else are text; `--system` sets `system`."""
     fake_model("gpt-4", "ok")
     given = ["-p", "temperature=0.2", "-p", "user=ada", "--system", "Be brief"]
     assert main(["hi", "-m", "gpt-4", *given]) == 0
@@ -58,7 +58,7 @@ def test_parameters_reach_the_provider(fake_model: FakeModel, capsys: Captured) 
 
 
 def test_stream_prints_the_same_answer(fake_model: FakeModel, capsys: Captured) -> None:
-    """`--stream` prints the pieces of the answer as one text, with the same figures."""
+    """`--stream` prints the same text, in pieces, and the same figures."""
     fake_model("claude-3-opus", "one two three")
     assert main(["count", "-m", "claude-3-opus", "--stream"]) == 0
     out, err = capsys.readouterr()
@@ -105,7 +105,7 @@ def test_provider_failure_is_one_line_and_code_1(
     ],
 )
 def test_mistakes_are_one_line_and_code_2(arguments: list[str], message: str) -> None:
-    """What a user can get wrong ends with code 2 and one line that names it, no traceback."""
+    """A user's mistake ends with code 2 and one line that names it, no traceback."""
     process = run(arguments)
     assert process.returncode == 2
     assert process.stdout == ""
@@ -114,14 +114,14 @@ def test_mistakes_are_one_line_and_code_2(arguments: list[str], message: str) ->
 
 
 def test_unknown_option_shows_the_usage() -> None:
-    """An option that does not exist ends with code 2 and the usage."""
+    """An unknown option ends with code 2 and the usage."""
     process = run(["hi", "--nonsense"])
     assert process.returncode == 2
     assert process.stderr.startswith("usage: python -m ember")
 
 
 def test_piped_text_is_the_prompt() -> None:
-    """Text piped in is the prompt; with a prompt as well it is added to it."""
+    """Piped text is the prompt, or is added to the prompt in the arguments."""
     process = run(["-m", "openai/x", "-p", "base_url=http://127.0.0.1:9/v1"], stdin="a question\n")
     assert process.returncode == 1, process.stderr
     assert "could not connect" in process.stderr
@@ -132,7 +132,7 @@ def test_piped_text_is_the_prompt() -> None:
     reason="the embedded model is not installed (the README's first command does it)",
 )
 def test_embedded_model_answers_piped_text() -> None:
-    """Without `-m` the embedded model answers, here to text that is piped in."""
+    """Without `-m` the embedded model answers piped text."""
     process = run(["-p", "max_tokens=24", "-p", "temperature=0"], "Name three primary colors.\n")
     assert process.returncode == 0, process.stderr
     assert process.stdout.strip()
@@ -140,12 +140,12 @@ def test_embedded_model_answers_piped_text() -> None:
     assert "local/smollm2-135m]" in process.stderr
 
 
-# --- what the terminal, the pipe or the disk does -------------------------------------------------
+# --- terminals, pipes and disks -------------------------------------------------------------------
 
 
 @pytest.fixture
 def answered() -> Generator[list[str]]:
-    """A command that is answered "héllo ✓" by a server on this machine."""
+    """A command whose local server answers "héllo ✓"."""
     body = json.dumps(completion("héllo ✓"), ensure_ascii=False).encode()
     with serving(lambda received: Reply(body)) as server:
         yield [sys.executable, "-m", "ember", "hi", "-m", "openai/gpt-4", "-p", "api_key=k",
@@ -153,7 +153,7 @@ def answered() -> Generator[list[str]]:
 
 
 def test_encoding_that_lacks_a_character_does_not_cost_the_answer(answered: list[str]) -> None:
-    """What a terminal's encoding cannot show is escaped; the rest of the answer is there."""
+    """Characters that the terminal's encoding lacks are escaped; the rest is printed."""
     process = subprocess.run(
         answered,
         stdin=subprocess.DEVNULL,
@@ -168,7 +168,7 @@ def test_encoding_that_lacks_a_character_does_not_cost_the_answer(answered: list
 
 @pytest.mark.parametrize("stream", [[], ["--stream"]])
 def test_reader_that_had_enough(answered: list[str], stream: list[str]) -> None:
-    """A closed pipe (`| head -1`) ends the command without a word, although Python buffers."""
+    """A closed pipe (`| head -1`) ends the command silently, although Python buffers."""
     process = subprocess.Popen(
         [*answered, *stream],
         stdin=subprocess.DEVNULL,
@@ -203,7 +203,7 @@ def test_answer_that_cannot_be_written(answered: list[str]) -> None:
 
 
 def test_unknown_price_is_one_line() -> None:
-    """A warning is one line for the command's user, without the line of code it came from."""
+    """A warning is printed as one line, without its source line."""
     body = json.dumps(completion("Hello!", model="no-price")).encode()
     with serving(lambda received: Reply(body)) as server:
         process = subprocess.run(
@@ -223,7 +223,7 @@ def test_unknown_price_is_one_line() -> None:
 
 @pytest.mark.parametrize("locale", ["C", "utf-8:strict"])
 def test_piped_bytes_that_are_no_text(locale: str) -> None:
-    """What is not text is refused with the byte that is wrong, whatever the locale lets through."""
+    """Piped bytes that are not text are an error that names the byte, in any locale."""
     process = subprocess.run(
         [sys.executable, "-m", "ember", "-m", "gpt-4", "-p", "api_key=k"],
         input=b"caf\xe9 noir",
@@ -241,7 +241,7 @@ def test_piped_bytes_that_are_no_text(locale: str) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="a shell of POSIX closes the streams")
 @pytest.mark.parametrize("closed", [">&-", "2>&-"])
 def test_closed_streams(closed: str) -> None:
-    """With stdout or stderr closed an error keeps its code and never lands in the answer."""
+    """With stdout or stderr closed, an error keeps its exit code and is never on stdout."""
     process = subprocess.run(
         ["sh", "-c", f'"$0" -m ember hi -m no-such-model {closed}', sys.executable],
         stdin=subprocess.DEVNULL,
@@ -258,7 +258,7 @@ def test_closed_streams(closed: str) -> None:
 def test_help_names_the_embedded_model_as_the_last_resort(
     monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
-    """The help says the same whatever EMBER_MODEL is."""
+    """The help does not depend on EMBER_MODEL."""
     monkeypatch.setenv("EMBER_MODEL", "gpt-4")
     with pytest.raises(SystemExit, match="0"):
         main(["--help"])

@@ -1,4 +1,4 @@
-"""Arguments of a call that cannot be sent, and what is said of them."""
+"""Arguments that cannot be sent, and their error messages."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ MODELS = {
     ],
 )
 def test_argument_that_cannot_be(arguments: dict[str, Any], says: str) -> None:
-    """An argument that cannot be sent is refused with its name, on every wire; no key is shown."""
+    """An argument that cannot be sent is refused by name on every wire, without the key."""
     for model in MODELS.values():
         with pytest.raises(ModelProviderError, match=says) as caught:
             sent(model, **arguments)
@@ -70,13 +70,13 @@ def test_argument_that_cannot_be(arguments: dict[str, Any], says: str) -> None:
 def test_argument_that_one_wire_cannot_take(
     model: str, arguments: dict[str, Any], says: str
 ) -> None:
-    """Arguments that Ember translates for one wire are checked, so that none is a TypeError."""
+    """Arguments that Ember translates for one wire are checked: none raises a TypeError."""
     with pytest.raises(ModelProviderError, match=says):
         sent(model, **arguments)
 
 
 def test_stream_is_no_parameter() -> None:
-    """`stream=True` in a call that is not streamed is refused, with the function to use instead."""
+    """`stream=True` in a plain call is refused, with the function to use instead."""
     with pytest.raises(ModelProviderError, match=r"models\.stream\(\)"):
         models("gpt-4o", "hi", stream=True, api_key="k")
     with pytest.raises(ModelProviderError, match="and models"):

@@ -29,7 +29,7 @@ DATA_URL = "data:image/png;base64," + base64.b64encode(PNG).decode()
 
 @pytest.mark.parametrize("content", [PNG, ["no", PNG]])
 def test_a_tools_error_with_a_picture(content: Any) -> None:
-    """A picture of what failed goes along, and the text says that it is an error."""
+    """A failed result's picture is sent too, and its text says that it is an error."""
     call = {"id": "c1", "name": "f", "arguments": "{}"}
     prompt = [
         {"role": "user", "content": "a"},
@@ -56,7 +56,7 @@ FAILED: list[tuple[Any, Any]] = [
 
 @pytest.mark.parametrize(("content", "text"), FAILED)
 def test_a_tools_error_is_said_where_the_wire_has_no_word_for_it(content: Any, text: Any) -> None:
-    """On OpenAI's wires the text of a failed tool's result says so; Claude has a field for it."""
+    """On OpenAI's wires the text says that a tool's result is an error; Claude has a field."""
     call = {"id": "c1", "name": "f", "arguments": "{}"}
     prompt = [
         {"role": "user", "content": "a"},
@@ -91,7 +91,7 @@ def second_turn(*more: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def test_what_is_not_stored_is_not_referred_to() -> None:
-    """With store=False reasoning is sent back encrypted, and no item is referred to by its id."""
+    """With store=False reasoning is sent back encrypted, and no item is referenced by id."""
     body = sent(RESPONSES, store=False).body
     assert body["include"] == ["reasoning.encrypted_content"]
     prompt = second_turn({"type": "item_reference", "id": "msg_1"})
@@ -117,7 +117,7 @@ TOOLS = [{"name": "f", "parameters": {"type": "object", "properties": {}}}]
     ],
 )  # fmt: skip
 def test_what_ember_chooses_is_not_stored(given: dict[str, Any], store: bool | None) -> None:
-    """Where Ember chooses the Responses API itself, it asks OpenAI not to store the answer."""
+    """If Ember chooses the Responses API itself, it asks OpenAI not to store the answer."""
     body = sent("gpt-5.6", tools=TOOLS, **given).body
     assert body.get("store") is store
     assert ("include" in body) is (store is False)
@@ -125,7 +125,7 @@ def test_what_ember_chooses_is_not_stored(given: dict[str, Any], store: bool | N
 
 
 def image_results() -> dict[str, Any]:
-    """One picture as a tool may give it back: in Ember's forms, and in each provider's words."""
+    """A tool's picture in each of Ember's forms and in each provider's format."""
     encoded = base64.b64encode(PNG).decode()
     source = {"type": "base64", "media_type": "image/png", "data": encoded}
     return {
@@ -141,7 +141,7 @@ def image_results() -> dict[str, Any]:
 
 
 def asked_for(content: Any, results: int = 1) -> list[dict[str, Any]]:
-    """A conversation in which tools were called and gave back this."""
+    """A conversation in which tools were called and returned this."""
     ids = [f"call_{number}" for number in range(results)]
     calls = [{"id": each, "name": "shoot", "arguments": {}} for each in ids]
     return [
@@ -153,7 +153,7 @@ def asked_for(content: Any, results: int = 1) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("form", [*image_results(), "path", "pil"])
 def test_images_in_results_on_four_wires(form: str, tmp_path: Path) -> None:
-    """A picture that a tool gives back is a picture on each wire, whatever form it came in."""
+    """A tool's picture, in any form, is sent as a picture on each wire."""
     if form == "path":
         content: Any = tmp_path / "a.png"
         content.write_bytes(PNG)
@@ -191,7 +191,7 @@ def test_images_in_results_on_four_wires(form: str, tmp_path: Path) -> None:
 
 
 def test_images_follow_all_results_of_the_turn() -> None:
-    """On chat completions the results of one turn come together, and the images after them."""
+    """On chat completions the images of a turn follow all of its results."""
     prompt = [*asked_for(PNG, 2), {"role": "user", "content": "Well?"}]
     roles = [message["role"] for message in sent(CHAT, prompt).body["messages"]]
     assert roles == ["user", "assistant", "tool", "tool", "user", "user"]
@@ -201,7 +201,7 @@ def test_images_follow_all_results_of_the_turn() -> None:
 
 @pytest.mark.parametrize("content", [["a", "b"], {"type": "image"}, [{"a": 1}], 7, None, []])
 def test_data_stays_data(content: Any) -> None:
-    """A result that is no picture is its JSON, on every wire."""
+    """A result that is not a picture is sent as JSON on every wire."""
     prompt = asked_for(content)
     assert json.loads(sent(CHAT, prompt).body["messages"][-1]["content"]) == content
     assert json.loads(sent(RESPONSES, prompt).body["input"][-1]["output"]) == content
@@ -221,7 +221,7 @@ LONG = "call_" + "x" * 75
     ],
 )
 def test_ids_fit_the_wire_at_both_ends(model: str, allowed: str, call_id: str) -> None:
-    """A call's id is in the wire's alphabet and length, and the same in call and result."""
+    """A call's id has the wire's characters and length, and is the same in call and result."""
     import re
 
     prompt = asked_for("grey")
@@ -241,7 +241,7 @@ def test_ids_fit_the_wire_at_both_ends(model: str, allowed: str, call_id: str) -
 
 
 def test_ids_of_custom_calls_fit_too() -> None:
-    """A call in chat's own words has an id of the server's form as well."""
+    """A custom tool's call, in chat's own format, has a valid id as well."""
     custom = {"id": "call_1", "type": "custom", "custom": {"name": "code", "input": "1"}}
     prompt = [
         {"role": "assistant", "content": None, "tool_calls": [custom]},
@@ -270,7 +270,7 @@ def test_gemini_3_is_given_a_signature_for_foreign_calls() -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_reasoning_details_are_merged(stream: bool) -> None:
-    """OpenRouter's pieces of one entry go back as one: texts joined, the last signature."""
+    """OpenRouter's pieces of one entry are sent back as one: texts joined, the last signature."""
 
     def piece(**more: Any) -> dict[str, Any]:
         return {"type": "reasoning.text", "index": 0, "format": "f", **more}
@@ -296,7 +296,7 @@ def test_reasoning_details_are_merged(stream: bool) -> None:
 
 @pytest.mark.parametrize("blank", ["", "\n", " \t\n"])
 def test_turns_of_white_space_are_left_out_for_claude(blank: str) -> None:
-    """Anthropic refuses text of white space only, as a turn and beside other blocks."""
+    """Text of only white space, which Anthropic refuses, is omitted as a turn and as a block."""
     turns = [
         {"role": "user", "content": "a"},
         {"role": "assistant", "content": blank},
@@ -312,7 +312,7 @@ def test_turns_of_white_space_are_left_out_for_claude(blank: str) -> None:
 
 
 def test_white_space_in_claudes_own_blocks_is_left_out() -> None:
-    """A blank text with a marker for the cache, and blanks behind a thought's answer, go too."""
+    """A blank text with a cache marker and blanks after an answer with thinking are omitted."""
     blank = {"type": "text", "text": " ", "cache_control": {"type": "ephemeral"}}
     thought = {"type": "thinking", "thinking": "a", "signature": "s"}
     turns = [
@@ -326,7 +326,7 @@ def test_white_space_in_claudes_own_blocks_is_left_out() -> None:
 
 @pytest.mark.parametrize("blank", ["", "\n", None])
 def test_empty_answers_are_left_out_for_mistral(blank: str | None) -> None:
-    """Mistral refuses an assistant's turn without content, where OpenAI takes it."""
+    """An empty assistant turn is omitted for Mistral, which refuses it, but not for OpenAI."""
     turns = [
         {"role": "user", "content": "a"},
         {"role": "assistant", "content": blank},
@@ -337,7 +337,7 @@ def test_empty_answers_are_left_out_for_mistral(blank: str | None) -> None:
 
 
 def test_other_keys_of_a_tool_go_along() -> None:
-    """A key beside name and parameters goes to the providers that know it, in their wire's form."""
+    """A tool's other keys are sent to the providers that know them, in their wire's form."""
     schema = {"type": "object", "properties": {}}
     cache = {"cache_control": {"type": "ephemeral"}}
     tool = {"name": "f", "parameters": schema, **cache, "new_key": 1}
@@ -377,7 +377,7 @@ KINDS = {
     ("kind", "data"), [(k, data) for k, each in KINDS.items() for data in each]
 )
 def test_media_are_what_their_bytes_are(kind: str, data: bytes, tmp_path: Path) -> None:
-    """Bytes, a file and a data URL with a wrong label are recognised by their content."""
+    """Bytes, files and mislabelled data URLs are recognised by their content."""
     url = f"data:image/png;base64,{base64.b64encode(data).decode()}"
     safe = f"data:text/plain;base64,{base64.urlsafe_b64encode(data).decode().rstrip('=')}"
     file = tmp_path / "a.png"
@@ -389,13 +389,13 @@ def test_media_are_what_their_bytes_are(kind: str, data: bytes, tmp_path: Path) 
 
 
 def test_many_comments_that_begin_no_svg_are_looked_at_once() -> None:
-    """Bytes that are comments only are refused at once, however many comments there are."""
+    """Bytes of nothing but comments are refused quickly, however many there are."""
     with pytest.raises(ModelProviderError, match="cannot tell what these"):
         sent(GEMINI, [b"<!---->" * 500])
 
 
 def test_a_label_holds_where_the_content_is_not_recognised() -> None:
-    """Media of unrecognised content have the type that the caller gives, as providers name it."""
+    """Media of unrecognised content have the caller's type, as providers spell it."""
     data = base64.b64encode(b"\x00\x01\x02").decode()
     for label, kind in (("image/jpg", "image/jpeg"), ("image/x-icon", "image/x-icon")):
         (part,) = sent(GEMINI, [f"data:{label};base64,{data}"]).body["contents"][0]["parts"]
@@ -406,7 +406,7 @@ def test_a_label_holds_where_the_content_is_not_recognised() -> None:
 
 
 def test_claude_gets_the_images_that_it_takes() -> None:
-    """A JPEG that is called PNG goes as JPEG; what Claude takes in no form is refused."""
+    """A JPEG labelled PNG is sent as JPEG; formats that Claude lacks are refused."""
     body = sent(CLAUDE, ["see", "data:image/png;base64,/9j/4AAQ"]).body
     assert body["messages"][0]["content"][1]["source"]["media_type"] == "image/jpeg"
     with pytest.raises(ModelProviderError, match=r"anthropic cannot take .*image/heic.*image/webp"):
@@ -418,7 +418,7 @@ def test_claude_gets_the_images_that_it_takes() -> None:
     ["shots/error.png", "C:\\shots\\error.PNG", "a.pdf", "/tmp/x.heic", "~/a.mp3", " b.webp\n"],
 )
 def test_a_files_name_is_no_text(name: str) -> None:
-    """A part that is one word and ends like a medium is refused, whether there is a file or not."""
+    """A one-word part with a media suffix is refused, whether the file exists or not."""
     with pytest.raises(ModelProviderError, match=r"name of a file.*Path\("):
         sent(CHAT, ["What is this?", name])
     text = {"type": "text", "text": name}
@@ -427,7 +427,7 @@ def test_a_files_name_is_no_text(name: str) -> None:
 
 @pytest.mark.parametrize("text", ["see shots/error.png", ".png", "png", "error.txt", "a.png?"])
 def test_other_text_is_text(text: str) -> None:
-    """Only a whole part that is nothing but a name is taken for one; a prompt is always text."""
+    """Only a part that is just a file name is taken for one; a string prompt is always text."""
     assert sent(CHAT, ["What?", text]).body["messages"][0]["content"][1]["text"] == text
     assert sent(CHAT, "error.png").body["messages"][0]["content"] == "error.png"
 
@@ -454,7 +454,7 @@ FOREIGN: dict[str, tuple[str, Any]] = {
 @pytest.mark.parametrize("form", FOREIGN)
 @pytest.mark.parametrize("model", [CLAUDE, RESPONSES, CHAT, GEMINI])
 def test_media_in_any_providers_words(model: str, form: str) -> None:
-    """A medium in one provider's words is one on each wire, and as it was on its own."""
+    """Media in one provider's format are translated for each wire, unchanged on their own."""
     own, part = FOREIGN[form]
     body = sent(model, [{"role": "user", "content": ["see", part]}]).body
     turn = (body.get("messages") or body.get("contents") or body["input"])[0]

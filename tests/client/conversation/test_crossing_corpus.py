@@ -1,4 +1,4 @@
-"""Recorded conversations, sent on to a model of each other wire: the vendors' own types judge."""
+"""Recorded conversations sent to each other wire, validated with the vendors' own types."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 pytestmark = [
     needs_corpus,
-    # Models of years ago, on servers that nobody prices.
+    # Old models, and servers without published prices.
     pytest.mark.filterwarnings("ignore::ember.exceptions.UnknownPriceWarning"),
 ]
 
@@ -39,7 +39,7 @@ TARGETS = {
 
 @lru_cache(maxsize=4)
 def judge(wire: str) -> TypeAdapter[Any]:
-    """The vendor's own type of one turn."""
+    """The vendor's own type for one turn."""
     if wire == "openai.chat":
         from openai.types.chat import ChatCompletionMessageParam
 
@@ -57,7 +57,7 @@ def judge(wire: str) -> TypeAdapter[Any]:
 
 
 def exhausted(value: Any) -> None:
-    """Validate what pydantic puts off: the items of an Iterable."""
+    """Validate the items of iterables, which pydantic defers."""
     if isinstance(value, dict):
         for inner in value.values():
             exhausted(inner)
@@ -67,7 +67,7 @@ def exhausted(value: Any) -> None:
 
 
 def with_defaults(turn: Any) -> Any:
-    """The turn with what the Responses API takes for granted, and its type demands."""
+    """The turn with defaults of the Responses API that the SDK's type requires."""
     if isinstance(turn, list):
         return [with_defaults(each) for each in turn]
     if not isinstance(turn, dict):
@@ -77,7 +77,7 @@ def with_defaults(turn: Any) -> Any:
 
 
 def shape(value: Any) -> Any:
-    """What kinds of things a conversation is made of, and in which order."""
+    """The structure of a conversation: the kinds of its parts, in order."""
     if isinstance(value, dict):
         return {k: v if k in ("role", "type") else shape(v) for k, v in sorted(value.items())}
     if isinstance(value, list):
@@ -85,7 +85,7 @@ def shape(value: Any) -> Any:
     return bool(value) if isinstance(value, str) else type(value).__name__
 
 
-# Conversations that one wire cannot have, by what the refusal says.
+# Reasons why a wire cannot express a conversation, by the text of the error.
 REFUSED = {
     "takes no audio": "sound, which the wire lacks",
     "takes no video": "video, which the wire lacks",
@@ -99,7 +99,7 @@ REFUSED = {
 def test_a_recorded_conversation_goes_on_with_each_other_provider(
     figures: Callable[[str], None],
 ) -> None:
-    """Each conversation, with its answer and its tools' results, is a request of every wire."""
+    """Each conversation, with answer and tool results, is a valid request on every wire."""
     registry = ModelRegistry()
     seen: set[str] = set()
     accepted: Counter[str] = Counter()

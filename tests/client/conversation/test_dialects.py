@@ -1,4 +1,4 @@
-"""Schemas of answers and tools in each provider's dialect of JSON schema."""
+"""Schemas of answers and tools in each provider's JSON schema dialect."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def objects(schema: Any) -> list[dict[str, Any]]:
 
 
 def test_anthropics_schema_is_the_sdks() -> None:
-    """A response format is what the vendor's own package makes of the class."""
+    """The schema of a class is the one that the vendor's own package generates."""
     body = sent(CLAUDE, response_format=Outer).body
     schema = body["output_config"]["format"]["schema"]
     assert schema == anthropic.transform_schema(Outer)
@@ -64,7 +64,7 @@ def test_anthropics_schema_is_the_sdks() -> None:
 
 
 def test_anthropics_strict_tools_are_closed_and_others_are_not() -> None:
-    """A strict tool gets Anthropic's dialect of JSON schema; any other stays as it was given."""
+    """A strict tool gets Anthropic's dialect of JSON schema; other tools are unchanged."""
     tool = {"name": "f", "parameters": Outer.model_json_schema()}
     strict, plain = (
         sent(CLAUDE, tools=[{**tool, **more}]).body["tools"][0]["input_schema"]
@@ -76,7 +76,7 @@ def test_anthropics_strict_tools_are_closed_and_others_are_not() -> None:
 
 @pytest.mark.parametrize("model", [CHAT, RESPONSES])
 def test_openais_strict_schemas_are_the_sdks(model: str) -> None:
-    """What is called strict is closed as OpenAI's own package closes it; the rest is left alone."""
+    """Strict schemas are closed as by OpenAI's own package; others are unchanged."""
     schema = Outer.model_json_schema()
     given = {"name": "f", "parameters": schema}
     form = {"type": "json_schema", "json_schema": {"name": "c", "schema": schema}}
@@ -91,7 +91,7 @@ def test_openais_strict_schemas_are_the_sdks(model: str) -> None:
 
 
 def test_a_schema_in_googles_words_is_put_into_json_schema() -> None:
-    """A declaration of Google's, whose types are in capitals, is an ordinary tool elsewhere."""
+    """A declaration of Google's, with types in capitals, is an ordinary tool elsewhere."""
     parameters = {"type": "OBJECT", "properties": {"a": {"type": "ARRAY", "items": {
         "type": "STRING"}}}}  # fmt: skip
     tools = [{"functionDeclarations": [{"name": "f", "parameters": parameters}]}]
@@ -113,7 +113,7 @@ def test_a_schema_in_googles_words_is_put_into_json_schema() -> None:
     ],
 )
 def test_open_objects_are_refused_for_anthropic(arguments: dict[str, Any]) -> None:
-    """A schema of a dict with arbitrary keys is refused before it is sent; the error names it."""
+    """A schema with arbitrary keys is refused before it is sent; the error names it."""
     with pytest.raises(ModelProviderError, match=r"(response_format=|tools= \(f\)): .*cannot be"):
         sent(CLAUDE, **arguments)
     if arguments != {"response_format": {"type": "object", "properties": {"a": {}}}}:
@@ -155,12 +155,12 @@ def test_older_claudes_answer_by_a_tool(model: str, stream: bool) -> None:
     assert json.loads(response.text) == ANSWER
     assert (response.finish_reason, list(response.tool_calls)) == ("stop", [])
     assert response.message["content"] == [{"type": "text", "text": response.text}]
-    again = sent(model, ["a", "b"]).body  # nothing is left of it in other calls
+    again = sent(model, ["a", "b"]).body  # other calls are not affected
     assert "tools" not in again
 
 
 def test_older_claudes_keep_the_callers_tools() -> None:
-    """Beside other tools the answer is one of those that may be called; thinking forces nothing."""
+    """With other tools, any one of all tools is forced; with thinking, none is."""
     tools = [{"name": "f", "parameters": {"type": "object", "properties": {}}}]
     body = sent("claude-3-opus", response_format=Outer, tools=tools).body
     assert len(body["tools"]) == 2

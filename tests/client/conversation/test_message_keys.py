@@ -1,4 +1,4 @@
-"""Messages that lack what makes a message."""
+"""Messages without a role or content."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ MODELS = ["gpt-5.5", "openai-responses/gpt-5.5", "claude-opus-4-8", "gemini-3-pr
 def test_a_message_without_role_or_content_is_refused_with_its_index(
     model: str, messages: list[dict[str, Any]], says: str
 ) -> None:
-    """What would be sent as an empty turn, or as something else, is refused before it is sent."""
+    """A message that would be sent empty or misread is refused before it is sent."""
     with pytest.raises(ModelProviderError, match=says):
         models(model, messages, api_key="k", base_url="http://127.0.0.1:9/v1")
 
 
 def test_an_answer_without_content_goes_back(fake_model: Any) -> None:
-    """An answer that only calls a tool has no content, and is a message all the same."""
+    """An answer that only calls a tool has no content, but is a valid message."""
     calls = [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
     fake_model("gpt-5.5", "done")
     messages = [

@@ -1,4 +1,4 @@
-"""Prompts in all forms, and conversations that are continued with another provider."""
+"""Prompts in all forms, and conversations continued with another provider."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ ANSWERS: dict[str, Any] = {
 
 
 def answered(wire: str, stream: bool = False) -> ChatResponse:
-    """The response that a recorded-like answer of a wire makes."""
+    """The response parsed from a wire's sample answer."""
     with player() as played:
         text = json.dumps(ANSWERS[wire])
         played.load({"status": 200, "response_headers": {}, "response_body": text})
@@ -62,7 +62,7 @@ def answered(wire: str, stream: bool = False) -> ChatResponse:
 
 
 def conversation(response: ChatResponse) -> list[Any]:
-    """A conversation that goes on after a tool was called, as the README shows it."""
+    """A conversation continued after a tool call, as in the README."""
     (call,) = response.tool_calls
     assert (call.name, call.arguments) == ("weather", {"city": "Ulm"})
     return [
@@ -76,12 +76,12 @@ def conversation(response: ChatResponse) -> list[Any]:
 @pytest.mark.parametrize("origin", MODELS)
 @pytest.mark.parametrize("stream", [False, True])
 def test_answer_goes_back_unchanged_on_its_own_wire(origin: str, stream: bool) -> None:
-    """response.message goes back with all that the provider wants back: signatures, items, ids."""
+    """response.message keeps all that the provider needs back: signatures, items, ids."""
     body = sent(MODELS[origin], conversation(answered(origin, stream))).body
     answer = ANSWERS[origin]
     if origin == "openai":
         message = dict(answer["choices"][0]["message"])
-        del message["reasoning_content"]  # OpenAI's own answers have none, and it takes none
+        del message["reasoning_content"]  # OpenAI neither sends nor accepts it
         assert body["messages"][1] == message
         assert body["messages"][2]["tool_call_id"] == "call_1"
     elif origin == "openai-responses":
@@ -98,7 +98,7 @@ def test_answer_goes_back_unchanged_on_its_own_wire(origin: str, stream: bool) -
 
 @pytest.mark.parametrize(("origin", "target"), [*itertools.permutations(MODELS, 2)])
 def test_answer_goes_on_with_another_provider(origin: str, target: str) -> None:
-    """Text, call and result of one provider's answer are translated for every other one."""
+    """Text, call and result of a provider's answer are translated for every other one."""
     response = answered(origin)
     (call,) = response.tool_calls
     body = sent(MODELS[target], conversation(response)).body
@@ -135,7 +135,7 @@ def test_answer_goes_on_with_another_provider(origin: str, target: str) -> None:
 
 
 def test_ids_of_googles_calls_differ_from_answer_to_answer() -> None:
-    """A call that Google gave no id gets one that no other answer's call has."""
+    """A call without an id from Google gets one that differs between answers."""
     first = answered("google").tool_calls[0].id
     ANSWERS["google"]["responseId"] = "r/2"
     try:
@@ -157,7 +157,7 @@ def test_empty_answer_in_a_conversation_is_left_out(model: str) -> None:
 
 
 def reply(model: str, answer: dict[str, Any], **params: Any) -> ChatResponse:
-    """What Ember makes of an answer of this body."""
+    """The response parsed from this body."""
     with player() as played:
         played.load({"status": 200, "response_headers": {}, "response_body": json.dumps(answer)})
         response = ask(model, **params)
@@ -166,7 +166,7 @@ def reply(model: str, answer: dict[str, Any], **params: Any) -> ChatResponse:
 
 
 def chat_answer(call: dict[str, Any]) -> dict[str, Any]:
-    """A chat completion that asks for one tool."""
+    """A chat completion with one tool call."""
     message = {"role": "assistant", "content": None, "tool_calls": [call]}
     choice = {"index": 0, "finish_reason": "tool_calls", "message": message}
     return {"id": "x", "model": "m", "choices": [choice]}
@@ -177,7 +177,7 @@ CUSTOM = {"id": "call_1", "type": "custom", "custom": {"name": "code", "input": 
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_custom_tools_of_chat_go_back(stream: bool) -> None:
-    """A call of a custom tool, whose input is free text, goes back as it came."""
+    """A custom tool's call, whose input is free text, is sent back unchanged."""
     with player() as played:
         answer: Any = chat_answer(CUSTOM)
         if stream:
@@ -197,7 +197,7 @@ def test_custom_tools_of_chat_go_back(stream: bool) -> None:
 
 
 def test_custom_tools_of_responses_go_back() -> None:
-    """The result of a custom tool has an item of its own there; elsewhere the call is not lost."""
+    """A custom tool's result has its own kind of item; on other wires the call is kept."""
     item = {"type": "custom_tool_call", "id": "ctc_1", "call_id": "call_1", "name": "code",
             "input": "print(1)"}  # fmt: skip
     response = reply("openai-responses/gpt-5.5", {"object": "response", "output": [item]})
@@ -211,7 +211,7 @@ def test_custom_tools_of_responses_go_back() -> None:
 
 
 def test_signatures_of_googles_compatible_endpoint_go_back() -> None:
-    """Gemini behind chat completions needs its signatures back; OpenAI is sent none."""
+    """Gemini behind chat completions gets its signatures back; OpenAI gets none."""
     extra = {"google": {"thought_signature": "c2ln"}}
     function = {"name": "weather", "arguments": "{}"}
     call = {"id": "c", "type": "function", "function": function, "extra_content": extra}
@@ -224,7 +224,7 @@ def test_signatures_of_googles_compatible_endpoint_go_back() -> None:
 
 
 def test_searches_and_callers_of_anthropic_go_back() -> None:
-    """Citations of a search and a call's caller go back on Anthropic's wire, and on no other."""
+    """A search's citations and a call's caller are sent back on Anthropic's wire only."""
     cited = {"type": "text", "text": "Ulm.", "citations": [{"encrypted_index": "e"}]}
     use = {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {},
            "caller": {"type": "direct"}}  # fmt: skip
@@ -239,7 +239,7 @@ def test_searches_and_callers_of_anthropic_go_back() -> None:
 
 
 def test_refusals_and_requests_for_approval_go_back() -> None:
-    """An answer that is nothing but one of these can stay in the conversation, on any wire."""
+    """An answer that is only a refusal or approval request can be sent back on any wire."""
     approval = {"type": "mcp_approval_request", "id": "m", "name": "x", "arguments": "{}"}
     response = reply("openai-responses/gpt-5.5", {"object": "response", "output": [approval]})
     prompt = [response.message, {"role": "user", "content": "n"}]
@@ -253,7 +253,7 @@ def test_refusals_and_requests_for_approval_go_back() -> None:
 
 
 def test_tool_result_in_parts_is_not_json_about_parts() -> None:
-    """A result in text parts, as Anthropic and OpenAI write it, is their text on every wire."""
+    """A result in text parts, as in Anthropic's and OpenAI's APIs, is sent as its text."""
     parts = [{"type": "text", "text": "grey, "}, {"type": "text", "text": "12 degrees"}]
     prompt = [{"role": "tool", "tool_call_id": "c", "content": parts}]
     assert sent("gpt-4o", prompt).body["messages"][0]["content"] == parts
@@ -268,7 +268,7 @@ def test_tool_result_in_parts_is_not_json_about_parts() -> None:
 
 
 def test_arguments_go_back_letter_by_letter() -> None:
-    """What the model wrote as arguments is not written anew: its numbers and blanks stay."""
+    """A call's arguments are sent back as the model wrote them, with their numbers and blanks."""
     function = {"name": "f", "arguments": '{"a":1e2,"b": 1.10}'}
     call = {"id": "c", "type": "function", "function": function}
     message = reply("gpt-4o", chat_answer(call)).message
@@ -279,7 +279,7 @@ def test_arguments_go_back_letter_by_letter() -> None:
 
 
 def test_items_of_the_responses_api_are_a_prompt() -> None:
-    """A list as that API takes it goes there as it is, and means the same to any other wire."""
+    """A list of such items is sent to that API unchanged, and translated for other wires."""
     items: list[dict[str, Any]] = [
         {"role": "user", "content": "Weather?"},
         {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "x"},
@@ -309,7 +309,7 @@ def test_items_of_the_responses_api_are_a_prompt() -> None:
 
 
 def test_parts_with_keys_of_their_own_go_out_as_they_are() -> None:
-    """A marker for the cache on an image, and media beside a function's response, are not lost."""
+    """An image's cache marker and media with a function's response are not lost."""
     marked = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"},
               "cache_control": {"type": "ephemeral"}}  # fmt: skip
     body = sent("openrouter/m", [{"role": "user", "content": ["?", marked]}]).body
@@ -322,7 +322,7 @@ def test_parts_with_keys_of_their_own_go_out_as_they_are() -> None:
 
 
 def test_system_message_within_a_conversation() -> None:
-    """It keeps its place with the Claude models that take one there, and leads with the others."""
+    """It keeps its place for Claude models that support that, and moves to the top for others."""
     turns = [{"role": role, "content": role} for role in ("system", "user", "assistant", "user")]
     prompt = [*turns, {"role": "system", "content": "From now on in French."}]
     body = sent("claude-opus-4-8", prompt).body
@@ -334,7 +334,7 @@ def test_system_message_within_a_conversation() -> None:
 
 
 def test_words_beside_a_result_follow_it() -> None:
-    """A user's words in the turn that brings a result, as Anthropic has it, come after it."""
+    """The user's text in a turn with a tool's result (Anthropic's form) follows the result."""
     turn = [{"type": "tool_result", "tool_use_id": "c", "content": "grey"},
             {"type": "text", "text": "And Köln?"}]  # fmt: skip
     prompt = [{"role": "user", "content": turn}]
@@ -344,7 +344,7 @@ def test_words_beside_a_result_follow_it() -> None:
 
 
 def test_empty_text_is_left_out_where_it_would_be_refused() -> None:
-    """An empty system message or an empty text beside calls is no block of Anthropic's."""
+    """Anthropic gets no block for an empty system message or an empty text with calls."""
     call = {"id": "c", "name": "weather", "arguments": {}}
     turns = [{"role": "user", "content": "?"},
              {"role": "assistant", "content": "", "tool_calls": [call]}]  # fmt: skip
@@ -355,7 +355,7 @@ def test_empty_text_is_left_out_where_it_would_be_refused() -> None:
 
 
 def test_a_dict_is_one_part_and_text_urls_stay_text() -> None:
-    """A single part needs no list; a URL that is no image is text."""
+    """A single part needs no list; a URL that is not an image is text."""
     image = {"type": "image_url", "image_url": {"url": "https://example.com/a"}}
     assert sent("gpt-4o", image).body["messages"][0]["content"] == [image]
     for text in (
@@ -407,7 +407,7 @@ def test_a_dict_is_one_part_and_text_urls_stay_text() -> None:
     ],
 )
 def test_prompt_that_cannot_be(prompt: Any, says: str) -> None:
-    """A prompt without content is refused before anything is sent, with a message that says why."""
+    """A prompt without content is refused before anything is sent, with the reason."""
     with pytest.raises(ModelProviderError, match=says):
         sent("gpt-4o", prompt)
 
@@ -518,7 +518,7 @@ PARAMETERS = st.dictionaries(
 def test_whatever_is_passed_is_sent_or_refused(
     prompt: Any, params: dict[str, Any], model: str
 ) -> None:
-    """Any prompt and any arguments, however malformed, are sent or raise an error of Ember's."""
+    """Any prompt and arguments, however malformed, are sent or raise an EmberError."""
     base_url = params.pop("base_url", "https://x.test/v1")
     with contextlib.suppress(ModelProviderError):
         sent(model, prompt, base_url=base_url, **params)

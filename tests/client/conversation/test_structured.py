@@ -45,7 +45,7 @@ class Place:
 
     name: str
     height: float = 0.0
-    inside: Optional[Place] = None  # noqa: UP045 - the older form is to be read too
+    inside: Optional[Place] = None  # noqa: UP045 - the older form must be read too
 
 
 class Trip(TypedDict):
@@ -78,7 +78,7 @@ GOOD: list[tuple[Any, Any, Any]] = [
 
 
 def body_of(model: str, text: str, finish: str = "stop", refusal: str | None = None) -> Any:
-    """An answer of this text in a wire's words."""
+    """An answer with this text in a wire's format."""
     if "responses" in model:
         content = [{"type": "output_text", "text": text}]
         if refusal:
@@ -101,7 +101,7 @@ def body_of(model: str, text: str, finish: str = "stop", refusal: str | None = N
 
 
 def answered(model: str, body: Any, stream: bool = False, **params: Any) -> Any:
-    """What a call gives or raises, whole or streamed by a server that does not stream."""
+    """The result or error of a call; a streamed one is answered by a server without streams."""
     text = f"data: {json.dumps(body)}\n\ndata: [DONE]\n\n" if stream else json.dumps(body)
     with player() as played:
         played.load({"status": 200, "response_headers": {}, "response_body": text})
@@ -111,7 +111,7 @@ def answered(model: str, body: Any, stream: bool = False, **params: Any) -> Any:
 @pytest.mark.parametrize("model", ["gpt-4o", "openai-responses/gpt-5.5", "claude-3-opus"])
 @pytest.mark.parametrize("kind", [list[int], Literal[1, 2], pydantic.RootModel[list[City]]])
 def test_what_is_no_object_stands_in_one(model: str, kind: Any) -> None:
-    """Where the outermost schema must be an object, it is one; the value is taken out again."""
+    """A schema is wrapped if the wire requires an object, and the value is unwrapped again."""
     body = sent(model, response_format=kind).body
     tool: Any = body.get("tools", [{}])[0]
     about = body.get("text", body.get("response_format", {}))
@@ -126,12 +126,12 @@ def test_what_is_no_object_stands_in_one(model: str, kind: Any) -> None:
 
 
 def test_an_object_with_a_value_is_itself() -> None:
-    """A type whose one field is called `value` is not taken for a wrapper."""
+    """A type with a single field `value` is not mistaken for a wrapper."""
     assert parsed(dict[str, int], '{"value": 1}') == {"value": 1}
 
 
 def test_schema_of_a_plain_value_is_a_schema() -> None:
-    """A JSON schema of a string is one on every wire, and not a provider's own format."""
+    """A string's JSON schema is sent as a schema, not taken for a provider's format."""
     for schema in ({"type": "string"}, {"enum": ["a", "b"]}):
         about = sent("gpt-4o", response_format=schema).body["response_format"]
         assert about["json_schema"]["schema"] == schema
@@ -143,9 +143,9 @@ def test_schema_of_a_plain_value_is_a_schema() -> None:
 def test_the_answer_is_the_object(
     model: str, kind: Any, value: Any, meant: Any, stream: bool
 ) -> None:
-    """A class, dataclass, TypedDict or plain type gives back its own object on every wire."""
+    """`parsed` is an object of the class, dataclass, TypedDict or plain type on every wire."""
     body = body_of(model, json.dumps(value))
-    if "claude" in model and kind is Trip:  # its keys are open, which Claude cannot be told
+    if "claude" in model and kind is Trip:  # Claude does not support open keys
         with pytest.raises(ModelProviderError):
             sent(model, response_format=kind)
         return
@@ -176,7 +176,7 @@ BAD: list[tuple[Any, str, str]] = [
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(("kind", "text", "says"), BAD)
 def test_what_does_not_fit_is_an_error(kind: Any, text: str, says: str, stream: bool) -> None:
-    """An answer of another form is bad_response, with its text, where it failed, and its usage."""
+    """An answer of another form is bad_response, with its text, usage and what failed."""
     error = answered("gpt-4o", body_of("gpt-4o", text), stream, response_format=kind)
     assert isinstance(error, ProviderAPIError)
     assert error.error_type == "bad_response"
@@ -189,14 +189,14 @@ def test_what_does_not_fit_is_an_error(kind: Any, text: str, says: str, stream: 
 
 
 class Typewriter(BaseProvider):
-    """A custom provider that writes JSON, or what it is told to."""
+    """A custom provider that returns the prompt as its text."""
 
     def complete(self, prompt: Any, model: str, **kwargs: Any) -> ChatResponse:
         return ChatResponse(prompt)
 
 
 def test_a_custom_providers_answer_is_the_object_too() -> None:
-    """A custom provider writes text; the object that was asked for is read from it, or missed."""
+    """The requested object is parsed from a custom provider's text; other text is an error."""
     register_provider("typewriter", Typewriter)
     text = json.dumps({"name": "Ulm", "people": 1})
     answer = models("typewriter/m", text, response_format=City)
@@ -212,7 +212,7 @@ def test_a_custom_providers_answer_is_the_object_too() -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_what_does_not_fit_is_paid_for(stream: bool) -> None:
-    """The registry counts an answer that does not fit; a stream keeps it."""
+    """The registry counts an answer that does not fit, and a stream keeps it."""
     registry = ModelRegistry()
     raw = json.dumps(body_of("gpt-4o", "no"))
     raw = f"data: {raw}\n\ndata: [DONE]\n\n" if stream else raw
@@ -234,14 +234,14 @@ def test_what_does_not_fit_is_paid_for(stream: bool) -> None:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_refusal_is_no_misfit(model: str) -> None:
-    """A refused answer has no object, and says why as it always does."""
+    """A refusal has no object, and its reason is reported as usual."""
     response = answered(model, body_of(model, "", refusal="No."), response_format=City)
     assert isinstance(response, ChatResponse)
     assert (response.parsed, response.finish_reason) == (None, "content_filter")
 
 
 def test_a_call_of_a_tool_comes_before_the_object() -> None:
-    """An answer that asks for a tool has no object yet."""
+    """An answer with a tool call has no object yet."""
     function = {"name": "f", "arguments": "{}"}
     call = {"id": "c", "type": "function", "function": function}
     body = body_of("gpt-4o", "", "tool_calls")
@@ -251,7 +251,7 @@ def test_a_call_of_a_tool_comes_before_the_object() -> None:
 
 
 def test_a_stream_that_is_left_early_raises_nothing() -> None:
-    """Half an object is no misfit where the caller stopped reading."""
+    """Half an object is not an error if the caller stopped reading."""
     chunk = {"choices": [{"index": 0, "delta": {"content": '{"na'}}]}
     raw = f"data: {json.dumps(chunk)}\n\n" * 2
     with player() as played:
@@ -263,7 +263,7 @@ def test_a_stream_that_is_left_early_raises_nothing() -> None:
 
 @pytest.mark.parametrize(("kind", "value", "meant"), GOOD)
 def test_schemas_take_what_they_describe(kind: Any, value: Any, meant: Any) -> None:
-    """The schema of a type is valid, takes its values and nothing of another form."""
+    """A type's schema is valid, and accepts its values and no others."""
     schema = type_schema(kind)
     jsonschema.Draft202012Validator.check_schema(schema)
     jsonschema.validate(value, schema)
@@ -280,7 +280,7 @@ def test_schemas_take_what_they_describe(kind: Any, value: Any, meant: Any) -> N
 
 
 def test_a_type_that_json_cannot_say_is_refused() -> None:
-    """A type without a JSON form is refused before anything is sent, with what would do."""
+    """A type without a JSON form is refused before anything is sent, with alternatives."""
     for kind in (complex, bytes, type("Odd", (), {}), list[complex], set[bytes]):
         with pytest.raises(ModelProviderError, match=r"JSON cannot say .*pass a pydantic class"):
             sent("gpt-4o", response_format=kind)
@@ -289,12 +289,12 @@ def test_a_type_that_json_cannot_say_is_refused() -> None:
 
 
 def namesake() -> type:
-    """Another type of the name Place."""
+    """Return another type named Place."""
     return dataclasses.make_dataclass("Place", [("x", int), ("outer", Place)])
 
 
 def test_two_types_of_one_name_keep_their_schemas() -> None:
-    """A type inside another of the same name is described by its own fields."""
+    """A type inside another with the same name is described by its own fields."""
     kind = namesake()
     schema = type_schema(kind)
     jsonschema.validate({"x": 1, "outer": PLACE}, schema)
@@ -304,7 +304,7 @@ def test_two_types_of_one_name_keep_their_schemas() -> None:
 
 
 def test_a_type_that_is_known_to_a_function_only_is_refused() -> None:
-    """An annotation that cannot be read is an error that says where the type belongs."""
+    """An unresolvable annotation is an error that says where to define the type."""
 
     @dataclasses.dataclass
     class Inner:
@@ -322,7 +322,7 @@ def test_a_type_that_is_known_to_a_function_only_is_refused() -> None:
         sent("gpt-4o", tools=[odd])
 
 
-def weather(  # noqa: D417 - what its docstring leaves out has no description
+def weather(  # noqa: D417 - arguments that its docstring omits have no description
     city: str,
     days: int = 3,
     mood: Mood | None = None,
@@ -349,7 +349,7 @@ def weather(  # noqa: D417 - what its docstring leaves out has no description
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_function_is_a_tool(model: str) -> None:
-    """Name, description and schema are the function's own, on every wire."""
+    """A tool has the function's name, description and schema on every wire."""
     (tool,) = sent(model, tools=[weather]).body["tools"]
     declared = tool.get("function") or (tool.get("functionDeclarations") or [tool])[0]
     assert declared["name"] == "weather"
@@ -385,7 +385,7 @@ class Counter:
 
 
 def test_methods_and_callables_are_tools() -> None:
-    """A bound method has no self; an object's call and a reST docstring are read too."""
+    """A bound method has no self; callable objects and reST docstrings work too."""
     name, about, schema = function_schema(Counter().step)
     assert (name, about, [*schema["properties"]]) == ("step", "Take a step.", ["size"])
     name, _, schema = function_schema(Counter())
@@ -396,7 +396,7 @@ def test_methods_and_callables_are_tools() -> None:
 
 
 def test_a_partial_function_is_the_tool_of_its_function() -> None:
-    """A partial has its function's name, types and words, and the arguments that are left."""
+    """A partial has its function's name, types and description, and the remaining arguments."""
 
     def pay(account: str, amount: int, currency: str) -> None:
         """Pay somebody."""
@@ -408,7 +408,7 @@ def test_a_partial_function_is_the_tool_of_its_function() -> None:
 
 
 def test_a_function_without_names_is_refused() -> None:
-    """What cannot be called by name is no tool; nor is one whose types JSON cannot say."""
+    """A function is refused as a tool if an argument has no name or a type that JSON lacks."""
 
     def positional(a: int, /) -> None: ...
     def variadic(*a: int) -> None: ...
@@ -429,7 +429,7 @@ class Point(NamedTuple):
 
 
 def test_texts_become_what_they_name() -> None:
-    """Dates, moments and UUIDs are text in JSON, and objects again."""
+    """Dates, datetimes and UUIDs are text in JSON and are parsed to objects again."""
     assert parsed(datetime, '"2026-11-27T13:00:00Z"').utcoffset() is not None
     assert parsed(UUID, '"12345678123456781234567812345678"') == UUID(
         int=0x12345678123456781234567812345678
@@ -440,7 +440,7 @@ def test_texts_become_what_they_name() -> None:
 
 
 def test_nothing_is_imported_for_it() -> None:
-    """Neither pydantic nor typing_extensions is imported by Ember, answers as objects included."""
+    """Ember imports neither pydantic nor typing_extensions, even for answers as objects."""
     code = (
         "import sys, dataclasses\n"
         "from ember.conversation.python_types import parsed, type_schema\n"
@@ -502,7 +502,7 @@ STREAMED: dict[str, list[dict[str, Any]]] = {
 
 @pytest.mark.parametrize("model", STREAMED)
 def test_chunks_carry_pieces_of_tool_calls(model: str) -> None:
-    """The pieces of a call's arguments, joined, are the arguments; each names its call."""
+    """The joined pieces of a call's arguments are the arguments; each piece names its call."""
     chunks, response = pieces_of(STREAMED[model], model)
     pieces = [chunk.tool_call for chunk in chunks if chunk.tool_call is not None]
     assert {(piece.id, piece.name) for piece in pieces} == {("call_1", "f")}
@@ -513,7 +513,7 @@ def test_chunks_carry_pieces_of_tool_calls(model: str) -> None:
 
 
 def test_parallel_calls_keep_their_pieces_apart() -> None:
-    """Pieces of two calls that come in turns are told apart by the calls' ids."""
+    """Interleaved pieces of two calls are told apart by the calls' ids."""
     both = [
         {"choices": [{"index": 0, "delta": {"tool_calls": [
             {"index": n, "id": f"call_{n}", "function": {"name": "f", "arguments": ""}}

@@ -1,4 +1,4 @@
-"""Bulk work on engines made for it: a binding goes to the workers of real Dask and Ray clusters."""
+"""Bulk work: a binding is sent to the workers of real Dask and Ray clusters."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[3]
 PROMPTS = [f"Question {number}" for number in range(10_000)]
 REFUSED = {f"Question {number}" for number in range(7, 10_000, 1000)}
 
-# Put into the guide's program: a worker dies while it works, and what came of it is shown.
+# Inserted into the guide's program: kill a worker as it runs, and print the results.
 KILL = """
         import os, signal, threading
         victim = next(iter(cluster.run(os.getpid).values()))
@@ -95,7 +95,7 @@ if __name__ == "__main__":
 
 
 def program() -> str:
-    """The guide's program, with what is put into it."""
+    """The guide's program with the insertions."""
     (block,) = (
         b.code for b in python_blocks(ROOT / "ember" / "README.md") if "distributed" in b.code
     )
@@ -105,7 +105,7 @@ def program() -> str:
 
 
 def answering(received: Received) -> Reply:
-    """Answers each prompt with itself, as many prompt tokens as its number; refuses a few."""
+    """Echo each prompt, with its number as the prompt tokens; refuse a few prompts."""
     (message,) = received.json()["messages"]
     prompt = message["content"]
     if prompt in REFUSED:
@@ -117,8 +117,8 @@ def answering(received: Received) -> Reply:
 
 
 def run(folder: Path, code: str) -> tuple[list[str], str]:
-    """What a program printed on its two streams, while a server answers it."""
-    # In a process of its own: `distributed` changes how every exception pickles.
+    """The stdout and stderr of a program whose calls a local server answers."""
+    # In a separate process: `distributed` changes how every exception pickles.
     (folder / "bulk.py").write_text(code)
     with serving(answering) as server:
         done = subprocess.run(
@@ -140,7 +140,7 @@ def run(folder: Path, code: str) -> tuple[list[str], str]:
 
 
 def judge(outcome: str) -> dict[str, Any]:
-    """The sums of a run whose every prompt has its answer or its error; they are exact."""
+    """The sums of a run, after a check that each prompt has its own answer or error."""
     result = json.loads(outcome)
     assert result["prompts"] == PROMPTS
     assert result["own"]
@@ -162,7 +162,7 @@ def judge(outcome: str) -> dict[str, Any]:
     importlib.util.find_spec("distributed") is None, reason="the extra `bulk` is not installed"
 )
 def test_ten_thousand_prompts_on_a_cluster(tmp_path: Path) -> None:
-    """Every prompt has its answer or its error, though a worker is killed; the sums are exact."""
+    """Every prompt has its answer or error though a worker is killed, and the sums are exact."""
     (printed, outcome), errors = run(tmp_path, program())
     assert "Restarting worker" in errors
     usage = judge(outcome)
@@ -174,7 +174,7 @@ def test_ten_thousand_prompts_on_a_cluster(tmp_path: Path) -> None:
     importlib.util.find_spec("ray") is None, reason="the extra `ray` is not installed"
 )
 def test_ten_thousand_prompts_by_map_batches(tmp_path: Path) -> None:
-    """Ray's workers take the binding as it is, too, though one is killed; the sums are exact."""
+    """The same with Ray's workers, which get the same binding."""
     printed, _ = run(tmp_path, RAY)
     assert (tmp_path / "killed").exists()
     judge(printed[-1])

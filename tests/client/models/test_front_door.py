@@ -29,7 +29,7 @@ from tests.ways import KEY
 
 ROOT = Path(__file__).parents[3]
 
-# Every import of the design document, and what must be true of it.
+# Every import of the design document, with an assertion about it.
 IMPORTS = (
     ("from ember.api import models", "callable(models) and models.instance and models.acall"),
     ("from ember.api.models import ModelRegistry", "ModelRegistry().invoke_model"),
@@ -57,7 +57,7 @@ ALSO = ("import ember.api.models", "ember.api.models('gpt-4', 'x') if 0 else Tru
 
 
 def run(*programs: str) -> list[subprocess.CompletedProcess[str]]:
-    """Run each program in a fresh interpreter, all at once, warnings being errors."""
+    """Run all programs at once, each in a new interpreter with warnings as errors."""
     processes = [
         subprocess.Popen(
             [sys.executable, "-W", "error", "-c", program],
@@ -76,9 +76,9 @@ def run(*programs: str) -> list[subprocess.CompletedProcess[str]]:
 
 @pytest.mark.slow
 def test_every_import_in_every_order() -> None:
-    """The document's import paths work with no module of Ember loaded, whichever comes first.
+    """The document's import paths work in any order, with no module of Ember loaded before.
 
-    Every pair in either order: what a third import finds loaded is what one of the two loaded.
+    All pairs in both orders are tested: any third import finds what one of the two loaded.
     """
     program = f"""
 import itertools, sys
@@ -104,7 +104,7 @@ def test_each_import_alone() -> None:
 
 
 def test_import_loads_neither_toolkit_nor_anyio() -> None:
-    """The client loads nothing of the test toolkit, and no event loop's library before it."""
+    """Importing the client loads neither the test toolkit nor an event loop's library."""
     program = (
         "import sys, ember.api\n"
         "print(sorted({'ember_testing', 'pytest', 'anyio', 'trio'} & {*sys.modules}))"
@@ -114,7 +114,7 @@ def test_import_loads_neither_toolkit_nor_anyio() -> None:
 
 
 def test_both_packages_are_the_function() -> None:
-    """`ember.models` is the same function as `ember.api.models`: pickled, patched, described."""
+    """`ember.models` is the same function as `ember.api.models`: pickled, patched, in `help`."""
     programs = [
         "import pickle; from ember import models\n"
         "assert pickle.loads(pickle.dumps(models)) is models",
@@ -166,7 +166,7 @@ def test_export_lists(module: ModuleType, names: str) -> None:
     assert all(hasattr(module, name) for name in module.__all__)
 
 
-# --- a package that is a function ---------------------------------------------------------------
+# --- the callable package -----------------------------------------------------------------------
 
 
 def test_models_is_function_and_package() -> None:
@@ -186,7 +186,7 @@ def test_no_submodule_shadows_a_method() -> None:
 
 
 def test_models_pickles() -> None:
-    """`models` crosses to another process, and is the same function there."""
+    """`models` unpickles to the same function in another process."""
     assert pickle.loads(pickle.dumps(models)) is models
     program = (
         "import pickle, sys\n"
@@ -199,7 +199,7 @@ def test_models_pickles() -> None:
 
 
 def test_models_is_patched_by_its_dotted_name() -> None:
-    """`mock.patch` replaces the function, or one of its forms, and puts it back."""
+    """`mock.patch` replaces the function or one of its forms, and restores it."""
     with mock.patch("ember.api.models") as patched:
         patched.return_value.text = "patched"
         assert ember.api.models("gpt-4", "Hi").text == "patched"
@@ -212,7 +212,7 @@ def test_models_is_patched_by_its_dotted_name() -> None:
 
 @pytest.mark.parametrize("form", ["stream", "astream", "acall", "instance"])
 def test_a_patch_holds_in_both_packages(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who replaces a form of the function does so for code that imports it by the other path."""
+    """Patching a form of the function on one import path patches it on the other too."""
     both = [sys.modules["ember.api.models"], sys.modules["ember.models"]]
     for one, other in (both, both[::-1]):
         with mock.patch.object(one, form, mock.Mock()) as patched:
@@ -224,13 +224,13 @@ def test_a_patch_holds_in_both_packages(form: str, monkeypatch: pytest.MonkeyPat
             assert getattr(other, form) is len
         assert getattr(one, form) == getattr(type(one), form).__get__(one)
         for package in both:
-            vars(package).pop(form, None)  # monkeypatch puts the method itself back
+            vars(package).pop(form, None)  # monkeypatch restores the method as an attribute
         with mock.patch.object(one, "default_registry", create=True):
             assert "default_registry" not in vars(other)
 
 
 def test_help() -> None:
-    """`help(models)` tells what the function takes."""
+    """`help(models)` shows the function's arguments."""
     text = pydoc.plain(pydoc.render_doc(models))
     assert "models(model, prompt, **params)" in text
     assert "acall(self, model" in " ".join(text.replace("|", " ").split()).replace("( ", "(")
@@ -241,7 +241,7 @@ def test_help() -> None:
 
 
 def test_reload() -> None:
-    """A reloaded package is still the function, and still a package."""
+    """A reloaded package is still both the function and a package."""
     again = importlib.reload(sys.modules["ember.api.models"])
     assert again is models
     assert callable(models)
@@ -252,7 +252,7 @@ def test_reload() -> None:
 
 
 def test_binding_merges_parameters(fake_model: FakeModel) -> None:
-    """A binding sends its own parameters; an override serves for one call."""
+    """A binding sends its parameters; an override applies to one call."""
     fake_model("gpt-4", lambda call: "Hello!")
     binding = models.instance("gpt-4", temperature=0.2, seed=5)
     for overrides in ({}, {"seed": 20}, {}):
@@ -264,13 +264,13 @@ def test_binding_merges_parameters(fake_model: FakeModel) -> None:
 
 
 def test_binding_of_an_unknown_model() -> None:
-    """A binding to nothing is refused when it is made, with the nearest name."""
+    """Binding an unknown model is an error at once, which suggests the nearest name."""
     with pytest.raises(ModelProviderError, match="gpt-4"):
         models.instance("gtp-4")
 
 
 def test_binding_holds_no_key_in_repr_and_pickle() -> None:
-    """A key given to a binding works in it, is not shown, and does not travel."""
+    """A key given to a binding is used, but is in neither its repr nor its pickle."""
     binding = models.instance(
         "gpt-4",
         api_key=KEY,
@@ -294,7 +294,7 @@ def test_binding_holds_no_key_in_repr_and_pickle() -> None:
     ],
 )
 def test_binding_holds_no_secret_of_a_base_url(base_url: str, there: str) -> None:
-    """A user, a password or a query in a base URL is not shown, and does not travel."""
+    """User, password and query of a base URL are in neither the repr nor the pickle."""
     binding = models.instance("gpt-4", base_url=base_url)
     assert KEY not in repr(binding)
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
@@ -302,12 +302,12 @@ def test_binding_holds_no_secret_of_a_base_url(base_url: str, there: str) -> Non
         assert KEY.encode() not in data
         restored = pickle.loads(data)
         assert there.rstrip("/") in repr(restored)
-        assert (b"api-version=1" in data) == ("api-version" in base_url)  # it is no secret
+        assert (b"api-version=1" in data) == ("api-version" in base_url)  # not a secret
         assert pickle.dumps(restored, protocol) == data
 
 
 def test_binding_of_a_provider_that_the_other_process_lacks() -> None:
-    """A binding is read back without its provider, and the call says what is missing."""
+    """A binding unpickles without its provider, and the call's error names the provider."""
     from ember.api.models.providers import BaseProvider, register_provider
 
     class Here(BaseProvider):
@@ -366,7 +366,7 @@ def planted(tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 def test_mypy_finds_planted_mistakes(planted: Path, tmp_path: Path) -> None:
-    """The strict mypy finds each mistake that a user may make with the public names."""
+    """Strict mypy finds each mistake with the public names."""
     found = subprocess.run(
         [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "--hide-error-context",
          "--cache-dir", str(tmp_path / "cache"), str(planted)],
@@ -381,7 +381,7 @@ def test_mypy_finds_planted_mistakes(planted: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_pyright_finds_planted_mistakes_and_none_else(planted: Path, tmp_path: Path) -> None:
-    """The strict pyright finds each of them too, and nothing in the uses that the README shows."""
+    """Strict pyright finds each of them too, and no error in the README's examples."""
     uses = ROOT / "tests/typing/api.py"
     config = {"typeCheckingMode": "strict", "include": [str(planted), str(uses)],
               "extraPaths": [str(ROOT)], "reportUnusedExpression": False}  # fmt: skip

@@ -1,4 +1,4 @@
-"""What people type: names of parameters, of fields, and of other libraries."""
+"""Names that users type: parameters, fields, and names from other libraries."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from tests.corpus import needs_corpus, rows, sent
     ],
 )
 def test_borrowed_and_misspelt_names(name: str, instead: str) -> None:
-    """A name of another library, or a near miss, is refused and the right one is named."""
+    """A name from another library, or a near miss, is an error that suggests the right one."""
     for model in ("openai/m", "anthropic/m", "google/m", "openai-responses/m"):
         with pytest.raises(ModelProviderError, match=name) as caught:
             models(model, "Hi", api_key="k", **{name: 1})
@@ -51,21 +51,21 @@ def test_borrowed_and_misspelt_names(name: str, instead: str) -> None:
 
 
 def test_other_names_go_to_the_provider() -> None:
-    """What a provider documents passes, and so does what is new to all."""
+    """Documented parameters of providers pass, and so do unknown ones."""
     body = sent("openai/m", top_k=3, speed="fast", top_n=2, tomorrows_parameter=1).body
     assert (body["top_k"], body["speed"], body["top_n"]) == (3, "fast", 2)
     assert body["tomorrows_parameter"] == 1
 
 
 def test_no_documented_name_is_refused() -> None:
-    """The table of borrowed names and the near misses leave alone what a provider takes."""
+    """The checks for borrowed and misspelt names accept all parameters of providers."""
     check_names(DOCUMENTED)
     assert DOCUMENTED.issuperset(PARAMETERS)
 
 
 @needs_corpus
 def test_every_recorded_name_passes() -> None:
-    """Every key at the top of a recorded request is taken for what it is."""
+    """Every top-level key of a recorded request is accepted."""
     names: set[str] = set()
     for row in rows().values():
         try:
@@ -78,7 +78,7 @@ def test_every_recorded_name_passes() -> None:
 
 
 def test_custom_provider_gets_every_name() -> None:
-    """A custom provider has names of its own, whatever they are elsewhere."""
+    """A custom provider gets every name, including those refused elsewhere."""
     got: list[dict[str, Any]] = []
 
     class Custom(BaseProvider):
@@ -92,7 +92,7 @@ def test_custom_provider_gets_every_name() -> None:
 
 
 def test_messages_in_the_place_of_the_prompt() -> None:
-    """`messages=` alone is the prompt; beside one it is refused, since one would be lost."""
+    """`messages=` alone is the prompt; with a prompt it is refused, since one would be lost."""
     turns = [{"role": "user", "content": "mine"}]
     assert sent("openai/m", None, messages=turns).body["messages"] == turns
     with pytest.raises(ModelProviderError, match="both given"):
@@ -100,11 +100,11 @@ def test_messages_in_the_place_of_the_prompt() -> None:
     with pytest.raises(ModelProviderError, match="both given"):
         models.instance("openai/m", messages=turns, api_key="k")("mine")
     with pytest.raises(ModelProviderError, match="None"):
-        models("openai/m", api_key="k")  # type: ignore[call-arg]  # a mistake that is meant
+        models("openai/m", api_key="k")  # type: ignore[call-arg]  # a deliberate mistake
 
 
 def test_none_takes_back_what_a_binding_gives(fake_model: FakeModel) -> None:
-    """An override of None is no parameter, though the parameters are written out."""
+    """An override of None removes a binding's parameter for that call."""
     calls: list[Any] = []
     fake_model("gpt-5", lambda call: calls.append(call.params) or "Hi")
     binding = models.instance("gpt-5", temperature=0.5)
@@ -114,7 +114,7 @@ def test_none_takes_back_what_a_binding_gives(fake_model: FakeModel) -> None:
 
 
 def test_binding_shows_no_secret_of_its_address() -> None:
-    """Neither repr nor pickle of a binding holds what is secret in `base_url`."""
+    """Neither the repr nor the pickle of a binding contains secrets of `base_url`."""
     import pickle
 
     binding = models.instance("gpt-4", base_url="https://me:s3cret@gw.example/v1?key=abcdef")
@@ -142,20 +142,20 @@ RESPONSE = ChatResponse("hi", UsageStats(1, 2))
     ],
 )
 def test_field_of_another_library(value: object, name: str, instead: str) -> None:
-    """A name that other libraries have says which one it is here; `hasattr` is still False."""
+    """A field name from another library raises an error with Ember's; `hasattr` is False."""
     with pytest.raises(AttributeError, match=rf"no attribute '{name}': use {instead}"):
         getattr(value, name)
     assert not hasattr(value, name)
 
 
 def test_unknown_field_is_an_ordinary_error() -> None:
-    """Any other name is an AttributeError as of any object."""
+    """Any other name raises an ordinary AttributeError."""
     with pytest.raises(AttributeError, match=r"'ChatResponse' object has no attribute 'txt'$"):
         RESPONSE.txt  # type: ignore[attr-defined]  # noqa: B018 - what is tested
 
 
 def test_usage_get() -> None:
-    """`usage.get` reads as a dict's does."""
+    """`usage.get` works like `dict.get`."""
     assert (RESPONSE.usage.get("prompt_tokens"), RESPONSE.usage.get("nothing", 7)) == (1, 7)
     assert RESPONSE.usage.get("nothing") is None
 
@@ -173,7 +173,7 @@ def test_response_as_dict_is_json() -> None:
 
 
 def test_awaiting_what_is_not_awaited(fake_model: FakeModel) -> None:
-    """`await models(...)`, and `for` and `async for` of the wrong kind, say what to write."""
+    """`await models(...)` and the wrong kind of `for` raise errors that say what to write."""
     fake_model("gpt-5", lambda call: "Hi")
 
     async def awaited(value: Any) -> None:
@@ -198,7 +198,7 @@ def test_awaiting_what_is_not_awaited(fake_model: FakeModel) -> None:
 
 
 def test_total_of_all_models(fake_model: FakeModel) -> None:
-    """`total()` adds all models; nothing was used for nothing."""
+    """`total()` adds the usage of all models; before any call it is zero."""
     registry = ModelRegistry()
     assert (registry.total().request_count, registry.total().cost_usd) == (0, 0.0)
     for model in ("gpt-4o", "claude-3-opus"):
@@ -210,7 +210,7 @@ def test_total_of_all_models(fake_model: FakeModel) -> None:
 
 
 def test_log_of_a_call(fake_model: FakeModel, caplog: pytest.LogCaptureFixture) -> None:
-    """A line a call at INFO, plain and streamed, failed too; never a prompt and never a key."""
+    """Each call, also a streamed or failed one, logs a line at INFO, without prompt and key."""
     fake_model("gpt-4o", Answer(text="Paris", usage=UsageStats(9, 12)), "Hi", rate_limit())
     key = "sk-0123456789abcdef"
     with caplog.at_level(logging.INFO, "ember"):

@@ -25,7 +25,7 @@ calls: list[tuple[Any, ...]] = []
 
 
 def azure_openai_call(*args: Any, **kwargs: Any) -> dict[str, Any]:
-    """What the design document calls and does not show."""
+    """The function that the design document calls but does not define."""
     calls.append((*args, kwargs, threading.current_thread().name))
     return {
         "choices": [{"message": {"content": "Hello from Azure"}}],
@@ -33,7 +33,7 @@ def azure_openai_call(*args: Any, **kwargs: Any) -> dict[str, Any]:
     }
 
 
-# As the design document has it, but for its types' names, which a linter wants newer.
+# As in the design document, except for type names, which the linter requires newer.
 class AzureOpenAIProvider(BaseProvider):
     """Azure-hosted OpenAI models."""
 
@@ -58,7 +58,7 @@ class AzureOpenAIProvider(BaseProvider):
 
 @pytest.fixture
 def azure(monkeypatch: pytest.MonkeyPatch) -> str:
-    """The document's provider, registered under a name of this test's own; the name."""
+    """Register the document's provider under another name; return a model's name for it."""
     monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", "https://azure.invalid")
     monkeypatch.setenv("AZURE_OPENAI_API_KEY", KEY)
     calls.clear()
@@ -70,7 +70,7 @@ def azure(monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_custom_provider(azure: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The document's provider answers; its key is found, and its cost filled in by the model."""
+    """The document's provider answers, with its key, and with its cost by the model's price."""
     monkeypatch.setenv("EMBER_COST_GPT4_INPUT", "30.0")
     monkeypatch.setenv("EMBER_COST_GPT4_OUTPUT", "60.0")
     response = models(azure, "Hello from Azure", temperature=0.5)
@@ -94,7 +94,7 @@ def test_provider_without_its_key(azure: str, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_synchronous_provider_serves_acall_from_a_thread(azure: str) -> None:
-    """`complete` alone is enough for `acall`, in both event loops, which go on meanwhile."""
+    """`complete` alone is enough for `acall` in both event loops, which are not blocked."""
     response = asyncio.run(models.acall(azure, "Hello"))
     assert response.text == "Hello from Azure"
     assert trio.run(models.acall, azure, "Hello").text == "Hello from Azure"
@@ -115,7 +115,7 @@ def test_synchronous_provider_streams_one_chunk(azure: str) -> None:
 
 
 def test_asynchronous_provider_is_awaited() -> None:
-    """A provider's own `acomplete` is used in place of a thread."""
+    """A provider's `acomplete` is used instead of a thread."""
 
     class Awaited(BaseProvider):
         async def acomplete(self, prompt: str, model: str, **kwargs: Any) -> ChatResponse:
@@ -131,7 +131,7 @@ def test_asynchronous_provider_is_awaited() -> None:
 
 
 def test_second_registration_replaces_the_first() -> None:
-    """Cached instances go with the class they were made of; usage stays, others stay."""
+    """Instances of the replaced class are dropped; other instances and all usage are kept."""
 
     def provider(answer: str) -> type[BaseProvider]:
         class Provider(BaseProvider):
@@ -156,7 +156,7 @@ def test_second_registration_replaces_the_first() -> None:
 
 
 def test_provider_may_call_the_registry_while_it_is_made() -> None:
-    """A provider whose constructor asks for another model does not deadlock the registry."""
+    """A provider whose constructor requests another model does not deadlock the registry."""
 
     class Relay(BaseProvider):
         def __init__(self, api_key: str | None = None) -> None:
@@ -177,7 +177,7 @@ def test_provider_may_call_the_registry_while_it_is_made() -> None:
 
 
 def test_provider_that_returns_something_else() -> None:
-    """A return value that is not a ChatResponse is an error that shows and keeps it."""
+    """A return value that is not a ChatResponse is an error with the value in its context."""
 
     class Wrong(BaseProvider):
         def complete(self, prompt: str, model: str, **kwargs: Any) -> Any:
@@ -198,7 +198,7 @@ ANSWER = Answer(chunks=["Hello", "!"], usage=UsageStats(9, 12), model="gpt-4-061
 def test_summary_is_kept_by_the_name_that_was_called(
     fake_model: FakeModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each registry counts for itself, by the caller's name for the model; None before a call."""
+    """Each registry counts separately, by the name used in the call; None before a call."""
     monkeypatch.setenv("EMBER_COST_GPT40613_INPUT", "30")
     monkeypatch.setenv("EMBER_COST_GPT40613_OUTPUT", "60")
     registry, other = ModelRegistry(), ModelRegistry()
@@ -217,7 +217,7 @@ def test_summary_is_kept_by_the_name_that_was_called(
 
 
 def test_unknown_price_is_counted_and_left_out(fake_model: FakeModel) -> None:
-    """Requests without a price are counted apart; a sum of nothing else is nan, not 0."""
+    """Unpriced requests are counted separately; the cost of only such requests is nan, not 0."""
     registry = ModelRegistry()
     fake_model("gpt-of-tomorrow", "Hello!", usage=UsageStats(9, 12))
     with pytest.warns(UnknownPriceWarning):
@@ -233,7 +233,7 @@ def test_unknown_price_is_counted_and_left_out(fake_model: FakeModel) -> None:
 def test_malformed_price_loses_nothing_that_was_paid_for(
     streamed: bool, fake_model: FakeModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The call fails, naming the variable; its answer is in the error, its tokens are counted."""
+    """The error names the variable and contains the answer, whose tokens are counted."""
     monkeypatch.setenv("EMBER_COST_GPT4_INPUT", "cheap")
     registry = ModelRegistry()
     fake_model("gpt-4", "Hello!", usage=UsageStats(9, 12))
@@ -266,7 +266,7 @@ def test_malformed_price_of_a_custom_provider(azure: str, monkeypatch: pytest.Mo
 
 
 def test_stream_left_early_is_one_request(fake_model: FakeModel) -> None:
-    """A stream that the caller leaves is counted once, with what the provider had counted."""
+    """A stream that is left early is counted once, with the usage reported until then."""
     registry = ModelRegistry()
     fake_model("gpt-4", ANSWER)
     with registry.stream_model("gpt-4", "Hi") as stream:
@@ -277,7 +277,7 @@ def test_stream_left_early_is_one_request(fake_model: FakeModel) -> None:
 
 
 def test_abandoned_stream_is_one_request(fake_model: FakeModel) -> None:
-    """A stream that is let go, without being closed, is counted too: it may be paid for."""
+    """A stream that is garbage-collected unclosed is counted too, since it may be billed."""
     registry = ModelRegistry()
     fake_model("gpt-4", ANSWER)
     stream = registry.stream_model("gpt-4", "Hi")
@@ -290,7 +290,7 @@ def test_abandoned_stream_is_one_request(fake_model: FakeModel) -> None:
 
 
 def test_stream_tells_nothing_before_its_end(fake_model: FakeModel) -> None:
-    """`.response` and `.usage` of a running stream are an error that says what to do."""
+    """`.response` and `.usage` of a running stream raise an error that says what to do."""
     fake_model("gpt-4", ANSWER)
     stream = models.stream("gpt-4", "Hi")
     assert next(stream).text == stream.text == "Hello"
@@ -305,7 +305,7 @@ def test_stream_tells_nothing_before_its_end(fake_model: FakeModel) -> None:
 
 
 def test_metrics_of_the_design_document(fake_model: FakeModel) -> None:
-    """The document's two metrics, and no others, are filled by calls and streams."""
+    """Calls and streams update the document's two metrics if no others are given."""
     collected = CollectorRegistry()
     metrics = {
         "model_invocations": Counter("llm_calls", "Total LLM calls", ["model"], registry=collected),
@@ -326,7 +326,7 @@ def test_metrics_of_the_design_document(fake_model: FakeModel) -> None:
 
 
 def test_error_metrics(fake_model: FakeModel) -> None:
-    """A failed call and a failed stream are counted with the kind of their error."""
+    """Failed calls and streams are counted with their error type."""
     collected = CollectorRegistry()
     errors = Counter("errors", "errors", ["model", "error_type"], registry=collected)
     registry = ModelRegistry(metrics={"model_errors": errors})
@@ -357,13 +357,13 @@ def test_error_metrics(fake_model: FakeModel) -> None:
     ],
 )
 def test_metric_that_cannot_be_filled(name: str, make: Any) -> None:
-    """A metric with other labels or of another kind is refused before any call is paid for."""
+    """A metric with other labels or of another kind is refused before any call is billed."""
     with pytest.raises(ModelProviderError, match=rf"metrics\['{name}'\] cannot be filled"):
         ModelRegistry(metrics={name: make(CollectorRegistry())})
 
 
 def test_metric_is_looked_at_without_a_trace() -> None:
-    """A metric that fits holds no series before the first call."""
+    """The check of a metric leaves no series in it before the first call."""
     collected = CollectorRegistry()
     counter = Counter("c", "c", ["model", "error_type"], registry=collected)
     ModelRegistry(metrics={"model_errors": counter})
@@ -371,6 +371,6 @@ def test_metric_is_looked_at_without_a_trace() -> None:
 
 
 def test_metric_that_nothing_fills() -> None:
-    """A misspelt metric is refused, with the names that there are."""
+    """A misspelt metric is an error that lists the valid names."""
     with pytest.raises(ModelProviderError, match=r"model_invocation'.*model_invocations"):
         ModelRegistry(metrics={"model_invocation": object()})

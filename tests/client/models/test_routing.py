@@ -1,4 +1,4 @@
-"""Routing: from a model's name to its provider and its id there."""
+"""Routing a model's name to its provider and its id there."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ ROUTES = [
 
 @pytest.mark.parametrize(("name", "provider", "model"), ROUTES)
 def test_route(name: str, provider: str, model: str) -> None:
-    """A name leads to its provider, and goes on the wire as the provider's id."""
+    """A name selects its provider, and is sent as the provider's id."""
     assert resolve(name)[:2] == (provider, model)
 
 
@@ -66,7 +66,7 @@ def test_route(name: str, provider: str, model: str) -> None:
     ],
 )
 def test_name_without_a_route(name: str, says: str | None) -> None:
-    """A name that several or none serve is refused, with the prefixes or names that would do."""
+    """A name of several providers or none is an error that suggests prefixes or names."""
     if says is None:
         assert resolve(name).provider == "openai"  # the user said so
         return
@@ -76,6 +76,6 @@ def test_name_without_a_route(name: str, says: str | None) -> None:
 
 
 def test_the_id_on_the_wire() -> None:
-    """The id, not the short name, is what is sent."""
+    """The id is sent, not the short name."""
     assert sent("claude-3-opus").body["model"] == "claude-3-opus-20240229"
     assert "gemini-pro-latest" in sent("gemini-pro").url

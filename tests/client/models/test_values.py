@@ -24,7 +24,7 @@ COSTS = st.integers(0, 10**9).map(lambda units: units / 10**9)
 
 
 def test_usage_reads_both_ways() -> None:
-    """`usage["x"]` and `usage.x` are the same, and an unknown name says which there are."""
+    """`usage["x"]` and `usage.x` are the same; the error for an unknown name lists all."""
     usage = UsageStats(prompt_tokens=12, completion_tokens=47)
     assert usage["prompt_tokens"] == usage.prompt_tokens == 12
     assert usage.total_tokens == 59
@@ -34,7 +34,7 @@ def test_usage_reads_both_ways() -> None:
 
 
 def test_unknown_cost_is_valid_json() -> None:
-    """A cost that nobody knows is nan as a number and null in JSON."""
+    """An unknown cost is nan as a number and null in JSON."""
     usage = UsageStats(1, 2)
     assert math.isnan(usage.cost)
     assert json.loads(json.dumps(usage.as_dict()))["cost"] is None
@@ -59,13 +59,13 @@ def test_costs_add_exactly_in_any_order(costs: list[float], order: random.Random
 
 
 def test_unknown_costs_are_left_out_of_a_sum() -> None:
-    """A sum holds what is known: unknown costs do not turn it into nan."""
+    """A sum adds the known costs: unknown ones do not turn it into nan."""
     assert sum([UsageStats(1, 1, cost=0.5), UsageStats(1, 1)], UsageStats()).cost == 0.5
     assert math.isnan((UsageStats(1, 1) + UsageStats(1, 1)).cost)
 
 
 def test_values_are_frozen_and_slotted() -> None:
-    """A response cannot be changed, and has slots in place of a dictionary."""
+    """A response cannot be changed, and has slots instead of a `__dict__`."""
     response = ChatResponse(data="Paris", usage=UsageStats(1, 1))
     with pytest.raises(dataclasses.FrozenInstanceError):
         response.data = "London"  # type: ignore[misc]  # what must fail
@@ -75,7 +75,7 @@ def test_values_are_frozen_and_slotted() -> None:
 
 
 def test_every_error_type_knows_whether_to_retry() -> None:
-    """Waiting may help with six kinds of failure and with no other; never when money is out."""
+    """Exactly six error types are retryable; running out of credit is not one of them."""
     retryable = {t for t in ERROR_TYPES if ProviderAPIError("x", {"error_type": t}).retryable}
     assert retryable == {
         "rate_limit",
@@ -88,13 +88,13 @@ def test_every_error_type_knows_whether_to_retry() -> None:
 
 
 def test_delivered_text_is_not_asked_for_again() -> None:
-    """A failure after text was delivered is not retryable: the text would come twice."""
+    """A failure after text was delivered is not retryable: the text would repeat."""
     error = ProviderAPIError("cut", {"error_type": "incomplete_stream", "partial_text": "Once"})
     assert not error.retryable
 
 
 def test_errors_pickle_with_their_cause() -> None:
-    """An error crosses to another process whole: message, context, wait and cause."""
+    """An error pickles with its message, context, wait and cause."""
     error = ProviderAPIError("slow down", {"error_type": "rate_limit"}, None, 2.5)
     error.__cause__ = ValueError("why")
     copy = pickle.loads(pickle.dumps(error))
@@ -104,7 +104,7 @@ def test_errors_pickle_with_their_cause() -> None:
 
 
 def test_a_cause_that_cannot_cross_is_left_behind() -> None:
-    """A cause that does not pickle is dropped; the error itself still crosses."""
+    """A cause that cannot be pickled is dropped; the error itself still pickles."""
     error = ModelProviderError("no key", {"provider": "openai"})
     error.__cause__ = ValueError(lambda: None)
     copy = pickle.loads(pickle.dumps(error))
