@@ -11,7 +11,7 @@ from ember.pricing import cost as pricing
 
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No price of the caller's environment, and no model warned of yet."""
+    """Remove prices from the environment, and forget earlier warnings."""
     for name in list(pricing.os.environ):
         if name.startswith(("EMBER_COST_", "EMBER_MODEL_COSTS_JSON", "EMBER_PRICES")):
             monkeypatch.delenv(name)
@@ -20,7 +20,7 @@ def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def genai() -> ModuleType:
-    """The package that the snapshot is made from."""
+    """The package that the snapshot is generated from."""
     return pytest.importorskip(
         "genai_prices",
         reason="genai-prices, whose data the snapshot holds, is a development dependency"

@@ -1,4 +1,4 @@
-"""The price tables that Ember ships, and how their names stand to those of genai-prices."""
+"""The price tables that Ember ships, and how their names map to those of genai-prices."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 PRICES = Path(__file__).resolve().parents[3] / "ember/pricing/prices"
 
-# Ember's provider -> genai-prices'.
+# Ember's provider -> the provider in genai-prices.
 PROVIDERS = {
     "anthropic": "anthropic",
     "azure": "azure",
@@ -26,7 +26,7 @@ PROVIDERS = {
     "together": "together",
     "xai": "x-ai",
 }
-# Those that only a base URL names; they have the same names in both.
+# Sellers that only a base URL selects; their names are the same in both.
 SELLERS = [
     *("arcee", "avian", "aws", "baseten", "cloudflare", "cohere", "databricks", "doubleword"),
     *("huggingface_cerebras", "huggingface_fireworks-ai", "huggingface_groq"),
@@ -36,7 +36,7 @@ SELLERS = [
     *("typesafe", "zai", "zhipuai"),
 ]
 PROVIDERS |= {name: name for name in SELLERS}
-# Rows of genai-prices that the snapshot refuses; ember/pricing/genai_prices.py says why.
+# Rows of genai-prices that the snapshot omits; ember/pricing/genai_prices.py gives the reasons.
 REFUSED = {
     ("cerebras", "qwen-3-coder-480b"),
     ("google", "gemini-1.0-pro-vision-001"),

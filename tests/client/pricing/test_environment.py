@@ -1,4 +1,4 @@
-"""Prices of the environment: `EMBER_COST_*` and `EMBER_MODEL_COSTS_JSON`."""
+"""Prices from the environment: `EMBER_COST_*` and `EMBER_MODEL_COSTS_JSON`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[3]
 def test_variables_are_dollars_per_million_and_match_the_whole_name(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """`GPT4` is `gpt-4` in any spelling, and not `gpt-4-turbo`."""
+    """`GPT4` matches `gpt-4` in any spelling, but not `gpt-4-turbo`."""
     turbo = cost("openai", "gpt-4-turbo", MILLION)
     monkeypatch.setenv("EMBER_COST_GPT4_INPUT", "1.5")
     monkeypatch.setenv("EMBER_COST_GPT4_OUTPUT", " 2.25 ")
@@ -41,7 +41,7 @@ def test_variables_are_dollars_per_million_and_match_the_whole_name(
 
 
 def test_the_design_documents_json(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The JSON prices its models, known and custom, and leaves the others alone."""
+    """The JSON sets the prices of its models, known and custom, and no others."""
     monkeypatch.setenv(
         "EMBER_MODEL_COSTS_JSON",
         '{"gpt-4-turbo": {"input": 11.0, "output": 30.0},'
@@ -54,7 +54,7 @@ def test_the_design_documents_json(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_json_of_one_provider(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A key `provider/model` is for that provider, and beats the bare model name there."""
+    """A key `provider/model` applies to that provider only, and overrides the plain model name."""
     monkeypatch.setenv(
         "EMBER_MODEL_COSTS_JSON",
         '{"azure/gpt-4": {"input": 1, "output": 1}, "gpt-4": {"input": 2, "output": 2},'
@@ -66,7 +66,7 @@ def test_json_of_one_provider(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_precedence(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A variable beats the JSON, the JSON beats the provider's figure, that beats the snapshot."""
+    """Precedence: a variable, the JSON, the cost that the provider reports, the snapshot."""
     billing = Billing(reported=7.0)
     assert cost("openai", "gpt-4", MILLION, billing=billing) == 7.0
     monkeypatch.setenv("EMBER_MODEL_COSTS_JSON", '{"gpt-4": {"input": 1, "output": 2}}')
@@ -76,7 +76,7 @@ def test_precedence(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_one_side_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The side that is not named keeps the snapshot's price; without one the call is not priced."""
+    """A price that is not set is the snapshot's; if there is none, the cost is unknown."""
     monkeypatch.setenv("EMBER_COST_GPT4_INPUT", "0")
     assert cost("openai", "gpt-4", MILLION) == 60.0
     monkeypatch.setenv("EMBER_COST_NEWMODEL_INPUT", "1")
@@ -86,7 +86,7 @@ def test_one_side_only(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_overridden_input_is_all_input(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cached, written and long input costs the override's price, unless the JSON names others."""
+    """An override also prices cached, written and long input, unless the JSON sets others."""
     usage = UsageStats(1_000_000, 0, cached_tokens=400_000, cache_write_tokens=200_000)
     billing = Billing({"cache_write_1h_tokens": 50_000, "web_searches": 1_000}, tier="batch")
 
@@ -107,7 +107,7 @@ def test_overridden_input_is_all_input(monkeypatch: pytest.MonkeyPatch) -> None:
     "value", ["-1", "nan", "inf", "-inf", "1e13", "$30", "30 USD", "0x10", "1,5", "--", "sNaN"]
 )
 def test_malformed_variable(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A value that is no price is refused at the first cost, by variable, value and remedy."""
+    """An invalid price is an error at the first cost, with variable, value and remedy."""
     monkeypatch.setenv("EMBER_COST_GPT4_OUTPUT", value)
     for _ in range(2):
         with pytest.raises(ModelProviderError) as error:
@@ -136,7 +136,7 @@ def test_malformed_variable(value: str, monkeypatch: pytest.MonkeyPatch) -> None
     ],
 )
 def test_malformed_json(text: str, complaint: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """JSON that is no table of prices is refused for whichever model, with what is wrong in it."""
+    """JSON that is not a table of prices is an error for any model, which says what is wrong."""
     monkeypatch.setenv("EMBER_MODEL_COSTS_JSON", text)
     with pytest.raises(ModelProviderError) as error:
         cost("anthropic", "claude-haiku-4-5", UsageStats(1, 1))
@@ -147,7 +147,7 @@ def test_malformed_json(text: str, complaint: str, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("name", ["EMBER_COST_MY_MODEL_2_INPUT", "EMBER_COST_mymodel2_OUTPUT"])
 def test_misspelt_variable(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A variable whose punctuation keeps it from ever being read is reported, not ignored."""
+    """A variable that is never read because of its punctuation is reported, not ignored."""
     pricing._variables.cache_clear()
     monkeypatch.setenv(name, "1")
     right = "EMBER_COST_MYMODEL2_" + name.rpartition("_")[2]

@@ -1,4 +1,4 @@
-"""What an answer says beside its tokens and is billed: on every wire, whole and streamed."""
+"""Fees billed in addition to tokens, on every wire, whole and streamed."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ def responses(*output: dict[str, Any], usage: dict[str, Any], **more: Any) -> di
 
 
 def claude(**usage: Any) -> dict[str, Any]:
-    """A message of Anthropic's with this usage."""
+    """An Anthropic message with this usage."""
     content = [{"type": "text", "text": "a"}]
     return {"type": "message", "content": content, "stop_reason": "end_turn", "usage": usage}
 
 
 def gemini(model: str, usage: dict[str, Any], **candidate: Any) -> dict[str, Any]:
-    """An answer of Google's with this usage."""
+    """A Google answer with this usage."""
     content = {"role": "model", "parts": [{"text": "a"}]}
     whole = {"content": content, "finishReason": "STOP", **candidate}
     return {"modelVersion": model, "candidates": [whole], "usageMetadata": usage}
 
 
 def events(body: dict[str, Any]) -> list[dict[str, Any]]:
-    """The events of a stream that brings this body."""
+    """The events of a stream with this body."""
     if body.get("object") == "response":
         return [{"type": "response.completed", "response": body}]
     if body.get("type") == "message":
@@ -69,7 +69,7 @@ def events(body: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def answer(model: str, body: dict[str, Any], stream: bool = False, **params: Any) -> ChatResponse:
-    """What Ember makes of a body, come whole or in a stream."""
+    """The response parsed from a body, whole or streamed."""
     text = json.dumps(body)
     if stream:
         text = "".join(f"data: {json.dumps(event)}\n\n" for event in events(body))
@@ -136,7 +136,7 @@ OPUS = "claude-opus-4-8"
 def test_tokens_and_cost(
     stream: bool, model: str, body: dict[str, Any], tokens: tuple[int, ...], dollars: float | None
 ) -> None:
-    """Compactions, other models' parts, speed, region, ticks, sound and tool results all count."""
+    """Compactions, other models' parts, speed, region, ticks, audio and tool results are billed."""
     usage = answer(model, body, stream).usage
     assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == tokens
     assert usage.cost > 0
@@ -154,7 +154,7 @@ def test_tokens_and_cost(
          gemini("gemini-2.5-flash", GOOGLES, **SEARCHED), 0.035),
         ("gemini-2.5-flash", gemini("gemini-2.5-flash", GOOGLES),
          gemini("gemini-2.5-flash", GOOGLES, groundingMetadata={"webSearchQueries": []}), 0),
-        # Where the answer does not name its model, the requested one is billed.
+        # If the answer does not name its model, the requested one is billed.
         ("gemini-2.5-flash", gemini("", GOOGLES), gemini("", GOOGLES, **SEARCHED), 0.035),
         ("gemini-3-pro-preview", gemini("", GOOGLES), gemini("", GOOGLES, **SEARCHED), 0.028),
         ("gemini-3-pro-preview", gemini("gemini-3-pro-preview", GOOGLES), gemini(
@@ -177,13 +177,13 @@ def test_tokens_and_cost(
 def test_fees_beside_tokens(
     stream: bool, model: str, plain: dict[str, Any], billed: dict[str, Any], fee: float
 ) -> None:
-    """A search costs what the tables say, once, and nothing where there was none."""
+    """A search costs the tables' price, once; without a search there is no fee."""
     without, with_fee = (answer(model, body, stream).usage.cost for body in (plain, billed))
     assert with_fee - without == pytest.approx(fee, abs=1e-12)
 
 
 def test_searches_of_a_stream_are_kept() -> None:
-    """A chunk whose grounding lists no queries does not take back those of an earlier one."""
+    """A chunk whose grounding lists no queries does not remove those of an earlier one."""
     model = "gemini-3-pro-preview"
     chunks = [gemini(model, GOOGLES, **SEARCHED)]
     chunks.append(gemini(model, GOOGLES, groundingMetadata={"webSearchQueries": [], "a": 1}))
@@ -197,7 +197,7 @@ def test_searches_of_a_stream_are_kept() -> None:
 
 
 def test_moonshots_usage_stands_in_the_choice() -> None:
-    """Moonshot's streams count in the last chunk's choice."""
+    """Moonshot's streams have their usage in the last chunk's choice."""
     usage = {"prompt_tokens": 8, "completion_tokens": 3, "total_tokens": 11}
     chunks: list[dict[str, Any]] = [
         {"choices": [{"index": 0, "delta": {"content": "a"}}]},
@@ -219,13 +219,13 @@ def test_moonshots_usage_stands_in_the_choice() -> None:
 
 @pytest.mark.parametrize("given", [{"include_obfuscation": False}, {"include_usage": False}, {}])
 def test_a_callers_stream_options_keep_the_usage(given: dict[str, Any]) -> None:
-    """What a caller gives is merged with the demand for usage; what they say of it holds."""
+    """A caller's `stream_options` are merged with the request for usage, and take precedence."""
     body = sent("gpt-4o", stream=True, stream_options=given).body
     assert body["stream_options"] == {"include_usage": True, **given}
 
 
 def test_cached_tokens_are_never_above_the_prompt() -> None:
-    """Cached tokens are a part of the prompt, whatever the provider counts."""
+    """Cached tokens never exceed the prompt, whatever the provider counts."""
     details = {"cached_tokens": 161}
     bodies = {
         "azure/grok-4": chat(prompt_tokens=10, completion_tokens=1, prompt_tokens_details=details),
@@ -242,8 +242,8 @@ def test_cached_tokens_are_never_above_the_prompt() -> None:
         assert (usage.prompt_tokens, usage.cached_tokens) == (10, 10)
 
 
-# Every price in the tables, and an answer that it prices: by wire, since a server says what its
-# wire says. `{}` stands for the model.
+# For every price in the tables, an answer that it applies to, by wire: servers of a wire report
+# the same counts. `{}` is replaced by the model.
 def _modality(of: str, name: str, modality: str) -> dict[str, Any]:
     return {of: 50, f"{name}TokensDetails": [{"modality": modality, "tokenCount": 40}]}
 
@@ -299,7 +299,7 @@ RESPONSES = {
     "storage_searches_kcount": responses(FILES, usage={"input_tokens": 1}),
 }
 FILLED = {"anthropic": ANTHROPIC, "google": GOOGLE, "openai": {**CHAT, **RESPONSES}}
-# Prices that no answer of Ember's calls is charged at, and why.
+# Prices that apply to no answer of Ember's calls, and why.
 UNFILLED = {
     ("openai", "cache_image_read_mtok"): "image and realtime models, which are no chat models",
     ("openai", "cache_audio_read_mtok"): "realtime models: chat does not say which cached is sound",
@@ -311,7 +311,7 @@ UNFILLED = {
 
 
 def test_every_price_is_of_something_that_is_counted() -> None:
-    """Each price in the tables changes a cost when an answer counts what it is of, or says why."""
+    """Each price in the tables has a sample answer that it applies to, or a reason for none."""
     unfilled: dict[tuple[str, str], list[str]] = {}
     rows = 0
     for file in sorted(PRICES.glob("*.json")):
@@ -340,7 +340,7 @@ def test_every_price_is_of_something_that_is_counted() -> None:
     ("provider", "key"), [(wire, key) for wire, samples in FILLED.items() for key in samples]
 )
 def test_each_sample_is_charged_at_its_price(provider: str, key: str) -> None:
-    """A price that is raised raises the cost of the answer that counts what it is of."""
+    """Doubling a price doubles the cost of its sample answer."""
     from ember.pricing import cost as pricing
 
     prices = {"anthropic": OPUS, "google": "gemini-3-pro-preview", "openai": "openai/gpt-5.4"}

@@ -1,4 +1,4 @@
-"""Every price of genai-prices, over a grid of usages, tiers and moments, and the script."""
+"""Every price of genai-prices, over a grid of usages, tiers and times, and the script."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ MOMENTS = (
 
 
 def _is_refused(provider: str, model: Any) -> bool:
-    """Whether the snapshot leaves a row out: one without any price is not free by that."""
+    """Whether the snapshot omits a row: a row without prices is unknown, not free."""
     nothing = not any(map(vars, _price_sets(model))) and not model.id.endswith(":free")
     return (provider, model.id) in REFUSED or (provider in SELLERS and nothing)
 
 
 def _name(clause: Any) -> str | None:
-    """A name that the clause matches, or None where that takes thought."""
+    """A name that the clause matches, or None if it is not a simple clause."""
     for kind in ("equals", "starts_with", "ends_with", "contains"):
         if hasattr(clause, kind):
             return str(getattr(clause, kind))
@@ -60,7 +60,7 @@ def _price_sets(model: Any) -> list[Any]:
 
 
 def _usages(model: Any) -> list[tuple[UsageStats, dict[str, int]]]:
-    """Usages of every kind, and at both sides of each of the model's tiers."""
+    """Usages of every kind, and on both sides of each of the model's tiers."""
     starts = {
         tier.start
         for prices in _price_sets(model)
@@ -121,7 +121,7 @@ def _theirs(usage: UsageStats, counts: dict[str, int]) -> dict[str, int]:
 
 
 def _contexts(model: Any) -> list[tuple[str | None, dict[str, str]]]:
-    """Each tier that the model prices, one that it may not, and none."""
+    """No tier, each tier that the model prices, and one that it may lack."""
     whens = [variant.when for variant in model.price_variants or () if "route" not in variant.when]
     named = {value: {key: value} for when in whens for key, value in when.items()}
     return [
@@ -131,7 +131,7 @@ def _contexts(model: Any) -> list[tuple[str | None, dict[str, str]]]:
 
 
 def _moments(model: Any) -> list[datetime]:
-    """The days on which the model's prices change, the days before, and hours of every kind."""
+    """The times when the model's prices change, a second before each, and hours of every kind."""
     conditional = model.prices if isinstance(model.prices, list) else []
     conditions = [entry.constraint for entry in (*conditional, *(model.price_variants or ()))]
     days = {condition.start_date for condition in conditions if hasattr(condition, "start_date")}
@@ -140,7 +140,7 @@ def _moments(model: Any) -> list[datetime]:
 
 
 def _names(clause: Any) -> list[str]:
-    """Names that the clause matches, and names that it just does not."""
+    """Names that the clause matches, and near misses."""
     parts = getattr(clause, "or_", None) or getattr(clause, "and_", None) or ()
     found = [name for part in parts for name in _names(part)]
     for kind in ("equals", "starts_with", "ends_with", "contains"):
@@ -154,7 +154,7 @@ def _names(clause: Any) -> list[str]:
 
 @pytest.mark.parametrize("provider", sorted(PROVIDERS.keys() - {"openai-responses"}))
 def test_names_are_matched_as_genai_prices_matches_them(provider: str, genai: ModuleType) -> None:
-    """Every name in the data, and its near misses, finds the same model's price, or none."""
+    """Every name in the data, and its near misses, matches the same row, or none."""
     from genai_prices.data_snapshot import get_snapshot
 
     theirs = PROVIDERS[provider]
@@ -183,7 +183,7 @@ def test_names_are_matched_as_genai_prices_matches_them(provider: str, genai: Mo
 def test_equals_genai_prices(
     provider: str, genai: ModuleType, figures: Callable[[str], None]
 ) -> None:
-    """Every model of the provider costs exactly what genai-prices says, over a grid of usages."""
+    """Every model of the provider costs exactly what genai-prices computes, over a grid."""
     from genai_prices.data_snapshot import get_snapshot
 
     theirs = PROVIDERS[provider]
@@ -196,7 +196,7 @@ def test_equals_genai_prices(
         if source.find_model(name) is not model:
             name = model.id
         if source.find_model(name) is not model:
-            continue  # an earlier row claims each of its names: no call can meet it
+            continue  # earlier rows match all of its names: no call can use it
         sets = [set(vars(prices)) for prices in _price_sets(model)]
         if _is_refused(theirs, model) or (any(sets) and not any("input_mtok" in s for s in sets)):
             refused.append(name)
@@ -223,7 +223,7 @@ def test_equals_genai_prices(
 
 
 def test_the_whole_package_is_covered(genai: ModuleType) -> None:
-    """Every row of genai-prices for our providers is in the snapshot, or refused for a reason."""
+    """Every row of genai-prices for our providers is in the snapshot, or omitted for a reason."""
     from genai_prices.data import providers
 
     held = tables()
@@ -255,7 +255,7 @@ def test_the_whole_package_is_covered(genai: ModuleType) -> None:
     ],
 )
 def test_a_model_sold_for_another(provider: str, model: str, genai: ModuleType) -> None:
-    """A model sold for another, or with a compact date in its name, costs the owner's price."""
+    """A model sold by another provider, or with a compact date, costs the owner's price."""
     usage = UsageStats(1_000, 100, cached_tokens=10)
     expected = genai.calc_price(
         genai.Usage(input_tokens=1_000, output_tokens=100, cache_read_tokens=10),
@@ -272,7 +272,7 @@ def test_a_model_sold_for_another(provider: str, model: str, genai: ModuleType) 
     "model", ["claude-3-opus-20240229", "gpt-4", "grok-4-0709", "gemini-2.5-pro"]
 )
 def test_a_custom_provider_is_priced_by_the_model(model: str, genai: ModuleType) -> None:
-    """A provider that nobody knows costs what the model's owner asks."""
+    """An unknown provider's model costs its owner's price."""
     usage = genai.Usage(input_tokens=1_000, output_tokens=100)
     expected = genai.calc_price(usage, model, genai_request_timestamp=NOON).total_price
     assert cost("acme", model, UsageStats(1_000, 100), at=NOON) == float(expected)
@@ -281,7 +281,7 @@ def test_a_custom_provider_is_priced_by_the_model(model: str, genai: ModuleType)
 def test_the_file_is_what_the_script_writes(
     genai: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The script finds its own output up to date, and an edited file not."""
+    """The script reports its own output as up to date, and an edited file as outdated."""
     spec = importlib.util.spec_from_file_location("snapshot", ROOT / ".ci/snapshot_prices.py")
     assert spec is not None
     assert spec.loader is not None

@@ -1,4 +1,4 @@
-"""What a call costs: published figures, laws, what is unknown."""
+"""The cost of calls: published prices, properties, unknown prices."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ NOON = datetime(2026, 11, 22, 12, tzinfo=timezone.utc)
 ROOT = Path(__file__).resolve().parents[3]
 
 
-# Single figures, from the providers' own pages.
+# Single prices from the providers' own pages.
 
 
 def test_published_figures() -> None:
-    """Prices stand as published, in dollars per million tokens."""
+    """Prices are as published, in dollars per million tokens."""
     assert cost("openai", "gpt-4", UsageStats(12, 47)) == 0.00318
     assert cost("openai-responses", "gpt-4o-mini", MILLION) == 0.75
     assert cost("anthropic", "claude-3-opus-20240229", MILLION) == 90.0
@@ -46,7 +46,7 @@ def test_published_figures() -> None:
 
 
 def test_gemini_pro_is_gemini_pro_latest() -> None:
-    """The row that its authors do not trust is replaced: `gemini-pro` is `gemini-pro-latest`."""
+    """The row that its authors doubt is replaced: `gemini-pro` is `gemini-pro-latest`."""
     short, long = UsageStats(100_000, 10_000), UsageStats(300_000, 10_000)
     for usage, dollars in ((short, 0.32), (long, 1.38)):
         assert cost("google", "gemini-pro", usage) == dollars
@@ -62,14 +62,14 @@ def test_the_callers_own_machine_is_free(provider: str, monkeypatch: pytest.Monk
 
 
 def test_reported_model_then_requested_model() -> None:
-    """The model that the response reports is priced, and the requested one where it is unknown."""
+    """The reported model is priced, or the requested one if the reported is unknown."""
     assert cost("openai", "gpt-4o-mini", MILLION, requested_model="gpt-4o") == 0.75
     assert cost("azure", "", MILLION, requested_model="gpt-4") == 90.0
     assert cost("openai", "gpt-99-turbo", MILLION, requested_model="gpt-4") == 90.0
 
 
 def test_the_providers_own_figure_comes_first() -> None:
-    """What the provider says it charged beats the snapshot; what is no amount is passed over."""
+    """A cost reported by the provider overrides the snapshot; an invalid amount is ignored."""
     usage = UsageStats(1_000, 100)
     own = cost("openrouter", "openai/gpt-4o", usage, billing=Billing(reported=0.0123))
     assert own == 0.0123
@@ -81,7 +81,7 @@ def test_the_providers_own_figure_comes_first() -> None:
 
 
 def test_the_threads_decimal_precision_is_without_effect() -> None:
-    """A program that computes with three digits still gets the exact cost."""
+    """A program with a decimal precision of three digits still gets the exact cost."""
     usage = UsageStats(1_234_567, 7_654_321)
     expected = cost("openai", "gpt-4o", usage)
     with localcontext() as context:
@@ -90,7 +90,7 @@ def test_the_threads_decimal_precision_is_without_effect() -> None:
 
 
 def test_the_hour_is_that_of_utc() -> None:
-    """DeepSeek's peak is found from any time zone, and a naive moment is UTC."""
+    """DeepSeek's peak hours apply in any time zone; a naive datetime is UTC."""
     peak, quiet = 1.5, 0.75
     in_beijing = timezone(timedelta(hours=8))
     for at, dollars in (
@@ -102,13 +102,13 @@ def test_the_hour_is_that_of_utc() -> None:
 
 
 def test_names_of_one_providers_two_wires_and_with_a_path() -> None:
-    """The Responses wire has OpenAI's prices, and Google's `models/` is no part of a name."""
+    """The Responses wire has OpenAI's prices, and Google's `models/` prefix is ignored."""
     responses = cost("openai-responses", "computer-use-preview", MILLION)
     assert responses == cost("openai", "computer-use-preview", MILLION) == 15.0
     assert cost("google", "models/gemini-2.5-flash", MILLION) == 2.8
 
 
-# Numbers that make no sense.
+# Inconsistent numbers.
 
 
 @pytest.mark.parametrize(
@@ -128,13 +128,13 @@ def test_parts_that_exceed_their_whole(
 
 
 def test_counts_for_billing_go_before_the_public_ones() -> None:
-    """Input that a provider bills beside the prompt (Google's tool results) can be charged."""
+    """Input billed in addition to the prompt (Google's tool results) can be charged."""
     usage = UsageStats(85, 82, reasoning_tokens=54)
     billing = Billing({"input_tokens": 85 + 132})
     assert cost("google", "gemini-2.5-flash", usage, billing=billing) == 0.0002701
 
 
-# Laws.
+# Properties.
 
 KINDS = ("input", "cached", "written", "written_1h", "audio", "output", "reasoning")
 
@@ -157,7 +157,7 @@ def _usage(leaves: dict[str, int]) -> tuple[UsageStats, dict[str, int]]:
 
 @lru_cache(maxsize=1)
 def _additive_models() -> list[tuple[str, str]]:
-    """A name of every row that asks no fee by the call: such a fee does not add up."""
+    """A name from every row without a fee per call, since such a fee is not additive."""
     found = []
     for provider, table in tables().items():
         for row in table:
@@ -169,7 +169,7 @@ def _additive_models() -> list[tuple[str, str]]:
 
 
 def _leaves(most: int) -> st.SearchStrategy[dict[str, int]]:
-    """Counts of all kinds up to `most`, an eighth of them none, from one draw for all of them."""
+    """Counts of all kinds up to `most`, an eighth of them 0, from a single draw."""
 
     def counts(data: bytes) -> dict[str, int]:
         drawn = (int.from_bytes(data[at : at + 2], "big") for at in range(0, len(data), 2))
@@ -183,7 +183,7 @@ def _leaves(most: int) -> st.SearchStrategy[dict[str, int]]:
     max_examples=5_000,  # of two usages each
     deadline=None,
     database=None,
-    suppress_health_check=[HealthCheck.too_slow],  # one draw of bytes; a busy machine takes longer
+    suppress_health_check=[HealthCheck.too_slow],  # one draw of bytes; slow on a busy machine
 )
 @given(
     target=st.sampled_from(_additive_models()),
@@ -199,9 +199,9 @@ def test_laws_of_random_usages(
     second: dict[str, int],
     long: bool,
 ) -> None:
-    """Of 10,000 random usages none is negative; two add up, and more tokens never cost less."""
+    """10,000 random costs are not negative, are additive, and do not fall with more tokens."""
     provider, model = target
-    # Below the lowest of all tiers both ways (30,000 each, of 100,000), or above the highest.
+    # Both usages are below the lowest tier (30,000 each, of 100,000) or above the highest.
     base = 2_000_000 if long else 0
     leaves = [
         {**first, "input": first["input"] + base},
@@ -214,7 +214,7 @@ def test_laws_of_random_usages(
     )
     assert 0 <= one <= together
     assert 0 <= other <= together
-    # Each is rounded once: three roundings of half a unit in the last place.
+    # Each cost is rounded once: three errors of half a unit in the last place.
     assert math.isclose(one + other, together, rel_tol=4e-16, abs_tol=0)
 
 
@@ -228,7 +228,7 @@ def test_laws_of_random_usages(
 def test_never_negative_and_never_raises(
     usage: UsageStats, audio: int, model: str, provider: str
 ) -> None:
-    """Whatever the names and the numbers, a cost is an amount or nan."""
+    """For any names and numbers, a cost is an amount or nan."""
     billing = Billing({"input_audio_tokens": audio}, tier="flex")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnknownPriceWarning)
@@ -236,7 +236,7 @@ def test_never_negative_and_never_raises(
     assert math.isnan(dollars) or dollars >= 0
 
 
-# The unknown.
+# Unknown prices.
 
 
 def test_unknown_price_warns_once_a_model() -> None:
@@ -253,7 +253,7 @@ def test_unknown_price_warns_once_a_model() -> None:
 
 @pytest.mark.parametrize("model", ["whisper-1", "tts-1", "gpt-transcribe"])
 def test_what_is_not_sold_by_the_token_is_unknown(model: str) -> None:
-    """A model that is sold by the hour or the character is not free by the token."""
+    """A model sold by the hour or the character has an unknown price, not a price of 0."""
     with pytest.warns(UnknownPriceWarning):
         assert math.isnan(cost("openai", model, MILLION))
 
@@ -262,7 +262,7 @@ def test_what_is_not_sold_by_the_token_is_unknown(model: str) -> None:
 
 
 def test_the_file_says_where_it_comes_from() -> None:
-    """The snapshot is dated, sourced and licensed, and gives each provider's own pages."""
+    """The snapshot has its date, source, license and each provider's own pages."""
     held = json.loads((PRICES / "about.json").read_text())
     assert datetime.fromisoformat(held["generated"])
     assert held["source"]["package"] == "genai-prices"
@@ -272,7 +272,7 @@ def test_the_file_says_where_it_comes_from() -> None:
 
 
 def test_prices_are_read_at_the_first_cost_only() -> None:
-    """Importing costs nothing: no price is read, and genai-prices is never imported."""
+    """Importing Ember reads no prices, and genai-prices is never imported."""
     code = (
         "import sys; from ember.models import schemas; from ember.pricing import cost, snapshot; "
         "assert snapshot._table.cache_info().currsize == 0; "

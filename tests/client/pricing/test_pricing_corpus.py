@@ -24,14 +24,14 @@ pytestmark = [
 
 
 class _Noon(datetime):
-    """The day of the reference, at an hour that DeepSeek's older models call its peak."""
+    """The reference's day, at a peak hour of DeepSeek's older models."""
 
     @classmethod
     def now(cls, tz: tzinfo | None = None) -> _Noon:
         return cls(2026, 11, 22, 12, tzinfo=tz or timezone.utc)
 
 
-# Rows that differ from the reference: why Ember is right, or what it does not claim to know.
+# Rows that differ from the reference: why Ember is right, or what it treats as unknown.
 REASONS = {
     "OpenRouter says what it charged: its search fee, its choice of a seller": """
         02691cef47597c09 152969f8370a3eb2 189f3b2b71ea3d09 2d4db68d702e74e2 2ea00aba2703834c
@@ -78,7 +78,7 @@ DEVIATIONS = {row: reason for reason, rows in REASONS.items() for row in rows.sp
 
 
 def test_every_priced_row(figures: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each recorded answer that the reference prices costs the same here, or is listed with why."""
+    """Each recorded answer that the reference prices costs the same, or is listed with a reason."""
     monkeypatch.setattr("ember.pricing.snapshot.datetime", _Noon)
     agree: Counter[str] = Counter()
     priced: Counter[str] = Counter()
@@ -110,7 +110,7 @@ def test_every_priced_row(figures: Callable[[str], None], monkeypatch: pytest.Mo
 
 
 def test_unpriced_rows_are_never_refused() -> None:
-    """Answers that the reference cannot price cost nan or an amount, contradicting counts too."""
+    """Answers that the reference cannot price, also inconsistent ones, cost nan or an amount."""
     unpriced = 0
     with player() as played:
         for row, reference in references().items():

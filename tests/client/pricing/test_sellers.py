@@ -1,4 +1,4 @@
-"""Whose prices hold: by the address of a call, by newer tables, by region, by parts of a call."""
+"""Which prices apply: by a call's address, newer tables, regions, and parts of a call."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NOON = datetime(2026, 11, 22, 12, tzinfo=timezone.utc)
 
 
 def quiet_cost(*args: Any, **kwargs: Any) -> float:
-    """A cost that may be unknown."""
+    """The cost, without a warning if it is unknown."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnknownPriceWarning)
         return cost(*args, **kwargs)
@@ -41,7 +41,7 @@ def quiet_cost(*args: Any, **kwargs: Any) -> float:
     ],
 )
 def test_the_address_names_the_seller(base_url: str, model: str, dollars: float | None) -> None:
-    """A seller behind base_url= is priced by its own table, whichever prefix the call had."""
+    """A seller's base_url selects its own table, whatever prefix the call has."""
     for prefix in ("openai", "openai-responses"):
         found = cost(prefix, model, MILLION, at=NOON, base_url=base_url)
         assert found > 0
@@ -60,7 +60,7 @@ def test_the_address_names_the_seller(base_url: str, model: str, dollars: float 
     ],
 )
 def test_any_other_address_names_nobody(base_url: str) -> None:
-    """What only looks like a seller's address, and a place where anybody serves, is no seller."""
+    """Lookalikes of a seller's address, and hosts that anyone can use, select no seller."""
     assert math.isnan(quiet_cost("openai", "glm-4.6", MILLION, base_url=base_url))
     assert cost("openai", "gpt-4", MILLION, base_url=base_url) == 90.0
 
@@ -91,7 +91,7 @@ def test_servers_on_the_callers_network_are_free(provider: str, base_url: str) -
 
 @pytest.mark.parametrize("base_url", ELSEWHERE)
 def test_servers_elsewhere_are_unknown(base_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On somebody else's host the price is unknown, and the warning says what to set."""
+    """On any other host the price is unknown, and the warning says what to set."""
     assert not is_local(base_url)
     with pytest.warns(UnknownPriceWarning, match="EMBER_COST_LLAMA32_INPUT") as caught:
         assert math.isnan(cost("vllm", "llama3.2", MILLION, base_url=base_url))
@@ -101,14 +101,14 @@ def test_servers_elsewhere_are_unknown(base_url: str, monkeypatch: pytest.Monkey
 
 
 def test_the_warning_is_at_the_callers_line() -> None:
-    """The warning of an unknown price points at the line outside of Ember."""
+    """The warning of an unknown price points at the caller's line, outside of Ember."""
     with pytest.warns(UnknownPriceWarning) as caught:
         cost("openai", "gpt-unheard-of", MILLION)
     assert caught[0].filename == __file__
 
 
 def test_the_warning_of_a_task_is_where_its_loop_runs() -> None:
-    """In a task, which has no caller, the warning points at the line that runs the loop."""
+    """In a task, which has no caller, the warning points to the line that runs the loop."""
 
     async def unpriced() -> None:
         cost("openai", "gpt-unheard-of-in-tasks", MILLION)
@@ -155,7 +155,7 @@ def test_openais_regional_hosts(model: str, factor: float) -> None:
     ],
 )  # fmt: skip
 def test_anthropics_region(model: str, factor: float) -> None:
-    """Processing in the US costs a tenth more from Claude 4.6 on, fast mode's price too."""
+    """Processing in the US costs a tenth more since Claude 4.6, also in fast mode."""
     usage = UsageStats(1000, 1000, cached_tokens=10)
     plain = cost("anthropic", model, usage)
     assert cost("anthropic", model, usage, billing=Billing(region="us")) == pytest.approx(
@@ -167,14 +167,14 @@ def test_anthropics_region(model: str, factor: float) -> None:
 
 
 def test_an_overridden_price_is_the_price(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the environment says a token costs holds in every region and tier."""
+    """A token price from the environment applies in every region and tier."""
     monkeypatch.setenv("EMBER_COST_CLAUDEOPUS48_INPUT", "7")
     billing = Billing(tier="fast", region="us")
     assert cost("anthropic", "claude-opus-4-8", UsageStats(1_000_000, 0), billing=billing) == 7.0
 
 
 def test_shares_are_billed_one_by_one() -> None:
-    """Each share costs what its own model asks, at the tier of its own length; fees come once."""
+    """Each share is billed by its own model and length; fees are billed once."""
     long, short = UsageStats(150_000, 0), UsageStats(100_000, 0)
     model = "claude-sonnet-4-5"  # above 200,000 tokens it costs twice as much
     billing = Billing({"web_searches": 2}, shares=(Share(None, long, {}), Share(None, short, {})))
@@ -220,7 +220,7 @@ NEWER: list[Any] = [
 def test_newer_prices_from_a_file(
     wrapped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file that EMBER_PRICES names goes before the shipped tables, which answer for the rest."""
+    """A file in EMBER_PRICES overrides the shipped tables, which price all other models."""
     file = tmp_path / "data.json"
     file.write_text(json.dumps({"units": {}, "providers": NEWER} if wrapped else NEWER))
     before = quiet_cost("openai", "gpt-7", UsageStats(100, 100), at=NOON)
@@ -257,7 +257,7 @@ def test_newer_prices_from_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_unreadable_newer_prices(
     content: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What cannot be read is an error at the first cost: it names the variable, and the remedy."""
+    """Unreadable prices are an error at the first cost, with the variable and the remedy."""
     file = tmp_path / "data.json"
     if content is not None:
         file.write_text(content)
@@ -270,7 +270,7 @@ def test_unreadable_newer_prices(
 
 
 def test_a_package_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Asking for a package that is not there is an error, and no silent fall-back."""
+    """A missing package is an error, not a silent fallback."""
     from ember.pricing import snapshot
 
     snapshot._newer.cache_clear()
