@@ -27,7 +27,7 @@ __all__ = [
     "UsageStats",
 ]
 
-# What a caller may pass: text; one part; parts; messages.
+# Text; one part; a list of parts; a list of messages.
 Prompt: TypeAlias = str | bytes | Path | Mapping[str, Any] | Sequence[Any]
 _TokenCount = Literal[
     "prompt_tokens",
@@ -44,7 +44,7 @@ _NOTHING: Mapping[str, Any] = {}
 
 @dataclass(frozen=True, slots=True)
 class UsageStats:
-    """What a call used: tokens, and US dollars.
+    """The usage of a call: tokens and US dollars.
 
     `usage.prompt_tokens` and `usage["prompt_tokens"]` are the same. `+` and `sum(...)` add usages:
     tokens exactly, dollars as decimals, and an unknown cost (`nan`) is left out.
@@ -242,11 +242,10 @@ class Chunk(NamedTuple):
     """One piece of a streamed answer.
 
     Args:
-        text: New text; "" in a piece that carries something else.
+        text: New text; "" if the piece has other content.
         reasoning: New reasoning text.
         raw: The provider's event.
-        tool_call: New text of a tool call's arguments, with the call's id and name; None in a
-            piece that carries none.
+        tool_call: New text of a tool call's arguments, with the call's id and name, or None.
     """
 
     text: str

@@ -72,7 +72,7 @@ def proxy_of(url: httpcore.URL) -> Proxy | None:
     """Return the proxy for a URL from the environment.
 
     Raises:
-        ModelProviderError: The proxy's URL is invalid.
+        ModelProviderError: The proxy's URL is invalid or its kind unsupported.
     """
     scheme, host = url.scheme.decode("ascii"), url.host.decode("ascii")
     address = proxy_for(httpx.URL(scheme=scheme, host=host, port=url.port))

@@ -1,4 +1,4 @@
-"""What Ember sends to Anthropic is what Anthropic's own SDK sends for the same intent."""
+"""Ember sends to Anthropic what Anthropic's own SDK sends for the same call."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ PARAMETERS: list[tuple[dict[str, Any], dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("ours", "theirs"), PARAMETERS)
 def test_parameters(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
-    """Each parameter goes out as the SDK sends it."""
+    """Each parameter is sent as the SDK sends it."""
     same(sent(f"anthropic/{MODEL}", **ours), by_sdk(**theirs))
 
 

@@ -210,7 +210,7 @@ def test_unread_stream_opens_nothing() -> None:
         assert server.connections == 0
 
 
-# --- what an interrupted call leaves in its frames -----------------------------------------------
+# --- keys in the frames of interrupted calls -----------------------------------------------------
 
 
 class Interrupted(BaseException):
