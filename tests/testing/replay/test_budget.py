@@ -1,4 +1,4 @@
-"""The budget of a recording: what a call may cost, and that none is sent which may exceed it."""
+"""The budget of a recording: estimates, and refusal of calls that might exceed it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OPENAI = "https://api.openai.com/v1/chat/completions"
 RESPONSES = "https://api.openai.com/v1/responses"
 ANTHROPIC = "https://api.anthropic.com/v1/messages"
 GOOGLE = "https://generativelanguage.googleapis.com/v1beta/models/{}:generateContent"
-# US dollars a token: what `PRICES` sets for every model below.
+# US dollars per token, as `PRICES` sets for every model below.
 INPUT, OUTPUT = 1e-6, 100e-6
 PRICES = json.dumps({"priced": {"input": INPUT * 1e6, "output": OUTPUT * 1e6}})
 
@@ -35,12 +35,12 @@ def _prices(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def estimated(url: str, body: dict[str, Any]) -> float | None:
-    """The estimate of a call of the model `priced`."""
+    """Return the estimate of a call to the model `priced`."""
     return estimate("POST", url.format("priced"), json.dumps({"model": "priced", **body}).encode())
 
 
 def size(body: dict[str, Any]) -> int:
-    """The input tokens that a body is counted as."""
+    """Return the input tokens estimated for a body."""
     return math.ceil(len(json.dumps({"model": "priced", **body})) / BYTES_A_TOKEN)
 
 
@@ -66,7 +66,7 @@ def size(body: dict[str, Any]) -> int:
 def test_a_call_is_estimated_by_its_bytes_and_its_limit(
     url: str, body: dict[str, Any], output: int
 ) -> None:
-    """A token for every three bytes sent, and all the output that each wire's limit allows."""
+    """The estimate is a token per three bytes sent, plus the output that the limit allows."""
     expected = size(body) * INPUT + output * OUTPUT
     assert estimated(url, body) == pytest.approx(expected, rel=1e-12)
 
@@ -92,14 +92,14 @@ def test_an_image_is_counted_with_its_base64() -> None:
     ],
 )
 def test_what_calls_no_model_has_no_estimate(method: str, url: str, body: bytes) -> None:
-    """Other requests are sent whatever is left of the budget."""
+    """Other requests have no estimate and are sent whatever budget is left."""
     assert estimate(method, url, body) is None
 
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("model", ["nobodys-model", "", None, 7])
 def test_an_unknown_price_is_no_number(model: object) -> None:
-    """Neither nothing nor a guess: the caller cannot take it for an amount; and no warning."""
+    """It is nan, which is no amount, and causes no warning."""
     found = estimate("POST", OPENAI, json.dumps({"model": model}).encode())
     assert found is not None
     assert math.isnan(found)
@@ -115,7 +115,7 @@ def test_an_unknown_price_is_no_number(model: object) -> None:
 def test_no_answer_within_its_limit_costs_more_than_the_estimate(
     text: str, limit: int, answers: int, share: float
 ) -> None:
-    """A call's true cost is below the estimate, if a token is at least three bytes of the body."""
+    """A call's cost is below its estimate if tokens have at least three bytes of the body."""
     body = {
         "model": "gpt-4",
         "max_tokens": limit,
@@ -129,7 +129,7 @@ def test_no_answer_within_its_limit_costs_more_than_the_estimate(
     assert read * 30e-6 + written * 60e-6 <= found
 
 
-# 31 tokens of input (91 bytes) at 30 dollars a million, 20 of output at 60.
+# 31 tokens of input (91 bytes) at 30 dollars per million, 20 of output at 60.
 MOST = 0.0022
 
 
@@ -137,7 +137,7 @@ class TestBudget:
     """A call that might not fit is not sent."""
 
     def test_it_stops_before_the_call_that_might_exceed_it(self, path: Path) -> None:
-        """No retry and no `except Exception` swallows it, what was paid before is kept."""
+        """No retry or `except Exception` swallows the error, and earlier recordings are kept."""
         attempts: list[int] = []
         with serving(chat) as server:
             with (
@@ -161,12 +161,12 @@ class TestBudget:
             ):
                 for i in range(99):
                     ask(server.url, str(i))
-            # Four at $0.0006 are $0.0024; another $0.0022 would make more than $0.0045.
+            # Four at $0.0006 are $0.0024; with another $0.0022 they exceed $0.0045.
             assert len(cassette.recorded) == len(server.received)
             assert 3 <= len(server.received) <= 5
 
     def test_concurrent_calls_cannot_exceed_it_together(self, path: Path) -> None:
-        """Of calls at once as many go as fit with their estimates."""
+        """Of concurrent calls only as many are sent as fit by their estimates."""
         with serving(lambda request: Reply(chat(request).body, delay=0.2)) as server:
             with (
                 pytest.raises(BudgetExceeded),
@@ -179,7 +179,7 @@ class TestBudget:
             assert len(server.received) == 2
 
     def test_a_model_without_a_price_is_not_sent(self, path: Path) -> None:
-        """Nobody could keep the budget; the variable to set is named."""
+        """A model without a price cannot be budgeted; the error names the variable to set."""
         body = {"model": "my-model", "messages": []}
         with serving() as server:
             with (
@@ -192,7 +192,7 @@ class TestBudget:
     def test_what_is_no_call_to_a_model_and_what_is_replayed_costs_nothing(
         self, path: Path
     ) -> None:
-        """A budget of nothing lets both through."""
+        """A budget of 0 lets both through."""
         with serving(chat) as server:
             with ember_testing.cassette(path, record="new"):
                 ask(server.url, "Paris")
@@ -208,7 +208,7 @@ class TestBudget:
 
     @pytest.mark.parametrize("budget", [-1.0, float("nan"), float("inf")])
     def test_a_sum_that_is_none_is_refused(self, path: Path, budget: float) -> None:
-        """With the value and what is expected."""
+        """An invalid limit is an error with the value and what is expected."""
         with (
             pytest.raises(ValueError, match="expected US dollars"),
             ember_testing.cassette(path, budget=budget),
@@ -221,7 +221,7 @@ Run = Callable[..., pytest.RunResult]
 
 @pytest.fixture
 def server() -> Any:
-    """A chat model."""
+    """A server with a chat model."""
     with serving(chat) as server:
         yield server
 
@@ -229,7 +229,7 @@ def server() -> Any:
 def test_the_budget_of_a_run_fails_the_test_that_would_exceed_it(
     run: Run, pytester: pytest.Pytester, server: Loopback
 ) -> None:
-    """`--ember-budget` counts over tests: the first are recorded, the others are not sent."""
+    """`--ember-budget` counts across tests: the first are recorded, the others are not sent."""
     suite = SUITE.format(url=server.url, count=4)
     result = run(suite, "--ember-record", "--ember-budget=0.0031")
     result.stdout.fnmatch_lines(["*not sent: it may cost*of the budget of $0.0031*"])
@@ -243,7 +243,7 @@ def test_the_budget_of_a_run_fails_the_test_that_would_exceed_it(
 def test_worker_processes_share_one_budget(
     run: Run, pytester: pytest.Pytester, server: Loopback
 ) -> None:
-    """Under pytest-xdist two workers spend what one would."""
+    """Under pytest-xdist two workers together spend no more than one."""
     pytest.importorskip("xdist")
     suite = SUITE.format(url=server.url, count=8)
     result = run(suite, "-p", "xdist", "-n2", "--ember-record", "--ember-budget=0.0031")
@@ -256,7 +256,7 @@ def test_worker_processes_share_one_budget(
 def test_an_answer_that_costs_nothing_gives_its_estimate_back(
     tmp_path: Path, record_errors: bool
 ) -> None:
-    """Two answers of 429, and a server that is not there, leave the budget to the third call."""
+    """Two 429 answers and a refused connection leave the budget for the next call."""
     replies = [Reply(b"{}", status=429), Reply(b"{}", status=429)]
     estimate_of_one = 100 * OUTPUT + 40 * INPUT
 

@@ -1,4 +1,4 @@
-"""Recording and replaying what httpx clients send: sync, awaited, streamed, in threads."""
+"""Calls of httpx clients are recorded and replayed: sync, async, streamed, in threads."""
 # ruff: noqa: SIM117 - the tests are about `with` blocks and what happens at their ends
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from ember_testing import CassetteMiss
 from tests.loopback import Received, Reply, echo, resetting, serving
 from tests.testing.chat import client, post
 
-GONE = "http://127.0.0.1:1"  # where nothing listens: a replay does not need it
+GONE = "http://127.0.0.1:1"  # nothing listens here: a replay needs no server
 SSE = [b"data: %d\n\n" % i for i in range(6)] + ["data: é".encode()[:-1], b"\xa9\n\n", b"[DONE]"]
 
 
 def numbered() -> Any:
-    """A server's answers that tell the order in which requests came."""
+    """Return answers that are numbered in the order of the requests."""
     numbers = count(1)
     return lambda request: Reply(json.dumps({"n": next(numbers)}).encode())
 
@@ -53,7 +53,7 @@ def test_a_replayed_response_is_the_one_that_came(path: Path) -> None:
 
 
 def test_all_calls_of_a_long_recording_are_read_at_its_end(path: Path) -> None:
-    """Provider, tokens and cost of each, however many there are."""
+    """Provider, tokens and cost of every call are stored, however many there are."""
     usage = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
     message = {"role": "assistant", "content": "yes"}
     choice = {"index": 0, "message": message, "finish_reason": "stop"}
@@ -77,7 +77,7 @@ def test_all_calls_of_a_long_recording_are_read_at_its_end(path: Path) -> None:
 
 
 def test_every_client_of_the_process_is_seen(path: Path) -> None:
-    """Made before or after, awaited or not, in a thread or not, and through httpx2."""
+    """Clients made before or after, sync or async, in threads, and of httpx2 are all recorded."""
     httpx2 = pytest.importorskip("httpx2")
 
     async def awaited(library: Any, url: str, text: str) -> Any:
@@ -110,7 +110,7 @@ def test_every_client_of_the_process_is_seen(path: Path) -> None:
 
 
 def test_each_gathered_prompt_gets_its_own_answer_in_any_order(path: Path) -> None:
-    """50 prompts gathered in another order, and from threads, are answered each with its own."""
+    """50 prompts gathered in another order, or sent from threads, each get their own answer."""
 
     async def gather(url: str, order: list[int]) -> dict[int, int]:
         async with httpx.AsyncClient(verify=False, timeout=30) as sender:
@@ -131,7 +131,7 @@ def test_each_gathered_prompt_gets_its_own_answer_in_any_order(path: Path) -> No
 
 
 def test_identical_concurrent_calls_get_the_answers_of_their_positions(path: Path) -> None:
-    """20 equal calls are counted before they are sent: the slowest first one stays the first."""
+    """20 identical calls are counted when sent: the first stays first even if it is slowest."""
 
     def answer(request: Received) -> Reply:
         position = int(request.headers["x-position"])
@@ -155,7 +155,7 @@ def test_identical_concurrent_calls_get_the_answers_of_their_positions(path: Pat
 
 
 def test_the_nth_identical_call_gets_the_nth_answer_and_no_further(path: Path) -> None:
-    """Past the end a call fails and says how many there are; `repeats="last"` goes on."""
+    """Past the end a call fails with the number of recordings; `repeats="last"` repeats."""
     with serving(numbered()) as server, ember_testing.cassette(path, record="new"):
         assert [post(server.url, {}).json()["n"] for _ in range(3)] == [1, 2, 3]
     with (
@@ -171,11 +171,11 @@ def test_the_nth_identical_call_gets_the_nth_answer_and_no_further(path: Path) -
 
 
 class TestStreams:
-    """Pieces pass through while they are recorded, and come again at the same boundaries."""
+    """Pieces pass through while recording, and are replayed with the same boundaries."""
 
     @staticmethod
     def read(url: str) -> Iterator[tuple[float, bytes]]:
-        """Seconds and bytes of each piece that arrives."""
+        """Return seconds and bytes of each piece that arrives."""
         start = time.perf_counter()
         with client() as sender, sender.stream("POST", f"{url}/v1", json={}) as response:
             for piece in response.iter_raw():
@@ -183,7 +183,7 @@ class TestStreams:
 
     @staticmethod
     async def aread(url: str) -> AsyncIterator[bytes]:
-        """The same, awaited."""
+        """Like `read`, async."""
         async with (
             httpx.AsyncClient(verify=False) as sender,
             sender.stream("POST", f"{url}/v1", json={}) as response,
@@ -192,7 +192,7 @@ class TestStreams:
                 yield piece
 
     def test_pieces_pass_through_at_once_and_come_again(self, path: Path) -> None:
-        """Recording delays nothing; replay gives the same pieces, sync and async, at once."""
+        """Recording adds no delay; a replay gives the same pieces at once, sync and async."""
         with serving(lambda _: Reply(pieces=SSE, pause=0.03)) as server:
             with ember_testing.cassette(path, record="new"):
                 live = list(self.read(server.url))
@@ -210,13 +210,13 @@ class TestStreams:
             assert asyncio.run(collect()) == SSE
 
     def test_pauses_are_replayed_when_asked_for(self, path: Path) -> None:
-        """`timing=True` takes as long as it took, sync and async."""
+        """`timing=True` replays the recorded delays, sync and async."""
         with serving(lambda _: Reply(pieces=SSE[:3], pause=0.05)) as server:
             with ember_testing.cassette(path, record="new"):
                 assert len(list(self.read(server.url))) == 3
         with ember_testing.cassette(path, timing=True):
             played = list(self.read(GONE))
-        assert played[-1][0] > 0.12  # and longer where the machine has other work
+        assert played[-1][0] > 0.12  # longer on a busy machine
 
         async def took() -> float:
             start = time.perf_counter()
@@ -248,7 +248,7 @@ class TestStreams:
             first(GONE, 3)
 
     def test_a_cut_stream_is_a_recording(self, path: Path) -> None:
-        """The pieces up to the cut come again, and then the same error."""
+        """The pieces up to the cut are replayed, then the same error."""
 
         def broken(url: str) -> tuple[list[bytes], str]:
             found: list[bytes] = []
@@ -264,7 +264,7 @@ class TestStreams:
             assert broken(GONE) == live
 
     def test_a_stream_still_open_at_the_end_is_kept(self, path: Path) -> None:
-        """What had come when the block ended is in the cassette, and the stream goes on living."""
+        """The pieces received when the block ends are recorded, and the stream stays usable."""
         with serving(lambda _: Reply(pieces=SSE, pause=0.01)) as server, client() as sender:
             with ember_testing.cassette(path, record="new"):
                 request = sender.build_request("POST", f"{server.url}/v1", json={})
@@ -281,7 +281,7 @@ class TestStreams:
 
 
 def test_connection_errors_are_recordings(path: Path) -> None:
-    """Refused and reset connections fail again in the same way, and nothing is connected to."""
+    """Refused and reset connections fail again in the same way, without a connection."""
     with resetting() as url, ember_testing.cassette(path, record="new"):
         with pytest.raises(httpx.TransportError) as reset:
             post(url, {"q": "reset"})
@@ -296,7 +296,7 @@ def test_connection_errors_are_recordings(path: Path) -> None:
 
 
 def test_compressed_answers_are_replayed_as_they_came_and_readable(path: Path) -> None:
-    """The gzip bytes come again in their pieces; the file's text column holds plain text."""
+    """The gzip bytes are replayed in their pieces; the file's text column holds plain text."""
     packed = gzip.compress(b'{"text": "plain to read"}')
     pieces = [packed[:10], packed[10:]]
     headers = {"content-encoding": "gzip"}
@@ -312,7 +312,7 @@ def test_compressed_answers_are_replayed_as_they_came_and_readable(path: Path) -
 
 
 def test_errors_are_kept_only_where_they_are_expected(path: Path) -> None:
-    """A 429 is left out, with a warning, unless `record_errors=True`; the retry's answer stays."""
+    """A 429 is not recorded, with a warning, unless `record_errors=True`."""
     statuses = iter([429, 200, 401])
 
     def answer(request: Received) -> Reply:
@@ -333,7 +333,7 @@ def test_errors_are_kept_only_where_they_are_expected(path: Path) -> None:
 
 
 def test_uploads_in_pieces_are_matched_by_their_content(path: Path) -> None:
-    """A generator's body and a multipart form are recorded, sent and found again."""
+    """Bodies from generators and multipart forms are sent, recorded and matched."""
 
     def body() -> Iterator[bytes]:
         yield b'{"q": '
@@ -363,26 +363,26 @@ def test_uploads_in_pieces_are_matched_by_their_content(path: Path) -> None:
 
 
 def test_a_miss_is_not_swallowed(path: Path) -> None:
-    """Neither `except Exception` nor a bare except hides it, in a task or thread neither."""
+    """Neither `except Exception` nor a bare except hides it, even in a task or thread."""
     for swallow in (swallow_broadly, swallow_in_thread, swallow_in_task):
         with pytest.raises(CassetteMiss, match="no recording"), ember_testing.cassette(path):
             swallow()
 
 
 def swallow_broadly() -> None:
-    """What hasty code does."""
+    """Swallow every exception."""
     with suppress(BaseException):
         post(GONE, {})
 
 
 def swallow_in_thread() -> None:
-    """A pool's future keeps the exception and nobody asks for it."""
+    """Leave the exception in a pool's future."""
     with ThreadPoolExecutor(1) as pool:
         pool.submit(post, GONE, {})
 
 
 def swallow_in_task() -> None:
-    """So does gather."""
+    """Leave the exception in the results of `gather`."""
 
     async def run() -> None:
         async with httpx.AsyncClient(verify=False) as sender:
@@ -392,7 +392,7 @@ def swallow_in_task() -> None:
 
 
 def test_a_miss_names_the_nearest_recording_and_what_to_do(path: Path) -> None:
-    """It shows the leaves that differ, and the block to write."""
+    """It shows the differing leaves, and the code that records the call."""
     with serving() as server, ember_testing.cassette(path, record="new"):
         for town in ("Paris", "Rome", "Oslo"):
             post(server.url, {"model": "m", "messages": [{"content": f"Where is {town}?"}]})
@@ -406,7 +406,7 @@ def test_a_miss_names_the_nearest_recording_and_what_to_do(path: Path) -> None:
 
 
 def test_rules_changed_after_the_recording_still_find_it(path: Path) -> None:
-    """A test may begin to ignore a path: recordings made before it did are found all the same."""
+    """Recordings made before a test ignored a path are still found."""
     with serving() as server, ember_testing.cassette(path, record="new"):
         for i in range(3):
             post(server.url, {"q": i, "run": "monday"})
@@ -422,7 +422,7 @@ def test_rules_changed_after_the_recording_still_find_it(path: Path) -> None:
 
 
 def test_cassettes_nest(tmp_path: Path) -> None:
-    """The innermost answers; when it ends the outer one answers again, its network closed."""
+    """The innermost cassette answers; when it ends, the outer one does, still without network."""
     outer, inner = tmp_path / "outer.sqlite", tmp_path / "inner.sqlite"
     with serving(numbered()) as server:
         with ember_testing.cassette(outer, record="new") as first:
@@ -441,7 +441,7 @@ def test_cassettes_nest(tmp_path: Path) -> None:
 
 
 def test_other_transports_are_left_alone(path: Path) -> None:
-    """A client with a mock transport of its own is neither recorded nor replayed."""
+    """A client with a mock transport is neither recorded nor replayed."""
     mock = httpx.MockTransport(lambda request: httpx.Response(200, text="mocked"))
     with ember_testing.cassette(path) as cassette, httpx.Client(transport=mock) as sender:
         assert sender.get("https://example.com").text == "mocked"
@@ -449,7 +449,7 @@ def test_other_transports_are_left_alone(path: Path) -> None:
 
 
 def test_loopback_calls_go_through_when_allowed(path: Path) -> None:
-    """`allow_loopback=True`: the test's own server answers, and is not recorded."""
+    """With `allow_loopback=True` the test's server answers, and is not recorded."""
     with serving() as server:
         for record in ("new", None):
             with ember_testing.cassette(path, record=record, allow_loopback=True) as cassette:  # type: ignore[arg-type]  # a loop over literals
@@ -462,7 +462,7 @@ def test_loopback_calls_go_through_when_allowed(path: Path) -> None:
 def test_a_replayed_call_builds_no_tls_context_of_its_own(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Replaying itself, an https URL too, never asks for a trust store."""
+    """A replay never loads a CA bundle, even for an https URL."""
     with serving() as server, ember_testing.cassette(path, record="new"):
         post(server.url, {})
     with client() as sender, ember_testing.cassette(path):
@@ -474,7 +474,7 @@ def test_a_replayed_call_builds_no_tls_context_of_its_own(
 
 
 def test_the_settings_are_checked(path: Path) -> None:
-    """A value that means nothing is an error that names it."""
+    """An invalid value is an error that names it."""
     for arguments in (
         {"record": "once"},
         {"repeats": "always"},
@@ -488,7 +488,7 @@ def test_the_settings_are_checked(path: Path) -> None:
 
 
 def test_calls_can_be_looked_at_during_and_after(path: Path) -> None:
-    """`played` and `recorded` give each call with what was asked and answered."""
+    """`played` and `recorded` give each call's request and response."""
     with serving(echo) as server, ember_testing.cassette(path, record="new") as cassette:
         post(server.url, {"q": 1})
         assert cassette.recorded[0].json() == {"q": 1}

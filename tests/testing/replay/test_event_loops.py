@@ -1,4 +1,4 @@
-"""Event loops: they wait for no file, and calls keep their order."""
+"""Event loops: file access never blocks them, and calls keep their order."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from ember_testing.replay import cassette as standalone
 from tests.loopback import Received, Reply, serving
 
 Run = Callable[..., pytest.RunResult]
-GONE = "http://127.0.0.1:1"  # where nothing listens: a replay does not need it
+GONE = "http://127.0.0.1:1"  # nothing listens here: a replay needs no server
 
-# Loaded here, outside of any event loop, because loading reads files; and because a run of pytest
-# in this process forgets what it was the first to load.
+# Imported here, outside any event loop, because imports read files; and because a pytest run in
+# this process unloads the modules that it imported first.
 LOADED = (standalone, file, worker)
 pytest.importorskip("blockbuster", reason="in the extra dev")
 pytest.importorskip("httpcore2", reason="in the extra dev")
@@ -88,14 +88,14 @@ async def test_fake(fake_model):
 
 
 def answer(request: Received) -> Reply:
-    """Echoes, or streams three pieces."""
+    """Echo the request, or stream three pieces."""
     if request.path == "/stream":
         return Reply(pieces=[b"data: 1\n\n"] * 3, pause=0.05)
     return Reply(b'{"echo": ' + request.body + b"}")
 
 
 def test_nothing_blocks_an_event_loop(run: Run) -> None:
-    """Recorded, replayed and faked calls pass under blockbuster, and a miss is told as a miss."""
+    """Recorded, replayed and faked calls pass under blockbuster, and a miss is reported as such."""
     with serving(answer) as server:
         module = CALLS.format(url=server.url) + FAKED
         run(module, "--ember-record", "-p", "anyio").assert_outcomes(passed=8)
@@ -109,7 +109,7 @@ def test_nothing_blocks_an_event_loop(run: Run) -> None:
 def test_the_order_of_calls_is_kept_where_a_file_is_read(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Identical calls that are gathered get the answers of their positions, file large or small."""
+    """Gathered identical calls get the answers of their positions, from large and small files."""
     numbers = count(1)
 
     async def gather(url: str) -> list[str]:
@@ -131,7 +131,7 @@ def test_the_order_of_calls_is_kept_where_a_file_is_read(
 
 
 def test_a_small_cassette_is_read_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After the first awaited call no other one leaves the event loop."""
+    """Only the first awaited call uses the worker thread."""
     hops: list[object] = []
     run = worker.run
 
@@ -153,7 +153,7 @@ def test_a_small_cassette_is_read_once(path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_call_that_is_cancelled_before_it_is_sent(path: Path) -> None:
-    """It is one in the recording as in the replay; the same call after it has its own answer."""
+    """It counts in the recording and in the replay; the next identical call gets its own answer."""
 
     async def main(url: str) -> None:
         held = threading.Event()
@@ -177,7 +177,7 @@ def test_a_call_that_is_cancelled_before_it_is_sent(path: Path) -> None:
 
 
 def test_trios_loop(path: Path) -> None:
-    """Calls are recorded and replayed there too, in a nursery and cancelled."""
+    """Calls are recorded and replayed under trio too, in a nursery and cancelled."""
     trio = pytest.importorskip("trio", reason="in the extra dev")
 
     async def main(url: str) -> list[int]:
@@ -202,7 +202,7 @@ def test_trios_loop(path: Path) -> None:
 
 
 def test_an_awaited_answer_is_on_disk_when_its_caller_has_it(path: Path) -> None:
-    """A process that ends there, by no matter what, has lost nothing."""
+    """A process killed as soon as its caller has the answer loses no recording."""
     code = """
         import asyncio, os, sys
         import httpx
@@ -227,7 +227,7 @@ def test_an_awaited_answer_is_on_disk_when_its_caller_has_it(path: Path) -> None
 
 
 def test_a_miss_of_a_task_that_nobody_waits_for_counts(path: Path) -> None:
-    """It may still be looked up when its loop has ended."""
+    """A miss counts even if it is looked up after its event loop has ended."""
 
     async def main() -> None:
         held = threading.Event()

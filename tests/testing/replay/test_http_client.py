@@ -1,4 +1,4 @@
-"""http.client written to in parts, connected early, inherited from, and behind a proxy."""
+"""http.client: requests in parts, early connections, subclasses, and proxies."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ASKED = {"model": "gpt-4", "messages": [{"role": "user", "content": "Where is th
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where the test's cassette lies."""
+    """The path of the test's cassette."""
     return tmp_path / "c.sqlite"
 
 
@@ -29,7 +29,7 @@ XML = b"""<?xml version="1.0"?><methodResponse><params><param><value><string>%b<
 
 
 def test_a_call_by_xml(path: Path) -> None:
-    """xmlrpc.client's connection is kept for the next call, live and from a cassette."""
+    """xmlrpc.client reuses its connection for the next call, live and in a replay."""
 
     def answer(request: Received) -> Reply:
         words = re.findall(rb"<string>(.*?)</string>", request.body)
@@ -52,7 +52,7 @@ def test_a_call_by_xml(path: Path) -> None:
 
 @pytest.mark.parametrize("early", [False, True], ids=["late", "early"])
 def test_a_request_that_nobody_answers_goes_on(early: bool) -> None:
-    """A connection that was put off is made, with what was set on it, when something is sent."""
+    """A deferred connection is opened, with the options set on it, when data is sent."""
     with serving() as server, ember_testing.fake_model(allow_loopback=True):
         connection = http.client.HTTPConnection("127.0.0.1", server.port)
         if early:
@@ -77,7 +77,7 @@ def test_a_request_that_nobody_answers_goes_on(early: bool) -> None:
 
 @pytest.mark.parametrize("way", ["connect", "whole", "parts"])
 def test_a_subclass_that_goes_on_after_connecting(way: str, path: Path) -> None:
-    """A `connect` that calls its parent's and then uses the socket is recorded and replayed."""
+    """A `connect` that uses the socket after `super().connect()` is recorded and replayed."""
 
     class Alive(http.client.HTTPConnection):
         def connect(self) -> None:
@@ -107,7 +107,7 @@ def test_a_subclass_that_goes_on_after_connecting(way: str, path: Path) -> None:
 
 
 def test_a_tunnel_is_asked_for_its_server(path: Path) -> None:
-    """Behind a proxy, a request in parts is replayed by the URL of the server, and unconnected."""
+    """Through a proxy, a request in parts matches by the server's URL, without a connection."""
     url = "http://models.example:8080/v1"
     with ember_testing.fake_model() as fake:
         fake("gpt-4", "Paris")

@@ -1,4 +1,4 @@
-"""`ignore_hosts`: side calls that are neither recorded nor replayed, and whose failure is none."""
+"""`ignore_hosts`: side calls that are neither recorded nor replayed and do not fail the test."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NAME = "http://telemetry.example.com/v1"
 
 
 def test_an_ignored_host_is_refused_in_a_replay(path: Path) -> None:
-    """Sync, async, the standard library: an error of the connection, and no failure at the end."""
+    """Sync, async and in urllib a call gets a connection error, and the test does not fail."""
 
     async def awaited() -> None:
         async with httpx.AsyncClient(verify=False) as sender:
@@ -48,7 +48,7 @@ def test_an_ignored_host_is_refused_in_a_replay(path: Path) -> None:
 
 
 def test_an_ignored_host_is_reached_but_not_recorded(path: Path) -> None:
-    """While recording the call goes out, nothing is written and nothing is said of it."""
+    """While recording, the call is sent but not recorded or reported."""
     with serving() as server:
         with ember_testing.cassette(path, record="new", ignore_hosts=["127.0.0.1"]) as calls:
             post(server.url, {"q": 1})
@@ -66,7 +66,7 @@ def test_an_ignored_host_is_reached_but_not_recorded(path: Path) -> None:
 def test_the_ini_and_the_marker_add_up(
     run: Callable[..., pytest.RunResult], pytester: pytest.Pytester
 ) -> None:
-    """Each of the two hosts fails softly, a third one fails the test."""
+    """Hosts of both are ignored; a call to a third host fails the test."""
     pytester.makeini("[pytest]\nember_ignore_hosts = a.example.com")
     result = run("""
 import httpx, pytest
@@ -82,7 +82,7 @@ def test_it(host):
 def test_a_wide_fixture_may_do_what_one_of_its_tests_may(
     run: Callable[..., pytest.RunResult],
 ) -> None:
-    """The hosts of all tests that need it are ignored, whichever of them comes first."""
+    """The hosts ignored by any test that uses the fixture are ignored, whichever runs first."""
     run("""
 import httpx, pytest
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_b(value): pass
 
 
 def test_what_is_no_host_is_refused() -> None:
-    """The message names the argument."""
+    """An invalid host is an error that names the argument."""
     with (
         pytest.raises(ValueError, match="ignore_hosts"),
         ember_testing.cassette("a.sqlite", ignore_hosts=["http://x"]),

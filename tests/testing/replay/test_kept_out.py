@@ -1,4 +1,4 @@
-"""What is kept out of a cassette: its bytes are searched, whatever the value and its place."""
+"""No secret is in a cassette's bytes, whatever its value and place."""
 
 # ruff: noqa: SIM117 - the server outlives the cassettes
 from __future__ import annotations
@@ -29,10 +29,10 @@ SECRETS = [
     for extra in ("", "-_", "+/=", "&%", '"\\', "é/")
     for _ in range(7)
 ][:40][:: int(os.environ.get("EMBER_EVERY_SECRET", "5"))]
-"""The long run, all 40 of them: EMBER_EVERY_SECRET=1."""
-FIRST = "harmless-one"  # of a list whose second item is the secret
+"""For a long run with all 40: EMBER_EVERY_SECRET=1."""
+FIRST = "harmless-one"  # the first item of a list; the second is the secret
 
-# How a request carries a secret: arguments of httpx's request, by the secret.
+# Ways for a request to carry a secret, as arguments of httpx's request.
 SENT: dict[str, Callable[[str], dict[str, Any]]] = {
     "bearer": lambda s: {"headers": {"authorization": f"Bearer {s}"}},
     "basic": lambda s: {"auth": ("me", s)},
@@ -70,7 +70,7 @@ SENT: dict[str, Callable[[str], dict[str, Any]]] = {
 
 
 def address(secret: str, name: str = "access_token") -> str:
-    """A URL that carries the secret in its query."""
+    """Return a URL with the secret in its query."""
     return f"https://a.example/f?n=1&{name}={quote(secret, safe='')}&p=2"
 
 
@@ -134,7 +134,7 @@ IN_A_VARIABLE = (
 
 
 def answer(secret: str) -> Callable[[Received], Reply]:
-    """A server that knows the secret and says it, each path in its own way."""
+    """Return a server's answers that contain the secret, in a different way for each path."""
 
     def reply(request: Received) -> Reply:
         path = request.path.partition("?")[0]
@@ -172,7 +172,7 @@ def answer(secret: str) -> Callable[[Received], Reply]:
 
 
 def spellings(secret: str) -> set[bytes]:
-    """A secret as it may stand in a file: plain, escaped, percent-coded, in base64."""
+    """Return a secret's spellings in a file: plain, escaped, percent-encoded, in base64."""
     plain = secret.encode()
     found = {plain, json.dumps(secret)[1:-1].encode(), quote(secret, safe="").encode()}
     found.add(json.dumps(secret, ensure_ascii=False)[1:-1].encode())
@@ -188,11 +188,11 @@ def spellings(secret: str) -> set[bytes]:
 def test_no_secret_is_in_the_bytes_of_a_cassette(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
-    """Secrets of every kind in each of 60 places, in any spelling, whole or in part."""
+    """Secrets of every kind, in each of 60 places, are in the file in no spelling."""
     places = SENT | IN_MORE_PLACES
     for number, secret in enumerate(SECRETS):
         if not secret.isascii() and places[place]("x").keys() & {"headers", "auth"}:
-            continue  # no header holds it
+            continue  # no header can hold it
         path = tmp_path / f"{number}.sqlite"
         if place in IN_A_VARIABLE:
             monkeypatch.setenv("ACME_API_KEY", secret)
@@ -215,7 +215,7 @@ def test_no_secret_is_in_the_bytes_of_a_cassette(
 def test_each_value_of_a_parameter_gets_its_own_answer(
     tmp_path: Path, name: str, body: object
 ) -> None:
-    """Whatever a parameter is called, on a host that nobody knows its values are told apart."""
+    """On an unknown host the values of a parameter of any name are distinguished."""
     path = tmp_path / "c.sqlite"
 
     def ask(sender: httpx.Client, url: str, value: str) -> str:
@@ -254,7 +254,7 @@ FLOWS: dict[str, Callable[[str], dict[str, Any]]] = {
 def test_a_credential_that_an_answer_issued_can_be_sent_back(
     tmp_path: Path, flow: str, secret: str
 ) -> None:
-    """A replay's client has what is written in its place, and finds the same recordings."""
+    """A replay's client sends back the replacement, and finds the same recordings."""
     path = tmp_path / "c.sqlite"
 
     def reply(request: Received) -> Reply:
@@ -296,7 +296,7 @@ ISSUED: dict[str, Callable[[httpx.Response], str]] = {
 
 @pytest.mark.parametrize("path", ISSUED)
 def test_two_issued_credentials_of_one_length_stay_two(tmp_path: Path, path: str) -> None:
-    """Each gets its own answers when a replay sends them back in the other order."""
+    """Each gets its own answers even if a replay sends them back in the other order."""
 
     def reply(request: Received) -> Reply:
         if request.path != path:
@@ -336,7 +336,7 @@ def test_two_issued_credentials_of_one_length_stay_two(tmp_path: Path, path: str
 
 
 def test_a_redirect_with_a_signature_is_followed_in_a_replay(tmp_path: Path) -> None:
-    """The signature is in neither of the two recordings."""
+    """The redirect is followed, though neither recording has the signature."""
     path = tmp_path / "c.sqlite"
     signature = "A1b2C3d4E5f6G7h8"
 
@@ -356,7 +356,7 @@ def test_a_redirect_with_a_signature_is_followed_in_a_replay(tmp_path: Path) -> 
 
 
 def test_a_session_that_the_client_has_named_is_found_again(tmp_path: Path) -> None:
-    """What an answer only repeats was not issued by it: the client will send its own."""
+    """A value that an answer only repeats was not issued by it: the client sends its own."""
     path = tmp_path / "c.sqlite"
     with serving(lambda request: Reply(request.body or b"{}")) as server:
         for url, record in ((server.url, "new"), (GONE, None)):
@@ -370,7 +370,7 @@ def test_a_session_that_the_client_has_named_is_found_again(tmp_path: Path) -> N
 
 
 def test_a_models_own_words_are_replayed_as_they_came(tmp_path: Path) -> None:
-    """It may have been asked for a password, a cookie, a tool's arguments or an address."""
+    """A model may have been asked for a password, a cookie, a tool's arguments or an address."""
     path = tmp_path / "c.sqlite"
     arguments = json.dumps({"password": "Xk9-mP2-vL5-qN8", "session_id": "s-1234567", "pin": 1234})
     call = {
@@ -394,7 +394,7 @@ def test_a_models_own_words_are_replayed_as_they_came(tmp_path: Path) -> None:
 def test_a_common_word_is_no_secret_and_a_real_one_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`DB_PASSWORD=password` changes no answer; a value that is replaced in one is named."""
+    """`DB_PASSWORD=password` changes no answer; a variable whose value is replaced is named."""
     monkeypatch.setenv("DB_PASSWORD", "password")
     monkeypatch.setenv("AUTH_PROVIDER", "anthropic-eu1")
     monkeypatch.setenv("DATABASE_URL", "postgres://app:Zx81-plus@db/app")
@@ -415,7 +415,7 @@ def test_a_common_word_is_no_secret_and_a_real_one_is_told(
 
 
 def test_a_cookie_keeps_its_name_and_attributes(tmp_path: Path) -> None:
-    """A client that looks for its session's cookie finds one."""
+    """A client that looks for its session cookie finds it."""
     path = tmp_path / "c.sqlite"
     headers = {"set-cookie": "sid=abcdefgh12345; Path=/; HttpOnly"}
     with serving(lambda _: Reply(b"{}", headers=headers)) as server:
@@ -429,13 +429,13 @@ def test_a_cookie_keeps_its_name_and_attributes(tmp_path: Path) -> None:
 
 
 def shout(text: str) -> str:
-    """A user's own rule."""
+    """A user's rule."""
     return text.replace("Ada Lovelace", "[NAME]")
 
 
 @pytest.mark.parametrize("pieces", [1, 4])
 def test_a_users_own_rules_are_applied_to_all_that_is_written(tmp_path: Path, pieces: int) -> None:
-    """A pattern and a function: bodies, addresses and headers; other originals are other calls."""
+    """Patterns and functions apply to bodies, URLs and headers; other originals stay different."""
     path = tmp_path / "c.sqlite"
     rules = [r"[\w.]+@[\w.]+", re.compile(r"\d{3}-\d\d-\d{4}"), shout]
     body = json.dumps({"to": "ada@example.com", "said": "Ada Lovelace é\n 123-45-6789"}).encode()
@@ -490,7 +490,7 @@ IGNORED: dict[str, tuple[list[Any], dict[str, Any], dict[str, Any]]] = {
 
 @pytest.mark.parametrize("kind", IGNORED)
 def test_what_varies_can_be_left_out(tmp_path: Path, kind: str) -> None:
-    """`ignore=` reaches queries, forms, names of files and texts; without it they are compared."""
+    """`ignore=` applies to queries, forms, file names and texts; otherwise they are compared."""
     rules, before, now = IGNORED[kind]
     path = tmp_path / "c.sqlite"
     with (
@@ -512,7 +512,7 @@ def test_what_varies_can_be_left_out(tmp_path: Path, kind: str) -> None:
 
 
 def test_a_null_may_be_as_good_as_nothing(tmp_path: Path) -> None:
-    """Only if the marker says so, and only at the top of the body."""
+    """`null_is_absent` applies only if set, and only at the top of the body."""
     path = tmp_path / "c.sqlite"
     with (
         serving() as server,
@@ -548,7 +548,7 @@ CONVERSATIONS: dict[str, Callable[[str], dict[str, Any]]] = {
 
 @pytest.mark.parametrize("wire", CONVERSATIONS)
 def test_ids_that_an_answer_issued_are_equal_by_their_place(tmp_path: Path, wire: str) -> None:
-    """Where another id is issued now, the next request is the same; an id of nobody's is not."""
+    """The next request matches if another id was issued now, but not with an id never issued."""
     path = tmp_path / "c.sqlite"
     issued = ["call_first_1", "call_second_2"]
 

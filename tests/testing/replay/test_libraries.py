@@ -1,4 +1,4 @@
-"""What the toolkit promises, held by every HTTP library that it has a seam for."""
+"""The toolkit's promises hold for every patched HTTP library."""
 
 # ruff: noqa: SIM117 - the tests are about `with` blocks and what happens at their ends
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ember_testing.patches.transport import SEAMS
 from tests.loopback import Received, Reply, resetting, serving
 from tests.testing.http_clients import LIBRARIES, STREAMING, Library
 
-GONE = "http://127.0.0.1:1"  # where nothing listens: a replay does not need it
+GONE = "http://127.0.0.1:1"  # nothing listens here: a replay needs no server
 SSE = [b"data: %d\n\n" % i for i in range(6)] + ["data: é".encode()[:-1], b"\xa9\n\n", b"[DONE]"]
 KEY = "sk-libraries-0123456789abcdef"
 CHAT = "https://api.openai.com/v1/chat/completions"
@@ -36,24 +36,24 @@ ASKED = {"model": "gpt-4", "messages": [{"role": "user", "content": "Where is th
 
 @pytest.fixture(params=LIBRARIES)
 def library(request: pytest.FixtureRequest) -> Library:
-    """One library."""
+    """One HTTP library."""
     return LIBRARIES[request.param]()
 
 
 @pytest.fixture(params=STREAMING)
 def streaming(request: pytest.FixtureRequest) -> Library:
-    """One library that gives a response's pieces as they come."""
+    """One HTTP library that gives a response's pieces as they arrive."""
     return LIBRARIES[request.param]()
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where the test's cassette lies."""
+    """The path of the test's cassette."""
     return tmp_path / "c.sqlite"
 
 
 def test_a_replayed_response_is_the_one_that_came(library: Library, path: Path) -> None:
-    """Status, headers and bytes are the same, each question gets its own, in any order."""
+    """Status, headers and bytes are the same, and in any order each call gets its own answer."""
 
     def answer(request: Received) -> Reply:
         raw = b'{"a": 1e2, "asked": ' + request.body + b"}"
@@ -72,7 +72,7 @@ def test_a_replayed_response_is_the_one_that_came(library: Library, path: Path) 
 
 
 def test_one_librarys_recording_is_anothers(library: Library, path: Path) -> None:
-    """What httpx recorded is replayed to every library, and the other way round."""
+    """Calls recorded with httpx are replayed to every library, and vice versa."""
     httpx = LIBRARIES["httpx"]()
     with serving() as server, ember_testing.cassette(path, record="new"):
         assert httpx.post(server.url, {"q": 1}).json() == {"echo": {"q": 1}}
@@ -96,7 +96,7 @@ HIDDEN: list[dict[str, Any]] = [
 def test_credentials_are_kept_out_and_told_apart(
     library: Library, path: Path, in_pieces: bool
 ) -> None:
-    """Sent and echoed under their names; the replay has as many bytes, another value is a miss."""
+    """They are redacted in the same length, in request and echo; another value is a miss."""
 
     def echoed(request: Received) -> Reply:
         body = request.body
@@ -118,7 +118,7 @@ def test_credentials_are_kept_out_and_told_apart(
 
 
 def test_identical_calls_from_threads(library: Library, path: Path) -> None:
-    """Calls of many threads at once are each recorded once, and answered each with its own."""
+    """Concurrent calls of threads are each recorded once and get their own answers."""
     with serving() as server, ember_testing.cassette(path, record="new") as cassette:
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(lambda n: library.post(server.url, {"q": n % 10}), range(20)))
@@ -129,7 +129,7 @@ def test_identical_calls_from_threads(library: Library, path: Path) -> None:
 
 
 def test_pieces_pass_through_and_come_again(streaming: Library, path: Path) -> None:
-    """A stream's pieces are those of the network, live and replayed."""
+    """A stream's pieces are the network's, live and replayed."""
     with serving(lambda _: Reply(pieces=SSE, pause=0.05)) as server:
         with ember_testing.cassette(path, record="new") as cassette:
             assert list(streaming.pieces(server.url)) == SSE
@@ -157,7 +157,7 @@ def test_a_stream_left_early_is_a_recording(streaming: Library, path: Path) -> N
 
 
 def test_a_cut_stream_is_a_recording(streaming: Library, path: Path) -> None:
-    """The pieces up to the cut come again, and then an error of the library's own."""
+    """The pieces up to the cut are replayed, then the library's own error is raised."""
 
     def broken(url: str) -> list[bytes]:
         found: list[bytes] = []
@@ -175,7 +175,7 @@ def test_a_cut_stream_is_a_recording(streaming: Library, path: Path) -> None:
 
 
 def test_connection_errors_are_recordings(library: Library, path: Path) -> None:
-    """Refused and reset connections fail again as they did, and nothing is connected to."""
+    """Refused and reset connections fail again in the same way, without a connection."""
     with resetting() as url, ember_testing.cassette(path, record="new") as cassette:
         with pytest.raises(library.errors) as reset:
             library.post(url, {"q": "reset"})
@@ -190,7 +190,7 @@ def test_connection_errors_are_recordings(library: Library, path: Path) -> None:
 
 
 def test_compressed_answers(library: Library, path: Path) -> None:
-    """The library decodes what is replayed; the file's text column holds plain text."""
+    """The library decodes the replayed answer; the file's text column holds plain text."""
     packed = gzip.compress(b'{"text": "plain to read"}')
     headers = {"content-encoding": "gzip"}
 
@@ -207,7 +207,7 @@ def test_compressed_answers(library: Library, path: Path) -> None:
 
 
 def test_cookies_and_empty_bodies(library: Library, path: Path) -> None:
-    """A status without a body, and headers that come twice, are what they were."""
+    """A status without a body and repeated headers are replayed unchanged."""
 
     def answer(request: Received) -> Reply:
         return Reply(b"", status=204, headers={"set-cookie": "theme=dark; Path=/"})
@@ -221,7 +221,7 @@ def test_cookies_and_empty_bodies(library: Library, path: Path) -> None:
 
 
 def test_a_key_is_nowhere_in_the_file(library: Library, path: Path) -> None:
-    """A key in a header, and its echo in the answer, are replaced; another key gets the answer."""
+    """A key in a header and its echo are replaced; another key gets the same answer."""
 
     def leaky(request: Received) -> Reply:
         return Reply(json.dumps({"bad key": request.headers["authorization"]}).encode())
@@ -236,7 +236,7 @@ def test_a_key_is_nowhere_in_the_file(library: Library, path: Path) -> None:
 
 
 def test_a_miss_is_not_swallowed(library: Library, path: Path) -> None:
-    """It goes through the library's handling of errors, and is raised again at the end."""
+    """It passes through the library's error handling, and is raised again at the end."""
     for swallowed in ((), (BaseException,)):
         with pytest.raises(CassetteMiss, match="there is no cassette"):
             with ember_testing.cassette(path), suppress(*swallowed):
@@ -245,7 +245,7 @@ def test_a_miss_is_not_swallowed(library: Library, path: Path) -> None:
 
 
 def test_a_fake_answers(library: Library) -> None:
-    """Plain and streamed calls of a model, an error, and a broken connection, without a network."""
+    """Whole and streamed answers, an error and a broken connection work without a network."""
     with ember_testing.fake_model() as fake:
         fake("gpt-4", "Paris", faults.rate_limit(retry_after=3), faults.reset(), "Rome")
         assert library.post(CHAT, ASKED).json()["choices"][0]["message"]["content"] == "Paris"
@@ -265,7 +265,7 @@ def test_a_fake_answers(library: Library) -> None:
     ids=lambda fault: fault.kind,
 )
 def test_a_fault_is_the_librarys_own_error(library: Library, fault: faults.Damage) -> None:
-    """No time is lost, and what is raised is what the library raises on a real network."""
+    """It is raised at once, and is the error that a real network causes."""
     with ember_testing.fake_model("gpt-4", fault), pytest.raises(library.errors):
         library.post(CHAT, {**ASKED, "stream": True})
 
@@ -282,7 +282,7 @@ def test_a_fault_over_a_recording(library: Library, path: Path) -> None:
 
 
 def test_everything_else_is_as_ever(library: Library, path: Path) -> None:
-    """Outside of a block, and to this machine where that is allowed, the network is real."""
+    """Outside a block, and to this machine if allowed, the network is real."""
     with serving() as server:
         library.post(server.url, {"q": 0})
         with ember_testing.cassette(path, allow_loopback=True):
@@ -296,7 +296,7 @@ def test_everything_else_is_as_ever(library: Library, path: Path) -> None:
 
 
 def test_redirects_are_followed_in_a_replay(path: Path) -> None:
-    """Each hop is a recording of its own."""
+    """Each hop of a redirect is a recording."""
     requests = pytest.importorskip("requests", reason="in the extra dev")
 
     def answer(request: Received) -> Reply:
@@ -335,7 +335,7 @@ def test_urllib3s_own_retries_are_calls(path: Path) -> None:
 
 
 def test_a_pool_outlives_its_replay(path: Path) -> None:
-    """A session that was answered from a cassette opens a real connection afterwards."""
+    """A session that got replayed answers opens a real connection afterwards."""
     requests = pytest.importorskip("requests", reason="in the extra dev")
     with serving() as server, requests.Session() as session:
         with ember_testing.cassette(path, record="new"):
@@ -350,7 +350,7 @@ def test_a_pool_outlives_its_replay(path: Path) -> None:
 
 
 def test_a_session_of_aiohttp_outlives_its_replay(path: Path) -> None:
-    """So does aiohttp's, and its calls that are gathered get each its own answer."""
+    """A session of aiohttp does so too, and its gathered calls each get their own answer."""
     aiohttp = pytest.importorskip("aiohttp", reason="in the extra dev")
 
     async def main() -> None:
@@ -373,7 +373,7 @@ def test_a_session_of_aiohttp_outlives_its_replay(path: Path) -> None:
 
 
 def test_uploads_in_pieces_are_matched_by_their_content(path: Path) -> None:
-    """A body from a generator or a file is recorded and sent whole."""
+    """Bodies from generators and files are recorded and sent whole."""
     requests = pytest.importorskip("requests", reason="in the extra dev")
     aiohttp = pytest.importorskip("aiohttp", reason="in the extra dev")
 
@@ -418,7 +418,7 @@ def test_an_unknown_version_of_aiohttp_is_named(
 
 
 def test_an_array_is_sent_as_its_bytes(path: Path) -> None:
-    """What http.client takes for a body besides bytes and iterables of them arrives as it is."""
+    """http.client also accepts arrays as bodies: their bytes are sent and recorded."""
     body = array.array("H", [1, 2, 3])
     with serving(lambda request: Reply(request.body)) as server:
         with ember_testing.cassette(path, record="new"):
@@ -429,7 +429,7 @@ def test_an_array_is_sent_as_its_bytes(path: Path) -> None:
 
 
 def test_a_library_that_is_loaded_inside_of_a_block(path: Path) -> None:
-    """It is patched when somebody loads it, and by nobody before."""
+    """It is patched when it is imported; the toolkit does not import it."""
     code = f"""
         import sys
         import ember_testing
@@ -462,7 +462,7 @@ def test_a_library_that_is_loaded_inside_of_a_block(path: Path) -> None:
 
 @pytest.mark.parametrize("name", SEAMS)
 def test_a_librarys_methods_are_its_own_afterwards(name: str, path: Path) -> None:
-    """No replacement is left behind by a block."""
+    """A block leaves no patched method behind."""
     module = pytest.importorskip(name)
     owners: list[Any] = [module]
     owners += [each for each in vars(module).values() if isinstance(each, type)]
@@ -485,7 +485,7 @@ ENDS = {
 
 @pytest.mark.parametrize("wire", ENDS)
 def test_a_reader_who_leaves_after_the_last_event_missed_nothing(wire: str, path: Path) -> None:
-    """What is recorded so is complete, and replays to a client that reads on."""
+    """The recording is complete, and replays to a client that reads to the end."""
     library = LIBRARIES["httpx"]()
     pieces = [b'data: {"a": 1}\n\n', ENDS[wire], b"\n"]
     with serving(lambda _: Reply(pieces=pieces, pause=0.05)) as server:
@@ -502,9 +502,9 @@ def test_a_reader_who_leaves_after_the_last_event_missed_nothing(wire: str, path
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("name", ["httpx", "httpx2"])
 def test_what_never_reached_the_network_is_no_recording(name: str, path: Path) -> None:
-    """A client that is used in a second event loop fails there; its retry is what is recorded."""
+    """A client used in a second event loop fails there; only its retry is recorded."""
     library: Any = pytest.importorskip(name)
-    clients = [library.AsyncClient()]  # as an application caches one
+    clients = [library.AsyncClient()]  # like a client cached by an application
 
     async def ask(url: str) -> Any:
         return await clients[0].post(url, json={"q": 1})

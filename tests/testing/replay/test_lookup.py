@@ -1,4 +1,4 @@
-"""Identical requests: the n-th of them gets the n-th recording, whatever comes in between."""
+"""The n-th of identical requests gets the n-th recording, whatever comes in between."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.loopback import Received, Reply, serving
 GONE = "http://127.0.0.1:1"
 QUESTIONS = "abc"
 RECORDED = "abacaaab"
-"""The questions in the order in which they were recorded; the answer to each is its position."""
+"""Questions in the order of recording; the answer to each is its position."""
 
 
 @pytest.fixture(scope="module")
@@ -38,13 +38,13 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def ask(question: str, url: str = GONE) -> str:
-    """The answer to a question."""
+    """Return the answer to a question."""
     with httpx.Client(verify=False) as client:
         return client.post(f"{url}/v1", json={"q": question}).text
 
 
 def expected(questions: str, repeats_last: bool) -> list[str | None]:
-    """By definition: the n-th of identical requests gets the n-th recording, None is a miss."""
+    """Return the n-th recording for the n-th of identical requests; None for a miss."""
     asked: Counter[str] = Counter()
     answers: list[str | None] = []
     for question in questions:
@@ -65,7 +65,7 @@ def test_each_request_gets_the_recording_of_its_position(
     match_on: tuple[str, ...] | None,
     questions: str,
 ) -> None:
-    """In any order, with repetitions past the end, by the recording's rules and by others."""
+    """This holds in any order, past the end, with the recording's rules and with others."""
     answers = expected(questions, repeats == "last")
     found: list[str | None] = []
 
@@ -81,7 +81,7 @@ def test_each_request_gets_the_recording_of_its_position(
             assert len(played) == len(answers) - answers.count(None)
 
     if None in answers:
-        with pytest.raises(CassetteMiss):  # swallowed above, it fails the block all the same
+        with pytest.raises(CassetteMiss):  # swallowed above, but still fails the block
             replay()
     else:
         replay()
@@ -93,7 +93,7 @@ def test_each_request_gets_the_recording_of_its_position(
 def test_a_call_that_meets_a_fault_uses_no_recording(
     recording: Path, questions: str, data: st.DataObject
 ) -> None:
-    """The positions count the answered requests; the one after a fault gets what it would have."""
+    """Positions count only answered requests: the next one gets the recording."""
     numbers = data.draw(st.sets(st.integers(1, len(questions))))
     answered = [each for n, each in enumerate(questions, 1) if n not in numbers]
     found: list[str] = []

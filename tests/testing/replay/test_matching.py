@@ -31,19 +31,19 @@ values = st.recursive(
 
 
 def asking(body: Any, url: str = URL, method: str = "POST") -> Request:
-    """A request with a JSON body."""
+    """Return a request with a JSON body."""
     return Request(method, url, JSON_HEADERS, json.dumps(body).encode())
 
 
 def chat(prompt: str, **more: Any) -> Request:
-    """A chat request."""
+    """Return a chat request."""
     return asking({"model": "gpt-4", "messages": [{"role": "user", "content": prompt}], **more})
 
 
 @settings(max_examples=60, deadline=None)
 @given(body=st.dictionaries(st.text(max_size=5), values, min_size=2, max_size=5))
 def test_key_order_and_white_space_do_not_count(body: dict[str, Any]) -> None:
-    """The same JSON value has one key however it is written."""
+    """A JSON value has the same key however it is written."""
     backwards = dict(reversed(list(body.items())))
     other = Request("post", URL, JSON_HEADERS, json.dumps(backwards, indent=2).encode())
     assert key(asking(body)) == key(other)
@@ -84,7 +84,7 @@ def test_different_values_have_different_keys(left: Any, right: Any) -> None:
     ],
 )
 def test_bodies_compare_by_value(left: bytes, right: bytes, same: bool) -> None:
-    """Numbers compare as written, texts by character, all keys count; what is no JSON by bytes."""
+    """Numbers compare as written, strings by character, with all keys; other bodies by bytes."""
     keys = {key(Request("POST", URL, JSON_HEADERS, body)) for body in (left, right)}
     assert (len(keys) == 1) is same
 
@@ -135,7 +135,7 @@ def test_a_multipart_boundary_does_not_count() -> None:
     ],
 )
 def test_urls_compare_in_canonical_form(left: str, right: str, same: bool) -> None:
-    """The order of a query and a loopback server's port do not count, all else does."""
+    """All but the order of parameters and a loopback server's port is compared."""
     assert (key(asking({}, left)) == key(asking({}, right))) is same
 
 
@@ -168,20 +168,20 @@ def test_rules_choose_what_counts() -> None:
 
 @pytest.mark.parametrize("path", ["", "$", "a..b", "a[-1]", "a[b]", "a.", "a[?(@.b)]"])
 def test_a_path_that_leads_nowhere_is_refused(path: str) -> None:
-    """It would leave nothing out, and nobody would know why the request is not found."""
+    """An invalid path is refused: it would ignore nothing, and the request would not be found."""
     with pytest.raises(ValueError, match=r"ignore=.*: expected a path into"):
         Rules(ignore=(path,))
 
 
 @pytest.mark.parametrize("match_on", [("bodyy",), (), ("header:",)])
 def test_rules_refuse_what_they_do_not_know(match_on: tuple[str, ...]) -> None:
-    """A misspelt part is an error that says what there is."""
+    """A misspelt part is an error that lists the valid ones."""
     with pytest.raises(ValueError, match="match_on="):
         Rules(match_on)
 
 
 def test_the_nearest_recording_is_the_one_that_differs_least() -> None:
-    """Among many neighbours the one with a single changed word is named, wherever it stands."""
+    """Of many similar recordings the one with a single changed word is named, wherever it is."""
     stored = [(i, chat(f"Tell me about the number {i} and its uses in detail")) for i in range(50)]
     stored.append((50, chat("What is the capital of France?", temperature=0.7)))
     stored.append((51, chat("Something else", temperature=0.2)))
@@ -198,7 +198,7 @@ def test_the_nearest_recording_is_the_one_that_differs_least() -> None:
 
 
 def test_only_what_is_compared_is_told() -> None:
-    """What the rules leave out neither makes a recording near nor stands in the explanation."""
+    """Parts that are not compared affect neither the nearest recording nor the explanation."""
     rules = Rules(("method", "host", "body", "header:x-team"), ("metadata.run_id",))
 
     def asked(content: str, run: str, path: str, team: str) -> Request:
@@ -218,7 +218,7 @@ def test_only_what_is_compared_is_told() -> None:
 
 
 def test_differences_are_told_by_leaf_and_kept_short() -> None:
-    """Added, missing and changed leaves are named; long texts are cut to where they part."""
+    """Added, missing and changed leaves are named; long texts are cut to where they differ."""
     long = "word " * 400
     old = chat(long + "old end", temperature=0.2, seed=1)
     new = chat(long + "new end", top_p=0.5, seed=1)
@@ -258,7 +258,7 @@ def test_differences_are_told_by_leaf_and_kept_short() -> None:
     ],
 )  # fmt: skip
 def test_ids_that_look_random_are_named(old: Any, new: Any, expected: bool) -> None:
-    """Only where all that differs is a random id on both sides; never a prompt."""
+    """Paths are offered only if every difference is a random id on both sides, never a prompt."""
     bodies = [json.loads(json.dumps(each, default=str)) for each in (old, new)]
     found = random_leaves(chat("hi", **bodies[0]), chat("hi", **bodies[1]))
     assert bool(found) == expected
@@ -267,11 +267,11 @@ def test_ids_that_look_random_are_named(old: Any, new: Any, expected: bool) -> N
 @pytest.mark.parametrize("name", ["trace.id", "a[0]", "it's", "$id", "query", "re:x", ""])
 @pytest.mark.parametrize("at_top", [True, False])
 def test_the_offered_path_reaches_a_key_of_any_name(name: str, at_top: bool) -> None:
-    """What is offered leaves this key out and no other."""
+    """The offered path ignores this key and no other."""
     ids = [{name: {"id": str(uuid.UUID(int=n))}} for n in (1, 2)]
     old, new = (chat("hi", **(each if at_top else {"metadata": each})) for each in ids)
     paths = random_leaves(old, new)
-    assert bool(paths) == (name != "")  # which no path can say
+    assert bool(paths) == (name != "")  # no path can express this name
     if paths:
         rules = Rules(ignore=tuple(paths))
         assert differences(old, new, rules=rules) == []
@@ -279,7 +279,7 @@ def test_the_offered_path_reaches_a_key_of_any_name(name: str, at_top: bool) -> 
 
 
 def test_nothing_is_offered_that_is_not_enough() -> None:
-    """A key that stands twice in an object is reached by no path."""
+    """No path can name a duplicate key."""
     text = '{{"a": "{0}", "a": "{0}"}}'
     old, new = (Request("POST", URL, (), text.format(uuid.UUID(int=n)).encode()) for n in (1, 2))
     assert differences(old, new)
@@ -287,7 +287,7 @@ def test_nothing_is_offered_that_is_not_enough() -> None:
 
 
 def test_a_random_query_parameter_is_named() -> None:
-    """As `ignore=` takes it; for an id in the path, which it does not reach, nothing is offered."""
+    """It is offered in the syntax of `ignore=`, which cannot name an id in the URL's path."""
     old, new = (asking({}, f"{URL}?rid={uuid.UUID(int=n)}") for n in (1, 2))
     assert random_leaves(old, new) == ["query.rid"]
     old, new = (asking({}, f"{URL}/{uuid.UUID(int=n)}") for n in (1, 2))
@@ -305,7 +305,7 @@ def test_a_random_query_parameter_is_named() -> None:
 def test_a_miss_at_an_unknown_host_says_how_to_leave_it_out(
     url: str, offered: bool, tmp_path: Path
 ) -> None:
-    """Side calls of libraries go to hosts that are no provider's."""
+    """The miss suggests `ignore_hosts=`: libraries make side calls to other hosts."""
     with (
         pytest.raises(CassetteMiss) as miss,
         ember_testing.cassette(tmp_path / "c.sqlite"),

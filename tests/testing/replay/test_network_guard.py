@@ -24,12 +24,12 @@ FAR = "192.0.2.1"  # reserved for documentation: never answers
 
 
 def by_urllib() -> None:
-    """The standard library's client."""
+    """Use urllib."""
     urllib.request.urlopen("http://example.com")
 
 
 def by_aiohttp() -> None:
-    """aiohttp, with a resolver of its own."""
+    """Use aiohttp with its own resolver."""
     aiohttp = pytest.importorskip("aiohttp")
 
     async def get() -> None:
@@ -40,68 +40,68 @@ def by_aiohttp() -> None:
 
 
 def by_requests() -> None:
-    """requests, and urllib3 under it."""
+    """Use requests, which uses urllib3."""
     requests = pytest.importorskip("requests")
     requests.get("https://example.com", timeout=5)
 
 
 def by_urllib3() -> None:
-    """urllib3 with an address instead of a name."""
+    """Use urllib3 with an address instead of a name."""
     urllib3 = pytest.importorskip("urllib3")
     urllib3.PoolManager(retries=False).request("GET", f"http://{FAR}/")
 
 
 def by_socket() -> None:
-    """A plain socket."""
+    """Connect a plain socket."""
     with socket.socket() as plain:
         plain.connect((FAR, 80))
 
 
 def by_connect_ex() -> None:
-    """The call that returns its error."""
+    """Use `connect_ex`, which returns its error."""
     with socket.socket() as plain:
         plain.connect_ex((FAR, 80))
 
 
 def by_udp() -> None:
-    """A datagram, which needs no connection."""
+    """Send a datagram, which needs no connection."""
     with socket.socket(type=socket.SOCK_DGRAM) as plain:
         plain.sendto(b"x", (FAR, 53))
 
 
 def by_ipv6() -> None:
-    """The other address family."""
+    """Connect by IPv6."""
     with socket.socket(socket.AF_INET6) as plain:
         plain.connect(("2001:db8::1", 80))
 
 
 def by_imported_function() -> None:
-    """A function that was imported long before."""
+    """Use a function imported before the guard."""
     create_connection((FAR, 80))
 
 
 def by_name() -> None:
-    """A name look-up alone already reaches a name server."""
+    """Look up a name, which contacts a name server."""
     getaddrinfo("example.com", 443)
 
 
 def by_reverse_name() -> None:
-    """The name of an address is asked of a name server too."""
+    """Look up an address's name, which contacts a name server too."""
     socket.gethostbyaddr(FAR)
 
 
 def by_name_info() -> None:
-    """The same by the newer function."""
+    """Look up an address's name with `getnameinfo`."""
     socket.getnameinfo((FAR, 80), 0)
 
 
 def by_asyncio() -> None:
-    """Asyncio's own connections, as aiohttp makes them."""
+    """Use asyncio's connections, as aiohttp does."""
     asyncio.run(_open(FAR))
 
 
 def by_asyncio_name() -> None:
-    """Asyncio looks names up in a thread."""
+    """Use asyncio's name lookup, which runs in a thread."""
     asyncio.run(_open("example.com"))
 
 
@@ -110,7 +110,7 @@ async def _open(host: str) -> None:
 
 
 def in_a_thread() -> None:
-    """The guard holds in every thread."""
+    """Connect in a thread."""
     failures: list[BaseException] = []
 
     def run() -> None:
@@ -126,13 +126,13 @@ def in_a_thread() -> None:
 
 
 def by_pieces_of_a_request() -> None:
-    """http.client, where a request is put together by hand."""
+    """Use http.client with a request written in parts."""
     connection = http.client.HTTPConnection("example.com")
     connection.putrequest("GET", "/")
     connection.endheaders()
 
 
-# These are recorded, and so they meet a recording that is missing before they reach the guard.
+# These libraries are recorded, so they raise a miss before they reach the guard.
 RECORDED = [by_urllib, by_pieces_of_a_request, by_aiohttp, by_requests, by_urllib3]
 WAYS = [
     by_socket, by_connect_ex, by_udp, by_ipv6,
@@ -152,7 +152,7 @@ def test_every_way_out_is_blocked_with_the_reason(path: Path, way: Callable[[], 
 
 @pytest.mark.parametrize("way", RECORDED)
 def test_a_recorded_library_meets_a_miss(path: Path, way: Callable[[], None]) -> None:
-    """The error says what is missing and how to record it; nothing is connected to."""
+    """The error says what is missing and how to record it, without a connection."""
     with pytest.raises(CassetteMiss, match="there is no cassette") as missed:
         with ember_testing.cassette(path):
             way()
@@ -160,14 +160,14 @@ def test_a_recorded_library_meets_a_miss(path: Path, way: Callable[[], None]) ->
 
 
 def test_swallowing_the_error_does_not_help(path: Path) -> None:
-    """A library that catches everything does not make the block end well."""
+    """The block fails even if a library catches everything."""
     with pytest.raises(NetworkBlocked), ember_testing.cassette(path):
         with suppress(BaseException):
             by_socket()
 
 
 def connect(server: Loopback) -> None:
-    """A raw connection to a server of this process."""
+    """Open a raw connection to a server of this process."""
     create_connection(("localhost", server.port)).close()
 
 
@@ -208,7 +208,7 @@ def test_what_does_not_leave_the_process_works(path: Path, tmp_path: Path) -> No
 
 
 def test_the_network_is_open_before_after_and_while_recording(path: Path) -> None:
-    """The guard ends with the replay; a recording needs the network."""
+    """The guard is only active during a replay; a recording needs the network."""
     with serving() as server:
         connect(server)
         with ember_testing.cassette(path):
@@ -224,7 +224,7 @@ def test_the_network_is_open_before_after_and_while_recording(path: Path) -> Non
 
 
 def test_a_connection_made_by_httpx_below_the_seam_is_blocked(path: Path) -> None:
-    """A custom transport that opens connections is stopped like any other library."""
+    """A custom transport that opens connections is blocked like any library."""
 
     class Own(httpx.BaseTransport):
         def handle_request(self, request: httpx.Request) -> httpx.Response:

@@ -1,4 +1,4 @@
-"""A recording is made with a key, and replayed where there is none."""
+"""Recordings made with a key are replayed without one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ANSWER = {
 
 
 def test_a_replay_needs_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was recorded with a key is replayed without one, and the environment is as it was."""
+    """A call recorded with a key is replayed without one; the environment is restored."""
     path = tmp_path / "c.sqlite"
     with serving(lambda request: Reply(json.dumps(ANSWER).encode())) as server:
         monkeypatch.setenv("OPENAI_BASE_URL", f"{server.url}/v1")
@@ -36,7 +36,7 @@ def test_a_replay_needs_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_key_that_is_set_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A key that the environment holds is not replaced, nor lost, by a replay."""
+    """A replay neither replaces nor loses a key of the environment."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-my-own-key")
     with pytest.raises(CassetteMiss), cassette(tmp_path / "none.sqlite"):
         assert os.environ["OPENAI_API_KEY"] == "sk-my-own-key"
@@ -53,7 +53,7 @@ def test_recording_needs_a_key(tmp_path: Path) -> None:
 
 
 def test_the_vendors_packages_need_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Variables of packages for providers that Ember does not call are set as well, AWS's pair."""
+    """Variables of other vendors' packages are set as well, such as AWS's pair of keys."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("AWS_BEARER_TOKEN_BEDROCK", raising=False)
@@ -63,13 +63,13 @@ def test_the_vendors_packages_need_no_key(tmp_path: Path, monkeypatch: pytest.Mo
     with cassette(tmp_path / "none.sqlite"):
         assert os.environ["AWS_ACCESS_KEY_ID"]
         assert os.environ["AWS_SECRET_ACCESS_KEY"]
-        assert os.environ["HF_TOKEN"].startswith("hf_")  # decides the host that it is sent to
+        assert os.environ["HF_TOKEN"].startswith("hf_")  # decides which host it is sent to
         assert os.environ["VOYAGE_API_KEY"] == "my-own"
     assert not {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN"} & {*os.environ}
 
 
 def test_credentials_of_aws_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half a pair beside a profile or a token would replace what botocore is to take."""
+    """No AWS keys are set beside a profile or token: botocore would prefer them."""
     monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
     monkeypatch.setenv("AWS_PROFILE", "mine")
     with cassette(tmp_path / "none.sqlite"):
@@ -77,7 +77,7 @@ def test_credentials_of_aws_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_credentials_in_files_of_aws_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Variables would go before the file in which botocore finds what a test's other calls need."""
+    """No AWS keys are set if a credentials file exists: botocore would prefer them to it."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_BEARER_TOKEN_BEDROCK"):
         monkeypatch.delenv(name, raising=False)
     file = tmp_path / "credentials"

@@ -20,7 +20,7 @@ GONE = "http://127.0.0.1:1/v1"
 
 
 def call(base_url: str, **more: Any) -> float:
-    """What a call through Ember costs: 10 tokens in, 5 out."""
+    """Return the cost of a call through Ember: 10 tokens in, 5 out."""
     response = models("gpt-4", "Paris", base_url=base_url, api_key="sk-x", **more)
     return response.usage.cost
 
@@ -34,7 +34,7 @@ class TestPrices:
     def test_a_cost_replays_exactly_after_a_price_change(
         self, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A replay charges what the recording was charged; `prices="current"` charges today's."""
+        """A replay uses the recording's prices; `prices="current"` uses today's."""
         with serving(chat) as server, ember_testing.cassette(path, record="new"):
             before = call(f"{server.url}/v1")
         assert before == pytest.approx(0.0006)
@@ -49,7 +49,7 @@ class TestPrices:
     def test_prices_set_for_the_test_alone_are_stored(
         self, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Also where the variable is gone by the time the cassette is closed."""
+        """Prices are stored even if the variable is unset when the cassette is closed."""
         with (
             serving(chat) as server,
             ember_testing.cassette(path, record="new"),
@@ -79,7 +79,7 @@ class TestPrices:
     def test_two_open_streams_are_charged_each_at_its_own_price(
         self, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Opened one after the other and read in turn, recorded before and after a price change."""
+        """Streams recorded before and after a price change, read in turn, keep their own prices."""
         usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
         last = {"delta": {"content": "ris"}, "finish_reason": "stop"}
         deltas = [{"delta": {"content": "Pa"}}, last]
@@ -112,7 +112,7 @@ class TestPrices:
     def test_recording_anew_and_joining_keep_the_prices(
         self, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """What another process added while all was recorded anew stays, with its price."""
+        """A call that another process added during a new recording stays, with its price."""
         with serving(chat) as server:
             base = f"{server.url}/v1"
             with ember_testing.cassette(path, record="new"):
@@ -133,7 +133,7 @@ Run = Callable[..., pytest.RunResult]
 
 @pytest.fixture
 def server() -> Any:
-    """A chat model."""
+    """A server with a chat model."""
     with serving(chat) as server:
         yield server
 
@@ -141,7 +141,7 @@ def server() -> Any:
 def test_the_report_says_what_the_summary_says(
     run: Run, pytester: pytest.Pytester, server: Loopback
 ) -> None:
-    """Recorded and spent, then replayed, saved and avoided, as JSON; with xdist the same."""
+    """The JSON report has the counts and sums of the summary, also under xdist."""
     suite = SUITE.format(url=server.url, count=3)
 
     def totals(*arguments: str) -> dict[str, Any]:
@@ -186,7 +186,7 @@ def test_a_marker_can_ask_for_the_current_prices(
 def test_unused_recordings_of_a_shared_cassette_are_reported_after_all_its_tests(
     run: Run, pytester: pytest.Pytester, server: Loopback
 ) -> None:
-    """A run of one of its tests reports nothing; a run of all counts, and fails where asked to."""
+    """One test's run reports nothing; a run of all reports, and fails with `ember_unused=fail`."""
     body = """
 import httpx, pytest
 pytestmark = pytest.mark.ember_replay(cassette="shared")
@@ -206,7 +206,7 @@ def test_two(): [ask(text) for text in {texts}]
 
 
 def test_a_call_cancelled_before_its_answer_began_is_a_recording(path: Path) -> None:
-    """Its replay waits to be cancelled as well; a caller that waits on gets an error."""
+    """Its replay waits to be cancelled too; a caller that keeps waiting gets an error."""
 
     def slow(request: Received) -> Reply:
         return Reply(b"{}", delay=0.5)

@@ -1,4 +1,4 @@
-"""`cassette.recorded_at`: a test can send the dates that it sent when it was recorded."""
+"""`cassette.recorded_at`: a test can send the same dates as when it was recorded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.testing.chat import KEY, ask, chat
 
 
 def test_the_oldest_call_tells_the_time(path: Path) -> None:
-    """Now in a new cassette; then the oldest recording's, before, while and after it is played."""
+    """The current time in a new cassette; else that of the oldest recording, replayed or not."""
     began = datetime.now(timezone.utc)
     with serving(chat) as server:
         with ember_testing.cassette(path, record="new") as calls:
@@ -36,7 +36,7 @@ def test_the_oldest_call_tells_the_time(path: Path) -> None:
 def test_a_prompt_with_a_date_replays_on_another_day(
     run: Callable[..., pytest.RunResult], pytester: pytest.Pytester
 ) -> None:
-    """Code that reads a clock which the test sets to `recorded_at` asks the same a year later."""
+    """Code that reads a clock set to `recorded_at` sends the same request a year later."""
     pytester.makepyfile(
         clock="""
 from datetime import datetime, timedelta, timezone
@@ -66,7 +66,7 @@ def test_today(cassette, monkeypatch):
 def test_the_guides_test_replays_a_year_later(
     run: Callable[..., pytest.RunResult], pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the clock of the whole process at the recording's time, by time-machine."""
+    """The guide's test sets the process's clock to the recording's time, with time-machine."""
     pytest.importorskip("time_machine")
     guide = Path(ember_testing.__file__).with_name("README.md")
     (block,) = [each for each in python_blocks(guide) if "time_machine" in each.code]

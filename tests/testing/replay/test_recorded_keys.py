@@ -1,4 +1,4 @@
-"""Keys in recordings: none reaches the file, wherever it stood in a request or an answer."""
+"""No key reaches the file, wherever it was in a request or an answer."""
 # ruff: noqa: SIM117 - the tests are about `with` blocks and what happens at their ends
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import ember_testing
 from tests.loopback import Received, Reply, serving
 from tests.testing.chat import client, post
 
-GONE = "http://127.0.0.1:1"  # where nothing listens: a replay does not need it
+GONE = "http://127.0.0.1:1"  # nothing listens here: a replay needs no server
 SECRET = "sk-live-9f8e7d6c5b4a"
 
 
 class TestSecrets:
-    """No credential reaches the file, wherever it stood; matching does not notice."""
+    """No credential reaches the file, wherever it was, and matching still works."""
 
     @staticmethod
     def leaky(request: Received) -> Reply:
@@ -52,13 +52,13 @@ class TestSecrets:
             ]
 
     def test_a_key_passed_in_code_is_nowhere_in_the_file(self, path: Path) -> None:
-        """Header, query, path, body, echo, stream pieces, gzip: nothing of it is written."""
+        """Keys in header, query, path, body, echo, stream pieces and gzip are not recorded."""
         with (
             serving(self.leaky) as server,
             ember_testing.cassette(path, record="new", record_errors=True) as cassette,
         ):
             live = self.calls(server.url, SECRET)
-            assert SECRET in live[0].text  # the program itself gets what came
+            assert SECRET in live[0].text  # the program gets the original answer
             assert len(cassette.recorded) == 4
         content = path.read_bytes()
         for secret in (SECRET, "abcdefgh12345", SECRET[:10]):
@@ -72,7 +72,7 @@ class TestSecrets:
     def test_a_key_of_the_environment_is_nowhere_in_the_file(
         self, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Also when it is set while the test runs and sent in a header of any name."""
+        """Not even a key set while the test runs and sent in a header of any name."""
         with (
             serving(self.leaky) as server,
             ember_testing.cassette(path, record="new", record_errors=True),
@@ -90,7 +90,7 @@ class TestSecrets:
     def test_a_key_that_is_set_between_two_calls_is_known(
         self, path: Path, monkeypatch: pytest.MonkeyPatch, way: str
     ) -> None:
-        """However it is set: the environment is read again when it has changed."""
+        """The environment is read again after any kind of change."""
         if way == "in another mapping":  # whose changes raise no audit event
             monkeypatch.setattr(os, "environ", UserDict(os.environ))
         with serving(lambda request: Reply(request.body)) as server:
@@ -98,7 +98,7 @@ class TestSecrets:
                 for number in range(3):
                     sender.post(server.url, json={"n": number})
                 if way != "just before":
-                    time.sleep(0.06)  # longer than a change is waited for
+                    time.sleep(0.06)  # longer than a change may stay unnoticed
                     sender.post(server.url, json={"n": "settled"})
                 if way == "update":
                     os.environ.update(LATE_API_KEY=SECRET)
@@ -115,7 +115,7 @@ class TestSecrets:
         assert SECRET.encode() not in path.read_bytes()
 
     def test_a_key_that_becomes_known_too_late_is_not_written(self, path: Path) -> None:
-        """A prompt that held a key before the key was used: the recording is refused whole."""
+        """The whole recording is refused if a prompt held a key before the key was used."""
         with serving() as server:
             with ember_testing.cassette(path, record="new"):
                 post(server.url, {"q": "harmless"})
@@ -134,7 +134,7 @@ class TestSecrets:
     def test_a_key_inside_of_base64_is_replaced_there(
         self, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """In requests and answers, by letters of base64: what was paid is kept, and replays."""
+        """A key in base64 is replaced by base64 characters; the recording is kept and replays."""
         monkeypatch.setenv("GATEWAY_TOKEN", SECRET)
         encoded = base64.b64encode(f"user:{SECRET}, and more".encode()).decode()
         with (
@@ -158,7 +158,7 @@ class TestSecrets:
     def test_a_key_spelled_out_over_several_events_is_not_written(
         self, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """No piece of a stream holds it, the answer's text would: the reason says that."""
+        """A key that only the text of a whole stream holds is refused, with the reason."""
         monkeypatch.setenv("OPENAI_API_KEY", SECRET)
         events = [
             {"choices": [{"index": 0, "delta": {"content": part}}], "model": "gpt-4"}

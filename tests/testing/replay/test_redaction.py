@@ -33,7 +33,7 @@ known = Redaction(frozenset({KEY}))
     ],
 )  # fmt: skip
 def test_credentials_of_the_environment_are_known(name: str) -> None:
-    """The values of variables that are named like credentials are looked for everywhere."""
+    """The values of variables named like credentials are searched for everywhere."""
     assert secrets_of_environment({name: KEY, "HOME": "/home/somebody"}) == {KEY}
 
 
@@ -49,7 +49,7 @@ def test_credentials_of_the_environment_are_known(name: str) -> None:
     ],
 )
 def test_what_is_no_credential_is_left_alone(name: str, value: str) -> None:
-    """Paths, addresses, short words and sentences stay in bodies."""
+    """Paths, URLs, short words and sentences are not redacted."""
     assert not secrets_of_environment({name: value})
 
 
@@ -69,7 +69,7 @@ def test_what_is_no_credential_is_left_alone(name: str, value: str) -> None:
 def test_keys_passed_in_code_are_learnt_from_the_request(
     url: str, headers: list[tuple[str, str]]
 ) -> None:
-    """A key that no variable holds is known by the place in which it is sent, and gone from it."""
+    """A key that is in no variable is recognized by where it is sent, and redacted."""
     assert secrets_of_request(url, headers) == {KEY}
     assert KEY not in Redaction().url(url)
     assert KEY not in str(Redaction().headers(headers))
@@ -92,7 +92,7 @@ def test_names_of_credentials(name: str, secret: bool) -> None:
 
 
 def test_a_known_key_is_replaced_wherever_it_stands() -> None:
-    """In bodies, other headers, paths and error texts, however it is escaped there."""
+    """It is replaced in bodies, other headers, paths and error texts, however it is escaped."""
     awkward = 'a/b+c"d=12345'
     redaction = Redaction(frozenset({KEY, awkward}))
     body = json.dumps({"messages": [{"content": f"my key is {KEY} and {awkward}"}]}).encode()
@@ -127,7 +127,7 @@ AWKWARD = "/aB+c=d&e<f>g'h\"i\\jK1é"
     ids=["plain", "path", "query", "lower", "ascii", "utf-8", "slash", "nested", "gson", ".net"],
 )
 def test_a_key_is_found_however_it_is_escaped(spelled: str) -> None:
-    """URLs, JSON of any server's habits, JSON inside of JSON: the key goes, the rest stays."""
+    """A key is redacted in URLs, any server's JSON and nested JSON, and the rest is kept."""
     redaction = Redaction(frozenset({AWKWARD}))
     body = f'{{"a": "before {spelled} after"}}'.encode()
     assert redaction.holds_secret(body)
@@ -140,7 +140,7 @@ def test_a_key_is_found_however_it_is_escaped(spelled: str) -> None:
 @settings(deadline=None)
 @given(before=st.binary(max_size=9), after=st.binary(max_size=9), secret=st.text(min_size=8))
 def test_a_key_inside_of_base64_is_seen(before: bytes, after: bytes, secret: str) -> None:
-    """As in `Basic` authorization, wherever in the encoded text it begins, in both alphabets."""
+    """It is found at any offset of the encoded text, in both alphabets."""
     redaction = Redaction(frozenset({secret}))
     whole = before + secret.encode() + after
     assert redaction.holds_encoded(b"sent " + base64.b64encode(whole))
@@ -149,7 +149,7 @@ def test_a_key_inside_of_base64_is_seen(before: bytes, after: bytes, secret: str
 
 
 def test_a_key_that_begins_with_a_slash_is_no_path() -> None:
-    """A key in base64 may begin so; the value of a name that asks for a file is left alone."""
+    """A base64 key may begin with a slash; values of names for files are kept."""
     value = "/AbCdEf123456+/xyz=="
     assert secrets_of_environment({"GATEWAY_API_KEY": value}) == {value}
     assert secrets_of_request("https://a.com", [("x-api-key", value)]) == {value}
@@ -157,7 +157,7 @@ def test_a_key_that_begins_with_a_slash_is_no_path() -> None:
 
 
 def test_the_password_of_basic_authorization_is_known() -> None:
-    """A server that refuses it may well say it, in plain."""
+    """A server that refuses a password may repeat it in plain text."""
     credentials = base64.b64encode(f"me:{KEY}".encode()).decode()
     found = secrets_of_request("https://a.com", [("authorization", f"Basic {credentials}")])
     assert found == {credentials, KEY}
@@ -167,7 +167,7 @@ def test_the_password_of_basic_authorization_is_known() -> None:
 
 
 def test_a_redirects_address_loses_its_credentials() -> None:
-    """A signed URL in `location`; the signature is no key that anybody knew."""
+    """The signature of a signed URL in `location` is redacted, though its value was unknown."""
     pairs = [("Location", "https://a.com/file?part=1&sig=abc")]
     assert Redaction().headers(pairs) == (("Location", "https://a.com/file?part=1&sig=REDACTED"),)
 
@@ -181,7 +181,7 @@ def test_a_redirects_address_loses_its_credentials() -> None:
 def test_a_key_across_pieces_is_replaced_and_the_pieces_keep_their_lengths(
     before: bytes, after: bytes, cuts: list[int]
 ) -> None:
-    """However a stream is cut, the key is gone and every boundary is where it was."""
+    """However a stream is cut, the key is redacted and every boundary is kept."""
     whole = before + KEY.encode() + after
     edges = [0, *(cut for cut in cuts if cut < len(whole)), len(whole)]
     pieces = [whole[a:b] for a, b in pairwise(edges)]
@@ -204,7 +204,7 @@ def test_fields_named_like_credentials_lose_their_value_and_nothing_else() -> No
 
 
 def test_a_credential_is_found_in_every_form_that_carries_fields() -> None:
-    """A multipart form's field, an answer that is a form, a list, and an object in an object."""
+    """They are found in multipart fields, answers that are forms, lists and nested objects."""
     part = (
         b'--b\r\nContent-Disposition: form-data; name="%b"\r\n\r\n%b\r\n'
         b'--b\r\nContent-Disposition: form-data; name="f"; filename="a"\r\n\r\nx\r\n--b--\r\n'
@@ -227,7 +227,7 @@ def test_a_credential_is_found_in_every_form_that_carries_fields() -> None:
 
 
 def test_a_tool_schema_survives_byte_for_byte() -> None:
-    """Properties called password, api_key and token are structure and stay as they are."""
+    """Properties called password, api_key and token are kept."""
     schema = {
         "type": "object",
         "properties": {

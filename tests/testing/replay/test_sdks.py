@@ -1,4 +1,4 @@
-"""The vendors' SDKs inside a custom provider: recorded and replayed as Ember's own calls are."""
+"""The vendors' SDKs in a custom provider are recorded and replayed like Ember's own calls."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KEY = "sk-sdk-0123456789abcdefghij"
 
 
 def answer(request: Received) -> Reply:
-    """Each vendor's wire, by the path."""
+    """Answer in the vendor's format, by path."""
     if request.path.endswith("/chat/completions"):
         message = {"role": "assistant", "content": "Paris"}
         body: dict[str, Any] = {
@@ -47,7 +47,7 @@ def answer(request: Received) -> Reply:
 
 
 def by_openai(url: str, prompt: str) -> tuple[str, int, int]:
-    """OpenAI's own client."""
+    """Call OpenAI's own client."""
     openai = pytest.importorskip("openai")
     with openai.OpenAI(api_key=KEY, base_url=f"{url}/v1", max_retries=0) as client:
         found = client.chat.completions.create(
@@ -57,7 +57,7 @@ def by_openai(url: str, prompt: str) -> tuple[str, int, int]:
 
 
 def by_anthropic(url: str, prompt: str) -> tuple[str, int, int]:
-    """Anthropic's own client."""
+    """Call Anthropic's own client."""
     anthropic = pytest.importorskip("anthropic")
     with anthropic.Anthropic(api_key=KEY, base_url=url, max_retries=0) as client:
         found = client.messages.create(
@@ -69,7 +69,7 @@ def by_anthropic(url: str, prompt: str) -> tuple[str, int, int]:
 
 
 def by_google(url: str, prompt: str) -> tuple[str, int, int]:
-    """Google's own client."""
+    """Call Google's own client."""
     genai = pytest.importorskip("google.genai")
     client = genai.Client(api_key=KEY, http_options={"base_url": url})
     found = client.models.generate_content(model="gemini-2.5-flash", contents=prompt)
@@ -86,15 +86,15 @@ SDKS: dict[str, Callable[[str, str], tuple[str, int, int]]] = {
 
 @pytest.fixture
 def provider(request: pytest.FixtureRequest) -> str:
-    """Registers the SDK as a provider of Ember's; the name to call it by."""
+    """Register the SDK as a provider of Ember; return the provider's name."""
     sdk = SDKS[request.param]
     name = f"sdk{request.param}"
 
     class Wrapped(BaseProvider):
-        """What a user writes around a vendor's package."""
+        """A custom provider that wraps a vendor's package."""
 
         def complete(self, prompt: str, model: str, **kwargs: Any) -> ChatResponse:
-            """One call."""
+            """Make one call."""
             text, used, completion = sdk(kwargs["base_url"], prompt)
             usage = UsageStats(prompt_tokens=used, completion_tokens=completion)
             return ChatResponse(data=text, usage=usage, model=model)
@@ -108,7 +108,7 @@ def provider(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def server() -> Generator[Loopback]:
-    """All three wires."""
+    """A server for all three wires."""
     with serving(answer) as server:
         yield server
 
@@ -119,9 +119,9 @@ def server() -> Generator[Loopback]:
 def test_an_sdk_in_a_custom_provider_is_recorded_and_replayed(
     provider: str, server: Loopback, tmp_path: Path
 ) -> None:
-    """The server is asked once; the cassette knows model and tokens, and no key.
+    """One request is sent; the cassette has model and tokens, and no key.
 
-    Nobody knows who is at a server on this machine, whichever wire it speaks.
+    The provider of a local server is unknown, whatever its wire.
     """
     path = tmp_path / "c.sqlite"
 
@@ -146,7 +146,7 @@ def test_an_sdk_in_a_custom_provider_is_recorded_and_replayed(
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the SDKs' own
 @pytest.mark.parametrize("provider", ["openai", "anthropic"], indirect=True)
 def test_an_sdks_retries_do_not_swallow_a_miss(provider: str, tmp_path: Path) -> None:
-    """The SDK's own handling of errors lets the miss through."""
+    """A miss passes through the SDK's error handling and retries."""
     with (
         pytest.raises(ember_testing.CassetteMiss, match="there is no cassette"),
         ember_testing.cassette(tmp_path / "none.sqlite"),

@@ -1,4 +1,4 @@
-"""`cassette_server`: clients that no seam reaches are recorded and replayed by a base URL."""
+"""`cassette_server`: clients that cannot be patched are recorded and replayed by base URL."""
 
 # ruff: noqa: SIM117 - the tests are about `with` blocks and what happens at their ends
 from __future__ import annotations
@@ -34,12 +34,12 @@ SSE = [b"data: %d\n\n" % i for i in range(5)] + [b"data: [DONE]\n\n"]
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where the test's cassette lies."""
+    """The path of the test's cassette."""
     return tmp_path / "c.sqlite"
 
 
 def by_socket(base: str, body: object, path: str = "/chat/completions") -> tuple[int, bytes]:
-    """A client with sockets of its own, which no seam sees."""
+    """Make a call with a raw socket, which is not patched."""
     parts = urlsplit(f"{base}{path}")
     content = json.dumps(body).encode()
     with socket.create_connection((parts.hostname or "", parts.port or 0), 5) as plain:
@@ -57,7 +57,7 @@ def by_socket(base: str, body: object, path: str = "/chat/completions") -> tuple
 
 
 def test_a_client_with_sockets_of_its_own(path: Path) -> None:
-    """The provider is asked once, with the client's key, which is not kept."""
+    """The provider gets one request, with the client's key, which is not recorded."""
     with serving() as provider:
         with cassette_server(path, record="new") as server:
             base = server.url(f"{provider.url}/v1")
@@ -77,7 +77,7 @@ def test_a_client_with_sockets_of_its_own(path: Path) -> None:
 
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_every_library_reads_what_it_serves(library: str, path: Path) -> None:
-    """Pieces come at once, live and replayed, and a compressed body is the provider's."""
+    """Pieces arrive at once, live and replayed, and a compressed body is passed on unchanged."""
 
     def answer(request: Received) -> Reply:
         if request.json() == {}:
@@ -91,7 +91,7 @@ def test_every_library_reads_what_it_serves(library: str, path: Path) -> None:
                 base = server.url(provider.url)
                 pieces = list(client.pieces(base))
                 assert b"".join(pieces) == b"".join(SSE)
-                # aiohttp reads what has come by then as one piece.
+                # aiohttp joins the pieces that have arrived by then.
                 assert pieces == SSE or library == "aiohttp"
                 got = client.post(base, {"q": 1}).body
                 assert json.loads(got if got[:1] == b"{" else gzip.decompress(got)) == {"q": 1}
@@ -99,7 +99,7 @@ def test_every_library_reads_what_it_serves(library: str, path: Path) -> None:
 
 
 def test_pieces_pass_on_at_once(path: Path) -> None:
-    """The first piece is there long before the last one; `timing` replays the pauses."""
+    """The first piece arrives long before the last one; `timing` replays the pauses."""
 
     def times(url: str) -> Iterator[float]:
         started = time.perf_counter()
@@ -118,7 +118,7 @@ def test_pieces_pass_on_at_once(path: Path) -> None:
 
 
 def test_a_miss_is_an_error_that_says_what_is_missing(path: Path) -> None:
-    """The client gets it as a status that is not retried, and the block ends with it."""
+    """The client gets a status that is not retried, and the block raises the miss."""
     with serving() as provider:
         with cassette_server(path, record="new") as server:
             by_socket(server.url(provider.url), {"q": 1})
@@ -131,7 +131,7 @@ def test_a_miss_is_an_error_that_says_what_is_missing(path: Path) -> None:
 
 
 def test_broken_answers_are_recordings(path: Path) -> None:
-    """A provider that is not there, and an answer that breaks off, fail for the client as well."""
+    """A refused connection and an answer that breaks off fail for the client too."""
     with serving(lambda _: Reply(pieces=SSE, cut=True)) as provider:
         for record in ("new", None):
             with cassette_server(path, record=record) as server:  # type: ignore[arg-type]  # both
@@ -143,7 +143,7 @@ def test_broken_answers_are_recordings(path: Path) -> None:
 
 
 def test_a_client_that_leaves_early(path: Path) -> None:
-    """The recording ends where its reader went away."""
+    """The recording ends where the client disconnected."""
     with serving(lambda _: Reply(pieces=SSE * 20, pause=0.02)) as provider:
         with cassette_server(path, record="new") as server:
             with httpx.stream("POST", server.url(provider.url), json={}) as response:
@@ -155,9 +155,9 @@ def test_a_client_that_leaves_early(path: Path) -> None:
 
 
 def test_redirects_and_heads(path: Path) -> None:
-    """A redirect within the provider leads back to the server; to another host it stays.
+    """A redirect within the provider points back at the server; one to another host is kept.
 
-    A HEAD is complete with its head, and what is agreed with the server stays on its connection.
+    A HEAD is complete after its headers, and `Expect` is not forwarded.
     """
 
     def answer(request: Received) -> Reply:
@@ -185,7 +185,7 @@ def test_redirects_and_heads(path: Path) -> None:
 
 
 def test_faults_and_repeats(path: Path) -> None:
-    """A fault hits the call of its number; the settings are those of `cassette`."""
+    """A fault applies to the call of its number; the settings are those of `cassette`."""
     with serving() as provider:
         with cassette_server(path, record="new") as server:
             for n in range(2):
@@ -199,7 +199,7 @@ def test_faults_and_repeats(path: Path) -> None:
 
 
 def test_many_at_once(path: Path) -> None:
-    """Threads and tasks get each their own answer, and one connection many in turn."""
+    """Threads and tasks each get their own answer, and a connection serves several calls."""
     with serving() as provider:
         with cassette_server(path, record="new") as server, ThreadPoolExecutor(8) as pool:
             base = server.url(provider.url)
@@ -218,7 +218,7 @@ def test_many_at_once(path: Path) -> None:
 
 
 def test_a_child_process_is_pointed_at_it(path: Path) -> None:
-    """Variables that the vendors' packages read lead a child to the server."""
+    """The variables that vendors' packages read point a child at the server."""
     pytest.importorskip("openai", reason="in the extra dev")
     body = {
         "id": "c1", "object": "chat.completion", "created": 1, "model": "gpt-4",
@@ -247,7 +247,7 @@ def test_a_child_process_is_pointed_at_it(path: Path) -> None:
 
 
 def test_urls_of_providers(path: Path) -> None:
-    """Names are those of Ember; what is none says what to pass."""
+    """Names are Ember's; an unknown one is an error that says what to pass."""
     with cassette_server(path) as server:
         root = f"http://127.0.0.1:{server.port}"
         assert server.url("openai") == f"{root}/https/api.openai.com/v1"
@@ -263,7 +263,7 @@ def test_urls_of_providers(path: Path) -> None:
 
 
 def test_a_cassette_of_the_process_has_no_part_in_it(path: Path, tmp_path: Path) -> None:
-    """A server that records inside of another recording sends its requests once and by itself."""
+    """A server inside another recording sends its requests once, and only it records them."""
     with serving() as provider, cassette(tmp_path / "outer.sqlite", record="new") as outer:
         with cassette_server(path, record="new") as server:
             by_socket(server.url(provider.url), {"q": 1})
@@ -272,7 +272,7 @@ def test_a_cassette_of_the_process_has_no_part_in_it(path: Path, tmp_path: Path)
 
 
 def test_the_fixture_records_and_replays_with_its_test(pytester: pytest.Pytester) -> None:
-    """`cassette_server` has the test's cassette, in its run's mode, and fails it with a miss."""
+    """The fixture uses the test's cassette and the run's mode; a miss fails the test."""
     pytester.makepyfile(
         test_it="""
         import json, os, socket, urllib.request
@@ -305,7 +305,7 @@ def test_the_fixture_records_and_replays_with_its_test(pytester: pytest.Pytester
     with serving() as provider:
         with pytest.MonkeyPatch.context() as patched:
             patched.setenv("PROVIDER", provider.url)
-            # Other plugins take longer to load than all of this.
+            # Loading other plugins would take longer than the whole test.
             patched.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
             options = ("-q", "-p", "ember_testing.plugin")
             pytester.runpytest_subprocess(*options, "--ember-record").assert_outcomes(passed=2)
@@ -319,7 +319,7 @@ def test_the_fixture_records_and_replays_with_its_test(pytester: pytest.Pytester
 
 
 def test_the_command_serves_until_it_is_interrupted(path: Path) -> None:
-    """`ember-cassettes serve` prints base URLs, records, replays, and ends with what was missed."""
+    """`ember-cassettes serve` prints base URLs, records, replays, and ends with the misses."""
 
     def run(*options: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "ember_testing.cli", "serve", str(path), *options]

@@ -1,4 +1,4 @@
-"""`no_sleep`: retry waits that a replay need not wait for again."""
+"""`no_sleep`: skipping retry waits in a replay."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ember_testing.faults import rate_limit, slow
 from tests.loopback import Received, Reply, serving
 
 LONG = 30.0
-"""Seconds; a test that waited for them would be noticed."""
+"""Seconds; a test that really waited this long would be noticed."""
 
 
 WAYS: dict[str, Callable[[], object]] = {
@@ -68,7 +68,7 @@ async def _retried_awaited() -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_every_way_to_wait_returns_at_once_and_is_counted(way: str) -> None:
-    """The libraries' own sleeps and the retries upon them; afterwards they are the old ones."""
+    """Sleep functions, and retries based on them, return at once, and are restored afterwards."""
     before = time.sleep, asyncio.sleep, anyio.sleep, trio.sleep
     started = time.monotonic()
     with ember_testing.no_sleep() as waits:
@@ -80,7 +80,7 @@ def test_every_way_to_wait_returns_at_once_and_is_counted(way: str) -> None:
 
 
 def test_other_tasks_still_run_while_one_sleeps() -> None:
-    """`asyncio.sleep` stays a point where others take their turn."""
+    """`asyncio.sleep` still yields to other tasks."""
 
     async def turns() -> list[str]:
         order: list[str] = []
@@ -126,7 +126,7 @@ def test_a_recording_waits_and_its_replay_does_not(tmp_path: Path) -> None:
 def test_the_fixture_gives_the_waits_and_the_summary_tells_them(
     run: Callable[..., pytest.RunResult],
 ) -> None:
-    """Offered, never silent: the line at the end says how much was left out."""
+    """The summary says how many seconds were skipped."""
     result = run(
         """
 import time, pytest
@@ -140,11 +140,11 @@ def test_one(no_sleep):
 
 
 class TestWhatIsNoRetry:
-    """Only the code under test does without its waits."""
+    """Only retries of the code under test are skipped."""
 
     @staticmethod
     def turns(during: Callable[[Callable[[], None]], None]) -> int:
-        """How much oftener a loop that sleeps for 0.05 seconds goes round than there is time."""
+        """Return the turns of a loop with sleeps of 0.05 s beyond those that fit the time."""
         count, over = 0, threading.Event()
 
         def beat() -> None:
@@ -160,7 +160,7 @@ class TestWhatIsNoRetry:
 
     @pytest.mark.parametrize("started", ["before", "inside"])
     def test_a_heartbeat_thread_beats_as_ever(self, started: str) -> None:
-        """A thread that calls no model sleeps in full, whenever it was started."""
+        """A thread that calls no model really sleeps, whenever it was started."""
 
         def during(beat: Callable[[], None]) -> None:
             thread = threading.Thread(target=beat, daemon=True)
@@ -176,7 +176,7 @@ class TestWhatIsNoRetry:
         assert self.turns(during) <= 2
 
     def test_a_heartbeat_task_comes_to_rest(self) -> None:
-        """A task that waits again and again and calls nothing is a clock: it waits again."""
+        """A task that only waits repeatedly is a clock: its waits are soon real again."""
         turns = 0
 
         async def beat() -> None:
@@ -199,7 +199,7 @@ class TestWhatIsNoRetry:
         assert turns <= 12
 
     def test_a_pools_retries_are_left_out(self) -> None:
-        """A thread that calls a model and waits is retrying, whenever it was started."""
+        """Waits of a thread that calls a model are retries, whenever it was started."""
 
         def ask() -> None:
             for _ in range(20):
@@ -209,13 +209,13 @@ class TestWhatIsNoRetry:
 
         with ember_testing.fake_model() as fake, ThreadPoolExecutor(1) as pool:
             fake("gpt-4", lambda call: rate_limit())
-            pool.submit(time.monotonic).result()  # the thread is there before the block
+            pool.submit(time.monotonic).result()  # starts the thread before the block
             with ember_testing.no_sleep() as waits:
                 pool.submit(ask).result()
         assert waits.waits == [LONG] * 20
 
     def test_an_answer_that_is_slow_is_slow(self) -> None:
-        """What the toolkit itself waits for is no retry."""
+        """The delay of a slow fake answer is not skipped."""
         answer = slow(0.05, answer="Paris")
         with ember_testing.fake_model("gpt-4", answer), ember_testing.no_sleep() as waits:
             started = time.monotonic()

@@ -1,4 +1,4 @@
-"""Clients that are made during a replay load no trust store, and verify correctly afterwards."""
+"""Clients created during a replay load no CA bundle, and verify correctly afterwards."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tests.loopback import Loopback, serving
 
 @pytest.fixture
 def server(server_tls: ssl.SSLContext) -> Generator[Loopback]:
-    """Speaks TLS with a certificate that no public trust store holds."""
+    """A TLS server with a certificate that is in no public CA bundle."""
     with serving(tls=server_tls) as server:
         yield server
 
 
 async def get(client: httpx.AsyncClient, url: str) -> int:
-    """One awaited call, and the client's end."""
+    """Make one awaited call and close the client."""
     async with client:
         return (await client.get(url)).status_code
 
@@ -31,7 +31,7 @@ async def get(client: httpx.AsyncClient, url: str) -> int:
 def test_a_client_made_in_a_replay_trusts_what_it_should_afterwards(
     server: Loopback, certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Made inside, used outside: with its certificate named it connects, without it refuses."""
+    """A client made inside connects outside only if it trusts the server's certificate."""
     with ember_testing.cassette(tmp_path / "c.sqlite"):
         strangers = httpx.Client(), httpx.AsyncClient()
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
@@ -58,7 +58,7 @@ def test_the_host_name_is_checked(
 
 
 def test_it_is_an_ordinary_context_in_every_other_respect(tmp_path: Path) -> None:
-    """All settings and, once asked for, all certificates are those of an ordinary one."""
+    """All settings and, on request, all certificates are those of an ordinary context."""
     ordinary = ssl.create_default_context(cafile=certifi.where())
     with ember_testing.cassette(tmp_path / "c.sqlite"):
         late = ssl.create_default_context(cafile=certifi.where())
@@ -78,10 +78,10 @@ def test_it_is_an_ordinary_context_in_every_other_respect(tmp_path: Path) -> Non
 def test_no_trust_store_is_loaded_in_a_replay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`httpx.Client()` reads no certificate; outside of a replay, and while recording, it does."""
+    """`httpx.Client()` reads certificates outside a replay and while recording, else none."""
     loaded: list[object] = []
     with ember_testing.cassette(tmp_path / "c.sqlite"):
-        httpx.Client().close()  # the first one reads this Python's settings off a context
+        httpx.Client().close()  # the first client reads Python's defaults from a context
 
     def load(self: ssl.SSLContext, *places: object) -> None:
         loaded.append(places)
@@ -97,6 +97,6 @@ def test_no_trust_store_is_loaded_in_a_replay(
 
 
 def test_a_missing_file_is_told_at_once(tmp_path: Path) -> None:
-    """As `ssl.create_default_context` tells it, and not with the first call."""
+    """A missing file is an error at once, as in `ssl.create_default_context`, not on first use."""
     with ember_testing.cassette(tmp_path / "c.sqlite"), pytest.raises(FileNotFoundError):
         ssl.create_default_context(cafile=tmp_path / "missing.pem")
