@@ -1,1 +1,1 @@
-"""Cassette files: the only package that accesses SQLite."""
+"""Cassette files; the only code that uses their SQL."""

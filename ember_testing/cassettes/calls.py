@@ -33,8 +33,8 @@ class Call:
         response_body: The whole response, decompressed: `str` if it is text, else `bytes`.
         outcome: `complete`, `closed` (by the caller, early), `cut` (broke off), `failed`.
         error: The connection error's class and message, for `cut` and `failed`.
-        provider: Such as `openai`; `unknown` for a call to a model at an unknown address, None for
-            other calls.
+        provider: Such as `openai`; `unknown` for a model at an unknown address, None if no model
+            was called.
         model: The model that the provider reported.
         prompt_tokens: Input tokens; None if not reported.
         completion_tokens: Output tokens; None if not reported.

@@ -1,6 +1,6 @@
 """Read a cassette file and add calls to it.
 
-With `schema.py`, `rows.py` and `swap.py` the only code that accesses SQLite.
+With `schema.py`, `rows.py` and `swap.py` the only code that knows a cassette's tables.
 
 While recording, each finished call is one committed transaction, so a killed process loses only the
 call in flight. `synchronous = off` leaves the order of writes to the operating system, which a

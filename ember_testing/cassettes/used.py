@@ -63,7 +63,7 @@ class Used:
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> Used:
-        """Return the object that `as_dict` was called on."""
+        """Parse the result of `as_dict`."""
         numbers = {n for first, last in found["used"] for n in range(first, last + 1)}
         tests, passed = set(found["tests"]), set(found["passed"])
         return cls(found["id"], numbers, tests, passed, found["shared"])

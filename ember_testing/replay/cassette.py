@@ -176,7 +176,7 @@ def cassette(
     Raises:
         BudgetExceeded: A call was not sent because it might cost more than is left.
         CassetteMiss: A request has no recording; raised again at the end if it was swallowed.
-        NetworkBlocked: Other traffic would have left the process; raised again likewise.
+        NetworkBlocked: Other traffic would have left the process; raised again in the same way.
         CassetteError: The file cannot be read or written.
         ValueError: An argument has an invalid value.
     """

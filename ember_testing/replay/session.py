@@ -391,7 +391,7 @@ class Session:
             self._outcome.complain()
 
     def stale(self, days: float | None) -> int:
-        """Return how many of the replayed recordings are older than this."""
+        """Return how many of the replayed recordings are older than `days`."""
         file = self._recorder.file
         if days is None or file is None:
             return 0

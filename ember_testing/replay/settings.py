@@ -203,7 +203,7 @@ class Settings:
 
     @property
     def hosts(self) -> Hosts:
-        """The hosts of `allow_hosts`."""
+        """The hosts in `allow_hosts`."""
         # Imported late because pytest loads this module at startup.
         from ember_testing.patches.hosts import hosts_of
 
@@ -211,7 +211,7 @@ class Settings:
 
     @property
     def ignored_hosts(self) -> Hosts:
-        """The hosts of `ignore_hosts`."""
+        """The hosts in `ignore_hosts`."""
         from ember_testing.patches.hosts import hosts_of
 
         return hosts_of(tuple(self.ignore_hosts), "ignore_hosts")

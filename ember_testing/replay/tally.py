@@ -58,5 +58,5 @@ class Tally:
 
     @classmethod
     def from_dict(cls, counts: Mapping[str, Any]) -> Tally:
-        """Return the tally that `as_dict` was called on."""
+        """Parse the result of `as_dict`."""
         return cls(**counts)

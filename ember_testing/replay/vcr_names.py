@@ -51,7 +51,7 @@ class VcrRequest:
 
     @property
     def scheme(self) -> str:
-        """Such as `https`."""
+        """The scheme, such as `https`."""
         return self._parts.scheme
 
     protocol = scheme

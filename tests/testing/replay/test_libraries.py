@@ -401,7 +401,7 @@ def test_uploads_in_pieces_are_matched_by_their_content(path: Path) -> None:
 def test_an_unknown_version_of_aiohttp_is_named(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without what a replay needs of it a call fails at once and says why; it does not hang."""
+    """If a method that a replay needs is missing, a call fails at once and names it."""
     aiohttp = pytest.importorskip("aiohttp", reason="in the extra dev")
     client_proto = importlib.import_module("aiohttp.client_proto")
 
