@@ -1,4 +1,4 @@
-"""Clients in C, whose sockets no audit event shows: the real packages, in their own process."""
+"""Clients in C, whose sockets raise no audit events: the real packages, in a separate process."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 import pytest
 
 pytestmark = [
-    pytest.mark.slow,  # pytest in processes of its own
+    pytest.mark.slow,  # runs pytest in child processes
     pytest.mark.skipif(sys.platform == "win32", reason="children are started elsewise"),
 ]
 
@@ -49,7 +49,7 @@ LIBRARIES = {
 def test_a_client_in_c_is_refused_or_named(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """In a replay what honours proxies fails the test; each is named where it is loaded."""
+    """In a replay a client that honours proxies fails the test; every loaded client is named."""
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     for variable in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.delenv(variable, raising=False)

@@ -1,4 +1,4 @@
-"""What a child process gets while a test replays: no key, and a guard that refuses."""
+"""The environment of child processes during a replay: no keys, and a proxy that refuses."""
 
 # ruff: noqa: SIM117, PT031 - the tests are about `with` blocks and what happens at their ends
 from __future__ import annotations
@@ -31,59 +31,59 @@ from tests.loopback import serving
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="children are started elsewise")
 
-# Without the site module: what a child sees is wanted, and quickly.
+# Writes the child's environment to a file; run without the site module, which is slow.
 DUMP = "import json, os, sys; json.dump(dict(os.environ), open(sys.argv[1], 'w'))"
 SHELL = f"{shlex.quote(sys.executable)} -S -c {shlex.quote(DUMP)}"
 
 
 def dump(file: str) -> None:
-    """What a child of multiprocessing does."""
+    """Write the environment of a child of multiprocessing to a file."""
     Path(file).write_text(json.dumps(dict(os.environ)))
 
 
 def argv(file: Path) -> list[str]:
-    """A child that writes down its environment."""
+    """Return the command of a child that writes its environment to a file."""
     return [sys.executable, "-S", "-c", DUMP, str(file)]
 
 
 def by_run(file: Path) -> None:
-    """With `subprocess.run`."""
+    """Start a child with `subprocess.run`."""
     subprocess.run(argv(file), check=True)
 
 
 def by_own_environment(file: Path) -> None:
-    """With an environment made for the child."""
+    """Start a child with an explicit environment."""
     subprocess.run(argv(file), check=True, env={**os.environ, "MORE": "1"})
 
 
 def by_bytes(file: Path) -> None:
-    """The same with bytes."""
+    """Start a child with an explicit environment of bytes."""
     subprocess.run(argv(file), check=True, env=dict(os.environb))
 
 
 def by_shell(file: Path) -> None:
-    """Through a shell, its output read."""
+    """Start a child through a shell and read its output."""
     subprocess.check_output(f"{SHELL} {file}", shell=True)
 
 
 def by_system(file: Path) -> None:
-    """With the environment of the C library."""
+    """Start a child with the C library's environment."""
     assert os.system(f"{SHELL} {file}") == 0
 
 
 def by_popen(file: Path) -> None:
-    """With `os.popen`."""
+    """Start a child with `os.popen`."""
     with os.popen(f"{SHELL} {file}") as pipe:
         pipe.read()
 
 
 def by_posix_spawn(file: Path) -> None:
-    """The system's own function."""
+    """Start a child with `os.posix_spawn`."""
     os.waitpid(os.posix_spawn(sys.executable, argv(file), os.environ), 0)
 
 
 def by_asyncio(file: Path) -> None:
-    """From an event loop."""
+    """Start a child from an event loop."""
 
     async def run() -> None:
         process = await asyncio.create_subprocess_exec(*argv(file))
@@ -93,7 +93,7 @@ def by_asyncio(file: Path) -> None:
 
 
 def by_multiprocessing(method: str) -> Callable[[Path], None]:
-    """A process of multiprocessing that starts anew."""
+    """Return a function that starts a process of multiprocessing without fork."""
 
     def start(file: Path) -> None:
         process: Any = multiprocessing.get_context(method).Process(target=dump, args=(str(file),))
@@ -121,7 +121,7 @@ WAYS: dict[str, Callable[[Path], None]] = {
 def test_a_child_gets_no_key_and_a_guard(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
-    """However it is started, in its own environment only; nothing else there is touched."""
+    """However a child is started, only keys and proxies in its own environment are changed."""
     file = tmp_path / "environment"
     monkeypatch.setenv("OPENAI_API_KEY", "sk-real")
     monkeypatch.setenv("DATABASE_URL", "postgres://user:password@db")
@@ -166,7 +166,7 @@ def test_what_a_child_sends_is_refused_and_fails_the_test(path: Path) -> None:
 
 
 def by_fork_and_exec(command: list[str]) -> None:
-    """The two calls that all others stand on."""
+    """Call fork and exec directly."""
     if not (pid := os.fork()):
         os.execv(command[0], command)
     os.waitpid(pid, 0)
@@ -186,7 +186,7 @@ BECOMES: dict[str, Callable[[list[str]], object]] = {
 def test_a_forked_process_that_becomes_another_program_is_closed(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
-    """It has no key and no way out; where the guard runs by then, it is told as well."""
+    """It gets no key and cannot reach a provider; a running guard reports its attempt."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-real")
     file, start = tmp_path / "environment", BECOMES[way]
     code = "import urllib.request as u; u.urlopen('https://api.openai.com/v1/models')"
@@ -208,7 +208,7 @@ def test_a_forked_process_that_becomes_another_program_is_closed(
 def test_a_forked_process_that_becomes_another_program_keeps_its_way_while_recording(
     tmp_path: Path,
 ) -> None:
-    """Where nobody listens yet that could let it pass, its environment is as it would be."""
+    """If no proxy is listening yet, its environment is unchanged."""
     code = f"""
 import os, pathlib, runpy, sys
 sys.path[:0] = {sys.path!r}
@@ -230,7 +230,7 @@ with ember_testing.cassette("c.sqlite", record="new"):
 def test_children_are_closed_while_models_are_faked(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a cassette as well; with one, the cassette says what they may do."""
+    """This holds without a cassette; with one, the cassette's settings apply."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-real")
     code = "import urllib.request as u; u.urlopen('https://api.openai.com/v1/models')"
 
@@ -250,7 +250,7 @@ def test_children_are_closed_while_models_are_faked(
 
 
 def test_a_harmless_child_runs_and_reaches_this_machine(path: Path) -> None:
-    """git, ffmpeg and the like work on, and so does what asks a server of the test's own."""
+    """Programs such as git still run, and a child reaches a local server."""
     with serving() as server, ember_testing.cassette(path):
         assert subprocess.run(["echo", "x"], capture_output=True, check=True).stdout == b"x\n"
         code = f"import urllib.request as u; print(u.urlopen({server.url!r}).status)"
@@ -270,7 +270,7 @@ def test_children_that_are_allowed_get_what_they_would_get(
 
 
 def test_a_function_imported_by_name_is_no_way_round(path: Path, tmp_path: Path) -> None:
-    """What no patch of a module's attribute reaches is refused, with what to do."""
+    """A function that no patch of a module's attribute reaches is refused, with the remedy."""
     with pytest.raises(NetworkBlocked, match=r"imported by name .*allow_subprocess=True"):
         with ember_testing.cassette(path):
             spawn_imported_before(sys.executable, argv(tmp_path / "environment"), os.environ)
@@ -280,17 +280,17 @@ def test_a_function_imported_by_name_is_no_way_round(path: Path, tmp_path: Path)
 def test_c_libraries_that_honour_proxies_are_refused_in_this_process(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The proxy of libcurl stands where Python does not see it, and only meanwhile."""
+    """The proxy of libcurl is set in the C library's environment only, during the replay."""
     (tmp_path / "pycurl.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
     for name in ("https_proxy", "HTTPS_PROXY"):
         monkeypatch.delenv(name, raising=False)
     getenv = ctypes.CDLL(None).getenv
     getenv.restype = ctypes.c_char_p
-    monkeypatch.setitem(sys.modules, "pycurl", None)  # put back afterwards
+    monkeypatch.setitem(sys.modules, "pycurl", None)  # restored afterwards
     del sys.modules["pycurl"]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RecordingWarning)  # which names it
+        warnings.simplefilter("ignore", RecordingWarning)  # the warning that names pycurl
         with ember_testing.cassette(path):
             assert getenv(b"https_proxy") is None
             __import__("pycurl")
@@ -304,7 +304,7 @@ def test_c_libraries_that_honour_proxies_are_refused_in_this_process(
 
 @pytest.mark.parametrize("name", ["localhost", "127.0.0.1", "127.0.0.0/8", "local*"])
 def test_allowed_hosts_are_reached_by_every_client(path: Path, name: str) -> None:
-    """A host of `allow_hosts=` is neither recorded nor replayed, by httpx or by a plain socket."""
+    """A host of `allow_hosts=` is neither recorded nor replayed, with httpx or a plain socket."""
     with serving() as server:
         host = "127.0.0.1" if name[0] == "1" else "localhost"
         with ember_testing.cassette(path, allow_hosts=[name]) as cassette:
@@ -319,14 +319,14 @@ def test_allowed_hosts_are_reached_by_every_client(path: Path, name: str) -> Non
 
 @pytest.mark.parametrize("name", ["http://db", "db:5432", "", "a b"])
 def test_what_is_no_host_is_refused(name: str) -> None:
-    """A URL or a port among the hosts would never match."""
+    """A URL or a port among the hosts, which would never match, is refused."""
     with pytest.raises(ValueError, match="expected a host's name without scheme and port"):
         Hosts([name])
 
 
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tunnel"])
 def test_the_guard_passes_allowed_requests_on(secure: bool) -> None:
-    """To a client that takes no notice of `NO_PROXY`, it is a proxy like any other."""
+    """For a client that ignores `NO_PROXY`, the guard is an ordinary proxy."""
     guard = Guard(lambda host, port: None if host == "localhost" else f"no {host}:{port}")
     guard.start()
     try:
@@ -349,7 +349,7 @@ def test_the_guard_passes_allowed_requests_on(secure: bool) -> None:
 
 
 def test_the_guards_thread_ends_with_the_replay(path: Path) -> None:
-    """A fork after it is one of a process with one thread, as it would be anyway."""
+    """A fork after the replay is one of a process without additional threads."""
     import threading
 
     before = threading.active_count()

@@ -1,4 +1,4 @@
-"""What is patched is put back as it was found, also where others patched it in between."""
+"""Patches are restored as they were found, even if others patched in between."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class Custom(BaseProvider):
     """A provider that does not go over HTTP."""
 
     def complete(self, prompt: str, model: str, **kwargs: Any) -> ChatResponse:
-        """The prompt, aloud."""
+        """Return the prompt in capitals."""
         return ChatResponse(prompt.upper(), UsageStats(1, 1, cost=0.0))
 
 
 class Inheriting(Custom):
-    """One whose `complete` is another class's."""
+    """A provider that inherits `complete`."""
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def _providers() -> Generator[None]:
 
 @contextmanager
 def faked_providers() -> Generator[None]:
-    """Custom providers of both kinds, faked."""
+    """Fake custom providers of both kinds."""
     with ember_testing.fake_model() as fake:
         fake("custom/x", lambda call: "faked")
         fake("inheriting/x", lambda call: "faked")
@@ -65,7 +65,7 @@ def faked_providers() -> Generator[None]:
 
 
 def cassette(path: Path) -> Any:
-    """A replay of nothing."""
+    """Replay an empty cassette."""
     return ember_testing.cassette(path / "c.sqlite")
 
 
@@ -90,14 +90,14 @@ PLACES = [(block, place) for block, (_, places) in BLOCKS.items() for place in p
 def test_somebody_else_patches_in_between(
     block: str, place: tuple[Any, str], outlives: bool, tmp_path: Path
 ) -> None:
-    """A patch put in during a block stays if it outlives the block; then all is as it was."""
+    """A patch that outlives the block stays; once it is removed, the original is back."""
     owner, name = place
     original = vars(owner).get(name)
 
     def wrapping(inner: Callable[..., Any]) -> Callable[..., Any]:
         return lambda *arguments, **named: inner(*arguments, **named)
 
-    for _ in range(3):  # the next block finds what the one before left
+    for _ in range(3):  # the next block finds what the previous one left
         other = Patch(owner, name, wrapping)
         with BLOCKS[block][0](tmp_path):
             replaced = vars(owner)[name]
@@ -109,7 +109,7 @@ def test_somebody_else_patches_in_between(
                 assert vars(owner)[name] is replaced
         if outlives:
             assert vars(owner)[name] is theirs
-            other.take_out()  # brings back what it found, which the block put there
+            other.take_out()  # restores the block's replacement
             assert vars(owner)[name] is replaced
     with BLOCKS[block][0](tmp_path):
         pass
@@ -119,7 +119,7 @@ def test_somebody_else_patches_in_between(
 
 @pytest.mark.usefixtures("_providers")
 def test_what_is_brought_back_does_nothing(tmp_path: Path) -> None:
-    """Replacements that come back after their block answer nothing, and sleep as usual."""
+    """Replacements that are restored after their block answer nothing, and sleep as usual."""
     places = [place for _, (_, places) in BLOCKS.items() for place in places]
     originals: list[tuple[Any, str, Any]] = []
     with ExitStack() as stack:
@@ -147,7 +147,7 @@ def test_what_is_brought_back_does_nothing(tmp_path: Path) -> None:
 
 
 def test_an_instrumentation_that_outlives_a_recording(tmp_path: Path) -> None:
-    """Wrapped around the method inside of one block, it makes no call of the next count twice."""
+    """A wrapper from an earlier block does not make calls of the next block count twice."""
     seen: list[str] = []
 
     def wrapping(inner: Callable[[Any, httpx.Request], httpx.Response]) -> Any:
@@ -178,7 +178,7 @@ def test_an_instrumentation_that_outlives_a_recording(tmp_path: Path) -> None:
 
 
 def test_variables_that_a_test_sets_inside_of_a_fake_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only what the fake set is put back, and not where it was set anew."""
+    """Only variables that the fake set are restored, and not those set again meanwhile."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-machine")
     for name in ("APP_MODE", "MISTRAL_API_KEY"):
         monkeypatch.setenv(name, "before")
@@ -195,7 +195,7 @@ def test_variables_that_a_test_sets_inside_of_a_fake_stay(monkeypatch: pytest.Mo
 def test_fakes_and_replays_that_overlap(
     order: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whichever ends first, the other one still has its keys, and none is left at the end."""
+    """Whichever ends first, the other keeps its keys, and no key is left at the end."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-machine")
     for make in (
         lambda: [ember_testing.fake_model(), ember_testing.fake_model()],
@@ -216,7 +216,7 @@ def test_fakes_and_replays_that_overlap(
 @pytest.mark.filterwarnings("ignore::ember.exceptions.UnknownPriceWarning")
 @pytest.mark.usefixtures("_providers")
 def test_a_fault_server_puts_a_custom_provider_back() -> None:
-    """Its `complete` is its own again when the server ends."""
+    """The original `complete` is restored when the server ends."""
     complete = Custom.complete
     with ember_testing.fault_server() as server:
         server("custom/x", "served")

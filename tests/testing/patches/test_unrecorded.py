@@ -1,4 +1,4 @@
-"""While a cassette records, what goes out beside the recorder is told, one line a test."""
+"""While a cassette records, unrecorded connections are reported, one line per test."""
 
 # ruff: noqa: SIM117, PT031 - the tests are about `with` blocks and what happens at their ends
 from __future__ import annotations
@@ -25,12 +25,12 @@ from tests.loopback import Loopback, echo, serving
 
 
 def by_socket(server: Loopback) -> None:
-    """A plain socket of this module."""
+    """Connect with a plain socket of this module."""
     socket.create_connection(("127.0.0.1", server.port)).close()
 
 
 def by_asyncio(server: Loopback) -> None:
-    """An event loop's own connection."""
+    """Connect with an event loop."""
 
     async def connect() -> None:
         _, writer = await asyncio.open_connection("127.0.0.1", server.port)
@@ -41,7 +41,7 @@ def by_asyncio(server: Loopback) -> None:
 
 
 def by_library(server: Loopback) -> None:
-    """A package that connects for its caller."""
+    """Connect with a package."""
     module = types.ModuleType("somedriver.wire")
     exec("import socket\ndef connect(at): socket.create_connection(at).close()", vars(module))
     module.connect(("127.0.0.1", server.port))
@@ -52,7 +52,7 @@ def by_library(server: Loopback) -> None:
     [(by_socket, "tests"), (by_asyncio, "tests"), (by_library, "somedriver")],
 )
 def test_a_connection_beside_the_recorder_is_told_once(path: Path, way: object, name: str) -> None:
-    """Host, port and the package whose code connects; the recorded call beside it is not."""
+    """Host, port and connecting package are reported; the recorded call is not."""
     assert callable(way)
     with serving(echo) as server:
         with pytest.warns(RecordingWarning) as caught:
@@ -68,7 +68,7 @@ def test_a_connection_beside_the_recorder_is_told_once(path: Path, way: object, 
 
 
 def by_aiohttp(url: str) -> None:
-    """Which asks an event loop for its connection."""
+    """Call with aiohttp, which connects through the event loop."""
     aiohttp = pytest.importorskip("aiohttp")
 
     async def get() -> None:
@@ -79,7 +79,7 @@ def by_aiohttp(url: str) -> None:
 
 
 def by_httpx_awaited(url: str) -> None:
-    """Which races its connections in tasks."""
+    """Call with async httpx, which races its connections in tasks."""
 
     async def get() -> None:
         async with httpx.AsyncClient() as client:
@@ -94,7 +94,7 @@ def by_httpx_awaited(url: str) -> None:
     ids=["httpx", "httpx awaited", "aiohttp", "urllib"],
 )
 def test_what_is_recorded_is_not_told(path: Path, way: object) -> None:
-    """No seam's own connection counts as one beside the recorder."""
+    """The connections that a seam makes are not reported as unrecorded."""
     assert callable(way)
     with serving(echo) as server, warnings.catch_warnings():
         warnings.simplefilter("error", RecordingWarning)
@@ -104,7 +104,7 @@ def test_what_is_recorded_is_not_told(path: Path, way: object) -> None:
 
 
 def test_what_a_replay_allows_is_not_told(path: Path) -> None:
-    """A database that `allow_hosts=` or `allow_loopback=True` lets through is nobody's news."""
+    """Hosts of `allow_hosts=`, `allow_loopback=True` or `ignore_hosts=` are not reported."""
     with serving(echo) as server, warnings.catch_warnings():
         warnings.simplefilter("error", RecordingWarning)
         with ember_testing.cassette(path, record="new", allow_hosts=["127.0.0.1"]):
@@ -118,7 +118,7 @@ def test_what_a_replay_allows_is_not_told(path: Path) -> None:
 def test_libraries_with_sockets_of_their_own_are_named(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whether it records or replays, a test that has loaded libpq or gRPC is told what that is."""
+    """A test that has loaded libpq or gRPC is warned in a replay as well as in a recording."""
     monkeypatch.setitem(sys.modules, "psycopg2._psycopg", types.ModuleType("_psycopg"))
     with pytest.warns(RecordingWarning, match=r"no guard sees: libpq \(psycopg2\); .*remains open"):
         with ember_testing.cassette(path):
@@ -129,20 +129,20 @@ CHILD = "import urllib.request as u; u.urlopen('{}')"
 
 
 def child(url: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """A process of its own that asks for a URL."""
+    """Request a URL in a child process."""
     command = [sys.executable, "-c", CHILD.format(url)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
 def system(url: str) -> None:
-    """The same with the environment of the C library."""
+    """Request a URL in a child process with the C library's environment."""
     os.system(f"{sys.executable} -c {shlex.quote(CHILD.format(url))} 2>/dev/null")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="children are started elsewise")
 @pytest.mark.parametrize("way", [child, system])
 def test_what_a_child_reaches_is_told_once(path: Path, way: Callable[[str], object]) -> None:
-    """Host and port of what a child asks for; a server of this machine is nobody's news."""
+    """Host and port that a child requests are reported once; a local server is not."""
     with serving(echo) as server, pytest.warns(RecordingWarning) as caught:
         with ember_testing.cassette(path, record="new"):
             way("https://provider.invalid/v1")
@@ -158,7 +158,7 @@ def test_what_a_child_reaches_is_told_once(path: Path, way: Callable[[str], obje
 
 
 def test_a_child_may_reach_what_a_replay_allows(path: Path) -> None:
-    """Nothing is told of `allow_hosts=`, `ignore_hosts=`, `allow_subprocess=True`."""
+    """Nothing is reported for `allow_hosts=`, `ignore_hosts=`, `allow_subprocess=True`."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", RecordingWarning)
         for arguments in (
@@ -171,21 +171,21 @@ def test_a_child_may_reach_what_a_replay_allows(path: Path) -> None:
 
 
 def test_a_child_with_a_proxy_of_its_own_keeps_it(path: Path) -> None:
-    """While recording, no child's way to its hosts is changed."""
+    """While recording, a child's own proxy settings are not changed."""
     with serving(echo) as server, ember_testing.cassette(path, record="new"):
         child("http://provider.invalid/v1", {**os.environ, "http_proxy": server.url})
     assert [request.headers["host"] for request in server.received] == ["provider.invalid"]
 
 
 def twice(port: int) -> None:
-    """Two connections to the same place."""
+    """Connect twice to the same port."""
     for _ in range(2):
         socket.create_connection(("127.0.0.1", port)).close()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
 def test_what_a_forked_process_reaches_is_told(path: Path) -> None:
-    """A plain socket of a process that the test forked is told like the test's own."""
+    """A plain socket of a forked process is reported like one of the test itself."""
     with serving(echo) as server, pytest.warns(RecordingWarning) as caught:
         with ember_testing.cassette(path, record="new"):
             process = multiprocessing.get_context("fork").Process(target=twice, args=(server.port,))
@@ -198,7 +198,7 @@ def test_what_a_forked_process_reaches_is_told(path: Path) -> None:
 
 
 def test_a_child_that_outlives_the_recording_reaches_its_hosts(path: Path) -> None:
-    """A server that a fixture starts goes on through the same proxy after the test."""
+    """A child such as a fixture's server can still use the same proxy after the test."""
     code = "import sys, urllib.request as u; sys.stdin.read()\n" + CHILD.format("http://x.invalid/")
     with ember_testing.cassette(path, record="new"):
         late = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""A cassette that several workers or runs record at once: one paid call for one question."""
+"""A cassette that several workers or runs record at once: each question is paid once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 from tests.loopback import Loopback, Received, Reply, serving
 
-pytestmark = pytest.mark.slow  # pytest in processes of its own, several at once
+pytestmark = pytest.mark.slow  # several pytest processes at once
 
 HEAD = """
 import asyncio, os, threading, time
@@ -32,7 +32,7 @@ Project = Callable[..., "list[str]"]
 
 @pytest.fixture
 def server() -> Generator[Loopback]:
-    """Answers slowly, with a number that no other answer has."""
+    """Answer slowly, with a number that no other answer has."""
     numbers = count(1)
 
     def answer(request: Received) -> Reply:
@@ -46,7 +46,7 @@ def server() -> Generator[Loopback]:
 def start(
     pytester: pytest.Pytester, server: Loopback, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., subprocess.Popen[str]]:
-    """Starts pytest in a process of its own."""
+    """Start pytest in a child process."""
     monkeypatch.delenv("EMBER_RECORD", raising=False)
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
 
@@ -66,14 +66,14 @@ def start(
 
 
 def ended(process: subprocess.Popen[str], *, passed: int) -> None:
-    """Wait for a run all of whose tests pass."""
+    """Wait for a run and check that all tests passed."""
     output, _ = process.communicate(timeout=60)
     assert f"{passed} passed" in output, output
     assert process.returncode == 0, output
 
 
 def recorded(pytester: pytest.Pytester) -> list[tuple[str, int]]:
-    """The requests in the shared cassette, with their positions."""
+    """Return the requests in the shared cassette with their positions."""
     path = pytester.path / "cassettes/shared.sqlite"
     with closing(sqlite3.connect(path)) as connection:
         return connection.execute("select request_body, n from calls order by id").fetchall()
@@ -94,7 +94,7 @@ def test_six_tests_on_three_workers_pay_once(
     server: Loopback,
     mode: str,
 ) -> None:
-    """The first that asks sends; the others wait and get its answer."""
+    """The first process sends the request; the others wait and get its answer."""
     ended(start(SAME, mode, "-p", "xdist", "-n3"), passed=6)
     assert len(server.received) == 1
     assert len(recorded(pytester)) == 1
@@ -131,7 +131,7 @@ def test_tasks(i):
 def test_what_a_failed_test_has_recorded_passes_on(
     start: Callable[..., subprocess.Popen[str]], pytester: pytest.Pytester, server: Loopback
 ) -> None:
-    """The test that took the answer over keeps it; what nobody else wanted is dropped."""
+    """An answer that another test has used is kept; answers that no other test used are dropped."""
     body = """
 def wait_for(name):
     until = time.monotonic() + 20
@@ -165,7 +165,7 @@ def test_passes():
 def test_a_claim_ends_with_its_process(
     start: Callable[..., subprocess.Popen[str]], pytester: pytest.Pytester, server: Loopback
 ) -> None:
-    """A recorder that is killed while it sends leaves its request to the one that waits."""
+    """If a recorder is killed while it sends, the process that waits sends the request."""
     body = """
 def test_one():
     open("begun", "w").close()
@@ -188,7 +188,7 @@ def test_one():
 def test_two_runs_that_record_anew_lose_nothing(
     start: Callable[..., subprocess.Popen[str]], pytester: pytest.Pytester, server: Loopback
 ) -> None:
-    """Both pass, what each asked is there, and a replay of all sends nothing."""
+    """Both runs pass, the calls of both are recorded, and a replay of all sends nothing."""
     body = """
 @pytest.mark.parametrize("i", range(5))
 def test_some(i):
@@ -220,7 +220,7 @@ def test_locks_that_dead_processes_have_left_are_deleted(
     pytester: pytest.Pytester,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """By the next process that claims a call; that of a live process, or a new one, stays."""
+    """The next process that claims a call deletes them; new locks and those in use stay."""
     fcntl = pytest.importorskip("fcntl")
     monkeypatch.setenv("TMPDIR", str(pytester.path))
     folder = pytester.path / f"ember-claims-{os.getuid()}"
@@ -238,7 +238,7 @@ def test_locks_that_dead_processes_have_left_are_deleted(
 def test_calls_under_a_stopped_clock_are_told_apart(
     start: Callable[..., subprocess.Popen[str]], pytester: pytest.Pytester, server: Loopback
 ) -> None:
-    """Workers whose tests stop the clock at one moment record all their calls, each its own."""
+    """Workers whose tests freeze the clock at the same time record all their calls."""
     pytest.importorskip("time_machine")
     body = """
 import time_machine
@@ -259,7 +259,7 @@ def test_frozen(i):
 def test_a_run_that_begins_anew_keeps_what_one_that_goes_on_has_recorded(
     start: Callable[..., subprocess.Popen[str]], pytester: pytest.Pytester, server: Loopback
 ) -> None:
-    """Of two `=all` that overlap; once both have ended, the next one begins anew."""
+    """This holds for two overlapping runs with `=all`; the next run after both starts afresh."""
     body = """
 def test_first():
     ask("first of " + os.environ["RUN"])

@@ -1,4 +1,4 @@
-"""A project of somebody else's: the built wheel, its marker, its fixtures and its strategies."""
+"""Another project that uses the built wheel: its marker, fixtures and strategies."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_recorded_and_broken():
 
 @pytest.mark.slow
 def test_a_project_that_installs_the_wheel(tmp_path: Path, unpacked_wheel: Path) -> None:
-    """A project with the built wheel records, replays with the server gone, fakes and generates."""
+    """A project with the wheel records, replays without the server, fakes and generates."""
     project = tmp_path / "project"
     project.mkdir()
     (project / "app.py").write_text(APP)

@@ -1,4 +1,4 @@
-"""Processes that a test forks replay from its cassette; nothing waits for one that met a miss."""
+"""Forked processes use the test's cassette, and a miss in one of them hangs nothing."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def ask(text):
 
 @pytest.fixture
 def server() -> Generator[Loopback]:
-    """Answers with the question, and a number that no other answer has."""
+    """Answer with the question and a number that no other answer has."""
     numbers = count(1)
 
     def answer(request: Received) -> Reply:
@@ -48,7 +48,7 @@ def server() -> Generator[Loopback]:
 def project(
     pytester: pytest.Pytester, server: Loopback, monkeypatch: pytest.MonkeyPatch
 ) -> Project:
-    """Runs pytest in a process of its own, which has one thread and may fork."""
+    """Run pytest in a child process, which has one thread and may fork."""
     monkeypatch.delenv("EMBER_RECORD", raising=False)
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     pytester.makeini("[pytest]\nember_unused = fail\n")
@@ -97,7 +97,7 @@ def test_a_child_that_forks():
 def test_forked_processes_record_and_replay_with_one_count(
     project: Project, pytester: pytest.Pytester, server: Loopback, mode: str
 ) -> None:
-    """All their calls are kept, replayed and counted: none unused, none for `prune`, one file."""
+    """All their calls are kept in one file, replayed and counted as used."""
     if mode.endswith("all"):
         project(FORKING, "--ember-record").assert_outcomes(passed=4)
         server.received.clear()
@@ -123,7 +123,7 @@ def test_forked_processes_record_and_replay_with_one_count(
 def test_the_nth_of_identical_requests_gets_the_nth_answer_over_all_processes(
     project: Project, server: Loopback
 ) -> None:
-    """Six processes ask the same at once; each recorded answer is given out once."""
+    """Six processes send the same request at once; each recorded answer is replayed once."""
     body = """
 def test_same():
     first = ask("same")
@@ -144,7 +144,7 @@ def test_same():
 def test_a_failing_test_keeps_nothing_of_what_its_children_recorded(
     project: Project, pytester: pytest.Pytester
 ) -> None:
-    """As for its own calls."""
+    """The calls of its children are dropped like its own."""
     body = """
 def test_one():
     with fork.Pool(2) as pool:
@@ -156,7 +156,7 @@ def test_one():
 
 
 def test_a_budget_holds_over_forked_processes(project: Project, server: Loopback) -> None:
-    """What one process has set aside, the others may not spend."""
+    """Processes cannot spend what another process has reserved."""
     body = """
 def chat(i):
     body = {"model": "gpt-4", "max_tokens": 1000, "messages": [{"role": "user", "content": str(i)}]}
@@ -174,7 +174,7 @@ def test_one():
 
 
 def test_a_process_that_outlives_its_test_gets_nothing(project: Project, server: Loopback) -> None:
-    """A pool of an earlier test has that test's cassette, which is closed: it says so."""
+    """A pool of an earlier test uses that test's cassette, and is told that it is closed."""
     body = """
 POOL = []
 def test_one():
@@ -253,7 +253,7 @@ def test_after(): pass
 def test_nothing_waits_for_a_thread_a_task_or_a_process_that_met_a_miss(
     project: Project, pytester: pytest.Pytester
 ) -> None:
-    """Each test ends, with the miss, and the run goes on."""
+    """Each test ends with the miss, and the run continues."""
     pytester.makeconftest(
         "from ember_testing.patches import interrupt\ninterrupt._PATIENCE = 0.4\n"
     )
@@ -267,7 +267,7 @@ def test_nothing_waits_for_a_thread_a_task_or_a_process_that_met_a_miss(
 def test_the_files_that_processes_share_are_gone_afterwards(
     project: Project, pytester: pytest.Pytester, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is left in the folder of temporary files."""
+    """No file is left in the temporary folder."""
     folder = tmp_path / "temporary"
     folder.mkdir()
     monkeypatch.setenv("TMPDIR", str(folder))

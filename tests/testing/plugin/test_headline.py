@@ -1,4 +1,4 @@
-"""What a test is said to have failed by, when a miss was turned into something else."""
+"""The reported reason of a failure, if a miss was turned into another error."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ class TestOne(unittest.IsolatedAsyncioTestCase):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("how", TURNED)
 def test_a_miss_is_the_headline(run: Run, how: str) -> None:
-    """It stands first, and in the summary's line, with its place; what was raised stands below."""
+    """The miss comes first, also in the summary, with its line; the raised error follows."""
     result = run(HEAD + TURNED[how], "-W", "ignore")
     outcomes = result.parseoutcomes()
     assert outcomes.get("failed", 0) + outcomes.get("errors", 0) == 1
@@ -172,7 +172,7 @@ def test_a_miss_is_the_headline(run: Run, how: str) -> None:
 
 
 def test_what_was_raised_after_a_miss_is_told_below_it(run: Run) -> None:
-    """One line says what; a section says where, unless the code itself names the miss as cause."""
+    """A line names the error; a section shows where, unless it was raised from the miss."""
     result = run(HEAD + TURNED["answer that is missing"])
     result.stdout.fnmatch_lines(
         [
@@ -248,17 +248,17 @@ class TestMethods:
 
 
 def test_a_miss_errs_no_other_async_test(run: Run) -> None:
-    """Tests of anyio that share a runner with one that met a miss run as ever, on each backend."""
+    """On each backend, tests of anyio that share a runner with a missed one run as usual."""
     result = run(HEAD + AFTER_ANOTHER, "-p", "anyio", "-W", "ignore")
-    # On each backend 8 pass, the one with the failing teardown among them, 3 fail, and 4 have a
-    # fixture that fails.
+    # On each backend 8 pass, including one with a failing teardown, 3 fail, and 4 have a fixture
+    # that fails.
     result.assert_outcomes(passed=16, failed=6, errors=8)
     text = result.stdout.str()
     assert text.count("to record it: pytest --ember-record") == 14
 
 
 def test_an_async_fixture_gets_what_its_test_sees(run: Run) -> None:
-    """Its arguments, its `self` and its teardown are as they are without a marker."""
+    """Its arguments, its `self` and its teardown are the same as without a marker."""
     module = (
         HEAD
         + """
@@ -278,7 +278,7 @@ class TestOne:
 
 
 def test_an_awaited_fake_that_nobody_answers_errs_no_other_test(run: Run) -> None:
-    """So it is with the failure of a fake, in a run without a marked test."""
+    """An unanswered fake fails only its own test, in a run without a marked test."""
     module = (
         HEAD.replace("pytestmark", "_")
         + """

@@ -1,4 +1,4 @@
-"""What pytest, Python and the command say of themselves: each thing, what it means, an example."""
+"""The help of pytest, Python and the command explains everything, with examples."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Run = Callable[..., pytest.RunResult]
 
 
 def help_of(thing: object) -> str:
-    """What `help(thing)` shows, without its bold type."""
+    """Return the output of `help(thing)` without bold type."""
     return re.sub(".\b", "", pydoc.render_doc(thing))
 
 
 def test_markers_say_what_each_argument_means(run: Run) -> None:
-    """`pytest --markers` has every argument of the marker with a sentence, and an example."""
+    """`pytest --markers` describes every argument of the marker, with an example."""
     lines = run(None, "--markers").outlines
     for name in ("cassette", *(field.name for field in fields(Settings))):
         (line,) = [line for line in lines if line.startswith(f"    {name}=: ")]
@@ -33,7 +33,7 @@ def test_markers_say_what_each_argument_means(run: Run) -> None:
 
 
 def test_fixtures_come_with_an_example(run: Run) -> None:
-    """`pytest --fixtures` describes each by an example; with `-v` by a whole test."""
+    """`pytest --fixtures` describes each fixture with an example; with `-vv` with a whole test."""
     for options, example in (((), "`"), (("-vv",), "def test_")):
         text = "\n".join(run("", "--fixtures", *options).outlines)
         for fixture in ("fake_model", "cassette", "cassette_server", "no_sleep"):
@@ -42,7 +42,7 @@ def test_fixtures_come_with_an_example(run: Run) -> None:
 
 
 def test_options_come_with_an_example(run: Run) -> None:
-    """`pytest --help` describes each option and setting, with an example where it takes a value."""
+    """`pytest --help` describes each option and setting, with an example if it takes a value."""
     text = " ".join(" ".join(run(None, "--help").outlines).split())
     for example in ("pytest --ember-record=all -k capital", "--ember-budget 0.50",
                     "--ember-report report.json", "example: tests/recordings",
@@ -58,7 +58,7 @@ def test_an_unknown_mode_is_told_which_there_are(run: Run) -> None:
 
 
 def test_help_shows_every_public_name() -> None:
-    """`help(ember_testing)` shows all that is in `__all__`, though it is loaded when first used."""
+    """`help(ember_testing)` shows all names in `__all__`, although they are imported lazily."""
     text = help_of(ember_testing)
     for name in ember_testing.__all__:
         assert re.search(rf"^ +(class |{name} = )?{name}\b", text, re.MULTILINE), name
@@ -66,14 +66,14 @@ def test_help_shows_every_public_name() -> None:
 
 
 def test_help_of_the_function_shows_how_to_call_it() -> None:
-    """`help(models)` begins with examples of whole, streamed, awaited and bound calls."""
+    """`help(models)` begins with examples of whole, streamed, async and bound calls."""
     text = help_of(models).partition("PACKAGE CONTENTS")[0]
     for example in ("models(", "models.stream(", "await models.acall(", "models.instance("):
         assert example in text
 
 
 def test_the_command_says_what_its_parts_do() -> None:
-    """`ember-cassettes --help` has a sentence for each command, and an example."""
+    """`ember-cassettes --help` describes each command, with an example."""
     text = CliRunner().invoke(main, ["--help"]).stdout
     for name in main.commands:
         assert re.search(rf"^  {name} +\w", text, re.MULTILINE), name

@@ -35,7 +35,7 @@ LINE = "{} needs {}, of the extra `testing`: pip install 'ember-models[testing]'
 def test_what_needs_the_extra_says_so_in_one_line(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fakes, faults and strategies name the command; record and replay need httpx alone."""
+    """Fakes, faults and strategies name the command; recording and replay need only httpx."""
     pytester.makeconftest(WITHOUT)
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     plugin = ("-q", "-p", "ember_testing.plugin")
@@ -55,4 +55,4 @@ def test_what_needs_the_extra_says_so_in_one_line(
     ):
         assert LINE.format(feature, package) in text
     assert "No module named" not in text
-    assert "import_module" not in text  # nothing of the way that led to it
+    assert "import_module" not in text  # no traceback

@@ -18,7 +18,7 @@ from ember_testing.wires import exchange as traffic
 from tests.edited import edit
 from tests.loopback import Loopback, Received, Reply, echo, serving
 
-# Loaded here, because each of the runs below forgets what it was the first to import.
+# Imported here, because each of the runs below unloads the modules that it imports first.
 LOADED = (schema, standalone, traffic, pytest.importorskip("sqlite_utils"))
 
 HEAD = """
@@ -33,7 +33,7 @@ Run = Callable[..., pytest.RunResult]
 
 @pytest.fixture
 def server() -> Generator[Loopback]:
-    """Echoes; `/error` is a 429."""
+    """Echo requests; `/error` is a 429."""
 
     def answer(request: Received) -> Reply:
         return Reply(b"{}", status=429) if request.path == "/error" else echo(request)
@@ -44,7 +44,7 @@ def server() -> Generator[Loopback]:
 
 @pytest.fixture
 def run(run: Run, server: Loopback) -> Run:
-    """Puts `ask` before the test module, which calls this file's server."""
+    """Define `ask`, which calls this file's server, at the top of the test module."""
 
     def run_with_ask(body: str | None = None, *arguments: str, **options: bool) -> pytest.RunResult:
         return run(body and HEAD.format(url=server.url) + body, *arguments, **options)
@@ -53,13 +53,13 @@ def run(run: Run, server: Loopback) -> Run:
 
 
 def cassettes(pytester: pytest.Pytester) -> list[str]:
-    """All files below the cassette folder."""
+    """Return all files below the cassette folder."""
     folder = pytester.path / "cassettes"
     return sorted(str(each.relative_to(folder)) for each in folder.rglob("*") if each.is_file())
 
 
 def questions(path: Path) -> list[str]:
-    """The bodies of the requests in a cassette."""
+    """Return the bodies of the requests in a cassette."""
     with closing(sqlite3.connect(path)) as connection:
         return [row[0] for row in connection.execute("select request_body from calls order by id")]
 
@@ -73,7 +73,7 @@ def test_one(cassette):
 
 
 def test_record_then_replay(run: Run, pytester: pytest.Pytester, server: Loopback) -> None:
-    """One command records, the plain one replays without a request, and a line sums each up."""
+    """`--ember-record` records, plain pytest replays without requests, and both print a summary."""
     run(PLAIN, "--ember-record").stdout.fnmatch_lines(["*0 replayed, 1 recorded*", "1 passed*"])
     assert cassettes(pytester) == ["test_it/test_one.sqlite"]
     before = (pytester.path / "cassettes/test_it/test_one.sqlite").read_bytes()
@@ -83,7 +83,7 @@ def test_record_then_replay(run: Run, pytester: pytest.Pytester, server: Loopbac
 
 
 def test_a_path_may_follow_the_option(run: Run, pytester: pytest.Pytester) -> None:
-    """`pytest --ember-record path::test`, as a miss says to type, takes the path for a path."""
+    """`pytest --ember-record path::test`, as a miss suggests, does not take the path as a mode."""
     run(PLAIN + PLAIN.replace("test_one", "test_two"))
     result = run(None, "--ember-record", "test_it.py::test_two")
     result.assert_outcomes(passed=1)
@@ -122,7 +122,7 @@ def test_without_a_recording_the_test_fails_and_says_what_to_type(run: Run) -> N
     ids=["except", "future", "thread", "xfail", "skip", "raises", "teardown"],
 )
 def test_a_miss_fails_the_test_however_it_is_swallowed(run: Run, swallowing: str) -> None:
-    """Code that swallows everything, in whatever thread or phase, does not make a test green."""
+    """Code that swallows every exception, in any thread or phase, does not make the test pass."""
     result = run(
         "import contextlib, threading\nfrom concurrent.futures import ThreadPoolExecutor\n"
         f"@pytest.mark.ember_replay\ndef test_one(request):\n{swallowing}\n"
@@ -153,7 +153,7 @@ def test_one():
 def test_a_failing_test_keeps_the_old_cassette_and_drops_its_own(
     run: Run, pytester: pytest.Pytester
 ) -> None:
-    """In either mode the file is byte for byte what it was; a first recording leaves no file."""
+    """In either mode the file is unchanged byte for byte; a first recording leaves no file."""
     body = """
 @pytest.mark.ember_replay
 def test_one():
@@ -178,7 +178,7 @@ def test_one():
 def test_an_expected_failure_is_recorded_and_fails_the_same_in_a_replay(
     run: Run, pytester: pytest.Pytester
 ) -> None:
-    """A test marked xfail has come out as it should; a strict one that passes has not."""
+    """A test marked xfail counts as passed when it fails; a strict one that passes does not."""
     body = """
 @pytest.mark.ember_replay
 @pytest.mark.xfail
@@ -220,7 +220,7 @@ def test_an_interrupted_recording_leaves_the_cassette_as_it_was(
 
 
 def test_a_failing_fixture_drops_the_recording(run: Run, pytester: pytest.Pytester) -> None:
-    """A test counts as passed when set-up, call and teardown have passed."""
+    """A test counts as passed when setup, call and teardown have passed."""
     fixture = """
 @pytest.fixture
 def broken():
@@ -245,7 +245,7 @@ def test_one(broken):
 def test_the_mode_comes_from_the_option_then_the_environment(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """EMBER_RECORD works alone, the option wins over it, other values are refused."""
+    """EMBER_RECORD works alone, the option overrides it, other values are refused."""
     monkeypatch.setenv("EMBER_RECORD", "new")
     run(PLAIN, "--ember-record=none").assert_outcomes(failed=1)
     run().stdout.fnmatch_lines(["*1 recorded*"])
@@ -257,7 +257,7 @@ def test_the_mode_comes_from_the_option_then_the_environment(
 
 
 def test_markers_of_module_class_and_test_add_up(run: Run, pytester: pytest.Pytester) -> None:
-    """The closest marker wins an argument, the others keep theirs."""
+    """An argument of the closest marker wins; the other arguments are kept."""
     body = """
 import itertools
 pytestmark = pytest.mark.ember_replay(ignore=["run"])
@@ -310,7 +310,7 @@ def test_two(): ask("both"); ask("two")
 
 @pytest.mark.slow
 def test_xdist_records_and_replays(run: Run, pytester: pytest.Pytester) -> None:
-    """Two workers, own cassettes and a shared one: the figures of both come together."""
+    """The figures of two workers with own and shared cassettes are added up."""
     pytest.importorskip("xdist")
     workers = ("-p", "xdist", "-n2")
     body = """
@@ -330,7 +330,7 @@ def test_shared(i): assert ask(f"shared {i}").json()["echo"]["q"] == f"shared {i
 
 
 def test_unused_recordings_are_ignored_told_or_failed(run: Run, pytester: pytest.Pytester) -> None:
-    """`ember_unused` decides what becomes of a recording nobody asks for any more."""
+    """`ember_unused` decides whether an unused recording is ignored, reported or a failure."""
     body = """
 @pytest.mark.ember_replay
 def test_one():
@@ -351,7 +351,7 @@ def test_one():
 
 
 def test_stale_recordings_are_counted(run: Run, pytester: pytest.Pytester) -> None:
-    """`ember_max_age` in days."""
+    """Recordings older than `ember_max_age` days are counted."""
     run(PLAIN, "--ember-record").assert_outcomes(passed=1)
     run(None, "-o", "ember_max_age=30").stdout.no_fnmatch_line("*stale*")
     path = pytester.path / "cassettes/test_it/test_one.sqlite"
@@ -374,7 +374,7 @@ def test_one():
 
 
 def test_a_damaged_cassette_is_an_error_of_the_test(run: Run, pytester: pytest.Pytester) -> None:
-    """It is reported in a few lines before the test begins, in every mode."""
+    """The damage is reported in a few lines before the test starts, in every mode."""
     run(PLAIN, "--ember-record").assert_outcomes(passed=1)
     path = pytester.path / "cassettes/test_it/test_one.sqlite"
     path.write_bytes(path.read_bytes()[:3000])
@@ -387,7 +387,7 @@ def test_a_damaged_cassette_is_an_error_of_the_test(run: Run, pytester: pytest.P
 
 
 def test_the_network_is_closed_in_a_replayed_test_only(run: Run, server: Loopback) -> None:
-    """A raw connection fails with the reason and goes through beside it, and where allowed."""
+    """A raw connection fails with the reason, but works in unmarked tests and where allowed."""
     result = run(
         f"""
 import socket
@@ -406,7 +406,7 @@ def test_allowed(): connect()
 
 
 def test_hosts_are_allowed_for_the_whole_project(run: Run, pytester: pytest.Pytester) -> None:
-    """`ember_allow_hosts` adds to the marker's, and a child is allowed by the ini setting too."""
+    """`ember_allow_hosts` adds to the marker's hosts, and an ini setting allows children too."""
     body = """
 import os, socket, subprocess, sys, urllib.parse
 at = urllib.parse.urlsplit(URL)
@@ -447,7 +447,7 @@ class TestOld(unittest.TestCase):
 
 
 def test_an_unmarked_suite_imports_nothing_of_the_engine(pytester: pytest.Pytester) -> None:
-    """Neither httpx nor SQLite nor Ember is loaded by the plugin where it is not used."""
+    """The plugin imports neither httpx nor SQLite nor Ember if it is not used."""
     pytester.makepyfile(
         """
         import sys
@@ -456,7 +456,7 @@ def test_an_unmarked_suite_imports_nothing_of_the_engine(pytester: pytest.Pytest
             assert not heavy & set(sys.modules)
         """
     )
-    # Both bring a plugin of their own, which imports httpx.
+    # Both packages have pytest plugins that import httpx.
     arguments = ["-q", "-p", "no:cacheprovider", "-p", "no:respx", "-p", "no:pytest_httpx"]
     result = subprocess.run(
         [sys.executable, "-m", "pytest", *arguments],
@@ -479,12 +479,12 @@ def test_an_unmarked_suite_imports_nothing_of_the_engine(pytester: pytest.Pytest
     ],
 )
 def test_plain_names_stay_readable(node: str, file: str) -> None:
-    """A cassette is found by the name of its test."""
+    """A cassette's file has the name of its test."""
     assert str(cassette_file(node).as_posix()) == file
 
 
 def test_no_two_tests_share_a_file_by_accident() -> None:
-    """Names that differ in case, in a forbidden letter or far behind only are kept apart."""
+    """Names that differ only in case, a forbidden letter or a late character stay distinct."""
     nodes = [
         "a.py::test_b[A]", "a.py::test_b[a]", "a.py::test_b[x/y]", "a.py::test_b[x_y]",
         "a.py::test_b[x:y]", "a.py::test_B", "a.py::test_b", "aux.py::test_b", "../a.py::test_b",
@@ -502,6 +502,6 @@ def test_no_two_tests_share_a_file_by_accident() -> None:
 
 @pytest.mark.parametrize("name", ["../x", "/x", "", "a//b", "a\\b", "x?", "a/../b", "con"])
 def test_a_shared_name_cannot_lead_astray(name: str) -> None:
-    """Only names inside the cassette folder that every file system takes."""
+    """Only names inside the cassette folder and valid on every file system are accepted."""
     with pytest.raises(ValueError, match="cassette="):
         shared_file(name)

@@ -1,4 +1,4 @@
-"""What worker processes counted, joined into one run."""
+"""The counts of worker processes, joined into one run."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ TESTS = [f"test_it.py::test_{letter}" for letter in "abc"]
 
 
 def counts(**more: Any) -> dict[str, Any]:
-    """The counts of a worker process, as it hands them over."""
+    """Return the counts of a worker process in the form that it sends."""
     return {**Run().as_dict()["totals"], **more}
 
 
 def used(*numbers: tuple[int, int], identity: str = "one", **more: Any) -> dict[str, Any]:
-    """What a worker process did with one cassette, as it hands it over."""
+    """Return a worker process's use of one cassette in the form that it sends."""
     spans = [list(span) for span in numbers]
     nothing = {"id": identity, "used": spans, "tests": [], "passed": [], "shared": False}
     return {**nothing, **more}
 
 
 def joined(*parts: dict[str, Any]) -> dict[str, Any]:
-    """The parts of several worker processes, joined as the first process joins them."""
+    """Join the parts of several worker processes like the main process."""
     run = Run()
     for part in parts:
         run.add(Run.from_dict(json.loads(json.dumps(part))))
@@ -34,7 +34,7 @@ def joined(*parts: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_counts_add_up() -> None:
-    """Calls, dollars, seconds and notes of two workers are those of both."""
+    """Calls, dollars, seconds and notes of two workers are added up."""
     one = counts(recorded=2, spent=0.25, avoided=1.5, notes=["first"])
     other = counts(recorded=3, replayed=1, spent=0.5, notes=["second"])
     expected = counts(recorded=5, replayed=1, spent=0.75, avoided=1.5, notes=["first", "second"])
@@ -43,7 +43,7 @@ def test_counts_add_up() -> None:
 
 
 def test_recordings_that_either_used_are_used() -> None:
-    """Of a shared cassette each worker plays some; tests that passed in either have passed."""
+    """Recordings used, and tests passed, in any worker count for a shared cassette."""
     one = used((1, 3), (7, 7), tests=TESTS[:2], passed=TESTS[:1], shared=True)
     other = used((3, 6), tests=TESTS[1:], passed=TESTS[1:])
     run = joined(
@@ -55,7 +55,7 @@ def test_recordings_that_either_used_are_used() -> None:
 
 
 def test_a_cassette_that_was_recorded_anew_has_the_numbers_of_its_last_id() -> None:
-    """Numbers belong to the file of that id; a worker that only collected tests knows no id."""
+    """Numbers belong to the file with that id; a worker that ran no test has no id."""
     collected = used(identity="", tests=TESTS)
     old, new = used((1, 9), identity="old"), used((2, 2), identity="new", passed=TESTS[:1])
     parts = [{"totals": counts(), "cassettes": {"c": each}} for each in (collected, old, new)]
@@ -72,7 +72,7 @@ PARTS = st.fixed_dictionaries(
         "cassettes": st.dictionaries(
             st.sampled_from(["a", "b"]),
             st.builds(
-                # Without a number: of a worker that collected the tests, and ran none of them.
+                # Without a number: a worker that collected the tests but ran none of them.
                 lambda number, **more: used(
                     *[(number, number)] * bool(number), identity="one" * bool(number), **more
                 ),
@@ -91,7 +91,7 @@ PARTS = st.fixed_dictionaries(
 def test_the_order_and_the_number_of_workers_do_not_matter(
     parts: list[dict[str, Any]], data: st.DataObject
 ) -> None:
-    """In whatever order workers end, and joined in two steps or in one, the run is the same."""
+    """The result depends neither on the order of workers nor on the steps of joining them."""
     whole = joined(*parts)
     assert joined(*data.draw(st.permutations(parts))) == whole
     cut = data.draw(st.integers(0, len(parts)))

@@ -32,7 +32,7 @@ MODELS = {
 VARIABLES = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GOOGLE_API_KEY")
 
 
-# --- what fails ----------------------------------------------------------------------------------
+# --- failures ------------------------------------------------------------------------------------
 
 EVENTS = {
     "openai": '{"choices": [{"index": 0, "delta": {"content": "so far"}}]}',
@@ -45,7 +45,7 @@ STREAM = {"content-type": "text/event-stream"}
 
 
 def answer(request: Received) -> Reply:
-    """Fails as the path says, `/FAILURE/WIRE/...`; some providers repeat the key in their error."""
+    """Fail as given in the path, `/FAILURE/WIRE/...`; some errors repeat the key."""
     _, failure, wire, *_ = request.path.split("/")
     failure, _, echo = failure.partition("-")
     message = f"Incorrect API key provided: {KEY}" if echo else "No."
@@ -69,31 +69,31 @@ ANSWERED = ("401", "429", "500", "401-echo", "500-echo", "inside-echo", "shape",
             "late", "stall", "cut", "ends", "inside")  # fmt: skip
 
 
-# --- the ways to call ----------------------------------------------------------------------------
+# --- kinds of calls ------------------------------------------------------------------------------
 
 
 def whole(model: str, **params: Any) -> None:
-    """The plain call."""
+    """Make a plain call."""
     models(model, "hi", **params)
 
 
 def streamed(model: str, **params: Any) -> None:
-    """The streamed call."""
+    """Make a streamed call."""
     list(models.stream(model, "hi", **params))
 
 
 async def awaited(model: str, **params: Any) -> None:
-    """The awaited call."""
+    """Make an async call."""
     await models.acall(model, "hi", **params)
 
 
 async def awaited_stream(model: str, **params: Any) -> None:
-    """The awaited stream."""
+    """Make an async streamed call."""
     [chunk async for chunk in models.astream(model, "hi", **params)]
 
 
 def bound(model: str, **params: Any) -> None:
-    """The call of a binding."""
+    """Make a call of a binding."""
     models.instance(model, **params)("hi")
 
 
@@ -111,7 +111,7 @@ STREAMING = ("streamed", "awaited_stream")
 
 
 def pieces(secret: str) -> set[str]:
-    """All forms of a key that a reader could use, in whole or in a part of eight characters."""
+    """Return all forms of a key that reveal it, whole or in parts of eight characters."""
     encoded = base64.b64encode(secret.encode()).decode()
     forms = {secret, quote(secret, safe=""), encoded}
     return {form[at : at + 8] for form in forms for at in range(8, len(form) - 7)}
@@ -121,18 +121,18 @@ PIECES = pieces(KEY)
 
 
 def holds_key(text: str) -> bool:
-    """Whether a part of the key stands in a text."""
+    """Return whether a text contains a part of the key."""
     return any(piece in text for piece in PIECES)
 
 
 def printed(value: object, depth: int = 4) -> Iterator[str]:
-    """What a reporter prints of a local: its repr, and that of what it is made of."""
+    """Iterate over what a reporter prints of a local: its repr and those of its parts."""
     try:
         yield repr(value)
-    except Exception:  # of an object that was not made to its end
+    except Exception:  # of a partly initialized object
         return
     if isinstance(value, str | bytes):
-        yield repr(value[:80])  # how rich shortens a long text
+        yield repr(value[:80])  # rich shortens a long text so
     if not depth:
         return
     if isinstance(value, Mapping):
@@ -149,7 +149,7 @@ def printed(value: object, depth: int = 4) -> Iterator[str]:
 
 
 def frames(error: BaseException) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The frames of an error and of all that it came from, without those of this file."""
+    """Iterate over the frames of an error and its causes, without those of this file."""
     seen: set[int] = set()
     waiting: list[BaseException | None] = [error]
     while waiting:
@@ -169,7 +169,7 @@ def frames(error: BaseException) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def leaks(error: BaseException) -> list[str]:
-    """Where a key can be read in an error, its traceback and the locals of its frames."""
+    """Return the places of the key in an error, its traceback and its frames' locals."""
     texts = {"message": str(error), "repr": repr(error), "context": repr(vars(error))}
     texts["traceback"] = "".join(traceback.format_exception(error))
     found = [where for where, text in texts.items() if holds_key(text)]
@@ -181,7 +181,7 @@ def leaks(error: BaseException) -> list[str]:
 
 
 def search(call: Callable[..., Any], model: str, **params: Any) -> list[str]:
-    """Make a call that fails, and search what it raised."""
+    """Make a failing call and search its exception."""
     try:
         call(model, **params)
     except EmberError as error:
@@ -191,21 +191,21 @@ def search(call: Callable[..., Any], model: str, **params: Any) -> list[str]:
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    """A server on which everything fails."""
+    """Run a server on which every call fails."""
     with serving(answer) as server:
         yield server.url
 
 
 @pytest.fixture
 def key(monkeypatch: pytest.MonkeyPatch) -> str:
-    """The key, in the environment."""
+    """Set the key in the environment."""
     for name in VARIABLES:
         monkeypatch.setenv(name, KEY)
     return KEY
 
 
 def test_the_search_finds_what_reporters_print() -> None:
-    """A key in an error's words, its cause, or a local of a frame below the caller's is found."""
+    """The search finds a key in a message, a cause, or a local of a frame below the caller's."""
     error = EmberError(f"no {KEY[-8:]}")
     assert leaks(error) == ["message", "repr", "traceback"]
     try:
@@ -232,7 +232,7 @@ def test_no_frame_shows_a_key(way: str, wire: str, url: str) -> None:
 
 
 def sources(base_url: str) -> dict[str, dict[str, Any]]:
-    """The places in which a caller may give a key."""
+    """Return the arguments in which a caller may pass a key."""
     scheme, _, rest = base_url.partition("://")
     return {
         "api_key": {"base_url": base_url, "api_key": KEY},
@@ -252,7 +252,7 @@ def sources(base_url: str) -> dict[str, dict[str, Any]]:
 def test_no_frame_shows_a_key_that_the_caller_gave(
     wire: str, way: str, source: str, url: str
 ) -> None:
-    """The same for keys in the arguments of a call."""
+    """No frame shows a key that was passed as an argument of a call."""
     found = {}
     for name in ("401", "401-echo", "shape", "late"):
         params = sources(f"{url}/{name}/{wire}")[source]
@@ -278,7 +278,7 @@ WRONG: dict[str, dict[str, Any]] = {
 @pytest.mark.usefixtures("key")
 @pytest.mark.parametrize("way", WAYS)
 def test_no_frame_shows_a_key_of_a_call_that_is_not_sent(way: str) -> None:
-    """The same where an argument is wrong, or the provider cannot be reached."""
+    """No frame shows a key if an argument is wrong or the provider is unreachable."""
     found = {}
     for name, params in WRONG.items():
         given = {"api_key": KEY, "extra_headers": {"x-secret": KEY}, **params}
@@ -292,7 +292,7 @@ def test_no_frame_shows_a_key_of_a_call_that_is_not_sent(way: str) -> None:
 def test_no_frame_shows_a_key_when_the_connection_breaks(
     way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same where the request cannot be sent whole, and where a proxy refuses it."""
+    """No frame shows a key if the request is sent incompletely or a proxy refuses it."""
     prompt = "word " * 200_000
     with scripted(reset) as broken:
         found = {"reset": search(WAYS[way], "openai/gpt-4", base_url=broken, system=prompt)}
@@ -339,7 +339,7 @@ def test_it(way, wire, model, failure):
 def test_pytest_prints_no_key(
     options: tuple[str, ...], failures: int, run: Callable[..., pytest.RunResult], url: str
 ) -> None:
-    """A failure that nobody expected is printed by pytest, with all locals where asked for."""
+    """An unexpected failure printed by pytest, with all locals on request, shows no key."""
     result = run(SUITE.format(models=[*MODELS.items()], url=url), *options)
     assert result.parseoutcomes()["failed"] == failures
     result.stdout.fnmatch_lines(["*ProviderAPIError: openai*"])
@@ -350,7 +350,7 @@ def test_pytest_prints_no_key(
 
 
 def by_httpx(base_url: str) -> None:
-    """What a program sends without Ember, its key in headers."""
+    """Send a request with httpx, with the key in headers."""
     with httpx.Client(verify=False) as client:
         client.post(
             f"{base_url}/v1/chat/completions",
@@ -366,7 +366,7 @@ TOOLKIT_WAYS: dict[str, Callable[[str], Any]] = {
 
 
 def miss(call: Callable[[str], Any], path: Path) -> None:
-    """A request that was never recorded, beside one that was."""
+    """Make a request that was not recorded, with a cassette of another one."""
     with serving(chat) as server, ember_testing.cassette(path, record="new"):
         ask(server.url, "Paris")
     with ember_testing.cassette(path):
@@ -374,32 +374,32 @@ def miss(call: Callable[[str], Any], path: Path) -> None:
 
 
 def no_cassette(call: Callable[[str], Any], path: Path) -> None:
-    """A replay without a recording."""
+    """Replay without a recording."""
     with ember_testing.cassette(path):
         call("http://127.0.0.1:1")
 
 
 def not_written(call: Callable[[str], Any], path: Path) -> None:
-    """A recording that cannot be written."""
+    """Record to a file that cannot be written."""
     path.mkdir()
     with serving(chat) as server, ember_testing.cassette(path, record="new"):
         call(server.url)
 
 
 def too_expensive(call: Callable[[str], Any], path: Path) -> None:
-    """A recording whose budget is used up."""
+    """Record with a spent budget."""
     with serving(chat) as server, ember_testing.cassette(path, record="new", budget=0.0):
         call(server.url)
 
 
 def error_recorded(call: Callable[[str], Any], path: Path) -> None:
-    """A provider's error while recording, where none is expected."""
+    """Record an unexpected error of a provider."""
     with serving(answer) as server, ember_testing.cassette(path, record="new"):
         call(f"{server.url}/401/openai")
 
 
 def spelled_out(call: Callable[[str], Any], path: Path) -> None:
-    """A key that comes back in pieces, so that it cannot be redacted: nothing is written."""
+    """Record a key that comes back in chunks and cannot be redacted: nothing is written."""
     deltas = [{"choices": [{"index": 0, "delta": {"content": KEY[at : at + 6]}}]}
               for at in range(0, len(KEY), 6)]  # fmt: skip
     ended = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
@@ -410,14 +410,14 @@ def spelled_out(call: Callable[[str], Any], path: Path) -> None:
 
 
 def not_faked(call: Callable[[str], Any], path: Path) -> None:
-    """A call for which no fake was set up."""
+    """Make a call for which no fake was set up."""
     with ember_testing.fake_model() as fake:
         fake("claude-3-opus", "Paris")
         call("https://api.openai.com/v1")
 
 
 def fake_raises(call: Callable[[str], Any], path: Path) -> None:
-    """A fake's own function that fails."""
+    """Call a fake whose function fails."""
     with ember_testing.fake_model() as fake:
         fake("*", lambda call: 1 / 0)
         call("https://api.openai.com/v1")
@@ -441,7 +441,7 @@ FAILURES = (
 def test_no_frame_of_the_toolkit_shows_a_key(
     fails: Callable[..., None], way: str, path: Path
 ) -> None:
-    """What the seam, the session, the redaction and the fakes hold of a request is hidden too."""
+    """No frame of the seam, session, redaction or fakes shows the key in a request."""
     with pytest.raises(BaseException) as caught:
         fails(TOOLKIT_WAYS[way], path)
     assert not isinstance(caught.value, AssertionError)
@@ -475,7 +475,7 @@ def test_faked(n, fake_model):
 def test_pytest_prints_no_key_of_what_nothing_answers(
     run: Callable[..., pytest.RunResult],
 ) -> None:
-    """A miss of a cassette and a call that no fake answers show no key, with all locals."""
+    """A miss and a call that no fake answers show no key, even with all locals."""
     result = run(UNANSWERED, "-l", "--tb=long", "-vvv", "--full-trace")
     assert result.parseoutcomes()["failed"] == 6
     assert not holds_key(str(result.stdout) + str(result.stderr))

@@ -70,7 +70,7 @@ def test_child():
     code = "import urllib.request as u; u.urlopen('https://api.openai.com/v1/models')"
     subprocess.run([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
 """
-# Each of these is asked by one test or fixture, the shared question by the first that comes.
+# Each question is asked by one test or fixture, the shared one by the first that needs it.
 QUESTIONS = ["a", "a", "b", "class", "goodbye", "greeting", "language en", "language en 0",
              "language en 1", "language fr", "language fr 0", "language fr 1", "setup",
              "shared"]  # fmt: skip
@@ -78,7 +78,7 @@ QUESTIONS = ["a", "a", "b", "class", "goodbye", "greeting", "language en", "lang
 
 @pytest.fixture
 def server() -> Generator[Loopback]:
-    """Echoes, and counts."""
+    """Echo and count requests."""
     with serving(echo) as server:
         yield server
 
@@ -87,7 +87,7 @@ def server() -> Generator[Loopback]:
 def project(
     pytester: pytest.Pytester, server: Loopback, monkeypatch: pytest.MonkeyPatch
 ) -> Project:
-    """Runs pytest with pytest-xdist in a process of its own."""
+    """Run pytest with pytest-xdist in a child process."""
     pytest.importorskip("xdist")
     monkeypatch.delenv("EMBER_RECORD", raising=False)
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
@@ -110,7 +110,7 @@ def test_a_project_is_recorded_once_and_replays_in_any_order(
     server: Loopback,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Three workers pay once for each question; then shuffled, on two: not one live call."""
+    """Three workers pay once per question; a shuffled replay on two makes no live call."""
     monkeypatch.setenv("SEED", "0")
     project("--ember-record", "-n3").assert_outcomes(passed=11)
     assert sorted(request.json()["q"] for request in server.received) == QUESTIONS
@@ -128,7 +128,7 @@ def test_a_project_is_recorded_once_and_replays_in_any_order(
 def test_a_child_that_tries_a_provider_is_red_with_the_reason(
     project: Project, pytester: pytest.Pytester
 ) -> None:
-    """Although the test ignores what its child says."""
+    """The test fails although it ignores its child's output."""
     pytester.makepyfile(test_child=CHILD)
     result = project("test_child.py")
     result.assert_outcomes(failed=1)

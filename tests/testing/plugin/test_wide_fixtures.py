@@ -1,4 +1,4 @@
-"""Fixtures wider than a test: their calls are found whichever test comes first."""
+"""Fixtures wider than a test: their calls are replayed whichever test runs first."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ember_testing.replay import cassette as standalone
 from ember_testing.wires import exchange as traffic
 from tests.loopback import Loopback, echo, serving
 
-# Loaded here, because each of the runs below forgets what it was the first to import.
+# Imported here, because each of the runs below unloads the modules that it imports first.
 LOADED = (schema, standalone, traffic, pytest.importorskip("sqlite_utils"))
 Run = Callable[..., pytest.RunResult]
 
@@ -89,20 +89,20 @@ NODES = ("test_module[x]", "test_module[y]", "TestClass::test_one", "TestClass::
 
 @pytest.fixture
 def server() -> Generator[Loopback]:
-    """Echoes, and counts."""
+    """Echo and count requests."""
     with serving(echo) as server:
         yield server
 
 
 @pytest.fixture
 def project(run: Run, pytester: pytest.Pytester, server: Loopback) -> Run:
-    """Runs pytest on a project whose conftest.py has wide fixtures."""
+    """Run pytest on a project whose conftest.py has wide fixtures."""
     pytester.makeconftest(CONFTEST.format(url=server.url))
     return run
 
 
 def files(pytester: pytest.Pytester) -> list[str]:
-    """The cassettes."""
+    """Return the cassettes."""
     folder = pytester.path / "cassettes"
     return sorted(str(each.relative_to(folder)) for each in folder.rglob("*.sqlite"))
 
@@ -110,7 +110,7 @@ def files(pytester: pytest.Pytester) -> list[str]:
 def test_calls_of_wide_fixtures_are_found_in_any_order(
     project: Run, pytester: pytest.Pytester, server: Loopback, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Recorded once, replayed whole, backwards, and each test alone: no further request."""
+    """Recorded once, the tests replay together, in reverse and alone without a request."""
     project(TESTS, "--ember-record").stdout.fnmatch_lines(
         ["*0 replayed, 12 recorded*", "6 passed*"]
     )
@@ -139,7 +139,7 @@ def test_calls_of_wide_fixtures_are_found_in_any_order(
 
 
 def test_wide_fixtures_record_and_replay_under_xdist(project: Run, server: Loopback) -> None:
-    """Every worker sets a session's fixture up, and finds its recording."""
+    """Every worker sets up a session fixture and finds its recording."""
     pytest.importorskip("xdist")
     project(TESTS, "--ember-record").assert_outcomes(passed=6)
     sent = len(server.received)
@@ -148,7 +148,7 @@ def test_wide_fixtures_record_and_replay_under_xdist(project: Run, server: Loopb
 
 
 def test_no_cassette_of_a_fixture_counts_as_unused(project: Run, pytester: pytest.Pytester) -> None:
-    """A run of all tests uses all recordings: `ember_unused` and `prune` find none left over."""
+    """After a run of all tests, `ember_unused` and `prune` find no unused recording."""
     pytester.makeini("[pytest]\nember_unused = fail\n")
     project(TESTS, "--ember-record").assert_outcomes(passed=6)
     project(None, "--ember-report", "report.json").assert_outcomes(passed=6)
@@ -162,7 +162,7 @@ def test_no_cassette_of_a_fixture_counts_as_unused(project: Run, pytester: pytes
 def test_a_fixture_that_was_not_set_up_keeps_its_cassette(
     project: Run, pytester: pytest.Pytester
 ) -> None:
-    """Where the only test that needs a fixture is skipped, nothing says that it is not needed."""
+    """If the only test that needs a fixture is skipped, `prune` keeps the fixture's cassette."""
     body = """
 import os, pytest
 @pytest.mark.ember_replay
@@ -199,7 +199,7 @@ def test_two(): pass
 def test_a_miss_in_a_wide_fixture_shows_in_each_test_that_needs_it(
     project: Run, fixture: str
 ) -> None:
-    """Not one of them ends in an error of pytest's own, and the command is one to type."""
+    """None of these tests ends with an internal error of pytest, and the command works."""
     body = "import contextlib\nfrom concurrent.futures import ThreadPoolExecutor\nimport pytest\n"
     body += "from conftest import ask\n" + fixture
     for name in ("one", "two", "three"):
@@ -212,7 +212,7 @@ def test_a_miss_in_a_wide_fixture_shows_in_each_test_that_needs_it(
 
 
 def test_an_async_wide_fixture_replays(project: Run, server: Loopback) -> None:
-    """With anyio's plugin, a generator and its end; a miss shows in each test."""
+    """With anyio's plugin an async generator and its teardown replay; each test shows a miss."""
     body = f"""
 import httpx, pytest
 async def ask(text):
@@ -244,7 +244,7 @@ async def test_two(value): assert await ask("own") == "own"
 def test_a_fixture_of_unmarked_tests_alone_is_not_touched(
     project: Run, pytester: pytest.Pytester, server: Loopback
 ) -> None:
-    """Its calls reach the server, in a run that replays other tests and in one that records."""
+    """Its calls reach the server, in runs that replay or record other tests."""
     body = """
 import pytest
 from conftest import ask
@@ -264,7 +264,7 @@ def test_two(): assert ask("own") == "own"
 def test_what_a_fixture_made_calls_under_its_user_not_under_itself(
     project: Run, pytester: pytest.Pytester, server: Loopback
 ) -> None:
-    """A client from a session fixture replays in a marked test and goes out in an unmarked one."""
+    """A client from a session fixture replays in a marked test and is live in an unmarked one."""
     body = """
 import pytest
 from conftest import ask
@@ -283,7 +283,7 @@ def test_two(asks): assert asks("unmarked") == "unmarked"
 
 
 def test_a_failing_wide_fixture_keeps_no_recording(project: Run, pytester: pytest.Pytester) -> None:
-    """What was recorded before a fixture raised is dropped, as for a test."""
+    """Calls recorded before a fixture raised are dropped, as for a test."""
     body = """
 import pytest
 from conftest import ask
@@ -299,7 +299,7 @@ def test_one(value): pass
 
 
 def test_the_markers_of_all_tests_that_need_a_fixture_count(project: Run, server: Loopback) -> None:
-    """What one of them may do, the fixture may; what is compared is what all of them say."""
+    """A fixture has the permissions of any of them, and other settings if all agree."""
     body = """
 import itertools, time
 import pytest
@@ -336,5 +336,5 @@ def test_two(value): assert value.startswith("at ")
     ],
 )
 def test_names_of_fixtures_stay_readable(arguments: tuple[str, ...], file: str) -> None:
-    """The cassette of a fixture tells which one it is of."""
+    """The name of a fixture's cassette contains the fixture's name."""
     assert str(fixture_file(*arguments)) == f"{file}.sqlite"
