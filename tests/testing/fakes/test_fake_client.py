@@ -1,4 +1,4 @@
-"""The client as `fake_model` sees it: which provider it calls, tokens and costs."""
+"""The client under `fake_model`: providers, tokens and costs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ROUTES = {
 @pytest.mark.parametrize("model", ROUTES)
 @pytest.mark.filterwarnings("ignore::ember.exceptions.UnknownPriceWarning")
 def test_the_provider_of_a_name(model: str, fake_model: FakeModel) -> None:
-    """A name reaches the provider that it belongs to, under the id that it has there."""
+    """A call reaches the provider of a model's name, with the provider's id of the model."""
     provider, wire_id = ROUTES[model]
     fake_model(model, "by its name")
     fake_model(f"{provider}/*", "by its provider")
@@ -42,7 +42,7 @@ def test_the_provider_of_a_name(model: str, fake_model: FakeModel) -> None:
 
 
 def test_a_pattern_with_a_provider(fake_model: FakeModel) -> None:
-    """A pattern with a provider's prefix is not for the same model elsewhere."""
+    """A pattern with a provider's prefix does not match the same model at another provider."""
     fake_model("openai/gpt-4", "OpenAI")
     fake_model("azure/gpt-4", "Azure")
     assert models("azure/gpt-4", "hi").text == "Azure"
@@ -51,7 +51,7 @@ def test_a_pattern_with_a_provider(fake_model: FakeModel) -> None:
 
 @pytest.mark.filterwarnings("ignore::ember.exceptions.UnknownPriceWarning")
 def test_a_custom_base_url(fake_model: FakeModel) -> None:
-    """A custom base URL is answered for the provider whose wire it speaks."""
+    """A custom base URL is answered as the provider whose API format it uses."""
     fake_model("groq/llama-x", "behind a gateway")
     fake_model("local/smollm2", "embedded")
     answer = models("groq/llama-x", "hi", base_url="http://gateway.test/v1")
@@ -74,7 +74,7 @@ COSTS = [
 def test_what_it_costs(
     model: str, usage: UsageStats, dollars: float, fake_model: FakeModel
 ) -> None:
-    """The published prices are charged, cached reads and writes at theirs, streamed or not."""
+    """Published prices are charged, also for cached reads and writes, streamed or not."""
     fake_model(model, "Paris", "Paris", usage=usage)
     whole = models(model, "hi")
     with models.stream(model, "hi") as stream:
@@ -85,7 +85,7 @@ def test_what_it_costs(
 
 
 def test_prices_of_the_environment(fake_model: FakeModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A price that the environment sets is dollars per million tokens, for that model only."""
+    """A price set in the environment is in dollars per million tokens, for that model only."""
     monkeypatch.setenv("EMBER_COST_GPT4_INPUT", "1000")
     monkeypatch.setenv("EMBER_COST_GPT4_OUTPUT", "2000")
     fake_model("gpt-4*", *["Paris"] * 2, usage=UsageStats(10, 10))
@@ -98,7 +98,7 @@ def test_prices_of_the_environment(fake_model: FakeModel, monkeypatch: pytest.Mo
 
 
 def test_usage_adds_up(fake_model: FakeModel) -> None:
-    """A registry's summary is the sum of what was answered, and leaves out what failed."""
+    """A registry's summary adds up answered calls and leaves out failed ones."""
     registry = ModelRegistry()
     fake_model("gpt-4", "one", rate_limit(), quota(), "two", usage=UsageStats(10, 20))
     for expected in (None, "rate_limit", "quota", None):
@@ -118,7 +118,7 @@ IMAGE = b"\x89PNG\r\n\x1a\n..."
 
 @pytest.mark.parametrize("model", ["gpt-4", "o3-pro", "claude-3-opus", "gemini-pro"])
 def test_a_call_in_embers_words(model: str, fake_model: FakeModel) -> None:
-    """Conversation, tool results and images of a call are Ember's own values on every wire."""
+    """A call's conversation, tool results and images have Ember's types on every wire."""
     call = ToolCall("call_1", "weather", {"city": "Paris"})
     fake_model(model, Answer("Looking.", tool_calls=[call]), lambda call: call.prompt)
     conversation: list[dict[str, object]] = [
@@ -146,7 +146,7 @@ def test_a_call_in_embers_words(model: str, fake_model: FakeModel) -> None:
 
 @pytest.mark.parametrize("model", ["gpt-4", "o3-pro", "claude-3-opus", "gemini-pro"])
 def test_parallel_calls_are_one_message_on_every_wire(model: str, fake_model: FakeModel) -> None:
-    """The calls of one answer, and their results, are one message each, however they are sent."""
+    """On every wire the tool calls of one answer are one message, and so are their results."""
     asked = [ToolCall(f"call_{city}", "weather", {"city": city}) for city in ("Ulm", "Bonn")]
     fake_model(model, Answer(tool_calls=asked), "Thanks.")
     answer = models(model, "The weather?")
@@ -161,7 +161,7 @@ def test_parallel_calls_are_one_message_on_every_wire(model: str, fake_model: Fa
 
 
 def test_impossible_replies_are_refused(fake_model: FakeModel) -> None:
-    """Replies of a wrong type or that the provider cannot give are refused with what to pass."""
+    """Replies of a wrong type, or impossible for the provider, are refused with a remedy."""
     with pytest.raises(TypeError, match="needs an answer"):
         fake_model("gpt-4")
     with pytest.raises(TypeError, match="is no answer: pass text"):
@@ -175,7 +175,7 @@ def test_impossible_replies_are_refused(fake_model: FakeModel) -> None:
 
 
 def test_a_stream_of_chosen_pieces(fake_model: FakeModel) -> None:
-    """A list is the pieces of a stream, and comes whole to a call that does not stream."""
+    """A list gives the chunks of a stream; a call that does not stream gets them joined."""
     fake_model("gpt-4", ["Par", "is"], ["Par", "is"])
     with models.stream("gpt-4", "hi") as stream:
         assert [chunk.text for chunk in stream if chunk.text] == ["Par", "is"]

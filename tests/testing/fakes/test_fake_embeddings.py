@@ -21,7 +21,7 @@ VECTORS = [[0.5, -0.25], [1.0, 0.0]]
 
 
 def post(url: str, body: Any) -> httpx.Response:
-    """One call by httpx."""
+    """Make one call with httpx."""
     with client() as sender:
         return sender.post(url, json=body)
 
@@ -32,7 +32,7 @@ VERTEX = "https://us-central1-aiplatform.googleapis.com/v1/projects/p/locations/
 BEDROCK = "https://bedrock-runtime.us-east-1.amazonaws.com/model"
 TWO = {"model": "m", "input": ["a", "b"]}
 ENCODED = [base64.b64encode(struct.pack("<2f", *each)).decode() for each in VECTORS]
-# URL, request, and where each vector stands in the answer.
+# URL, request, and how to find the vectors in the answer.
 WIRES: dict[str, tuple[str, Any, Any]] = {
     "openai": (OPENAI, TWO, lambda body: [each["embedding"] for each in body["data"]]),
     "azure": (
@@ -58,7 +58,7 @@ WIRES: dict[str, tuple[str, Any, Any]] = {
 
 @pytest.mark.parametrize("name", WIRES)
 def test_vectors_are_answered_in_each_vendors_format(name: str) -> None:
-    """One vector for each input, as the vendor's packages look for them."""
+    """Each input gets a vector at the place where the vendor's packages read it."""
     url, body, vectors = WIRES[name]
     with fake_model("*", VECTORS) as fake:
         answer = post(url, body)
@@ -79,14 +79,14 @@ ONE: dict[str, tuple[str, Any, Any]] = {
 
 @pytest.mark.parametrize("name", ONE)
 def test_one_input_gets_one_vector(name: str) -> None:
-    """The older calls, which take one text, and a text that is given by its tokens."""
+    """Older calls with a single text, and a text given as tokens, get one vector."""
     url, body, vector = ONE[name]
     with fake_model("*", [0.5, -0.25]):
         assert vector(post(url, body).json()) == [0.5, -0.25]
 
 
 def test_base64_is_answered_where_it_is_asked_for() -> None:
-    """OpenAI's packages ask for 32-bit floats in base64, little-endian; Cohere has a type of it."""
+    """OpenAI's packages request base64 of little-endian 32-bit floats; Cohere has a type for it."""
     with fake_model("*", VECTORS, VECTORS) as fake:
         data = post(OPENAI, {**TWO, "encoding_format": "base64"}).json()["data"]
         assert [each["embedding"] for each in data] == ENCODED
@@ -99,7 +99,7 @@ def test_base64_is_answered_where_it_is_asked_for() -> None:
 
 
 def test_the_vendors_packages_read_the_vectors() -> None:
-    """OpenAI's (which decodes base64) and Google's, as they come."""
+    """The packages of OpenAI, which decodes base64, and Google read the vectors unmodified."""
     openai = pytest.importorskip("openai")
     genai = pytest.importorskip("google.genai")
     with fake_model("text-embedding-3-small", VECTORS, usage=UsageStats(7, 0)) as fake:
@@ -113,7 +113,7 @@ def test_the_vendors_packages_read_the_vectors() -> None:
 
 
 def test_vectors_are_made_where_none_are_given() -> None:
-    """Equal inputs have equal vectors of length 1, others others; the request says how long."""
+    """Equal inputs get equal unit vectors, different ones differ; the request sets dimensions."""
     with fake_model("*", Embeddings(dimensions=6), Embeddings()):
         data = post(OPENAI, {"model": "m", "input": ["a", "b", "a"]}).json()["data"]
         shorter = post(OPENAI, {"model": "m", "input": ["a"], "dimensions": 3}).json()["data"]
@@ -125,14 +125,14 @@ def test_vectors_are_made_where_none_are_given() -> None:
 
 
 def test_a_function_sees_what_is_embedded() -> None:
-    """It gets the call, as for a conversation."""
+    """The function gets the call, as for a conversation."""
     with fake_model("*", lambda call: [[float(len(text))] for text in call.body["input"]]):
         data = post(OPENAI, {"model": "m", "input": ["a", "bbb"]}).json()["data"]
     assert [each["embedding"] for each in data] == [[1.0], [3.0]]
 
 
 def test_names_and_patterns_choose_the_model() -> None:
-    """The model's id, a provider before it, Ember's or another vendor's, at an unknown host too."""
+    """Ids match with or without the provider, of any vendor, at an unknown host too."""
     with fake_model("cohere/embed-*", [1.0]) as fake:
         fake("openai/small", [2.0], [3.0])
         fake("voyage-3", [4.0])
@@ -157,7 +157,7 @@ ERRORS = {
 
 @pytest.mark.parametrize("name", ERRORS)
 def test_faults_are_said_in_the_vendors_words(name: str) -> None:
-    """A provider's error has its status and its place in the body; a retry gets the vectors."""
+    """A fault has the vendor's status and error body; a retry gets the vectors."""
     url, body, vectors = WIRES[name]
     with fake_model("*", rate_limit(), VECTORS):
         failed = post(url, body)
@@ -168,7 +168,7 @@ def test_faults_are_said_in_the_vendors_words(name: str) -> None:
 
 @pytest.mark.parametrize("fault", [reset(), cut()])
 def test_the_network_breaks_under_embeddings_too(fault: Fault) -> None:
-    """What happens to a connection has nothing to do with what is asked."""
+    """Faults of the connection work for embeddings as for any call."""
     with fake_model("*", fault), pytest.raises(httpx.TransportError):
         post(OPENAI, TWO)
 
@@ -187,7 +187,7 @@ MISFITS: dict[str, tuple[str, Any, Any, str]] = {
 
 @pytest.mark.parametrize("name", MISFITS)
 def test_a_reply_that_does_not_fit_fails_the_call_in_words(name: str) -> None:
-    """The message says what was given, and what is."""
+    """The message names the given reply and the expected one."""
     url, body, given, message = MISFITS[name]
     with pytest.raises(UnansweredCall, match=message), fake_model("*", given):
         post(url, body)
@@ -195,13 +195,13 @@ def test_a_reply_that_does_not_fit_fails_the_call_in_words(name: str) -> None:
 
 @pytest.mark.parametrize("given", [[[]], object(), [[1.0], "a"], [True]])
 def test_what_is_no_reply_is_refused_when_it_is_set_up(given: Any) -> None:
-    """Before any call."""
+    """An invalid reply is refused before any call."""
     with fake_model() as fake, pytest.raises(TypeError, match="is no answer"):
         fake("*", given)
 
 
 def test_vectors_that_cannot_be_are_refused() -> None:
-    """No numbers, and a length of nothing."""
+    """Empty vectors and a length of zero are refused."""
     for vectors, dimensions in (([[]], 1), ([], 1), (None, 0)):
         with pytest.raises(ValueError, match="expected"):
             Embeddings(vectors, dimensions)
@@ -218,7 +218,7 @@ UNANSWERABLE: dict[str, tuple[str, Any, str]] = {
 
 @pytest.mark.parametrize("name", UNANSWERABLE)
 def test_what_no_fake_answers_is_named_with_the_way_that_works(name: str) -> None:
-    """In the process and by the server: which call it is, and that a recording answers it."""
+    """In process and over the server, the error names the call and suggests a recording."""
     url, body, title = UNANSWERABLE[name]
     with pytest.raises(UnansweredCall) as caught, fake_model("*", "Paris"):
         post(url, body)
@@ -233,7 +233,7 @@ def test_what_no_fake_answers_is_named_with_the_way_that_works(name: str) -> Non
 
 
 def test_the_server_answers_embeddings_over_a_connection() -> None:
-    """OpenAI's package against `fault_server`: a rate limit, which it waits for, then vectors."""
+    """OpenAI's package waits for the rate limit of a `fault_server`, then gets the vectors."""
     openai = pytest.importorskip("openai")
     with fault_server() as server:
         server("text-embedding-3-small", rate_limit(retry_after=0.01), VECTORS)

@@ -1,4 +1,4 @@
-"""`fake_model`: answers in the providers' wire formats, and what is refused."""
+"""`fake_model`: answers in the providers' wire formats, and invalid use."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_everything_of_an_answer_is_read_back(model: str, fake_model: FakeModel)
 def test_a_fault_is_the_providers_own_error(
     model: str, error_type: str, fake_model: FakeModel
 ) -> None:
-    """A fault by name is read as that error on every wire, by Ember's ordinary error mapping."""
+    """Ember's error mapping reads a fault as the error of the same name on every wire."""
     fake_model("*", FAULTS[error_type]())
     with pytest.raises(ProviderAPIError) as caught:
         models(model, "hi")
@@ -75,7 +75,7 @@ def test_a_fault_is_the_providers_own_error(
 
 @pytest.mark.parametrize("model", MODELS)
 def test_retry_after_in_the_form_of_each_provider(model: str, fake_model: FakeModel) -> None:
-    """The wait of a rate limit arrives in seconds, from a header or from Google's body."""
+    """`retry_after` of a rate limit is read in seconds, from a header or Google's body."""
     fake_model("*", faults.rate_limit(retry_after=2.5))
     with pytest.raises(ProviderAPIError) as caught:
         models(model, "hi")
@@ -83,7 +83,7 @@ def test_retry_after_in_the_form_of_each_provider(model: str, fake_model: FakeMo
 
 
 def test_answers_come_in_turn_and_a_last_function_repeats(fake_model: FakeModel) -> None:
-    """Answers are given once each in their order; a function as the last one answers the rest."""
+    """Each answer is used once, in order; a function in last place answers all further calls."""
     fake_model("gpt-4", "one", ChatResponse("two", UsageStats(3, 4)), lambda call: call.prompt * 2)
     answers = [models("gpt-4", "ab") for _ in range(4)]
     assert [answer.text for answer in answers] == ["one", "two", "abab", "abab"]
@@ -129,7 +129,7 @@ def test_async_threads_and_registries_made_before() -> None:
 
 
 def test_the_context_manager_takes_what_the_fixture_takes() -> None:
-    """The block takes model, answers and usage as the fixture does; mistakes are reported."""
+    """The context manager takes the same arguments as the fixture; mistakes are reported."""
     with fake_model("gpt-4", "Paris", ["Ro", "me"], usage=UsageStats(1000, 500)) as fake:
         fake("claude-*", "Oslo")
         answers = [models(model, "hi") for model in ("gpt-4", "gpt-4", "claude-3-opus")]
@@ -142,7 +142,7 @@ def test_the_context_manager_takes_what_the_fixture_takes() -> None:
 
 
 def test_a_call_without_an_answer_cannot_be_swallowed() -> None:
-    """A call that nothing answers says what is set up, and fails even if the code catches all."""
+    """An unanswered call lists the fakes, and fails even if the code catches all exceptions."""
     message = r"openai/gpt-5.*there is 'claude-\*'"
     with pytest.raises(UnansweredCall, match=message), fake_model() as fake:
         fake("claude-*", lambda call: "ok")

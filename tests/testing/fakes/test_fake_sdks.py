@@ -1,4 +1,4 @@
-"""The vendors' own packages are answered by `fake_model`: plain, awaited, streamed, with a 429."""
+"""`fake_model` answers the vendors' packages: sync, async, streamed, and with a 429."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ember_testing.faults import cut, rate_limit
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # the packages' own
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # clients that nobody closes
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # clients that are never closed
 ]
 
 
 class Way(NamedTuple):
-    """How a vendor's package is called: each function gives the text of the answer."""
+    """Calls of a vendor's package; each function returns the text of the answer."""
 
     model: str
     plain: Callable[[], str]
@@ -100,14 +100,14 @@ def _anthropic() -> Way:
 def _google() -> Way:
     genai = pytest.importorskip("google.genai")
     asked: dict[str, Any] = {"model": "gemini-2.5-flash", "contents": "Where is the Louvre?"}
-    clients: list[Any] = []  # a client closes its connections when it is collected
+    clients: list[Any] = []  # a client closes its connections when garbage-collected
 
     def client() -> Any:
         clients.append(genai.Client())
         return clients[-1].models
 
     def awaited_client() -> Any:
-        clients.append(genai.Client())  # which takes aiohttp where that is installed
+        clients.append(genai.Client())  # uses aiohttp if it is installed
         return clients[-1].aio.models
 
     async def awaited() -> str:
@@ -133,12 +133,12 @@ WAYS: dict[str, Callable[[], Way]] = {"openai": _openai, "anthropic": _anthropic
 
 @pytest.fixture(params=WAYS)
 def way(request: pytest.FixtureRequest) -> Way:
-    """One vendor's package."""
+    """Return the calls of one vendor's package."""
     return WAYS[request.param]()
 
 
 def test_a_vendors_package_is_answered(way: Way, fake_model: FakeModel) -> None:
-    """Plain, awaited and streamed calls are answered in turn, with no key and no network."""
+    """Sync, async and streamed calls are answered in order, with no key and no network."""
     fake_model(way.model, "one", "two", ["thr", "ee"], ["fo", "ur"])
     assert way.plain() == "one"
     assert asyncio.run(way.awaited()) == "two"
@@ -149,7 +149,7 @@ def test_a_vendors_package_is_answered(way: Way, fake_model: FakeModel) -> None:
 
 
 def test_a_vendors_package_is_refused(way: Way, fake_model: FakeModel) -> None:
-    """A 429 is the package's own error, with its status; the next call is answered."""
+    """A 429 raises the package's own error, with its status; the next call is answered."""
     fake_model(way.model, rate_limit(retry_after=1), rate_limit(), "Paris")
     for call in (way.plain, lambda: asyncio.run(way.awaited())):
         with pytest.raises(way.refusal()) as refused:
@@ -159,7 +159,7 @@ def test_a_vendors_package_is_refused(way: Way, fake_model: FakeModel) -> None:
 
 
 def test_a_vendors_package_meets_a_broken_connection(way: Way, fake_model: FakeModel) -> None:
-    """A stream that breaks off raises in the package, and not as if it were complete."""
+    """A broken stream raises in the package instead of appearing complete."""
     fake_model(way.model, cut(after_chunks=2), cut(after_chunks=2))
     with pytest.raises(Exception, match=r"peer closed|Connection error|Response payload"):
         way.streamed()
@@ -168,7 +168,7 @@ def test_a_vendors_package_meets_a_broken_connection(way: Way, fake_model: FakeM
 
 
 def test_an_unanswered_call_is_not_swallowed(way: Way) -> None:
-    """The package's own retries and handling of errors let the unanswered call through."""
+    """The package's retries and error handling do not swallow an unanswered call."""
     with pytest.raises(UnansweredCall, match="nothing is set up"), fake_model() as fake:
         fake("another-model", lambda call: Answer("x"))
         way.plain()

@@ -1,4 +1,4 @@
-"""`fake_model` where it is used: test runners, custom clients, cassettes, providers."""
+"""`fake_model` with test runners, custom clients, cassettes and custom providers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[3]
 @given(prompt=st.text(min_size=1).filter(str.strip), answer=st.text())
 @settings(max_examples=25, deadline=None)
 def test_under_given(prompt: str, answer: str) -> None:
-    """The context manager works inside a test of Hypothesis's, example after example."""
+    """The context manager works for every example of a Hypothesis test."""
     with fake_model() as fake:
         fake("gpt-4", answer)
         assert models("gpt-4", prompt).text == answer
@@ -41,7 +41,7 @@ def test_under_given(prompt: str, answer: str) -> None:
 
 
 def test_in_a_test_case_and_reported_once(pytester: pytest.Pytester) -> None:
-    """Unittest reports an unanswered call once, and an answer that nobody asked for."""
+    """Unittest reports an unanswered call once, and an unused answer."""
     path = pytester.makepyfile(
         cases="""
         import unittest
@@ -89,7 +89,7 @@ def test_in_a_test_case_and_reported_once(pytester: pytest.Pytester) -> None:
 
 
 def test_the_fixture_fails_the_test_itself_and_once(pytester: pytest.Pytester) -> None:
-    """A complaint of the fixture fails the test, not its teardown, and is reported once."""
+    """An error of the fixture fails the test, not its teardown, and is reported once."""
     pytester.makepyfile(
         """
         import socket, pytest
@@ -189,7 +189,7 @@ def test_no_library_reaches_the_network() -> None:
 
 
 def test_an_application_in_this_process_is_reached() -> None:
-    """Requests that are no calls of a model pass through to a client's own transport."""
+    """Requests that are not calls to a model reach a client's custom transport."""
 
     def app(request: httpx.Request) -> httpx.Response:
         return httpx.Response(200, text=models("gpt-4", "from the app").text)
@@ -200,7 +200,7 @@ def test_an_application_in_this_process_is_reached() -> None:
 
 
 def test_the_innermost_fake_comes_first() -> None:
-    """A fake inside another answers what it is set up for, and the outer one the rest."""
+    """An inner fake answers the models that it is set up for, and the outer one the rest."""
     with fake_model() as outer:
         outer("*", lambda call: "outer")
         with fake_model() as inner:
@@ -228,15 +228,15 @@ class Echo(BaseProvider):
     """A provider that does not go over HTTP."""
 
     def complete(self, prompt: str, model: str, **kwargs: Any) -> ChatResponse:
-        """The prompt in capitals."""
+        """Return the prompt in capitals."""
         return ChatResponse(prompt.upper(), UsageStats(1, 1, cost=0.0))
 
 
 class AwaitedEcho(Echo):
-    """One that is asynchronous by nature."""
+    """A provider with its own async method."""
 
     async def acomplete(self, prompt: str, model: str, **kwargs: Any) -> ChatResponse:
-        """The prompt in capitals."""
+        """Return the prompt in capitals."""
         return self.complete(prompt, model, **kwargs)
 
 
@@ -252,7 +252,7 @@ def _echo() -> Iterator[None]:
 @pytest.mark.usefixtures("_echo")
 @pytest.mark.filterwarnings("ignore::ember.exceptions.UnknownPriceWarning")
 def test_a_custom_provider_is_faked_by_its_name_only() -> None:
-    """A custom provider runs as it is, unless a pattern begins with its name."""
+    """A custom provider is not faked unless a pattern begins with its name."""
     registry = ModelRegistry()
     assert registry.invoke_model("echo/loud", "hi").text == "HI"
     with fake_model() as fake:
@@ -274,14 +274,14 @@ def test_a_custom_provider_is_faked_by_its_name_only() -> None:
 
 @pytest.mark.usefixtures("_echo")
 def test_a_custom_provider_has_no_connection() -> None:
-    """A fault of the connection cannot hit what does not go over one, and says so."""
+    """A connection fault for a provider without a connection is refused with the reason."""
     with pytest.raises(TypeError, match="does not go over HTTP"), fake_model() as fake:
         fake("echo/loud", refused())
         models("echo/loud", "hi")
 
 
 def test_an_unanswered_call_explains_an_assertion() -> None:
-    """Where a swallowed call led to another error, the report begins with the call."""
+    """If a swallowed call led to another error, the report begins with the call."""
     with pytest.raises(UnansweredCall, match="nothing is set up") as caught, fake_model():
         with contextlib.suppress(BaseException):
             models("gpt-4", "hi")
@@ -290,7 +290,7 @@ def test_an_unanswered_call_explains_an_assertion() -> None:
 
 
 def test_a_long_run_keeps_no_call_that_was_reset() -> None:
-    """Requests and answers of thousands of examples are gone once the fake has forgotten them."""
+    """Requests and answers of thousands of examples are freed once the fake is reset."""
 
     def remembered() -> int:
         gc.collect()
@@ -308,7 +308,7 @@ def test_a_long_run_keeps_no_call_that_was_reset() -> None:
 def test_the_first_call_of_a_run_under_pyfakefs(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the file system is another one, models are called and priced; and so they are later."""
+    """Models can be called and priced with a fake file system, and afterwards."""
     pytest.importorskip("pyfakefs", reason="in the extra dev")
     pytester.makepyfile(
         """

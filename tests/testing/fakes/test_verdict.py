@@ -1,4 +1,4 @@
-"""The verdict on retrying code: its waits, its storms, half answers taken for whole ones."""
+"""The verdict on retrying code: waits, retry storms, partial answers taken as complete."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ GUIDE = Path(__file__).parents[3] / "ember" / "README.md"
 
 
 def recipe() -> Callable[[str], str]:
-    """The guide's function with tenacity, made by the guide's own block."""
+    """Return the guide's function with tenacity, defined by the guide's code block."""
     (block,) = [block for block in python_blocks(GUIDE) if "reliable_completion" in block.code]
     code = block.code.replace('print(reliable_completion("Hello"))', "")
     function: Any = run(block._replace(code=code), GUIDE, {"__name__": "readme"})
@@ -43,7 +43,7 @@ def recipe() -> Callable[[str], str]:
 
 
 def naive(prompt: str) -> str:
-    """A naive retry loop: at once, after every error."""
+    """Retry naively: at once, after every error."""
     while True:
         try:
             return models("gpt-4", prompt).text
@@ -68,7 +68,7 @@ def naive(prompt: str) -> str:
     ids=lambda faults: "+".join(fault.error_type for fault in faults),
 )
 def test_the_recipe_of_the_guide_passes(faults: list[Fault], fake_model: FakeModel) -> None:
-    """The guide's tenacity recipe honours every wait and retries nothing that cannot help."""
+    """The guide's tenacity recipe honours every wait and makes no useless retries."""
     pytest.importorskip("tenacity", reason="in the extra dev")
     helps = faults[0].error_type in ("rate_limit", "overloaded", "server")
     fake_model("*", *faults, *(["Paris"] if helps else []))
@@ -88,7 +88,7 @@ def test_the_recipe_of_the_guide_passes(faults: list[Fault], fake_model: FakeMod
 
 
 def test_a_retry_before_the_wait_is_a_complaint(fake_model: FakeModel) -> None:
-    """A retry before the time that the provider asked for is a complaint that says both times."""
+    """A retry before the requested wait is a complaint that states both times."""
     fake_model("gpt-4", rate_limit(retry_after=2), "Paris")
     assert naive("Hello") == "Paris"
     verdict = fake_model.verdict()
@@ -99,7 +99,7 @@ def test_a_retry_before_the_wait_is_a_complaint(fake_model: FakeModel) -> None:
 
 
 def test_a_storm_of_retries_is_a_complaint(fake_model: FakeModel) -> None:
-    """Retries without a pause, and more of them than make sense, are complaints."""
+    """Retries without a pause, and too many retries, are complaints."""
     fake_model("gpt-4", *[server_error()] * 12, "Paris")
     naive("Hello")
     report = str(fake_model.verdict())
@@ -108,7 +108,7 @@ def test_a_storm_of_retries_is_a_complaint(fake_model: FakeModel) -> None:
 
 
 def test_a_retry_that_cannot_help(fake_model: FakeModel) -> None:
-    """Asking again when the money is out is a complaint, however long one waits."""
+    """A retry after an exhausted quota is a complaint, whatever the wait."""
     fake_model("gpt-4", quota(), quota())
     with no_sleep():
         naive("Hello")
@@ -117,7 +117,7 @@ def test_a_retry_that_cannot_help(fake_model: FakeModel) -> None:
 
 
 def test_half_an_answer_taken_for_a_whole_one(fake_model: FakeModel) -> None:
-    """Code that swallows a cut and returns what came is found by what it returns."""
+    """Code that swallows a cut and returns the partial text is found by its result."""
     fake_model("gpt-4", cut(4, answer="Paris is the capital"))
     stream = models.stream("gpt-4", "hi")
     text = ""
@@ -127,13 +127,13 @@ def test_half_an_answer_taken_for_a_whole_one(fake_model: FakeModel) -> None:
     except ProviderAPIError:
         pass
     assert text
-    assert fake_model.verdict().ok  # nobody says what became of it
+    assert fake_model.verdict().ok  # the verdict has no result to search
     (complaint,) = fake_model.verdict({"answer": text}).complaints
     assert "took that for the answer" in complaint
 
 
 def test_a_retried_cut_is_no_complaint(fake_model: FakeModel) -> None:
-    """A broken stream that is asked for again, after a pause, is nothing to complain of."""
+    """A broken stream that is retried after a pause is no complaint."""
     fake_model("gpt-4", cut(4, answer="Paris is the capital"), "Paris is the capital")
     with no_sleep():
         try:
@@ -146,7 +146,7 @@ def test_a_retried_cut_is_no_complaint(fake_model: FakeModel) -> None:
 
 @pytest.mark.parametrize("wire", ["gpt-4", "o3-pro", "claude-3-opus", "gemini-pro"])
 def test_a_retry_that_does_not_stream(wire: str, fake_model: FakeModel) -> None:
-    """Asking again without a stream is a retry of the stream, and is to wait as one."""
+    """A call without a stream counts as a retry of the streamed one, and must wait as well."""
     fake_model(wire, rate_limit(retry_after=3), "Paris")
     with pytest.raises(ProviderAPIError), models.stream(wire, "hi") as stream:
         list(stream)
@@ -155,7 +155,7 @@ def test_a_retry_that_does_not_stream(wire: str, fake_model: FakeModel) -> None:
 
 
 def test_no_error_is_asked_again_without_a_pause(fake_model: FakeModel) -> None:
-    """A loop around answers that are no answers is a storm as well."""
+    """A loop around invalid answers is a retry storm as well."""
     fake_model("gpt-4", garbage(), empty_body(), "Paris")
     naive("Hello")
     assert str(fake_model.verdict()).count("bad_response: wait before a retry") == 2
@@ -175,7 +175,7 @@ def test_no_error_is_asked_again_without_a_pause(fake_model: FakeModel) -> None:
 def test_half_an_answer_is_found_inside_a_result(
     as_result: Callable[[list[str]], object], fake_model: FakeModel
 ) -> None:
-    """Half an answer is found in pieces, inside of containers and in objects, line ends and all."""
+    """A partial answer is found in chunks, containers and objects, with its line breaks."""
     fake_model("gpt-4", cut(after_chunks=4, answer="Paris\nis 'the' capital"))
     pieces: list[str] = []
     with contextlib.suppress(ProviderAPIError), models.stream("gpt-4", "hi") as stream:
@@ -186,7 +186,7 @@ def test_half_an_answer_is_found_inside_a_result(
 
 @pytest.mark.parametrize("patient", [True, False])
 def test_tasks_do_not_wait_for_each_other(patient: bool, fake_model: FakeModel) -> None:
-    """Each task's own wait counts, however long the others sleep."""
+    """Only a task's own waits count, however long the others sleep."""
     fake_model("gpt-4", lambda call: rate_limit(retry_after=5) if call.prompt else "x",
                lambda call: rate_limit(retry_after=5))  # fmt: skip
 
@@ -205,7 +205,7 @@ def test_tasks_do_not_wait_for_each_other(patient: bool, fake_model: FakeModel) 
 
 
 def test_another_model_is_no_retry(fake_model: FakeModel) -> None:
-    """Falling back to another model at once is right, and so is asking something else."""
+    """An immediate fallback to another model, or another question, is no complaint."""
     fake_model("gpt-4", rate_limit(retry_after=60), "something else")
     fake_model("claude-*", "Paris")
     with pytest.raises(ProviderAPIError):
@@ -247,7 +247,7 @@ def test_a_wait_that_somebody_else_waits(way: str, seconds: float, fake_model: F
 
 @pytest.mark.parametrize("seconds", [5, 1])
 def test_a_retry_in_another_thread(seconds: float, fake_model: FakeModel) -> None:
-    """A call that a pool's thread repeats has waited for as long as that thread has."""
+    """A retry made in a pool's thread has waited as long as that thread has."""
     fake_model("gpt-4", rate_limit(retry_after=4), "Paris")
 
     def again() -> str:
@@ -262,7 +262,7 @@ def test_a_retry_in_another_thread(seconds: float, fake_model: FakeModel) -> Non
 
 
 def test_a_fallback_that_begins_as_the_broken_answer(fake_model: FakeModel) -> None:
-    """Another model's whole answer is not taken for the half of the first one's; both are."""
+    """A fallback's complete answer with the same beginning is not taken as the partial one."""
     fake_model("gpt-4", cut(4, answer="Paris is the capital"))
     fake_model("claude-*", "Paris is the capital of France.")
     text = ""

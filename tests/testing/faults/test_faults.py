@@ -1,4 +1,4 @@
-"""Faults: the errors that the caller gets, in a fake and over a recording."""
+"""Faults: the errors that the caller gets from a fake or a recording."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ FAULTS: dict[str, tuple[Callable[[], Fault], str]] = {
 
 
 def ask(model: str, stream: bool) -> str:
-    """The answer's text, streamed or not."""
+    """Return the answer's text, streamed or not."""
     if not stream:
         return models(model, "hi").text
     with models.stream(model, "hi") as pieces:
@@ -67,7 +67,7 @@ def ask(model: str, stream: bool) -> str:
 def test_each_fault_is_its_error(
     name: str, model: str, stream: bool, fake_model: FakeModel
 ) -> None:
-    """A fault in place of an answer is the error of its name, on every wire, whole and streamed."""
+    """A fault raises the error of its name on every wire, whole and streamed."""
     make, error_type = FAULTS[name]
     fake_model(model, make(), "Paris")
     with pytest.raises(ProviderAPIError) as caught:
@@ -79,7 +79,7 @@ def test_each_fault_is_its_error(
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize("model", MODELS)
 def test_an_empty_body_is_no_answer(model: str, stream: bool, fake_model: FakeModel) -> None:
-    """A success without a body is an error: of a stream that it is incomplete, else a bad one."""
+    """A success without a body is an error: an incomplete stream, or else a bad response."""
     fake_model(model, empty_body())
     with pytest.raises(ProviderAPIError) as caught:
         ask(model, stream)
@@ -89,7 +89,7 @@ def test_an_empty_body_is_no_answer(model: str, stream: bool, fake_model: FakeMo
 @pytest.mark.parametrize("silent", [False, True])
 @pytest.mark.parametrize("model", MODELS)
 def test_a_cut_stream_keeps_what_came(model: str, silent: bool, fake_model: FakeModel) -> None:
-    """A stream that breaks off, with an error or without a word, is incomplete; its text stays."""
+    """A stream that breaks off, with an error or silently, is incomplete but keeps its text."""
     fake_model(model, cut(after_chunks=6, silent=silent, answer=TEXT))
     pieces: list[str] = []
     with pytest.raises(ProviderAPIError) as caught, models.stream(model, "hi") as stream:
@@ -103,9 +103,9 @@ def test_a_cut_stream_keeps_what_came(model: str, silent: bool, fake_model: Fake
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_whole_answer_is_cut_in_its_middle(model: str, fake_model: FakeModel) -> None:
-    """A body in one piece is broken in its middle: no call returns half a JSON."""
+    """A body in one chunk is cut in the middle: no call returns half of its JSON."""
     fake_model(model, cut(answer=TEXT), cut(silent=True, answer=TEXT))
-    for error_type in ("connection", "bad_response"):  # with an error, without a word
+    for error_type in ("connection", "bad_response"):  # with an error, silently
         with pytest.raises(ProviderAPIError) as caught:
             models(model, "hi")
         assert caught.value.error_type == error_type
@@ -113,20 +113,20 @@ def test_a_whole_answer_is_cut_in_its_middle(model: str, fake_model: FakeModel) 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_an_error_inside_a_stream(model: str, fake_model: FakeModel) -> None:
-    """A provider's error after a stream has begun is that error, with the text before it."""
+    """A provider's error inside a stream raises that error, with the text before it."""
     fake_model(model, overloaded(after_chunks=6), overloaded(after_chunks=6))
     with pytest.raises(ProviderAPIError) as caught:
         ask(model, True)
     assert caught.value.error_type == "overloaded"
     assert caught.value.context["partial_text"]
     assert caught.value.retryable is False
-    with pytest.raises(ProviderAPIError, match="overloaded"):  # nothing streams: the answer itself
+    with pytest.raises(ProviderAPIError, match="overloaded"):  # not streamed: the whole answer
         ask(model, False)
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_stall_ends_by_the_callers_timeout_at_once(model: str, fake_model: FakeModel) -> None:
-    """An answer that stops coming is a timeout, which the test does not wait for."""
+    """A stalled answer is a timeout, which the test does not wait for."""
     fake_model(model, stall(after_chunks=6, answer=TEXT))
     started = time.monotonic()
     with pytest.raises(ProviderAPIError) as caught:
@@ -137,7 +137,7 @@ def test_a_stall_ends_by_the_callers_timeout_at_once(model: str, fake_model: Fak
 
 
 def test_a_slow_answer_comes(fake_model: FakeModel) -> None:
-    """Each piece of a slow answer is waited for, sync and async; a shorter timeout ends it."""
+    """The pauses of a slow answer are kept, sync and async; a shorter timeout ends it."""
     fake_model("gpt-4", *[slow(0.01, answer=Answer(chunks=["a", "b"]))] * 2, slow(5))
 
     async def awaited() -> str:
@@ -146,7 +146,7 @@ def test_a_slow_answer_comes(fake_model: FakeModel) -> None:
     started = time.monotonic()
     assert ask("gpt-4", True) == "ab"
     assert asyncio.run(awaited()) == "ab"
-    assert 0.1 <= time.monotonic() - started < 3  # two streams of six pieces
+    assert 0.1 <= time.monotonic() - started < 3  # two streams of six chunks
     with pytest.raises(ProviderAPIError, match="no answer in time"):
         models("gpt-4", "hi", timeout=1)
 
@@ -155,7 +155,7 @@ def test_a_slow_answer_comes(fake_model: FakeModel) -> None:
     "make", [lambda: cut(-1), lambda: rate_limit(-1), lambda: slow(float("nan"))]
 )
 def test_impossible_faults_are_refused(make: Callable[[], Fault]) -> None:
-    """A fault that cannot be says which of its arguments is wrong."""
+    """The error for an impossible fault names the wrong argument."""
     with pytest.raises(ValueError, match=r"expected a number of (seconds|pieces), 0 or more"):
         make()
 
@@ -165,7 +165,7 @@ def test_impossible_faults_are_refused(make: Callable[[], Fault]) -> None:
 
 @pytest.fixture
 def recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cassette of one streamed and one plain call, made against a server on this machine."""
+    """Record a cassette of one streamed and one plain call to a local server."""
     path = tmp_path / "calls.sqlite"
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-a-test")
     with fault_server() as server:
@@ -197,7 +197,7 @@ def test_faults_over_a_recording_leave_it_to_the_retry(recording: Path) -> None:
 
 @pytest.mark.parametrize("name", [*FAULTS, "stall", "silent", "in the stream", "slow"])
 def test_every_fault_over_a_recording(name: str, recording: Path) -> None:
-    """Each fault over a recorded stream is the error that it is over a fake."""
+    """Each fault over a recorded stream raises the same error as over a fake."""
     others: dict[str, tuple[Fault, str]] = {
         "stall": (stall(5), "timeout"),
         "silent": (cut(5, silent=True), "incomplete_stream"),

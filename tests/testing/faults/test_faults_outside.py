@@ -1,4 +1,4 @@
-"""Faults seen from outside: by the vendors' own packages, and over real connections."""
+"""Faults as seen by the vendors' packages, and over real connections."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from ember_testing.wires.answer import plausible_usage
 from tests.loopback import reset as reset_connection
 from tests.loopback import scripted
 
-# What each vendor's package raises: the name of its exception, and the status that it carries.
+# What each vendor's package raises: the exception's name and its status.
 PROVIDERS: dict[str, dict[Callable[[], Any], tuple[str, int | None]]] = {
     "openai": {
         rate_limit: ("RateLimitError", 429),
@@ -76,8 +76,8 @@ PROVIDERS: dict[str, dict[Callable[[], Any], tuple[str, int | None]]] = {
         refused: ("ReadError", None),
     },
 }
-# Damage to an answer, and what comes of it in each package, asked for it whole and as a stream: the
-# name of an exception, or the text that the package returned.
+# Damage to an answer, and the result in each package, whole and streamed: the name of an exception,
+# or the returned text.
 ANSWER = "One two three four five six seven."
 DAMAGE: dict[str, tuple[Any, dict[str, tuple[str, str]]]] = {
     "cut": (
@@ -130,12 +130,12 @@ DAMAGE: dict[str, tuple[Any, dict[str, tuple[str, str]]]] = {
     ),
 }
 CASES = [(vendor, fault) for vendor, faults in PROVIDERS.items() for fault in faults]
-# The clients' patience in seconds: where they wait in vain, and everywhere else.
+# The clients' timeouts in seconds: for answers that never come, and for all others.
 SHORT, LONG = 0.3, 10.0
 
 
 def ask_openai(url: str, stream: bool = False, seconds: float = LONG) -> str:
-    """The answer's text through OpenAI's package."""
+    """Return the answer's text, using OpenAI's package."""
     openai = pytest.importorskip("openai", reason="in the extra dev")
     with openai.OpenAI(
         api_key="any", base_url=f"{url}/v1", max_retries=0, timeout=seconds
@@ -150,7 +150,7 @@ def ask_openai(url: str, stream: bool = False, seconds: float = LONG) -> str:
 
 
 def ask_anthropic(url: str, stream: bool = False, seconds: float = LONG) -> str:
-    """The answer's text through Anthropic's package."""
+    """Return the answer's text, using Anthropic's package."""
     anthropic = pytest.importorskip("anthropic", reason="in the extra dev")
     with anthropic.Anthropic(api_key="any", base_url=url, max_retries=0, timeout=seconds) as client:
         turns = [{"role": "user", "content": "hi"}]
@@ -162,7 +162,7 @@ def ask_anthropic(url: str, stream: bool = False, seconds: float = LONG) -> str:
 
 
 def ask_google(url: str, stream: bool = False, seconds: float = LONG) -> str:
-    """The answer's text through Google's package."""
+    """Return the answer's text, using Google's package."""
     genai = pytest.importorskip("google.genai", reason="in the extra dev, from Python 3.11")
     options = {
         "base_url": url,
@@ -182,7 +182,7 @@ ASK = {"openai": ask_openai, "anthropic": ask_anthropic, "google": ask_google}
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the vendors' own packages
 @pytest.mark.parametrize("vendor", ASK)
 def test_a_vendors_package_reads_the_answers(vendor: str) -> None:
-    """What the server answers, whole and streamed, is an answer to the vendor's own package."""
+    """The vendor's package reads the server's answers, whole and streamed."""
     with fault_server() as server:
         server("*", "Paris", Answer(chunks=["Par", "is"]))
         assert ASK[vendor](server.url) == "Paris"
@@ -194,7 +194,7 @@ def test_a_vendors_package_reads_the_answers(vendor: str) -> None:
     ("vendor", "fault"), CASES, ids=lambda each: getattr(each, "__name__", each)
 )
 def test_a_vendors_package_sees_its_own_error(vendor: str, fault: Callable[[], Any]) -> None:
-    """Each fault is the exception that the vendor's package has for it, with its status."""
+    """Each fault raises the matching exception of the vendor's package, with its status."""
     name, status = PROVIDERS[vendor][fault]
     with fault_server() as server:
         server("*", fault())
@@ -210,7 +210,7 @@ def test_a_vendors_package_sees_its_own_error(vendor: str, fault: Callable[[], A
 @pytest.mark.parametrize("damage", DAMAGE)
 @pytest.mark.parametrize("vendor", ASK)
 def test_a_vendors_package_meets_the_damage(vendor: str, damage: str, stream: bool) -> None:
-    """A damaged answer is an error to the vendor's package, or a part of the text, never all."""
+    """For a damaged answer the vendor's package raises, or returns only a part of the text."""
     fault, outcomes = DAMAGE[damage]
     with fault_server() as server:
         server("*", fault)
@@ -258,7 +258,7 @@ TEXT = "Zażółć gęślą jaźń, 東京 \U0001f5fc und \u2028 mehr."
 def test_ember_over_a_real_connection(
     wire: str, fault: Any, error_type: str, at: Callable[[str], None]
 ) -> None:
-    """A fault over a real connection is to Ember what it is in a fake."""
+    """A fault over a real connection raises the same error in Ember as in a fake."""
     with fault_server() as server:
         at(server.url)
         server("*", fault)
@@ -274,7 +274,7 @@ def test_ember_over_a_real_connection(
 
 
 def wire_bytes(wire: str, stream: bool = True) -> bytes:
-    """The bytes of an answer on a wire."""
+    """Return the bytes of an answer on a wire."""
     answer = Answer(TEXT)
     write = encoding.streamed if stream else encoding.whole
     served = write(wire, "m", answer, plausible_usage("hi", answer), 1)
@@ -282,7 +282,7 @@ def wire_bytes(wire: str, stream: bool = True) -> bytes:
 
 
 def read_request(connection: socket.socket) -> None:
-    """All of a request: unread bytes would turn the end of the connection into a reset."""
+    """Read all of a request: unread bytes would turn the close of the connection into a reset."""
     data = b""
     while b"\r\n\r\n" not in data:
         data += connection.recv(65536)
@@ -293,7 +293,7 @@ def read_request(connection: socket.socket) -> None:
 
 
 def served_raw(head: str, pieces: list[bytes], pause: float = 0.0, first: float = 0.0) -> Any:
-    """A server that sends exactly these bytes, and ends the connection."""
+    """Run a server that sends exactly these bytes and closes the connection."""
 
     def script(connection: socket.socket) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -312,7 +312,7 @@ HEAD = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\
 
 @pytest.mark.parametrize("wire", MODELS)
 def test_split_inside_a_character_and_inside_a_line(wire: str, at: Callable[[str], None]) -> None:
-    """Pieces that end inside a UTF-8 character and inside an SSE line are joined correctly."""
+    """Chunks that end inside a UTF-8 character or inside an SSE line are joined correctly."""
     body = wire_bytes(wire)
     inside_character = body.index("東".encode()) + 1
     inside_field = body.index(b"data:") + 2
@@ -327,7 +327,7 @@ def test_split_inside_a_character_and_inside_a_line(wire: str, at: Callable[[str
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize("wire", MODELS)
 def test_gzip(wire: str, stream: bool, at: Callable[[str], None]) -> None:
-    """A compressed answer, cut inside its compression, is read like a plain one."""
+    """A compressed answer, split inside the compressed data, is read like a plain one."""
     packed = gzip.compress(wire_bytes(wire, stream))
     head = f"{HEAD}content-encoding: gzip\r\ncontent-length: {len(packed)}\r\n\r\n"
     with served_raw(head, [packed[:15], packed[15:]], pause=0.02) as url:
@@ -340,7 +340,7 @@ def test_gzip(wire: str, stream: bool, at: Callable[[str], None]) -> None:
 
 
 def test_slow_first_byte(at: Callable[[str], None]) -> None:
-    """An answer that begins late comes whole within the timeout, and is a timeout beyond it."""
+    """A late answer is complete within the timeout, and a timeout error beyond it."""
     with served_raw(f"{HEAD}\r\n", [wire_bytes("openai")], first=0.3) as url:
         at(url)
         with models.stream("gpt-4", "hi", timeout=5) as stream:
@@ -351,7 +351,7 @@ def test_slow_first_byte(at: Callable[[str], None]) -> None:
 
 
 def test_reset_before_the_headers(at: Callable[[str], None]) -> None:
-    """A connection that is reset before any header is an error that may be tried again."""
+    """A connection reset before the headers is a retryable error."""
 
     def script(connection: socket.socket) -> None:
         read_request(connection)
@@ -366,7 +366,7 @@ def test_reset_before_the_headers(at: Callable[[str], None]) -> None:
 
 
 def test_a_slow_server_is_waited_for(at: Callable[[str], None]) -> None:
-    """The server's slow answer comes piece by piece, its pauses kept."""
+    """The server sends a slow answer chunk by chunk, with its pauses."""
     with fault_server() as server:
         assert isinstance(server, FaultServer)
         at(server.url)
@@ -378,7 +378,7 @@ def test_a_slow_server_is_waited_for(at: Callable[[str], None]) -> None:
 
 
 def test_a_call_that_the_server_has_no_answer_for(at: Callable[[str], None]) -> None:
-    """A call that nothing was set up for gets status 501, and is kept among the failures."""
+    """A call without an answer gets status 501 and is listed among the failures."""
     with fault_server() as server:
         at(server.url)
         with pytest.raises(ProviderAPIError, match="501"):

@@ -1,4 +1,4 @@
-"""Generated traffic: what is written is read back, and damage causes errors of Ember only."""
+"""Generated traffic is read back, and damage to it causes only Ember's errors."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def examples(strategy: st.SearchStrategy[Any], check: Callable[[FakeModel, Any],
 
 
 def play(fake: FakeModel, sent: Sent) -> tuple[ChatResponse | EmberError, str]:
-    """What the public function returns or raises, and the text that was streamed before."""
+    """Return the response or error of the public function, and the text streamed before."""
     fake(sent.model, sent)
     pieces: list[str] = []
     try:
@@ -64,7 +64,7 @@ def play(fake: FakeModel, sent: Sent) -> tuple[ChatResponse | EmberError, str]:
 
 
 def means_what_it_should(fake: FakeModel, sent: Sent) -> None:
-    """The client reads every field of the generated answer."""
+    """Check that the client reads every field of the generated answer."""
     response, streamed = play(fake, sent)
     means = sent.means
     assert isinstance(response, ChatResponse)
@@ -82,17 +82,17 @@ def means_what_it_should(fake: FakeModel, sent: Sent) -> None:
 
 
 def test_streams_are_read_back() -> None:
-    """Every generated stream, cut anywhere, is read as the answer that it means."""
+    """Every generated stream, split anywhere, is read as its answer."""
     examples(strategies.streams(), means_what_it_should)
 
 
 def test_responses_are_read_back() -> None:
-    """Every generated answer in one piece is read as the answer that it means."""
+    """Every generated whole response is read as its answer."""
     examples(strategies.responses(), means_what_it_should)
 
 
 def test_answers_through_the_fake_are_read_back() -> None:
-    """What `fake_model` writes for any answer, the client reads back, on every wire."""
+    """The client reads back any answer written by `fake_model`, on every wire."""
 
     def check(fake: FakeModel, drawn: tuple[Any, bool]) -> None:
         answer, stream = drawn
@@ -112,7 +112,7 @@ def test_answers_through_the_fake_are_read_back() -> None:
 
 
 def test_errors_mean_their_type() -> None:
-    """Every generated error is the `error_type` that it means, and keeps its time to wait."""
+    """Every generated error has its `error_type`, and keeps its `retry_after`."""
 
     def check(fake: FakeModel, sent: Sent) -> None:
         error, _ = play(fake, sent)
@@ -123,7 +123,7 @@ def test_errors_mean_their_type() -> None:
 
 
 def survives(fake: FakeModel, sent: Sent) -> None:
-    """Damage makes an EmberError at the most, and no text that was given out is lost with it."""
+    """Check that damage raises at most an EmberError, which keeps the text streamed before."""
     result, streamed = play(fake, sent)
     if isinstance(result, ProviderAPIError) and streamed:
         assert result.context["partial_text"].startswith(streamed)
@@ -132,12 +132,12 @@ def survives(fake: FakeModel, sent: Sent) -> None:
 
 
 def test_damaged_recordings() -> None:
-    """No damage to a recording makes the client raise anything else, hang, or lose its text."""
+    """No damage to a recording makes the client raise another error, hang, or lose text."""
     examples(st.one_of([strategies.from_cassette(path) for path in CASSETTES]), survives)
 
 
 def test_damaged_streams() -> None:
-    """A generated stream with its end cut off is an error that keeps the text, or was complete."""
+    """A truncated stream is an error that keeps the text, unless it was already complete."""
 
     def check(fake: FakeModel, drawn: tuple[Sent, float]) -> None:
         sent, share = drawn
@@ -147,7 +147,7 @@ def test_damaged_streams() -> None:
         assert sent.means is not None
         assert sent.means.text.startswith(streamed)
         if isinstance(result, ProviderAPIError):
-            # Before the first event has come it may be anything.
+            # Before the first event any error may be raised.
             begun = b"\n\n" in head or b"\r\n\r\n" in head
             assert result.error_type == "incomplete_stream" or not begun
             assert result.context.get("partial_text", "") == streamed
@@ -158,7 +158,7 @@ def test_damaged_streams() -> None:
 
 
 def test_recordings_as_they_are() -> None:
-    """Without damage a recording is read as it was when it was recorded."""
+    """Without damage a replay is read like the original call."""
     path = next(path for path in CASSETTES if "stream" in path.name.lower()) if CASSETTES else None
     assert path is not None
 
@@ -181,7 +181,7 @@ def test_recordings_as_they_are() -> None:
 )
 @unhurried
 def test_what_callers_pass_arrives(model: str, conversation: Any, params: Any) -> None:
-    """Generated models, conversations and parameters are taken, and the fake sees their words."""
+    """Generated models, conversations and parameters are accepted, and reach the fake."""
     with fake_model() as fake:
         fake(model, lambda call: call.prompt)
         assert models(model, conversation, **params).text == conversation[-1]["content"]
@@ -194,7 +194,7 @@ def test_what_callers_pass_arrives(model: str, conversation: Any, params: Any) -
 @given(table=strategies.price_tables(names=st.just("gpt-4")), usage=strategies.usages())
 @unhurried
 def test_price_tables_are_charged(table: Any, usage: UsageStats) -> None:
-    """A generated price table is what a call is charged by."""
+    """A call is charged by a generated price table."""
     with (
         mock.patch.dict(os.environ, EMBER_MODEL_COSTS_JSON=json.dumps(table)),
         fake_model() as fake,
@@ -219,29 +219,29 @@ def test_price_tables_are_charged(table: Any, usage: UsageStats) -> None:
 )
 @pytest.mark.filterwarnings("ignore::hypothesis.errors.NonInteractiveExampleWarning")
 def test_impossible_arguments_raise(make: Callable[[], Any]) -> None:
-    """What cannot be generated is refused, with the value."""
+    """Impossible arguments are refused with the value."""
     with pytest.raises(InvalidArgument, match=r"0|-1|smoke"):
         make()
 
 
 def least(strategy: st.SearchStrategy[Any], condition: Callable[[Any], bool]) -> Any:
-    """The smallest example, found anew; without the search for what plays no part in a failure."""
+    """Return the smallest example, without the database and Hypothesis's explain phase."""
     phases = [Phase.generate, Phase.shrink]
     return find(strategy, condition, settings=settings(unhurried, database=None, phases=phases))
 
 
 def test_they_shrink_to_the_least() -> None:
-    """The smallest examples are the plainest: one short word, no cut, no turn before."""
+    """Examples shrink to the simplest: one short word, no split, no earlier turn."""
     assert len(least(strategies.prompts(), lambda _: True)) == 1
     assert len(least(strategies.messages(), lambda _: True)) == 1
     assert least(strategies.usages(), lambda _: True) == UsageStats(1, 1)
     assert least(strategies.parameters(), lambda _: True) == {}
-    # What is needed of tokens is plain output, and neither cached nor thought.
+    # The tokens needed are plain output, neither cached nor reasoning.
     assert least(strategies.usages(), lambda u: u.total_tokens > 1000) == UsageStats(1, 1000)
 
 
 def test_streams_shrink_to_the_first_wire() -> None:
-    """What fails on every wire is shown on OpenAI's, uncut, with no more than the failure needs."""
+    """A failure on every wire shrinks to OpenAI's, unsplit, with only what it needs."""
     sent = least(strategies.streams(), lambda sent: len(sent.means.text) > 1)
     assert sent.wire == "openai"
     assert sent.means.text == "00"
@@ -251,7 +251,7 @@ def test_streams_shrink_to_the_first_wire() -> None:
 
 
 def test_a_strategy_is_made_once_for_a_wire() -> None:
-    """Examples of a wire come from one strategy: making one for each took a minute of shrinking."""
+    """One strategy serves all examples of a wire: one per example took a minute of shrinking."""
     with mock.patch.object(strategies, "tool_calls", wraps=strategies.tool_calls) as calls:
 
         @settings(unhurried, max_examples=50)
@@ -265,7 +265,7 @@ def test_a_strategy_is_made_once_for_a_wire() -> None:
 
 
 def test_nothing_is_slow_in_a_fresh_checkout(tmp_path: Path) -> None:
-    """No strategy has Hypothesis build its table of all Unicode, which fails its health check."""
+    """No strategy makes Hypothesis build its Unicode table, which fails its health check."""
     code = """
         from hypothesis import given, settings
         from hypothesis.internal import charmap
