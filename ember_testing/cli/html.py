@@ -40,11 +40,11 @@ if TYPE_CHECKING:
     Piece = tuple[float, bytes]
 
 LONGEST_TEXT = 100_000
-"""Most characters of one part of a conversation in the page."""
+"""Maximum number of characters of one part of a conversation in the page."""
 LONGEST_BODY = 20_000
-"""Most characters of a raw request or response body in the page."""
+"""Maximum number of characters of a raw request or response body in the page."""
 LARGEST_IMAGE = 300_000
-"""Most bytes of an image in the page; for a larger one the page states the size."""
+"""Maximum size of an image in the page, in bytes; for a larger one the page states the size."""
 
 _SHOWN_IMAGES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 _CONVERSATION = (

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ember_testing.cassettes.calls import Call
 
 _LONGEST = 4000
-"""Most characters of a body that is not a conversation."""
+"""Maximum number of characters of a body that is not a conversation."""
 
 # Fields that hold the system prompt and the conversation; all other fields are parameters.
 _SYSTEM = ("instructions", "system", "systemInstruction", "preamble")

@@ -93,7 +93,7 @@ class _Closed(NamedTuple):
 
 
 class _Heard(NamedTuple):
-    """Children reach everything; `tell` gets each connection to any other host."""
+    """Children reach everything; `tell` gets each connection except those to these hosts."""
 
     hosts: Hosts
     ignored: Hosts
@@ -122,7 +122,7 @@ def close_children(*, hosts: Hosts, fail: Callable[[ReplayFailure], ReplayFailur
 def close_children_for_fakes(
     owner: object, *, fail: Callable[[ReplayFailure], ReplayFailure]
 ) -> None:
-    """Do the same while models are faked, unless a cassette says what children may do.
+    """Close children while models are faked, unless a cassette decides what they may reach.
 
     Args:
         owner: The fake.

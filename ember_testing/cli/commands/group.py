@@ -80,7 +80,7 @@ def main() -> None:
     from ember.exceptions import UnknownPriceWarning
 
     warnings.simplefilter("ignore", UnknownPriceWarning)
-    # Colours where the output is a terminal, unless the environment says otherwise
+    # Colours if the output is a terminal, unless the environment says otherwise
     # (https://no-color.org, https://force-color.org).
     if os.environ.get("NO_COLOR"):
         click.get_current_context().color = False

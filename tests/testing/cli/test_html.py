@@ -192,7 +192,7 @@ def press(browser: webdriver.Chrome, *keys: str) -> None:
 
 
 def test_a_call_reads_as_a_conversation(show: Show, report: Path) -> None:
-    """The page shows each role's text, the answer, tokens, cost and where the call was recorded."""
+    """The page shows each role's text, the answer, tokens, cost, cassette and call number."""
     browser = show(report, "#call=1")
     detail = text_of(browser, "#detail")
     for words in ("system\nBe brief.", "user\nWhat is the capital of France?",

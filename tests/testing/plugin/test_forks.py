@@ -174,7 +174,7 @@ def test_one():
 
 
 def test_a_process_that_outlives_its_test_gets_nothing(project: Project, server: Loopback) -> None:
-    """A pool of an earlier test uses that test's cassette, and is told that it is closed."""
+    """A pool of an earlier test gets an error: that test's cassette is closed."""
     body = """
 POOL = []
 def test_one():
