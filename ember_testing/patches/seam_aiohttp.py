@@ -8,6 +8,7 @@ request, the data received by the connection is recorded.
 from __future__ import annotations
 
 import asyncio
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -26,7 +27,8 @@ __all__ = ["Seam"]
 
 # Turns of the event loop for the reader of a chunk before the next chunk arrives.
 _TURNS = 4
-# Attributes that a replayed connection uses and that aiohttp does not guarantee.
+# Attributes of the library and of a replayed connection that aiohttp does not guarantee.
+_OF_LIBRARY = ("connector.Connection", "client_proto.ResponseHandler")
 _NOT_PUBLIC = ("_parser", "_payload", "_on_read_timeout")
 
 
@@ -40,13 +42,21 @@ class Seam:
     def __init__(self, library: Any) -> None:  # Any: aiohttp is not installed for every type check
         self._library = library
         self._heard: WeakKeyDictionary[Any, Listener] = WeakKeyDictionary()
-        protocol = library.client_proto.ResponseHandler
-        self.patches = (
-            Patch(library.BaseConnector, "connect", self._connect),
-            Patch(protocol, "data_received", self._data_received),
-            Patch(protocol, "connection_lost", self._connection_lost),
-            Patch(protocol, "set_exception", self._set_exception),
-        )
+        self.patches = [Patch(library.BaseConnector, "connect", self._connect)]
+        if not _absent(library, _OF_LIBRARY):
+            protocol = library.client_proto.ResponseHandler
+            self.patches += [
+                Patch(protocol, "data_received", self._data_received),
+                Patch(protocol, "connection_lost", self._connection_lost),
+                Patch(protocol, "set_exception", self._set_exception),
+            ]
+
+    def _require(self, owner: Any, names: tuple[str, ...], prefix: str = "") -> None:
+        if absent := _absent(owner, names):
+            raise RuntimeError(
+                f"aiohttp {self._library.__version__} has no {prefix}{absent[0]}, which recording "
+                "and replay need: install aiohttp 3.14, or point the client at cassette_server"
+            )
 
     def _connect(self, original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         async def connect(connector: Any, req: Any, *arguments: Any, **named: Any) -> Any:
@@ -54,6 +64,7 @@ class Seam:
             url = str(req.url.with_fragment(None))
             if not (whom := asked(req.method, url)):
                 return await original(connector, req, *arguments, **named)
+            self._require(self._library, _OF_LIBRARY)
             body = await _body_of(req)
             sent = Request(req.method, url, _pairs(req.headers), body)
             answer = await answer_of_async(whom, sent)
@@ -129,11 +140,7 @@ class Seam:
                 raise self._library.ClientConnectorError(req.connection_key, cause)
         loop = asyncio.get_running_loop()
         protocol = self._library.client_proto.ResponseHandler(loop)
-        if unknown := [name for name in _NOT_PUBLIC if not hasattr(protocol, name)]:
-            raise RuntimeError(
-                f"aiohttp {self._library.__version__} has no ResponseHandler.{unknown[0]}, which "
-                "a replay needs: install aiohttp 3.14, or point the client at cassette_server"
-            )
+        self._require(protocol, _NOT_PUBLIC, "ResponseHandler.")
         protocol.force_close()  # the connection must not be reused
         protocol.connection_made(_PlayedTransport(protocol, answer))
         return self._library.connector.Connection(connector, req.connection_key, protocol, loop)
@@ -236,6 +243,17 @@ def _error(broken: Broken) -> Exception:
     if broken.error == "RemoteProtocolError":
         return _End(None)
     return _End(ConnectionResetError(104, broken.message))
+
+
+def _absent(owner: Any, names: tuple[str, ...]) -> list[str]:
+    """Return the dotted names that `owner` does not have."""
+    absent: list[str] = []
+    for name in names:
+        try:
+            attrgetter(name)(owner)
+        except AttributeError:
+            absent.append(name)
+    return absent
 
 
 async def _body_of(req: Any) -> bytes:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Seam"]
 
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _PORTS = {"http": 80, "https": 443}
 _ERRNO = re.compile(r"^\[Errno (-?\d+)\] ")
 
@@ -282,6 +283,11 @@ class _Pending:
                 return True
         return False
 
+    @property
+    def awaits_continue(self) -> bool:
+        """Whether the client sends the body only after `100 Continue`."""
+        return self._parser.they_are_waiting_for_100_continue
+
     def answer(self) -> Response | Exchange | None:
         """Ask the answerers about the complete request."""
         __tracebackhide__ = True
@@ -304,6 +310,7 @@ class _LateSocket:
         self._live = live
         self.is_connecting = False
         self._pending: _Pending | None = None
+        self._pair: tuple[socket.socket, socket.socket] | None = None
         self._settings: list[Callable[[Any], None]] = []  # to apply once there is a socket
         seconds = connection.timeout if live is None else live.gettimeout()
         self._patience = seconds if isinstance(seconds, (int, float)) else None
@@ -331,8 +338,25 @@ class _LateSocket:
         else:
             setting(self._live)
 
+    def fileno(self) -> int:
+        """Return a descriptor that is readable if the client waits for `100 Continue`."""
+        if self._pending is None:
+            number: int = self._connected().fileno()
+            return number
+        if self._pair is None:
+            self._pair = socket.socketpair()
+            if self._pending.awaits_continue:
+                self._pair[1].sendall(_CONTINUE)
+        return self._pair[0].fileno()
+
+    def _close_pair(self) -> None:
+        for end in self._pair or ():
+            end.close()
+        self._pair = None
+
     def close(self) -> None:
         self._pending = None
+        self._close_pair()
         if self._live is not None:
             self._live.close()
 
@@ -354,6 +378,8 @@ class _LateSocket:
     def makefile(self, *arguments: Any, **named: Any) -> Any:
         """Return the response, even if the request is incomplete."""
         __tracebackhide__ = True
+        if self._pending is not None and self._pending.awaits_continue:
+            return io.BytesIO(_CONTINUE)
         if self._pending is None:
             self._connected()
         else:
@@ -389,6 +415,7 @@ class _LateSocket:
         return None
 
     def _send(self, pending: _Pending, exchange: Exchange | None) -> None:
+        self._close_pair()
         try:
             with sending(pending.method, pending.url):
                 self._connected().sendall(bytes(pending.written))

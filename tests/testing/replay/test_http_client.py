@@ -5,7 +5,9 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import select
 import socket
+from contextlib import closing
 from pathlib import Path
 from xmlrpc.client import ServerProxy
 
@@ -73,6 +75,33 @@ def test_a_request_that_nobody_answers_goes_on(early: bool) -> None:
                 assert connection.sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         connection.close()
         assert server.connections == 1
+
+
+@pytest.mark.parametrize("polled", [False, True])
+def test_an_upload_waits_for_100_continue(polled: bool, path: Path) -> None:
+    """A request with `Expect` gets `100 Continue`, and is recorded and matched with its body."""
+
+    def put(port: int, body: bytes) -> bytes:
+        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as connection:
+            connection.putrequest("PUT", "/v1")
+            connection.putheader("Content-Length", str(len(body)))
+            connection.putheader("Expect", "100-continue")
+            connection.endheaders()
+            if polled:
+                assert select.select([connection.sock], [], [], 5)[0]
+            with connection.sock.makefile("rb", 0) as early:
+                assert early.read(25) == b"HTTP/1.1 100 Continue\r\n\r\n"
+            connection.send(body)
+            return connection.getresponse().read()
+
+    with serving() as server, ember_testing.cassette(path, record="new") as cassette:
+        live = [put(server.port, b'"a"'), put(server.port, b'"b"')]
+        assert [call.outcome for call in cassette.recorded] == ["complete"] * 2
+        port = server.port
+    with ember_testing.cassette(path):
+        assert [put(port, b'"b"'), put(port, b'"a"')] == live[::-1]
+    with pytest.raises(CassetteMiss), ember_testing.cassette(path):
+        put(port, b'"c"')
 
 
 @pytest.mark.parametrize("way", ["connect", "whole", "parts"])

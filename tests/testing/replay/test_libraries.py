@@ -398,6 +398,34 @@ def test_uploads_in_pieces_are_matched_by_their_content(path: Path) -> None:
         assert everything(GONE) == live
 
 
+def test_a_version_of_aiohttp_without_a_class_is_named() -> None:
+    """A block begins although a class is missing; only a call by aiohttp fails, and names it."""
+    aiohttp = pytest.importorskip("aiohttp", reason="in the extra dev")
+    code = f"""
+        import asyncio
+        import aiohttp
+        import httpx
+        import ember_testing
+
+        del aiohttp.client_proto.ResponseHandler
+
+        async def ask():
+            async with aiohttp.ClientSession() as session, session.post({CHAT!r}, json={ASKED!r}):
+                pass
+
+        with ember_testing.fake_model("gpt-4", "Paris"):
+            assert b"Paris" in httpx.post({CHAT!r}, json={ASKED!r}).content
+            try:
+                asyncio.run(ask())
+            except RuntimeError as error:
+                print(error)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    missing = f"aiohttp {aiohttp.__version__} has no client_proto.ResponseHandler, "
+    assert done.stdout.startswith(missing), done.stderr
+
+
 def test_an_unknown_version_of_aiohttp_is_named(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
