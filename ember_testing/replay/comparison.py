@@ -60,10 +60,15 @@ class Comparison:
         """Use the cassette's salt for digests."""
         self.redaction = replace(self.redaction, salt=salt.encode())
 
-    def learn(self) -> bool:
-        """Read the environment if it changed; return whether it holds a new secret."""
+    def learn(self, *, anew: bool = False) -> bool:
+        """Read the environment if it changed; return whether it holds a new secret.
+
+        Args:
+            anew: Read it even if no change was seen: os.reload_environ (Python 3.14) raises no
+                audit event.
+        """
         version = environment.version()
-        if version is not None and version == self._environment:
+        if not anew and version is not None and version == self._environment:
             return False
         self._environment = version
         before, keys = self.redaction, self._keys

@@ -99,7 +99,7 @@ def kind_of(name: str) -> str:
 def without_fields(
     body: bytes,
     replacement: Callable[[bytes], bytes],
-    number: Callable[[bytes], bytes],
+    number: Callable[[bytes, bytes], bytes],
     *,
     sure_only: bool,
     shortest: int,
@@ -109,7 +109,8 @@ def without_fields(
     Args:
         body: JSON, or events or text containing JSON.
         replacement: Returns the replacement of a value.
-        number: Returns the replacement of a number.
+        number: Returns the replacement of a number, given the quote character of the JSON around
+            it, with its backslashes.
         sure_only: Keep the values of likely names.
         shortest: The shortest value to replace, in bytes.
     """
@@ -123,8 +124,8 @@ def without_fields(
         if match.end() <= done or not kind or (sure_only and kind != "sure"):
             continue
         quote, at = match["quote"], match.end()
-        if kind == "code" and quote == b'"' and (digits := _NUMBER.match(body, at)):
-            parts += [body[done:at], number(digits.group())]
+        if kind == "code" and (digits := _NUMBER.match(body, at)):
+            parts += [body[done:at], number(digits.group(), quote)]
             done = digits.end()
             continue
         if body[at : at + 1] in (b"[", b"{"):

@@ -358,7 +358,7 @@ class Recorder:
         file = self.file
         try:
             if self.record:  # earlier rows may hold a secret that is new in the environment
-                self._comparison.learn()
+                self._comparison.learn(anew=True)
             self._attempt(self.read)
             keep = passed and not (self.record and file and self._attempt(self._leaks) is not False)
             self.file = None

@@ -236,7 +236,7 @@ class Redaction:
         body = without_fields(
             body,
             digest,
-            lambda value: b'"%b"' % digest(value),
+            lambda value, quote: quote + digest(value) + quote,
             sure_only=False,
             shortest=_SHORTEST_IN_REQUESTS,
         )
@@ -280,7 +280,7 @@ class Redaction:
         body = without_fields(
             body,
             word,
-            lambda value: b"1" * len(value),
+            lambda value, _: b"1" * len(value),
             sure_only=of_model,
             shortest=SHORTEST_SECRET,
         )

@@ -131,6 +131,25 @@ class TestSecrets:
         assert path.read_bytes() == before
         assert SECRET not in str(caught.value)
 
+    def test_a_key_that_came_without_an_audit_event_is_not_written(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """os.reload_environ fills the mapping behind os.environ: the end looks at it once more."""
+        name, value = "LATE_API_KEY", SECRET
+        behind = vars(os.environ)
+        with serving() as server:
+            with (
+                pytest.raises(ember_testing.CassetteError, match="would hold a credential"),
+                ember_testing.cassette(path, record="new"),
+            ):
+                post(server.url, {"q": "harmless"})
+                time.sleep(0.06)
+                post(server.url, {"q": "settled"})
+                coded = behind["encodekey"](name), behind["encodevalue"](value)
+                monkeypatch.setitem(behind["_data"], *coded)
+                post(server.url, {"q": f"my key is {SECRET}"})
+        assert not path.exists() or SECRET.encode() not in path.read_bytes()
+
     def test_a_key_inside_of_base64_is_replaced_there(
         self, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

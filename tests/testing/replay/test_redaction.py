@@ -226,6 +226,21 @@ def test_a_credential_is_found_in_every_form_that_carries_fields() -> None:
         )
 
 
+def test_a_code_that_is_a_number_is_replaced_at_any_depth() -> None:
+    """JSON within JSON stays JSON, and another code is another request."""
+    for code in (123456, 654321):
+        arguments: object = {"otp": code, "n": 1234}
+        for depth in range(3):
+            body = json.dumps({"depth": depth, "arguments": arguments}).encode()
+            written = Redaction().request_body(body)
+            assert str(code).encode() not in written
+            inner = json.loads(written)["arguments"]
+            for _ in range(depth):
+                inner = json.loads(inner)
+            assert inner == {"otp": Redaction().digest(str(code)), "n": 1234}
+            arguments = json.dumps(arguments)
+
+
 def test_a_tool_schema_survives_byte_for_byte() -> None:
     """Properties called password, api_key and token are kept."""
     schema = {
