@@ -239,8 +239,8 @@ class _Tables:
         names: dict[str, int] = {}
         patterns: list[tuple[int, Any]] = []
         for number, row in enumerate(self._rows(seller)):
-            match = row["match"]
-            parts: list[Any] = match if isinstance(match, list) else [match]
+            match: object = row["match"]
+            parts = cast("list[Any]", match) if isinstance(match, list) else [match]
             for part in parts:
                 if isinstance(part, str) and not part.startswith("/") and "*" not in part:
                     names.setdefault(part, number)

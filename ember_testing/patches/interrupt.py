@@ -29,7 +29,7 @@ _handler: Callable[[int, FrameType | None], None] | None = None
 
 
 class StandstillWatch:
-    """Watches the main thread from the first failure until `end`."""
+    """Watches the main thread, where it is made, from the first failure until `end`."""
 
     def __init__(self) -> None:
         self.interrupted = False
@@ -37,6 +37,14 @@ class StandstillWatch:
         self._lock = threading.RLock()  # reentrant: a signal handler may call begin()
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
+        # As in `pytest &` of a shell script: no interrupt would arrive.
+        self._is_ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        if self._is_ignored and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, self._interrupt)
+
+    def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
+        if self.interrupted:
+            raise KeyboardInterrupt
 
     def begin(self) -> None:
         """Start watching after the first failure."""
@@ -55,6 +63,8 @@ class StandstillWatch:
             self._over.set()
         if self._thread is not None:
             self._thread.join()
+        if self._is_ignored and signal.getsignal(signal.SIGINT) == self._interrupt:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def _watch(self) -> None:
         main = threading.main_thread().ident or 0

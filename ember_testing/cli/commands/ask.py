@@ -39,7 +39,8 @@ def serve(path: Path, record: Any, port: int, as_json: bool) -> None:
 
     try:
         with cassette_server(path, record, port=port) as server, suppress(KeyboardInterrupt):
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            for number in (signal.SIGINT, signal.SIGTERM):  # a script's `serve &` ignores SIGINT
+                signal.signal(number, signal.default_int_handler)
             output.print_served(server.environment, as_json)
             threading.Event().wait()
     except (CassetteError, ReplayFailure) as error:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Callable, Generator
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -250,14 +252,19 @@ def test_after(): pass
 """
 
 
+@pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN])
 def test_nothing_waits_for_a_thread_a_task_or_a_process_that_met_a_miss(
-    project: Project, pytester: pytest.Pytester
+    project: Project, pytester: pytest.Pytester, handler: Any
 ) -> None:
-    """Each test ends with the miss, and the run continues."""
+    """Each test ends with the miss, and the run continues, as `pytest &` in a script too."""
     pytester.makeconftest(
         "from ember_testing.patches import interrupt\ninterrupt._PATIENCE = 0.4\n"
     )
-    result = project("import warnings\n" + WAITING, "-W", "ignore")
+    before = signal.signal(signal.SIGINT, handler)  # a child ignores what its parent ignores
+    try:
+        result = project("import warnings\n" + WAITING, "-W", "ignore")
+    finally:
+        signal.signal(signal.SIGINT, before)
     result.assert_outcomes(failed=5, errors=2, passed=1)
     text = result.stdout.str()
     assert text.count("to record it: pytest --ember-record test_it.py::") >= 6
