@@ -12,7 +12,7 @@ import json
 import os
 import pkgutil
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from decimal import Context, Decimal
 from functools import cache, lru_cache
@@ -240,7 +240,7 @@ class _Tables:
         patterns: list[tuple[int, Any]] = []
         for number, row in enumerate(self._rows(seller)):
             match: object = row["match"]
-            parts = cast("list[Any]", match) if isinstance(match, list) else [match]
+            parts = cast("Sequence[Any]", match) if isinstance(match, list) else [match]
             for part in parts:
                 if isinstance(part, str) and not part.startswith("/") and "*" not in part:
                     names.setdefault(part, number)
