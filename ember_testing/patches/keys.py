@@ -29,9 +29,8 @@ _OF_PACKAGES = {
     "REPLICATE_API_TOKEN": PLACEHOLDER,
     "VOYAGE_API_KEY": PLACEHOLDER,
     "ZAI_API_KEY": PLACEHOLDER,
-    "ZHIPUAI_API_KEY": PLACEHOLDER.replace(
-        "-", ".", 1
-    ),  # an id and a secret, from which a token is made
+    # An id and a secret, of which the package makes a token.
+    "ZHIPUAI_API_KEY": PLACEHOLDER.replace("-", ".", 1),
 }
 # Where botocore finds credentials without the network, and the two variables that it needs.
 _OF_AWS = ("AWS_BEARER_TOKEN_BEDROCK", "AWS_PROFILE", "AWS_ACCESS_KEY_ID")
