@@ -198,5 +198,5 @@ def player() -> Iterator[Player]:
     with respx.mock(using="httpx", assert_all_called=False) as router:
         loaded = Player(router)
         # respx keeps every call with its answer, which nobody here looks at.
-        router.calls.append = lambda *args: None  # type: ignore[method-assign]
+        router.calls.append = lambda *args: None  # type: ignore[method-assign]  # keeps none
         yield loaded

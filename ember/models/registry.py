@@ -250,13 +250,13 @@ class _Observed:
             # There is an answer, but its price is malformed or it does not fit `response_format`.
             given = error.context.get("response")
         # pyright: ignore below: the type of `parsed` does not matter here
-        response = given if isinstance(given, ChatResponse) else None  # pyright: ignore[reportUnknownVariableType]
+        response = given if isinstance(given, ChatResponse) else None  # pyright: ignore[reportUnknownVariableType] - as above
         if response is not None:
             self._count(response.usage)
         if self._metrics:
             self._report(error)
         if _logger.isEnabledFor(logging.INFO):
-            self._log(response, error)  # pyright: ignore[reportUnknownArgumentType]
+            self._log(response, error)  # pyright: ignore[reportUnknownArgumentType] - as above
 
     def answered(self, answer: ChatResponse) -> ChatResponse:
         """Complete an answer, which the end of the `with` block counts."""

@@ -298,7 +298,7 @@ def _no_attribute(self: object, name: str) -> Any:
 
 for _class in (UsageStats, ChatResponse, Chunk):
     # Not in the class bodies: type checkers would then accept any attribute.
-    _class.__getattr__ = _no_attribute  # type: ignore[union-attr]
+    _class.__getattr__ = _no_attribute  # type: ignore[union-attr]  # not defined so far
 
 
 def _plain(value: Any) -> Any:

@@ -68,12 +68,12 @@ class _Link:
     """
 
     _deadline: Deadline
+    _answer: Answer
 
     def __init__(self, request: Any) -> None:  # Any: httpcore does not type extensions
         self.idle = self.sent = False
         self.round_trip = 0.0
         self._connect_end = math.inf
-        self._answer = Answer()
         self._unix_socket: str | None = request.extensions.get("ember_unix_socket")
         own = self._unix_socket is not None or "ember_address" in request.extensions
         self._proxy: Proxy | None = None if own else proxy_of(request.url)

@@ -280,7 +280,7 @@ def _check_size(root: Any) -> None:
 
 def _interactions(path: Path, loaded: Any) -> Iterator[Interaction]:
     # Version 1 is a mapping with a list; before version 1 there was only the list.
-    found = loaded.get("interactions") if isinstance(loaded, dict) else loaded  # pyright: ignore
+    found = loaded.get("interactions") if isinstance(loaded, dict) else loaded  # pyright: ignore - YAML's
     if not isinstance(found, list):
         raise CassetteError(f"{path} is no vcrpy cassette: it has no list `interactions`")
     for number, each in enumerate(cast("list[object]", found), 1):

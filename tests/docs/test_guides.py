@@ -256,7 +256,7 @@ def test_a_recording_of_vcrpy_is_taken_over(
         here = before.replace("https://api.openai.com", server.url)
         names = run(Block(1, here), GUIDES[2], {"__name__": "before"})
         with vcr.use_cassette(str(yaml), record_mode="once"):  # as pytest-recording does
-            names["test_capital"]()  # type: ignore[operator]
+            names["test_capital"]()  # type: ignore[operator]  # an object
     yaml.write_text(yaml.read_text().replace(server.url, "https://api.openai.com"))
     imported = CliRunner().invoke(main, ["import", "tests/cassettes", "--into", "cassettes"])
     assert "1 of 1 file imported" in imported.output

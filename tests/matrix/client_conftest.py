@@ -44,8 +44,8 @@ def pytest_configure() -> None:
 
     certifi.where = lambda: os.environ["SSL_CERT_FILE"]  # some packages ignore the variable
     socket.getaddrinfo = here
-    socket.socket.connect = redirected(connect)  # type: ignore[method-assign]
-    socket.socket.connect_ex = redirected(connect_ex)  # type: ignore[method-assign]
+    socket.socket.connect = redirected(connect)  # type: ignore[method-assign]  # the point
+    socket.socket.connect_ex = redirected(connect_ex)  # type: ignore[method-assign]  # the point
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

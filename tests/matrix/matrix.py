@@ -135,7 +135,7 @@ def constants_of(client: str) -> dict[str, Any]:
         target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
         if isinstance(target, ast.Name) and getattr(node, "value", None) is not None:
             with contextlib.suppress(ValueError):
-                found[target.id] = ast.literal_eval(node.value)  # type: ignore[attr-defined]
+                found[target.id] = ast.literal_eval(node.value)  # type: ignore[attr-defined]  # a name
     return found
 
 

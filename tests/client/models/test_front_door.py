@@ -245,7 +245,7 @@ def test_reload() -> None:
     again = importlib.reload(sys.modules["ember.api.models"])
     assert again is models
     assert callable(models)
-    assert models.ModelRegistry is ember.api.models.ModelRegistry  # type: ignore[attr-defined]
+    assert models.ModelRegistry is ember.api.models.ModelRegistry  # type: ignore[attr-defined]  # a package too
 
 
 # --- bindings -----------------------------------------------------------------------------------

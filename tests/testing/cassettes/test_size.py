@@ -106,7 +106,7 @@ def test_sound_is_stored_once(tmp_path: Path) -> None:
     with serving(lambda _: Reply(pieces=pieces, pause=0.01)) as server:
         for url, record in ((server.url, "new"), (GONE, None)):
             with (
-                ember_testing.cassette(path, record=record),  # type: ignore[arg-type]
+                ember_testing.cassette(path, record=record),  # type: ignore[arg-type]  # both modes
                 httpx.Client(verify=False) as sender,
                 sender.stream("POST", f"{url}/v1/audio/speech", json={"input": "hi"}) as response,
             ):

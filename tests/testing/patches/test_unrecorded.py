@@ -166,7 +166,7 @@ def test_a_child_may_reach_what_a_replay_allows(path: Path) -> None:
             {"ignore_hosts": ["provider.invalid"]},
             {"allow_subprocess": True},
         ):
-            with ember_testing.cassette(path, record="new", **arguments):  # type: ignore[arg-type]
+            with ember_testing.cassette(path, record="new", **arguments):  # type: ignore[arg-type]  # any
                 child("https://provider.invalid/v1")
 
 

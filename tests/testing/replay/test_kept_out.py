@@ -348,7 +348,7 @@ def test_a_redirect_with_a_signature_is_followed_in_a_replay(tmp_path: Path) -> 
     with serving(reply) as server:
         for url, record in ((server.url, "new"), (GONE, None)):
             with (
-                ember_testing.cassette(path, record=record),  # type: ignore[arg-type]
+                ember_testing.cassette(path, record=record),  # type: ignore[arg-type]  # both modes
                 httpx.Client(verify=False, follow_redirects=True) as sender,
             ):
                 assert sender.get(f"{url}/start").content == b"the file"
@@ -361,7 +361,7 @@ def test_a_session_that_the_client_has_named_is_found_again(tmp_path: Path) -> N
     with serving(lambda request: Reply(request.body or b"{}")) as server:
         for url, record in ((server.url, "new"), (GONE, None)):
             with (
-                ember_testing.cassette(path, record=record),  # type: ignore[arg-type]
+                ember_testing.cassette(path, record=record),  # type: ignore[arg-type]  # both modes
                 httpx.Client(verify=False) as sender,
             ):
                 for number in range(3):
@@ -385,7 +385,7 @@ def test_a_models_own_words_are_replayed_as_they_came(tmp_path: Path) -> None:
     with serving(lambda _: Reply(answer)) as server:
         for url, record in ((server.url, "new"), (GONE, None)):
             with (
-                ember_testing.cassette(path, record=record),  # type: ignore[arg-type]
+                ember_testing.cassette(path, record=record),  # type: ignore[arg-type]  # both modes
                 httpx.Client(verify=False) as sender,
             ):
                 assert sender.post(url + chat, json={"model": "gpt-4"}).content == answer
@@ -421,7 +421,7 @@ def test_a_cookie_keeps_its_name_and_attributes(tmp_path: Path) -> None:
     with serving(lambda _: Reply(b"{}", headers=headers)) as server:
         for url, record in ((server.url, "new"), (GONE, None)):
             with (
-                ember_testing.cassette(path, record=record),  # type: ignore[arg-type]
+                ember_testing.cassette(path, record=record),  # type: ignore[arg-type]  # both modes
                 httpx.Client(verify=False) as sender,
             ):
                 response = sender.post(url, json={})
