@@ -22,14 +22,14 @@ from ember_testing.cassettes import schema
 from ember_testing.cassettes.rows import (
     COLUMNS,
     Pieces,
-    behind,
     by_key,
     check_price,
     checked,
     digest,
-    laid_out,
+    layout_columns,
     pieces_of,
     playable,
+    rows_after,
     text_columns,
     values_of,
 )
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from ember_testing.wires.body import Headers
 
-_EXCHANGES = 100  # attempts to open a file that other processes keep replacing
+_ATTEMPTS = 100  # attempts to open a file that other processes keep replacing
 _LONGEST_SALT = 64  # bytes
 _BUSY = 60.0  # seconds to wait for another process's commit, which takes a millisecond
 _LARGEST_LOADED = 2**20  # bytes of a file whose recordings are kept in memory
@@ -106,7 +106,7 @@ class CassetteFile:
         added: Id and time of each call that this object added.
         snapshot: The bytes of the file before the first addition, if it is small enough.
         loaded: Rows in memory by key, which `find` then uses; None before `load`.
-        on_exchange: Called with the new ids of the calls in `added` by their old ids when another
+        on_replaced: Called with the new ids of the calls in `added` by their old ids when another
             file has replaced this one.
 
     Raises:
@@ -119,7 +119,7 @@ class CassetteFile:
         self.created = False
         self.added: list[tuple[int, str]] = []
         self.snapshot: bytes | None = None
-        self.on_exchange: Callable[[Mapping[int, int]], None] = lambda _: None
+        self.on_replaced: Callable[[Mapping[int, int]], None] = lambda _: None
         self._wrote = self._closed = self._verified = False
         self._identity: tuple[int, int] | None = None
         self.loaded: dict[str, list[tuple[Any, ...]]] | None = None
@@ -146,7 +146,7 @@ class CassetteFile:
         Skips recordings added since this file was opened: a session replays what it found.
         """
         if self.loaded is not None:
-            rows = behind(self.loaded, key, after)[:1]
+            rows = rows_after(self.loaded, key, after)[:1]
         else:
             rows = self._read(f"{_PLAIN} {_FIND}", (key, after, self.horizon))
         return _answer(self._checked(rows[0])) if rows else None
@@ -329,7 +329,7 @@ class CassetteFile:
         Raises:
             CassetteError: The disk is full, the file is damaged, or a lock is never released.
         """
-        return self._add({"text_at": None, **call, **laid_out(call, pieces)})
+        return self._add({"text_at": None, **call, **layout_columns(call, pieces)})
 
     def _add(self, call: dict[str, Any]) -> int:
         """Commit one complete row."""
@@ -431,7 +431,7 @@ class CassetteFile:
 
     def _open(self) -> sqlite3.Connection:
         """Open the file at `path`; try again if it is replaced meanwhile."""
-        for attempt in range(_EXCHANGES):
+        for attempt in range(_ATTEMPTS):
             try:
                 # Before opening, so that the next transaction notices a replacement in between.
                 status = self.path.stat()
@@ -439,7 +439,7 @@ class CassetteFile:
                 schema.check_bytes(self.path)
                 return self._open_once()
             except (CassetteError, OSError) as error:
-                if attempt + 1 == _EXCHANGES or self._is_current():
+                if attempt + 1 == _ATTEMPTS or self._is_current():
                     if isinstance(error, CassetteError):
                         raise
                     raise CassetteError(f"cannot open the cassette {self.path}: {error}") from error
@@ -526,7 +526,7 @@ class CassetteFile:
         found = {old: (self.number_of(at), at) for old, at in self.added}
         self.added = [(number, at) for number, at in found.values() if number is not None]
         self.horizon = self._read("select coalesce(max(id), 0) from calls", ())[0][0]
-        self.on_exchange({old: number for old, (number, _) in found.items() if number is not None})
+        self.on_replaced({old: number for old, (number, _) in found.items() if number is not None})
 
     def _read(self, query: str, parameters: tuple[Any, ...]) -> list[Any]:
         try:

@@ -149,7 +149,7 @@ def by_key(rows: Iterable[tuple[Any, ...]]) -> dict[str, list[tuple[Any, ...]]] 
     return found or None
 
 
-def behind(
+def rows_after(
     rows: Mapping[str, Sequence[tuple[Any, ...]]], key: str, n: int
 ) -> list[tuple[Any, ...]]:
     """Return the rows of a key after position `n`."""
@@ -213,7 +213,7 @@ def check_pieces(row: Mapping[str, Any]) -> None:
         raise ValueError(f"status {row['status']} with the outcome {row['outcome']}")
 
 
-def laid_out(row: Mapping[str, Any], pieces: Sequence[tuple[float, bytes]]) -> dict[str, Any]:
+def layout_columns(row: Mapping[str, Any], pieces: Sequence[tuple[float, bytes]]) -> dict[str, Any]:
     """Return the columns that hold a response's pieces, each byte stored once.
 
     Args:

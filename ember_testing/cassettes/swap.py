@@ -21,7 +21,7 @@ UNREADABLE = "unreadable"
 """The `id` that stands for an empty or damaged cassette."""
 
 
-class Found(NamedTuple):
+class Replaced(NamedTuple):
     """The cassette that a new recording will replace, as it was when the recording began.
 
     Args:
@@ -35,7 +35,7 @@ class Found(NamedTuple):
     salt: str = ""
 
 
-def found_at(path: Path) -> tuple[Found | None, str]:
+def found_at(path: Path) -> tuple[Replaced | None, str]:
     """Return the cassette that a new recording will replace, if any, and the runs that made it.
 
     Raises:
@@ -48,14 +48,14 @@ def found_at(path: Path) -> tuple[Found | None, str]:
     except CassetteError:
         if path.stat().st_size:
             raise
-        return Found(UNREADABLE, 0), ""
+        return Replaced(UNREADABLE, 0), ""
     with closing(present):
         about = present.about()
-        found = Found(about.get("id", ""), present.horizon, about.get("salt", ""))
+        found = Replaced(about.get("id", ""), present.horizon, about.get("salt", ""))
         return found, about.get("run", "")
 
 
-def take_back(file: CassetteFile) -> None:
+def undo(file: CassetteFile) -> None:
     """Undo what was added: the file is restored byte for byte, unless others wrote to it too.
 
     Raises:
@@ -71,7 +71,7 @@ def take_back(file: CassetteFile) -> None:
         if alone and file.created:
             file.path.unlink()
             return
-        if alone and file.snapshot is not None and _put_back(file.path, file.snapshot):
+        if alone and file.snapshot is not None and _restore(file.path, file.snapshot):
             return
         for call_id, recorded_at in file.added:
             # Compare the time too: if the file was replaced, the id belongs to another call.
@@ -82,7 +82,7 @@ def take_back(file: CassetteFile) -> None:
                 connection.execute("delete from prices where since = ?", (call_id,))
 
 
-def _put_back(path: Path, content: bytes) -> bool:
+def _restore(path: Path, content: bytes) -> bool:
     part = path.with_name(f"{path.name}.{uuid4().hex[:8]}.part")
     try:
         part.write_bytes(content)
@@ -93,7 +93,7 @@ def _put_back(path: Path, content: bytes) -> bool:
     return True
 
 
-def replace(file: CassetteFile, path: Path, since: Found | None) -> None:
+def replace(file: CassetteFile, path: Path, since: Replaced | None) -> None:
     """Move a new recording to `path` atomically, and close it.
 
     Args:

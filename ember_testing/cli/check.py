@@ -15,7 +15,7 @@ from ember_testing.exceptions import CassetteError
 from ember_testing.replay import request as matching
 from ember_testing.replay.lookup import request_of
 from ember_testing.replay.miss import record_command
-from ember_testing.replay.prices import pins_of
+from ember_testing.replay.prices import recorded_prices
 from ember_testing.replay.redaction import Redaction
 from ember_testing.replay.secrets import REDACTED, secrets_of_environment
 from ember_testing.replay.settings import Rules
@@ -113,7 +113,7 @@ def check_file(
                 findings += _call(file, number, redaction, allowed, issued)
             if not any(finding.kind == "secret" for finding in findings):
                 findings += _elsewhere(path, file, redaction, allowed)
-            pins_of(file)
+            recorded_prices(file)
         except CassetteError as error:
             findings.append(Finding("integrity", None, "file", str(error)))
     return findings

@@ -144,7 +144,7 @@ sleep.watch(_leave_out)
 
 def _guard() -> None:
     session = _innermost()
-    prices.pin(session.pins if session is not None and session.pins else None)
+    prices.use(session.prices if session is not None and session.prices else None)
     keys.take_out(_answerer)
     if session is None or session.record:
         tls.take_out()

@@ -59,7 +59,7 @@ class Recorded(NamedTuple):
     recorded_at: str
 
 
-class Left(NamedTuple):
+class FailedRecordings(NamedTuple):
     """The recordings of a failed test, by id and time.
 
     Args:
@@ -114,14 +114,14 @@ class Claims:
 
     def __init__(self, cassette: Path, run: str) -> None:
         self._cassette = str(cassette.resolve())
-        self._me = uuid4().hex
+        self._session = uuid4().hex
         try:
             self._file = SideFile(_folder() / "claims.sqlite", _SCHEMA)
             with self._file.transaction() as connection:
                 self._sweep(connection)
                 connection.execute(
                     "insert into sessions values (?, ?, ?)",
-                    (self._me, self._cassette, str(_process_lock()[0])),
+                    (self._session, self._cassette, str(_process_lock()[0])),
                 )
                 connection.execute(
                     "insert or ignore into runs values (?, ?, ?)",
@@ -130,7 +130,7 @@ class Claims:
         except (OSError, sqlite3.Error) as error:
             raise CassetteError(f"cannot claim calls in {_folder()}: {error}") from error
 
-    def others_go_on(self, runs: Collection[str]) -> bool:
+    def others_record(self, runs: Collection[str]) -> bool:
         """Return whether another live process of these runs records or recorded this cassette.
 
         Args:
@@ -161,11 +161,11 @@ class Claims:
             if row is not None and row[1] is not None:
                 self._hold(connection, key, n)
                 return Recorded(*row[1:])
-            if row is not None and row[0] != self._me and self._is_alive(connection, row[0]):
+            if row is not None and row[0] != self._session and self._is_alive(connection, row[0]):
                 return False
             connection.execute(
                 "insert or replace into claims (cassette, key, n, owner) values (?, ?, ?, ?)",
-                (self._cassette, key, n, self._me),
+                (self._cassette, key, n, self._session),
             )
             return True
 
@@ -175,7 +175,7 @@ class Claims:
             connection.execute(
                 "update claims set owner = ?, file = ?, number = ?, recorded_at = ? "
                 "where cassette = ? and key = ? and n = ?",
-                (self._me, *where, self._cassette, key, n),
+                (self._session, *where, self._cassette, key, n),
             )
             self._hold(connection, key, n)
 
@@ -188,7 +188,7 @@ class Claims:
                     (self._cassette, key, n),
                 )
 
-    def leave(self, passed: bool) -> Left:
+    def end_session(self, passed: bool) -> FailedRecordings:
         """End this session.
 
         Args:
@@ -198,9 +198,9 @@ class Claims:
             held = connection.execute(
                 "select key, n, owner, file, number, recorded_at, kept from holders "
                 "join claims using (cassette, key, n) where session = ? and cassette = ?",
-                (self._me, self._cassette),
+                (self._session, self._cassette),
             ).fetchall()
-            connection.execute("delete from holders where session = ?", (self._me,))
+            connection.execute("delete from holders where session = ?", (self._session,))
             kept: list[tuple[int, str]] = []
             dropped: list[tuple[int, str]] = []
             for key, n, owner, file, number, recorded_at, is_kept in held:
@@ -211,7 +211,7 @@ class Claims:
                 heir = connection.execute(f"select session from holders {_WHERE}", place).fetchone()
                 if is_kept or heir:
                     kept.append((number, recorded_at))
-                    if heir and owner == self._me:
+                    if heir and owner == self._session:
                         connection.execute(
                             f"update claims set owner = ? {_WHERE}", (heir[0], *place)
                         )
@@ -219,15 +219,17 @@ class Claims:
                     if file == self._cassette:
                         dropped.append((number, recorded_at))
                     connection.execute(f"delete from claims {_WHERE}", place)
-            connection.execute("delete from claims where owner = ? and file is null", (self._me,))
-            connection.execute("delete from sessions where id = ?", (self._me,))
+            connection.execute(
+                "delete from claims where owner = ? and file is null", (self._session,)
+            )
+            connection.execute("delete from sessions where id = ?", (self._session,))
             self._sweep(connection)
         self._file.close()
-        return Left(kept, dropped)
+        return FailedRecordings(kept, dropped)
 
     def _hold(self, connection: sqlite3.Connection, key: str, n: int) -> None:
         connection.execute(
-            "insert into holders values (?, ?, ?, ?)", (self._cassette, key, n, self._me)
+            "insert into holders values (?, ?, ?, ?)", (self._cassette, key, n, self._session)
         )
 
     def _is_alive(self, connection: sqlite3.Connection, session: str) -> bool:

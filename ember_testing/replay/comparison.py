@@ -60,7 +60,7 @@ class Comparison:
         """Use the cassette's salt for digests."""
         self.redaction = replace(self.redaction, salt=salt.encode())
 
-    def learn(self, *, anew: bool = False) -> bool:
+    def read_environment(self, *, anew: bool = False) -> bool:
         """Read the environment if it changed; return whether it holds a new secret.
 
         Args:
@@ -80,15 +80,15 @@ class Comparison:
         return self.redaction is not before or keys != self._keys
 
     @property
-    def has_learnt(self) -> bool:
-        """Whether `learn` was called."""
+    def has_environment(self) -> bool:
+        """Whether `read_environment` was called."""
         return bool(self._keys)  # they always include the placeholder
 
-    def learn_answer(self, body: bytes) -> None:
+    def add_issued_ids(self, body: bytes) -> None:
         """Add the ids that an answer issued."""
         self._issued.update(matching.issued_ids(body))
 
-    def learn_hidden(self, sent: Request, known: int) -> None:
+    def add_issued_credentials(self, sent: Request, known: int) -> None:
         """Add the redacted credentials that an answer issued.
 
         In a replay the client receives their replacements, and sends those.

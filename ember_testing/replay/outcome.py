@@ -24,7 +24,7 @@ class Outcome:
     Attributes:
         tally: Counts, and notes for the end of the run.
         failures: Failures in this process, and those of forked processes up to the last call of
-            `news`.
+            `new_calls`.
         problems: Read and write errors, raised when the session ends.
         on_failure: Called after each failure, in any thread.
         shared: The counts shared with forked processes, once the test has forked.
@@ -43,13 +43,13 @@ class Outcome:
     def note(self, sentence: str) -> None:
         """Add a sentence to the summary of the run."""
         self.tally.notes.append(f"{self._subject}: {sentence}")
-        self.tell("note", sentence)
+        self.report("note", sentence)
 
     def fail(self, failure: ReplayFailure) -> ReplayFailure:
         """Store a failure, so that the test fails even if its code swallows the exception."""
         self.failures.append(failure)
         if self.is_forked and self.shared is not None:
-            self.tell("failure", [type(failure).__name__, str(failure)])
+            self.report("failure", [type(failure).__name__, str(failure)])
             interrupt.call_process(self.shared.owner)
         else:
             self.on_failure()
@@ -62,16 +62,16 @@ class Outcome:
         else:
             setattr(self.tally, name, getattr(self.tally, name) + cost)
 
-    def tell(self, kind: str, value: Any) -> None:
+    def report(self, kind: str, value: Any) -> None:
         """Report an event to the parent process; does nothing in the parent itself."""
         if self.is_forked and self.shared is not None:
-            self.shared.tell(kind, value)
+            self.shared.add_event(kind, value)
 
-    def news(self) -> Iterator[tuple[str, Any]]:
+    def new_calls(self) -> Iterator[tuple[str, Any]]:
         """Yield the forked processes' calls since the last time; store their notes and failures."""
         if self.shared is None or self.is_forked:
             return
-        for kind, value in self.shared.news():
+        for kind, value in self.shared.new_events():
             if kind == "note":
                 self.note(value)
             elif kind == "failure":
@@ -81,7 +81,7 @@ class Outcome:
             else:
                 yield kind, value
 
-    def complain(self) -> None:
+    def raise_problems(self) -> None:
         """Raise the read and write errors.
 
         Raises:

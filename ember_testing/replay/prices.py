@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from ember.pricing.snapshot import Prices
     from ember_testing.cassettes.file import CassetteFile
 
-    Noted = list[tuple[Charge, str]]
+    Charges = list[tuple[Charge, str]]
 
 
-class Pins:
+class RecordedPrices:
     """A cassette's prices; the recording whose answer is being read decides which apply.
 
     Two streams with different prices may be open at once: handing out a stream's pieces sets its
@@ -54,15 +54,15 @@ class Pins:
     def __bool__(self) -> bool:
         return bool(self._prices)
 
-    def follow(self, number: int | None) -> None:
+    def apply(self, number: int | None) -> None:
         """Set the recording that answers next; None for a live answer at current prices."""
         self._last = number
         if self._prices:
-            _reading.set((self, number))
+            _current.set((self, number))
 
     def get(self, charge: Charge) -> Prices | None:
         """Return the prices of a charge in the answer that is being read."""
-        owner, number = _reading.get() or (None, None)
+        owner, number = _current.get() or (None, None)
         if owner is not self:  # read in another context than its pieces
             number = self._last
         found = None
@@ -71,19 +71,19 @@ class Pins:
                 found = prices
         return found
 
-    def following(self, number: int, pieces: Sequence[bytes]) -> Sequence[bytes]:
+    def applied_while_read(self, number: int, pieces: Sequence[bytes]) -> Sequence[bytes]:
         """Return the pieces of a recorded answer; iterating over them puts its prices in force."""
-        return _Followed(self, number, pieces) if self._prices else pieces
+        return _PricedPieces(self, number, pieces) if self._prices else pieces
 
 
-def pins_of(file: CassetteFile) -> Pins:
+def recorded_prices(file: CassetteFile) -> RecordedPrices:
     """Return a cassette's prices.
 
     Raises:
         CassetteError: They are damaged; the file has been closed.
     """
     try:
-        return Pins(file.prices())
+        return RecordedPrices(file.prices())
     except CassetteError:
         file.close()
         raise
@@ -92,20 +92,20 @@ def pins_of(file: CassetteFile) -> Pins:
         raise damaged(file.path, error) from None
 
 
-_reading: ContextVar[tuple[Pins, int | None] | None] = ContextVar("reading", default=None)
+_current: ContextVar[tuple[RecordedPrices, int | None] | None] = ContextVar("current", default=None)
 
 
-class _Followed(Sequence[bytes]):
-    def __init__(self, pins: Pins, number: int, pieces: Sequence[bytes]) -> None:
-        self._pins = pins
+class _PricedPieces(Sequence[bytes]):
+    def __init__(self, prices: RecordedPrices, number: int, pieces: Sequence[bytes]) -> None:
+        self._prices = prices
         self._number = number
         self._pieces = pieces
 
     def __iter__(self) -> Iterator[bytes]:
         for piece in self._pieces:
-            self._pins.follow(self._number)
+            self._prices.apply(self._number)
             yield piece
-        self._pins.follow(self._number)
+        self._prices.apply(self._number)
 
     def __len__(self) -> int:
         return len(self._pieces)
@@ -118,12 +118,12 @@ class _Followed(Sequence[bytes]):
         return self._pieces[index]
 
 
-class _Lookup:
+class _PriceLookup:
     """Ember's price lookup, which pinned prices override and whose results can be collected."""
 
     def __init__(self) -> None:
-        self.pins: Pins | None = None
-        self._notes: ContextVar[Noted | None] = ContextVar("notes", default=None)
+        self.recorded: RecordedPrices | None = None
+        self._collecting: ContextVar[Charges | None] = ContextVar("collecting", default=None)
         self._lock = threading.Lock()
         self._users = 0
         self._original: Callable[..., Prices | None] | None = None
@@ -132,16 +132,16 @@ class _Lookup:
         self, charge: Charge, reported: float | None, at: datetime | None
     ) -> Prices | None:
         """Return the pinned prices of a charge; else Ember's own, which are collected."""
-        if self.pins and (pinned := self.pins.get(charge)) is not None:
+        if self.recorded and (pinned := self.recorded.get(charge)) is not None:
             return pinned
         assert self._original is not None
         prices = self._original(charge, reported, at)
-        if prices is not None and (notes := self._notes.get()) is not None:
-            notes.append((charge, json.dumps(prices, default=str)))
+        if prices is not None and (charges := self._collecting.get()) is not None:
+            charges.append((charge, json.dumps(prices, default=str)))
         return prices
 
-    def put_in(self) -> None:
-        """Replace Ember's lookup; balance each call with `take_out`."""
+    def install(self) -> None:
+        """Replace Ember's lookup; balance each call with `uninstall`."""
         from ember.pricing import cost  # imported late: it loads part of Ember
 
         with self._lock:
@@ -149,7 +149,7 @@ class _Lookup:
             if self._users == 1 and cost.find_prices != self.find_prices:
                 self._original, cost.find_prices = cost.find_prices, self.find_prices
 
-    def take_out(self) -> None:
+    def uninstall(self) -> None:
         """Restore Ember's lookup, unless other code has replaced it in the meantime."""
         from ember.pricing import cost  # imported late: it loads part of Ember
 
@@ -160,33 +160,33 @@ class _Lookup:
                 cost.find_prices = self._original
 
     @contextmanager
-    def noted(self) -> Generator[Noted]:
-        found: Noted = []
-        self.put_in()
-        token = self._notes.set(found)
+    def collected(self) -> Generator[Charges]:
+        found: Charges = []
+        self.install()
+        token = self._collecting.set(found)
         try:
             yield found
         finally:
-            self._notes.reset(token)
-            self.take_out()
+            self._collecting.reset(token)
+            self.uninstall()
 
 
-_lookup = _Lookup()
-noted = _lookup.noted
+_lookup = _PriceLookup()
+collected = _lookup.collected
 """Collect the charges inside the block, each with its prices as JSON text."""
 
 
-def pin(pins: Pins | None) -> None:
+def use(prices: RecordedPrices | None) -> None:
     """Use these prices from now on, in every thread; None for Ember's own."""
-    before, _lookup.pins = _lookup.pins, pins
-    if before is None and pins is not None:
-        _lookup.put_in()
-    elif before is not None and pins is None:
-        _lookup.take_out()
+    before, _lookup.recorded = _lookup.recorded, prices
+    if before is None and prices is not None:
+        _lookup.install()
+    elif before is not None and prices is None:
+        _lookup.uninstall()
 
 
 def prices_from_text(text: str) -> Prices:
-    """Parse the JSON text collected by `noted` into exact numbers.
+    """Parse the JSON text collected by `collected` into exact numbers.
 
     Raises:
         ValueError: The text is invalid.

@@ -14,12 +14,12 @@ from ember_testing.cassettes.calls import Calls
 from ember_testing.cassettes.file import CassetteFile
 from ember_testing.exceptions import BudgetExceeded, CassetteError
 from ember_testing.patches.exchange import Exchange
-from ember_testing.replay.claims import Claims, Left, Recorded, adopt
+from ember_testing.replay.claims import Claims, FailedRecordings, Recorded, adopt
 from ember_testing.replay.recording import (
     first_leak,
     leak_of,
     leak_of_text,
-    read_with_charges,
+    read_with_prices,
     row_of,
 )
 from ember_testing.replay.secrets import REDACTED
@@ -95,7 +95,7 @@ class Recorder:
         self._command = command
         self.file: CassetteFile | None = None
         self.recorded = Calls(self.rows)
-        self._replaces: swap.Found | None = None  # the cassette that an `all` recording replaces
+        self._replaces: swap.Replaced | None = None  # the cassette that an `all` recording replaces
         self._exchanges: set[Exchange] = set()
         self._unread = array("q")  # recorded calls whose responses have not been read
         self._adopted: list[int] = []  # ids of recordings by other sessions and processes
@@ -116,7 +116,7 @@ class Recorder:
         salt = ""
         if self.record != "all" and self._path.exists():
             self.file = CassetteFile(self._path, self._about() if self.record else None)
-            self.file.on_exchange = self._renumber
+            self.file.on_replaced = self._renumber
             salt = self.file.salt.decode()
         salt = salt or (self._replaces.salt if self._replaces else "") or schema.salt_of(self._path)
         self._comparison.use_salt(salt)
@@ -128,7 +128,7 @@ class Recorder:
         """
         if self._run in runs:
             return True
-        if self._claims is None or not self._claims.others_go_on(runs):
+        if self._claims is None or not self._claims.others_record(runs):
             return False
         with closing(CassetteFile(self._path, self._about())) as file:
             swap.name_runs(file, [self._run, *runs])
@@ -145,7 +145,7 @@ class Recorder:
                 # In the same folder, so that it can replace the old file atomically.
                 path = path.with_name(f"{path.name}.{os.getpid()}-{uuid4().hex[:8]}.part")
             self.file = CassetteFile(path, self._about())
-            self.file.on_exchange = self._renumber
+            self.file.on_replaced = self._renumber
         return self.file
 
     def _renumber(self, numbers: Mapping[int, int]) -> None:
@@ -266,9 +266,9 @@ class Recorder:
             known = len(comparison.hidden)
             row, chunks = row_of(exchange, request, comparison.redaction, comparison.hidden)
             row |= place
-            comparison.learn_hidden(exchange.request, known)
+            comparison.add_issued_credentials(exchange.request, known)
             body = as_bytes(row["response_body"] or b"")
-            comparison.learn_answer(body)
+            comparison.add_issued_ids(body)
             for name in comparison.replaced_variables(exchange, body):
                 self._outcome.note(
                     f"the answer to {request.method} {request.url} holds the value of ${name}, "
@@ -288,7 +288,7 @@ class Recorder:
                 self._redaction, self._older = comparison.redaction, len(self.recorded)
             self._note_leak(number, row, leak_of(row, comparison.redaction))
             self._count(number)
-            self._outcome.tell("recorded", [number, row["recorded_at"]])
+            self._outcome.report("recorded", [number, row["recorded_at"]])
             if exchange.status is None and row["error_type"] in _NOTHING_WAS_SENT:
                 self._settle(reservation, 0.0)
             elif reservation is not None or self._comparison.sets_prices:
@@ -325,7 +325,7 @@ class Recorder:
 
     def _read(self, file: CassetteFile, numbers: Sequence[int], reservation: int | None) -> None:
         rows = file.rows(numbers)
-        found = [(row, read_with_charges(row)) for row in rows]
+        found = [(row, read_with_prices(row)) for row in rows]
         try:
             file.describe(found)
         except CassetteError as error:
@@ -358,15 +358,17 @@ class Recorder:
         file = self.file
         try:
             if self.record:  # earlier rows may hold a secret that is new in the environment
-                self._comparison.learn(anew=True)
+                self._comparison.read_environment(anew=True)
             self._attempt(self.read)
             keep = passed and not (self.record and file and self._attempt(self._leaks) is not False)
             self.file = None
-            left = self._claims.leave(keep) if self._claims is not None else Left()
+            failed = (
+                self._claims.end_session(keep) if self._claims is not None else FailedRecordings()
+            )
             if file is None:
                 return
             if self.record and not (keep and file.added):
-                self._drop(file, left)
+                self._drop(file, failed)
             elif self.record == "all":
                 swap.replace(file, self._path, self._replaces)
         finally:
@@ -384,17 +386,17 @@ class Recorder:
             self._outcome.problems.append(str(error))
             return None
 
-    def _drop(self, file: CassetteFile, left: Left) -> None:
+    def _drop(self, file: CassetteFile, failed: FailedRecordings) -> None:
         if self.record == "all":
             file.close()
             file.path.unlink(missing_ok=True)
         else:
-            others = [each for each in left.dropped if each not in file.added]
-            if left.kept or others:
-                file.added = [each for each in file.added if each not in left.kept] + others
+            others = [each for each in failed.dropped if each not in file.added]
+            if failed.kept or others:
+                file.added = [each for each in file.added if each not in failed.kept] + others
                 file.created, file.snapshot = False, None
-            swap.take_back(file)
-        if (dropped := len(self.recorded) - len(left.kept)) > 0:
+            swap.undo(file)
+        if (dropped := len(self.recorded) - len(failed.kept)) > 0:
             self._outcome.note(
                 f"{counted(dropped, 'new recording')} dropped, the cassette is as it was"
             )

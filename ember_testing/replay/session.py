@@ -23,7 +23,7 @@ from ember_testing.replay.lookup import Lookup
 from ember_testing.replay.miss import explain, record_command
 from ember_testing.replay.outcome import Outcome
 from ember_testing.replay.playing import response_of
-from ember_testing.replay.prices import Pins, pins_of
+from ember_testing.replay.prices import RecordedPrices, recorded_prices
 from ember_testing.replay.recorder import Recorder
 from ember_testing.replay.settings import DEFAULT_MATCH_ON, Record, Settings
 from ember_testing.replay.shared_counts import SharedCounts
@@ -60,7 +60,7 @@ class Session:
 
     Attributes:
         played: The calls that were answered from the file.
-        pins: The prices of those calls.
+        prices: The prices of those calls.
         orphans: Returns the lines of a miss about a renamed test's cassette; None if no tests are
             known.
     """
@@ -102,7 +102,7 @@ class Session:
         self._calls = 0
         file = self._recorder.file
         pinned = file is not None and self.settings.prices == "recorded"
-        self.pins = pins_of(file) if pinned and file is not None else Pins()
+        self.prices = recorded_prices(file) if pinned and file is not None else RecordedPrices()
 
     @property
     def record(self) -> Record | None:
@@ -134,8 +134,8 @@ class Session:
         try:
             with self._lock, self._counting():
                 # A test may set a key while it runs.
-                if self.record or not self._comparison.has_learnt:
-                    self._comparison.learn()
+                if self.record or not self._comparison.has_environment:
+                    self._comparison.read_environment()
                 sent = self._comparison.as_replayed(sent)
                 key = self._comparison.key(sent)
                 file = None if self.record == "all" else self._recorder.file
@@ -160,7 +160,7 @@ class Session:
             return answer
         found = await worker.run(partial(self._load_and_begin, sent), give_up)
         if isinstance(found, Exchange):
-            self.pins.follow(None)  # here, in the caller's context
+            self.prices.apply(None)  # here, in the caller's context
         return found
 
     def _loaded_answer(self, sent: Request) -> Response | None:
@@ -170,7 +170,7 @@ class Session:
         if self.record or self.settings.faults or file is None or not worker.is_idle():
             return None
         with self._lock:
-            if self._outcome.shared is not None or not self._comparison.has_learnt:
+            if self._outcome.shared is not None or not self._comparison.has_environment:
                 return None
             answer = self._lookup.next_loaded(file, self._comparison.key(sent))
             if answer is None:
@@ -193,7 +193,7 @@ class Session:
             return Later(_LOOK_AGAIN, again)
         if isinstance(found, Answer):
             return self._play(found, sent)
-        self.pins.follow(None)
+        self.prices.apply(None)
         return found
 
     def _ask_again(self, sent: Request, key: str, n: int, waited: float) -> _Answered:
@@ -207,7 +207,7 @@ class Session:
     def _look_again(self, sent: Request, file: CassetteFile, key: str) -> tuple[str, Answer | None]:
         """Look up a request again, with new secrets, the file's rules, or by recorded form."""
         answer = None
-        if not self.record and self._comparison.learn():
+        if not self.record and self._comparison.read_environment():
             key = self._comparison.key(sent)
             answer = self._lookup.next(file, key)
         if answer is None and self._takes_rules_of(file):
@@ -255,13 +255,13 @@ class Session:
         return self._calls
 
     def _play(self, answer: Answer, sent: Request) -> Response:
-        self.pins.follow(answer.id)
+        self.prices.apply(answer.id)
         self._count_played(answer.id, answer.elapsed, answer.cost_usd)
         pieces = [data for _, data in answer.pieces]
-        self._comparison.learn_answer(answer.body)
+        self._comparison.add_issued_ids(answer.body)
         return response_of(
             answer,
-            self.pins.following(answer.id, pieces),
+            self.prices.applied_while_read(answer.id, pieces),
             timing=self.settings.timing,
             unplayable=partial(self._unplayable, answer.id, sent),
         )
@@ -271,7 +271,7 @@ class Session:
         self.tally.replayed += 1
         self.tally.avoided += elapsed or 0.0
         self._outcome.count_cost("saved", cost)
-        self._outcome.tell("played", [number, elapsed, cost])
+        self._outcome.report("played", [number, elapsed, cost])
 
     def _unplayable(self, number: int, sent: Request, what: str) -> ReplayFailure:
         url = self._comparison.redaction.url(sent.url)
@@ -359,7 +359,7 @@ class Session:
         if self._outcome.shared is None:
             return
         with self._lock:
-            for kind, value in self._outcome.news():
+            for kind, value in self._outcome.new_calls():
                 if kind == "played":
                     self._count_played(*value)
                 else:
@@ -388,7 +388,7 @@ class Session:
             if passed and not self.record:
                 self._outcome.problems += self.settings.unmet_faults(self._calls)
             self._recorder.close(passed)
-            self._outcome.complain()
+            self._outcome.raise_problems()
 
     def stale(self, days: float | None) -> int:
         """Return how many of the replayed recordings are older than `days`."""

@@ -72,14 +72,14 @@ class SharedCounts:
                 raise CassetteError(_OVER) from None
             raise CassetteError(f"cannot count the calls of forked processes: {error}") from error
 
-    def tell(self, kind: str, value: Any) -> None:
+    def add_event(self, kind: str, value: Any) -> None:
         """Report an event to the first process."""
         with suppress(sqlite3.Error):
             self._file.connection.execute(
                 "insert into events (kind, value) values (?, ?)", (kind, json.dumps(value))
             )
 
-    def news(self) -> list[tuple[str, Any]]:
+    def new_events(self) -> list[tuple[str, Any]]:
         """Return the other processes' events since the last call."""
         with suppress(sqlite3.Error):
             rows = self._file.connection.execute(
