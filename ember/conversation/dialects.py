@@ -11,9 +11,9 @@ from typing import Any, cast
 
 from ember.exceptions import ModelProviderError
 
-__all__ = ["IN_OBJECT", "for_anthropic", "for_openai", "from_google", "in_object"]
+__all__ = ["WRAPPER_KEY", "for_anthropic", "for_openai", "from_google", "wrapped_in_object"]
 
-IN_OBJECT = "value"
+WRAPPER_KEY = "value"
 """The key of a value in the object that wraps it, if providers require an object."""
 
 _Schema = Mapping[str, Any]
@@ -82,13 +82,18 @@ def for_openai(schema: _Schema) -> dict[str, Any]:
     return result
 
 
-def in_object(schema: _Schema) -> _Schema:
+def wrapped_in_object(schema: _Schema) -> _Schema:
     """Wrap a schema in that of an object, unless it is one already."""
     if schema.get("type") == "object":
         return schema
     named = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
     value = {key: part for key, part in schema.items() if key not in named}
-    return {"type": "object", "properties": {IN_OBJECT: value}, "required": [IN_OBJECT], **named}
+    return {
+        "type": "object",
+        "properties": {WRAPPER_KEY: value},
+        "required": [WRAPPER_KEY],
+        **named,
+    }
 
 
 def from_google(schema: _Schema) -> dict[str, Any]:

@@ -26,7 +26,7 @@ __all__ = [
     "from_path",
     "from_url",
     "is_image",
-    "type_of_name",
+    "mime_type_of_name",
 ]
 
 
@@ -47,7 +47,7 @@ class Media(NamedTuple):
     name: str | None = None
     detail: str | None = None
 
-    def must_be_image(self, wire: str, formats: Collection[str] = ()) -> None:
+    def check_is_image(self, wire: str, formats: Collection[str] = ()) -> None:
         """Check that this is an image that the wire accepts.
 
         Args:
@@ -124,7 +124,7 @@ def from_path(path: Path) -> Media:
         raw = path.read_bytes()
     except OSError as error:
         raise ModelProviderError(f"cannot read {str(path)!r}: {error.strerror}") from error
-    return Media(_sniffed(raw, type_of_name(path.name) or None), raw, name=path.name)
+    return Media(_sniffed(raw, mime_type_of_name(path.name) or None), raw, name=path.name)
 
 
 def is_image(item: object) -> bool:
@@ -148,7 +148,7 @@ def from_url(url: str, detail: str | None = None) -> Media:
     if url.startswith("data:"):
         media = _from_data_url(url)
         return Media(media.mime_type, media.data, detail=detail)
-    return Media(type_of_name(url), url=url, detail=detail)
+    return Media(mime_type_of_name(url), url=url, detail=detail)
 
 
 # Some of these are missing from `mimetypes` on some systems and Python versions.
@@ -168,7 +168,7 @@ MEDIA_SUFFIXES = {
 }
 
 
-def type_of_name(name: str) -> str:
+def mime_type_of_name(name: str) -> str:
     """Return the MIME type for the suffix of a file name or URL, or "" if it is unknown."""
     path = name.partition("?")[0].partition("#")[0]
     suffix = path.rpartition(".")[2].lower()

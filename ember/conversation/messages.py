@@ -19,12 +19,12 @@ from ember.conversation.parts import (
     ToolResult,
     as_mapping,
     excerpt,
-    in_words_of,
     is_output_item,
     needed,
     output_item,
     part_of,
     tool_call,
+    translate_parts,
 )
 from ember.exceptions import ModelProviderError
 from ember.models.schemas import ToolCall
@@ -76,7 +76,7 @@ class Message(NamedTuple):
 
     def parts_for(self, wire: str) -> list[Part]:
         """Return the parts for one wire, translating those in another wire's format."""
-        return in_words_of(wire, self.parts)
+        return translate_parts(wire, self.parts)
 
 
 def as_messages(prompt: object) -> list[Message]:
@@ -196,7 +196,7 @@ def _named_results(messages: list[Message]) -> list[Message]:
     meant = [
         means
         for p in all_parts
-        for means in (p.meaning or () if isinstance(p, NativePart) else (p,))
+        for means in (p.equivalents or () if isinstance(p, NativePart) else (p,))
     ]
     names = {part.id: part.name for part in meant if isinstance(part, ToolCall)}
     named: list[Message] = []

@@ -18,7 +18,7 @@ from ember.conversation.media import (
     from_path,
     from_url,
     is_image,
-    type_of_name,
+    mime_type_of_name,
 )
 from ember.exceptions import ModelProviderError
 from ember.models.schemas import ToolCall
@@ -32,13 +32,13 @@ __all__ = [
     "as_mapping",
     "call_id_for",
     "excerpt",
-    "in_words_of",
     "is_output_item",
-    "json_or_text",
     "needed",
     "output_item",
+    "parsed_arguments",
     "part_of",
     "tool_call",
+    "translate_parts",
 ]
 
 _NOTHING: Mapping[str, Any] = {}
@@ -105,7 +105,7 @@ class ToolResult(NamedTuple):
         ):
             return []
         parts = [Text(item) if isinstance(item, str) else part_of(item) for item in items]
-        return in_words_of(wire, parts)
+        return translate_parts(wire, parts)
 
 
 def _is_text_part(part: object) -> bool:
@@ -127,19 +127,19 @@ class NativePart(NamedTuple):
     Args:
         value: The part.
         wire: The wire of this format, or several separated by spaces; "" if it is unknown.
-        meaning: The equivalent parts for any other wire; empty for reasoning. None for a medium,
+        equivalents: The parts to send to any other wire; empty for reasoning. None for a medium,
             which is read when another wire needs it.
     """
 
     value: Mapping[str, Any]
     wire: str = ""
-    meaning: Sequence[Part] | None = ()
+    equivalents: Sequence[Part] | None = ()
 
 
 Part: TypeAlias = "Text | Media | ToolCall | ToolResult | NativePart"
 
 
-def in_words_of(wire: str, parts: Sequence[Part]) -> list[Part]:
+def translate_parts(wire: str, parts: Sequence[Part]) -> list[Part]:
     """Return the parts for one wire, translating those in another wire's format.
 
     Raises:
@@ -150,7 +150,7 @@ def in_words_of(wire: str, parts: Sequence[Part]) -> list[Part]:
         if not isinstance(part, NativePart) or not part.wire or wire in part.wire.split():
             translated.append(part)
         else:
-            translated += [_medium(part.value)] if part.meaning is None else part.meaning
+            translated += [_medium(part.value)] if part.equivalents is None else part.equivalents
     return translated
 
 
@@ -191,7 +191,7 @@ def _from_string(item: str) -> Part:
     if _DATA_URL.match(item):
         return from_url(item)
     if item.startswith(("https://", "http://")) and not any(c.isspace() for c in item):
-        mime_type = type_of_name(item)
+        mime_type = mime_type_of_name(item)
         is_media = mime_type.startswith(("image/", "audio/", "video/"))
         return Media(mime_type, url=item) if is_media or "/pdf" in mime_type else Text(item)
     if _FILE_NAME.fullmatch(item.strip()):
@@ -249,7 +249,7 @@ def _stored(item: Mapping[str, Any]) -> Media:
 
 def _input_audio(item: Mapping[str, Any]) -> Media:
     sound = needed(item, "input_audio", Mapping)
-    return from_base64(needed(sound, "data", str), type_of_name(f"x.{sound.get('format')}"))
+    return from_base64(needed(sound, "data", str), mime_type_of_name(f"x.{sound.get('format')}"))
 
 
 def _googles(item: Mapping[str, Any]) -> Media:
@@ -333,7 +333,7 @@ def _from_mapping(item: Mapping[str, Any]) -> Part:
         return NativePart(item, "anthropic" if item.get("citations") else owners, (text_part,))
     if kind is None and not item.keys().isdisjoint(_UNDERSCORED):
         camel = _from_mapping(_in_camel_case(item))
-        meaning = camel.meaning if isinstance(camel, NativePart) else (camel,)
+        meaning = camel.equivalents if isinstance(camel, NativePart) else (camel,)
         return NativePart(item, "google", meaning)
     if set(item) == {"text"}:
         return Text(needed(item, "text", str))
@@ -452,7 +452,7 @@ def _id(item: Mapping[str, Any], key: str = "id") -> str:
     return needed(item, key, str) if item.get(key) else ""
 
 
-def json_or_text(arguments: object) -> Any:
+def parsed_arguments(arguments: object) -> Any:
     """Return a tool's arguments as a dict, or the model's text if it is not a JSON object."""
     if arguments is None:
         return {}  # a tool without arguments

@@ -19,11 +19,11 @@ from datetime import date, datetime, time
 from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 from uuid import UUID
 
-from ember.conversation.dialects import IN_OBJECT
+from ember.conversation.dialects import WRAPPER_KEY
 from ember.exceptions import ModelProviderError, ProviderAPIError
 from ember.models.schemas import ChatResponse
 
-__all__ = ["function_schema", "is_type", "parsed", "type_schema", "with_object"]
+__all__ = ["function_schema", "is_type", "parsed", "type_schema", "with_parsed"]
 
 _Schema = dict[str, Any]
 _PLAIN: Mapping[object, _Schema] = {
@@ -128,7 +128,7 @@ def function_schema(function: Callable[..., Any]) -> tuple[str, str | None, _Sch
     return name, summary or None, {**made, "$defs": definitions} if definitions else made
 
 
-def with_object(kind: object, response: ChatResponse) -> ChatResponse:
+def with_parsed(kind: object, response: ChatResponse) -> ChatResponse:
     """Return the response with its text parsed to an object, as `parsed`.
 
     A refusal, and an answer that calls tools, is returned unchanged.
@@ -171,14 +171,14 @@ def parsed(kind: object, text: str) -> Any:
         ValueError: The text is not JSON or does not fit the type; the message says where.
     """
     if _WRAPPED.match(text) and type_schema(kind).get("type") != "object":
-        text = json.dumps(json.loads(text)[IN_OBJECT])
+        text = json.dumps(json.loads(text)[WRAPPER_KEY])
     if _is_pydantic(kind):
         return cast("Any", kind).model_validate_json(text)
     return _value(kind, json.loads(text), "the answer")
 
 
 # An object around another value, which some providers require.
-_WRAPPED = re.compile(rf'\s*{{\s*"{IN_OBJECT}"\s*:')
+_WRAPPED = re.compile(rf'\s*{{\s*"{WRAPPER_KEY}"\s*:')
 
 
 def _is_among(table: Mapping[Any, object], kind: object) -> bool:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, cast
 
-from ember.conversation.dialects import for_openai, from_google, in_object
+from ember.conversation.dialects import for_openai, from_google, wrapped_in_object
 from ember.exceptions import ModelProviderError
 
 __all__ = [
     "PLAIN_TEXT",
-    "Choice",
     "JsonFormat",
     "NativeTool",
     "Tool",
-    "as_choice",
-    "as_format",
+    "ToolChoice",
+    "as_response_format",
+    "as_tool_choice",
     "as_tools",
 ]
 
@@ -62,7 +62,7 @@ class NativeTool(NamedTuple):
     value: Mapping[str, Any]
 
 
-class Choice(NamedTuple):
+class ToolChoice(NamedTuple):
     """Whether the model must call a tool; `name` if it must be that one."""
 
     mode: Literal["auto", "none", "required"]
@@ -81,14 +81,14 @@ class JsonFormat(NamedTuple):
     description: str | None = None
     is_type: bool = False
 
-    def in_object(self) -> Mapping[str, Any]:
+    def object_schema(self) -> Mapping[str, Any]:
         """Return the schema with an outermost object; a caller's own schema is not changed."""
         schema = self.schema or {}
-        return in_object(schema) if self.is_type else schema
+        return wrapped_in_object(schema) if self.is_type else schema
 
     def for_openai(self) -> dict[str, Any]:
         """Return the fields that both of OpenAI's wires send."""
-        schema = self.in_object()
+        schema = self.object_schema()
         about = {"strict": self.strict, "description": self.description}
         return {
             "name": self.name,
@@ -176,7 +176,7 @@ _MODES: Mapping[str, Literal["auto", "none", "required"]] = {
 }
 
 
-def as_choice(value: object) -> Choice | Mapping[str, Any]:
+def as_tool_choice(value: object) -> ToolChoice | Mapping[str, Any]:
     """Convert `tool_choice=`: a mode, a tool's name, or a provider's own dict.
 
     Raises:
@@ -184,12 +184,12 @@ def as_choice(value: object) -> Choice | Mapping[str, Any]:
     """
     if isinstance(value, str):
         mode = _MODES.get(value)
-        return Choice("required", value) if mode is None else Choice(mode)
+        return ToolChoice("required", value) if mode is None else ToolChoice(mode)
     if isinstance(value, Mapping):
         item = cast("Mapping[str, Any]", value)
         function: Mapping[str, Any] = item.get("function") or item
         if item.get("type") in ("function", "tool") and isinstance(function.get("name"), str):
-            return Choice("required", function["name"])
+            return ToolChoice("required", function["name"])
         return item
     raise ModelProviderError(
         f"tool_choice= is 'auto', 'none', 'required', a tool's name or a dict, not {value!r}"
@@ -205,7 +205,7 @@ _TYPES = ("object", "array", "string", "integer", "number", "boolean")
 _KEYWORDS = ("properties", "$ref", "anyOf", "oneOf", "allOf", "enum")
 
 
-def as_format(value: object) -> JsonFormat | Mapping[str, Any]:
+def as_response_format(value: object) -> JsonFormat | Mapping[str, Any]:
     """Convert `response_format=`.
 
     It is a JSON schema, a type (see `type_schema`), OpenAI's `{"type": "json_schema", ...}` or

@@ -289,9 +289,9 @@ class _Observed:
         finished = replace(answer, usage=usage, provider=provider, model=model)
         if finished.parsed is not None:
             return finished
-        from ember.providers.call import with_object  # late: loads the conversations
+        from ember.providers.call import with_parsed  # late: loads the conversations
 
-        return with_object(self._params, finished)
+        return with_parsed(self._params, finished)
 
     def ended(self, response: ChatResponse, error: BaseException | None) -> None:
         """Count a stream; a failed one only if the provider had reported usage."""

@@ -45,14 +45,14 @@ from ember.pricing.snapshot import (
     Unit,
     is_local,
     seller,
-    standard_prices,
+    table_prices,
     units,
 )
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-__all__ = ["REPORTED", "Billing", "Charge", "Share", "cost", "find_prices"]
+__all__ = ["REPORTED", "Billing", "PriceQuery", "SubCall", "cost", "find_prices"]
 
 _JSON = "EMBER_MODEL_COSTS_JSON"
 _PREFIX = "EMBER_COST_"
@@ -78,7 +78,7 @@ REPORTED: Prices = {"reported": 1}
 """Placeholder for the cost that the provider reports."""
 
 
-class Charge(NamedTuple):
+class PriceQuery(NamedTuple):
     """The values that a price depends on.
 
     Args:
@@ -95,7 +95,7 @@ class Charge(NamedTuple):
     tier: str | None
 
 
-class Share(NamedTuple):
+class SubCall(NamedTuple):
     """A part of a call that is billed like a separate call.
 
     Args:
@@ -122,7 +122,7 @@ class Billing(NamedTuple):
             without a price for the tier costs the standard price.
         reported: The cost that the provider reports, in US dollars.
         region: The two-letter region that processed the call, if choosing one may cost extra.
-        shares: The parts of the call, if they are billed separately; together they contain all
+        subcalls: The parts of the call, if they are billed separately; together they contain all
             tokens of the call, and `counts` then holds only fees.
     """
 
@@ -130,7 +130,7 @@ class Billing(NamedTuple):
     tier: str | None = None
     reported: float | None = None
     region: str | None = None
-    shares: Sequence[Share] = ()
+    subcalls: Sequence[SubCall] = ()
 
 
 _NO_BILLING = Billing()
@@ -167,29 +167,29 @@ def cost(
             names the variable.
     """
     billing = billing or _NO_BILLING
-    charge = _charge(provider, model, requested_model, billing, base_url)
-    prices = find_prices(charge, billing.reported, at)
+    query = _price_query(provider, model, requested_model, billing, base_url)
+    prices = find_prices(query, billing.reported, at)
     if prices == REPORTED:
         return math.nan if billing.reported is None else billing.reported
-    if not billing.shares:
+    if not billing.subcalls:
         amount = _amount(prices, usage, billing.counts)
-        return _dollars(charge, amount)
+        return _dollars(query, amount)
     amount = _amount(prices, _NO_TOKENS, billing.counts) if billing.counts else Decimal(0)
-    for share in billing.shares:
-        its_charge, its_prices = charge, prices
-        if share.model is not None and share.model != model:
-            its_charge = charge._replace(model=share.model, requested_model=None)
-            its_prices = find_prices(its_charge, None, at)
-        part = _amount(its_prices, share.usage, share.counts)
+    for subcall in billing.subcalls:
+        its_query, its_prices = query, prices
+        if subcall.model is not None and subcall.model != model:
+            its_query = query._replace(model=subcall.model, requested_model=None)
+            its_prices = find_prices(its_query, None, at)
+        part = _amount(its_prices, subcall.usage, subcall.counts)
         if part is None or amount is None:
-            return _dollars(its_charge if part is None else charge, None)
+            return _dollars(its_query if part is None else query, None)
         amount = EXACT.add(amount, part)
-    return _dollars(charge, amount)
+    return _dollars(query, amount)
 
 
-def _charge(
+def _price_query(
     provider: str, model: str, requested_model: str | None, billing: Billing, base_url: str
-) -> Charge:
+) -> PriceQuery:
     tier, region = billing.tier, billing.region
     if base_url and provider.lower() in _OWN_SERVERS:
         if not is_local(base_url):
@@ -200,31 +200,29 @@ def _charge(
         region = region or named
     if region:
         tier = f"{tier} {region}" if tier else region
-    return Charge(provider, model, requested_model, tier)
+    return PriceQuery(provider, model, requested_model, tier)
 
 
-def find_prices(charge: Charge, reported: float | None, at: datetime | None) -> Prices | None:
+def find_prices(query: PriceQuery, reported: float | None, at: datetime | None) -> Prices | None:
     """Return the prices of a call by the precedence above, or None if no price is known.
 
     All price look-ups go through this module's attribute, which may be replaced to apply other
     prices for a while.
 
     Args:
-        charge: The values that the price depends on.
+        query: The values that the price depends on.
         reported: The cost that the provider reports, in US dollars.
         at: The time of the call, UTC if naive; now by default.
 
     Raises:
         ModelProviderError: As for `cost`.
     """
-    provider, _, elsewhere = charge.provider.partition(_ELSEWHERE)
-    override = _override(provider, charge.model, charge.requested_model)
+    provider, _, elsewhere = query.provider.partition(_ELSEWHERE)
+    override = _override(provider, query.model, query.requested_model)
     if provider.lower() in _OWN_SERVERS:
         prices = None if elsewhere else _FREE
     else:
-        prices = standard_prices(
-            provider.lower(), charge.model, charge.requested_model, charge.tier, at
-        )
+        prices = table_prices(provider.lower(), query.model, query.requested_model, query.tier, at)
     if override and (prices is not None or {"input", "output"} <= override.keys()):
         return _overridden(prices or _FREE, override)
     if reported is not None and 0 <= reported < math.inf:
@@ -235,10 +233,10 @@ def find_prices(charge: Charge, reported: float | None, at: datetime | None) -> 
 # Arithmetic.
 
 
-def _dollars(charge: Charge, amount: Decimal | None) -> float:
+def _dollars(query: PriceQuery, amount: Decimal | None) -> float:
     """Return the amount as a float; if it is unknown, `nan`, and warn once per model."""
     if amount is None:
-        _warn(charge.provider, charge.model or charge.requested_model or "")
+        _warn(query.provider, query.model or query.requested_model or "")
         return math.nan
     return float(amount)
 

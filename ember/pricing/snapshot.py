@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, cast
 
 from ember.exceptions import ModelProviderError
 
-__all__ = ["EXACT", "Prices", "Rate", "Unit", "is_local", "seller", "standard_prices", "units"]
+__all__ = ["EXACT", "Prices", "Rate", "Unit", "is_local", "seller", "table_prices", "units"]
 
 _NEWER = "EMBER_PRICES"
 _SAME_PRICES = {"openai-responses": "openai"}
@@ -66,7 +66,7 @@ class Unit(NamedTuple):
     dimensions: frozenset[tuple[str, str]]
 
 
-def standard_prices(
+def table_prices(
     provider: str, model: str, requested_model: str | None, tier: str | None, at: datetime | None
 ) -> Prices | None:
     """Return the prices of a call from the tables, or None if they have none.

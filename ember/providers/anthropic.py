@@ -20,12 +20,12 @@ from ember.conversation.parts import (
     ToolResult,
     arguments_text,
     call_id_for,
-    json_or_text,
+    parsed_arguments,
 )
-from ember.conversation.tools import PLAIN_TEXT, Choice, JsonFormat, Tool, as_format
+from ember.conversation.tools import PLAIN_TEXT, JsonFormat, Tool, ToolChoice, as_response_format
 from ember.exceptions import ModelProviderError
 from ember.models.schemas import Chunk, FinishReason, ToolCall, UsageStats
-from ember.pricing.cost import Billing, Share
+from ember.pricing.cost import Billing, SubCall
 from ember.providers.arguments import Headers
 from ember.providers.call import Answer, Call, Fold, as_stops, cut_off, ending
 from ember.providers.json_values import (
@@ -153,13 +153,13 @@ class AnthropicMessages(HTTPProvider):
         """Remove the response format from the parameters, and return the tool that replaces it."""
         if "response_format" not in params or not _WITHOUT_SCHEMAS.match(model):
             return None
-        json_format = as_format(params["response_format"])
+        json_format = as_response_format(params["response_format"])
         if not isinstance(json_format, JsonFormat) or json_format.schema is None:
             return None
         del params["response_format"]
         about = "Give the answer, as the arguments of this tool."
         return self.tool(
-            Tool(_ANSWER_TOOL, json_format.description or about, json_format.in_object())
+            Tool(_ANSWER_TOOL, json_format.description or about, json_format.object_schema())
         )
 
     def translate(self, name: str, value: Any) -> Any:
@@ -172,7 +172,7 @@ class AnthropicMessages(HTTPProvider):
         about = without_none(description=tool.description, input_schema=schema, strict=tool.strict)
         return {"name": tool.name, **about, **tool.extra_for("anthropic")}
 
-    def choice(self, choice: Choice) -> Mapping[str, Any]:
+    def choice(self, choice: ToolChoice) -> Mapping[str, Any]:
         if choice.name is not None:
             return {"type": "tool", "name": choice.name}
         return {"type": "any" if choice.mode == "required" else choice.mode}
@@ -194,7 +194,7 @@ class AnthropicMessages(HTTPProvider):
             return None
         content = [_answered(block) for block in entries(body.get("content"))]
         calls = [
-            ToolCall(string(b.get("id")), string(b.get("name")), json_or_text(b.get("input")))
+            ToolCall(string(b.get("id")), string(b.get("name")), parsed_arguments(b.get("input")))
             for b in content
             if b.get("type") == "tool_use"
         ]
@@ -272,7 +272,7 @@ def _block(part: Part) -> Mapping[str, Any]:
     if isinstance(part, Text):
         return {"type": "text", "text": part.text}
     if isinstance(part, ToolCall):
-        arguments = fields(json_or_text(part.arguments))
+        arguments = fields(parsed_arguments(part.arguments))
         call_id = call_id_for(part.id or part.name, _CALL_ID)
         return {"type": "tool_use", "id": call_id, "name": part.name, "input": arguments}
     if isinstance(part, ToolResult):
@@ -293,7 +293,7 @@ def _block(part: Part) -> Mapping[str, Any]:
         raise ModelProviderError(f"anthropic takes no {part.mime_type}: pass text, images or PDFs")
     kind = "document" if part.mime_type == "application/pdf" else "image"
     if kind == "image":
-        part.must_be_image("anthropic", _IMAGES)
+        part.check_is_image("anthropic", _IMAGES)
     if part.data is None:
         return {"type": kind, "source": {"type": "url", "url": part.url}}
     source = {"type": "base64", "media_type": part.mime_type, "data": part.base64}
@@ -435,7 +435,7 @@ class _Block:
             if key != "partial_json":
                 block["type"], block[key] = key, string(block.get(key)) + text
             elif text:
-                block["input"] = json_or_text(text)
+                block["input"] = parsed_arguments(text)
         return block
 
 
@@ -444,12 +444,12 @@ def _counted(usage: Mapping[str, Any]) -> tuple[UsageStats | None, Billing | Non
     if not usage:
         return None, None
     stats, billed = _tokens(usage), counts(usage, _BILLED)
-    shares = [
-        Share(string(each.get("model")) or None, _tokens(each), counts(each, _BILLED))
+    subcalls = [
+        SubCall(string(each.get("model")) or None, _tokens(each), counts(each, _BILLED))
         for each in _billed_iterations(entries(usage.get("iterations")))
     ]
-    if shares:
-        total = sum((share.usage for share in shares), UsageStats())
+    if subcalls:
+        total = sum((subcall.usage for subcall in subcalls), UsageStats())
         stats = replace(total, reasoning_tokens=stats.reasoning_tokens)
         billed = {name: billed[name] for name in ("web_searches",) if name in billed}
     fast, geo = usage.get("speed") == "fast", string(usage.get("inference_geo"))
@@ -458,7 +458,7 @@ def _counted(usage: Mapping[str, Any]) -> tuple[UsageStats | None, Billing | Non
         "fast" if fast else string(usage.get("service_tier")) or None,
         dollars(usage.get("cost")),
         geo if len(geo) == 2 else None,  # "global", "not_available": no region
-        shares,
+        subcalls,
     )
 
 

@@ -37,7 +37,7 @@ __all__ = [
     "sendable",
     "unsendable",
     "with_answer",
-    "with_object",
+    "with_parsed",
 ]
 
 
@@ -331,7 +331,7 @@ def not_json(body: Mapping[str, Any], provider: str, error: Exception) -> ModelP
     )
 
 
-def with_object(params: Mapping[str, Any], response: ChatResponse) -> ChatResponse:
+def with_parsed(params: Mapping[str, Any], response: ChatResponse) -> ChatResponse:
     """Return the response with its parsed object, if `response_format=` is a type.
 
     Raises:
@@ -342,4 +342,4 @@ def with_object(params: Mapping[str, Any], response: ChatResponse) -> ChatRespon
         return response
     from ember.conversation import python_types  # imported late: rarely needed
 
-    return python_types.with_object(kind, response)
+    return python_types.with_parsed(kind, response)

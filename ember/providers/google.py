@@ -21,9 +21,9 @@ from ember.conversation.parts import (
     Text,
     ToolResult,
     arguments_text,
-    json_or_text,
+    parsed_arguments,
 )
-from ember.conversation.tools import PLAIN_TEXT, Choice, JsonFormat, Tool
+from ember.conversation.tools import PLAIN_TEXT, JsonFormat, Tool, ToolChoice
 from ember.exceptions import ModelProviderError
 from ember.models.schemas import ChatResponse, Chunk, FinishReason, ToolCall, UsageStats
 from ember.pricing.cost import Billing
@@ -178,7 +178,7 @@ class GoogleGenerate(HTTPProvider):
         about = without_none(description=tool.description, parametersJsonSchema=tool.parameters)
         return {"name": tool.name, **about, **tool.extra_for("google")}
 
-    def choice(self, choice: Choice) -> Mapping[str, Any]:
+    def choice(self, choice: ToolChoice) -> Mapping[str, Any]:
         mode = "ANY" if choice.mode == "required" else choice.mode.upper()
         names = None if choice.name is None else [choice.name]
         return {"functionCallingConfig": without_none(mode=mode, allowedFunctionNames=names)}
@@ -292,7 +292,7 @@ def _part(part: Part) -> Mapping[str, Any]:
     if isinstance(part, Text):
         return {"text": part.text}
     if isinstance(part, ToolCall):
-        call: dict[str, Any] = {"name": part.name, "args": fields(json_or_text(part.arguments))}
+        call: dict[str, Any] = {"name": part.name, "args": fields(parsed_arguments(part.arguments))}
         if part.id and not part.id.startswith(_NOT_GOOGLES):
             call["id"] = part.id
         call_part: dict[str, Any] = {"functionCall": call}

@@ -20,9 +20,9 @@ from ember.conversation.parts import (
     ToolResult,
     arguments_text,
     call_id_for,
-    json_or_text,
+    parsed_arguments,
 )
-from ember.conversation.tools import Choice, JsonFormat, Tool
+from ember.conversation.tools import JsonFormat, Tool, ToolChoice
 from ember.exceptions import ModelProviderError
 from ember.models.schemas import Chunk, FinishReason, ToolCall, UsageStats
 from ember.pricing.cost import Billing
@@ -168,7 +168,7 @@ class OpenAIChat(HTTPProvider):
         function = {"name": tool.name, **about, **tool.extra_for("chat")}
         return {"type": "function", "function": function}
 
-    def choice(self, choice: Choice) -> Any:
+    def choice(self, choice: ToolChoice) -> Any:
         if choice.name is not None:
             return {"type": "function", "function": {"name": choice.name}}
         return self.server.required_tool if choice.mode == "required" else choice.mode
@@ -348,7 +348,7 @@ def _part_body(part: Part) -> Mapping[str, Any]:
             )
         file = {"filename": part.name or "document.pdf", "file_data": part.data_url}
         return {"type": "file", "file": file}
-    part.must_be_image("chat completions")
+    part.check_is_image("chat completions")
     image = {"url": part.data_url}
     if part.detail is not None:
         image["detail"] = part.detail
@@ -463,7 +463,7 @@ class _Choice:
             new = call is None or bool(name and call_id and call["id"] and call_id != call["id"])
             if call is not None and name and arguments and not call_id and not call["id"]:
                 so_far = "".join(call["arguments"])
-                new = bool(so_far) and isinstance(json_or_text(so_far), dict)
+                new = bool(so_far) and isinstance(parsed_arguments(so_far), dict)
         else:
             # Mistral sends no index. The pieces of a call repeat its id, or have no id and no name.
             call = self._calls[-1] if self._calls else None
@@ -555,7 +555,7 @@ def _tool_calls(message: Mapping[str, Any], reason: FinishReason | None) -> list
         name = string(function.get("name"))
         arguments = function.get("arguments", function.get("input"))
         if name or arguments:  # Snowflake sends an empty function_call
-            found_calls.append(ToolCall(string(call.get("id")), name, json_or_text(arguments)))
+            found_calls.append(ToolCall(string(call.get("id")), name, parsed_arguments(arguments)))
     return cut_off(found_calls, reason, arguments)
 
 

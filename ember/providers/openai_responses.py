@@ -18,9 +18,9 @@ from ember.conversation.parts import (
     ToolResult,
     arguments_text,
     call_id_for,
-    json_or_text,
+    parsed_arguments,
 )
-from ember.conversation.tools import Choice, JsonFormat, Tool
+from ember.conversation.tools import JsonFormat, Tool, ToolChoice
 from ember.exceptions import ModelProviderError
 from ember.models.schemas import Chunk, FinishReason, ToolCall, UsageStats
 from ember.pricing.cost import Billing
@@ -114,7 +114,7 @@ class OpenAIResponses(HTTPProvider):
         extra = tool.extra_for("openai-responses")
         return {"type": "function", "name": tool.name, **about, "strict": tool.strict, **extra}
 
-    def choice(self, choice: Choice) -> Any:
+    def choice(self, choice: ToolChoice) -> Any:
         return choice.mode if choice.name is None else {"type": "function", "name": choice.name}
 
     def format(self, json_format: JsonFormat) -> Mapping[str, Any]:
@@ -135,7 +135,7 @@ class OpenAIResponses(HTTPProvider):
             if kind in ("function_call", "custom_tool_call"):
                 arguments = item.get("arguments", item.get("input"))
                 call_id, name = string(item.get("call_id")), string(item.get("name"))
-                calls.append(ToolCall(call_id, name, json_or_text(arguments)))
+                calls.append(ToolCall(call_id, name, parsed_arguments(arguments)))
             elif kind == "reasoning":
                 reasoning_parts = [*entries(item.get("summary")), *entries(item.get("content"))]
                 thoughts += [string(part.get("text")) for part in reasoning_parts]
@@ -254,7 +254,7 @@ def _part(part: Part, role: str) -> Mapping[str, Any]:
             return {"type": "input_file", "file_url": part.url}
         name = part.name or "document.pdf"
         return {"type": "input_file", "filename": name, "file_data": part.data_url}
-    part.must_be_image("the Responses API")
+    part.check_is_image("the Responses API")
     image: dict[str, Any] = {"type": "input_image", "image_url": part.data_url}
     if part.detail is not None:
         image["detail"] = part.detail

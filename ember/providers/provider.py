@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Collection, Generator, Iterator, Map
 from typing import TYPE_CHECKING, Any, cast
 
 from ember.conversation.messages import as_messages
-from ember.conversation.tools import NativeTool, as_choice, as_format, as_tools
+from ember.conversation.tools import NativeTool, as_response_format, as_tool_choice, as_tools
 from ember.exceptions import ModelProviderError, ProviderAPIError
 from ember.models.schemas import ChatResponse, Chunk, UsageStats
 from ember.pricing.snapshot import seller
@@ -35,7 +35,7 @@ from ember.providers.call import (
     sendable,
     unsendable,
     with_answer,
-    with_object,
+    with_parsed,
 )
 from ember.providers.json_values import (
     NOTHING,
@@ -56,7 +56,7 @@ from ember.transport import send as transport
 from ember.transport.send import Timeout
 
 if TYPE_CHECKING:
-    from ember.conversation.tools import Choice, JsonFormat, Tool
+    from ember.conversation.tools import JsonFormat, Tool, ToolChoice
     from ember.providers.sse import Event
 
 __all__ = ["HTTPProvider", "StreamedCall"]
@@ -104,7 +104,7 @@ class HTTPProvider(BaseProvider):
         """Return a tool in the wire's format."""
         raise NotImplementedError
 
-    def choice(self, choice: Choice) -> Any:
+    def choice(self, choice: ToolChoice) -> Any:
         """Return a tool choice in the wire's format."""
         raise NotImplementedError
 
@@ -275,10 +275,10 @@ class HTTPProvider(BaseProvider):
             tools = as_tools(value, self.server.name)
             return [t.value if isinstance(t, NativeTool) else self.tool(t) for t in tools]
         if name == "tool_choice":
-            choice = as_choice(value)
+            choice = as_tool_choice(value)
             return choice if isinstance(choice, Mapping) else self.choice(choice)
         if name == "response_format":
-            json_format = as_format(value)
+            json_format = as_response_format(value)
             return json_format if isinstance(json_format, Mapping) else self.format(json_format)
         return value
 
@@ -302,7 +302,7 @@ class HTTPProvider(BaseProvider):
                 if halves:  # perhaps in the arguments of a tool call
                     answer = whole_characters(answer)
                 response = self.response(call, answer, headers, item)
-                return with_object(call.params, response)
+                return with_parsed(call.params, response)
             if failed:
                 error = with_answer(self.error(call, status, headers, item), answer)
             else:
@@ -483,7 +483,7 @@ class StreamedCall:
         """Return the answer as read so far as a `ChatResponse`."""
         call, answer = self._call, self.answer()
         response = self._provider.response(call, answer, self._headers, self._events)
-        return with_object(call.params, response) if self._fold.complete else response
+        return with_parsed(call.params, response) if self._fold.complete else response
 
     def start(self, status: int, headers: Mapping[str, str]) -> None:
         """Set the status and the headers of the answer."""

@@ -230,7 +230,7 @@ def _request_turns(asked: Asked | None) -> list[tuple[str, list[tuple[str, ...]]
 
 def _parts(message: Message) -> Iterable[Part]:
     for part in message.parts:
-        yield from part.meaning if isinstance(part, NativePart) and part.meaning else [part]
+        yield from part.equivalents if isinstance(part, NativePart) and part.equivalents else [part]
 
 
 def _part(part: Part) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from ember.conversation.media import Media
 from ember.conversation.messages import Message, as_messages
-from ember.conversation.parts import NativePart, Part, ToolResult, json_or_text
+from ember.conversation.parts import NativePart, Part, ToolResult, parsed_arguments
 from ember.models.schemas import ToolCall
 from ember_testing.wires.exchange import Asked
 
@@ -152,7 +152,7 @@ def _in_our_words(message: Message) -> Message:
 def _part(part: Part) -> Part:
     """Convert JSON arguments, and Anthropic's and Google's images, to Ember's parts."""
     if isinstance(part, ToolCall):
-        return part._replace(arguments=json_or_text(part.arguments))
+        return part._replace(arguments=parsed_arguments(part.arguments))
     if not isinstance(part, NativePart):
         return part
     value = part.value

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
     from datetime import datetime
 
-    from ember.pricing.cost import Charge
+    from ember.pricing.cost import PriceQuery
     from ember.pricing.snapshot import Prices
     from ember_testing.cassettes.file import CassetteFile
 
-    Charges = list[tuple[Charge, str]]
+    Charges = list[tuple[PriceQuery, str]]
 
 
 class RecordedPrices:
@@ -42,14 +42,14 @@ class RecordedPrices:
     """
 
     def __init__(self, rows: Sequence[tuple[Any, ...]] = ()) -> None:
-        self._prices: dict[Charge, list[tuple[int, Prices]]] = {}
+        self._prices: dict[PriceQuery, list[tuple[int, Prices]]] = {}
         self._last: int | None = None
         if rows:
-            from ember.pricing.cost import Charge  # imported late: it loads part of Ember
+            from ember.pricing.cost import PriceQuery  # imported late: it loads part of Ember
 
-            for since, *charge, text in rows:
+            for since, *query, text in rows:
                 prices = prices_from_text(text)
-                self._prices.setdefault(Charge(*charge), []).append((since, prices))
+                self._prices.setdefault(PriceQuery(*query), []).append((since, prices))
 
     def __bool__(self) -> bool:
         return bool(self._prices)
@@ -60,13 +60,13 @@ class RecordedPrices:
         if self._prices:
             _current.set((self, number))
 
-    def get(self, charge: Charge) -> Prices | None:
-        """Return the prices of a charge in the answer that is being read."""
+    def get(self, query: PriceQuery) -> Prices | None:
+        """Return the prices of a query in the answer that is being read."""
         owner, number = _current.get() or (None, None)
         if owner is not self:  # read in another context than its pieces
             number = self._last
         found = None
-        for since, prices in self._prices.get(charge, ()):
+        for since, prices in self._prices.get(query, ()):
             if number is not None and since <= number:
                 found = prices
         return found
@@ -129,15 +129,15 @@ class _PriceLookup:
         self._original: Callable[..., Prices | None] | None = None
 
     def find_prices(
-        self, charge: Charge, reported: float | None, at: datetime | None
+        self, query: PriceQuery, reported: float | None, at: datetime | None
     ) -> Prices | None:
-        """Return the pinned prices of a charge; else Ember's own, which are collected."""
-        if self.recorded and (pinned := self.recorded.get(charge)) is not None:
+        """Return the pinned prices of a query; else Ember's own, which are collected."""
+        if self.recorded and (pinned := self.recorded.get(query)) is not None:
             return pinned
         assert self._original is not None
-        prices = self._original(charge, reported, at)
+        prices = self._original(query, reported, at)
         if prices is not None and (charges := self._collecting.get()) is not None:
-            charges.append((charge, json.dumps(prices, default=str)))
+            charges.append((query, json.dumps(prices, default=str)))
         return prices
 
     def install(self) -> None:

@@ -336,7 +336,7 @@ class Read(NamedTuple):
 
     Args:
         columns: Values for `COLUMNS`, None if unknown.
-        charges: The charges (`pricing.cost.Charge`), each with its prices as JSON text.
+        charges: The charges (`pricing.cost.PriceQuery`), each with its prices as JSON text.
         problem: Why the row could not be parsed, or None.
     """
 

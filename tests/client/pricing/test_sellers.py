@@ -15,7 +15,7 @@ import pytest
 
 from ember.exceptions import ModelProviderError, UnknownPriceWarning
 from ember.models.schemas import UsageStats
-from ember.pricing.cost import Billing, Share, cost
+from ember.pricing.cost import Billing, SubCall, cost
 from ember.pricing.snapshot import is_local
 
 MILLION = UsageStats(1_000_000, 1_000_000)
@@ -173,15 +173,17 @@ def test_an_overridden_price_is_the_price(monkeypatch: pytest.MonkeyPatch) -> No
     assert cost("anthropic", "claude-opus-4-8", UsageStats(1_000_000, 0), billing=billing) == 7.0
 
 
-def test_shares_are_billed_one_by_one() -> None:
-    """Each share is billed by its own model and length; fees are billed once."""
+def test_subcalls_are_billed_one_by_one() -> None:
+    """Each part of a call is billed by its own model and length; fees are billed once."""
     long, short = UsageStats(150_000, 0), UsageStats(100_000, 0)
     model = "claude-sonnet-4-5"  # above 200,000 tokens it costs twice as much
-    billing = Billing({"web_searches": 2}, shares=(Share(None, long, {}), Share(None, short, {})))
+    billing = Billing(
+        {"web_searches": 2}, subcalls=(SubCall(None, long, {}), SubCall(None, short, {}))
+    )
     assert cost("anthropic", model, long + short, billing=billing) == pytest.approx(0.75 + 0.02)
-    advised = Billing(shares=(Share(None, short, {}), Share("claude-opus-4-8", short, {})))
+    advised = Billing(subcalls=(SubCall(None, short, {}), SubCall("claude-opus-4-8", short, {})))
     assert cost("anthropic", model, short + short, billing=advised) == pytest.approx(0.3 + 0.5)
-    unknown = Billing(shares=(Share(None, short, {}), Share("claude-nobody", short, {})))
+    unknown = Billing(subcalls=(SubCall(None, short, {}), SubCall("claude-nobody", short, {})))
     with pytest.warns(UnknownPriceWarning, match="claude-nobody"):
         assert math.isnan(cost("anthropic", model, short, billing=unknown))
 
