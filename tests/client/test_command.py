@@ -167,7 +167,7 @@ def test_encoding_that_lacks_a_character_does_not_cost_the_answer(answered: list
 
 
 @pytest.mark.parametrize("stream", [[], ["--stream"]])
-def test_reader_that_had_enough(answered: list[str], stream: list[str]) -> None:
+def test_closed_pipe_ends_the_command_silently(answered: list[str], stream: list[str]) -> None:
     """A closed pipe (`| head -1`) ends the command silently, although Python buffers."""
     process = subprocess.Popen(
         [*answered, *stream],
@@ -185,7 +185,7 @@ def test_reader_that_had_enough(answered: list[str], stream: list[str]) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is full")
-def test_answer_that_cannot_be_written(answered: list[str]) -> None:
+def test_full_disk_is_one_line_and_code_1(answered: list[str]) -> None:
     """A full disk is reported in one line, with exit code 1 and no traceback."""
     with Path("/dev/full").open("w") as full:
         process = subprocess.run(
@@ -240,7 +240,7 @@ def test_piped_bytes_that_are_no_text(locale: str) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a shell of POSIX closes the streams")
 @pytest.mark.parametrize("closed", [">&-", "2>&-"])
-def test_closed_streams(closed: str) -> None:
+def test_closed_stdout_or_stderr_keeps_the_exit_code(closed: str) -> None:
     """With stdout or stderr closed, an error keeps its exit code and is never on stdout."""
     process = subprocess.run(
         ["sh", "-c", f'"$0" -m ember hi -m no-such-model {closed}', sys.executable],

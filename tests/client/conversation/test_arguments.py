@@ -43,7 +43,7 @@ MODELS = {
         ({"response_format": {"type": "json_schema", "json_schema": 7}}, "no dict: 7"),
     ],
 )
-def test_argument_that_cannot_be(arguments: dict[str, Any], says: str) -> None:
+def test_argument_that_cannot_be_sent_is_refused(arguments: dict[str, Any], says: str) -> None:
     """An argument that cannot be sent is refused by name on every wire, without the key."""
     for model in MODELS.values():
         with pytest.raises(ModelProviderError, match=says) as caught:
@@ -67,7 +67,7 @@ def test_argument_that_cannot_be(arguments: dict[str, Any], says: str) -> None:
         ("gemini-3.8-flash", {"reasoning_effort": ["low"]}, r"not \['low'\]"),
     ],
 )
-def test_argument_that_one_wire_cannot_take(
+def test_arguments_translated_for_one_wire_are_checked(
     model: str, arguments: dict[str, Any], says: str
 ) -> None:
     """Arguments that Ember translates for one wire are checked: none raises a TypeError."""
@@ -75,7 +75,7 @@ def test_argument_that_one_wire_cannot_take(
         sent(model, **arguments)
 
 
-def test_stream_is_no_parameter() -> None:
+def test_stream_true_in_a_plain_call_is_refused() -> None:
     """`stream=True` in a plain call is refused, with the function to use instead."""
     with pytest.raises(ModelProviderError, match=r"models\.stream\(\)"):
         models("gpt-4o", "hi", stream=True, api_key="k")

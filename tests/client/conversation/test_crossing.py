@@ -28,7 +28,7 @@ DATA_URL = "data:image/png;base64," + base64.b64encode(PNG).decode()
 
 
 @pytest.mark.parametrize("content", [PNG, ["no", PNG]])
-def test_a_tools_error_with_a_picture(content: Any) -> None:
+def test_failed_tool_result_with_an_image_is_sent_with_both(content: Any) -> None:
     """A failed result's picture is sent too, and its text says that it is an error."""
     call = {"id": "c1", "name": "f", "arguments": "{}"}
     prompt = [
@@ -55,7 +55,9 @@ FAILED: list[tuple[Any, Any]] = [
 
 
 @pytest.mark.parametrize(("content", "text"), FAILED)
-def test_a_tools_error_is_said_where_the_wire_has_no_word_for_it(content: Any, text: Any) -> None:
+def test_failed_tool_result_is_marked_in_the_text_where_the_wire_has_no_field(
+    content: Any, text: Any
+) -> None:
     """On OpenAI's wires the text says that a tool's result is an error; Claude has a field."""
     call = {"id": "c1", "name": "f", "arguments": "{}"}
     prompt = [
@@ -90,7 +92,7 @@ def second_turn(*more: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def test_what_is_not_stored_is_not_referred_to() -> None:
+def test_store_false_sends_reasoning_encrypted_and_no_item_ids() -> None:
     """With store=False reasoning is sent back encrypted, and no item is referenced by id."""
     body = sent(RESPONSES, store=False).body
     assert body["include"] == ["reasoning.encrypted_content"]
@@ -116,7 +118,9 @@ TOOLS = [{"name": "f", "parameters": {"type": "object", "properties": {}}}]
         ({"background": True}, None),
     ],
 )  # fmt: skip
-def test_what_ember_chooses_is_not_stored(given: dict[str, Any], store: bool | None) -> None:
+def test_responses_api_chosen_by_ember_stores_nothing(
+    given: dict[str, Any], store: bool | None
+) -> None:
     """If Ember chooses the Responses API itself, it asks OpenAI not to store the answer."""
     body = sent("gpt-5.6", tools=TOOLS, **given).body
     assert body.get("store") is store
@@ -152,7 +156,7 @@ def asked_for(content: Any, results: int = 1) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("form", [*image_results(), "path", "pil"])
-def test_images_in_results_on_four_wires(form: str, tmp_path: Path) -> None:
+def test_images_in_tool_results_are_sent_as_images(form: str, tmp_path: Path) -> None:
     """A tool's picture, in any form, is sent as a picture on each wire."""
     if form == "path":
         content: Any = tmp_path / "a.png"
@@ -190,7 +194,7 @@ def test_images_in_results_on_four_wires(form: str, tmp_path: Path) -> None:
     assert form == "pil" or beside["inlineData"]["data"] == encoded
 
 
-def test_images_follow_all_results_of_the_turn() -> None:
+def test_chat_images_follow_all_tool_results_of_the_turn() -> None:
     """On chat completions the images of a turn follow all of its results."""
     prompt = [*asked_for(PNG, 2), {"role": "user", "content": "Well?"}]
     roles = [message["role"] for message in sent(CHAT, prompt).body["messages"]]
@@ -200,7 +204,7 @@ def test_images_follow_all_results_of_the_turn() -> None:
 
 
 @pytest.mark.parametrize("content", [["a", "b"], {"type": "image"}, [{"a": 1}], 7, None, []])
-def test_data_stays_data(content: Any) -> None:
+def test_tool_result_that_is_not_an_image_is_sent_as_json(content: Any) -> None:
     """A result that is not a picture is sent as JSON on every wire."""
     prompt = asked_for(content)
     assert json.loads(sent(CHAT, prompt).body["messages"][-1]["content"]) == content
@@ -220,7 +224,9 @@ LONG = "call_" + "x" * 75
         (CHAT, ".{1,40}"),
     ],
 )
-def test_ids_fit_the_wire_at_both_ends(model: str, allowed: str, call_id: str) -> None:
+def test_tool_call_ids_are_valid_and_equal_in_call_and_result(
+    model: str, allowed: str, call_id: str
+) -> None:
     """A call's id has the wire's characters and length, and is the same in call and result."""
     import re
 
@@ -240,7 +246,7 @@ def test_ids_fit_the_wire_at_both_ends(model: str, allowed: str, call_id: str) -
     assert not re.fullmatch(allowed, call_id) or ids[0] == call_id
 
 
-def test_ids_of_custom_calls_fit_too() -> None:
+def test_custom_tool_call_ids_are_valid() -> None:
     """A custom tool's call, in chat's own format, has a valid id as well."""
     custom = {"id": "call_1", "type": "custom", "custom": {"name": "code", "input": "1"}}
     prompt = [
@@ -252,7 +258,7 @@ def test_ids_of_custom_calls_fit_too() -> None:
     assert len(result["tool_call_id"]) == 9
 
 
-def test_gemini_3_is_given_a_signature_for_foreign_calls() -> None:
+def test_gemini_3_gets_a_placeholder_signature_for_other_providers_calls() -> None:
     """The first call of a turn gets Google's placeholder signature; Gemini's own are kept."""
     prompt = asked_for("grey", 2)
     parts = sent(GEMINI, prompt).body["contents"][1]["parts"]
@@ -295,7 +301,7 @@ def test_reasoning_details_are_merged(stream: bool) -> None:
 
 
 @pytest.mark.parametrize("blank", ["", "\n", " \t\n"])
-def test_turns_of_white_space_are_left_out_for_claude(blank: str) -> None:
+def test_blank_turns_are_omitted_for_claude(blank: str) -> None:
     """Text of only white space, which Anthropic refuses, is omitted as a turn and as a block."""
     turns = [
         {"role": "user", "content": "a"},
@@ -311,7 +317,7 @@ def test_turns_of_white_space_are_left_out_for_claude(blank: str) -> None:
     assert sent(CLAUDE, begun).body["messages"][-1]["content"] == "The answer is"
 
 
-def test_white_space_in_claudes_own_blocks_is_left_out() -> None:
+def test_blank_blocks_of_claude_are_omitted() -> None:
     """A blank text with a cache marker and blanks after an answer with thinking are omitted."""
     blank = {"type": "text", "text": " ", "cache_control": {"type": "ephemeral"}}
     thought = {"type": "thinking", "thinking": "a", "signature": "s"}
@@ -325,7 +331,7 @@ def test_white_space_in_claudes_own_blocks_is_left_out() -> None:
 
 
 @pytest.mark.parametrize("blank", ["", "\n", None])
-def test_empty_answers_are_left_out_for_mistral(blank: str | None) -> None:
+def test_empty_assistant_turns_are_omitted_for_mistral(blank: str | None) -> None:
     """An empty assistant turn is omitted for Mistral, which refuses it, but not for OpenAI."""
     turns = [
         {"role": "user", "content": "a"},
@@ -336,7 +342,7 @@ def test_empty_answers_are_left_out_for_mistral(blank: str | None) -> None:
     assert [message["content"] for message in messages] == ["a", "b"]
 
 
-def test_other_keys_of_a_tool_go_along() -> None:
+def test_other_keys_of_a_tool_are_sent() -> None:
     """A tool's other keys are sent to the providers that know them, in their wire's form."""
     schema = {"type": "object", "properties": {}}
     cache = {"cache_control": {"type": "ephemeral"}}
@@ -376,7 +382,7 @@ KINDS = {
 @pytest.mark.parametrize(
     ("kind", "data"), [(k, data) for k, each in KINDS.items() for data in each]
 )
-def test_media_are_what_their_bytes_are(kind: str, data: bytes, tmp_path: Path) -> None:
+def test_media_type_is_recognised_by_content(kind: str, data: bytes, tmp_path: Path) -> None:
     """Bytes, files and mislabelled data URLs are recognised by their content."""
     url = f"data:image/png;base64,{base64.b64encode(data).decode()}"
     safe = f"data:text/plain;base64,{base64.urlsafe_b64encode(data).decode().rstrip('=')}"
@@ -388,13 +394,13 @@ def test_media_are_what_their_bytes_are(kind: str, data: bytes, tmp_path: Path) 
         assert base64.b64decode(part["inlineData"]["data"]) == data
 
 
-def test_many_comments_that_begin_no_svg_are_looked_at_once() -> None:
+def test_many_xml_comments_without_an_svg_are_refused_quickly() -> None:
     """Bytes of nothing but comments are refused quickly, however many there are."""
     with pytest.raises(ModelProviderError, match="cannot tell what these"):
         sent(GEMINI, [b"<!---->" * 500])
 
 
-def test_a_label_holds_where_the_content_is_not_recognised() -> None:
+def test_callers_media_type_applies_to_unrecognised_content() -> None:
     """Media of unrecognised content have the caller's type, as providers spell it."""
     data = base64.b64encode(b"\x00\x01\x02").decode()
     for label, kind in (("image/jpg", "image/jpeg"), ("image/x-icon", "image/x-icon")):
@@ -405,7 +411,7 @@ def test_a_label_holds_where_the_content_is_not_recognised() -> None:
     assert base64.b64decode(part["inlineData"]["data"]).startswith(b"<svg ")
 
 
-def test_claude_gets_the_images_that_it_takes() -> None:
+def test_claude_gets_only_supported_image_formats() -> None:
     """A JPEG labelled PNG is sent as JPEG; formats that Claude lacks are refused."""
     body = sent(CLAUDE, ["see", "data:image/png;base64,/9j/4AAQ"]).body
     assert body["messages"][0]["content"][1]["source"]["media_type"] == "image/jpeg"
@@ -417,7 +423,7 @@ def test_claude_gets_the_images_that_it_takes() -> None:
     "name",
     ["shots/error.png", "C:\\shots\\error.PNG", "a.pdf", "/tmp/x.heic", "~/a.mp3", " b.webp\n"],
 )
-def test_a_files_name_is_no_text(name: str) -> None:
+def test_part_that_is_only_a_media_file_name_is_refused(name: str) -> None:
     """A one-word part with a media suffix is refused, whether the file exists or not."""
     with pytest.raises(ModelProviderError, match=r"name of a file.*Path\("):
         sent(CHAT, ["What is this?", name])
@@ -426,7 +432,7 @@ def test_a_files_name_is_no_text(name: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["see shots/error.png", ".png", "png", "error.txt", "a.png?"])
-def test_other_text_is_text(text: str) -> None:
+def test_text_that_is_not_a_file_name_stays_text(text: str) -> None:
     """Only a part that is just a file name is taken for one; a string prompt is always text."""
     assert sent(CHAT, ["What?", text]).body["messages"][0]["content"][1]["text"] == text
     assert sent(CHAT, "error.png").body["messages"][0]["content"] == "error.png"
@@ -453,7 +459,7 @@ FOREIGN: dict[str, tuple[str, Any]] = {
 
 @pytest.mark.parametrize("form", FOREIGN)
 @pytest.mark.parametrize("model", [CLAUDE, RESPONSES, CHAT, GEMINI])
-def test_media_in_any_providers_words(model: str, form: str) -> None:
+def test_media_in_any_providers_format_are_translated(model: str, form: str) -> None:
     """Media in one provider's format are translated for each wire, unchanged on their own."""
     own, part = FOREIGN[form]
     body = sent(model, [{"role": "user", "content": ["see", part]}]).body

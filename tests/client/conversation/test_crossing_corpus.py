@@ -96,7 +96,7 @@ REFUSED = {
 }
 
 
-def test_a_recorded_conversation_goes_on_with_each_other_provider(
+def test_recorded_conversation_is_valid_on_every_wire(
     figures: Callable[[str], None],
 ) -> None:
     """Each conversation, with answer and tool results, is a valid request on every wire."""

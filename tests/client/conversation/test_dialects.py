@@ -53,7 +53,7 @@ def objects(schema: Any) -> list[dict[str, Any]]:
     return [*([schema] if schema.get("type") == "object" else []), *inner]
 
 
-def test_anthropics_schema_is_the_sdks() -> None:
+def test_anthropic_schema_equals_the_sdks() -> None:
     """The schema of a class is the one that the vendor's own package generates."""
     body = sent(CLAUDE, response_format=Outer).body
     schema = body["output_config"]["format"]["schema"]
@@ -63,7 +63,7 @@ def test_anthropics_schema_is_the_sdks() -> None:
     assert "maximum: 9" in schema["$defs"]["Inner"]["properties"]["size"]["description"]
 
 
-def test_anthropics_strict_tools_are_closed_and_others_are_not() -> None:
+def test_anthropic_strict_tools_are_closed_and_others_are_not() -> None:
     """A strict tool gets Anthropic's dialect of JSON schema; other tools are unchanged."""
     tool = {"name": "f", "parameters": Outer.model_json_schema()}
     strict, plain = (
@@ -75,7 +75,7 @@ def test_anthropics_strict_tools_are_closed_and_others_are_not() -> None:
 
 
 @pytest.mark.parametrize("model", [CHAT, RESPONSES])
-def test_openais_strict_schemas_are_the_sdks(model: str) -> None:
+def test_openai_strict_schemas_equal_the_sdks(model: str) -> None:
     """Strict schemas are closed as by OpenAI's own package; others are unchanged."""
     schema = Outer.model_json_schema()
     given = {"name": "f", "parameters": schema}
@@ -90,7 +90,7 @@ def test_openais_strict_schemas_are_the_sdks(model: str) -> None:
         assert (function["parameters"], about["schema"]) == (expected, expected)
 
 
-def test_a_schema_in_googles_words_is_put_into_json_schema() -> None:
+def test_google_declaration_is_translated_to_json_schema() -> None:
     """A declaration of Google's, with types in capitals, is an ordinary tool elsewhere."""
     parameters = {"type": "OBJECT", "properties": {"a": {"type": "ARRAY", "items": {
         "type": "STRING"}}}}  # fmt: skip
@@ -125,7 +125,7 @@ ANSWER = {"name": "Ada", "inner": {"size": 1}, "many": []}
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("model", ["claude-3-opus", "claude-3-5-haiku-latest", "claude-sonnet-4-0"])
-def test_older_claudes_answer_by_a_tool(model: str, stream: bool) -> None:
+def test_older_claudes_answer_through_a_forced_tool(model: str, stream: bool) -> None:
     """Models without response formats get a forced tool with the schema; its input is the text."""
     body = sent(model, response_format=Outer).body
     (tool,) = body["tools"]

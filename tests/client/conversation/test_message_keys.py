@@ -35,7 +35,7 @@ def test_a_message_without_role_or_content_is_refused_with_its_index(
         models(model, messages, api_key="k", base_url="http://127.0.0.1:9/v1")
 
 
-def test_an_answer_without_content_goes_back(fake_model: Any) -> None:
+def test_answer_without_content_is_a_valid_message(fake_model: Any) -> None:
     """An answer that only calls a tool has no content, but is a valid message."""
     calls = [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
     fake_model("gpt-5.5", "done")

@@ -75,7 +75,7 @@ def conversation(response: ChatResponse) -> list[Any]:
 
 @pytest.mark.parametrize("origin", MODELS)
 @pytest.mark.parametrize("stream", [False, True])
-def test_answer_goes_back_unchanged_on_its_own_wire(origin: str, stream: bool) -> None:
+def test_answer_is_sent_back_unchanged_on_its_own_wire(origin: str, stream: bool) -> None:
     """response.message keeps all that the provider needs back: signatures, items, ids."""
     body = sent(MODELS[origin], conversation(answered(origin, stream))).body
     answer = ANSWERS[origin]
@@ -97,7 +97,7 @@ def test_answer_goes_back_unchanged_on_its_own_wire(origin: str, stream: bool) -
 
 
 @pytest.mark.parametrize(("origin", "target"), [*itertools.permutations(MODELS, 2)])
-def test_answer_goes_on_with_another_provider(origin: str, target: str) -> None:
+def test_answer_is_translated_for_another_provider(origin: str, target: str) -> None:
     """Text, call and result of a provider's answer are translated for every other one."""
     response = answered(origin)
     (call,) = response.tool_calls
@@ -134,7 +134,7 @@ def test_answer_goes_on_with_another_provider(origin: str, target: str) -> None:
         assert body["contents"][2]["parts"][0]["functionResponse"]["name"] == "weather"
 
 
-def test_ids_of_googles_calls_differ_from_answer_to_answer() -> None:
+def test_generated_ids_of_google_calls_differ_between_answers() -> None:
     """A call without an id from Google gets one that differs between answers."""
     first = answered("google").tool_calls[0].id
     ANSWERS["google"]["responseId"] = "r/2"
@@ -145,7 +145,7 @@ def test_ids_of_googles_calls_differ_from_answer_to_answer() -> None:
 
 
 @pytest.mark.parametrize("model", MODELS.values())
-def test_empty_answer_in_a_conversation_is_left_out(model: str) -> None:
+def test_empty_answer_in_a_conversation_is_omitted(model: str) -> None:
     """The message of a blocked, empty answer can stay in the conversation."""
     prompt = [
         {"role": "user", "content": "a"},
@@ -176,7 +176,7 @@ CUSTOM = {"id": "call_1", "type": "custom", "custom": {"name": "code", "input": 
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_custom_tools_of_chat_go_back(stream: bool) -> None:
+def test_chat_custom_tool_calls_are_sent_back(stream: bool) -> None:
     """A custom tool's call, whose input is free text, is sent back unchanged."""
     with player() as played:
         answer: Any = chat_answer(CUSTOM)
@@ -196,7 +196,7 @@ def test_custom_tools_of_chat_go_back(stream: bool) -> None:
     assert result == {"role": "tool", "tool_call_id": "call_1", "content": "1"}
 
 
-def test_custom_tools_of_responses_go_back() -> None:
+def test_responses_custom_tool_calls_are_sent_back() -> None:
     """A custom tool's result has its own kind of item; on other wires the call is kept."""
     item = {"type": "custom_tool_call", "id": "ctc_1", "call_id": "call_1", "name": "code",
             "input": "print(1)"}  # fmt: skip
@@ -210,7 +210,7 @@ def test_custom_tools_of_responses_go_back() -> None:
     assert asked["tool_calls"][0]["id"] == "call_1"
 
 
-def test_signatures_of_googles_compatible_endpoint_go_back() -> None:
+def test_signatures_of_googles_compatible_endpoint_are_sent_back() -> None:
     """Gemini behind chat completions gets its signatures back; OpenAI gets none."""
     extra = {"google": {"thought_signature": "c2ln"}}
     function = {"name": "weather", "arguments": "{}"}
@@ -223,7 +223,7 @@ def test_signatures_of_googles_compatible_endpoint_go_back() -> None:
     assert "c2ln" not in json.dumps(sent("gpt-4o", [response.message]).body)
 
 
-def test_searches_and_callers_of_anthropic_go_back() -> None:
+def test_anthropic_citations_and_callers_are_sent_back() -> None:
     """A search's citations and a call's caller are sent back on Anthropic's wire only."""
     cited = {"type": "text", "text": "Ulm.", "citations": [{"encrypted_index": "e"}]}
     use = {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {},
@@ -238,7 +238,7 @@ def test_searches_and_callers_of_anthropic_go_back() -> None:
     assert asked["tool_calls"][0]["function"] == {"name": "weather", "arguments": "{}"}
 
 
-def test_refusals_and_requests_for_approval_go_back() -> None:
+def test_refusals_and_approval_requests_are_sent_back() -> None:
     """An answer that is only a refusal or approval request can be sent back on any wire."""
     approval = {"type": "mcp_approval_request", "id": "m", "name": "x", "arguments": "{}"}
     response = reply("openai-responses/gpt-5.5", {"object": "response", "output": [approval]})
@@ -252,7 +252,7 @@ def test_refusals_and_requests_for_approval_go_back() -> None:
         assert first_message == {"role": "assistant", "content": "No."}
 
 
-def test_tool_result_in_parts_is_not_json_about_parts() -> None:
+def test_tool_result_in_text_parts_is_sent_as_text() -> None:
     """A result in text parts, as in Anthropic's and OpenAI's APIs, is sent as its text."""
     parts = [{"type": "text", "text": "grey, "}, {"type": "text", "text": "12 degrees"}]
     prompt = [{"role": "tool", "tool_call_id": "c", "content": parts}]
@@ -267,7 +267,7 @@ def test_tool_result_in_parts_is_not_json_about_parts() -> None:
     assert json.loads(sent("gpt-4o", prompt).body["messages"][0]["content"]) == data
 
 
-def test_arguments_go_back_letter_by_letter() -> None:
+def test_tool_arguments_are_sent_back_as_written() -> None:
     """A call's arguments are sent back as the model wrote them, with their numbers and blanks."""
     function = {"name": "f", "arguments": '{"a":1e2,"b": 1.10}'}
     call = {"id": "c", "type": "function", "function": function}
@@ -278,7 +278,7 @@ def test_arguments_go_back_letter_by_letter() -> None:
     assert block["input"] == {"a": 100.0, "b": 1.1}
 
 
-def test_items_of_the_responses_api_are_a_prompt() -> None:
+def test_responses_api_items_are_a_valid_prompt() -> None:
     """A list of such items is sent to that API unchanged, and translated for other wires."""
     items: list[dict[str, Any]] = [
         {"role": "user", "content": "Weather?"},
@@ -308,7 +308,7 @@ def test_items_of_the_responses_api_are_a_prompt() -> None:
     }
 
 
-def test_parts_with_keys_of_their_own_go_out_as_they_are() -> None:
+def test_parts_with_provider_specific_keys_are_sent_unchanged() -> None:
     """An image's cache marker and media with a function's response are not lost."""
     marked = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"},
               "cache_control": {"type": "ephemeral"}}  # fmt: skip
@@ -333,7 +333,7 @@ def test_system_message_within_a_conversation() -> None:
     assert body["messages"] == prompt[1:-1]
 
 
-def test_words_beside_a_result_follow_it() -> None:
+def test_user_text_beside_a_tool_result_follows_it() -> None:
     """The user's text in a turn with a tool's result (Anthropic's form) follows the result."""
     turn = [{"type": "tool_result", "tool_use_id": "c", "content": "grey"},
             {"type": "text", "text": "And Köln?"}]  # fmt: skip
@@ -343,7 +343,7 @@ def test_words_beside_a_result_follow_it() -> None:
     assert words == {"role": "user", "content": "And Köln?"}
 
 
-def test_empty_text_is_left_out_where_it_would_be_refused() -> None:
+def test_empty_text_is_omitted_for_anthropic() -> None:
     """Anthropic gets no block for an empty system message or an empty text with calls."""
     call = {"id": "c", "name": "weather", "arguments": {}}
     turns = [{"role": "user", "content": "?"},
@@ -354,7 +354,7 @@ def test_empty_text_is_left_out_where_it_would_be_refused() -> None:
     assert block["type"] == "tool_use"
 
 
-def test_a_dict_is_one_part_and_text_urls_stay_text() -> None:
+def test_single_dict_is_one_part_and_url_of_no_image_is_text() -> None:
     """A single part needs no list; a URL that is not an image is text."""
     image = {"type": "image_url", "image_url": {"url": "https://example.com/a"}}
     assert sent("gpt-4o", image).body["messages"][0]["content"] == [image]
@@ -406,7 +406,7 @@ def test_a_dict_is_one_part_and_text_urls_stay_text() -> None:
         (["https://example.com/a.mp4"], "cannot take https://example.com/a.mp4 of type video/mp4"),
     ],
 )
-def test_prompt_that_cannot_be(prompt: Any, says: str) -> None:
+def test_prompt_without_content_is_refused(prompt: Any, says: str) -> None:
     """A prompt without content is refused before anything is sent, with the reason."""
     with pytest.raises(ModelProviderError, match=says):
         sent("gpt-4o", prompt)
@@ -515,7 +515,7 @@ PARAMETERS = st.dictionaries(
 @given(
     prompt=ANYTHING | st.just("hi"), params=PARAMETERS, model=st.sampled_from([*MODELS.values()])
 )
-def test_whatever_is_passed_is_sent_or_refused(
+def test_any_prompt_is_sent_or_raises_ember_error(
     prompt: Any, params: dict[str, Any], model: str
 ) -> None:
     """Any prompt and arguments, however malformed, are sent or raise an EmberError."""
@@ -524,7 +524,7 @@ def test_whatever_is_passed_is_sent_or_refused(
         sent(model, prompt, base_url=base_url, **params)
 
 
-def test_tool_result_that_is_no_json() -> None:
+def test_tool_result_that_is_not_json_names_the_call() -> None:
     """A tool's result that cannot be sent is an error that names the call."""
     prompt = [{"role": "user", "content": "?"},
               {"role": "tool", "tool_call_id": "call_9", "content": {"x": {1, 2}}}]  # fmt: skip

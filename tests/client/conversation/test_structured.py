@@ -110,7 +110,7 @@ def answered(model: str, body: Any, stream: bool = False, **params: Any) -> Any:
 
 @pytest.mark.parametrize("model", ["gpt-4o", "openai-responses/gpt-5.5", "claude-3-opus"])
 @pytest.mark.parametrize("kind", [list[int], Literal[1, 2], pydantic.RootModel[list[City]]])
-def test_what_is_no_object_stands_in_one(model: str, kind: Any) -> None:
+def test_schema_that_is_not_an_object_is_wrapped(model: str, kind: Any) -> None:
     """A schema is wrapped if the wire requires an object, and the value is unwrapped again."""
     body = sent(model, response_format=kind).body
     tool: Any = body.get("tools", [{}])[0]
@@ -125,12 +125,12 @@ def test_what_is_no_object_stands_in_one(model: str, kind: Any) -> None:
     assert parsed(kind, json.dumps({"value": value})) == parsed(kind, json.dumps(value))
 
 
-def test_an_object_with_a_value_is_itself() -> None:
+def test_object_with_a_field_named_value_is_not_unwrapped() -> None:
     """A type with a single field `value` is not mistaken for a wrapper."""
     assert parsed(dict[str, int], '{"value": 1}') == {"value": 1}
 
 
-def test_schema_of_a_plain_value_is_a_schema() -> None:
+def test_schema_of_a_string_is_not_a_providers_format() -> None:
     """A string's JSON schema is sent as a schema, not taken for a provider's format."""
     for schema in ({"type": "string"}, {"enum": ["a", "b"]}):
         about = sent("gpt-4o", response_format=schema).body["response_format"]
@@ -140,7 +140,7 @@ def test_schema_of_a_plain_value_is_a_schema() -> None:
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize(("kind", "value", "meant"), GOOD)
-def test_the_answer_is_the_object(
+def test_parsed_is_a_value_of_the_requested_type(
     model: str, kind: Any, value: Any, meant: Any, stream: bool
 ) -> None:
     """`parsed` is an object of the class, dataclass, TypedDict or plain type on every wire."""
@@ -175,7 +175,9 @@ BAD: list[tuple[Any, str, str]] = [
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(("kind", "text", "says"), BAD)
-def test_what_does_not_fit_is_an_error(kind: Any, text: str, says: str, stream: bool) -> None:
+def test_answer_that_does_not_fit_is_a_bad_response(
+    kind: Any, text: str, says: str, stream: bool
+) -> None:
     """An answer of another form is bad_response, with its text, usage and what failed."""
     error = answered("gpt-4o", body_of("gpt-4o", text), stream, response_format=kind)
     assert isinstance(error, ProviderAPIError)
@@ -195,7 +197,7 @@ class Typewriter(BaseProvider):
         return ChatResponse(prompt)
 
 
-def test_a_custom_providers_answer_is_the_object_too() -> None:
+def test_custom_providers_answer_is_parsed() -> None:
     """The requested object is parsed from a custom provider's text; other text is an error."""
     register_provider("typewriter", Typewriter)
     text = json.dumps({"name": "Ulm", "people": 1})
@@ -211,7 +213,7 @@ def test_a_custom_providers_answer_is_the_object_too() -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_what_does_not_fit_is_paid_for(stream: bool) -> None:
+def test_answer_that_does_not_fit_is_counted(stream: bool) -> None:
     """The registry counts an answer that does not fit, and a stream keeps it."""
     registry = ModelRegistry()
     raw = json.dumps(body_of("gpt-4o", "no"))
@@ -233,14 +235,14 @@ def test_what_does_not_fit_is_paid_for(stream: bool) -> None:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_refusal_is_no_misfit(model: str) -> None:
+def test_refusal_has_no_parsed_value(model: str) -> None:
     """A refusal has no object, and its reason is reported as usual."""
     response = answered(model, body_of(model, "", refusal="No."), response_format=City)
     assert isinstance(response, ChatResponse)
     assert (response.parsed, response.finish_reason) == (None, "content_filter")
 
 
-def test_a_call_of_a_tool_comes_before_the_object() -> None:
+def test_answer_with_a_tool_call_has_no_parsed_value() -> None:
     """An answer with a tool call has no object yet."""
     function = {"name": "f", "arguments": "{}"}
     call = {"id": "c", "type": "function", "function": function}
@@ -250,7 +252,7 @@ def test_a_call_of_a_tool_comes_before_the_object() -> None:
     assert (response.parsed, len(response.tool_calls)) == (None, 1)
 
 
-def test_a_stream_that_is_left_early_raises_nothing() -> None:
+def test_stream_left_early_raises_no_parse_error() -> None:
     """Half an object is not an error if the caller stopped reading."""
     chunk = {"choices": [{"index": 0, "delta": {"content": '{"na'}}]}
     raw = f"data: {json.dumps(chunk)}\n\n" * 2
@@ -262,7 +264,7 @@ def test_a_stream_that_is_left_early_raises_nothing() -> None:
 
 
 @pytest.mark.parametrize(("kind", "value", "meant"), GOOD)
-def test_schemas_take_what_they_describe(kind: Any, value: Any, meant: Any) -> None:
+def test_schema_accepts_exactly_the_values_of_its_type(kind: Any, value: Any, meant: Any) -> None:
     """A type's schema is valid, and accepts its values and no others."""
     schema = type_schema(kind)
     jsonschema.Draft202012Validator.check_schema(schema)
@@ -279,7 +281,7 @@ def test_schemas_take_what_they_describe(kind: Any, value: Any, meant: Any) -> N
     assert parsed(kind, json.dumps(value)) == meant
 
 
-def test_a_type_that_json_cannot_say_is_refused() -> None:
+def test_type_without_a_json_form_is_refused() -> None:
     """A type without a JSON form is refused before anything is sent, with alternatives."""
     for kind in (complex, bytes, type("Odd", (), {}), list[complex], set[bytes]):
         with pytest.raises(ModelProviderError, match=r"JSON cannot say .*pass a pydantic class"):
@@ -303,7 +305,7 @@ def test_two_types_of_one_name_keep_their_schemas() -> None:
     assert parsed(kind, json.dumps({"x": 1, "outer": PLACE})).outer.name == "Ulm"
 
 
-def test_a_type_that_is_known_to_a_function_only_is_refused() -> None:
+def test_type_defined_inside_a_function_is_refused() -> None:
     """An unresolvable annotation is an error that says where to define the type."""
 
     @dataclasses.dataclass
@@ -395,7 +397,7 @@ def test_methods_and_callables_are_tools() -> None:
     assert schema["properties"]["to"]["description"] == "Where to stop, that one included."
 
 
-def test_a_partial_function_is_the_tool_of_its_function() -> None:
+def test_partial_function_is_a_tool_with_the_remaining_arguments() -> None:
     """A partial has its function's name, types and description, and the remaining arguments."""
 
     def pay(account: str, amount: int, currency: str) -> None:
@@ -407,7 +409,7 @@ def test_a_partial_function_is_the_tool_of_its_function() -> None:
     assert schema["properties"]["currency"]["default"] == "EUR"
 
 
-def test_a_function_without_names_is_refused() -> None:
+def test_function_without_argument_names_is_refused() -> None:
     """A function is refused as a tool if an argument has no name or a type that JSON lacks."""
 
     def positional(a: int, /) -> None: ...
@@ -428,7 +430,7 @@ class Point(NamedTuple):
     y: int = 0
 
 
-def test_texts_become_what_they_name() -> None:
+def test_dates_and_uuids_are_parsed_from_text() -> None:
     """Dates, datetimes and UUIDs are text in JSON and are parsed to objects again."""
     assert parsed(datetime, '"2026-11-27T13:00:00Z"').utcoffset() is not None
     assert parsed(UUID, '"12345678123456781234567812345678"') == UUID(
@@ -439,7 +441,7 @@ def test_texts_become_what_they_name() -> None:
         type_schema(Point)
 
 
-def test_nothing_is_imported_for_it() -> None:
+def test_structured_answers_import_no_pydantic() -> None:
     """Ember imports neither pydantic nor typing_extensions, even for answers as objects."""
     code = (
         "import sys, dataclasses\n"

@@ -306,7 +306,7 @@ def test_binding_holds_no_secret_of_a_base_url(base_url: str, there: str) -> Non
         assert pickle.dumps(restored, protocol) == data
 
 
-def test_binding_of_a_provider_that_the_other_process_lacks() -> None:
+def test_binding_unpickles_without_its_provider() -> None:
     """A binding unpickles without its provider, and the call's error names the provider."""
     from ember.api.models.providers import BaseProvider, register_provider
 

@@ -41,7 +41,7 @@ from tests.corpus import needs_corpus, rows, sent
         ("apikey", "api_key="),
     ],
 )
-def test_borrowed_and_misspelt_names(name: str, instead: str) -> None:
+def test_borrowed_and_misspelt_parameters_are_refused(name: str, instead: str) -> None:
     """A name from another library, or a near miss, is an error that suggests the right one."""
     for model in ("openai/m", "anthropic/m", "google/m", "openai-responses/m"):
         with pytest.raises(ModelProviderError, match=name) as caught:
@@ -50,21 +50,21 @@ def test_borrowed_and_misspelt_names(name: str, instead: str) -> None:
         assert caught.value.context["param"] == name
 
 
-def test_other_names_go_to_the_provider() -> None:
+def test_other_parameters_reach_the_provider() -> None:
     """Documented parameters of providers pass, and so do unknown ones."""
     body = sent("openai/m", top_k=3, speed="fast", top_n=2, tomorrows_parameter=1).body
     assert (body["top_k"], body["speed"], body["top_n"]) == (3, "fast", 2)
     assert body["tomorrows_parameter"] == 1
 
 
-def test_no_documented_name_is_refused() -> None:
+def test_no_documented_parameter_is_refused() -> None:
     """The checks for borrowed and misspelt names accept all parameters of providers."""
     check_names(DOCUMENTED)
     assert DOCUMENTED.issuperset(PARAMETERS)
 
 
 @needs_corpus
-def test_every_recorded_name_passes() -> None:
+def test_every_recorded_parameter_is_accepted() -> None:
     """Every top-level key of a recorded request is accepted."""
     names: set[str] = set()
     for row in rows().values():
@@ -77,7 +77,7 @@ def test_every_recorded_name_passes() -> None:
     check_names(names)
 
 
-def test_custom_provider_gets_every_name() -> None:
+def test_custom_provider_gets_every_parameter() -> None:
     """A custom provider gets every name, including those refused elsewhere."""
     got: list[dict[str, Any]] = []
 
@@ -91,7 +91,7 @@ def test_custom_provider_gets_every_name() -> None:
     assert got == [{"system_prompt": "x", "temprature": 1, "headers": {}, "timeout": None}]
 
 
-def test_messages_in_the_place_of_the_prompt() -> None:
+def test_messages_argument_replaces_the_prompt() -> None:
     """`messages=` alone is the prompt; with a prompt it is refused, since one would be lost."""
     turns = [{"role": "user", "content": "mine"}]
     assert sent("openai/m", None, messages=turns).body["messages"] == turns
@@ -103,7 +103,7 @@ def test_messages_in_the_place_of_the_prompt() -> None:
         models("openai/m", api_key="k")  # type: ignore[call-arg]  # a deliberate mistake
 
 
-def test_none_takes_back_what_a_binding_gives(fake_model: FakeModel) -> None:
+def test_none_removes_a_bound_parameter(fake_model: FakeModel) -> None:
     """An override of None removes a binding's parameter for that call."""
     calls: list[Any] = []
     fake_model("gpt-5", lambda call: calls.append(call.params) or "Hi")
@@ -141,7 +141,7 @@ RESPONSE = ChatResponse("hi", UsageStats(1, 2))
         (Chunk("hi"), "delta", ".text"),
     ],
 )
-def test_field_of_another_library(value: object, name: str, instead: str) -> None:
+def test_field_name_of_another_library_is_explained(value: object, name: str, instead: str) -> None:
     """A field name from another library raises an error with Ember's; `hasattr` is False."""
     with pytest.raises(AttributeError, match=rf"no attribute '{name}': use {instead}"):
         getattr(value, name)
@@ -172,7 +172,7 @@ def test_response_as_dict_is_json() -> None:
 # --- await and for -------------------------------------------------------------------------------
 
 
-def test_awaiting_what_is_not_awaited(fake_model: FakeModel) -> None:
+def test_awaiting_a_sync_call_says_what_to_write(fake_model: FakeModel) -> None:
     """`await models(...)` and the wrong kind of `for` raise errors that say what to write."""
     fake_model("gpt-5", lambda call: "Hi")
 

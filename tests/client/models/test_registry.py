@@ -176,7 +176,7 @@ def test_provider_may_call_the_registry_while_it_is_made() -> None:
     assert answers == ["gpt-4"]
 
 
-def test_provider_that_returns_something_else() -> None:
+def test_provider_that_returns_no_chat_response_is_an_error() -> None:
     """A return value that is not a ChatResponse is an error with the value in its context."""
 
     class Wrong(BaseProvider):
@@ -289,7 +289,7 @@ def test_abandoned_stream_is_one_request(fake_model: FakeModel) -> None:
     assert summary.request_count == 1
 
 
-def test_stream_tells_nothing_before_its_end(fake_model: FakeModel) -> None:
+def test_response_of_a_running_stream_is_an_error(fake_model: FakeModel) -> None:
     """`.response` and `.usage` of a running stream raise an error that says what to do."""
     fake_model("gpt-4", ANSWER)
     stream = models.stream("gpt-4", "Hi")
@@ -356,13 +356,13 @@ def test_error_metrics(fake_model: FakeModel) -> None:
         ("model_cost", lambda r: object()),
     ],
 )
-def test_metric_that_cannot_be_filled(name: str, make: Any) -> None:
+def test_metric_with_other_labels_is_refused(name: str, make: Any) -> None:
     """A metric with other labels or of another kind is refused before any call is billed."""
     with pytest.raises(ModelProviderError, match=rf"metrics\['{name}'\] cannot be filled"):
         ModelRegistry(metrics={name: make(CollectorRegistry())})
 
 
-def test_metric_is_looked_at_without_a_trace() -> None:
+def test_checking_a_metric_adds_no_series() -> None:
     """The check of a metric leaves no series in it before the first call."""
     collected = CollectorRegistry()
     counter = Counter("c", "c", ["model", "error_type"], registry=collected)
@@ -370,7 +370,7 @@ def test_metric_is_looked_at_without_a_trace() -> None:
     assert [sample for metric in collected.collect() for sample in metric.samples] == []
 
 
-def test_metric_that_nothing_fills() -> None:
+def test_misspelt_metric_name_is_refused() -> None:
     """A misspelt metric is an error that lists the valid names."""
     with pytest.raises(ModelProviderError, match=r"model_invocation'.*model_invocations"):
         ModelRegistry(metrics={"model_invocation": object()})

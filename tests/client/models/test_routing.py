@@ -40,7 +40,7 @@ ROUTES = [
 
 
 @pytest.mark.parametrize(("name", "provider", "model"), ROUTES)
-def test_route(name: str, provider: str, model: str) -> None:
+def test_name_selects_its_provider_and_id(name: str, provider: str, model: str) -> None:
     """A name selects its provider, and is sent as the provider's id."""
     assert resolve(name)[:2] == (provider, model)
 
@@ -65,7 +65,7 @@ def test_route(name: str, provider: str, model: str) -> None:
         ("openai/", "names a provider and no model"),
     ],
 )
-def test_name_without_a_route(name: str, says: str | None) -> None:
+def test_ambiguous_or_unknown_name_is_refused(name: str, says: str | None) -> None:
     """A name of several providers or none is an error that suggests prefixes or names."""
     if says is None:
         assert resolve(name).provider == "openai"  # the user said so
@@ -75,7 +75,7 @@ def test_name_without_a_route(name: str, says: str | None) -> None:
     assert says in str(caught.value)
 
 
-def test_the_id_on_the_wire() -> None:
+def test_id_is_sent_instead_of_the_short_name() -> None:
     """The id is sent, not the short name."""
     assert sent("claude-3-opus").body["model"] == "claude-3-opus-20240229"
     assert "gemini-pro-latest" in sent("gemini-pro").url

@@ -23,7 +23,7 @@ from ember.api.models.schemas import ChatResponse, UsageStats
 COSTS = st.integers(0, 10**9).map(lambda units: units / 10**9)
 
 
-def test_usage_reads_both_ways() -> None:
+def test_usage_has_both_items_and_attributes() -> None:
     """`usage["x"]` and `usage.x` are the same; the error for an unknown name lists all."""
     usage = UsageStats(prompt_tokens=12, completion_tokens=47)
     assert usage["prompt_tokens"] == usage.prompt_tokens == 12
@@ -87,7 +87,7 @@ def test_every_error_type_knows_whether_to_retry() -> None:
     }
 
 
-def test_delivered_text_is_not_asked_for_again() -> None:
+def test_failure_after_delivered_text_is_not_retryable() -> None:
     """A failure after text was delivered is not retryable: the text would repeat."""
     error = ProviderAPIError("cut", {"error_type": "incomplete_stream", "partial_text": "Once"})
     assert not error.retryable
@@ -103,7 +103,7 @@ def test_errors_pickle_with_their_cause() -> None:
     assert repr(copy.__cause__) == "ValueError('why')"
 
 
-def test_a_cause_that_cannot_cross_is_left_behind() -> None:
+def test_cause_that_cannot_be_pickled_is_dropped() -> None:
     """A cause that cannot be pickled is dropped; the error itself still pickles."""
     error = ModelProviderError("no key", {"provider": "openai"})
     error.__cause__ = ValueError(lambda: None)

@@ -40,7 +40,7 @@ def test_variables_are_dollars_per_million_and_match_the_whole_name(
     assert cost("openai", "gpt-4", MILLION) == 90.0
 
 
-def test_the_design_documents_json(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_json_of_the_design_document_sets_prices(monkeypatch: pytest.MonkeyPatch) -> None:
     """The JSON sets the prices of its models, known and custom, and no others."""
     monkeypatch.setenv(
         "EMBER_MODEL_COSTS_JSON",
@@ -53,7 +53,7 @@ def test_the_design_documents_json(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cost("openai", "unheard-of", MILLION, requested_model="custom_model") == 20.0
 
 
-def test_json_of_one_provider(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_json_key_with_a_provider_applies_to_that_provider(monkeypatch: pytest.MonkeyPatch) -> None:
     """A key `provider/model` applies to that provider only, and overrides the plain model name."""
     monkeypatch.setenv(
         "EMBER_MODEL_COSTS_JSON",
@@ -65,7 +65,7 @@ def test_json_of_one_provider(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cost("groq", "openai/gpt-oss-120b", MILLION) == 6.0
 
 
-def test_precedence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_precedence_of_price_sources(monkeypatch: pytest.MonkeyPatch) -> None:
     """Precedence: a variable, the JSON, the cost that the provider reports, the snapshot."""
     billing = Billing(reported=7.0)
     assert cost("openai", "gpt-4", MILLION, billing=billing) == 7.0
@@ -75,7 +75,7 @@ def test_precedence(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cost("openai", "gpt-4", MILLION, billing=billing) == 12.0
 
 
-def test_one_side_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unset_price_is_that_of_the_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
     """A price that is not set is the snapshot's; if there is none, the cost is unknown."""
     monkeypatch.setenv("EMBER_COST_GPT4_INPUT", "0")
     assert cost("openai", "gpt-4", MILLION) == 60.0
@@ -85,7 +85,9 @@ def test_one_side_only(monkeypatch: pytest.MonkeyPatch) -> None:
         assert math.isnan(cost("acme", "new-model", MILLION))
 
 
-def test_overridden_input_is_all_input(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_input_override_prices_cached_written_and_long_input(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """An override also prices cached, written and long input, unless the JSON sets others."""
     usage = UsageStats(1_000_000, 0, cached_tokens=400_000, cache_write_tokens=200_000)
     billing = Billing({"cache_write_1h_tokens": 50_000, "web_searches": 1_000}, tier="batch")

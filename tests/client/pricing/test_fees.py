@@ -133,7 +133,7 @@ OPUS = "claude-opus-4-8"
             "totalTokenCount": 105}), (100, 5, 105), None),
     ],
 )  # fmt: skip
-def test_tokens_and_cost(
+def test_special_tokens_are_counted_and_billed(
     stream: bool, model: str, body: dict[str, Any], tokens: tuple[int, ...], dollars: float | None
 ) -> None:
     """Compactions, other models' parts, speed, region, ticks, audio and tool results are billed."""
@@ -174,7 +174,7 @@ def test_tokens_and_cost(
          0.03),
     ],
 )  # fmt: skip
-def test_fees_beside_tokens(
+def test_search_fees_are_billed_once(
     stream: bool, model: str, plain: dict[str, Any], billed: dict[str, Any], fee: float
 ) -> None:
     """A search costs the tables' price, once; without a search there is no fee."""
@@ -182,7 +182,7 @@ def test_fees_beside_tokens(
     assert with_fee - without == pytest.approx(fee, abs=1e-12)
 
 
-def test_searches_of_a_stream_are_kept() -> None:
+def test_searches_of_earlier_chunks_are_kept() -> None:
     """A chunk whose grounding lists no queries does not remove those of an earlier one."""
     model = "gemini-3-pro-preview"
     chunks = [gemini(model, GOOGLES, **SEARCHED)]
@@ -196,7 +196,7 @@ def test_searches_of_a_stream_are_kept() -> None:
     assert response.usage.cost - plain.usage.cost == pytest.approx(0.028)
 
 
-def test_moonshots_usage_stands_in_the_choice() -> None:
+def test_moonshot_usage_is_read_from_the_choice() -> None:
     """Moonshot's streams have their usage in the last chunk's choice."""
     usage = {"prompt_tokens": 8, "completion_tokens": 3, "total_tokens": 11}
     chunks: list[dict[str, Any]] = [
@@ -218,7 +218,7 @@ def test_moonshots_usage_stands_in_the_choice() -> None:
 
 
 @pytest.mark.parametrize("given", [{"include_obfuscation": False}, {"include_usage": False}, {}])
-def test_a_callers_stream_options_keep_the_usage(given: dict[str, Any]) -> None:
+def test_stream_options_are_merged_with_the_request_for_usage(given: dict[str, Any]) -> None:
     """A caller's `stream_options` are merged with the request for usage, and take precedence."""
     body = sent("gpt-4o", stream=True, stream_options=given).body
     assert body["stream_options"] == {"include_usage": True, **given}
@@ -310,7 +310,7 @@ UNFILLED = {
 }
 
 
-def test_every_price_is_of_something_that_is_counted() -> None:
+def test_every_price_has_a_sample_answer() -> None:
     """Each price in the tables has a sample answer that it applies to, or a reason for none."""
     unfilled: dict[tuple[str, str], list[str]] = {}
     rows = 0

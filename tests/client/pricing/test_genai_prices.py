@@ -180,7 +180,7 @@ def test_names_are_matched_as_genai_prices_matches_them(provider: str, genai: Mo
 
 
 @pytest.mark.parametrize("provider", sorted(PROVIDERS.keys() - {"openai-responses"}))
-def test_equals_genai_prices(
+def test_costs_equal_those_of_genai_prices(
     provider: str, genai: ModuleType, figures: Callable[[str], None]
 ) -> None:
     """Every model of the provider costs exactly what genai-prices computes, over a grid."""
@@ -254,7 +254,9 @@ def test_the_whole_package_is_covered(genai: ModuleType) -> None:
         ("openai", "GPT-4o-20241120"),
     ],
 )
-def test_a_model_sold_for_another(provider: str, model: str, genai: ModuleType) -> None:
+def test_model_sold_by_another_provider_costs_its_owners_price(
+    provider: str, model: str, genai: ModuleType
+) -> None:
     """A model sold by another provider, or with a compact date, costs the owner's price."""
     usage = UsageStats(1_000, 100, cached_tokens=10)
     expected = genai.calc_price(
@@ -271,14 +273,14 @@ def test_a_model_sold_for_another(provider: str, model: str, genai: ModuleType) 
 @pytest.mark.parametrize(
     "model", ["claude-3-opus-20240229", "gpt-4", "grok-4-0709", "gemini-2.5-pro"]
 )
-def test_a_custom_provider_is_priced_by_the_model(model: str, genai: ModuleType) -> None:
+def test_model_of_a_custom_provider_costs_its_owners_price(model: str, genai: ModuleType) -> None:
     """An unknown provider's model costs its owner's price."""
     usage = genai.Usage(input_tokens=1_000, output_tokens=100)
     expected = genai.calc_price(usage, model, genai_request_timestamp=NOON).total_price
     assert cost("acme", model, UsageStats(1_000, 100), at=NOON) == float(expected)
 
 
-def test_the_file_is_what_the_script_writes(
+def test_snapshot_is_what_the_script_writes(
     genai: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The script reports its own output as up to date, and an edited file as outdated."""

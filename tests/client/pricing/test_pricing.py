@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[3]
 # Single prices from the providers' own pages.
 
 
-def test_published_figures() -> None:
+def test_prices_equal_the_published_figures() -> None:
     """Prices are as published, in dollars per million tokens."""
     assert cost("openai", "gpt-4", UsageStats(12, 47)) == 0.00318
     assert cost("openai-responses", "gpt-4o-mini", MILLION) == 0.75
@@ -54,21 +54,21 @@ def test_gemini_pro_is_gemini_pro_latest() -> None:
 
 
 @pytest.mark.parametrize("provider", ["local", "ollama", "lmstudio", "vllm", "llamacpp", "Local"])
-def test_the_callers_own_machine_is_free(provider: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_server_on_this_machine_is_free(provider: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server on the caller's own machine costs nothing, unless a price is set for it."""
     assert cost(provider, "gpt-4o", MILLION) == 0.0
     monkeypatch.setenv("EMBER_COST_QWEN38B_OUTPUT", "0.5")
     assert cost(provider, "qwen3:8b", MILLION) == 0.5
 
 
-def test_reported_model_then_requested_model() -> None:
+def test_reported_model_is_priced_before_the_requested_one() -> None:
     """The reported model is priced, or the requested one if the reported is unknown."""
     assert cost("openai", "gpt-4o-mini", MILLION, requested_model="gpt-4o") == 0.75
     assert cost("azure", "", MILLION, requested_model="gpt-4") == 90.0
     assert cost("openai", "gpt-99-turbo", MILLION, requested_model="gpt-4") == 90.0
 
 
-def test_the_providers_own_figure_comes_first() -> None:
+def test_reported_cost_overrides_the_snapshot() -> None:
     """A cost reported by the provider overrides the snapshot; an invalid amount is ignored."""
     usage = UsageStats(1_000, 100)
     own = cost("openrouter", "openai/gpt-4o", usage, billing=Billing(reported=0.0123))
@@ -80,7 +80,7 @@ def test_the_providers_own_figure_comes_first() -> None:
         assert cost("openrouter", "openai/gpt-4o", usage, billing=billing) == listed
 
 
-def test_the_threads_decimal_precision_is_without_effect() -> None:
+def test_decimal_precision_of_the_thread_has_no_effect() -> None:
     """A program with a decimal precision of three digits still gets the exact cost."""
     usage = UsageStats(1_234_567, 7_654_321)
     expected = cost("openai", "gpt-4o", usage)
@@ -89,7 +89,7 @@ def test_the_threads_decimal_precision_is_without_effect() -> None:
         assert cost("openai", "gpt-4o", usage) == expected == 79.6296275
 
 
-def test_the_hour_is_that_of_utc() -> None:
+def test_peak_hours_apply_in_utc() -> None:
     """DeepSeek's peak hours apply in any time zone; a naive datetime is UTC."""
     peak, quiet = 1.5, 0.75
     in_beijing = timezone(timedelta(hours=8))
@@ -101,7 +101,7 @@ def test_the_hour_is_that_of_utc() -> None:
         assert cost("deepseek", "deepseek-flash", MILLION, at=at) == dollars
 
 
-def test_names_of_one_providers_two_wires_and_with_a_path() -> None:
+def test_responses_wire_and_models_prefix_do_not_change_the_price() -> None:
     """The Responses wire has OpenAI's prices, and Google's `models/` prefix is ignored."""
     responses = cost("openai-responses", "computer-use-preview", MILLION)
     assert responses == cost("openai", "computer-use-preview", MILLION) == 15.0
@@ -120,14 +120,14 @@ def test_names_of_one_providers_two_wires_and_with_a_path() -> None:
         (UsageStats(0, 1_000_000, reasoning_tokens=2_000_000), {}, 15.0),
     ],
 )
-def test_parts_that_exceed_their_whole(
+def test_contradictory_counts_are_charged_part_by_part(
     usage: UsageStats, counts: dict[str, int], dollars: float
 ) -> None:
     """Counts that contradict each other are charged part by part, and never refused."""
     assert cost("anthropic", "claude-sonnet-4-6", usage, billing=Billing(counts)) == dollars
 
 
-def test_counts_for_billing_go_before_the_public_ones() -> None:
+def test_input_billed_beyond_the_prompt_is_charged() -> None:
     """Input billed in addition to the prompt (Google's tool results) can be charged."""
     usage = UsageStats(85, 82, reasoning_tokens=54)
     billing = Billing({"input_tokens": 85 + 132})
@@ -192,7 +192,7 @@ def _leaves(most: int) -> st.SearchStrategy[dict[str, int]]:
     second=_leaves(6_000),
     long=st.booleans(),
 )
-def test_laws_of_random_usages(
+def test_random_costs_are_additive_and_never_negative(
     target: tuple[str, str],
     tier: str | None,
     first: dict[str, int],
@@ -225,7 +225,7 @@ def test_laws_of_random_usages(
     model=st.text(max_size=12) | st.sampled_from(["gpt-4o", "claude-haiku-4-5", "gemini-2.5-pro"]),
     provider=st.text(max_size=12) | st.sampled_from(sorted(PROVIDERS)),
 )
-def test_never_negative_and_never_raises(
+def test_any_names_and_numbers_cost_an_amount_or_nan(
     usage: UsageStats, audio: int, model: str, provider: str
 ) -> None:
     """For any names and numbers, a cost is an amount or nan."""
@@ -239,7 +239,7 @@ def test_never_negative_and_never_raises(
 # Unknown prices.
 
 
-def test_unknown_price_warns_once_a_model() -> None:
+def test_unknown_price_warns_once_per_model() -> None:
     """An unknown price is nan, never 0.0, with one warning that names the variables to set."""
     with pytest.warns(UnknownPriceWarning) as caught:
         costs = [cost("acme", model, MILLION) for model in ("foo-1.5", "foo-1.5", "bar", "foo-1.5")]
@@ -261,7 +261,7 @@ def test_what_is_not_sold_by_the_token_is_unknown(model: str) -> None:
 # The file.
 
 
-def test_the_file_says_where_it_comes_from() -> None:
+def test_snapshot_names_its_date_source_and_license() -> None:
     """The snapshot has its date, source, license and each provider's own pages."""
     held = json.loads((PRICES / "about.json").read_text())
     assert datetime.fromisoformat(held["generated"])

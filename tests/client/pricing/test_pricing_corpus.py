@@ -77,7 +77,9 @@ REASONS = {
 DEVIATIONS = {row: reason for reason, rows in REASONS.items() for row in rows.split()}
 
 
-def test_every_priced_row(figures: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recorded_answers_cost_the_reference_price(
+    figures: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each recorded answer that the reference prices costs the same, or is listed with a reason."""
     monkeypatch.setattr("ember.pricing.snapshot.datetime", _Noon)
     agree: Counter[str] = Counter()
@@ -109,7 +111,7 @@ def test_every_priced_row(figures: Callable[[str], None], monkeypatch: pytest.Mo
     assert deviating.keys() == DEVIATIONS.keys()
 
 
-def test_unpriced_rows_are_never_refused() -> None:
+def test_answers_without_a_reference_price_cost_an_amount_or_nan() -> None:
     """Answers that the reference cannot price, also inconsistent ones, cost nan or an amount."""
     unpriced = 0
     with player() as played:

@@ -40,7 +40,9 @@ def quiet_cost(*args: Any, **kwargs: Any) -> float:
         ("https://router.huggingface.co/together/v1", "openai/gpt-oss-20b", None),
     ],
 )
-def test_the_address_names_the_seller(base_url: str, model: str, dollars: float | None) -> None:
+def test_base_url_selects_the_sellers_prices(
+    base_url: str, model: str, dollars: float | None
+) -> None:
     """A seller's base_url selects its own table, whatever prefix the call has."""
     for prefix in ("openai", "openai-responses"):
         found = cost(prefix, model, MILLION, at=NOON, base_url=base_url)
@@ -59,7 +61,7 @@ def test_the_address_names_the_seller(base_url: str, model: str, dollars: float 
         "https://router.huggingface.co/v1",
     ],
 )
-def test_any_other_address_names_nobody(base_url: str) -> None:
+def test_lookalike_addresses_select_no_seller(base_url: str) -> None:
     """Lookalikes of a seller's address, and hosts that anyone can use, select no seller."""
     assert math.isnan(quiet_cost("openai", "glm-4.6", MILLION, base_url=base_url))
     assert cost("openai", "gpt-4", MILLION, base_url=base_url) == 90.0
@@ -90,7 +92,9 @@ def test_servers_on_the_callers_network_are_free(provider: str, base_url: str) -
 
 
 @pytest.mark.parametrize("base_url", ELSEWHERE)
-def test_servers_elsewhere_are_unknown(base_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_server_on_another_host_has_an_unknown_price(
+    base_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On any other host the price is unknown, and the warning says what to set."""
     assert not is_local(base_url)
     with pytest.warns(UnknownPriceWarning, match="EMBER_COST_LLAMA32_INPUT") as caught:
@@ -107,7 +111,7 @@ def test_the_warning_is_at_the_callers_line() -> None:
     assert caught[0].filename == __file__
 
 
-def test_the_warning_of_a_task_is_where_its_loop_runs() -> None:
+def test_the_warning_of_a_task_is_at_the_line_that_runs_its_loop() -> None:
     """In a task, which has no caller, the warning points to the line that runs the loop."""
 
     async def unpriced() -> None:
@@ -128,7 +132,7 @@ def test_the_warning_of_a_task_is_where_its_loop_runs() -> None:
         ("gpt-5.6-luna", 1.1), ("gpt-6-sol", 1.1), ("o3", 1),
     ],
 )  # fmt: skip
-def test_openais_regional_hosts(model: str, factor: float) -> None:
+def test_openai_regional_hosts_cost_a_tenth_more(model: str, factor: float) -> None:
     """Tokens cost a tenth more on OpenAI's regional hosts, for the models that list it."""
     counts = {"web_searches": 1000}
     plain = cost("openai", model, UsageStats(1000, 1000), at=NOON)
@@ -154,7 +158,7 @@ def test_openais_regional_hosts(model: str, factor: float) -> None:
         ("claude-opus-4-5", 1), ("claude-haiku-4-5", 1), ("claude-3-opus-20240229", 1),
     ],
 )  # fmt: skip
-def test_anthropics_region(model: str, factor: float) -> None:
+def test_anthropic_processing_in_the_us_costs_a_tenth_more(model: str, factor: float) -> None:
     """Processing in the US costs a tenth more since Claude 4.6, also in fast mode."""
     usage = UsageStats(1000, 1000, cached_tokens=10)
     plain = cost("anthropic", model, usage)
@@ -166,7 +170,7 @@ def test_anthropics_region(model: str, factor: float) -> None:
     assert both == pytest.approx(fast * factor)
 
 
-def test_an_overridden_price_is_the_price(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_overridden_price_applies_in_every_region_and_tier(monkeypatch: pytest.MonkeyPatch) -> None:
     """A token price from the environment applies in every region and tier."""
     monkeypatch.setenv("EMBER_COST_CLAUDEOPUS48_INPUT", "7")
     billing = Billing(tier="fast", region="us")
@@ -219,7 +223,7 @@ NEWER: list[Any] = [
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
-def test_newer_prices_from_a_file(
+def test_prices_from_a_file_override_the_snapshot(
     wrapped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file in EMBER_PRICES overrides the shipped tables, which price all other models."""
@@ -245,7 +249,7 @@ def test_newer_prices_from_a_file(
     assert cost("openai", "gpt-4", million_in) == 1.0
 
 
-def test_newer_prices_from_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prices_can_come_from_genai_prices(monkeypatch: pytest.MonkeyPatch) -> None:
     """EMBER_PRICES=genai-prices reads the installed package's own data."""
     pytest.importorskip("genai_prices", reason="genai-prices is a development dependency")
     monkeypatch.setenv("EMBER_PRICES", "genai-prices")
@@ -256,7 +260,7 @@ def test_newer_prices_from_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "content", [None, "{", "[1]", '{"a": 1}', '[{"id": "x"}]', '[{"id": "x", "models": [{}]}]', "7"]
 )
-def test_unreadable_newer_prices(
+def test_unreadable_price_file_is_an_error(
     content: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Unreadable prices are an error at the first cost, with the variable and the remedy."""
@@ -271,7 +275,7 @@ def test_unreadable_newer_prices(
     assert caught.value.context["variable"] == "EMBER_PRICES"
 
 
-def test_a_package_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_genai_prices_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """A missing package is an error, not a silent fallback."""
     from ember.pricing import snapshot
 

@@ -32,7 +32,7 @@ def text(content: str) -> Any:
     }
 
 
-def test_anthropic_wire_of_openrouter(played: Player) -> None:
+def test_openrouter_done_event_and_zero_usage_are_ignored(played: Player) -> None:
     """`event: data` with [DONE] after message_stop is ignored; a usage of 0 is corrected."""
     events = [START, text("a"), stopped({"input_tokens": 7, "output_tokens": 3, "cost": 0.5}), STOP]
     got = answer(played, "anthropic/c", *events, end="event: data\ndata: [DONE]\n\n")
@@ -54,7 +54,7 @@ def test_anthropic_answers_without_content(played: Player) -> None:
     assert (got.text, got.finish_reason) == ("", "length")
 
 
-def test_anthropic_refusal(played: Player) -> None:
+def test_anthropic_refusal_is_reported_with_its_explanation(played: Player) -> None:
     """A refusal is reported as one, with its explanation."""
     details = {"type": "refusal", "category": "bio", "explanation": "Not this."}
     whole = {"type": "message", "content": [], "stop_reason": "refusal", "stop_details": details}
@@ -69,13 +69,13 @@ def test_anthropic_refusal(played: Player) -> None:
     [("model_context_window_exceeded", "length"), ("pause_turn", "other"),
      ("tool_use", "tool_calls")],
 )  # fmt: skip
-def test_anthropic_words_for_the_end(played: Player, word: str, finish: str) -> None:
+def test_anthropic_stop_reasons_are_mapped(played: Player, word: str, finish: str) -> None:
     """Each stop reason is mapped to one of Ember's."""
     got = answer(played, "anthropic/c", {"type": "message", "content": [], "stop_reason": word})
     assert got.finish_reason == finish
 
 
-def test_anthropic_cache_counts(played: Player) -> None:
+def test_anthropic_cache_counts_are_part_of_the_prompt(played: Player) -> None:
     """Cache reads and writes are part of the prompt; later nulls do not overwrite them."""
     first = {"input_tokens": 5, "cache_read_input_tokens": 100, "cache_creation_input_tokens": 10}
     start = {"type": "message_start", "message": {"content": [], "usage": first}}

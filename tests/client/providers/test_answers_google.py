@@ -21,7 +21,7 @@ def candidate(text: str, finish: object = None, **more: Any) -> Any:
     return {"candidates": [chunk], **more}
 
 
-def test_google_without_model_and_with_several_ends(played: Player) -> None:
+def test_google_repeated_finish_reason_does_not_end_the_stream(played: Player) -> None:
     """The requested model is the default; a repeated finish reason does not end a stream early."""
     events = [candidate("a", "STOP"), candidate("b", "STOP"), candidate("c", "STOP")]
     got = answer(played, "google/gemini-9", *events)
@@ -34,19 +34,21 @@ def test_google_without_model_and_with_several_ends(played: Player) -> None:
      ("MALFORMED_FUNCTION_CALL", "error"), ("LANGUAGE", "other"), ("NEW_ONE", "other"),
      (1, "stop"), (2, "length"), (3, "content_filter"), (8, "content_filter"), (99, "other")],
 )  # fmt: skip
-def test_google_words_for_the_end(played: Player, reason: object, finish: str) -> None:
+def test_google_finish_reasons_are_mapped(played: Player, reason: object, finish: str) -> None:
     """Finish reasons by name and by number are mapped to Ember's."""
     assert answer(played, "google/g", candidate("a", reason)).finish_reason == finish
 
 
 @pytest.mark.parametrize("reason", ["FINISH_REASON_UNSPECIFIED", 0, None])
-def test_google_end_that_is_none(played: Player, reason: object) -> None:
+def test_google_unspecified_finish_reason_does_not_end_the_stream(
+    played: Player, reason: object
+) -> None:
     """An unspecified finish reason does not end a stream."""
     body = f"data: {json.dumps(candidate('a', reason))}\n\n"
     assert result(played, "google/g", body, True).error_type == "incomplete_stream"
 
 
-def test_google_blocked_prompt(played: Player) -> None:
+def test_google_blocked_prompt_is_a_content_filter(played: Player) -> None:
     """A blocked prompt is `content_filter` with the reason, whole and streamed."""
     blocked = {
         "promptFeedback": {"blockReason": "SAFETY"},
@@ -73,7 +75,7 @@ def test_google_blocked_prompt(played: Player) -> None:
           {"promptTokenCount": 9, "totalTokenCount": 9}], (9, 4, 9)),
     ],
 )  # fmt: skip
-def test_google_usage_of_chunks(
+def test_google_usage_is_cumulative_over_the_chunks(
     played: Player, usages: list[Any], expected: tuple[int, int, int]
 ) -> None:
     """Usage is cumulative over the chunks, and no count is lost."""
@@ -82,7 +84,7 @@ def test_google_usage_of_chunks(
     assert (got.prompt_tokens, got.completion_tokens, got.total_tokens) == expected
 
 
-def test_google_text_where_no_finish_is(played: Player) -> None:
+def test_google_content_without_parts_is_read(played: Player) -> None:
     """Content without parts, parts that are one object and candidates without content are read."""
     odd = {"candidates": [{"content": {"parts": {"text": "a"}}}]}
     empty = {"candidates": [{"finishReason": "STOP"}]}

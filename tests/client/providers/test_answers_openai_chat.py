@@ -43,7 +43,7 @@ def calls(*deltas: Any, finish: str | None = None) -> Any:
     return {"choices": [{"index": 0, "delta": {"tool_calls": [*deltas]}, "finish_reason": finish}]}
 
 
-def test_choice_without_delta(played: Player) -> None:
+def test_choice_without_delta_is_ignored(played: Player) -> None:
     """Choices without a delta, as Azure's asynchronous filter sends, are ignored."""
     odd = {"choices": [{"index": 0, "content_filter_offsets": {}, "finish_reason": None}], "id": ""}
     none = {"choices": [{"index": 0, "delta": None, "finish_reason": None}]}
@@ -62,7 +62,7 @@ def test_choice_without_delta(played: Player) -> None:
     assert (got.text, got.finish_reason) == ("ab", "stop")
 
 
-def test_tool_calls_in_the_chunk_that_ends(played: Player) -> None:
+def test_tool_calls_in_the_last_chunk_are_read(played: Player) -> None:
     """A call that arrives with the finish reason counts."""
     whole = tool(0, id="c", name="f", arguments='{"a":1}')
     got = answer(played, "openai/m", calls(whole, finish="tool_calls"), end=DONE)
@@ -92,7 +92,9 @@ def test_tool_calls_in_the_chunk_that_ends(played: Player) -> None:
           tool(1, id="b", name="g", arguments=None)]],
     ],
 )  # fmt: skip
-def test_pieces_of_tool_calls(played: Player, chunks: list[list[Any]]) -> None:
+def test_tool_calls_read_the_same_however_they_are_split(
+    played: Player, chunks: list[list[Any]]
+) -> None:
     """Two calls are read as the same two calls, however they are split and numbered."""
     events = [calls(*deltas) for deltas in chunks]
     got = answer(played, "openai/m", *events, text_chunk("", "tool_calls"), end=DONE)
@@ -102,14 +104,16 @@ def test_pieces_of_tool_calls(played: Player, chunks: list[list[Any]]) -> None:
 
 @pytest.mark.parametrize("index", [None, 0])
 @pytest.mark.parametrize("second", ["f", "g"])
-def test_calls_without_id_or_index(played: Player, index: int | None, second: str) -> None:
+def test_calls_without_ids_are_separate_calls(
+    played: Player, index: int | None, second: str
+) -> None:
     """Two calls without ids are two calls, with no index or all with index 0."""
     got = answer(played, "openai/m", calls(tool(index, id="", name="f", arguments="{}")),
                  calls(tool(index, id="", name=second, arguments='{"x":1}')), end=DONE)  # fmt: skip
     assert [(c.name, c.arguments) for c in got.tool_calls] == [("f", {}), (second, {"x": 1})]
 
 
-def test_name_repeated_in_each_piece(played: Player) -> None:
+def test_pieces_that_repeat_their_name_are_one_call(played: Player) -> None:
     """Pieces of one call that repeat its name, and no id, are one call."""
     pieces = ('{"x"', ":1}", "")
     events = [calls(tool(0, name="f", arguments=piece)) for piece in pieces]
@@ -160,7 +164,9 @@ def test_custom_tool(played: Player) -> None:
         ([], ""),
     ],
 )
-def test_content_that_is_no_string(played: Player, content: Any, text: str) -> None:
+def test_content_that_is_not_a_string_is_read_as_its_text(
+    played: Player, content: Any, text: str
+) -> None:
     """Objects, lists and null as content are read as their text, whole and streamed."""
     assert answer(played, "openai/m", chat({"content": content})).text == text
     assert (
@@ -169,7 +175,7 @@ def test_content_that_is_no_string(played: Player, content: Any, text: str) -> N
     )
 
 
-def test_message_beside_delta(played: Player) -> None:
+def test_delta_takes_precedence_over_the_message(played: Player) -> None:
     """The delta counts if each chunk also repeats the whole message, as Perplexity's do."""
 
     def chunk(new: str, whole: str) -> Any:
@@ -183,7 +189,7 @@ def test_message_beside_delta(played: Player) -> None:
     assert got.text == "ab"
 
 
-def test_server_that_does_not_stream(played: Player) -> None:
+def test_whole_answer_in_place_of_a_stream_is_one_chunk(played: Player) -> None:
     """A whole answer in place of a stream is one chunk; so is one inside an event."""
     whole = chat({"role": "assistant", "content": "hi"}, usage=used(3, 2))
     got = result(played, "openai/m", json.dumps(whole), True)
@@ -192,7 +198,7 @@ def test_server_that_does_not_stream(played: Player) -> None:
 
 
 @pytest.mark.parametrize("kind", ["application/json", "text/plain", ""])
-def test_stream_that_was_not_asked_for(played: Player, kind: str) -> None:
+def test_stream_in_answer_to_a_plain_call_is_read(played: Player, kind: str) -> None:
     """An event stream in answer to a plain call is read, whatever its content type."""
     body = "".join(f"data: {json.dumps(e)}\n\n" for e in (text_chunk("a"), text_chunk("b", "stop")))
     headers = {"content-type": kind} if kind else {}
@@ -200,7 +206,7 @@ def test_stream_that_was_not_asked_for(played: Player, kind: str) -> None:
     assert result(played, "openai/m", body, True, **headers).text == "ab"
 
 
-def test_several_choices_in_any_order(played: Player) -> None:
+def test_choice_0_is_the_answer_in_any_order(played: Player) -> None:
     """With n > 1 choice 0 is the answer, whatever its position, whole and streamed."""
     choices = [{"index": 1, "message": {"content": "no"}, "finish_reason": "length"},
                {"index": 0, "message": {"content": "yes"}, "finish_reason": "stop"}]  # fmt: skip
@@ -216,13 +222,13 @@ def test_several_choices_in_any_order(played: Player) -> None:
     assert (got.text, got.finish_reason) == ("yes", "stop")
 
 
-def test_one_choice_twice_in_a_chunk(played: Player) -> None:
+def test_repeated_choice_in_a_chunk_is_read(played: Player) -> None:
     """Two pieces of the same choice in one chunk are both yielded."""
     double = {"choices": [{"delta": {"content": "a"}}, {"delta": {"content": "b"}}]}
     assert answer(played, "openai/m", double, text_chunk("c", "stop"), end=DONE).text == "abc"
 
 
-def test_finish_before_text_and_twice(played: Player) -> None:
+def test_text_after_a_finish_reason_is_read(played: Player) -> None:
     """Text after a finish reason counts, and a second finish reason changes nothing."""
     got = answer(
         played,
@@ -236,7 +242,7 @@ def test_finish_before_text_and_twice(played: Player) -> None:
 
 
 @pytest.mark.parametrize("word", ["", None])
-def test_finish_that_says_nothing(played: Player, word: str | None) -> None:
+def test_empty_finish_reason_is_none(played: Player, word: str | None) -> None:
     """No finish reason, or an empty one, is None; [DONE] still ends the stream."""
     assert answer(played, "openai/m", chat({"content": "a"}, word)).finish_reason is None
     got = answer(played, "openai/m", text_chunk("a", word), end=DONE)
@@ -252,12 +258,12 @@ def test_finish_that_says_nothing(played: Player, word: str | None) -> None:
      ("sensitive", "content_filter"), ("error", "error"), ("network_error", "error"),
      ("STOP", "stop"), ("unheard_of", "other")],
 )  # fmt: skip
-def test_words_for_the_end(played: Player, word: str, finish: str) -> None:
+def test_finish_reasons_are_mapped(played: Player, word: str, finish: str) -> None:
     """Each server's finish reason is mapped to one of Ember's; unknown ones are `other`."""
     assert answer(played, "openai/m", chat({"content": "a"}, word)).finish_reason == finish
 
 
-def test_no_choice_at_all(played: Player) -> None:
+def test_completion_without_choices_is_an_empty_answer(played: Player) -> None:
     """A completion without choices is an empty answer, and its usage is counted."""
     body = {"object": "chat.completion", "choices": [], "model": "m-1", "usage": used(9, 4)}
     got = answer(played, "openai/m", body)
@@ -266,7 +272,7 @@ def test_no_choice_at_all(played: Player) -> None:
     assert result(played, "openai/m", json.dumps({"choices": []})).error_type == "bad_response"
 
 
-def test_refusal_and_reasoning(played: Player) -> None:
+def test_refusal_and_reasoning_are_read_from_every_field(played: Player) -> None:
     """Refusals and reasoning are read from each known field, whole and in pieces."""
     for key in ("reasoning", "reasoning_content"):
         got = answer(played, "openai/m", chat({"content": None, "refusal": "No.", key: "hm"}))
@@ -292,7 +298,7 @@ def test_refusal_and_reasoning(played: Player) -> None:
         [{"prompt_tokens": "9", "completion_tokens": "4", "total_tokens": "13"}, None, None],
     ],
 )
-def test_usage_in_odd_places(played: Player, usages: list[Any]) -> None:
+def test_last_usage_that_is_not_empty_is_read(played: Player, usages: list[Any]) -> None:
     """The last usage that is not empty or zero is the answer's."""
     events = [{**text_chunk("a", "stop"), "usage": usage} for usage in usages[:-1]]
     got = answer(played, "openai/m", *events, {"choices": [], "usage": usages[-1]}, end=DONE)
@@ -300,7 +306,7 @@ def test_usage_in_odd_places(played: Player, usages: list[Any]) -> None:
     assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (9, 4, 13)
 
 
-def test_chunks_after_the_usage(played: Player) -> None:
+def test_chunk_after_the_usage_keeps_it(played: Player) -> None:
     """A chunk after the usage (moderation) does not remove it."""
     usage = {"choices": [], "usage": used(9, 4)}
     last = {"choices": [], "usage": None, "moderation": {}}
@@ -308,7 +314,7 @@ def test_chunks_after_the_usage(played: Player) -> None:
     assert got.usage.total_tokens == 13
 
 
-def test_usage_of_groq(played: Player) -> None:
+def test_groq_usage_is_read(played: Player) -> None:
     """Usage that is only in x_groq is read."""
     got = answer(
         played, "groq/m", text_chunk("a"), text_chunk("", "stop", x_groq={"usage": used(9, 4)})
@@ -316,7 +322,7 @@ def test_usage_of_groq(played: Player) -> None:
     assert got.usage.total_tokens == 13
 
 
-def test_cost_of_perplexity(played: Player) -> None:
+def test_perplexity_cost_is_read(played: Player) -> None:
     """The cost that Perplexity reports, including its search fee, is the cost."""
     cost = {"input_tokens_cost": 0.001, "request_cost": 0.005, "total_cost": 0.006}
     body = chat({"content": "a"}, usage=used(9, 4, cost=cost))
@@ -342,7 +348,7 @@ def test_cost_of_perplexity(played: Player) -> None:
         ({"prompt_tokens_details": {"cached_tokens": None}}, 0, 0),
     ],
 )
-def test_names_of_cached_tokens(
+def test_cached_tokens_are_read_from_every_field(
     played: Player, usage: dict[str, Any], cached: int, written: int
 ) -> None:
     """Cached tokens are read from each server's field for them."""
@@ -364,7 +370,7 @@ def test_names_of_cached_tokens(
         ({"prompt_tokens": 35, "completion_tokens": 12, "total_tokens": 109}, 12, 0, 109),
     ],
 )  # fmt: skip
-def test_reasoning_and_totals(
+def test_completion_tokens_include_reasoning_once(
     played: Player, usage: dict[str, Any], completion: int, reasoning: int, total: int
 ) -> None:
     """Completion tokens include the reasoning exactly once; the total is the server's."""
@@ -373,7 +379,7 @@ def test_reasoning_and_totals(
     assert found == (completion, reasoning, total)
 
 
-def test_error_and_then_zeros(played: Player) -> None:
+def test_error_before_zero_usage_is_raised(played: Player) -> None:
     """An error followed by zero usage and [DONE] is raised, with the text before it."""
     error = {"error": {"type": "server_error", "message": "x"}}
     events = [text_chunk("so far"), error, {"choices": [], "usage": used(0, 0)}]
@@ -383,7 +389,7 @@ def test_error_and_then_zeros(played: Player) -> None:
     assert (got.error_type, got.context["partial_text"]) == ("server", "so far")
 
 
-def test_json_after_keep_alive_blanks(played: Player) -> None:
+def test_blank_lines_before_json_are_ignored(played: Player) -> None:
     """Blank lines before the JSON of a plain answer (OpenRouter, DeepSeek) are ignored."""
     body = "   \n\n" * 500 + json.dumps(chat({"content": "a"}))
     assert result(played, "openrouter/m", body).text == "a"

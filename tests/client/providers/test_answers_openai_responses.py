@@ -33,14 +33,14 @@ def output_items(*texts: str) -> Any:
 COUNTS = {"input_tokens": 9, "output_tokens": 4, "total_tokens": 13}
 
 
-def test_responses_terminal_event_without_output(played: Player) -> None:
+def test_responses_deltas_are_the_answer_if_the_last_event_has_no_output(played: Player) -> None:
     """If the last event has no output (the ChatGPT backend), the deltas are the answer."""
     events = [delta("a"), {"type": "keepalive"}, delta("b"), ended(usage=COUNTS)]
     got = answer(played, "openai-responses/m", *events, end=DONE)
     assert (got.text, got.finish_reason, got.usage.total_tokens) == ("ab", "stop", 13)
 
 
-def test_responses_text_that_no_delta_brought(played: Player) -> None:
+def test_responses_text_of_the_last_event_alone_is_yielded(played: Player) -> None:
     """Text that only the last event contains is yielded too."""
     got = answer(played, "openai-responses/m", delta("a"), ended(output=output_items("ab", "c")))
     assert got.text == "abc"  # ask() compares it with the joined chunks
@@ -49,7 +49,7 @@ def test_responses_text_that_no_delta_brought(played: Player) -> None:
     assert got.text == "x"
 
 
-def test_responses_that_only_kept_the_line_open(played: Player) -> None:
+def test_responses_stream_of_keep_alive_events_may_be_retried(played: Player) -> None:
     """A stream that broke off after only keep-alive events may be retried."""
     body = 'event: keepalive\ndata: {"type":"keepalive","sequence_number":1}\n\n'
     error = result(played, "openai-responses/m", body, True)
@@ -60,7 +60,9 @@ def test_responses_that_only_kept_the_line_open(played: Player) -> None:
     ("reason", "finish"),
     [("max_output_tokens", "length"), ("content_filter", "content_filter"), ("steered", "other")],
 )
-def test_responses_incomplete(played: Player, reason: str, finish: str) -> None:
+def test_responses_incomplete_is_a_whole_answer_with_its_reason(
+    played: Player, reason: str, finish: str
+) -> None:
     """An incomplete response is a whole answer with its reason, plain and streamed."""
     details = {"incomplete_details": {"reason": reason}, "output": output_items("a")}
     whole = {"object": "response", "status": "incomplete", **details}
@@ -70,7 +72,7 @@ def test_responses_incomplete(played: Player, reason: str, finish: str) -> None:
     assert (got.text, got.finish_reason) == ("a", finish)
 
 
-def test_responses_refusal(played: Player) -> None:
+def test_responses_refusal_is_a_content_filter(played: Player) -> None:
     """A refusal, in pieces or whole, is content_filter with its text."""
     got = answer(
         played, "openai-responses/m", delta("N", "refusal"), delta("o", "refusal"), ended()
@@ -82,7 +84,7 @@ def test_responses_refusal(played: Player) -> None:
     assert (got.refusal, got.finish_reason) == ("No", "content_filter")
 
 
-def test_responses_without_details(played: Player) -> None:
+def test_responses_usage_without_details_is_counted(played: Player) -> None:
     """Usage without details counts; several messages are one text; output_text is a last resort."""
     got = answer(
         played, "openai-responses/m", ended(output=output_items("a", "b"), usage=COUNTS)["response"]
@@ -96,7 +98,7 @@ def test_responses_without_details(played: Player) -> None:
     assert got.text == "a"
 
 
-def test_responses_failed_in_a_plain_answer(played: Player) -> None:
+def test_responses_failure_with_status_200_is_an_error(played: Player) -> None:
     """A failed response with HTTP status 200 raises the error for its code."""
     failed = ended("failed", error={"code": "rate_limit_exceeded", "message": "slow"})["response"]
     got = result(played, "openai-responses/m", json.dumps(failed))
@@ -104,14 +106,14 @@ def test_responses_failed_in_a_plain_answer(played: Player) -> None:
     assert got.error_type == "rate_limit"
 
 
-def test_responses_in_the_background(played: Player) -> None:
+def test_responses_queued_answer_is_unfinished(played: Player) -> None:
     """A queued response is recognizable as unfinished."""
     queued = {"object": "response", "status": "queued", "output": [], "usage": None}
     got = answer(played, "openai-responses/m", queued)
     assert (got.text, got.finish_reason) == ("", "other")
 
 
-def test_responses_custom_tool(played: Player) -> None:
+def test_responses_custom_tool_call_is_read(played: Player) -> None:
     """A custom tool's call is in `tool_calls`; calls of the provider's own tools are not."""
     output = [{"type": "custom_tool_call", "call_id": "c", "name": "sql", "input": "SELECT 1"},
               {"type": "web_search_call", "id": "w", "status": "completed"}]  # fmt: skip

@@ -214,7 +214,7 @@ def comparable() -> Iterable[Row]:
     return (row for row in rows().values() if row["id"] in references())
 
 
-def test_every_row_reads_as_the_sdks_read_it(figures: Callable[[str], None]) -> None:
+def test_every_recorded_answer_reads_as_the_sdks_read_it(figures: Callable[[str], None]) -> None:
     """Text, finish, tools, refusal, model, tokens and errors equal the SDKs', unless listed."""
     score = Score()
     with player() as played:
@@ -256,7 +256,7 @@ def plainly_there(body: str) -> dict[str, Any]:
     }
 
 
-def test_rows_that_the_sdks_cannot_read(figures: Callable[[str], None]) -> None:
+def test_bodies_that_the_sdks_cannot_read(figures: Callable[[str], None]) -> None:
     """Google's arrays and integer enums are parsed; other bodies are errors."""
     agree = 0
     with player() as played:
@@ -327,7 +327,7 @@ def meaning(value: Any) -> Any:
     return turn
 
 
-def test_recorded_conversations_go_out_as_they_were_recorded(
+def test_recorded_conversations_are_sent_as_they_were_recorded(
     figures: Callable[[str], None],
 ) -> None:
     """Recorded turns of every kind reach the provider unchanged through Ember."""

@@ -171,7 +171,9 @@ def answered(played: Player, wire: str, body: str, stream: bool, status: int = 2
 @pytest.mark.parametrize("wire", WHOLE)
 @given(data=st.data())
 @many
-def test_mutated_answers(wire: str, data: st.DataObject, played: Player) -> None:
+def test_mutated_answer_returns_or_raises_ember_error(
+    wire: str, data: st.DataObject, played: Player
+) -> None:
     """Whatever is missing or wrong in a whole answer, the call returns or raises EmberError."""
     answered(played, wire, json.dumps(data.draw(mutated(WHOLE[wire]))), False)
 
@@ -179,7 +181,9 @@ def test_mutated_answers(wire: str, data: st.DataObject, played: Player) -> None
 @pytest.mark.parametrize("wire", EVENTS)
 @given(data=st.data())
 @many
-def test_mutated_streams(wire: str, data: st.DataObject, played: Player) -> None:
+def test_mutated_stream_yields_text_or_raises_ember_error(
+    wire: str, data: st.DataObject, played: Player
+) -> None:
     """Whatever is missing or wrong in an event, the stream yields text or raises EmberError."""
     events = data.draw(mutated(EVENTS[wire]))
     body = "".join(f"data: {json.dumps(event)}\n\n" for event in events)
@@ -189,7 +193,9 @@ def test_mutated_streams(wire: str, data: st.DataObject, played: Player) -> None
 @needs_corpus
 @given(data=st.data())
 @settings(many, max_examples=400)
-def test_mutated_recordings(data: st.DataObject, played: Player) -> None:
+def test_mutated_recording_returns_or_raises_ember_error(
+    data: st.DataObject, played: Player
+) -> None:
     """The same for recorded answers, and for one event of a recorded stream."""
     row = data.draw(st.sampled_from(list(rows().values())))
     lines = row["response_body"].split("\n")
@@ -210,7 +216,9 @@ def test_mutated_recordings(data: st.DataObject, played: Player) -> None:
 @pytest.mark.parametrize("wire", EVENTS)
 @given(data=st.data(), status=st.sampled_from([200, 400, 401, 404, 422, 429, 500, 503]))
 @many
-def test_mutated_errors(wire: str, data: st.DataObject, status: int, played: Player) -> None:
+def test_mutated_error_body_raises_provider_error(
+    wire: str, data: st.DataObject, status: int, played: Player
+) -> None:
     """Whatever is missing or wrong in an error's body, it raises ProviderAPIError."""
     body = json.dumps(data.draw(mutated(ERROR)))
     stream = data.draw(st.booleans())
@@ -221,7 +229,9 @@ def test_mutated_errors(wire: str, data: st.DataObject, status: int, played: Pla
 @given(body=st.one_of(st.binary(), st.text().map(str.encode)), stream=st.booleans(),
        wire=st.sampled_from([*EVENTS]), status=st.sampled_from([200, 400, 500]))  # fmt: skip
 @many
-def test_any_bytes(body: bytes, stream: bool, wire: str, status: int, played: Player) -> None:
+def test_arbitrary_bytes_raise_ember_error(
+    body: bytes, stream: bool, wire: str, status: int, played: Player
+) -> None:
     """Arbitrary bytes raise an EmberError, never another exception."""
     played.load({"status": status, "response_headers": {}, "response_body": ""}, body)
     assert isinstance(ask(f"{wire}/m", stream), EmberError)
@@ -232,7 +242,7 @@ def test_any_bytes(body: bytes, stream: bool, wire: str, status: int, played: Pl
 @pytest.mark.parametrize(
     "body", ["[" * 100_000, '{"a":' * 100_000, "9" * 5000, "NaN", "", " ", "null"]
 )
-def test_bodies_that_trouble_json(wire: str, stream: bool, body: str, played: Player) -> None:
+def test_extreme_json_is_a_bad_response(wire: str, stream: bool, body: str, played: Player) -> None:
     """Deep nesting, huge numbers and bare values are bad_response, not another exception."""
     result = answered(played, wire, body, stream)
     assert isinstance(result, ProviderAPIError)
@@ -241,7 +251,7 @@ def test_bodies_that_trouble_json(wire: str, stream: bool, body: str, played: Pl
     assert isinstance(result, ProviderAPIError)
 
 
-def test_half_an_answer_and_an_error(played: Player) -> None:
+def test_error_beside_partial_text_keeps_the_text(played: Player) -> None:
     """A plain answer with text and an error raises, and the text is in partial_text."""
     body = {**CHAT, "error": {"code": 502, "message": "Upstream broke"}}
     result = answered(played, "openrouter", json.dumps(body), False)
@@ -253,7 +263,7 @@ def test_half_an_answer_and_an_error(played: Player) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_json_that_is_wrong_in_form_only(stream: bool, played: Player) -> None:
+def test_slightly_malformed_json_is_parsed(stream: bool, played: Player) -> None:
     """Answers with raw control characters, huge numbers or an extra comma are parsed."""
     body = json.dumps(CHAT_CHUNK if stream else CHAT).replace("hello", "he\tllo\x01")
     body = body.replace('"model"', f'"created": {"9" * 5000}, "model"', 1)[:-1] + ",}"

@@ -64,7 +64,7 @@ def test_refusal_on_chat_is_a_content_filter(played: Player) -> None:
             assert (got.finish_reason, got.refusal, got.text) == expected, word
 
 
-def test_refusal_on_responses_is_a_content_filter_though_it_was_cut(played: Player) -> None:
+def test_refusal_on_responses_cut_at_the_limit_is_a_content_filter(played: Player) -> None:
     """A refusal that is cut off at the output limit is still a refusal."""
     part = {"type": "refusal", "refusal": "I will"}
     details = {"reason": "max_output_tokens"}
@@ -74,7 +74,7 @@ def test_refusal_on_responses_is_a_content_filter_though_it_was_cut(played: Play
         assert (got.finish_reason, got.refusal) == ("content_filter", "I will")
 
 
-def test_a_call_that_something_follows_was_not_cut(played: Player) -> None:
+def test_only_the_last_item_of_a_truncated_response_is_cut(played: Player) -> None:
     """Only the last item of a truncated response is treated as cut off."""
     call = {"type": "function_call", "call_id": "1", "name": "f", "arguments": ""}
     message = {"type": "message", "content": [{"type": "output_text", "text": "hi"}]}
@@ -119,7 +119,7 @@ def called(wire: str, arguments: Any, finish: str) -> tuple[object, Sequence[obj
 
 
 @pytest.mark.parametrize("wire", MODELS)
-def test_forced_tool_call_ends_as_tool_calls(played: Player, wire: str) -> None:
+def test_finish_reason_of_a_forced_tool_call_is_tool_calls(played: Player, wire: str) -> None:
     """A provider's `stop` after a forced tool call is `tool_calls` on every wire."""
     whole, streamed = called(wire, '{"a": 1}', "stop")
     for got in both(played, wire, whole, *streamed):
@@ -163,7 +163,7 @@ def deltas(wire: str, pieces: Sequence[str]) -> list[object]:
 
 
 @pytest.mark.parametrize("wire", MODELS)
-def test_character_split_over_two_chunks(played: Player, wire: str) -> None:
+def test_surrogates_in_two_chunks_are_joined(played: Player, wire: str) -> None:
     """Two surrogates join to an emoji, a lone one is U+FFFD, and the answer can be sent back."""
     body = events(*deltas(wire, ["a\ud83d", "\ude00b", "\ude00", "c\ud83d"]))
     got = read(played, wire, body + ("data: [DONE]\n\n" if wire == "chat" else ""), stream=True)
@@ -175,7 +175,7 @@ def test_character_split_over_two_chunks(played: Player, wire: str) -> None:
 
 
 @given(pieces=st.lists(st.text(st.sampled_from("a\ud83d\ude00"), max_size=3), max_size=5))
-def test_pieces_are_the_text(pieces: list[str]) -> None:
+def test_chunks_add_up_to_the_text(pieces: list[str]) -> None:
     """The chunks of a stream add up to its text and all encode, however characters are split."""
     from ember.models.routing import built_in
 
@@ -187,7 +187,7 @@ def test_pieces_are_the_text(pieces: list[str]) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_half_a_character_in_the_arguments_of_a_call(played: Player, stream: bool) -> None:
+def test_lone_surrogate_in_tool_arguments_is_replaced(played: Player, stream: bool) -> None:
     """A lone surrogate in a tool's arguments, which are JSON in a string, is U+FFFD as well."""
     whole, streamed = called("chat", json.dumps({"a": "x\ud83d"}), "stop")
     got = both(played, "chat", whole, *streamed)[stream]
@@ -222,7 +222,7 @@ CALLED_IN_PIECES: dict[str, list[Any]] = {
 
 
 @pytest.mark.parametrize("wire", CALLED_IN_PIECES)
-def test_character_split_over_two_pieces_of_a_call(played: Player, wire: str) -> None:
+def test_surrogates_in_two_pieces_of_tool_arguments_are_joined(played: Player, wire: str) -> None:
     """Surrogates split over pieces of a call's arguments join too, and all pieces encode."""
     body = events(*CALLED_IN_PIECES[wire]) + ("data: [DONE]\n\n" if wire == "chat" else "")
     played.load({"status": 200, "response_headers": {}, "response_body": body})
@@ -235,7 +235,9 @@ def test_character_split_over_two_pieces_of_a_call(played: Player, wire: str) ->
 
 
 @pytest.mark.parametrize("wire", ["anthropic", "google"])
-def test_half_a_character_in_the_arguments_goes_to_another_wire(played: Player, wire: str) -> None:
+def test_tool_arguments_with_a_lone_surrogate_are_sent_on_every_wire(
+    played: Player, wire: str
+) -> None:
     """Arguments with an escaped lone surrogate can be sent on wires where they are objects."""
     whole, _ = called("chat", json.dumps({"a": "x\ud83d"}), "stop")
     got = read(played, "chat", json.dumps(whole))
@@ -246,7 +248,7 @@ def test_half_a_character_in_the_arguments_goes_to_another_wire(played: Player, 
         models(MODELS[wire], prompt, api_key="k")
 
 
-def test_a_stream_of_the_end_mark_alone_is_no_answer(played: Player) -> None:
+def test_stream_of_only_done_is_incomplete(played: Player) -> None:
     """A chat stream with only [DONE] is an incomplete answer, not an empty one."""
     played.load({"status": 200, "response_headers": {}, "response_body": "data: [DONE]\n\n"})
     error = ask("openai/m", stream=True)
@@ -254,7 +256,7 @@ def test_a_stream_of_the_end_mark_alone_is_no_answer(played: Player) -> None:
     assert error.error_type == "incomplete_stream"
 
 
-def test_half_a_character_in_a_whole_answer(played: Player) -> None:
+def test_lone_surrogate_in_a_whole_answer_is_replaced(played: Player) -> None:
     """A lone surrogate in an answer that is not streamed is U+FFFD, in `raw` too."""
     got = read(played, "chat", json.dumps(chat({"content": "x\ude00"}, "stop")))
     assert (got.text, got.raw["choices"][0]["message"]["content"]) == ("x\ufffd", "x\ufffd")
@@ -304,7 +306,7 @@ STRANGE = {
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("body", STRANGE.values(), ids=STRANGE)
 @pytest.mark.parametrize("wire", MODELS)
-def test_body_of_something_else_is_a_bad_response(
+def test_body_of_another_format_is_a_bad_response(
     played: Player, wire: str, body: str, stream: bool
 ) -> None:
     """A body of another format is bad_response and not retryable, streamed or not."""
@@ -336,7 +338,7 @@ def test_answer_of_another_wire_is_a_bad_response(
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("reason", [None, {"code": "server_error", "message": "broke"}])
-def test_failed_response_is_an_error(
+def test_failed_status_on_responses_is_an_error(
     played: Player, reason: dict[str, str] | None, stream: bool
 ) -> None:
     """A failed response is an error, whole and streamed, even if it gives no reason."""
@@ -352,7 +354,7 @@ def test_failed_response_is_an_error(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_no_content_is_a_bad_response(played: Player, stream: bool) -> None:
+def test_status_204_is_a_bad_response(played: Player, stream: bool) -> None:
     """A 204, which never has a body, is bad_response, not an incomplete answer."""
     played.load({"status": 204, "response_headers": {}, "response_body": ""})
     error = ask("openai/m", stream)
@@ -360,7 +362,7 @@ def test_no_content_is_a_bad_response(played: Player, stream: bool) -> None:
     assert (error.error_type, error.retryable) == ("bad_response", False)
 
 
-def test_awaited_stream_of_halves(played: Player) -> None:
+def test_surrogates_in_an_async_stream_are_joined(played: Player) -> None:
     """The async stream joins surrogates like the sync one."""
     body = events(*deltas("chat", ["\ud83d", "\ude00"])) + "data: [DONE]\n\n"
     played.load({"status": 200, "response_headers": {}, "response_body": body})

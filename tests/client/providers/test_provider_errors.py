@@ -68,7 +68,7 @@ BY_ROW = {
 
 
 @needs_corpus
-def test_every_recorded_error(played: Player) -> None:
+def test_every_recorded_error_is_mapped(played: Player) -> None:
     """Each error of the corpus has the right type, status, details and `retryable`."""
     seen: Counter[str] = Counter()
     for row_id, reference in references().items():
@@ -139,7 +139,7 @@ DOCUMENTED = json.loads((Path(__file__).parent / "documented_errors.json").read_
     DOCUMENTED,
     ids=lambda each: f"{each['model']}-{each['status']}-{each['error_type']}",
 )
-def test_error_of_the_documentation(played: Player, documented: dict[str, Any]) -> None:
+def test_every_documented_error_is_mapped(played: Player, documented: dict[str, Any]) -> None:
     """A documented body has its type, `retryable` and `retry_after`, plain and streamed."""
     model, status, body = documented["model"], documented["status"], documented["body"]
     kind = documented["error_type"]
@@ -156,7 +156,7 @@ def test_error_of_the_documentation(played: Player, documented: dict[str, Any]) 
         assert error.context["provider"] == model.partition("/")[0]
 
 
-def test_the_trap_of_the_echoed_request(played: Player) -> None:
+def test_request_repeated_in_an_error_does_not_decide_its_type(played: Player) -> None:
     """A 400 that repeats a request about rate limits, quotas and contexts is invalid_request."""
     prompt = "Explain: rate limit, insufficient_quota, maximum context length, content policy, 429"
     body = {"error": {"message": "Invalid 'messages[0]'", "type": INVALID, "code": "invalid_value",
@@ -183,20 +183,22 @@ def test_the_trap_of_the_echoed_request(played: Player) -> None:
         ({}, None),
     ],
 )
-def test_wait_in_the_headers(played: Player, headers: dict[str, str], wait: float | None) -> None:
+def test_retry_after_in_milliseconds_takes_precedence(
+    played: Player, headers: dict[str, str], wait: float | None
+) -> None:
     """Milliseconds take precedence over seconds or a date; other values are ignored."""
     error = failed(played, 429, openai("slow", "tokens", "rate_limit_exceeded"), headers=headers)
     assert error.retry_after == wait
 
 
-def test_wait_as_a_date(played: Player) -> None:
+def test_retry_after_as_a_date(played: Player) -> None:
     """A date in retry-after is converted to the seconds until then."""
     headers = {"retry-after": email.utils.formatdate(time.time() + 60, usegmt=True)}
     error = failed(played, 503, {}, headers=headers)
     assert error.retry_after == pytest.approx(60, abs=3)
 
 
-def test_no_wait_from_the_headers_of_a_success(played: Player) -> None:
+def test_error_in_a_stream_ignores_retry_after_of_its_200(played: Player) -> None:
     """An error inside a stream takes its wait from its message, not from the 200's retry-after."""
     body = openai("Please try again in 3s.", "tokens", "rate_limit_exceeded")
     text = f"data: {json.dumps(body)}\n\n"
@@ -204,7 +206,7 @@ def test_no_wait_from_the_headers_of_a_success(played: Player) -> None:
     assert (error.error_type, error.retry_after) == ("rate_limit", 3)
 
 
-def test_byte_order_mark_before_an_error(played: Player) -> None:
+def test_byte_order_mark_before_an_error_is_skipped(played: Player) -> None:
     """A body that begins with a byte order mark is parsed."""
     body = "\ufeff" + json.dumps(openai("long", INVALID, "context_length_exceeded"))
     assert failed(played, 400, body).error_type == "context_length"
@@ -220,7 +222,7 @@ def test_server_decides_on_retrying(played: Player) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_facts_of_an_error(played: Player, stream: bool) -> None:
+def test_context_holds_code_type_parameter_id_and_body(played: Player, stream: bool) -> None:
     """The provider's code, type, parameter, id and body are in the context."""
     body = openai("Unsupported value", INVALID, "unsupported_value", "temperature")
     headers = {"x-request-id": "req_42"}
@@ -235,7 +237,7 @@ def test_facts_of_an_error(played: Player, stream: bool) -> None:
     assert "Unsupported value" in str(error)
 
 
-def test_request_id_of_the_body(played: Player) -> None:
+def test_request_id_comes_from_header_or_body(played: Player) -> None:
     """The request id comes from a header, or else from the body."""
     body = anthropic("overloaded_error", "Overloaded")
     assert failed(played, 529, body, ANTHROPIC).context["request_id"] == "req_1"
@@ -266,7 +268,7 @@ def test_no_key_in_an_error(
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
 
 
-def test_no_key_of_the_extra_headers_in_an_error(played: Player) -> None:
+def test_no_key_of_extra_headers_in_an_error(played: Player) -> None:
     """A key in extra_headers is not in the errors either."""
     secret = "token-of-a-gateway-77"
     played.load({"status": 401, "response_headers": {}, "response_body": f"bad {secret}"})
@@ -338,14 +340,14 @@ def test_vendor_is_known_by_its_address(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_words_in_an_unknown_place_are_shown(played: Player, stream: bool) -> None:
+def test_message_in_an_unknown_field_is_shown(played: Player, stream: bool) -> None:
     """A body with its message in an unknown field is shown unchanged."""
     error = failed(played, 403, {"Reason": "é: not on the list"}, stream=stream)
     assert '{"Reason": "é: not on the list"}' in str(error)
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_redirect_shows_where_to(played: Player, stream: bool) -> None:
+def test_redirect_names_its_target(played: Player, stream: bool) -> None:
     """A redirect is not followed, since the call has a key; its error names target and remedy."""
     headers = {"location": "https://elsewhere.example/v1?key=s3cret"}
     text = str(failed(played, 308, "", headers=headers, stream=stream))

@@ -75,12 +75,12 @@ PARAMETERS: list[tuple[dict[str, Any], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("ours", "theirs"), PARAMETERS)
-def test_parameters(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+def test_parameters_are_sent_as_by_the_sdk(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
     """Each parameter is sent as the SDK sends it."""
     same(sent(f"anthropic/{MODEL}", **ours), by_sdk(**theirs))
 
 
-def test_stream() -> None:
+def test_streamed_call_sets_stream() -> None:
     """A streamed call sets `stream`; usage needs no option."""
     same(sent(MODEL, stream=True), by_sdk(stream=True))
 
@@ -104,7 +104,7 @@ def test_thinking_has_room_beside_the_answer() -> None:
     assert given.body["max_tokens"] == 30_000
 
 
-def test_headers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_key_and_version_headers(monkeypatch: pytest.MonkeyPatch) -> None:
     """A key is sent as x-api-key, a token as a bearer; the version is the SDK's."""
     ours, theirs = sent(MODEL), by_sdk()
     # The SDK sends a key as a bearer; the documentation's curl and older servers use x-api-key.
@@ -117,7 +117,7 @@ def test_headers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", ["temperature", "top_p", "top_k"])
-def test_sampling_needs_the_older_version(name: str) -> None:
+def test_sampling_parameter_selects_the_api_version_that_accepts_it(name: str) -> None:
     """A call with a sampling parameter requests the last API version that accepts it."""
     ours = sent(MODEL, **{name: 1})
     assert ours.headers["anthropic-version"] == "2023-06-01"
@@ -172,14 +172,14 @@ def test_conversation_with_tools() -> None:
     same(sent(MODEL, prompt), by_sdk(system="Be brief.", messages=messages))
 
 
-def test_broken_arguments_go_back_as_an_object() -> None:
+def test_truncated_tool_arguments_are_sent_as_an_object() -> None:
     """Arguments that were cut off are not JSON, but are sent as an object, as the API requires."""
     call = ToolCall("toolu_1", "weather", '{"city": "K')
     prompt = [{"role": "user", "content": "?"}, {"role": "assistant", "tool_calls": [call]}]
     assert sent(MODEL, prompt).body["messages"][1]["content"][0]["input"] == {}
 
 
-def test_what_anthropic_does_not_have() -> None:
+def test_parameters_that_anthropic_lacks_are_refused() -> None:
     """`seed`, and JSON without a schema, are refused with the remedy."""
     with pytest.raises(ModelProviderError, match="no seed"):
         sent(MODEL, seed=1)
@@ -188,7 +188,7 @@ def test_what_anthropic_does_not_have() -> None:
 
 
 @pytest.mark.parametrize("model", [MODEL, "anthropic/claude-3-haiku-20240307"])
-def test_text_is_no_format(model: str) -> None:
+def test_text_response_format_is_omitted(model: str) -> None:
     """OpenAI's plain text format, which the API lacks, is omitted."""
     assert sent(model, response_format={"type": "text"}).body == sent(model).body
 

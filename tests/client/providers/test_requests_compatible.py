@@ -30,7 +30,7 @@ SERVERS = [
 
 
 @pytest.mark.parametrize(("prefix", "base", "variable", "field"), SERVERS)
-def test_server(
+def test_prefix_selects_server_key_and_limit_name(
     prefix: str, base: str, variable: str | None, field: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each prefix uses its server, its key's variable and its name for max_tokens."""
@@ -50,7 +50,7 @@ def test_server(
 @pytest.mark.parametrize(
     ("prefix", "variable"), [(s[0], s[2]) for s in SERVERS if s[1].startswith("https")]
 )
-def test_missing_key(prefix: str, variable: str) -> None:
+def test_missing_key_names_its_variable(prefix: str, variable: str) -> None:
     """Without a key nothing is sent, and the message names the variable."""
     with pytest.raises(ModelProviderError, match=variable):
         sent(f"{prefix}/m", api_key=None)
@@ -76,7 +76,7 @@ def test_missing_key(prefix: str, variable: str) -> None:
         ("OLLAMA_HOST", ":8080", "ollama/m", "http://127.0.0.1:8080/v1"),
     ],
 )
-def test_address_of_the_environment(
+def test_address_from_the_environment(
     variable: str, value: str, model: str, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each vendor's variable is the host or the whole URL, as in the vendor's own package."""
@@ -84,7 +84,7 @@ def test_address_of_the_environment(
     assert sent(model).url == f"{url}/chat/completions"
 
 
-def test_streams_ask_for_usage_where_that_is_allowed() -> None:
+def test_streams_request_usage_except_from_mistral() -> None:
     """Streams request usage, except from Mistral, which rejects the field but sends usage."""
     assert sent("groq/m", stream=True).body["stream_options"] == {"include_usage": True}
     assert "stream_options" not in sent("mistral/m", stream=True).body
@@ -92,7 +92,7 @@ def test_streams_ask_for_usage_where_that_is_allowed() -> None:
     assert sent("vllm/m", stream=True, stream_options=asked).body["stream_options"] == asked
 
 
-def test_mistral() -> None:
+def test_mistral_gets_its_own_parameter_names() -> None:
     """Mistral gets its own names, without fields that it would reject with a 422."""
     tool = {"name": "f", "parameters": {"$schema": "https://x.test", **SCHEMA}, "strict": True}
     body = sent("mistral/m", seed=3, tools=[tool], tool_choice="required", max_tokens=2).body
@@ -102,7 +102,7 @@ def test_mistral() -> None:
     assert body["tools"] == [{"type": "function", "function": {"name": "f", "parameters": SCHEMA}}]
 
 
-def test_openrouter_effort() -> None:
+def test_openrouter_effort_is_merged_into_reasoning() -> None:
     """OpenRouter's reasoning effort is merged into the caller's `reasoning` object."""
     for arguments in (
         {"reasoning": {"exclude": True}, "reasoning_effort": "high"},
@@ -112,13 +112,13 @@ def test_openrouter_effort() -> None:
         assert body["reasoning"] == {"exclude": True, "effort": "high"}
 
 
-def test_deepseek_without_reasoning() -> None:
+def test_deepseek_reasoning_is_switched_off() -> None:
     """DeepSeek gets its own switch for no reasoning; other efforts are sent unchanged."""
     assert sent("deepseek/m", reasoning_effort="none").body["thinking"] == {"type": "disabled"}
     assert sent("deepseek/m", reasoning_effort="low").body["reasoning_effort"] == "low"
 
 
-def test_unknown_server_behind_openai() -> None:
+def test_unknown_server_gets_the_common_parameter_names() -> None:
     """Servers given by base_url get the common names; OpenAI's own models keep theirs."""
     base = "https://llm.example.com/v1?team=a"
     ours = sent("openai/qwen3", base_url=base, max_tokens=3, system="s", stream=True)
@@ -148,14 +148,14 @@ def thought() -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("model", ["deepseek/m", "openrouter/m", "vllm/m", "openai/m"])
-def test_reasoning_goes_back_where_it_is_wanted(model: str) -> None:
+def test_reasoning_is_sent_back_where_it_is_required(model: str) -> None:
     """DeepSeek requires the reasoning before a tool's result; others accept it."""
     base = {"base_url": "https://x.test"} if model.startswith("openai") else {}
     assert sent(model, thought(), **base).body["messages"][1]["reasoning_content"] == "hm"
 
 
 @pytest.mark.parametrize("model", ["gpt-4o", "mistral/m"])
-def test_reasoning_stays_where_it_would_be_refused(model: str) -> None:
+def test_reasoning_is_not_sent_where_it_would_be_refused(model: str) -> None:
     """Reasoning is not sent to OpenAI and Mistral, which reject unknown message fields."""
     assert "reasoning_content" not in sent(model, thought()).body["messages"][1]
 
@@ -185,12 +185,12 @@ AZURE = "https://r.openai.azure.com"
          f"{AZURE}/openai/deployments/..%2Fa%3Fb%23c/chat/completions?api-version=1"),
     ],
 )  # fmt: skip
-def test_a_query_of_the_base_url_stays_at_the_end(model: str, base: str, url: str) -> None:
+def test_query_of_the_base_url_follows_the_path(model: str, base: str, url: str) -> None:
     """On every wire the path is inserted before the query that a gateway needs."""
     assert sent(model, base_url=base).url == url
 
 
-def test_azure_adds_its_version_to_a_query(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_azure_version_is_added_to_a_query(monkeypatch: pytest.MonkeyPatch) -> None:
     """The environment's version is added to other query parameters but replaces no version."""
     monkeypatch.setenv("OPENAI_API_VERSION", "2")
     path = f"{AZURE}/openai/deployments/d/chat/completions"

@@ -103,12 +103,12 @@ PARAMETERS: list[tuple[dict[str, Any], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("ours", "theirs"), PARAMETERS)
-def test_parameters(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+def test_parameters_are_sent_as_by_the_sdk(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
     """Each parameter is sent as the SDK sends it."""
     same(sent(MODEL, **ours), by_sdk(**theirs))
 
 
-def test_thinking_budget_of_the_older_models() -> None:
+def test_thinking_effort_is_a_budget_or_a_level() -> None:
     """Gemini 2.5 gets a number of tokens, later models get a level."""
     ours = sent("gemini-2.5-flash", reasoning_effort="none")
     theirs = by_sdk(model="gemini-2.5-flash", thinking_config={"thinking_budget": 0})
@@ -117,7 +117,7 @@ def test_thinking_budget_of_the_older_models() -> None:
         sent("gemini-2.5-flash", reasoning_effort="extreme")
 
 
-def test_thinking_config_beside_the_effort() -> None:
+def test_thinking_config_and_effort_are_merged() -> None:
     """Both are merged in either order, and the caller's dict is not modified."""
     given = {"includeThoughts": True}
     for arguments in (
@@ -129,7 +129,7 @@ def test_thinking_config_beside_the_effort() -> None:
     assert given == {"includeThoughts": True}
 
 
-def test_declarations_in_googles_own_words() -> None:
+def test_declarations_in_googles_format_are_sent_unchanged() -> None:
     """Tools in Google's own form are sent unchanged, whatever the spelling of their keys."""
     declaration = {"name": "f", "parameters": {"type": "OBJECT"}}
     snake = {"function_declarations": [{"name": "f", "parameters_json_schema": SCHEMA}]}
@@ -139,13 +139,13 @@ def test_declarations_in_googles_own_words() -> None:
     assert tools == [{"type": "function", "function": {"name": "f", "parameters": SCHEMA}}]
 
 
-def test_stream() -> None:
+def test_stream_is_requested_as_events() -> None:
     """A stream is requested as server-sent events."""
     same(sent(MODEL, stream=True), by_sdk(stream=True))
 
 
 @pytest.mark.parametrize("model", ["models/gemini-3.8-flash", "tunedModels/mine"])
-def test_names_of_models(model: str) -> None:
+def test_model_name_with_a_kind_is_kept(model: str) -> None:
     """A name with its kind as a prefix is kept."""
     same(sent(f"google/{model}"), by_sdk(model=model))
 
@@ -162,7 +162,7 @@ def test_version_and_base_url(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sent(MODEL, api_key=None).headers["x-goog-api-key"] == "first"
 
 
-def test_media() -> None:
+def test_media_are_sent_inline_or_by_uri() -> None:
     """Images, PDFs and audio are sent as inline data or by URI."""
     pdf, mp3 = b"%PDF-1.7", b"ID3 mp3"
     part = genai.types.Part
@@ -216,7 +216,7 @@ def test_conversation_with_tools() -> None:
     same(sent(MODEL, prompt), by_sdk(contents))
 
 
-def test_error_of_a_tool() -> None:
+def test_failed_tool_result_is_sent_in_the_error_field() -> None:
     """A tool's failure is sent in the field that Google documents for it."""
     prompt = [
         {"role": "user", "content": "?"},

@@ -99,12 +99,14 @@ CHAT: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("model", "ours", "theirs"), CHAT)
-def test_chat_parameters(model: str, ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+def test_chat_parameters_are_sent_as_by_the_sdk(
+    model: str, ours: dict[str, Any], theirs: dict[str, Any]
+) -> None:
     """Each parameter of a chat completion is sent as the SDK sends it."""
     same(sent(model, "hi", **ours), by_sdk("chat", model=model, messages=USER, **theirs))
 
 
-def test_streamed_chat_asks_for_its_usage() -> None:
+def test_streamed_chat_requests_usage() -> None:
     """A stream requests its usage, so that the counts are those of a plain answer."""
     theirs = by_sdk("chat", model="gpt-4", messages=USER, stream=True,
                     stream_options={"include_usage": True})  # fmt: skip
@@ -152,7 +154,7 @@ class Picture:
 
 
 @pytest.mark.parametrize("form", ["bytes", "path", "url", "data url", "PIL", "openai", "responses"])
-def test_image(form: str, tmp_path: Path) -> None:
+def test_images_are_sent_in_every_form(form: str, tmp_path: Path) -> None:
     """An image in any form is sent as the part that OpenAI documents."""
     (tmp_path / "a.png").write_bytes(PNG)
     link = "https://example.com/a.png?size=1"
@@ -174,7 +176,7 @@ def test_image(form: str, tmp_path: Path) -> None:
     same(sent("openai-responses/gpt-4o", ["What?", image]), theirs)
 
 
-def test_pdf_and_sound(tmp_path: Path) -> None:
+def test_pdf_and_audio_are_sent(tmp_path: Path) -> None:
     """A PDF is sent as a file with its name, audio with its format."""
     pdf, wav = b"%PDF-1.7", b"RIFF0000WAVEfmt "
     (tmp_path / "a.pdf").write_bytes(pdf)
@@ -192,7 +194,7 @@ def test_pdf_and_sound(tmp_path: Path) -> None:
     same(sent("openai-responses/gpt-5.5", ["https://example.com/a.pdf"]), theirs)
 
 
-def test_what_chat_cannot_take() -> None:
+def test_pdf_url_and_other_audio_are_refused_on_chat() -> None:
     """A PDF's URL and audio in other formats are refused before anything is sent."""
     with pytest.raises(ModelProviderError, match="openai-responses/"):
         sent("gpt-4o", ["https://example.com/a.pdf"])
@@ -229,13 +231,15 @@ RESPONSES: list[tuple[dict[str, Any], dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("ours", "theirs"), RESPONSES)
-def test_responses_parameters(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+def test_responses_parameters_are_sent_as_by_the_sdk(
+    ours: dict[str, Any], theirs: dict[str, Any]
+) -> None:
     """Each parameter of the Responses API is sent as the SDK sends it."""
     expected = by_sdk("responses", model="gpt-5.5", input="hi", **theirs)
     same(sent("openai-responses/gpt-5.5", **ours), expected)
 
 
-def test_responses_stream_and_own_models() -> None:
+def test_model_of_the_responses_api_alone_needs_no_prefix() -> None:
     """Calls can be streamed; a model that only this API serves needs no prefix.
 
     If Ember chose the API, nothing is stored unless the caller requests it.
@@ -252,7 +256,7 @@ def test_responses_stream_and_own_models() -> None:
     )
 
 
-def test_responses_conversation() -> None:
+def test_responses_conversation_is_sent_as_items() -> None:
     """Turns, calls and results become items; an answer's items are sent back unchanged."""
     items: list[dict[str, Any]] = [
         {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "x"},
@@ -293,7 +297,7 @@ def test_responses_conversation() -> None:
         ("gpt-4o", {"tools": [TOOL]}, False),
     ],
 )
-def test_tools_of_models_that_reason(
+def test_reasoning_models_with_tools_use_the_responses_api(
     model: str, arguments: dict[str, Any], responses: bool
 ) -> None:
     """Models whose chat completions reject tools with reasoning use the Responses API."""
@@ -322,7 +326,7 @@ def test_a_tool_loop_over_the_responses_api(fake_model: FakeModel) -> None:
 
 
 @pytest.mark.parametrize("name", ["stop", "seed"])
-def test_what_responses_do_not_have(name: str) -> None:
+def test_parameters_that_responses_lacks_are_refused(name: str) -> None:
     """`stop` and `seed` are refused, since the API would silently ignore them."""
     with pytest.raises(ModelProviderError, match=f"no {name}"):
         sent("openai-responses/gpt-5.5", **{name: 1})
@@ -351,7 +355,7 @@ def test_azure_without_a_version(monkeypatch: pytest.MonkeyPatch) -> None:
         assert ours.body == {"model": "my-gpt", "messages": USER}
 
 
-def test_azure_with_a_deployments_own_address(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_azure_base_url_with_a_deployment_is_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     """A base URL that names a deployment is used unchanged, with the configured version."""
     monkeypatch.delenv("OPENAI_API_VERSION", raising=False)
     base = "https://r.openai.azure.com/openai/deployments/d"
@@ -361,7 +365,9 @@ def test_azure_with_a_deployments_own_address(monkeypatch: pytest.MonkeyPatch) -
         assert ours.url == f"{base}/chat/completions?api-version=2024-10-21"
 
 
-def test_azure_token_and_mistral(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_azure_token_is_a_bearer_and_mistral_keeps_its_field(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """An Entra token is sent as a bearer; a Mistral deployment gets its own field."""
     monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", "https://r.openai.azure.com")
     monkeypatch.setenv("AZURE_OPENAI_AD_TOKEN", "entra-token")
@@ -371,7 +377,7 @@ def test_azure_token_and_mistral(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ours.body["max_tokens"] == 7
 
 
-def test_organisation_and_project(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_organisation_and_project_headers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ember reads the same variables for headers as the SDK."""
     monkeypatch.setenv("OPENAI_ORG_ID", "org-1")
     monkeypatch.setenv("OPENAI_PROJECT_ID", "proj-1")
@@ -381,7 +387,7 @@ def test_organisation_and_project(monkeypatch: pytest.MonkeyPatch) -> None:
         assert ours.headers[header] == azure.headers[header] == theirs.headers[header]
 
 
-def test_class_with_a_schema() -> None:
+def test_pydantic_model_is_sent_as_its_schema() -> None:
     """A pydantic model as response_format is sent as its schema with its name."""
     for name, sent_as in (("City", "City"), ("Box[City]", "Box_City_"), ("Größe", "Gr__e")):
         model = SimpleNamespace(model_json_schema=lambda: SCHEMA, __name__=name)

@@ -43,7 +43,9 @@ def events(*pieces: bytes) -> list[Event]:
         (b"data\n", [("", "")]),
     ],
 )
-def test_body(body: bytes, expected: list[tuple[str, str]]) -> None:
+def test_body_has_these_events_in_one_piece_and_byte_by_byte(
+    body: bytes, expected: list[tuple[str, str]]
+) -> None:
     """Each body has these events, in one piece and byte by byte."""
     assert events(body) == expected
     assert events(*(body[i : i + 1] for i in range(len(body)))) == expected
@@ -58,7 +60,7 @@ def test_stray_bytes_are_kept() -> None:
 
 
 @given(body=st.binary(), cuts=st.lists(st.integers(0, 200)))
-def test_any_bytes_cut_anywhere(body: bytes, cuts: list[int]) -> None:
+def test_any_bytes_give_the_same_events_however_split(body: bytes, cuts: list[int]) -> None:
     """No bytes raise an exception, and the result does not depend on how they are split."""
     edges = [0, *sorted(min(cut, len(body)) for cut in cuts), len(body)]
     pieces = [body[a:b] for a, b in itertools.pairwise(edges)]
@@ -72,7 +74,9 @@ def test_any_bytes_cut_anywhere(body: bytes, cuts: list[int]) -> None:
     ends=st.lists(st.sampled_from([b"\n", b"\r", b"\r\n"]), min_size=1, max_size=30),
     cuts=st.lists(st.integers(0, 200)),
 )  # fmt: skip
-def test_any_lines_cut_anywhere(lines: list[bytes], ends: list[bytes], cuts: list[int]) -> None:
+def test_any_lines_give_the_same_events_however_split(
+    lines: list[bytes], ends: list[bytes], cuts: list[int]
+) -> None:
     """Lines of every kind and ending give the same events, however they are split."""
     body = b"".join(line + ends[i % len(ends)] for i, line in enumerate(lines))
     edges = [0, *sorted(min(cut, len(body)) for cut in cuts), len(body)]
@@ -81,7 +85,7 @@ def test_any_lines_cut_anywhere(lines: list[bytes], ends: list[bytes], cuts: lis
 
 
 @pytest.mark.parametrize("body", [b"data: " + b"x" * 4_000_000, b'{"a": "' + b"x" * 4_000_000])
-def test_long_events_are_not_copied_with_each_piece(body: bytes) -> None:
+def test_long_event_in_small_pieces_takes_linear_time(body: bytes) -> None:
     """An event in many small pieces takes linear time."""
     started = time.process_time()
     pieces = [body[at : at + 200] for at in range(0, len(body), 200)]

@@ -80,7 +80,7 @@ def cut(body: bytes, places: list[int]) -> list[bytes]:
 @pytest.mark.parametrize("kind", RECORDED)
 @settings(max_examples=40, deadline=None)
 @given(places=st.lists(st.integers(0, 1 << 20), max_size=30))
-def test_recut_recording_reads_the_same(kind: str, places: list[int]) -> None:
+def test_recording_reads_the_same_however_it_is_split(kind: str, places: list[int]) -> None:
     """A recorded stream gives the same answer, wherever and however often it is split."""
     row = rows()[RECORDED[kind]]
     body = row["response_body"].encode()
@@ -104,7 +104,9 @@ REFRAMED: dict[str, Callable[[bytes], bytes]] = {
 
 @needs_corpus
 @pytest.mark.parametrize("frame", REFRAMED.values(), ids=REFRAMED)
-def test_every_recorded_stream_in_another_framing(frame: Callable[[bytes], bytes]) -> None:
+def test_every_recorded_stream_reads_the_same_in_other_framings(
+    frame: Callable[[bytes], bytes],
+) -> None:
     """A recorded stream gives the same answer in any other framing."""
     compared = 0
     for row in rows().values():
@@ -119,7 +121,7 @@ def test_every_recorded_stream_in_another_framing(frame: Callable[[bytes], bytes
 
 @needs_corpus
 @pytest.mark.parametrize("kind", RECORDED)
-def test_recording_byte_by_byte(kind: str) -> None:
+def test_recording_reads_the_same_byte_by_byte(kind: str) -> None:
     """A recorded stream that arrives byte by byte reads the same as in one piece."""
     row = rows()[RECORDED[kind]]
     body = row["response_body"].encode()
@@ -140,7 +142,7 @@ def outcome(result: ChatResponse | EmberError) -> tuple[Any, ...]:
 
 @needs_corpus
 @pytest.mark.parametrize("kind", RECORDED)
-def test_recording_cut_off_at_every_byte(kind: str) -> None:
+def test_recording_cut_at_any_byte_is_incomplete_or_whole(kind: str) -> None:
     """A stream cut anywhere is incomplete_stream, or whole if its end marker had arrived."""
     row = rows()[RECORDED[kind]]
     body = row["response_body"].encode()
@@ -238,7 +240,7 @@ def _cycle(values: list[str]) -> Iterator[str]:
         ("JSON objects one a line", "{0}\n{1}\n{2}\n"),
     ],
 )
-def test_framing_of_the_wild(name: str, body: str) -> None:
+def test_framing_variants_of_real_servers_read_the_same(name: str, body: str) -> None:
     """Framing variants of real servers, valid or not, do not change the answer."""
     events = chat_events("é\u2028")
     got = read("openai", [body.format(*events).encode()])
@@ -328,7 +330,7 @@ def test_stream_without_its_end_marker(wire: str) -> None:
     assert got["error"][1:] == ("incomplete_stream", "so far")
 
 
-def test_incomplete_stream_tells_the_usage_so_far() -> None:
+def test_incomplete_stream_has_the_usage_received() -> None:
     """Usage received before the break is in context['usage'], and the error is not retryable."""
     start = {"type": "message_start", "message": {"usage": {"input_tokens": 9}, "content": []}}
     body = f"data: {json.dumps(start)}\n\n{BEGUN['anthropic']}\n\n".encode()
@@ -351,7 +353,7 @@ def test_empty_stream_is_incomplete(body: str) -> None:
 @pytest.mark.parametrize("body", ["<html>hi</html>", '{"ok": true}', "data: {\"ok\": true}\n\n",
                                   "data: not json\n\n", "hello"])  # fmt: skip
 @pytest.mark.parametrize("wire", BEGUN)
-def test_stream_of_something_else_is_a_bad_response(wire: str, body: str) -> None:
+def test_stream_of_another_format_is_a_bad_response(wire: str, body: str) -> None:
     """A 200 stream with nothing in the wire's format is bad_response, not incomplete."""
     got = read(wire, [body.encode()])
     assert got["error"] is not None

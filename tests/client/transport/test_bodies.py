@@ -53,7 +53,9 @@ def raw_deflate(body: bytes) -> bytes:
         (bytes, "utf-8"),
     ],
 )
-def test_content_encodings(way: Way, encode: Callable[[bytes], bytes], encoding: str) -> None:
+def test_accepted_content_encodings_are_decoded(
+    way: Way, encode: Callable[[bytes], bytes], encoding: str
+) -> None:
     """The encodings that Ember accepts are decoded; an unknown name is ignored."""
     with serving(answering(encode, encoding)) as server:
         assert way(server.url) == "Hello!"
@@ -61,7 +63,7 @@ def test_content_encodings(way: Way, encode: Callable[[bytes], bytes], encoding:
 
 @every_way
 @pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip"])
-def test_encodings_that_were_not_asked_for(way: Way, encoding: str) -> None:
+def test_other_content_encodings_are_a_bad_response(way: Way, encoding: str) -> None:
     """Another encoding, or several, is a bad response whose message names it."""
     with (
         serving(answering(bytes, encoding)) as server,
@@ -72,7 +74,7 @@ def test_encodings_that_were_not_asked_for(way: Way, encoding: str) -> None:
 
 
 @every_way
-def test_a_body_that_is_too_long(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_body_above_the_size_limit_is_refused(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
     """A variable limits the decoded size; the error for a larger body names the variable."""
     with serving(answering(gzip.compress, "gzip")) as server:
         monkeypatch.setenv("EMBER_MAX_BODY_BYTES", "1000")
@@ -84,7 +86,7 @@ def test_a_body_that_is_too_long(way: Way, monkeypatch: pytest.MonkeyPatch) -> N
     assert (caught.value.error_type, caught.value.retryable) == ("bad_response", False)
 
 
-def test_a_malformed_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_malformed_size_limit_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     """A limit that is not a number is an error that names the variable."""
     monkeypatch.setenv("EMBER_MAX_BODY_BYTES", "big")
     with serving() as server, pytest.raises(ModelProviderError, match="EMBER_MAX_BODY_BYTES='big'"):
@@ -99,7 +101,7 @@ def bomb(size: int, character: bytes) -> bytes:
 
 
 @every_way
-def test_a_gzip_bomb(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gzip_bomb_stops_at_the_limit(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
     """Decoding a small body to a large one stops at the limit."""
     monkeypatch.setenv("EMBER_MAX_BODY_BYTES", str(8 * MiB))
     reply = Reply(bomb(64 * MiB, b"0"), headers={"content-encoding": "gzip"})
@@ -108,7 +110,7 @@ def test_a_gzip_bomb(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
     assert caught.value.error_type == "bad_response"
 
 
-def test_a_gzip_bomb_without_a_setting() -> None:
+def test_gzip_bomb_stops_at_the_default_limit() -> None:
     """The default limit is 128 MiB."""
     reply = Reply(bomb(160 * MiB, b"0"), headers={"content-encoding": "gzip"})
     with serving(lambda _: reply) as server, pytest.raises(ProviderAPIError, match="134217728"):
@@ -129,7 +131,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("way", [ALL["call"], ALL["stream"], ALL["stream-asyncio"]])
 @pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE)
-def test_hostile_bodies_take_time_in_proportion(way: Way, body: bytes) -> None:
+def test_invalid_bodies_take_linear_time(way: Way, body: bytes) -> None:
     """Megabytes of invalid data are an error within seconds."""
     with serving(lambda _: Reply(body)) as server:
         started = time.process_time()
@@ -142,7 +144,7 @@ def test_hostile_bodies_take_time_in_proportion(way: Way, body: bytes) -> None:
 
 
 @pytest.mark.parametrize("way", [ALL["stream"], ALL["stream-asyncio"]])
-def test_a_long_event_is_read(way: Way) -> None:
+def test_event_of_16_megabytes_is_read(way: Way) -> None:
     """An event of 16 MB, such as one with an image, is an answer like any other."""
     (event,) = events("x" * 16 * MiB)[:1]
     with serving(lambda _: Reply(event + b"".join(events("!")))) as server:
@@ -150,7 +152,7 @@ def test_a_long_event_is_read(way: Way) -> None:
 
 
 @given(st.binary(max_size=2000), st.lists(st.integers(0, 2000), max_size=5), st.booleans())
-def test_decoding_does_not_depend_on_the_cuts(body: bytes, cuts: list[int], raw: bool) -> None:
+def test_body_decodes_the_same_however_it_is_split(body: bytes, cuts: list[int], raw: bool) -> None:
     """A body decodes to the original, however it is split."""
     encoded = raw_deflate(body) if raw else gzip.compress(body)
     decoder = ContentDecoder({"content-encoding": "deflate" if raw else "gzip"})
@@ -159,7 +161,7 @@ def test_decoding_does_not_depend_on_the_cuts(body: bytes, cuts: list[int], raw:
     assert b"".join(b"".join(decoder.feed(piece)) for piece in pieces) == body
 
 
-def test_what_is_decoded_comes_in_bounded_pieces() -> None:
+def test_decoded_pieces_are_bounded() -> None:
     """A piece that decodes to far more than its size is decoded in steps."""
     decoder = ContentDecoder({"content-encoding": "gzip"})
     pieces = decoder.feed(bomb(20 * MiB, b"a"))

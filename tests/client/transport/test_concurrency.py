@@ -173,7 +173,7 @@ def test_failures_are_counted_by_kind() -> None:
     assert registry.get_usage_summary("gpt-4") is None
 
 
-def test_one_provider_instance_a_model() -> None:
+def test_one_provider_instance_per_model() -> None:
     """Threads that request a new model at the same moment all get the same instance."""
     instances: list[BaseProvider] = []
 
@@ -263,7 +263,7 @@ def test_event_loops_one_after_the_other() -> None:
     check(registry.get_usage_summary("gpt-4"), range(24))
 
 
-def test_loop_that_is_closed_by_hand() -> None:
+def test_loop_closed_without_its_async_generators() -> None:
     """The next loop works after one that was closed without closing its async generators."""
 
     async def one() -> str:
@@ -308,7 +308,7 @@ def test_forked_child_starts_afresh() -> None:
         assert server.connections == 3
 
 
-def test_spawned_processes_take_a_binding() -> None:
+def test_binding_works_in_spawned_processes() -> None:
     """A binding pickles to spawned workers, and gets its key from their environment."""
     with serving(numbered) as server:
         binding = models.instance("gpt-4", base_url=f"{server.url}/v1", temperature=0.2)

@@ -21,7 +21,7 @@ ANSWERS = (
 
 
 @given(data=st.sampled_from(ANSWERS), cuts=st.lists(st.integers(1, 200), max_size=12))
-def test_an_answer_is_the_same_in_whatever_pieces_it_comes(data: bytes, cuts: list[int]) -> None:
+def test_response_reads_the_same_however_it_is_split(data: bytes, cuts: list[int]) -> None:
     """Status and body do not depend on how the network splits the bytes."""
     answer, body = Answer(), b""
     places = sorted({min(place, len(data)) for place in cuts} | {0, len(data)})
@@ -34,7 +34,7 @@ def test_an_answer_is_the_same_in_whatever_pieces_it_comes(data: bytes, cuts: li
 
 
 @pytest.mark.parametrize("data", ANSWERS[:2])
-def test_an_answer_that_ends_too_early_is_refused(data: bytes) -> None:
+def test_response_that_ends_early_is_an_error(data: bytes) -> None:
     """A connection closed within the head, a chunk or the body is an error."""
     for length in range(len(data)):
         answer = Answer()
@@ -56,7 +56,7 @@ def test_an_answer_that_ends_too_early_is_refused(data: bytes) -> None:
     ids=["header", "headers", "chunk-extension", "trailer", "protocol", "blank-lines"],
 )
 @pytest.mark.parametrize("size", [1, 100_000], ids=["bytes", "pieces"])
-def test_what_is_no_answer_ends_before_the_server_does(data: bytes, size: int) -> None:
+def test_endless_invalid_response_is_an_error_in_linear_time(data: bytes, size: int) -> None:
     """Endless or invalid data outside the body is an error in linear time, before its end."""
     answer, started = Answer(), time.process_time()
     with pytest.raises(httpcore.RemoteProtocolError):
@@ -65,7 +65,7 @@ def test_what_is_no_answer_ends_before_the_server_does(data: bytes, size: int) -
     assert time.process_time() - started < 2
 
 
-def test_bytes_after_an_answer_cost_the_connection() -> None:
+def test_bytes_after_a_response_close_the_connection() -> None:
     """Bytes that follow a response are not read as the next one."""
     answer = Answer()
     data = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nokHTTP/1.1 200 OK\r\n"
@@ -85,7 +85,7 @@ def test_bytes_after_an_answer_cost_the_connection() -> None:
         (b"x", b"\0"),
     ],
 )
-def test_headers_that_cannot_be_sent(name: bytes, value: bytes) -> None:
+def test_invalid_header_is_refused_and_not_shown(name: bytes, value: bytes) -> None:
     """A header that is invalid, or would become two, is refused; no message shows it."""
     with pytest.raises(httpcore.LocalProtocolError, match="a header is not valid HTTP"):
         request_head(b"POST", b"/v1", [(b"host", b"h"), (name, value)])

@@ -43,7 +43,7 @@ def replaying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[None
 
 @respx_mockers
 @every_way
-def test_respx(way: Way, using: str) -> None:
+def test_respx_answers_calls(way: Way, using: str) -> None:
     """Both of respx's ways to mock httpx answer a call, and see the whole request."""
     with respx.mock(using=using) as mock:
         route = mock.post(URL).mock(side_effect=answer)
@@ -53,7 +53,9 @@ def test_respx(way: Way, using: str) -> None:
 
 @respx_mockers
 @every_way
-def test_respx_behind_a_proxy(way: Way, using: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_respx_answers_calls_despite_a_proxy(
+    way: Way, using: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A proxy in the environment is not used for calls that respx answers."""
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
     with respx.mock(using=using) as mock:
@@ -62,7 +64,7 @@ def test_respx_behind_a_proxy(way: Way, using: str, monkeypatch: pytest.MonkeyPa
 
 
 @every_way
-def test_pytest_httpx(way: Way, httpx_mock: HTTPXMock) -> None:
+def test_pytest_httpx_answers_calls(way: Way, httpx_mock: HTTPXMock) -> None:
     """pytest-httpx answers a call, and sees the whole request."""
     httpx_mock.add_callback(answer, url=URL, method="POST")
     assert way(HOST) == "Hello!"
@@ -70,7 +72,7 @@ def test_pytest_httpx(way: Way, httpx_mock: HTTPXMock) -> None:
 
 @pytest.mark.usefixtures("replaying")
 @every_way
-def test_respx_in_a_replay(way: Way) -> None:
+def test_respx_for_a_client_answers_before_the_cassette(way: Way) -> None:
     """A call that respx answers for a client does not reach the cassette."""
     with respx.mock(using="httpx") as mock:
         mock.post(URL).mock(side_effect=answer)
@@ -79,14 +81,14 @@ def test_respx_in_a_replay(way: Way) -> None:
 
 @pytest.mark.usefixtures("replaying")
 @every_way
-def test_pytest_httpx_in_a_replay(way: Way, httpx_mock: HTTPXMock) -> None:
+def test_pytest_httpx_answers_before_the_cassette(way: Way, httpx_mock: HTTPXMock) -> None:
     """A mock that is set up inside a replay answers before the cassette."""
     httpx_mock.add_callback(answer, url=URL, method="POST")
     assert way(HOST) == "Hello!"
 
 
 @every_way
-def test_respx_below_a_cassette(way: Way, tmp_path: Path) -> None:
+def test_respx_for_httpcore_is_recorded_as_the_network(way: Way, tmp_path: Path) -> None:
     """A mock of httpcore counts as the network: its answers are recorded, then replayed."""
     path = tmp_path / "cassette.db"
     with respx.mock(using="httpcore") as mock:

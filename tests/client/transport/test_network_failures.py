@@ -63,7 +63,7 @@ def check_fit(error: ProviderAPIError | ModelProviderError) -> None:
 
 
 @every_way
-def test_refused(way: Way) -> None:
+def test_refused_connection(way: Way) -> None:
     """A port without a listener is a connection error that names the address."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -133,7 +133,7 @@ def test_handshake_not_answered(way: Way) -> None:
         "http+unix://", "http+unix://x\0y", "http+unix://x%00y", "http+unix://\0x",
     ],
 )  # fmt: skip
-def test_impossible_address(way: Way, url: str) -> None:
+def test_invalid_address(way: Way, url: str) -> None:
     """An invalid address is a set-up error that shows it and the remedy."""
     with pytest.raises(ModelProviderError, match="base_url=") as caught:
         way(url)
@@ -141,7 +141,7 @@ def test_impossible_address(way: Way, url: str) -> None:
     check_fit(caught.value)
 
 
-def test_host_that_has_no_form_in_dns() -> None:
+def test_host_label_too_long_for_dns() -> None:
     """A host with a label too long for DNS is a set-up error that shows it."""
     with pytest.raises(ModelProviderError, match=r"a{64}.*base_url="):
         PLAIN["call"](f"http://{'a' * 64}.invalid")
@@ -149,7 +149,7 @@ def test_host_that_has_no_form_in_dns() -> None:
 
 @plain_ways
 @pytest.mark.parametrize("key", [f"{KEY} ", f"{KEY}\nx: y", f"{KEY}\N{SNOWMAN}"])
-def test_key_that_no_header_can_hold(way: Way, key: str) -> None:
+def test_key_that_is_no_header_value(way: Way, key: str) -> None:
     """A key with a blank, a line break or a non-ASCII character is refused and not shown."""
     with serving() as server:
         with pytest.raises(ModelProviderError, match="header") as caught:
@@ -199,7 +199,7 @@ def test_trusted_certificate(
         assert way(server.url) == "Hello!"
 
 
-def test_one_handshake_a_connection(
+def test_calls_in_a_row_share_one_handshake(
     server_tls: ssl.SSLContext, certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Calls in a row share one TLS connection."""
@@ -212,7 +212,7 @@ def test_one_handshake_a_connection(
 
 @plain_ways
 @pytest.mark.parametrize("content", [None, "no certificate"])
-def test_unreadable_trust(
+def test_unreadable_ca_bundle(
     way: Way,
     server_tls: ssl.SSLContext,
     tmp_path: Path,
@@ -367,7 +367,7 @@ def test_read_timeout(way: Way) -> None:
 
 
 @streamed_ways
-def test_silence_in_a_stream(way: Way) -> None:
+def test_stream_that_stalls(way: Way) -> None:
     """A stream that stalls after some text is a timeout in the stream phase, with that text."""
 
     def script(connection: socket.socket) -> None:
@@ -409,7 +409,7 @@ def test_total_timeout(way: Way) -> None:
 
 @every_way
 @pytest.mark.parametrize("seconds", [float("inf"), 1e12, 10**400])
-def test_timeout_that_nobody_will_meet(way: Way, seconds: float) -> None:
+def test_timeout_too_large_for_a_socket_is_no_limit(way: Way, seconds: float) -> None:
     """A timeout too large for a socket means no limit, and raises no OverflowError."""
     answer = Reply(json.dumps(completion()).encode())
     stream = Reply(pieces=events("Hello!"))
@@ -419,7 +419,7 @@ def test_timeout_that_nobody_will_meet(way: Way, seconds: float) -> None:
 
 
 @plain_ways
-def test_timeout_in_seconds(way: Way) -> None:
+def test_single_number_limits_the_whole_call(way: Way) -> None:
     """A single number limits the whole call."""
     with serving(lambda received: Reply(pieces=[b" "] * 50, pause=0.02)) as server:
         error = failure(way, server.url, timeout=0.1)
@@ -494,7 +494,9 @@ def test_unreachable_proxy(way: Way, proxy: Callable[[str, str], None]) -> None:
 
 @plain_ways
 @pytest.mark.parametrize("address", ["gopher://127.0.0.1:70", "socks4://127.0.0.1:1080"])
-def test_impossible_proxy(way: Way, address: str, proxy: Callable[[str, str], None]) -> None:
+def test_proxy_of_an_unsupported_kind(
+    way: Way, address: str, proxy: Callable[[str, str], None]
+) -> None:
     """A proxy of an unsupported kind is a set-up error that shows it."""
     proxy("ALL_PROXY", address)
     with pytest.raises(ModelProviderError, match=address) as caught:
@@ -524,7 +526,7 @@ REQUEST_ERRORS = sorted(
 )
 
 
-def test_walk_finds_httpx_errors() -> None:
+def test_httpx_error_classes_are_found() -> None:
     """The walk finds httpx's errors, so that the next test is not vacuous."""
     assert len(REQUEST_ERRORS) >= 19
     assert set(REQUEST_ERRORS) >= NOT_RAISED
@@ -553,7 +555,7 @@ def test_every_httpx_error_is_mapped(
         assert kind in (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
 
 
-def test_error_of_closing_is_mapped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_while_closing_is_mapped(monkeypatch: pytest.MonkeyPatch) -> None:
     """An error while a response is closed is mapped as well."""
 
     class Broken(httpx.SyncByteStream):

@@ -48,7 +48,7 @@ def relay(one: socket.socket, other: socket.socket, done: threading.Event) -> No
 
 @every_way
 @pytest.mark.parametrize("secure", [False, True], ids=["http", "https"])
-def test_tunnel(
+def test_https_through_a_proxy_shares_one_tunnel(
     way: Callable[..., str],
     secure: bool,
     server_tls: ssl.SSLContext,
@@ -113,7 +113,7 @@ def socks(done: threading.Event, user: bytes | None, reply: int = 0) -> Script:
 @every_way
 @pytest.mark.parametrize("secure", [False, True], ids=["http", "https"])
 @pytest.mark.parametrize("user", [None, b"me:s3cret"], ids=["anyone", "password"])
-def test_socks(
+def test_socks5_proxy_is_used(
     way: Callable[..., str],
     secure: bool,
     user: bytes | None,
@@ -145,7 +145,7 @@ def test_socks(
         ("me:s3cret", 99, "its reply is 99"),
     ],
 )
-def test_refusing_socks(
+def test_socks5_refusal_is_shown_without_the_password(
     way: Callable[..., str],
     given: str,
     reply: int,
@@ -164,7 +164,7 @@ def test_refusing_socks(
 
 @every_way
 @pytest.mark.parametrize("scheme", ["http", "socks5"])
-def test_proxy_that_is_silent(
+def test_silent_proxy_is_a_connect_timeout(
     way: Callable[..., str], scheme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A proxy that accepts the connection and does not answer is a connect timeout."""
@@ -186,7 +186,7 @@ def test_proxy_that_is_silent(
 
 @every_way
 @pytest.mark.parametrize("inner", ["handshake", "answer"])
-def test_records_that_drip_through_a_secure_proxy(
+def test_endless_tls_record_through_a_tls_proxy_times_out(
     way: Callable[..., str],
     inner: str,
     server_tls: ssl.SSLContext,
@@ -232,7 +232,7 @@ def test_records_that_drip_through_a_secure_proxy(
 
 
 @every_way
-def test_forwarding_proxy_is_given_the_password(
+def test_forwarding_proxy_gets_url_and_password(
     way: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A proxy that forwards http gets the whole URL and its user name and password."""

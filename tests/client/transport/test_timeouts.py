@@ -131,7 +131,7 @@ UNFINISHED: dict[str, Script] = {
 
 @pytest.mark.parametrize("timeout", [SECONDS, {"read": SECONDS}], ids=["seconds", "read"])
 @pytest.mark.parametrize("script", UNFINISHED.values(), ids=UNFINISHED)
-def test_an_answer_that_never_begins(script: Script, timeout: object) -> None:
+def test_bytes_without_an_answer_are_a_read_timeout(script: Script, timeout: object) -> None:
     """A server that sends bytes but no part of an answer runs into the read timeout."""
     with scripted(script) as url:
         errors = timed_out(ALL, url, timeout=timeout)
@@ -148,7 +148,7 @@ def test_an_answer_that_never_begins(script: Script, timeout: object) -> None:
     ],
     ids=["bytes", "chunks", "trailers"],
 )
-def test_total_bounds_a_body_that_drips(script: Script) -> None:
+def test_total_limits_a_slow_body(script: Script) -> None:
     """A body that arrives slowly, each piece in time, ends at the total timeout."""
     with scripted(script) as url:
         errors = timed_out(PLAIN, url, timeout={"read": 30, "total": SECONDS})
@@ -157,7 +157,7 @@ def test_total_bounds_a_body_that_drips(script: Script) -> None:
         assert (error.context["phase"], error.retryable) == ("read", True)
 
 
-def test_total_bounds_a_request_that_is_taken_slowly() -> None:
+def test_total_limits_a_request_that_is_read_slowly() -> None:
     """A server that reads a long request slowly runs into the total timeout."""
 
     def script(connection: socket.socket) -> None:
@@ -189,7 +189,7 @@ def full_server() -> Generator[str]:
 
 
 @pytest.mark.parametrize("timeout", [{"total": SECONDS}, {"connect": SECONDS}, SECONDS])
-def test_a_connection_that_is_not_accepted(timeout: object) -> None:
+def test_connection_that_is_not_accepted_times_out(timeout: object) -> None:
     """The total timeout limits connecting, as does the connect timeout."""
     with full_server() as url:
         errors = timed_out(ALL, url, timeout=timeout)
@@ -207,7 +207,7 @@ def test_several_addresses_share_the_timeout(monkeypatch: pytest.MonkeyPatch) ->
         assert error.context["phase"] == "connect"
 
 
-def test_a_dead_address_does_not_hide_a_good_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_first_address_that_answers_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first of a host's addresses that answers is used, within one timeout."""
 
     def script(connection: socket.socket) -> None:
@@ -224,7 +224,7 @@ def test_a_dead_address_does_not_hide_a_good_one(monkeypatch: pytest.MonkeyPatch
         assert PLAIN["call"](url.replace("127.0.0.1", "two.invalid"), timeout=5) == "Hello!"
 
 
-def test_a_name_service_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_name_lookup_counts_for_the_connect_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     """The connect timeout includes the name lookup."""
     answered = threading.Event()
 
@@ -244,7 +244,7 @@ def test_a_name_service_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) ->
     answered.set()
 
 
-def test_a_handshake_that_drips() -> None:
+def test_slow_handshake_counts_for_the_connect_timeout() -> None:
     """The connect timeout includes the TLS handshake."""
 
     def script(connection: socket.socket) -> None:
@@ -273,7 +273,7 @@ IDLE = {"pings": PING, "comments": COMMENT, "roles": ROLE, "in-progress": IN_PRO
     ids=["seconds", "total", "read", "both"],
 )
 @pytest.mark.parametrize("idle", IDLE.values(), ids=IDLE)
-def test_a_stream_that_says_nothing(idle: bytes, timeout: object) -> None:
+def test_stream_of_only_keep_alive_times_out(idle: bytes, timeout: object) -> None:
     """Keep-alive events do not count: an event with content must arrive in time."""
     with scripted(dripping(STREAM_HEAD, then=idle)) as url:
         errors = timed_out(STREAMED, url, phase="stream", timeout=timeout)
@@ -284,7 +284,7 @@ def test_a_stream_that_says_nothing(idle: bytes, timeout: object) -> None:
 
 
 @pytest.mark.parametrize("idle", IDLE.values(), ids=IDLE)
-def test_a_stream_that_stops_saying_anything(idle: bytes) -> None:
+def test_stream_that_stalls_after_text_times_out(idle: bytes) -> None:
     """After some text, `read` limits the wait for more, whatever keep-alive is sent."""
     with scripted(dripping(STREAM_HEAD, events("Once")[0], then=idle)) as url:
         bounds = {"read": SECONDS, "total": SECONDS / 2}
@@ -306,7 +306,7 @@ SAYING = {
 
 
 @pytest.mark.parametrize("event", SAYING.values(), ids=SAYING)
-def test_a_stream_that_goes_on_for_longer_than_any_timeout(event: bytes) -> None:
+def test_stream_with_content_may_outlast_every_timeout(event: bytes) -> None:
     """Events with content keep a stream going: neither `total` nor `read` ends it."""
 
     def script(connection: socket.socket) -> None:
@@ -322,7 +322,7 @@ def test_a_stream_that_goes_on_for_longer_than_any_timeout(event: bytes) -> None
     assert all(answer.endswith("end") for answer in answers)
 
 
-def test_a_slow_reader_is_not_timed_out() -> None:
+def test_slow_reader_does_not_time_out() -> None:
     """The caller's time between two chunks does not count as waiting for the server."""
 
     def script(connection: socket.socket) -> None:
@@ -367,7 +367,7 @@ def broken_at_the_end(connection: socket.socket) -> None:
     [held_open, broken_at_the_end, dripping(STREAM_HEAD, *events("Once"), then=PING)],
     ids=["held-open", "broken", "pings"],
 )
-def test_an_answer_that_is_complete_does_not_wait_for_the_end_of_the_body(script: Script) -> None:
+def test_complete_stream_does_not_wait_for_the_end_of_the_body(script: Script) -> None:
     """After the end marker, a connection that stays open or breaks does not lose the answer."""
     with scripted(script) as url:
         started = time.monotonic()
@@ -376,7 +376,7 @@ def test_an_answer_that_is_complete_does_not_wait_for_the_end_of_the_body(script
     assert time.monotonic() - started < 2.8
 
 
-def test_a_stream_over_tls_that_says_nothing(
+def test_silent_stream_over_tls_times_out(
     server_tls: ssl.SSLContext, certificate: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same over TLS, also for a record that never ends."""

@@ -114,7 +114,7 @@ def test_tasks_open_no_more_connections_than_calls_in_flight() -> None:
         assert server.settles_at(0)
 
 
-def test_connection_that_the_server_closed() -> None:
+def test_closed_idle_connection_is_replaced() -> None:
     """An idle connection that the server has closed is replaced without an error."""
     with serving(answering) as server:
         for way in (call, stream, call):
@@ -124,7 +124,7 @@ def test_connection_that_the_server_closed() -> None:
 
 
 @pytest.mark.parametrize("run", [asyncio.run, trio.run], ids=["asyncio", "trio"])
-def test_connection_that_the_server_closed_in_an_event_loop(run: Callable[..., None]) -> None:
+def test_closed_idle_async_connection_is_replaced(run: Callable[..., None]) -> None:
     """The same for event loops."""
 
     async def main() -> None:
@@ -156,7 +156,7 @@ def closing_at_the_second(end: Callable[[socket.socket], None], asked: list[int]
 
 
 @pytest.mark.parametrize("way", [call, acall], ids=["sync", "asyncio"])
-def test_a_request_that_reached_a_new_connection_is_not_sent_again(
+def test_request_on_a_new_connection_is_not_repeated(
     way: Callable[[str], str],
 ) -> None:
     """A request that breaks off on the replacement of an idle connection is not repeated."""
@@ -186,7 +186,7 @@ def test_a_request_that_reached_a_new_connection_is_not_sent_again(
 
 @pytest.mark.parametrize("end", [reset, socket.socket.close], ids=["reset", "closed"])
 @pytest.mark.parametrize("way", [call, acall], ids=["sync", "asyncio"])
-def test_a_connection_that_closes_as_it_is_used_is_never_an_error(
+def test_request_on_a_closing_idle_connection_is_repeated_once(
     way: Callable[[str], str], end: Callable[[socket.socket], None]
 ) -> None:
     """A request sent on an idle connection as it closes is repeated once, on a new one."""
@@ -207,7 +207,7 @@ def test_a_connection_that_closes_as_it_is_used_is_never_an_error(
 
 @pytest.mark.parametrize("end", [reset, socket.socket.close], ids=["reset", "closed"])
 @pytest.mark.parametrize("way", [call, acall], ids=["sync", "asyncio"])
-def test_what_breaks_later_is_not_sent_again(
+def test_request_that_breaks_after_a_round_trip_is_not_repeated(
     way: Callable[[str], str], end: Callable[[socket.socket], None]
 ) -> None:
     """A request that breaks off after a round trip is not repeated: it may have been billed."""
@@ -269,7 +269,7 @@ def test_idle_connections_expire(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("text", ["soon", "-1", "nan"])
 @pytest.mark.parametrize("variable", ["EMBER_KEEPALIVE_SECONDS", "EMBER_MAX_IDLE_CONNECTIONS"])
-def test_malformed_keep_alive_limits(
+def test_malformed_keep_alive_limit_names_its_variable(
     variable: str, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A limit that is not a number is an error that names it, before anything is sent."""
@@ -280,7 +280,7 @@ def test_malformed_keep_alive_limits(
         assert not server.received
 
 
-def test_no_idle_connection_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keep_alive_of_zero_keeps_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a limit of 0 seconds, a connection is closed after its call."""
     monkeypatch.setenv("EMBER_KEEPALIVE_SECONDS", "0")
     with serving(answering) as server:
@@ -307,7 +307,7 @@ def test_unix_socket(way: Callable[..., str], tmp_path: Path) -> None:
         way(server.url)
 
 
-def test_headers_of_the_answer() -> None:
+def test_response_headers_are_normalised() -> None:
     """Header names are in lower case, repeated ones are joined, and a value may be UTF-8."""
     as_sent = "Zürich".encode().decode("latin-1")  # http.server writes latin-1
     headers = {"X-Place": as_sent, "X-Limit": "1", "x-limit": "2"}
@@ -318,7 +318,7 @@ def test_headers_of_the_answer() -> None:
 
 
 @every_way
-def test_ipv6(way: Callable[..., str]) -> None:
+def test_ipv6_address(way: Callable[..., str]) -> None:
     """A base URL can name an IPv6 address."""
     with serving(answering, host="::1") as server:
         assert way(server.url)
@@ -363,7 +363,7 @@ def test_first_chunk_passes_through_at_once(awaited: bool) -> None:
 
 
 @every_way
-def test_request_as_it_is_sent(way: Callable[..., str]) -> None:
+def test_request_has_the_required_headers(way: Callable[..., str]) -> None:
     """A call is one POST with the required headers; extra_headers= can replace any of them."""
     with serving(answering) as server:
         way(server.url)
@@ -393,7 +393,7 @@ def test_cookies_are_not_kept() -> None:
 
 
 @pytest.mark.parametrize("way", PLAIN.values(), ids=PLAIN)
-def test_transport_classes_see_the_call(
+def test_calls_go_through_httpx_transports(
     way: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All calls go through the public method of httpx's own transports."""
@@ -419,7 +419,9 @@ def request_to(url: str, **more: Any) -> transport.Request:
     return transport.Request(url, {}, b"{}", transport.Timeout(), "openai", MODEL, **more)
 
 
-def test_late_address_is_asked_for_by_a_connection_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_server_in_this_process_is_started_by_a_connection_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A server in this process is started by a real connection, not by a replayed answer."""
     asked: list[str] = []
     with serving() as server:
@@ -440,7 +442,9 @@ def test_late_address_is_asked_for_by_a_connection_only(monkeypatch: pytest.Monk
     assert asked
 
 
-def test_late_address_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_server_that_cannot_be_started_raises_its_own_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The error of a server that cannot be started passes through httpx unchanged."""
 
     def address() -> NoReturn:
