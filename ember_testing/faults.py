@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from ember.exceptions import ErrorType
-from ember_testing.wires import error, error_event
+from ember_testing.wires import error_event, error_response
 from ember_testing.wires.answer import Answer, Failure
 from ember_testing.wires.body import Headers
-from ember_testing.wires.response import Broken, Response
+from ember_testing.wires.response import NetworkFailure, Response
 
 __all__ = [
     "Damage",
@@ -290,12 +290,12 @@ def empty_body() -> Damage:
 # --- applying a fault (pure) ---------------------------------------------------------------------
 
 _BROKEN = {
-    "timeout": Broken("ReadTimeout", "The read operation timed out"),
-    "connect_timeout": Broken("ConnectTimeout", "timed out"),
-    "refused": Broken("ConnectError", "[Errno 111] Connection refused"),
-    "reset": Broken("ReadError", "[Errno 104] Connection reset by peer"),
+    "timeout": NetworkFailure("ReadTimeout", "The read operation timed out"),
+    "connect_timeout": NetworkFailure("ConnectTimeout", "timed out"),
+    "refused": NetworkFailure("ConnectError", "[Errno 111] Connection refused"),
+    "reset": NetworkFailure("ReadError", "[Errno 104] Connection reset by peer"),
 }
-_CUT = Broken(
+_CUT = NetworkFailure(
     "RemoteProtocolError",
     "peer closed connection without sending complete message body (incomplete chunked read)",
 )
@@ -322,7 +322,7 @@ def applied(fault: Fault, response: Response, wire: str) -> Response:
     if isinstance(fault, Failure):
         streams = "event-stream" in dict(response.headers).get("content-type", "")
         if fault.after_chunks is None or not streams:
-            return error(wire, fault)
+            return error_response(wire, fault)
         kept = _first(response.pieces, fault.after_chunks)
         return response._replace(
             headers=_without_lengths(response), pieces=[*kept, error_event(wire, fault)], end=None

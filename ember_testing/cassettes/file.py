@@ -36,7 +36,7 @@ from ember_testing.cassettes.rows import (
 from ember_testing.exceptions import CassetteError
 from ember_testing.wires.body import as_bytes
 from ember_testing.wires.exchange import COLUMNS as READ_COLUMNS
-from ember_testing.wires.exchange import Read
+from ember_testing.wires.exchange import ParsedRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -347,7 +347,7 @@ class CassetteFile:
         self.added.append((call_id, call["recorded_at"]))
         return call_id
 
-    def describe(self, found: Sequence[tuple[Mapping[str, Any], Read]]) -> None:
+    def describe(self, found: Sequence[tuple[Mapping[str, Any], ParsedRow]]) -> None:
         """Store what was read from calls added earlier, and the prices they were charged.
 
         Args:
@@ -368,7 +368,7 @@ class CassetteFile:
                     row = self._plain(number)
                 self._describe(row, read, known)
 
-    def _describe(self, row: Mapping[str, Any], read: Read, known: dict[Any, str]) -> None:
+    def _describe(self, row: Mapping[str, Any], read: ParsedRow, known: dict[Any, str]) -> None:
         row = {**row, **read.columns}
         row |= text_columns(row["text"], partial(self._text, row["response_body"]))
         stored, *values = values_of(row)

@@ -10,7 +10,7 @@ from ember_testing.cassettes import schema
 from ember_testing.cassettes.file import CassetteFile
 from ember_testing.cassettes.rows import pieces_of
 from ember_testing.exceptions import CassetteError
-from ember_testing.wires.exchange import COLUMNS, Read
+from ember_testing.wires.exchange import COLUMNS, ParsedRow
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -170,6 +170,6 @@ def copy(file: CassetteFile, other: CassetteFile, call_id: int) -> int:
     number = file.add(row, pieces_of(row))
     in_force = {line[1:5]: line[5] for line in other.prices() if line[0] <= call_id}
     charges = [(charge, rates) for charge, rates in in_force.items() if row["model"] in charge[1:3]]
-    read = Read({name: row[name] for name in COLUMNS}, charges)
+    read = ParsedRow({name: row[name] for name in COLUMNS}, charges)
     file.describe([(file.rows([number])[0], read)])
     return number

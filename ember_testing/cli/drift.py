@@ -165,8 +165,8 @@ def _provider(row: Mapping[str, Any]) -> str:
 
     if row["provider"] != UNKNOWN or not is_local(row["url"]):
         return row["provider"] or ""
-    asked = read_request(row["url"], as_bytes(row["request_body"] or b""))
-    return asked.route if asked is not None else ""
+    request = read_request(row["url"], as_bytes(row["request_body"] or b""))
+    return request.route if request is not None else ""
 
 
 def _where_it_listens(row: Mapping[str, Any], url: str) -> str:

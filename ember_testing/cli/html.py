@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ember.conversation.messages import Message
     from ember.conversation.parts import Part
     from ember_testing.cassettes.calls import Call
-    from ember_testing.wires.exchange import Asked
+    from ember_testing.wires.exchange import ModelRequest
 
     Piece = tuple[float, bytes]
 
@@ -85,8 +85,8 @@ class Report:
             call: The call.
             pieces: Offset in seconds and bytes of each chunk of its response.
         """
-        asked = read_request(call.url, as_bytes(call.body))
-        turns = _request_turns(asked)
+        request = read_request(call.url, as_bytes(call.body))
+        turns = _request_turns(request)
         self._calls.append(
             {
                 "cassette": len(self._cassettes) - 1,
@@ -100,20 +100,20 @@ class Report:
                 "error": call.error,
                 "provider": call.provider,
                 "model": call.model,
-                "asked": asked.model if asked else None,
+                "asked": request.model if request else None,
                 "prompt_tokens": call.prompt_tokens,
                 "completion_tokens": call.completion_tokens,
                 "cost": call.cost,
                 "seconds": call.seconds,
                 "recorded_at": call.recorded_at,
                 "turns": [self._turn(turn) for turn in turns],
-                "parameters": self._parameters(asked),
+                "parameters": self._parameters(request),
                 "request_headers": self._headers(call.request_headers),
                 "request": self._body(call.body),
                 "response_headers": self._headers(call.response_headers),
                 "response": self._body(call.response_body),
-                "pieces": self._pieces(call, asked, pieces),
-                **self._answer(call, asked),
+                "pieces": self._pieces(call, request, pieces),
+                **self._answer(call, request),
             }
         )
 
@@ -127,14 +127,14 @@ class Report:
             "texts": list(self._texts),
         }
 
-    def _answer(self, call: Call, asked: Asked | None) -> dict[str, Any]:
+    def _answer(self, call: Call, request: ModelRequest | None) -> dict[str, Any]:
         """Return the answer as a turn and its finish reason; both None if Ember cannot read it."""
         parts: list[tuple[str, ...]] = []
         ended = None
-        if asked and call.status is not None and call.status < 400:
+        if request and call.status is not None and call.status < 400:
             try:
                 headers = dict(call.response_headers)
-                answer = read_response(asked, call.status, headers, as_bytes(call.response_body))
+                answer = read_response(request, call.status, headers, as_bytes(call.response_body))
             except EmberError:  # truncated or of another format: show the text received
                 answer = None
             if answer is not None:
@@ -147,8 +147,8 @@ class Report:
             parts = [("text", call.text)]
         return {"answer": self._turn(("assistant", parts)) if parts else None, "ended": ended}
 
-    def _parameters(self, asked: Asked | None) -> int | None:
-        given = {k: v for k, v in asked.body.items() if k not in _CONVERSATION} if asked else {}
+    def _parameters(self, request: ModelRequest | None) -> int | None:
+        given = {k: v for k, v in request.body.items() if k not in _CONVERSATION} if request else {}
         return self._text(json.dumps(given, indent=2, ensure_ascii=False)) if given else None
 
     def _headers(self, headers: Iterable[tuple[str, str]]) -> int | None:
@@ -162,13 +162,15 @@ class Report:
             return self._text(f"{len(body):,} bytes that are no text")
         return self._text(body)
 
-    def _pieces(self, call: Call, asked: Asked | None, pieces: Sequence[Piece]) -> list[Any]:
+    def _pieces(
+        self, call: Call, request: ModelRequest | None, pieces: Sequence[Piece]
+    ) -> list[Any]:
         """Return milliseconds, bytes and text of each chunk."""
         if len(pieces) < 2 or call.status is None:
             return []
         headers = dict(call.response_headers)
         plain = _decompressed(headers, [data for _, data in pieces])
-        texts = read_pieces(asked, call.status, headers, plain) if asked else [""] * len(plain)
+        texts = read_pieces(request, call.status, headers, plain) if request else [""] * len(plain)
         return [
             (round(offset * 1000, 1), len(data), text)
             for (offset, data), text in zip(pieces, texts, strict=True)
@@ -216,12 +218,12 @@ def _digest(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
-def _request_turns(asked: Asked | None) -> list[tuple[str, list[tuple[str, ...]]]]:
+def _request_turns(request: ModelRequest | None) -> list[tuple[str, list[tuple[str, ...]]]]:
     """Return the request's messages: role, and each part as its kind and texts."""
-    if asked is None:
+    if request is None:
         return []
     try:
-        call = call_of_request(asked, {})
+        call = call_of_request(request, {})
         turns = [(message.role, [*map(_part, _parts(message))]) for message in call.messages]
         return [("system", [("text", call.system)]), *turns] if call.system else [*turns]
     except Exception:  # an unknown request format: its body is shown all the same

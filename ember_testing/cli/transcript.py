@@ -150,11 +150,11 @@ def _read(call: Call) -> Any:
     from ember.exceptions import EmberError  # late: these load all of ember
     from ember_testing.wires.exchange import read_request, read_response
 
-    asked = read_request(call.url, as_bytes(call.body))
+    request = read_request(call.url, as_bytes(call.body))
     try:
         headers = dict(call.response_headers)
         body = as_bytes(call.response_body)
-        return asked and read_response(asked, call.status or 0, headers, body)
+        return request and read_response(request, call.status or 0, headers, body)
     except EmberError:  # truncated, or of another format: shown as received
         return None
 

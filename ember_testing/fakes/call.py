@@ -11,7 +11,7 @@ from ember.conversation.media import Media
 from ember.conversation.messages import Message, as_messages
 from ember.conversation.parts import NativePart, Part, ToolResult, parsed_arguments
 from ember.models.schemas import ToolCall
-from ember_testing.wires.exchange import Asked
+from ember_testing.wires.exchange import ModelRequest
 
 __all__ = ["FakeCall", "call_of_custom", "call_of_request"]
 
@@ -78,14 +78,14 @@ class FakeCall:
         ]
 
 
-def call_of_request(asked: Asked, headers: Mapping[str, str]) -> FakeCall:
+def call_of_request(request: ModelRequest, headers: Mapping[str, str]) -> FakeCall:
     """Return the call that a request makes."""
-    body = dict(asked.body)
-    turns = _turns(asked.body)
+    body = dict(request.body)
+    turns = _turns(request.body)
     used = next((name for name in _TURNS if body.get(name)), "model")
     for name in ("messages", "contents", "input", "model", used):
         body.pop(name, None)
-    stream = body.pop("stream", False) or asked.stream
+    stream = body.pop("stream", False) or request.stream
     system = body.pop("system", None) or body.pop("instructions", None)
     system = system or body.pop("systemInstruction", None)
     if isinstance(turns, str):
@@ -96,14 +96,14 @@ def call_of_request(asked: Asked, headers: Mapping[str, str]) -> FakeCall:
             firsts = [turn for turn in turns if _role(turn) in ("system", "developer")]
             system = firsts[0] if firsts else None
     return FakeCall(
-        asked.route,
-        asked.model,
+        request.route,
+        request.model,
         prompt,
         None if system is None else _text(system),
         body,
         bool(stream),
         dict(headers),
-        asked.body,
+        request.body,
     )
 
 

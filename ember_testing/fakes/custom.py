@@ -10,9 +10,9 @@ from ember.exceptions import ProviderAPIError
 from ember.models.schemas import ChatResponse, UsageStats
 from ember.providers import base
 from ember.providers.error_mapping import api_error
-from ember_testing import wires as encoding
 from ember_testing.faults import Damage, Fault
 from ember_testing.patches.patch import Patch
+from ember_testing.wires import error_response
 from ember_testing.wires.answer import Answer, Failure
 
 __all__ = ["Ask", "ask_first", "failure_of", "response_of"]
@@ -118,6 +118,6 @@ def failure_of(provider: str, model: str, fault: Fault) -> ProviderAPIError:
 
 
 def _error(provider: str, model: str, failure: Failure) -> ProviderAPIError:
-    error = encoding.error("openai", failure)
+    error = error_response("openai", failure)
     body = json.loads(error.body)
     return api_error(provider, model, error.status or 0, dict(error.headers), body)

@@ -21,7 +21,6 @@ import respx
 from ember.models.schemas import ChatResponse, UsageStats
 from ember.providers import base
 from ember.providers.servers import SERVERS
-from ember_testing import wires as encoding
 from ember_testing.exceptions import ReplayFailure
 from ember_testing.fakes import custom as fake_custom
 from ember_testing.fakes.call import FakeCall, call_of_custom, call_of_request
@@ -41,11 +40,12 @@ from ember_testing.patches import keys, network
 from ember_testing.patches.exchange import Answerer
 from ember_testing.patches.sleep import flow, skips
 from ember_testing.patches.transport import install, is_asked_last, remove
+from ember_testing.wires import wire_of
 from ember_testing.wires.answer import as_answer, plausible_usage
 from ember_testing.wires.embeddings import inputs_of
-from ember_testing.wires.exchange import Asked, asks_model, read_exchange, read_request
-from ember_testing.wires.response import Request, Response, Sent
-from ember_testing.wires.vendors import UNKNOWN, title
+from ember_testing.wires.exchange import ModelRequest, asks_model, read_exchange, read_request
+from ember_testing.wires.response import ProviderResponse, Request, Response
+from ember_testing.wires.vendors import UNKNOWN, api_title
 
 __all__ = ["FakeCall", "FakeModel", "Reply", "UnansweredCall", "fake_model"]
 
@@ -54,11 +54,11 @@ class UnansweredCall(ReplayFailure):
     """A call that no fake answers; no `except Exception` of the code under test swallows it."""
 
 
-def unanswerable(asked: Asked) -> str:
+def unanswerable(parsed: ModelRequest) -> str:
     """Return the message for a call that no fake can answer, with what to do instead."""
     return (
-        f"a fake cannot answer {title(asked.form)} ({asked.provider}: {asked.url}): record it, "
-        "with @pytest.mark.ember_replay and pytest --ember-record; a fake and a recording go "
+        f"a fake cannot answer {api_title(parsed.api)} ({parsed.provider}: {parsed.url}): record "
+        "it, with @pytest.mark.ember_replay and pytest --ember-record; a fake and a recording go "
         "together in one test, and cassette_server does for other processes"
     )
 
@@ -171,7 +171,7 @@ class FakeModel:
         if not (unused := self.unused()):
             return ""
         calls = [f"{call.provider}/{call.model}" for call in self.calls]
-        return f"fake_model: nobody asked for these: {'; '.join(unused)}; calls: {calls}"
+        return f"fake_model: nobody parsed for these: {'; '.join(unused)}; calls: {calls}"
 
     def _check(self) -> None:
         for failure in self.failures[self._told or 0 :]:
@@ -183,34 +183,36 @@ class FakeModel:
 
     # Called by the router ---------------------------------------------------------------------
 
-    def respond(self, asked: Asked, request: Request, *, last: bool = True) -> Response | None:
+    def respond(
+        self, parsed: ModelRequest, request: Request, *, last: bool = True
+    ) -> Response | None:
         """Return the response to a request, or None if this fake has none.
 
         Args:
-            asked: The parsed request.
+            parsed: The parsed request.
             request: The request.
-            last: Whether this fake is the last to be asked.
+            last: Whether this fake is the last to be parsed.
 
         Raises:
             UnansweredCall: There is no answer.
         """
-        if asked.wire is None and inputs_of(asked) is None:
-            if not last or asked.provider == UNKNOWN:
+        if parsed.wire is None and inputs_of(parsed) is None:
+            if not last or parsed.provider == UNKNOWN:
                 return None
-            raise self._fail(UnansweredCall(unanswerable(asked)))
-        setups = self._replies.of(asked.route, asked.model, asked.is_guessed)
+            raise self._fail(UnansweredCall(unanswerable(parsed)))
+        setups = self._replies.of(parsed.route, parsed.model, parsed.is_guessed)
         if not setups and not last:
             return None
         at = time.monotonic()
-        call = call_of_request(asked, {name.lower(): value for name, value in request.headers})
+        call = call_of_request(parsed, {name.lower(): value for name, value in request.headers})
         setup, given, number = self._next(setups, call)
-        inputs = inputs_of(asked)
+        inputs = inputs_of(parsed)
         try:
             if inputs is None:
-                wire = asked.wire or encoding.wire_of(asked.route)
+                wire = parsed.wire or wire_of(parsed.route)
                 response, fault = response_of(wire, call, setup, given, number)
             else:
-                response, fault = embeddings_of(asked, inputs, setup, given, number)
+                response, fault = embeddings_of(parsed, inputs, setup, given, number)
                 given = ""  # no text, so no partial answer to look for
         except (TypeError, ValueError) as error:
             raise self._fail(UnansweredCall(f"fake_model({setup.pattern!r}): {error}")) from error
@@ -219,7 +221,7 @@ class FakeModel:
             url, headers = request.url, dict(response.headers)
             read = read_exchange("POST", url, request.body, 200, headers, response.body)
             partial = (read.text if read is not None else None) or ""
-        self._tried(key_of(asked, request.url), call, at, fault, partial, given)
+        self._tried(key_of(parsed, request.url), call, at, fault, partial, given)
         return response
 
     def _answer_custom(
@@ -274,7 +276,13 @@ class FakeModel:
         given: Given = "",
     ) -> None:
         error_type = fault.error_type if fault is not None else None
-        whole = given.means if isinstance(given, Sent) else None if fault else as_answer(given)
+        whole = (
+            given.means
+            if isinstance(given, ProviderResponse)
+            else None
+            if fault
+            else as_answer(given)
+        )
         attempt = Attempt(
             key,
             f"{call.provider}/{call.model}",
@@ -344,14 +352,14 @@ _router = _Router(assert_all_called=False, assert_all_mocked=False)
 
 def _route(request: httpx.Request) -> httpx.Response | httpx.Request:
     """Return the answer of the innermost fake for the model, or the request to let it through."""
-    asked_for: Request = request.extensions[_REQUEST]
-    asked = read_request(asked_for.url, asked_for.body)
-    if asked is None:
+    seam_request: Request = request.extensions[_REQUEST]
+    parsed = read_request(seam_request.url, seam_request.body)
+    if parsed is None:
         return request
     fakes = [*reversed(_active)]
     for fake in fakes:
         last = fake is fakes[-1] and is_asked_last(_answerer)
-        response = fake.respond(asked, asked_for, last=last)
+        response = fake.respond(parsed, seam_request, last=last)
         if response is not None:
             # With a request, else respx copies the response; without a body, else respx reads it.
             more = {_RESPONSE: response}

@@ -14,9 +14,9 @@ from ember.models.routing import built_in, resolve
 from ember.models.schemas import ChatResponse, UsageStats
 from ember.providers import base
 from ember.providers.servers import SERVERS
-from ember_testing import wires as encoding
 from ember_testing.fakes.call import FakeCall
 from ember_testing.faults import Damage, Fault, applied, replaces_answer
+from ember_testing.wires import answer_response, wire_of
 from ember_testing.wires.answer import Answer, Failure, as_answer, plausible_usage
 from ember_testing.wires.embeddings import (
     Embeddings,
@@ -24,8 +24,8 @@ from ember_testing.wires.embeddings import (
     embedding_error,
     embedding_response,
 )
-from ember_testing.wires.exchange import Asked
-from ember_testing.wires.response import Response, Sent
+from ember_testing.wires.exchange import ModelRequest
+from ember_testing.wires.response import ProviderResponse, Response
 
 __all__ = [
     "Given",
@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 Vectors: TypeAlias = Embeddings | Sequence[float] | Sequence[Sequence[float]]
-Given: TypeAlias = str | Sequence[str] | Answer | ChatResponse | Fault | Sent | Vectors
+Given: TypeAlias = str | Sequence[str] | Answer | ChatResponse | Fault | ProviderResponse | Vectors
 Reply: TypeAlias = Given | Callable[[FakeCall], Given]
 
 _WILD = re.compile(r"[*?\[]")
@@ -79,11 +79,7 @@ class SetUp:
         names = {model, f"{provider}/{model}"} if self.provider is None else {f"{provider}/{model}"}
         if provider == "openai-responses":
             names.add(f"openai/{model}")
-        if (
-            guessed
-            and self.provider
-            and encoding.wire_of(self.provider) == encoding.wire_of(provider)
-        ):
+        if guessed and self.provider and wire_of(self.provider) == wire_of(provider):
             names.add(f"{self.provider}/{model}")
         return any(own.fullmatch(name.lower()) for own in self._names for name in names)
 
@@ -154,7 +150,7 @@ def check_reply(reply: Reply) -> None:
     Raises:
         TypeError: It is not.
     """
-    is_other = callable(reply) or isinstance(reply, (Failure, Damage, Sent))
+    is_other = callable(reply) or isinstance(reply, (Failure, Damage, ProviderResponse))
     if not is_other and as_embeddings(reply) is None:
         as_answer(reply)
 
@@ -179,7 +175,7 @@ def response_of(
         TypeError: It is not a reply.
         ValueError: The wire format cannot express it.
     """
-    if isinstance(given, Sent):
+    if isinstance(given, ProviderResponse):
         return given.served, None
     fault = given if isinstance(given, (Failure, Damage)) else None
     response = Response(200)
@@ -187,18 +183,17 @@ def response_of(
         said = _INTERRUPTED if isinstance(given, Failure) else given
         answer = as_answer(said.answer if isinstance(said, Damage) else said)
         usage = answer.usage or setup.usage or plausible_usage(call.prompt, answer)
-        write = encoding.streamed if call.stream else encoding.whole
-        response = write(wire, call.model, answer, usage, number)
+        response = answer_response(wire, call.model, answer, usage, number, stream=call.stream)
     return (response if fault is None else applied(fault, response, wire)), fault
 
 
 def embeddings_of(
-    asked: Asked, inputs: Sequence[object], setup: SetUp, given: Given, number: int
+    request: ModelRequest, inputs: Sequence[object], setup: SetUp, given: Given, number: int
 ) -> tuple[Response, Fault | None]:
     """Return the response for a reply to a call for embeddings, and the fault in it.
 
     Args:
-        asked: The parsed request.
+        request: The parsed request.
         inputs: The inputs to embed.
         setup: The setup of the reply.
         given: The reply, or the result of one that is a function.
@@ -208,11 +203,11 @@ def embeddings_of(
         TypeError: The reply has no vectors.
         ValueError: The vectors do not fit the request.
     """
-    if isinstance(given, Sent):
+    if isinstance(given, ProviderResponse):
         return given.served, None
     fault = given if isinstance(given, (Failure, Damage)) else None
     if isinstance(fault, Failure):
-        return embedding_error(asked, fault), fault
+        return embedding_error(request, fault), fault
     embeddings = Embeddings() if fault is not None else as_embeddings(given)
     if embeddings is None:
         raise TypeError(
@@ -222,5 +217,5 @@ def embeddings_of(
     tokens = sum(len(str(each)) // 4 + 1 for each in inputs)
     if setup.usage is not None:
         tokens = setup.usage.prompt_tokens
-    response = embedding_response(asked, inputs, embeddings, tokens, number)
+    response = embedding_response(request, inputs, embeddings, tokens, number)
     return (response if fault is None else applied(fault, response, "openai")), fault

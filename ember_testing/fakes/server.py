@@ -32,13 +32,13 @@ class FaultServer(FakeModel):
 
     def _answer(self, request: Request) -> Response:
         request = request._replace(url=f"{self.url}{request.url}")
-        asked = read_request(request.url, request.body)
-        if asked is None:
+        parsed = read_request(request.url, request.body)
+        if parsed is None:
             return _refusal(f"{request.method} {request.url} asks no model")
         with suppress(ReplayFailure):  # kept in `failures`
-            if (response := self.respond(asked, request)) is not None:
+            if (response := self.respond(parsed, request)) is not None:
                 return response
-            return _refusal(unanswerable(asked))
+            return _refusal(unanswerable(parsed))
         return _refusal(str(self.failures[-1]))
 
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from ember.exceptions import ErrorType
 from ember_testing.patches.sleep import Skip
-from ember_testing.wires.exchange import Asked
+from ember_testing.wires.exchange import ModelRequest
 
 __all__ = ["Attempt", "Verdict", "judged", "key_of"]
 
@@ -36,7 +36,7 @@ class Attempt(NamedTuple):
         name: Provider and model.
         asked_at: Time of arrival, by `time.monotonic()`.
         fault: The error type in Ember's vocabulary; None for an answer.
-        retry_after: Seconds that the caller was asked to wait, or None.
+        retry_after: Seconds that the caller was request to wait, or None.
         partial: The text before the answer broke off, or "".
         answer: The text of a whole answer, or "".
         flow: The thread or task that made the request.
@@ -78,17 +78,22 @@ class Verdict:
         return "\n".join(self.complaints) or f"nothing to complain of in {self.attempts} calls"
 
 
-def key_of(asked: Asked, url: str) -> object:
+def key_of(request: ModelRequest, url: str) -> object:
     """Return a key that is equal for a request and its repetition, streamed or not.
 
     Args:
-        asked: The parsed request.
+        request: The parsed request.
         url: The request's URL.
     """
     parameters = {
-        name: asked.body[name] for name in asked.body.keys() - {"stream", "stream_options"}
+        name: request.body[name] for name in request.body.keys() - {"stream", "stream_options"}
     }
-    return urlsplit(url).netloc, asked.route, asked.model, json.dumps(parameters, sort_keys=True)
+    return (
+        urlsplit(url).netloc,
+        request.route,
+        request.model,
+        json.dumps(parameters, sort_keys=True),
+    )
 
 
 def judged(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ember_testing.patches import worker
 from ember_testing.patches.sleep import note_call, wait, wait_async
-from ember_testing.wires.response import Broken, Request, Response
+from ember_testing.wires.response import NetworkFailure, Request, Response
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
@@ -86,7 +86,7 @@ class Exchange:
         self.headers_after: float | None = None
         self.chunks: list[tuple[float, bytes]] = []
         self.outcome = ""
-        self.error: Broken | None = None
+        self.error: NetworkFailure | None = None
         self.elapsed = 0.0
 
     def head(self, status: int, headers: Headers, http_version: str, reason: str) -> None:
@@ -99,7 +99,7 @@ class Exchange:
         """Record a chunk of the response."""
         self.chunks.append((time.perf_counter() - self._started, data))
 
-    def finish(self, outcome: str, error: Broken | None = None) -> None:
+    def finish(self, outcome: str, error: NetworkFailure | None = None) -> None:
         """End the call; only the first end counts.
 
         Args:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import h11
 
-from ember_testing.wires.response import Broken, Response
+from ember_testing.wires.response import NetworkFailure, Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ LARGEST_HEAD = 100 * 1024
 
 
 def played_bytes(
-    answer: Response, patience: float | None, error: Callable[[Broken], BaseException]
+    answer: Response, patience: float | None, error: Callable[[NetworkFailure], BaseException]
 ) -> Iterator[tuple[float, bytes]]:
     """Iterate over seconds to wait and the bytes that follow; raise `error`'s if it breaks off.
 
@@ -90,7 +90,7 @@ class Listener:
         if self._exchange.outcome:
             return
         if not data and self._exchange.status is None:
-            self.broke(Broken("RemoteProtocolError", _NO_RESPONSE))
+            self.broke(NetworkFailure("RemoteProtocolError", _NO_RESPONSE))
             return
         try:
             self._parser.receive_data(data)
@@ -99,7 +99,7 @@ class Listener:
                 if isinstance(event, (h11.EndOfMessage, h11.ConnectionClosed)):
                     break
         except h11.RemoteProtocolError as error:
-            self.broke(Broken("RemoteProtocolError", str(error)))
+            self.broke(NetworkFailure("RemoteProtocolError", str(error)))
 
     def _tell(self, event: h11.Event) -> None:
         if isinstance(event, h11.Response):
@@ -115,7 +115,7 @@ class Listener:
         elif isinstance(event, h11.EndOfMessage):
             self._exchange.finish("complete")
 
-    def broke(self, error: Broken) -> None:
+    def broke(self, error: NetworkFailure) -> None:
         """Record that the connection broke."""
         self._exchange.finish("failed" if self._exchange.status is None else "cut", error)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ember_testing.exceptions import ReplayFailure
 from ember_testing.patches.http_bytes import played_bytes
-from ember_testing.wires.response import Broken, HeaderValue, Request, Response
+from ember_testing.wires.response import HeaderValue, NetworkFailure, Request, Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -75,7 +75,7 @@ class _Server(ThreadingHTTPServer):
 class BrokenOff(Exception):
     """The response ends here with a fault."""
 
-    def __init__(self, broken: Broken) -> None:
+    def __init__(self, broken: NetworkFailure) -> None:
         self.broken = broken
 
 

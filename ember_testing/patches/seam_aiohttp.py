@@ -16,7 +16,7 @@ from ember_testing.patches.exchange import Exchange, answer_of_async, asked, sen
 from ember_testing.patches.http_bytes import Listener, played_bytes
 from ember_testing.patches.patch import Patch
 from ember_testing.patches.sleep import wait_async
-from ember_testing.wires.response import Broken, HeaderValue, Request, Response
+from ember_testing.wires.response import HeaderValue, NetworkFailure, Request, Response
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -86,9 +86,9 @@ class Seam:
 
     def _failed(self, exchange: Exchange, error: BaseException) -> None:
         if isinstance(error, asyncio.TimeoutError):
-            exchange.finish("failed", Broken("ConnectTimeout", str(error)))
+            exchange.finish("failed", NetworkFailure("ConnectTimeout", str(error)))
         elif isinstance(error, (OSError, self._library.ClientError)):
-            exchange.finish("failed", Broken("ConnectError", str(error)))
+            exchange.finish("failed", NetworkFailure("ConnectError", str(error)))
         elif isinstance(error, Exception):  # the client's error: its session or its loop is closed
             exchange.finish("unsent")
         else:  # cancelled
@@ -110,7 +110,7 @@ class Seam:
                 if exc is None:
                     listener.receive(b"")
                 else:
-                    listener.broke(Broken("ReadError", str(exc)))
+                    listener.broke(NetworkFailure("ReadError", str(exc)))
             original(protocol, exc)
 
         return connection_lost
@@ -119,7 +119,7 @@ class Seam:
         def set_exception(protocol: Any, exc: BaseException, *arguments: Any) -> None:
             listener = self._heard.get(protocol)
             if listener is not None and isinstance(exc, asyncio.TimeoutError):
-                listener.broke(Broken("ReadTimeout", str(exc)))
+                listener.broke(NetworkFailure("ReadTimeout", str(exc)))
             original(protocol, exc, *arguments)
 
         return set_exception
@@ -128,11 +128,11 @@ class Seam:
 
     async def _played(self, connector: Any, req: Any, answer: Response) -> Any:
         end = answer.end
-        if answer.status is None and not isinstance(end, Broken):
+        if answer.status is None and not isinstance(end, NetworkFailure):
             if answer.delay:
                 await wait_async(answer.delay)
             raise answer.failure(_error)
-        if answer.status is None and isinstance(end, Broken):
+        if answer.status is None and isinstance(end, NetworkFailure):
             if end.error == "ConnectTimeout":
                 raise asyncio.TimeoutError(end.message)
             if end.error == "ConnectError":
@@ -237,7 +237,7 @@ class _End(Exception):
         self.cause = cause
 
 
-def _error(broken: Broken) -> Exception:
+def _error(broken: NetworkFailure) -> Exception:
     if broken.error.endswith("Timeout"):
         return TimeoutError(broken.message)
     if broken.error == "RemoteProtocolError":

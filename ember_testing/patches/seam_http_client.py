@@ -30,7 +30,7 @@ from ember_testing.patches.exchange import (
 from ember_testing.patches.http_bytes import LARGEST_HEAD, Listener, played_bytes
 from ember_testing.patches.patch import Patch
 from ember_testing.patches.sleep import wait
-from ember_testing.wires.response import Broken, HeaderValue, Request, Response
+from ember_testing.wires.response import HeaderValue, NetworkFailure, Request, Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -156,13 +156,13 @@ class Seam:
         else:
             name = "WriteError"
         message = str(error).rpartition(" object at 0x")[2].partition(">: ")[2] or str(error)
-        return exchange.finish("failed", Broken(name, message))
+        return exchange.finish("failed", NetworkFailure(name, message))
 
     def refuse(self, connection: Any, answer: Response) -> None:
         """Raise an answer that is an error before anything is sent."""
-        if answer.status is None and not isinstance(answer.end, Broken):
+        if answer.status is None and not isinstance(answer.end, NetworkFailure):
             raise answer.failure(_error)
-        if isinstance(answer.end, Broken) and answer.status is None:
+        if isinstance(answer.end, NetworkFailure) and answer.status is None:
             name, message = answer.end
             if self._has_errors and name in ("ConnectError", "ConnectTimeout"):
                 import urllib3.exceptions as errors  # already imported by the caller
@@ -178,7 +178,7 @@ class _End(Exception):
     """The connection ends here, in the middle of the response."""
 
 
-def _error(broken: Broken) -> Exception:
+def _error(broken: NetworkFailure) -> Exception:
     """Return the exception that a socket raises where httpx would raise this one."""
     if broken.error == "RemoteProtocolError":
         return _End()
@@ -462,10 +462,10 @@ class _HeardFile(io.RawIOBase):
         try:
             count: int | None = self._inner.readinto(buffer)
         except TimeoutError as error:
-            self._listener.broke(Broken("ReadTimeout", str(error)))
+            self._listener.broke(NetworkFailure("ReadTimeout", str(error)))
             raise
         except OSError as error:
-            self._listener.broke(Broken("ReadError", str(error)))
+            self._listener.broke(NetworkFailure("ReadError", str(error)))
             raise
         if count is not None:
             self._listener.receive(bytes(buffer[:count]))

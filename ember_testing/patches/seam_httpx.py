@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ember_testing.patches.exchange import Exchange, answer_of, answer_of_async, asked, sending
 from ember_testing.patches.patch import Patch
 from ember_testing.patches.sleep import wait, wait_async
-from ember_testing.wires.response import Broken, HeaderValue, Request, Response
+from ember_testing.wires.response import HeaderValue, NetworkFailure, Request, Response
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -113,7 +113,7 @@ class Seam:
     def _response(self, answer: Response, request: Any) -> Any:
         """Return an answer as the library's own response."""
 
-        def error(broken: Broken) -> Exception:
+        def error(broken: NetworkFailure) -> Exception:
             kind = getattr(self.library, broken.error, self.library.ReadError)
             made: Exception = kind(broken.message, request=request)
             return made
@@ -140,8 +140,8 @@ def _sent_headers(request: Any) -> Headers:
     )
 
 
-def _broken(error: Exception) -> Broken:
-    return Broken(type(error).__name__, str(error))
+def _broken(error: Exception) -> NetworkFailure:
+    return NetworkFailure(type(error).__name__, str(error))
 
 
 def _pairs(headers: Any) -> Headers:
@@ -198,7 +198,7 @@ class _Played:
     """The chunks of an answer at their recorded boundaries, for sync and async callers."""
 
     def __init__(
-        self, answer: Response, error: Callable[[Broken], Exception], patience: float | None
+        self, answer: Response, error: Callable[[NetworkFailure], Exception], patience: float | None
     ) -> None:
         self._pieces = answer.timed_pieces(patience, error)
 

@@ -49,16 +49,16 @@ def estimate(method: str, url: str, body: bytes) -> float | None:
     from ember_testing.wires.exchange import read_request
     from ember_testing.wires.vendors import price_table
 
-    asked = read_request(url, body) if method == "POST" else None
-    if asked is None or asked.form == "other":
+    request = read_request(url, body) if method == "POST" else None
+    if request is None or request.api == "other":
         return None
     usage = UsageStats(
-        prompt_tokens=math.ceil(len(body) / BYTES_A_TOKEN), completion_tokens=_output(asked.body)
+        prompt_tokens=math.ceil(len(body) / BYTES_A_TOKEN), completion_tokens=_output(request.body)
     )
     with warnings.catch_warnings():  # the caller raises an error instead
         warnings.simplefilter("ignore", UnknownPriceWarning)
-        seller = price_table(asked.route)
-        return cost(seller, asked.model, usage, requested_model=asked.model, base_url=url)
+        seller = price_table(request.route)
+        return cost(seller, request.model, usage, requested_model=request.model, base_url=url)
 
 
 def _output(body: Mapping[str, Any]) -> int:

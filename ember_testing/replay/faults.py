@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ember_testing.faults import Fault, applied, replaces_answer
 from ember_testing.wires.exchange import read_request
-from ember_testing.wires.response import Broken, Request, Response, plain
+from ember_testing.wires.response import NetworkFailure, Request, Response, plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,10 +30,10 @@ def faulted(fault: Fault, request: Request, recorded: Callable[[], Response]) ->
     if response is not found:  # decoded: the network's pieces no longer apply
         pieces = [piece for piece in _EVENT_END.split(response.body) if piece]
         response = response._replace(pieces=pieces)
-    asked = read_request(request.url, request.body)
-    damaged = applied(fault, response, (asked and asked.wire) or "openai")
+    parsed = read_request(request.url, request.body)
+    damaged = applied(fault, response, (parsed and parsed.wire) or "openai")
     end = damaged.end
-    if damaged.status is None and isinstance(end, Broken) and end.error == "ReadError":
+    if damaged.status is None and isinstance(end, NetworkFailure) and end.error == "ReadError":
         # A client may resend a request that met a stale connection, which raises this error.
         return damaged._replace(end=end._replace(error="RemoteProtocolError"))
     return damaged

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from ember_testing.wires.response import Broken, End, Response
+from ember_testing.wires.response import End, NetworkFailure, Response
 
 if TYPE_CHECKING:
     from ember_testing.cassettes.file import Answer
@@ -50,7 +50,7 @@ def response_of(
 def _end(answer: Answer, unplayable: Callable[[str], BaseException]) -> End:
     """Return how a recorded response ends: as recorded, or with an error if it is incomplete."""
     if answer.outcome in ("cut", "failed"):
-        return Broken(answer.error_type or "ReadError", answer.error_message or "")
+        return NetworkFailure(answer.error_type or "ReadError", answer.error_message or "")
     if answer.outcome == "complete":
         return None
     what = (

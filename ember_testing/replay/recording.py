@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ember_testing.replay.prices import collected
 from ember_testing.wires.body import as_bytes, as_text, decoded, headers_to_json
 from ember_testing.wires.events import ends_stream
-from ember_testing.wires.exchange import COLUMNS, Read, asks_model, read_row
+from ember_testing.wires.exchange import COLUMNS, ParsedRow, asks_model, read_row
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -136,7 +136,7 @@ def leak_of_text(columns: Mapping[str, Any], redaction: Redaction) -> str | None
     return None
 
 
-def read_with_prices(row: Mapping[str, Any]) -> Read:
+def read_with_prices(row: Mapping[str, Any]) -> ParsedRow:
     """Read a row's response, with the prices charged for it."""
     with collected() as charges:
         return read_row(row)._replace(charges=charges)

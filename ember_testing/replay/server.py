@@ -20,7 +20,7 @@ from ember_testing.patches.exchange import Answerer, Exchange, answer_of, sendin
 from ember_testing.patches.http_server import BrokenOff, http_server
 from ember_testing.replay.cassette import Cassette, opened
 from ember_testing.replay.session import Session
-from ember_testing.wires.response import Broken, Request, Response
+from ember_testing.wires.response import NetworkFailure, Request, Response
 
 if TYPE_CHECKING:
     import os
@@ -202,7 +202,7 @@ def _forwarded(client: httpx.Client, request: Request, exchange: Exchange) -> Re
             sent = httpx.Request(request.method, request.url, headers=headers, content=request.body)
             response = client.send(sent, stream=True)
     except httpx.TransportError as error:
-        broken = Broken(type(error).__name__, str(error))
+        broken = NetworkFailure(type(error).__name__, str(error))
         exchange.finish("failed", broken)
         return Response(None, end=broken)
     pairs = tuple((k.decode("latin-1"), v.decode("latin-1")) for k, v in response.headers.raw)
@@ -228,7 +228,7 @@ def _pieces(response: httpx.Response, exchange: Exchange) -> Iterator[bytes]:
             yield piece
         exchange.finish("complete")
     except httpx.TransportError as error:
-        broken = Broken(type(error).__name__, str(error))
+        broken = NetworkFailure(type(error).__name__, str(error))
         exchange.finish("cut", broken)
         raise BrokenOff(broken) from error
     finally:  # the client may have disconnected

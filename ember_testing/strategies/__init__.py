@@ -5,8 +5,8 @@
         assert my_reader(sent.wire, sent.served.pieces).text == sent.means.text
 
 Responses are bytes of the four wire formats (`openai`, `openai-responses`, `anthropic`, `google`),
-with the answer or the error that they mean: see `Sent`. `fake_model` accepts each as a reply.
-Every strategy is built from smaller ones and shrinks to the simplest case: one word, no cut.
+with the answer or the error that they mean: see `ProviderResponse`. `fake_model` accepts each as a
+reply. Every strategy is built from smaller ones and shrinks to the simplest case.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from hypothesis.strategies import SearchStrategy
 
 from ember.models.schemas import FinishReason, ToolCall, UsageStats
 from ember_testing import faults
-from ember_testing import wires as encoding
 from ember_testing.strategies.damage import Damages, damaged, recordings
+from ember_testing.wires import WIRES, answer_response, error_response
 from ember_testing.wires.answer import Answer, Failure
-from ember_testing.wires.response import Sent
+from ember_testing.wires.response import ProviderResponse
 
 __all__ = [
     "answers",
@@ -95,7 +95,7 @@ def _texts(*, min_size: int = 0, max_size: int) -> SearchStrategy[str]:
 
 def wires() -> SearchStrategy[str]:
     """Generate names of wire formats."""
-    return st.sampled_from(encoding.WIRES)
+    return st.sampled_from(WIRES)
 
 
 def model_names(*, wires: SearchStrategy[str] | None = None) -> SearchStrategy[str]:
@@ -303,7 +303,7 @@ def _answers(wire: str, usage: SearchStrategy[UsageStats]) -> SearchStrategy[Ans
 
 def responses(
     *, wires: SearchStrategy[str] | None = None, answers: SearchStrategy[Answer] | None = None
-) -> SearchStrategy[Sent]:
+) -> SearchStrategy[ProviderResponse]:
     """Generate whole answers as bytes of a wire format, each with the answer that it means.
 
     Args:
@@ -315,7 +315,7 @@ def responses(
 
 def streams(
     *, wires: SearchStrategy[str] | None = None, answers: SearchStrategy[Answer] | None = None
-) -> SearchStrategy[Sent]:
+) -> SearchStrategy[ProviderResponse]:
     """Generate streamed answers as bytes, split anywhere: inside a line, inside a character.
 
     Args:
@@ -327,30 +327,30 @@ def streams(
 
 def _sent(
     wires: SearchStrategy[str] | None, said: SearchStrategy[Answer] | None, *, stream: bool
-) -> SearchStrategy[Sent]:
-    write = encoding.streamed if stream else encoding.whole
-
-    def of(wire: str) -> SearchStrategy[Sent]:
+) -> SearchStrategy[ProviderResponse]:
+    def of(wire: str) -> SearchStrategy[ProviderResponse]:
         names = st.sampled_from(_MODELS[wire])
         return st.builds(
             sent, st.just(wire), names, _answers(wire, _usages(wire)) if said is None else said
         )
 
-    def sent(wire: str, model: str, answer: Answer) -> Sent:
+    def sent(wire: str, model: str, answer: Answer) -> ProviderResponse:
         if answer.usage is None:
             raise InvalidArgument(f"{answer!r} has no usage: pass answers(...) of this module")
-        served = write(wire, model.rpartition("/")[2], answer, answer.usage, 1)
-        return Sent(wire, model, stream, served, answer)
+        served = answer_response(
+            wire, model.rpartition("/")[2], answer, answer.usage, 1, stream=stream
+        )
+        return ProviderResponse(wire, model, stream, served, answer)
 
     return _of_each(wires, of)
 
 
-def _recut(sent: Sent) -> SearchStrategy[Sent]:
+def _recut(sent: ProviderResponse) -> SearchStrategy[ProviderResponse]:
     cuts = st.lists(st.integers(0, len(sent.body)), max_size=6)
     return cuts.map(lambda places: _with_pieces(sent, places))
 
 
-def _with_pieces(sent: Sent, places: Sequence[int]) -> Sent:
+def _with_pieces(sent: ProviderResponse, places: Sequence[int]) -> ProviderResponse:
     body, edges = sent.body, [0, *sorted(set(places)), len(sent.body)]
     pieces = [body[start:end] for start, end in pairwise(edges) if start < end]
     return replace(sent, served=sent.served._replace(pieces=pieces))
@@ -360,7 +360,7 @@ def errors(
     *,
     wires: SearchStrategy[str] | None = None,
     failures: SearchStrategy[Failure] | None = None,
-) -> SearchStrategy[Sent]:
+) -> SearchStrategy[ProviderResponse]:
     """Generate errors as bytes of a wire format, each with the `error_type` that it means.
 
     Args:
@@ -373,12 +373,12 @@ def errors(
         lambda make: waits.map(make)
     )
 
-    def sent(wire: str, stream: bool, failure: Failure) -> Sent:
-        return Sent(
+    def sent(wire: str, stream: bool, failure: Failure) -> ProviderResponse:
+        return ProviderResponse(
             wire,
             _MODELS[_known(wire)][0],
             stream,
-            encoding.error(wire, failure),
+            error_response(wire, failure),
             None,
             failure.error_type,
             failure.retry_after,
@@ -391,7 +391,7 @@ def errors(
 
 def from_cassette(
     path: str | os.PathLike[str], *, damages: SearchStrategy[Damages] | None = None
-) -> SearchStrategy[Sent]:
+) -> SearchStrategy[ProviderResponse]:
     """Generate damaged copies of recorded answers, which a parser must survive.
 
     Keys are dropped, numbers changed, events duplicated, removed and swapped, the end is cut off,
@@ -417,7 +417,7 @@ def from_cassette(
 
 
 def _wires(given: SearchStrategy[str] | None) -> SearchStrategy[str]:
-    return st.sampled_from(encoding.WIRES) if given is None else given
+    return st.sampled_from(WIRES) if given is None else given
 
 
 def _of_each(

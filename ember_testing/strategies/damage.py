@@ -13,7 +13,7 @@ from typing import Any, TypeAlias, cast
 from ember_testing.cassettes.file import CassetteFile
 from ember_testing.wires.body import as_bytes, headers_from_json
 from ember_testing.wires.exchange import read_request
-from ember_testing.wires.response import Response, Sent
+from ember_testing.wires.response import ProviderResponse, Response
 
 __all__ = ["Damages", "damaged", "recordings"]
 
@@ -25,7 +25,7 @@ _OTHER_NUMBERS: tuple[object, ...] = (0, -1, 10**18, 1.5, None, "7", True)
 _OF_THE_BODY = ("content-length", "content-encoding", "transfer-encoding")
 
 
-def recordings(path: str | os.PathLike[str]) -> list[Sent]:
+def recordings(path: str | os.PathLike[str]) -> list[ProviderResponse]:
     """Return the answers of models in a cassette.
 
     Raises:
@@ -38,21 +38,21 @@ def recordings(path: str | os.PathLike[str]) -> list[Sent]:
         file.close()
 
 
-def _sent(row: dict[str, Any]) -> Sent | None:
-    asked = read_request(row["url"], as_bytes(row["request_body"] or b""))
-    if asked is None or asked.wire is None or row["status"] is None:
+def _sent(row: dict[str, Any]) -> ProviderResponse | None:
+    request = read_request(row["url"], as_bytes(row["request_body"] or b""))
+    if request is None or request.wire is None or row["status"] is None:
         return None
     headers = tuple(
         (name, value)
         for name, value in headers_from_json(row["response_headers"])
         if name.lower() not in _OF_THE_BODY
     )
-    wire = asked.wire
+    wire = request.wire
     served = Response(row["status"], headers, (as_bytes(row["response_body"] or b""),))
-    return Sent(wire, f"{wire}/{asked.model}", asked.stream, served)
+    return ProviderResponse(wire, f"{wire}/{request.model}", request.stream, served)
 
 
-def damaged(sent: Sent, damages: Damages) -> Sent:
+def damaged(sent: ProviderResponse, damages: Damages) -> ProviderResponse:
     """Return a damaged copy of a recorded answer.
 
     Args:

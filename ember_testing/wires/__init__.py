@@ -11,32 +11,30 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from ember.models.schemas import UsageStats
-from ember_testing.wires import anthropic as encoding_anthropic
-from ember_testing.wires import google as encoding_google
-from ember_testing.wires import openai as encoding_openai
-from ember_testing.wires import responses as encoding_responses
+from ember_testing.wires import anthropic, google, openai, responses
 from ember_testing.wires.answer import Answer, Failure
 from ember_testing.wires.body import Headers
 from ember_testing.wires.events import dumps, event
 from ember_testing.wires.response import Response
 
-__all__ = ["WIRES", "error", "error_event", "streamed", "whole", "wire_of"]
+__all__ = ["WIRES", "answer_response", "error_event", "error_response", "wire_of"]
 
 WIRES = ("openai", "openai-responses", "anthropic", "google")
 _JSON = ("content-type", "application/json")
+_EVENTS = ("content-type", "text/event-stream")
 
 
-class _Words(NamedTuple):
-    whole: Callable[[str, Answer, UsageStats, int], dict[str, Any]]
+class _Encoder(NamedTuple):
+    body: Callable[[str, Answer, UsageStats, int], dict[str, Any]]
     events: Callable[[str, Answer, UsageStats, int], Iterator[bytes]]
     request_id: str
 
 
-_WORDS: Mapping[str, _Words] = {
-    "openai": _Words(encoding_openai.whole, encoding_openai.events, "x-request-id"),
-    "openai-responses": _Words(encoding_responses.whole, encoding_responses.events, "x-request-id"),
-    "anthropic": _Words(encoding_anthropic.whole, encoding_anthropic.events, "request-id"),
-    "google": _Words(encoding_google.whole, encoding_google.events, "x-request-id"),
+_ENCODERS: Mapping[str, _Encoder] = {
+    "openai": _Encoder(openai.body, openai.events, "x-request-id"),
+    "openai-responses": _Encoder(responses.body, responses.events, "x-request-id"),
+    "anthropic": _Encoder(anthropic.body, anthropic.events, "request-id"),
+    "google": _Encoder(google.body, google.events, "x-request-id"),
 }
 
 
@@ -45,8 +43,10 @@ def wire_of(provider: str) -> str:
     return provider if provider in WIRES else "openai"
 
 
-def whole(wire: str, model: str, answer: Answer, usage: UsageStats, number: int) -> Response:
-    """Return the response for an answer that is not streamed.
+def answer_response(
+    wire: str, model: str, answer: Answer, usage: UsageStats, number: int, *, stream: bool
+) -> Response:
+    """Return the response for an answer, with one piece per event if it is streamed.
 
     Args:
         wire: `openai`, `openai-responses`, `anthropic` or `google`.
@@ -54,26 +54,22 @@ def whole(wire: str, model: str, answer: Answer, usage: UsageStats, number: int)
         answer: The answer to encode.
         usage: Token counts to report.
         number: A unique number, for the ids.
+        stream: Whether to stream it.
 
     Raises:
         ValueError: The wire format cannot express the answer; the message says why.
     """
-    words = _WORDS[wire]
-    body = dumps(words.whole(answer.model or model, answer, usage, number))
-    return Response(200, (_JSON, (words.request_id, f"req_fake{number}")), (body,))
+    encoder = _ENCODERS[wire]
+    contents = answer.model or model, answer, usage, number
+    pieces = [*encoder.events(*contents)] if stream else [dumps(encoder.body(*contents))]
+    headers = (_EVENTS if stream else _JSON, (encoder.request_id, f"req_fake{number}"))
+    return Response(200, headers, pieces)
 
 
-def streamed(wire: str, model: str, answer: Answer, usage: UsageStats, number: int) -> Response:
-    """Return the response for a streamed answer, one event per piece; see `whole`."""
-    words = _WORDS[wire]
-    headers = (("content-type", "text/event-stream"), (words.request_id, f"req_fake{number}"))
-    return Response(200, headers, [*words.events(answer.model or model, answer, usage, number)])
-
-
-def error(wire: str, failure: Failure) -> Response:
+def error_response(wire: str, failure: Failure) -> Response:
     """Return the response for an error."""
     status = failure.status.get(wire, failure.status["openai"])
-    headers: Headers = (_JSON, (_WORDS[wire].request_id, "req_fake"))
+    headers: Headers = (_JSON, (_ENCODERS[wire].request_id, "req_fake"))
     if failure.retry_after is not None and wire != "google":
         headers += (("retry-after", f"{failure.retry_after:g}"),)
     return Response(status, headers, (dumps(_error_body(wire, failure)),))
@@ -88,8 +84,8 @@ def error_event(wire: str, failure: Failure) -> bytes:
     if wire == "openai-responses":
         code, kind = failure.words.get(wire, failure.words["openai"])
         message = failure.messages.get(wire, failure.messages["openai"])
-        told = {"type": "error", "code": code or kind, "message": message, "param": None}
-        return event(told, "error")
+        data = {"type": "error", "code": code or kind, "message": message, "param": None}
+        return event(data, "error")
     return event(body, "error" if wire == "anthropic" else None)
 
 

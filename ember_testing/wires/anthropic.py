@@ -10,7 +10,7 @@ from ember.models.schemas import UsageStats
 from ember_testing.wires.answer import Answer
 from ember_testing.wires.events import arguments_object, event
 
-__all__ = ["events", "whole"]
+__all__ = ["body", "events"]
 
 _STOP = {
     "stop": "end_turn",
@@ -21,7 +21,7 @@ _STOP = {
 }
 
 
-def whole(model: str, answer: Answer, usage: UsageStats, number: int) -> dict[str, Any]:
+def body(model: str, answer: Answer, usage: UsageStats, number: int) -> dict[str, Any]:
     """Return the JSON of an answer that is not streamed."""
     if answer.reason not in _STOP:
         raise ValueError(
@@ -68,7 +68,7 @@ def _blocks(answer: Answer) -> list[dict[str, Any]]:
 
 def events(model: str, answer: Answer, usage: UsageStats, number: int) -> Iterator[bytes]:
     """Yield the events of a streamed answer."""
-    done = whole(model, answer, usage, number)
+    done = body(model, answer, usage, number)
     started: dict[str, Any] = {**done, "content": [], "stop_reason": None, "stop_details": None}
     started["usage"] = {**done["usage"], "output_tokens": 1}
     yield _named({"type": "message_start", "message": started})

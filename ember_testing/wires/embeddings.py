@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-from ember_testing.wires import error as wire_error
+from ember_testing.wires import error_response
 from ember_testing.wires.answer import Failure
 from ember_testing.wires.body import Headers
 from ember_testing.wires.events import dumps
-from ember_testing.wires.exchange import Asked
+from ember_testing.wires.exchange import ModelRequest
 from ember_testing.wires.response import Response
 
 __all__ = ["Embeddings", "as_embeddings", "embedding_error", "embedding_response", "inputs_of"]
@@ -77,20 +77,20 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def inputs_of(asked: Asked) -> Sequence[object] | None:
+def inputs_of(request: ModelRequest) -> Sequence[object] | None:
     """Return the inputs to embed, or None if the request asks for something else."""
-    body = asked.body
-    if asked.form == "google-embeddings":
+    body = request.body
+    if request.api == "google-embeddings":
         requests = body.get("requests")
         return [each.get("content") for each in requests] if requests else [body.get("content")]
-    if asked.form == "vertex-predict":
+    if request.api == "vertex-predict":
         instances = [each for each in body.get("instances", ()) if "content" in each]
         return [each["content"] for each in instances] or None
-    if asked.form == "bedrock-invoke":
-        return [body["inputText"]] if "embed" in asked.model and "inputText" in body else (
+    if request.api == "bedrock-invoke":
+        return [body["inputText"]] if "embed" in request.model and "inputText" in body else (
             body.get("texts")
         )  # fmt: skip
-    if not asked.form.endswith("-embeddings"):
+    if not request.api.endswith("-embeddings"):
         return None
     names = ("input", "prompt", "texts", "inputs", "images")
     given: Any = next((body[name] for name in names if name in body), ())
@@ -99,12 +99,16 @@ def inputs_of(asked: Asked) -> Sequence[object] | None:
 
 
 def embedding_response(
-    asked: Asked, inputs: Sequence[object], embeddings: Embeddings, tokens: int, number: int
+    request: ModelRequest,
+    inputs: Sequence[object],
+    embeddings: Embeddings,
+    tokens: int,
+    number: int,
 ) -> Response:
     """Return the response with the vectors.
 
     Args:
-        asked: The request.
+        request: The request.
         inputs: The inputs to embed.
         embeddings: The vectors.
         tokens: Number of input tokens, for formats that report it.
@@ -113,24 +117,24 @@ def embedding_response(
     Raises:
         ValueError: The numbers of vectors and inputs differ, or this kind of vector is not faked.
     """
-    vectors = embeddings.vectors or [_vector_of(each, asked.body, embeddings) for each in inputs]
+    vectors = embeddings.vectors or [_vector_of(each, request.body, embeddings) for each in inputs]
     if len(vectors) == 1:
         vectors = [*vectors] * len(inputs)
     if len(vectors) != len(inputs):
         raise ValueError(f"{len(vectors)} vectors for {len(inputs)} inputs: give one for each")
-    write = _BODIES[asked.form]
-    return Response(200, _JSON, (dumps(write(asked, vectors, tokens, number)),))
+    write = _BODIES[request.api]
+    return Response(200, _JSON, (dumps(write(request, vectors, tokens, number)),))
 
 
-def embedding_error(asked: Asked, failure: Failure) -> Response:
+def embedding_error(request: ModelRequest, failure: Failure) -> Response:
     """Return a provider's error in the format of the vendor's embedding calls."""
-    if asked.form in ("openai-embeddings", "google-embeddings", "vertex-predict"):
-        return wire_error("openai" if asked.form == "openai-embeddings" else "google", failure)
+    if request.api in ("openai-embeddings", "google-embeddings", "vertex-predict"):
+        return error_response("openai" if request.api == "openai-embeddings" else "google", failure)
     message, status = failure.messages["openai"], failure.status["openai"]
-    if asked.form == "ollama-embeddings":
+    if request.api == "ollama-embeddings":
         return Response(status, _JSON, (dumps({"error": message}),))
     headers = _JSON
-    if asked.form == "bedrock-invoke":
+    if request.api == "bedrock-invoke":
         headers += (("x-amzn-errortype", _AMAZON.get(status, "InternalServerException")),)
     if failure.retry_after is not None:
         headers += (("retry-after", f"{failure.retry_after:g}"),)
@@ -139,10 +143,10 @@ def embedding_error(asked: Asked, failure: Failure) -> Response:
 
 def _vector_of(content: object, body: Mapping[str, Any], embeddings: Embeddings) -> Sequence[float]:
     """Return a unit vector that is computed from the input's digest."""
-    asked = [body.get(name) for name in _DIMENSIONS]
+    dimensions = [body.get(name) for name in _DIMENSIONS]
     for first in body.get("requests", ())[:1]:
-        asked += [first.get(name) for name in _DIMENSIONS]
-    count = next((each for each in asked if isinstance(each, int) and each > 0), None)
+        dimensions += [first.get(name) for name in _DIMENSIONS]
+    count = next((each for each in dimensions if isinstance(each, int) and each > 0), None)
     count = count or embeddings.dimensions
     digest = hashlib.shake_256(dumps(content)).digest(4 * count)
     numbers = [value / 2**31 for value in struct.unpack(f">{count}i", digest)]
@@ -159,26 +163,26 @@ def _in_base64(vector: Sequence[float]) -> str:
 _Vectors = Sequence[Sequence[float]]
 
 
-def _openai(asked: Asked, vectors: _Vectors, tokens: int, number: int) -> dict[str, Any]:
-    if asked.url.partition("?")[0].endswith("/contextualizedembeddings"):
+def _openai(request: ModelRequest, vectors: _Vectors, tokens: int, number: int) -> dict[str, Any]:
+    if request.url.partition("?")[0].endswith("/contextualizedembeddings"):
         raise ValueError("vectors of parts of documents are not faked: record such a call")
-    encoded = asked.body.get("encoding_format") == "base64"
+    encoded = request.body.get("encoding_format") == "base64"
     data = [
         {"object": "embedding", "index": index, "embedding": _in_base64(each) if encoded else each}
         for index, each in enumerate(vectors)
     ]
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-    return {"object": "list", "data": data, "model": asked.model, "usage": usage}
+    return {"object": "list", "data": data, "model": request.model, "usage": usage}
 
 
-def _google(asked: Asked, vectors: _Vectors, tokens: int, number: int) -> dict[str, Any]:
+def _google(request: ModelRequest, vectors: _Vectors, tokens: int, number: int) -> dict[str, Any]:
     values = [{"values": each} for each in vectors]
-    if urlsplit(asked.url).path.endswith(":embedContent"):
+    if urlsplit(request.url).path.endswith(":embedContent"):
         return {"embedding": values[0]}
     return {"embeddings": values}
 
 
-def _vertex(asked: Asked, vectors: _Vectors, tokens: int, number: int) -> dict[str, Any]:
+def _vertex(request: ModelRequest, vectors: _Vectors, tokens: int, number: int) -> dict[str, Any]:
     counted = [tokens // len(vectors)] * len(vectors)
     counted[0] += tokens - sum(counted)
     return {
@@ -197,9 +201,9 @@ _COHERE_TYPES: Mapping[str, Callable[[Sequence[float]], Any]] = {
 }
 
 
-def _cohere(asked: Asked, vectors: _Vectors, tokens: int, number: int) -> dict[str, Any]:
-    types = asked.body.get("embedding_types")
-    version = "2" if "/v2/" in asked.url else "1"
+def _cohere(request: ModelRequest, vectors: _Vectors, tokens: int, number: int) -> dict[str, Any]:
+    types = request.body.get("embedding_types")
+    version = "2" if "/v2/" in request.url else "1"
     if types is None and version == "1":
         kind, found = "embeddings_floats", cast("Any", vectors)
     else:
@@ -211,25 +215,25 @@ def _cohere(asked: Asked, vectors: _Vectors, tokens: int, number: int) -> dict[s
         "id": f"fake{number}",
         "response_type": kind,
         "embeddings": found,
-        "texts": asked.body.get("texts", []),
+        "texts": request.body.get("texts", []),
         "meta": {"api_version": {"version": version}, "billed_units": {"input_tokens": tokens}},
     }
 
 
-def _ollama(asked: Asked, vectors: _Vectors, tokens: int, number: int) -> dict[str, Any]:
-    if urlsplit(asked.url).path.endswith("/embeddings"):
+def _ollama(request: ModelRequest, vectors: _Vectors, tokens: int, number: int) -> dict[str, Any]:
+    if urlsplit(request.url).path.endswith("/embeddings"):
         return {"embedding": vectors[0]}
     counts = {"total_duration": 1, "load_duration": 1, "prompt_eval_count": tokens}
-    return {"model": asked.model, "embeddings": vectors, **counts}
+    return {"model": request.model, "embeddings": vectors, **counts}
 
 
-def _bedrock(asked: Asked, vectors: _Vectors, tokens: int, number: int) -> dict[str, Any]:
-    if "inputText" not in asked.body:
-        return _cohere(asked, vectors, tokens, number)
+def _bedrock(request: ModelRequest, vectors: _Vectors, tokens: int, number: int) -> dict[str, Any]:
+    if "inputText" not in request.body:
+        return _cohere(request, vectors, tokens, number)
     return {"embedding": vectors[0], "inputTextTokenCount": tokens}
 
 
-_BODIES: Mapping[str, Callable[[Asked, _Vectors, int, int], dict[str, Any]]] = {
+_BODIES: Mapping[str, Callable[[ModelRequest, _Vectors, int, int], dict[str, Any]]] = {
     "openai-embeddings": _openai,
     "google-embeddings": _google,
     "vertex-predict": _vertex,

@@ -29,19 +29,19 @@ from ember_testing.wires.event_bodies import EventReader, as_server_sent
 from ember_testing.wires.other_bodies import Content, read_content, text_of_pieces
 from ember_testing.wires.vendors import (
     UNKNOWN,
-    Kind,
+    CallKind,
+    call_kinds,
     host_and_path,
     is_vendor,
-    kinds_at,
     price_table,
     vendor_at,
 )
 
 __all__ = [
     "COLUMNS",
-    "Asked",
-    "Read",
-    "Reading",
+    "CallFacts",
+    "ModelRequest",
+    "ParsedRow",
     "asks_model",
     "read_exchange",
     "read_pieces",
@@ -51,16 +51,13 @@ __all__ = [
     "sets_prices",
 ]
 
-# The columns of the table `calls` that are parsed from a recorded call.
-COLUMNS = ("provider", "model", "prompt_tokens", "completion_tokens", "cost_usd", "text")
-
 # The model in a multipart form, which OpenAI's endpoints under /audio and /images take.
 _MODEL_OF_FORM = re.compile(rb'name="model"\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]+)')
 _FORM_PATHS = ("/audio/transcriptions", "/audio/translations", "/images/edits")
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ModelRequest:
     """A request to a model.
 
     Args:
@@ -69,8 +66,8 @@ class Asked:
         model: The model's id on the wire.
         stream: Whether a streamed answer is requested.
         body: The request's JSON.
-        form: The request's format: `openai`, `openai-responses`, `anthropic`, `google`, or
-            another of `data/vendors.json`; `other` if only the address is understood.
+        api: The API called: `openai`, `openai-responses`, `anthropic`, `google`, or another of
+            `data/vendors.json`; `other` if only the address is understood.
         url: The request's URL.
     """
 
@@ -78,13 +75,13 @@ class Asked:
     model: str
     stream: bool
     body: Mapping[str, Any]
-    form: str
+    api: str
     url: str = ""
 
     @property
     def wire(self) -> str | None:
-        """The request's format if Ember's client supports it, else None."""
-        return self.form if self.form in WIRES else None
+        """The API's wire format if Ember's client supports it, else None."""
+        return self.api if self.api in WIRES else None
 
     @property
     def is_guessed(self) -> bool:
@@ -98,20 +95,19 @@ class Asked:
         For an unknown address, it is the provider whose format the request has.
         """
         if self.provider in (UNKNOWN, "openai"):
-            return self.form.removesuffix("-embeddings")
+            return self.api.removesuffix("-embeddings")
         return self.provider
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """The contents of a recorded exchange; None for what it does not report.
+class CallFacts(NamedTuple):
+    """The columns of the table `calls` that are parsed; None for what is not reported.
 
     Args:
         provider: The provider's name in Ember.
         model: The model that the answer reports, else the requested one.
         prompt_tokens: All input tokens.
         completion_tokens: All billed output tokens.
-        cost: US dollars.
+        cost_usd: US dollars.
         text: The answer's text.
     """
 
@@ -119,39 +115,44 @@ class Reading:
     model: str
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
-    cost: float | None = None
+    cost_usd: float | None = None
     text: str | None = None
+
+
+COLUMNS = CallFacts._fields
 
 
 def asks_model(url: str) -> bool:
     """Return whether a request to this URL may be one to a model."""
     host, path = host_and_path(url)
-    return bool(kinds_at(vendor_at(host, path), path))
+    return bool(call_kinds(vendor_at(host, path), path))
 
 
-def read_request(url: str, body: bytes) -> Asked | None:
+def read_request(url: str, body: bytes) -> ModelRequest | None:
     """Parse a request to a model; return None for any other request."""
     host, path = host_and_path(url)
     vendor = vendor_at(host, path)
-    kinds = kinds_at(vendor, path)
+    kinds = call_kinds(vendor, path)
     if not kinds and vendor == UNKNOWN:
         return None
     try:
         loaded: object = json.loads(body) if body else {}
     except ValueError:
         if path.endswith(_FORM_PATHS) and (model := _MODEL_OF_FORM.search(body)):
-            return Asked(vendor, model[1].decode("utf-8", "replace"), False, {}, "other", url)
+            return ModelRequest(
+                vendor, model[1].decode("utf-8", "replace"), False, {}, "other", url
+            )
         return None
     if not isinstance(loaded, Mapping):
         return None
-    asked = cast(Mapping[str, Any], loaded)
-    kind = next((each for each in kinds if _is_of(each, asked)), None)
-    if kind is None and (vendor == UNKNOWN or not isinstance(asked.get("model"), str)):
+    fields = cast(Mapping[str, Any], loaded)
+    kind = next((each for each in kinds if _is_of(each, fields)), None)
+    if kind is None and (vendor == UNKNOWN or not isinstance(fields.get("model"), str)):
         return None
-    return _asked(vendor, kind or Kind("other"), asked, url)
+    return _model_request(vendor, kind or CallKind("other"), fields, url)
 
 
-def _is_of(kind: Kind, body: Mapping[str, Any]) -> bool:
+def _is_of(kind: CallKind, body: Mapping[str, Any]) -> bool:
     """Return whether a body has the keys that a call of this kind needs."""
     return all(
         any(name in body or (name == "model" and kind.model) for name in names)
@@ -159,20 +160,20 @@ def _is_of(kind: Kind, body: Mapping[str, Any]) -> bool:
     )
 
 
-def _asked(vendor: str, kind: Kind, body: Mapping[str, Any], url: str) -> Asked:
-    form, model = kind.form, kind.model
+def _model_request(vendor: str, kind: CallKind, body: Mapping[str, Any], url: str) -> ModelRequest:
+    api, model = kind.api, kind.model
     own = body.get("model") or body.get("model_id") or body.get("version")
     if not model and isinstance(own, str):
         model = own
-    stream = kind.stream or bool(body.get("stream", form == "ollama"))
-    if form == "bedrock-invoke" and "anthropic_version" in body:
-        form = "anthropic"
-    if form in ("converse", "anthropic", "bedrock-invoke") and model.startswith("arn:"):
+    stream = kind.stream or bool(body.get("stream", api == "ollama"))
+    if api == "bedrock-invoke" and "anthropic_version" in body:
+        api = "anthropic"
+    if api in ("converse", "anthropic", "bedrock-invoke") and model.startswith("arn:"):
         model = model.rpartition("/")[2]  # an ARN contains the account number
     seller, slash, name = model.partition("/")
     if vendor == "cloudflare" and slash and "/compat/" in url and is_vendor(seller):
         vendor, model = seller, name
-    return Asked(vendor, model, stream, body, form, url)
+    return ModelRequest(vendor, model, stream, body, api, url)
 
 
 def read_exchange(
@@ -182,7 +183,7 @@ def read_exchange(
     status: int,
     response_headers: Mapping[str, str],
     response_body: bytes,
-) -> Reading | None:
+) -> CallFacts | None:
     """Parse an exchange with a provider; return None for any other exchange.
 
     Args:
@@ -193,21 +194,21 @@ def read_exchange(
         response_headers: The answer's headers.
         response_body: The answer's body without content encoding; of a stream, what has arrived.
     """
-    asked = read_request(url, request_body) if method == "POST" else None
-    if asked is None:
+    request = read_request(url, request_body) if method == "POST" else None
+    if request is None:
         return None
-    if asked.wire is None:
-        return _other_reading(asked, status, _lower(response_headers), response_body)
+    if request.wire is None:
+        return _other_facts(request, status, _lower(response_headers), response_body)
     try:
-        response = read_response(asked, status, response_headers, response_body)
+        response = read_response(request, status, response_headers, response_body)
     except ProviderAPIError as error:
-        return Reading(asked.provider, asked.model, text=error.context.get("partial_text"))
+        return CallFacts(request.provider, request.model, text=error.context.get("partial_text"))
     except EmberError:
-        return Reading(asked.provider, asked.model)
+        return CallFacts(request.provider, request.model)
     usage = response.usage
     counted = bool(usage.total_tokens)
-    return Reading(
-        asked.provider,
+    return CallFacts(
+        request.provider,
         response.model,
         usage.prompt_tokens if counted else None,
         usage.completion_tokens if counted else None,
@@ -217,12 +218,12 @@ def read_exchange(
 
 
 def read_response(
-    asked: Asked, status: int, headers: Mapping[str, str], body: bytes
+    request: ModelRequest, status: int, headers: Mapping[str, str], body: bytes
 ) -> ChatResponse:
     """Return the answer to a request, parsed by Ember's client if it supports the format.
 
     Args:
-        asked: The request.
+        request: The request.
         status: The answer's status.
         headers: The answer's headers.
         body: The answer's body without content encoding.
@@ -231,12 +232,12 @@ def read_response(
         EmberError: The answer is an error, or malformed.
     """
     lower = _lower(headers)
-    if asked.wire is None:
+    if request.wire is None:
         if status >= 400:
-            raise ModelProviderError(f"{asked.provider} answered with status {status}")
+            raise ModelProviderError(f"{request.provider} answered with status {status}")
         content = read_content(lower, body)
-        return content.response(asked.provider, asked.model, _dollars(asked, content))
-    provider, call = _provider(asked), _call(asked)
+        return content.response(request.provider, request.model, _dollars(request, content))
+    provider, call = _provider(request), _call(request)
     if (events := as_server_sent(lower, body)) is not None:
         body = events
     try:
@@ -246,21 +247,23 @@ def read_response(
         content = read_content(lower, body)
         if error.error_type != "bad_response" or not all(content.counted):
             raise
-        return content.response(asked.provider, asked.model, _dollars(asked, content))
+        return content.response(request.provider, request.model, _dollars(request, content))
 
 
 def _lower(headers: Mapping[str, str]) -> Mapping[str, str]:
     return {name.lower(): value for name, value in headers.items()}
 
 
-def _other_reading(asked: Asked, status: int, headers: Mapping[str, str], body: bytes) -> Reading:
+def _other_facts(
+    request: ModelRequest, status: int, headers: Mapping[str, str], body: bytes
+) -> CallFacts:
     if status >= 400:
-        return Reading(asked.provider, asked.model)
+        return CallFacts(request.provider, request.model)
     content = read_content(headers, body)
-    dollars, usage = _dollars(asked, content), content.usage or UsageStats()
-    return Reading(
-        asked.provider,
-        content.model or asked.model,
+    dollars, usage = _dollars(request, content), content.usage or UsageStats()
+    return CallFacts(
+        request.provider,
+        content.model or request.model,
         usage.prompt_tokens if content.counted[0] else None,
         usage.completion_tokens if content.counted[1] else None,
         None if math.isnan(dollars) else dollars,
@@ -268,58 +271,58 @@ def _other_reading(asked: Asked, status: int, headers: Mapping[str, str], body: 
     )
 
 
-def _dollars(asked: Asked, content: Content) -> float:
+def _dollars(request: ModelRequest, content: Content) -> float:
     """Return the cost that the vendor reports, else that by the price tables; `nan` if unknown."""
     # Imported late: prices are read for the first cost.
     from ember.pricing.cost import Billing, cost
 
     # The counts of `other` include images and speech, which are priced separately.
-    is_known = content.usage is not None and all(content.counted) and asked.form != "other"
+    is_known = content.usage is not None and all(content.counted) and request.api != "other"
     if not is_known and content.reported_cost is None:
         return math.nan
     return cost(
-        price_table(asked.route),
-        content.model or asked.model,
+        price_table(request.route),
+        content.model or request.model,
         content.billed or content.usage or UsageStats(),
         billing=Billing(reported=content.reported_cost),
-        requested_model=asked.model,
-        base_url=_address(asked),
+        requested_model=request.model,
+        base_url=_address(request),
     )
 
 
-def _provider(asked: Asked) -> HTTPProvider:
+def _provider(request: ModelRequest) -> HTTPProvider:
     """Return Ember's provider to parse the answer: the one called, if it has this wire format."""
-    named = asked.provider in SERVERS and wire_of(asked.provider) == asked.form
-    return built_in(asked.provider if named else asked.form)
+    named = request.provider in SERVERS and wire_of(request.provider) == request.api
+    return built_in(request.provider if named else request.api)
 
 
-def _address(asked: Asked) -> str:
+def _address(request: ModelRequest) -> str:
     """Return the base URL, which identifies the seller."""
-    if asked.provider == "huggingface" and ":" in asked.model:
-        return f"https://router.huggingface.co/{asked.model.rpartition(':')[2]}"
-    parts = urlsplit(asked.url)
+    if request.provider == "huggingface" and ":" in request.model:
+        return f"https://router.huggingface.co/{request.model.rpartition(':')[2]}"
+    parts = urlsplit(request.url)
     return f"{parts.scheme}://{parts.netloc}{parts.path}"
 
 
-def _call(asked: Asked) -> Call:
-    return Call(asked.model, (), {}, asked.stream, Address(_address(asked)), None)
+def _call(request: ModelRequest) -> Call:
+    return Call(request.model, (), {}, request.stream, Address(_address(request)), None)
 
 
 def read_pieces(
-    asked: Asked, status: int, headers: Mapping[str, str], pieces: Sequence[bytes]
+    request: ModelRequest, status: int, headers: Mapping[str, str], pieces: Sequence[bytes]
 ) -> list[str]:
     """Return the text and reasoning that each piece of a streamed answer completes.
 
     Args:
-        asked: The request.
+        request: The request.
         status: The answer's status.
         headers: The answer's headers.
         pieces: The answer's body without content encoding.
     """
     lower = _lower(headers)
-    if asked.wire is None or EventReader(lower).framed:
+    if request.wire is None or EventReader(lower).framed:
         return text_of_pieces(lower, pieces)
-    streamed = StreamedCall(_provider(asked), _call(asked))
+    streamed = StreamedCall(_provider(request), _call(request))
     streamed.start(status, lower)
     texts: list[str] = []
     try:
@@ -331,7 +334,7 @@ def read_pieces(
     return texts + [""] * (len(pieces) - len(texts))
 
 
-class Read(NamedTuple):
+class ParsedRow(NamedTuple):
     """The values parsed from one row.
 
     Args:
@@ -345,7 +348,7 @@ class Read(NamedTuple):
     problem: str | None = None
 
 
-def read_row(row: Mapping[str, Any]) -> Read:
+def read_row(row: Mapping[str, Any]) -> ParsedRow:
     """Parse one recorded call, without its charges.
 
     This takes as long as recording it, so it is done for all calls at the end of a session, or
@@ -357,9 +360,9 @@ def read_row(row: Mapping[str, Any]) -> Read:
     """
     columns: dict[str, Any] = dict.fromkeys(COLUMNS)
     if row["status"] is None:
-        return Read(columns)
+        return ParsedRow(columns)
     try:
-        reading = read_exchange(
+        facts = read_exchange(
             row["method"],
             row["url"],
             as_bytes(row["request_body"] or b""),
@@ -369,21 +372,14 @@ def read_row(row: Mapping[str, Any]) -> Read:
         )
     except Exception as error:  # an answer of an unexpected shape is recorded anyway
         problem = f"usage and cost not read: {type(error).__name__}: {error}"
-        return Read(columns, problem=problem)
-    if reading is not None:
-        columns.update(
-            provider=reading.provider,
-            model=reading.model,
-            prompt_tokens=reading.prompt_tokens,
-            completion_tokens=reading.completion_tokens,
-            cost_usd=reading.cost,
-            text=reading.text,
-        )
+        return ParsedRow(columns, problem=problem)
+    if facts is not None:
+        columns = facts._asdict()
     # JSON can escape a lone surrogate, which is not valid UTF-8 and which SQLite rejects.
     for name, value in columns.items():
         if isinstance(value, str):
             columns[name] = value.encode("utf-8", "backslashreplace").decode("utf-8")
-    return Read(columns)
+    return ParsedRow(columns)
 
 
 @lru_cache(maxsize=16)

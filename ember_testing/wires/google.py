@@ -9,7 +9,7 @@ from ember.models.schemas import UsageStats
 from ember_testing.wires.answer import Answer
 from ember_testing.wires.events import arguments_object, event
 
-__all__ = ["events", "whole"]
+__all__ = ["body", "events"]
 
 _FINISH = {
     "stop": "STOP",
@@ -21,7 +21,7 @@ _FINISH = {
 }
 
 
-def whole(model: str, answer: Answer, usage: UsageStats, number: int) -> dict[str, Any]:
+def body(model: str, answer: Answer, usage: UsageStats, number: int) -> dict[str, Any]:
     """Return the JSON of an answer that is not streamed."""
     parts = _thoughts(answer)
     if answer.text:

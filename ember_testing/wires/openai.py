@@ -11,7 +11,7 @@ from ember.models.schemas import UsageStats
 from ember_testing.wires.answer import Answer
 from ember_testing.wires.events import event
 
-__all__ = ["arguments_text", "events", "whole"]
+__all__ = ["arguments_text", "body", "events"]
 
 # OpenAI has no value for "other", so DeepSeek's is used; "error" is OpenRouter's.
 _FINISH = {"other": "insufficient_system_resource"}
@@ -53,7 +53,7 @@ def _head(model: str, number: int, kind: str) -> dict[str, Any]:
     return {"id": f"chatcmpl-fake{number}", "object": kind, "created": 0, "model": model}
 
 
-def whole(model: str, answer: Answer, usage: UsageStats, number: int) -> dict[str, Any]:
+def body(model: str, answer: Answer, usage: UsageStats, number: int) -> dict[str, Any]:
     """Return the JSON of an answer that is not streamed."""
     message: dict[str, Any] = {
         "role": "assistant",

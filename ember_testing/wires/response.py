@@ -11,7 +11,15 @@ from ember.exceptions import ErrorType
 from ember_testing.wires.answer import Answer
 from ember_testing.wires.body import Headers, decoded
 
-__all__ = ["Broken", "End", "HeaderValue", "Request", "Response", "Sent", "plain"]
+__all__ = [
+    "End",
+    "HeaderValue",
+    "NetworkFailure",
+    "ProviderResponse",
+    "Request",
+    "Response",
+    "plain",
+]
 
 _TIMED_OUT = "The read operation timed out"
 _OF_THE_ENCODED_BODY = ("content-encoding", "content-length")
@@ -42,7 +50,7 @@ class Request(NamedTuple):
         return next((value for key, value in self.headers if key.lower() == name), "")
 
 
-class Broken(NamedTuple):
+class NetworkFailure(NamedTuple):
     """The error that an HTTP client gets instead of a response, or of the rest of one.
 
     Attributes:
@@ -55,7 +63,7 @@ class Broken(NamedTuple):
 
 
 # None is a normal end; a function returns the error of a replay that cannot continue.
-End: TypeAlias = Broken | Callable[[], BaseException] | None
+End: TypeAlias = NetworkFailure | Callable[[], BaseException] | None
 
 
 class Response(NamedTuple):
@@ -88,7 +96,7 @@ class Response(NamedTuple):
         return b"".join(self.pieces)
 
     def timed_pieces(
-        self, patience: float | None, error: Callable[[Broken], BaseException]
+        self, patience: float | None, error: Callable[[NetworkFailure], BaseException]
     ) -> Iterator[tuple[float, bytes]]:
         """Yield each piece with the pause before it; after the last, raise the body's error.
 
@@ -99,15 +107,15 @@ class Response(NamedTuple):
         """
         for pause, piece in zip(chain(self.pauses, repeat(0.0)), self.pieces, strict=False):
             if patience is not None and pause > patience:
-                raise error(Broken("ReadTimeout", _TIMED_OUT))
+                raise error(NetworkFailure("ReadTimeout", _TIMED_OUT))
             yield pause, piece
         if self.end is not None:
             raise self.failure(error)
 
-    def failure(self, error: Callable[[Broken], BaseException]) -> BaseException:
+    def failure(self, error: Callable[[NetworkFailure], BaseException]) -> BaseException:
         """Return the exception that ends the response, created by the library's `error`."""
-        if self.end is None or isinstance(self.end, Broken):
-            return error(self.end or Broken("ReadError", ""))
+        if self.end is None or isinstance(self.end, NetworkFailure):
+            return error(self.end or NetworkFailure("ReadError", ""))
         return self.end()
 
 
@@ -120,7 +128,7 @@ def plain(response: Response) -> Response:
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class ProviderResponse:
     """A provider's response and what it means; `fake_model` accepts it as a reply.
 
     Args:

@@ -10,7 +10,7 @@ from ember_testing.wires.answer import Answer
 from ember_testing.wires.events import event
 from ember_testing.wires.openai import arguments_text
 
-__all__ = ["events", "whole"]
+__all__ = ["body", "events"]
 
 _INCOMPLETE = {
     "length": "max_output_tokens",
@@ -19,7 +19,7 @@ _INCOMPLETE = {
 }
 
 
-def whole(model: str, answer: Answer, usage: UsageStats, number: int) -> dict[str, Any]:
+def body(model: str, answer: Answer, usage: UsageStats, number: int) -> dict[str, Any]:
     """Return the JSON of an answer that is not streamed."""
     if answer.reason == "error":
         raise ValueError(
@@ -86,19 +86,19 @@ def _output(answer: Answer, number: int) -> list[dict[str, Any]]:
 
 def events(model: str, answer: Answer, usage: UsageStats, number: int) -> Iterator[bytes]:
     """Yield the events of a streamed answer."""
-    done = whole(model, answer, usage, number)
+    done = body(model, answer, usage, number)
     started: dict[str, Any] = {**done, "status": "in_progress", "output": [], "usage": None}
     started["incomplete_details"] = None
-    said: list[dict[str, Any]] = [{"type": "response.created", "response": started}]
+    sent: list[dict[str, Any]] = [{"type": "response.created", "response": started}]
     for index, item in enumerate(done["output"]):
         place = {"output_index": index, "item_id": item["id"]}
         begun: dict[str, Any] = {**item, "content": []} if item["type"] == "message" else item
-        said.append({"type": "response.output_item.added", "output_index": index, "item": begun})
-        said += [{**delta, **place} for delta in _deltas(item, answer)]
-        said.append({"type": "response.output_item.done", "output_index": index, "item": item})
-    said.append({"type": f"response.{done['status']}", "response": done})
-    for order, told in enumerate(said):
-        yield event({**told, "sequence_number": order}, told["type"])
+        sent.append({"type": "response.output_item.added", "output_index": index, "item": begun})
+        sent += [{**delta, **place} for delta in _deltas(item, answer)]
+        sent.append({"type": "response.output_item.done", "output_index": index, "item": item})
+    sent.append({"type": f"response.{done['status']}", "response": done})
+    for order, data in enumerate(sent):
+        yield event({**data, "sequence_number": order}, data["type"])
 
 
 def _deltas(item: dict[str, Any], answer: Answer) -> list[dict[str, Any]]:

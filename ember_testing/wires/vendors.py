@@ -15,13 +15,13 @@ from ember.providers.servers import SELLERS
 
 __all__ = [
     "UNKNOWN",
-    "Kind",
+    "CallKind",
+    "api_title",
+    "call_kinds",
     "data_file",
     "host_and_path",
     "is_vendor",
-    "kinds_at",
     "price_table",
-    "title",
     "vendor_at",
 ]
 
@@ -31,25 +31,25 @@ UNKNOWN = "unknown"
 _AZURE_PATH = re.compile(r"/openai/deployments/[^/]+/")
 
 
-class Kind(NamedTuple):
+class CallKind(NamedTuple):
     """The kind of a call.
 
     Args:
-        form: The format: `openai`, `openai-responses`, `anthropic` or `google`, which Ember's
-            client parses, or another of the table.
+        api: The API: `openai`, `openai-responses`, `anthropic` or `google`, which Ember's client
+            parses, or another of the table.
         model: The model in the path, or "".
         stream: Whether the path requests a streamed answer.
         needs: Groups of keys; the body of such a call has at least one key of each.
     """
 
-    form: str
+    api: str
     model: str = ""
     stream: bool = False
     needs: Sequence[Sequence[str]] = ()
 
 
 class _Path(NamedTuple):
-    form: str
+    api: str
     path: re.Pattern[str]
     needs: Sequence[Sequence[str]]
     vendors: Sequence[str]
@@ -82,7 +82,7 @@ def _gateways() -> Sequence[re.Pattern[str]]:
 def _paths() -> Sequence[_Path]:
     return [
         _Path(
-            row["form"],
+            row["api"],
             re.compile(f"{row['path']}$"),
             row.get("needs", ()),
             row.get("vendors", ()),
@@ -117,21 +117,21 @@ def is_vendor(name: str) -> bool:
 
 
 @lru_cache(maxsize=256)
-def kinds_at(vendor: str, path: str) -> Sequence[Kind]:
+def call_kinds(vendor: str, path: str) -> Sequence[CallKind]:
     """Return the kinds of call at a path; a call is of the first kind whose keys its body has.
 
     Args:
         vendor: The vendor called.
         path: The URL's path, as on the wire.
     """
-    found: list[Kind] = []
+    found: list[CallKind] = []
     for each in _paths():
         if each.vendors and vendor not in each.vendors:
             continue
         if match := each.path.search(path):
             groups = match.groupdict()
             model = unquote(groups.get("model") or "")
-            found.append(Kind(each.form, model, bool(groups.get("stream")), each.needs))
+            found.append(CallKind(each.api, model, bool(groups.get("stream")), each.needs))
     return found
 
 
@@ -141,9 +141,9 @@ def price_table(vendor: str) -> str:
     return name
 
 
-def title(form: str) -> str:
-    """Return a form's name for messages."""
-    name: str = _table()["titles"].get(form, form)
+def api_title(api: str) -> str:
+    """Return an API's name for messages."""
+    name: str = _table()["titles"].get(api, api)
     return name
 
 

@@ -25,7 +25,7 @@ import respx
 
 from ember.api import models
 from ember_testing import fake_model
-from ember_testing.wires import streamed, whole
+from ember_testing.wires import answer_response
 from ember_testing.wires.answer import Answer, plausible_usage
 
 PROMPT = "What is the capital of France?"
@@ -36,8 +36,8 @@ def mock_transport() -> Iterator[None]:
     """The least that can answer: a function in the place of the network."""
     answer = Answer("Paris")
     usage = plausible_usage(PROMPT, answer)
-    body = whole("openai", "gpt-4", answer, usage, 1).pieces[0]
-    events = b"".join(streamed("openai", "gpt-4", answer, usage, 1).pieces)
+    body = answer_response("openai", "gpt-4", answer, usage, 1, stream=False).body
+    events = answer_response("openai", "gpt-4", answer, usage, 1, stream=True).body
 
     def handler(request: httpx.Request) -> httpx.Response:
         if b'"stream": true' in request.content or b'"stream":true' in request.content:
@@ -59,8 +59,8 @@ def by_respx() -> Iterator[None]:
     """respx, with one route that answers the same bytes."""
     answer = Answer("Paris")
     usage = plausible_usage(PROMPT, answer)
-    body = whole("openai", "gpt-4", answer, usage, 1).pieces[0]
-    events = b"".join(streamed("openai", "gpt-4", answer, usage, 1).pieces)
+    body = answer_response("openai", "gpt-4", answer, usage, 1, stream=False).body
+    events = answer_response("openai", "gpt-4", answer, usage, 1, stream=True).body
 
     def reply(request: httpx.Request) -> httpx.Response:
         is_stream = b'"stream":true' in request.content.replace(b" ", b"")

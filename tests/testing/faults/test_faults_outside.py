@@ -14,7 +14,6 @@ import pytest
 from ember.api import models
 from ember.api.exceptions import ProviderAPIError
 from ember_testing import Answer, FaultServer, fault_server
-from ember_testing import wires as encoding
 from ember_testing.faults import (
     authentication,
     context_length,
@@ -33,6 +32,7 @@ from ember_testing.faults import (
     timeout,
     wrong_content_type,
 )
+from ember_testing.wires import answer_response
 from ember_testing.wires.answer import plausible_usage
 from tests.loopback import reset as reset_connection
 from tests.loopback import scripted
@@ -276,9 +276,7 @@ def test_ember_over_a_real_connection(
 def wire_bytes(wire: str, stream: bool = True) -> bytes:
     """Return the bytes of an answer on a wire."""
     answer = Answer(TEXT)
-    write = encoding.streamed if stream else encoding.whole
-    served = write(wire, "m", answer, plausible_usage("hi", answer), 1)
-    return b"".join(served.pieces)
+    return answer_response(wire, "m", answer, plausible_usage("hi", answer), 1, stream=stream).body
 
 
 def read_request(connection: socket.socket) -> None:

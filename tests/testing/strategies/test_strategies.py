@@ -22,7 +22,7 @@ from ember.api import models
 from ember.api.exceptions import EmberError, ProviderAPIError
 from ember.api.models.schemas import ChatResponse, UsageStats
 from ember_testing import Answer, FakeModel, fake_model, strategies
-from ember_testing.wires.response import Sent
+from ember_testing.wires.response import ProviderResponse
 
 pytestmark = pytest.mark.filterwarnings("ignore::ember.exceptions.UnknownPriceWarning")
 CASSETTES = sorted((Path(__file__).parents[3] / "cassettes").rglob("*.sqlite"))
@@ -46,7 +46,7 @@ def examples(strategy: st.SearchStrategy[Any], check: Callable[[FakeModel, Any],
         each()
 
 
-def play(fake: FakeModel, sent: Sent) -> tuple[ChatResponse | EmberError, str]:
+def play(fake: FakeModel, sent: ProviderResponse) -> tuple[ChatResponse | EmberError, str]:
     """Return the response or error of the public function, and the text streamed before."""
     fake(sent.model, sent)
     pieces: list[str] = []
@@ -63,7 +63,7 @@ def play(fake: FakeModel, sent: Sent) -> tuple[ChatResponse | EmberError, str]:
         fake.reset()
 
 
-def means_what_it_should(fake: FakeModel, sent: Sent) -> None:
+def means_what_it_should(fake: FakeModel, sent: ProviderResponse) -> None:
     """Check that the client reads every field of the generated answer."""
     response, streamed = play(fake, sent)
     means = sent.means
@@ -114,7 +114,7 @@ def test_answers_through_the_fake_are_read_back() -> None:
 def test_errors_mean_their_type() -> None:
     """Every generated error has its `error_type`, and keeps its `retry_after`."""
 
-    def check(fake: FakeModel, sent: Sent) -> None:
+    def check(fake: FakeModel, sent: ProviderResponse) -> None:
         error, _ = play(fake, sent)
         assert isinstance(error, ProviderAPIError)
         assert (error.error_type, error.retry_after) == (sent.error_type, sent.retry_after)
@@ -122,7 +122,7 @@ def test_errors_mean_their_type() -> None:
     examples(strategies.errors(), check)
 
 
-def survives(fake: FakeModel, sent: Sent) -> None:
+def survives(fake: FakeModel, sent: ProviderResponse) -> None:
     """Check that damage raises at most an EmberError, which keeps the text streamed before."""
     result, streamed = play(fake, sent)
     if isinstance(result, ProviderAPIError) and streamed:
@@ -139,10 +139,10 @@ def test_damaged_recordings() -> None:
 def test_damaged_streams() -> None:
     """A truncated stream is an error that keeps the text, unless it was already complete."""
 
-    def check(fake: FakeModel, drawn: tuple[Sent, float]) -> None:
+    def check(fake: FakeModel, drawn: tuple[ProviderResponse, float]) -> None:
         sent, share = drawn
         head = sent.body[: int(len(sent.body) * share)]
-        cut = Sent(sent.wire, sent.model, True, sent.served._replace(pieces=(head,)))
+        cut = ProviderResponse(sent.wire, sent.model, True, sent.served._replace(pieces=(head,)))
         result, streamed = play(fake, cut)
         assert sent.means is not None
         assert sent.means.text.startswith(streamed)
@@ -162,7 +162,7 @@ def test_recordings_as_they_are() -> None:
     path = next(path for path in CASSETTES if "stream" in path.name.lower()) if CASSETTES else None
     assert path is not None
 
-    def check(fake: FakeModel, sent: Sent) -> None:
+    def check(fake: FakeModel, sent: ProviderResponse) -> None:
         result, _ = play(fake, sent)
         if sent.served.status == 200:
             assert isinstance(result, ChatResponse)
@@ -256,7 +256,7 @@ def test_a_strategy_is_made_once_for_a_wire() -> None:
 
         @settings(unhurried, max_examples=50)
         @given(strategies.streams(), strategies.answers(wires=strategies.wires()))
-        def each(sent: Sent, answer: Answer) -> None:
+        def each(sent: ProviderResponse, answer: Answer) -> None:
             assert sent.means
             assert answer.usage
 
