@@ -36,13 +36,13 @@ class _Replaced:
     def ask(self, fake: Ask) -> None:
         self.asked.append(fake)
         for patch in self._patches:
-            patch.put_in()
+            patch.install()
 
     def forget(self, fake: Ask) -> None:
         self.asked.remove(fake)
         if not self.asked:
             for patch in self._patches:
-                patch.take_out()
+                patch.uninstall()
 
     def _answer(self, model: str, prompt: Any, params: Mapping[str, Any]) -> ChatResponse | None:
         names = [name for name, known in base.known().items() if known is self._cls]

@@ -311,7 +311,7 @@ class FakeModel:
 
     def _begin(self) -> None:
         with _change:
-            keys.put_in(self, _keys())
+            keys.set_variables(self, _keys())
             if not _active:
                 install(_answerer, first=True)
             _active.append(self)
@@ -329,7 +329,7 @@ class FakeModel:
             _active.remove(self)
             if not _active:
                 remove(_answerer)
-            keys.take_out(self)
+            keys.restore_variables(self)
 
 
 # --- one router for all fakes of the process -----------------------------------------------------

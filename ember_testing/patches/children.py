@@ -18,10 +18,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ember_testing.exceptions import NetworkBlocked, ReplayFailure
-from ember_testing.patches.guard import Guard
 from ember_testing.patches.hosts import Hosts, is_loopback
 from ember_testing.patches.keys import PLACEHOLDER, providers
 from ember_testing.patches.patch import Patch
+from ember_testing.patches.proxy import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -31,9 +31,9 @@ __all__ = [
     "OPEN",
     "close_children",
     "close_children_for_fakes",
-    "hear_children",
     "open_children",
     "open_children_for_fakes",
+    "report_children",
     "unseen_libraries",
     "watch",
 ]
@@ -58,7 +58,7 @@ _VENDORS = (
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "GRPC_PROXY")
 _PROXY_NAMES = frozenset(os.fsencode(each) for name in _PROXIES for each in (name, name.lower()))
 # The forwarding proxy understands only the protocol that clients use with these two.
-_PROXIES_THAT_TELL = ("HTTP_PROXY", "HTTPS_PROXY")
+_REPORTING_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY")
 # Compiled libraries whose sockets raise no audit events, by the module that loads them; first those
 # that read proxies from the C library's environment.
 _HONOUR_PROXIES = {
@@ -81,7 +81,7 @@ _UNSEEN = _HONOUR_PROXIES | {
 _PACKAGES_WITH_PROXIES = frozenset(name.partition(".")[0] for name in _HONOUR_PROXIES)
 
 
-class _Closed(NamedTuple):
+class _Blocking(NamedTuple):
     """Children reach only these hosts; `fail` is called for each other attempt."""
 
     hosts: Hosts
@@ -92,19 +92,19 @@ class _Closed(NamedTuple):
     )
 
 
-class _Heard(NamedTuple):
+class _Reporting(NamedTuple):
     """Children reach everything; `tell` gets each connection except those to these hosts."""
 
     hosts: Hosts
     ignored: Hosts
-    tell: Callable[[str], None]
+    report: Callable[[str], None]
 
 
 _change = threading.RLock()
-_of_cassette: _Closed | _Heard | None = None
-_fakes: dict[object, _Closed] = {}  # by the fake; the innermost is last
-_in_force: _Closed | _Heard | None = None  # the cassette's, or else the innermost fake's
-_lent: set[str] = set()
+_of_cassette: _Blocking | _Reporting | None = None
+_fakes: dict[object, _Blocking] = {}  # by the fake; the innermost is last
+_in_force: _Blocking | _Reporting | None = None  # the cassette's, or else the innermost fake's
+_c_changes: set[str] = set()
 _hooked = False
 _starting = threading.local()
 
@@ -116,7 +116,7 @@ def close_children(*, hosts: Hosts, fail: Callable[[ReplayFailure], ReplayFailur
         hosts: Hosts that children may reach all the same.
         fail: Called for each attempt.
     """
-    _put_in_force(_Closed(hosts, fail))
+    _enforce(_Blocking(hosts, fail))
 
 
 def close_children_for_fakes(
@@ -130,49 +130,49 @@ def close_children_for_fakes(
     """
     why = "models are faked here; give the child the address of a fault_server to ask"
     with _change:
-        _fakes[owner] = _Closed(Hosts(), fail, why)
-        _put_in_force(_of_cassette)
+        _fakes[owner] = _Blocking(Hosts(), fail, why)
+        _enforce(_of_cassette)
 
 
 def open_children_for_fakes(owner: object) -> None:
     """Undo `close_children_for_fakes` for this fake."""
     with _change:
         if _fakes.pop(owner, None) is not None:
-            _put_in_force(_of_cassette)
+            _enforce(_of_cassette)
 
 
-def hear_children(*, hosts: Hosts, ignored: Hosts, tell: Callable[[str], None]) -> None:
+def report_children(*, hosts: Hosts, ignored: Hosts, report: Callable[[str], None]) -> None:
     """Give children proxies that report what they reach, unless proxies are already set.
 
     Args:
         hosts: Hosts that a replay lets children reach.
         ignored: Hosts whose calls a replay may refuse.
-        tell: Called in a thread for any other host: `HOST:PORT by a child process`.
+        report: Called in a thread for any other host: `HOST:PORT by a child process`.
     """
-    _put_in_force(_Heard(hosts, ignored, tell))
+    _enforce(_Reporting(hosts, ignored, report))
 
 
 def open_children() -> None:
     """Leave the environment of children unchanged, unless models are faked."""
-    _put_in_force(None)
+    _enforce(None)
 
 
 def watch(event: str, arguments: tuple[Any, ...]) -> None:
     """Handle an audit event: a child is about to start, or a library to be loaded."""
-    closed = _in_force
-    if closed is None:
+    blocking = _in_force
+    if blocking is None:
         return
     if event == "import":
-        if str(arguments[0]).partition(".")[0] in _PACKAGES_WITH_PROXIES and not _lent:
-            _lend()
+        if str(arguments[0]).partition(".")[0] in _PACKAGES_WITH_PROXIES and not _c_changes:
+            _change_c_environment()
     elif event == "os.system" or (event == "os.exec" and arguments[2] is None):
-        _lend()
+        _change_c_environment()
     elif (
         event in ("os.exec", "os.posix_spawn")
-        and isinstance(closed, _Closed)
+        and isinstance(blocking, _Blocking)
         and not getattr(_starting, "by_us", False)
     ):
-        raise closed.fail(
+        raise blocking.fail(
             NetworkBlocked(
                 f"{event} of {arguments[0]!r} blocked: the function was imported "
                 "by name before this test, so that its child would have providers' keys; call it "
@@ -194,7 +194,7 @@ def unseen_libraries() -> list[str]:
 # Environments ------------------------------------------------------------------------------------
 
 
-def _put_in_force(of_cassette: _Closed | _Heard | None) -> None:
+def _enforce(of_cassette: _Blocking | _Reporting | None) -> None:
     global _of_cassette, _in_force, _hooked
     with _change:
         _of_cassette = of_cassette
@@ -204,17 +204,17 @@ def _put_in_force(of_cassette: _Closed | _Heard | None) -> None:
         _in_force = state
         if state is None:
             for patch in _patches():
-                patch.take_out()
-            _take_back()
-            _guard.stop()
+                patch.uninstall()
+            _restore_c_environment()
+            _refuser.stop()
         else:
             _watch_forks()
             for patch in _patches():
-                patch.put_in()
-            _take_back()
+                patch.install()
+            _restore_c_environment()
             if _loaded():
-                _lend()
-    if isinstance(before, _Closed) or isinstance(state, _Closed):
+                _change_c_environment()
+    if isinstance(before, _Blocking) or isinstance(state, _Blocking):
         _end_forkserver()
 
 
@@ -227,7 +227,7 @@ def _watch_forks() -> None:
         _hooked = True
 
 
-def _changes(given: Mapping[bytes, bytes]) -> Mapping[str, str]:
+def _variables_to_change(given: Mapping[bytes, bytes]) -> Mapping[str, str]:
     """Return the variables to change in a child's environment.
 
     Args:
@@ -237,16 +237,17 @@ def _changes(given: Mapping[bytes, bytes]) -> Mapping[str, str]:
         state = _in_force
         if state is None:
             return {}
-        if isinstance(state, _Heard) and (
-            _PROXY_NAMES & given.keys() or (_is_forked and not _ear.is_parents)
+        if isinstance(state, _Reporting) and (
+            _PROXY_NAMES & given.keys() or (_is_forked and not _reporter.is_parents)
         ):
             return {}  # it must reach its hosts as without the plugin
-        proxy = f"http://127.0.0.1:{(_guard if isinstance(state, _Closed) else _ear).start()}"
-    names = _PROXIES if isinstance(state, _Closed) else _PROXIES_THAT_TELL
+        port = (_refuser if isinstance(state, _Blocking) else _reporter).start()
+    proxy = f"http://127.0.0.1:{port}"
+    names = _PROXIES if isinstance(state, _Blocking) else _REPORTING_PROXIES
     values = {each: proxy for name in names for each in (name, name.lower())}
     values["NO_PROXY"] = values["no_proxy"] = state.hosts.no_proxy()
     values["NODE_USE_ENV_PROXY"] = "1"  # without it Node.js's fetch ignores proxies
-    return values | (dict.fromkeys(_keys(), PLACEHOLDER) if isinstance(state, _Closed) else {})
+    return values | (dict.fromkeys(_keys(), PLACEHOLDER) if isinstance(state, _Blocking) else {})
 
 
 @lru_cache(maxsize=1)
@@ -254,30 +255,30 @@ def _keys() -> frozenset[str]:
     return frozenset(_VENDORS).union(*providers())
 
 
-def _changed(environment: Mapping[Any, Any] | None) -> dict[bytes, bytes]:
+def _child_environment(environment: Mapping[Any, Any] | None) -> dict[bytes, bytes]:
     given = os.environ if environment is None else environment
     found = {os.fsencode(name): os.fsencode(value) for name, value in given.items()}
-    changes = _changes(found)
+    changes = _variables_to_change(found)
     found.update((name.encode(), os.fsencode(value)) for name, value in changes.items())
     return found
 
 
-def _lend() -> None:
+def _change_c_environment() -> None:
     """Change the C library's environment until the state changes."""
-    values = _changes({os.fsencode(name): b"" for name in os.environ})
+    values = _variables_to_change({os.fsencode(name): b"" for name in os.environ})
     with _change:
         for name, value in values.items():
             os.putenv(name, value)
-        _lent.update(values)
+        _c_changes.update(values)
 
 
-def _take_back() -> None:
-    for name in _lent:
+def _restore_c_environment() -> None:
+    for name in _c_changes:
         if name in os.environ:
             os.putenv(name, os.environ[name])
         else:
             os.unsetenv(name)
-    _lent.clear()
+    _c_changes.clear()
 
 
 # The ways to start a child -----------------------------------------------------------------------
@@ -291,7 +292,7 @@ def _fork_exec(original: Callable[..., Any]) -> Callable[..., Any]:
         if given is not None:
             lines = (os.fsencode(line).partition(b"=") for line in given)
             given = {name: value for name, _, value in lines}
-        environment = [name + b"=" + value for name, value in _changed(given).items()]
+        environment = [name + b"=" + value for name, value in _child_environment(given).items()]
         return original(*arguments[:5], environment, *arguments[6:])
 
     return fork_exec
@@ -305,7 +306,7 @@ def _with_environment(original: Callable[..., Any]) -> Callable[..., Any]:
             return original(path, argv, env, *arguments, **named)
         _starting.by_us = True
         try:
-            return original(path, argv, _changed(env), *arguments, **named)
+            return original(path, argv, _child_environment(env), *arguments, **named)
         finally:
             _starting.by_us = False
 
@@ -336,13 +337,13 @@ def _end_forkserver() -> None:
 
 
 def _refuse(host: str, port: int) -> str | None:
-    closed = _in_force
-    if is_loopback(host) or not isinstance(closed, _Closed) or closed.hosts.allows(host):
+    blocking = _in_force
+    if is_loopback(host) or not isinstance(blocking, _Blocking) or blocking.hosts.allows(host):
         return None
     reason = (
-        f"{_who()} tried to reach {host}:{port}, blocked: {closed.why.format(host=host)}; {OPEN}"
+        f"{_who()} tried to reach {host}:{port}, blocked: {blocking.why.format(host=host)}; {OPEN}"
     )
-    closed.fail(NetworkBlocked(reason))
+    blocking.fail(NetworkBlocked(reason))
     return reason
 
 
@@ -351,24 +352,24 @@ def _who() -> str:
     return " or ".join(["a child process", *_loaded()])
 
 
-def _tell(host: str, port: int) -> None:
-    heard = _in_force
-    if isinstance(heard, _Heard) and not (
-        is_loopback(host) or heard.hosts.allows(host) or heard.ignored.allows(host)
+def _report(host: str, port: int) -> None:
+    reporting = _in_force
+    if isinstance(reporting, _Reporting) and not (
+        is_loopback(host) or reporting.hosts.allows(host) or reporting.ignored.allows(host)
     ):
-        heard.tell(f"{host}:{port} by {_who()}")
+        reporting.report(f"{host}:{port} by {_who()}")
 
 
-_guard = Guard(_refuse)
-_ear = Guard(_tell)
+_refuser = Proxy(_refuse)
+_reporter = Proxy(_report)
 """Once used, it listens until this process ends: a child may outlive the test."""
-_paused: list[Guard] = []
+_paused: list[Proxy] = []
 _is_forked = False  # this process may call exec at any time
 
 
 def _before_fork() -> None:
     _change.acquire()
-    _paused[:] = [each for each in (_guard, _ear) if each.pause()]
+    _paused[:] = [each for each in (_refuser, _reporter) if each.pause()]
 
 
 def _resume() -> None:
@@ -380,6 +381,6 @@ def _resume() -> None:
 def _after_fork() -> None:
     global _is_forked
     _is_forked = True
-    _guard.abandon()
-    _ear.abandon()
+    _refuser.abandon()
+    _reporter.abandon()
     _change.release()

@@ -26,8 +26,8 @@ __all__ = [
     "answer_of",
     "answer_of_async",
     "answerers",
-    "asked",
-    "give_up",
+    "answerers_for",
+    "close_abandoned",
     "is_sending",
     "sending",
 ]
@@ -144,13 +144,13 @@ class Answerer(NamedTuple):
     """Answers requests in place of the network.
 
     Args:
-        wants: Returns whether it may answer a request to this URL; called before the body is read.
+        accepts: Returns whether it may answer a request to this URL, before its body is read.
         answer: Takes the request; returns the response, an exchange to send and record it, None to
             ask the next answerer, or a `Later` to be asked again.
         answer_async: The same in an event loop; None if `answer` touches no file.
     """
 
-    wants: Callable[[str], bool]
+    accepts: Callable[[str], bool]
     answer: Callable[[Request], Response | Exchange | Later | None]
     answer_async: Callable[[Request], Awaitable[Response | Exchange | Later | None]] | None = None
 
@@ -163,19 +163,19 @@ answerers: list[Answerer] = []
 _sent: ContextVar[tuple[str, str] | None] = ContextVar("ember_testing_sent", default=None)
 
 
-def asked(method: str, url: str) -> list[Answerer]:
+def answerers_for(method: str, url: str) -> list[Answerer]:
     """Return the answerers to ask about a request, before its body is read."""
     if not answerers or _sent.get() == (method, url):
         return []
-    return [each for each in answerers if each.wants(url)]
+    return [each for each in answerers if each.accepts(url)]
 
 
-def answer_of(asked: list[Answerer], request: Request) -> Response | Exchange | None:
+def answer_of(chosen: list[Answerer], request: Request) -> Response | Exchange | None:
     """Return the first answer that is not None; None to send the request unrecorded."""
     __tracebackhide__ = True  # a miss is reported without these frames
     note_call()
     answer: Response | Exchange | Later | None = None
-    for each in asked:
+    for each in chosen:
         if (answer := each.answer(request)) is not None:
             break
     while isinstance(answer, Later):
@@ -184,12 +184,12 @@ def answer_of(asked: list[Answerer], request: Request) -> Response | Exchange | 
     return answer
 
 
-async def answer_of_async(asked: list[Answerer], request: Request) -> Response | Exchange | None:
+async def answer_of_async(chosen: list[Answerer], request: Request) -> Response | Exchange | None:
     """Do the same as `answer_of`, in an event loop."""
     __tracebackhide__ = True
     note_call()
     answer: Response | Exchange | Later | None = None
-    for each in asked:
+    for each in chosen:
         if each.answer_async is not None:
             answer = await each.answer_async(request)
         else:
@@ -198,11 +198,11 @@ async def answer_of_async(asked: list[Answerer], request: Request) -> Response |
             break
     while isinstance(answer, Later):
         await wait_async(answer.seconds)
-        answer = await worker.run(answer.ask, give_up)
+        answer = await worker.run(answer.ask, close_abandoned)
     return answer
 
 
-def give_up(answer: Response | Exchange | Later | None) -> None:
+def close_abandoned(answer: Response | Exchange | Later | None) -> None:
     """Close the exchange of a cancelled caller, so that the recording shows the call."""
     if isinstance(answer, Exchange):
         answer.finish("closed")

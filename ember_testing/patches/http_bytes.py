@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
     from ember_testing.patches.exchange import Exchange
 
-__all__ = ["LARGEST_HEAD", "Listener", "played_bytes"]
+__all__ = ["LARGEST_HEAD", "ResponseParser", "response_bytes"]
 
 _NO_RESPONSE = "Server disconnected without sending a response."
 _FRAMES = ("content-length", "transfer-encoding")
 LARGEST_HEAD = 100 * 1024
 
 
-def played_bytes(
+def response_bytes(
     answer: Response, patience: float | None, error: Callable[[NetworkFailure], BaseException]
 ) -> Iterator[tuple[float, bytes]]:
     """Iterate over seconds to wait and the bytes that follow; raise `error`'s if it breaks off.
@@ -70,7 +70,7 @@ def _head(answer: Response) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
-class Listener:
+class ResponseParser:
     """Records in an exchange the response bytes that a library reads.
 
     Args:
@@ -95,13 +95,13 @@ class Listener:
         try:
             self._parser.receive_data(data)
             while not isinstance(event := self._parser.next_event(), type):
-                self._tell(event)
+                self._handle(event)
                 if isinstance(event, (h11.EndOfMessage, h11.ConnectionClosed)):
                     break
         except h11.RemoteProtocolError as error:
             self.broke(NetworkFailure("RemoteProtocolError", str(error)))
 
-    def _tell(self, event: h11.Event) -> None:
+    def _handle(self, event: h11.Event) -> None:
         if isinstance(event, h11.Response):
             pairs = event.headers.raw_items()
             self._exchange.head(

@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ember_testing.exceptions import ReplayFailure
-from ember_testing.patches.http_bytes import played_bytes
+from ember_testing.patches.http_bytes import response_bytes
 from ember_testing.wires.response import HeaderValue, NetworkFailure, Request, Response
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _send(self, response: Response) -> None:
         close: Any = getattr(response.pieces, "close", None)
         try:
-            for pause, data in played_bytes(response, None, BrokenOff):
+            for pause, data in response_bytes(response, None, BrokenOff):
                 self.over.wait(pause)
                 self.wfile.write(data)
                 self.wfile.flush()

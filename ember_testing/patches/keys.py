@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["PLACEHOLDER", "missing", "providers", "put_in", "take_out"]
+__all__ = ["PLACEHOLDER", "missing", "providers", "restore_variables", "set_variables"]
 
 PLACEHOLDER = "no-key-is-needed-for-this"
 
@@ -42,8 +42,8 @@ _set: dict[str, list[tuple[object, str]]] = {}
 _before: dict[str, str | None] = {}
 
 
-def put_in(owner: object, values: Mapping[str, str]) -> None:
-    """Set variables until `take_out`.
+def set_variables(owner: object, values: Mapping[str, str]) -> None:
+    """Set variables until `restore_variables`.
 
     Args:
         owner: Identifies the caller; several owners may set one variable and end in any order.
@@ -62,7 +62,7 @@ def put_in(owner: object, values: Mapping[str, str]) -> None:
                 os.environ[name] = value
 
 
-def take_out(owner: object) -> None:
+def restore_variables(owner: object) -> None:
     """Restore the variables that an owner has set, except those changed meanwhile."""
     with _change:
         for name in [name for name, owners in _set.items() if any(o is owner for o, _ in owners)]:
@@ -79,7 +79,7 @@ def take_out(owner: object) -> None:
 
 
 def missing() -> Mapping[str, str]:
-    """Return placeholders for providers without a key; values set by `put_in` do not count."""
+    """Return placeholders for providers without a key; those set here already do not count."""
     # This runs with every test, and looking up a missing name in os.environ costs an exception.
     present = set(os.environ)
 

@@ -30,7 +30,7 @@ _LOOKUPS = frozenset({"socket.getaddrinfo", "socket.gethostbyname"})
 _REVERSE = frozenset({"socket.gethostbyaddr", "socket.getnameinfo"})  # the name of an address
 
 
-class _Closed(NamedTuple):
+class _Blocking(NamedTuple):
     allow_loopback: bool
     hosts: Hosts
     ignored: Hosts
@@ -40,19 +40,19 @@ class _Closed(NamedTuple):
     remedy: str
 
 
-class _Heard(NamedTuple):
+class _Reporting(NamedTuple):
     """A recording, to which unrecorded connections are reported."""
 
     allow_loopback: bool
     hosts: Hosts
     ignored: Hosts
-    tell: Callable[[str], None]
+    report: Callable[[str], None]
 
 
-_closed: _Closed | None = None
-_heard: _Heard | None = None
+_blocking: _Blocking | None = None
+_reporting: _Reporting | None = None
 _recording = False
-_fakes: dict[int, _Closed] = {}  # by the fake's id; the innermost is last
+_fakes: dict[int, _Blocking] = {}  # by the fake's id; the innermost is last
 _hooked = False
 _pairing = threading.local()
 _own_ports: set[object] = set()
@@ -76,9 +76,9 @@ def close_network(
         fail: Called for each attempt, so that swallowing the error does not hide it.
         command: The command that records instead, for the message.
     """
-    global _closed, _recording, _heard
-    _recording, _heard = False, None
-    _closed = _Closed(
+    global _blocking, _recording, _reporting
+    _recording, _reporting = False, None
+    _blocking = _Blocking(
         allow_loopback,
         hosts,
         ignored,
@@ -92,14 +92,14 @@ def close_network(
 
 def open_network() -> None:
     """Let everything through again."""
-    global _closed, _recording, _heard
-    _closed, _recording, _heard = None, False, None
+    global _blocking, _recording, _reporting
+    _blocking, _recording, _reporting = None, False, None
     _allowed_names.clear()
     _unhook()
 
 
 def record_network(
-    *, allow_loopback: bool, hosts: Hosts, ignored: Hosts, tell: Callable[[str], None]
+    *, allow_loopback: bool, hosts: Hosts, ignored: Hosts, report: Callable[[str], None]
 ) -> None:
     """Let everything through while a cassette records, even if models are faked.
 
@@ -107,12 +107,12 @@ def record_network(
         allow_loopback: A replay will let connections to this machine through.
         hosts: A replay will let connections to these hosts through.
         ignored: A replay will refuse connections to these hosts, as the test expects.
-        tell: Called for each unrecorded connection that a replay will refuse: `HOST:PORT by
+        report: Called for each unrecorded connection that a replay will refuse: `HOST:PORT by
             LIBRARY`.
     """
-    global _recording, _heard
+    global _recording, _reporting
     open_network()
-    _recording, _heard = True, _Heard(allow_loopback, hosts, ignored, tell)
+    _recording, _reporting = True, _Reporting(allow_loopback, hosts, ignored, report)
     _hook()
 
 
@@ -126,7 +126,7 @@ def close_for_fakes(
         allow_loopback: Let connections to this machine through.
         fail: Called for each attempt.
     """
-    _fakes[id(owner)] = _Closed(
+    _fakes[id(owner)] = _Blocking(
         allow_loopback,
         Hosts(),
         Hosts(),
@@ -170,16 +170,16 @@ def _hook() -> None:
         _hooked = True
     if sys.platform == "win32":
         # On Windows a socket pair, which event loops need, is a connection to this machine.
-        _pairs.put_in()
+        _pairs.install()
 
 
 def _unhook() -> None:
-    if sys.platform == "win32" and _closed is None and not _fakes:
-        _pairs.take_out()
+    if sys.platform == "win32" and _blocking is None and not _fakes:
+        _pairs.uninstall()
 
 
-def _in_force() -> _Closed | None:
-    replay = _closed
+def _in_force() -> _Blocking | None:
+    replay = _blocking
     if _recording or not _fakes:
         return replay
     fake = next(reversed([*_fakes.values()]), None)
@@ -192,7 +192,7 @@ def _in_force() -> _Closed | None:
     return fake
 
 
-def _noted(socketpair: Callable[..., Any]) -> Callable[..., Any]:
+def _marked(socketpair: Callable[..., Any]) -> Callable[..., Any]:
     def pair(*arguments: Any, **named: Any) -> Any:
         _pairing.now = True
         try:
@@ -203,7 +203,7 @@ def _noted(socketpair: Callable[..., Any]) -> Callable[..., Any]:
     return pair
 
 
-_pairs = Patch(socket, "socketpair", _noted)
+_pairs = Patch(socket, "socketpair", _marked)
 
 
 def _audit(event: str, arguments: tuple[Any, ...]) -> None:
@@ -213,32 +213,32 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
         elif event in environment.EVENTS:
             environment.note_change()
         return
-    if _heard is not None and event in _CONNECTS:
-        _hear(_heard, arguments[0], arguments[1])
-    if _closed is None and not _fakes:
+    if _reporting is not None and event in _CONNECTS:
+        _report(_reporting, arguments[0], arguments[1])
+    if _blocking is None and not _fakes:
         return
-    closed = _in_force()
-    if closed is None:
+    blocking = _in_force()
+    if blocking is None:
         return
     if event in _CONNECTS:
-        _check_connection(closed, arguments[0], arguments[1])
+        _check_connection(blocking, arguments[0], arguments[1])
     elif event in _LOOKUPS:
-        _check_lookup(closed, arguments[0])
+        _check_lookup(blocking, arguments[0])
     elif event in _REVERSE:
         host: Any = arguments[0]  # or host and port, or more
-        _check_lookup(closed, host[0] if isinstance(host, tuple) else host, reverse=True)
+        _check_lookup(blocking, host[0] if isinstance(host, tuple) else host, reverse=True)
 
 
-def _hear(heard: _Heard, used: socket.socket, address: Any) -> None:
+def _report(reporting: _Reporting, used: socket.socket, address: Any) -> None:
     """Report a connection that no seam makes."""
     if used.family not in (socket.AF_INET, socket.AF_INET6) or not isinstance(address, tuple):
         return
     host, port = str(cast("object", address[0])), cast("object", address[1])
     own = port in _own_ports or getattr(_pairing, "now", False)
-    if own or is_sending() or heard.hosts.allows(host) or heard.ignored.allows(host):
+    if own or is_sending() or reporting.hosts.allows(host) or reporting.ignored.allows(host):
         return
-    if not (heard.allow_loopback and is_loopback(host)):
-        heard.tell(f"{host}:{port} by {_library()}")
+    if not (reporting.allow_loopback and is_loopback(host)):
+        reporting.report(f"{host}:{port} by {_library()}")
 
 
 def _library() -> str:
@@ -252,38 +252,38 @@ def _library() -> str:
     return "the standard library"
 
 
-def _check_connection(closed: _Closed, used: socket.socket, address: Any) -> None:
+def _check_connection(blocking: _Blocking, used: socket.socket, address: Any) -> None:
     if used.family not in (socket.AF_INET, socket.AF_INET6) or not isinstance(address, tuple):
         return  # a Unix socket, or a datagram on a socket that was checked when it connected
     host, port = str(cast("object", address[0])), cast("object", address[1])
     local = is_loopback(host)
     own = port in _own_ports or getattr(_pairing, "now", False)
-    if local and (closed.allow_loopback or own):
+    if local and (blocking.allow_loopback or own):
         return
-    if closed.hosts and (closed.hosts.allows(host) or host in _addresses()):
+    if blocking.hosts and (blocking.hosts.allows(host) or host in _addresses()):
         return
-    if closed.ignored.allows(host):
+    if blocking.ignored.allows(host):
         raise _refused(f"connection to {host}:{port}")
-    remedy = closed.for_loopback if local else closed.remedy
+    remedy = blocking.for_loopback if local else blocking.remedy
     used.close()  # libraries close it only after an OSError, which this is not
-    raise closed.fail(
-        NetworkBlocked(f"connection to {host}:{port} blocked: {closed.why}; {remedy}")
+    raise blocking.fail(
+        NetworkBlocked(f"connection to {host}:{port} blocked: {blocking.why}; {remedy}")
     )
 
 
-def _check_lookup(closed: _Closed, host: Any, *, reverse: bool = False) -> None:
+def _check_lookup(blocking: _Blocking, host: Any, *, reverse: bool = False) -> None:
     name = host.decode("ascii", "replace") if isinstance(host, bytes) else host
-    if name and closed.hosts.allows(name):
+    if name and blocking.hosts.allows(name):
         _allowed_names.add(name)
         return
-    if name and closed.ignored.allows(name) and not (is_address(name) and not reverse):
+    if name and blocking.ignored.allows(name) and not (is_address(name) and not reverse):
         raise _refused(f"name look-up of {name!r}")
     if name is None or name == "" or is_loopback(name) or (is_address(name) and not reverse):
         return  # answered without the network
     if name == socket.gethostname():
         return  # servers look it up when they bind
-    raise closed.fail(
-        NetworkBlocked(f"name look-up of {name!r} blocked: {closed.why}; {closed.remedy}")
+    raise blocking.fail(
+        NetworkBlocked(f"name look-up of {name!r} blocked: {blocking.why}; {blocking.remedy}")
     )
 
 

@@ -21,7 +21,7 @@ class Patch:
     Args:
         owner: The module or class.
         name: The attribute's name.
-        replacement: Takes the original and returns its replacement; called with each `put_in`.
+        replacement: Takes the original and returns its replacement; called with each `install`.
 
     Attributes:
         in_force: Whether the patch is active.
@@ -36,17 +36,17 @@ class Patch:
         # library's patch lies over it.
         self._layers: list[tuple[Any, Any]] = []
 
-    def put_in(self) -> None:
+    def install(self) -> None:
         """Replace the attribute, unless it is replaced already."""
         if not self.in_force:
-            self.take_out()
+            self.uninstall()
             before = self._present()
             ours = self._replacement(getattr(self._owner, self._name))
             setattr(self._owner, self._name, ours)
             self._layers.append((ours, before))
             self.in_force = True
 
-    def take_out(self) -> None:
+    def uninstall(self) -> None:
         """Restore the original, unless the attribute has been replaced again meanwhile."""
         self.in_force = False
         while layer := next((each for each in self._layers if each[0] is self._present()), None):

@@ -12,8 +12,8 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from ember_testing.patches.exchange import Exchange, answer_of_async, asked, sending
-from ember_testing.patches.http_bytes import Listener, played_bytes
+from ember_testing.patches.exchange import Exchange, answer_of_async, answerers_for, sending
+from ember_testing.patches.http_bytes import ResponseParser, response_bytes
 from ember_testing.patches.patch import Patch
 from ember_testing.patches.sleep import wait_async
 from ember_testing.wires.response import HeaderValue, NetworkFailure, Request, Response
@@ -41,7 +41,7 @@ class Seam:
 
     def __init__(self, library: Any) -> None:  # Any: aiohttp is not installed for every type check
         self._library = library
-        self._heard: WeakKeyDictionary[Any, Listener] = WeakKeyDictionary()
+        self._parsers: WeakKeyDictionary[Any, ResponseParser] = WeakKeyDictionary()
         self.patches = [Patch(library.BaseConnector, "connect", self._connect)]
         if not _absent(library, _OF_LIBRARY):
             protocol = library.client_proto.ResponseHandler
@@ -62,12 +62,12 @@ class Seam:
         async def connect(connector: Any, req: Any, *arguments: Any, **named: Any) -> Any:
             __tracebackhide__ = True
             url = str(req.url.with_fragment(None))
-            if not (whom := asked(req.method, url)):
+            if not (chosen := answerers_for(req.method, url)):
                 return await original(connector, req, *arguments, **named)
             self._require(self._library, _OF_LIBRARY)
             body = await _body_of(req)
             sent = Request(req.method, url, _pairs(req.headers), body)
-            answer = await answer_of_async(whom, sent)
+            answer = await answer_of_async(chosen, sent)
             if isinstance(answer, Response):
                 return await self._played(connector, req, answer)
             try:
@@ -78,8 +78,8 @@ class Seam:
                     self._failed(answer, error)
                 raise
             if answer is not None:
-                self._heard[connection.protocol] = Listener(answer)
-                connection.add_callback(self._heard[connection.protocol].closed)
+                self._parsers[connection.protocol] = ResponseParser(answer)
+                connection.add_callback(self._parsers[connection.protocol].closed)
             return connection
 
         return connect
@@ -98,28 +98,28 @@ class Seam:
 
     def _data_received(self, original: Callable[..., None]) -> Callable[..., None]:
         def data_received(protocol: Any, data: bytes) -> None:
-            if data and (listener := self._heard.get(protocol)) is not None:
-                listener.receive(data)
+            if data and (parser := self._parsers.get(protocol)) is not None:
+                parser.receive(data)
             original(protocol, data)
 
         return data_received
 
     def _connection_lost(self, original: Callable[..., None]) -> Callable[..., None]:
         def connection_lost(protocol: Any, exc: BaseException | None) -> None:
-            if (listener := self._heard.pop(protocol, None)) is not None:
+            if (parser := self._parsers.pop(protocol, None)) is not None:
                 if exc is None:
-                    listener.receive(b"")
+                    parser.receive(b"")
                 else:
-                    listener.broke(NetworkFailure("ReadError", str(exc)))
+                    parser.broke(NetworkFailure("ReadError", str(exc)))
             original(protocol, exc)
 
         return connection_lost
 
     def _set_exception(self, original: Callable[..., None]) -> Callable[..., None]:
         def set_exception(protocol: Any, exc: BaseException, *arguments: Any) -> None:
-            listener = self._heard.get(protocol)
-            if listener is not None and isinstance(exc, asyncio.TimeoutError):
-                listener.broke(NetworkFailure("ReadTimeout", str(exc)))
+            parser = self._parsers.get(protocol)
+            if parser is not None and isinstance(exc, asyncio.TimeoutError):
+                parser.broke(NetworkFailure("ReadTimeout", str(exc)))
             original(protocol, exc, *arguments)
 
         return set_exception
@@ -142,11 +142,11 @@ class Seam:
         protocol = self._library.client_proto.ResponseHandler(loop)
         self._require(protocol, _NOT_PUBLIC, "ResponseHandler.")
         protocol.force_close()  # the connection must not be reused
-        protocol.connection_made(_PlayedTransport(protocol, answer))
+        protocol.connection_made(_ReplayTransport(protocol, answer))
         return self._library.connector.Connection(connector, req.connection_key, protocol, loop)
 
 
-class _PlayedTransport(asyncio.Transport):
+class _ReplayTransport(asyncio.Transport):
     """Accepts a request and delivers the answer's bytes to the protocol."""
 
     def __init__(self, protocol: Any, answer: Response) -> None:
@@ -173,7 +173,7 @@ class _PlayedTransport(asyncio.Transport):
             await asyncio.sleep(0)
         last = 1 + sum(map(bool, self._answer.pieces))  # the headers, then the chunks
         try:
-            for pause, data in played_bytes(self._answer, protocol.read_timeout, _error):
+            for pause, data in response_bytes(self._answer, protocol.read_timeout, _error):
                 if pause > 0:
                     await wait_async(pause)
                 for _ in range(_TURNS):

@@ -23,11 +23,11 @@ from ember_testing.patches.exchange import (
     Exchange,
     answer_of,
     answerers,
-    asked,
+    answerers_for,
     is_sending,
     sending,
 )
-from ember_testing.patches.http_bytes import LARGEST_HEAD, Listener, played_bytes
+from ember_testing.patches.http_bytes import LARGEST_HEAD, ResponseParser, response_bytes
 from ember_testing.patches.patch import Patch
 from ember_testing.patches.sleep import wait
 from ember_testing.wires.response import HeaderValue, NetworkFailure, Request, Response
@@ -56,8 +56,8 @@ class Seam:
         if library.__name__ == "httplib2":
             # Overrides connect(), which is called before a request; the rest is http.client's.
             self.patches = [
-                Patch(library.HTTPConnectionWithTimeout, "connect", self._connect_late),
-                Patch(library.HTTPSConnectionWithTimeout, "connect", self._connect_late),
+                Patch(library.HTTPConnectionWithTimeout, "connect", self._defer_connect),
+                Patch(library.HTTPSConnectionWithTimeout, "connect", self._defer_connect),
             ]
             return
         plain, secure = library.HTTPConnection, library.HTTPSConnection
@@ -68,8 +68,8 @@ class Seam:
         else:
             self.patches += [
                 Patch(plain, "putrequest", self._putrequest),
-                Patch(plain, "connect", self._connect_late),
-                Patch(secure, "connect", self._connect_late),
+                Patch(plain, "connect", self._defer_connect),
+                Patch(secure, "connect", self._defer_connect),
             ]
 
     def _connect(self, original: Callable[[Any], None]) -> Callable[[Any], None]:
@@ -82,14 +82,14 @@ class Seam:
 
         return connect
 
-    def _connect_late(self, original: Callable[[Any], None]) -> Callable[[Any], None]:
+    def _defer_connect(self, original: Callable[[Any], None]) -> Callable[[Any], None]:
         def connect(connection: Any) -> None:
-            late = connection.sock
+            deferred = connection.sock
             if is_sending() or not answerers:
                 return original(connection)
-            if isinstance(late, _LateSocket) and late.is_connecting:
+            if isinstance(deferred, _DeferredSocket) and deferred.is_connecting:
                 return original(connection)
-            connection.sock = _LateSocket(connection, partial(original, connection))
+            connection.sock = _DeferredSocket(connection, partial(original, connection))
             return None
 
         return connect
@@ -100,12 +100,12 @@ class Seam:
         ) -> None:
             original(connection, method, url, *arguments, **named)  # rejects a malformed request
             whole = _url_of(connection, url)
-            if whom := asked(method, whole):
-                late = connection.sock
-                if not isinstance(late, _LateSocket):
-                    late = _LateSocket(connection, connection.connect, late)
-                    connection.sock = late
-                late.keep_back(_Pending(self, whom, method, whole))
+            if chosen := answerers_for(method, whole):
+                deferred = connection.sock
+                if not isinstance(deferred, _DeferredSocket):
+                    deferred = _DeferredSocket(connection, connection.connect, deferred)
+                    connection.sock = deferred
+                deferred.buffer_request(_Pending(self, chosen, method, whole))
 
         return putrequest
 
@@ -119,18 +119,18 @@ class Seam:
             **more: Any,
         ) -> Any:
             __tracebackhide__ = True
-            if isinstance(connection.sock, _PlayedSocket):  # its response was never read
+            if isinstance(connection.sock, _ReplaySocket):  # its response was never read
                 connection.close()
             whole = _url_of(connection, url)
             headers = {} if headers is None else headers
             answer: Response | Exchange | None = None
-            if whom := asked(method, whole):
+            if chosen := answerers_for(method, whole):
                 body = _read(body)
-                answer = answer_of(whom, Request(method, whole, _pairs(headers), _bytes(body)))
+                answer = answer_of(chosen, Request(method, whole, _pairs(headers), _bytes(body)))
             if isinstance(answer, Response):
                 self.refuse(connection, answer)
                 connection.close()
-                connection.sock = _PlayedSocket(connection, answer)
+                connection.sock = _ReplaySocket(connection, answer)
             try:
                 with sending(method, whole):
                     result = original(connection, method, url, body, headers, **more)
@@ -139,7 +139,7 @@ class Seam:
                     self.failed(answer, error)
                 raise
             if isinstance(answer, Exchange):
-                connection.sock = _HeardSocket(connection, Listener(answer))
+                connection.sock = _RecordingSocket(connection, ResponseParser(answer))
             return result
 
         return request
@@ -192,7 +192,7 @@ def _error(broken: NetworkFailure) -> Exception:
     return OSError(code, _ERRNO.sub("", broken.message))
 
 
-class _PlayedSocket:
+class _ReplaySocket:
     """Accepts a request and delivers the answer's bytes to its reader."""
 
     def __init__(self, connection: Any, answer: Response) -> None:
@@ -221,10 +221,10 @@ class _PlayedSocket:
     def makefile(self, *arguments: Any, **named: Any) -> io.BufferedReader:
         """Return the response, and free the connection: the next request opens another socket."""
         self._connection.sock = None
-        return io.BufferedReader(_PlayedFile(played_bytes(self._answer, self._patience, _error)))
+        return io.BufferedReader(_ReplayFile(response_bytes(self._answer, self._patience, _error)))
 
 
-class _PlayedFile(io.RawIOBase):
+class _ReplayFile(io.RawIOBase):
     """An answer's bytes, chunk by chunk."""
 
     def __init__(self, pieces: Iterator[tuple[float, bytes]]) -> None:
@@ -252,16 +252,16 @@ class _Pending:
 
     Args:
         seam: The seam of the library that writes it.
-        whom: The answerers to ask about it.
+        chosen: The answerers to ask about it.
         method: The request's method.
         url: The request's absolute URL.
     """
 
-    def __init__(self, seam: Seam, whom: list[Answerer], method: str, url: str) -> None:
+    def __init__(self, seam: Seam, chosen: list[Answerer], method: str, url: str) -> None:
         self.seam = seam
         self.method, self.url = method, url
         self.written = bytearray()
-        self._whom = whom
+        self._chosen = chosen
         self._parser = h11.Connection(h11.SERVER, max_incomplete_event_size=LARGEST_HEAD)
         self._headers: Headers = ()
         self._body = bytearray()
@@ -292,10 +292,10 @@ class _Pending:
         """Ask the answerers about the complete request."""
         __tracebackhide__ = True
         request = Request(self.method, self.url, self._headers, bytes(self._body))
-        return answer_of(self._whom, request)
+        return answer_of(self._chosen, request)
 
 
-class _LateSocket:
+class _DeferredSocket:
     """A socket that connects when data must be sent or an attribute is used.
 
     Args:
@@ -315,7 +315,7 @@ class _LateSocket:
         seconds = connection.timeout if live is None else live.gettimeout()
         self._patience = seconds if isinstance(seconds, (int, float)) else None
 
-    def keep_back(self, pending: _Pending) -> None:
+    def buffer_request(self, pending: _Pending) -> None:
         """Buffer the next writes as this request."""
         self._pending = pending
 
@@ -410,7 +410,7 @@ class _LateSocket:
             return self._send(pending, answer)
         pending.seam.refuse(self._connection, answer)
         self.close()
-        self._connection.sock = played = _PlayedSocket(self._connection, answer)
+        self._connection.sock = played = _ReplaySocket(self._connection, answer)
         played.settimeout(self.gettimeout())
         return None
 
@@ -424,36 +424,36 @@ class _LateSocket:
                 pending.seam.failed(exchange, error)
             raise
         if exchange is not None:
-            self._connection.sock = _HeardSocket(self._connection, Listener(exchange))
+            self._connection.sock = _RecordingSocket(self._connection, ResponseParser(exchange))
 
 
-class _HeardSocket:
+class _RecordingSocket:
     """The connection's real socket, whose response is recorded."""
 
-    def __init__(self, connection: Any, listener: Listener) -> None:
+    def __init__(self, connection: Any, parser: ResponseParser) -> None:
         self._connection = connection
         self._socket = connection.sock
-        self._listener = listener
+        self._parser = parser
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._socket, name)
 
     def close(self) -> None:
-        self._listener.closed()
+        self._parser.closed()
         self._socket.close()
 
     def makefile(self, *arguments: Any, **named: Any) -> io.BufferedReader:
         """Return the response; the next response on this connection is another exchange."""
         self._connection.sock = self._socket
-        return io.BufferedReader(_HeardFile(self._socket.makefile("rb", 0), self._listener))
+        return io.BufferedReader(_RecordingFile(self._socket.makefile("rb", 0), self._parser))
 
 
-class _HeardFile(io.RawIOBase):
-    """A socket's file, whose data is passed to the listener as well."""
+class _RecordingFile(io.RawIOBase):
+    """A socket's file, whose data is passed to the parser as well."""
 
-    def __init__(self, inner: Any, listener: Listener) -> None:
+    def __init__(self, inner: Any, parser: ResponseParser) -> None:
         self._inner = inner
-        self._listener = listener
+        self._parser = parser
 
     def readable(self) -> bool:
         return True
@@ -462,18 +462,18 @@ class _HeardFile(io.RawIOBase):
         try:
             count: int | None = self._inner.readinto(buffer)
         except TimeoutError as error:
-            self._listener.broke(NetworkFailure("ReadTimeout", str(error)))
+            self._parser.broke(NetworkFailure("ReadTimeout", str(error)))
             raise
         except OSError as error:
-            self._listener.broke(NetworkFailure("ReadError", str(error)))
+            self._parser.broke(NetworkFailure("ReadError", str(error)))
             raise
         if count is not None:
-            self._listener.receive(bytes(buffer[:count]))
+            self._parser.receive(bytes(buffer[:count]))
         return count
 
     def close(self) -> None:
         if not self.closed:
-            self._listener.closed()
+            self._parser.closed()
             self._inner.close()
         super().close()
 

@@ -8,7 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ember_testing.patches.exchange import Exchange, answer_of, answer_of_async, asked, sending
+from ember_testing.patches.exchange import (
+    Exchange,
+    answer_of,
+    answer_of_async,
+    answerers_for,
+    sending,
+)
 from ember_testing.patches.patch import Patch
 from ember_testing.patches.sleep import wait, wait_async
 from ember_testing.wires.response import HeaderValue, NetworkFailure, Request, Response
@@ -30,11 +36,11 @@ class Seam:
 
     def __init__(self, library: Any) -> None:  # Any: httpx2 is not installed for every type check
         self.library = library
-        self._recorded = type("RecordedStream", (_Recorded, library.SyncByteStream), {})
+        self._recorded = type("RecordedStream", (_RecordingStream, library.SyncByteStream), {})
         self._recorded_async = type(
-            "AsyncRecordedStream", (_AsyncRecorded, library.AsyncByteStream), {}
+            "AsyncRecordedStream", (_AsyncRecordingStream, library.AsyncByteStream), {}
         )
-        both = (_Played, library.SyncByteStream, library.AsyncByteStream)
+        both = (_ReplayStream, library.SyncByteStream, library.AsyncByteStream)
         self._played = type("PlayedStream", both, {})
         self.patches = (
             Patch(library.HTTPTransport, "handle_request", self._sync_method),
@@ -44,11 +50,11 @@ class Seam:
     def _sync_method(self, original: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         def handle_request(transport: Any, request: Any) -> Any:
             __tracebackhide__ = True
-            whom = asked(request.method, url := str(request.url))
-            if not whom:
+            chosen = answerers_for(request.method, url := str(request.url))
+            if not chosen:
                 return original(transport, request)
             headers, body = _sent_headers(request), request.read()
-            answer = answer_of(whom, Request(request.method, url, headers, body))
+            answer = answer_of(chosen, Request(request.method, url, headers, body))
             if isinstance(answer, Response):
                 if answer.delay and answer.status is not None:
                     wait(answer.delay)
@@ -59,7 +65,7 @@ class Seam:
             except BaseException as error:
                 self._failed(answer, error)
                 raise
-            return self._begun(answer, response, self._recorded)
+            return self._recording(answer, response, self._recorded)
 
         return handle_request
 
@@ -68,11 +74,11 @@ class Seam:
     ) -> Callable[[Any, Any], Awaitable[Any]]:
         async def handle_async_request(transport: Any, request: Any) -> Any:
             __tracebackhide__ = True
-            whom = asked(request.method, url := str(request.url))
-            if not whom:
+            chosen = answerers_for(request.method, url := str(request.url))
+            if not chosen:
                 return await original(transport, request)
             headers, body = _sent_headers(request), await request.aread()
-            answer = await answer_of_async(whom, Request(request.method, url, headers, body))
+            answer = await answer_of_async(chosen, Request(request.method, url, headers, body))
             if isinstance(answer, Response):
                 if answer.delay:
                     await wait_async(answer.delay)
@@ -83,7 +89,7 @@ class Seam:
             except BaseException as error:
                 self._failed(answer, error)
                 raise
-            return self._begun(answer, response, self._recorded_async)
+            return self._recording(answer, response, self._recorded_async)
 
         return handle_async_request
 
@@ -98,7 +104,9 @@ class Seam:
         else:  # cancelled, or interrupted
             exchange.finish("closed")
 
-    def _begun(self, exchange: Exchange | None, response: Any, stream: Callable[..., Any]) -> Any:
+    def _recording(
+        self, exchange: Exchange | None, response: Any, stream: Callable[..., Any]
+    ) -> Any:
         if exchange is not None:
             more = response.extensions
             exchange.head(
@@ -148,7 +156,7 @@ def _pairs(headers: Any) -> Headers:
     return tuple((k.decode("latin-1"), v.decode("latin-1")) for k, v in headers.raw)
 
 
-class _Recorded:
+class _RecordingStream:
     """The chunks of a response, each recorded as the caller reads it."""
 
     def __init__(self, inner: Any, exchange: Exchange, errors: type[Exception]) -> None:
@@ -171,8 +179,8 @@ class _Recorded:
         self._inner.close()
 
 
-class _AsyncRecorded:
-    """The async version of `_Recorded`."""
+class _AsyncRecordingStream:
+    """The async version of `_RecordingStream`."""
 
     def __init__(self, inner: Any, exchange: Exchange, errors: type[Exception]) -> None:
         self._inner = inner
@@ -194,7 +202,7 @@ class _AsyncRecorded:
         await self._inner.aclose()
 
 
-class _Played:
+class _ReplayStream:
     """The chunks of an answer at their recorded boundaries, for sync and async callers."""
 
     def __init__(

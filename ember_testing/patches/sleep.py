@@ -95,7 +95,7 @@ def no_sleep() -> Generator[NoSleep]:
     waits = NoSleep()
     with _CHANGE:
         if not _active:
-            _put_in()
+            _install()
         _active.append(waits)
     inside = _inside.set(True)
     try:
@@ -107,7 +107,7 @@ def no_sleep() -> Generator[NoSleep]:
             _active.remove(waits)
             if not _active:
                 for patch in _patches.values():
-                    patch.take_out()
+                    patch.uninstall()
 
 
 def watch(watcher: Callable[[float], bool]) -> None:
@@ -157,16 +157,16 @@ async def wait_async(seconds: float) -> None:
         _own.reset(own)
 
 
-def _put_in() -> None:
+def _install() -> None:
     for name, instant in _INSTANT.items():
         # A library that is not imported cannot be sleeping.
         if name not in _patches and (module := sys.modules.get(name)) is not None:
             _patches[name] = Patch(module, "sleep", instant)
     for patch in _patches.values():
-        patch.put_in()
+        patch.install()
 
 
-def _left_out(seconds: float) -> bool:
+def _is_skipped(seconds: float) -> bool:
     """Record a wait and return True, unless it must be kept."""
     if not _active or _own.get() or seconds <= 0 or not _is_retry(current := flow()):
         return False
@@ -192,7 +192,7 @@ def _is_retry(current: Any) -> bool:
 
 def _instant(original: Callable[..., Any]) -> Callable[..., Any]:
     def sleep(seconds: float, /) -> None:
-        if not _left_out(seconds):
+        if not _is_skipped(seconds):
             original(seconds)
 
     return sleep
@@ -200,7 +200,7 @@ def _instant(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _awaited_instant(original: Callable[..., Any]) -> Callable[..., Any]:
     async def sleep(delay: float, *arguments: Any, **named: Any) -> Any:
-        return await original(0 if _left_out(delay) else delay, *arguments, **named)
+        return await original(0 if _is_skipped(delay) else delay, *arguments, **named)
 
     return sleep
 

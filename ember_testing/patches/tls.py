@@ -100,11 +100,11 @@ def _late(create: Callable[..., ssl.SSLContext]) -> Callable[..., ssl.SSLContext
 _patch = Patch(ssl, "create_default_context", _late)
 
 
-def put_in() -> None:
+def install() -> None:
     """Return `LateTrust` contexts from `ssl.create_default_context` from now on."""
-    _patch.put_in()
+    _patch.install()
 
 
-def take_out() -> None:
+def uninstall() -> None:
     """Return ordinary contexts again."""
-    _patch.take_out()
+    _patch.uninstall()

@@ -56,7 +56,7 @@ def install(answerer: Answerer, *, first: bool = False) -> None:
             finders.insert(at, _finder)
             for name in SEAMS:
                 if name in sys.modules:
-                    _put_in(name)
+                    _patch_library(name)
         answerers.insert(0 if first else len(answerers), answerer)
 
 
@@ -69,7 +69,7 @@ def remove(answerer: Answerer) -> None:
                 sys.meta_path.remove(_finder)
             for _, patches in _patches.values():
                 for patch in patches:
-                    patch.take_out()
+                    patch.uninstall()
 
 
 def is_asked_last(answerer: Answerer) -> bool:
@@ -77,17 +77,17 @@ def is_asked_last(answerer: Answerer) -> bool:
     return answerers[-1:] == [answerer]
 
 
-def _put_in(name: str) -> None:
+def _patch_library(name: str) -> None:
     library = sys.modules[name]
     known, patches = _patches.get(name, (None, ()))
     if known is not library:  # or it has been imported again
         for patch in patches:
-            patch.take_out()
+            patch.uninstall()
         seam: Any = importlib.import_module(f"ember_testing.patches.{SEAMS[name][0]}")
         patches = seam.Seam(library).patches
         _patches[name] = library, patches
     for patch in patches:
-        patch.put_in()
+        patch.install()
 
 
 class _Finder:
@@ -107,7 +107,7 @@ class _Finder:
             execute(module)
             with _change:
                 if answerers:
-                    _put_in(name)
+                    _patch_library(name)
 
         loader.exec_module = exec_module
         return spec

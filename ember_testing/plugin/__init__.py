@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Literal, cast
 
 import pytest
 
-from ember_testing.plugin.headline import (
+from ember_testing.plugin.failures import (
     SESSION,
     AsyncFailures,
     caused_by_failure,
-    headline,
+    fail_report,
     messages,
 )
 from ember_testing.plugin.options import (
@@ -90,12 +90,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if not marked:
         return
     # Late: most runs have no marked test.
-    from ember_testing.plugin.standstill import STANDSTILL, Standstill
+    from ember_testing.plugin.hangs import HANGS, HangHooks
     from ember_testing.plugin.wide_fixtures import WideFixtures
 
     fixtures = WideFixtures(marked)
     session.config.pluginmanager.register(fixtures, "ember-wide-fixtures")
-    session.config.pluginmanager.register(Standstill(marked), STANDSTILL)
+    session.config.pluginmanager.register(HangHooks(marked), HANGS)
     if counts_use(session.config):
         for item in marked:
             expect(item)
@@ -136,13 +136,13 @@ def pytest_runtest_makereport(
         # Errors that the fixture `fake_model` would raise in its teardown fail the test itself.
         unused = report.passed and not hasattr(report, "wasxfail")
         if complaint := fake.complaint(unused=unused):
-            headline(item, call, report, complaint)
+            fail_report(item, call, report, complaint)
     session = item.stash.get(SESSION, None)
     if session is None:
         return report
     failures = session.failures
     if failures and (call.when == "call" or not report.passed or caused_by_failure(_error(call))):
-        headline(item, call, report, messages(failures), failures)
+        fail_report(item, call, report, messages(failures), failures)
     if call.when == "call":
         # A test that is expected to fail keeps its recording too, or it could never be replayed.
         item.stash[_passed_key] = report.passed or hasattr(report, "wasxfail")
@@ -157,7 +157,7 @@ def _error(call: pytest.CallInfo[None]) -> BaseException | None:
 
 def _begin(item: pytest.Item) -> None:
     from ember_testing.exceptions import CassetteError
-    from ember_testing.plugin.standstill import STANDSTILL, Standstill
+    from ember_testing.plugin.hangs import HANGS, HangHooks
     from ember_testing.replay.active import activate
     from ember_testing.replay.session import Session
     from ember_testing.replay.settings import Settings
@@ -180,9 +180,9 @@ def _begin(item: pytest.Item) -> None:
     if name is None:
         session.orphans = orphans_of(item, session)
     look_for_leftovers(item.config, session)
-    standstill: Standstill | None = item.config.pluginmanager.get_plugin(STANDSTILL)
-    if standstill is not None:
-        standstill.watch(session)
+    hangs: HangHooks | None = item.config.pluginmanager.get_plugin(HANGS)
+    if hangs is not None:
+        hangs.watch(session)
     activate(session)
     item.config.stash[_running_key] = item.stash[SESSION] = session
     item.stash[_passed_key] = False

@@ -348,7 +348,7 @@ def pytest_terminal_summary(
     """Print a line of figures if anything was recorded or replayed, and the notes."""
     if _run_key not in config.stash:
         return
-    from ember_testing.plugin.report import summary
+    from ember_testing.plugin.summary import summary
 
     lines = summary(config.stash[_run_key].tally)
     if lines:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import pytest
 
+from ember_testing.plugin.hangs import HANGS, HangHooks
 from ember_testing.plugin.options import MARKER, arguments_of, folder_of, mode_of, relative
 from ember_testing.plugin.run import budget_of, count_fixture, run_name, run_of
-from ember_testing.plugin.standstill import STANDSTILL, Standstill
 from ember_testing.replay.settings import Settings
 
 if TYPE_CHECKING:
@@ -142,9 +142,9 @@ class _Use:
             )
         except CassetteError as error:
             raise pytest.fail.Exception(str(error), pytrace=False) from None
-        standstill: Standstill | None = self._config.pluginmanager.get_plugin(STANDSTILL)
-        if standstill is not None:
-            self._session.on_failure = standstill.failed
+        hangs: HangHooks | None = self._config.pluginmanager.get_plugin(HANGS)
+        if hangs is not None:
+            self._session.on_failure = hangs.failed
         activate(self._session)
 
     def leave(self, error: BaseException | None) -> BaseException | None:

@@ -36,7 +36,7 @@ def activate(session: Session) -> None:
         if not _sessions:
             install(_answerer)
         _sessions.append(session)
-        _guard()
+        _apply()
 
 
 def deactivate(session: Session) -> None:
@@ -51,7 +51,7 @@ def deactivate(session: Session) -> None:
             session.tally.notes.append(
                 f"loaded, with sockets that no guard sees: {', '.join(unseen)}; {children.OPEN}"
             )
-        _guard()
+        _apply()
 
 
 def _unrecorded_note(connections: Iterable[str]) -> str:
@@ -100,7 +100,7 @@ def _innermost() -> Session | None:
     return sessions[-1] if sessions else None
 
 
-def _wants(url: str) -> bool:
+def _accepts(url: str) -> bool:
     session = _innermost()
     if session is None:
         return False
@@ -125,10 +125,10 @@ async def _answer_async(request: Request) -> Response | Exchange | Later | None:
     return None if session is None else await session.begin_async(request)
 
 
-_answerer = Answerer(_wants, _answer, _answer_async)
+_answerer = Answerer(_accepts, _answer, _answer_async)
 
 
-def _leave_out(seconds: float) -> bool:
+def _skips_wait(seconds: float) -> bool:
     """Return whether to skip a wait: while recording, the provider may have asked for it."""
     session = _innermost()
     if session is None:
@@ -139,23 +139,23 @@ def _leave_out(seconds: float) -> bool:
     return True
 
 
-sleep.watch(_leave_out)
+sleep.watch(_skips_wait)
 
 
-def _guard() -> None:
+def _apply() -> None:
     session = _innermost()
     prices.use(session.prices if session is not None and session.prices else None)
-    keys.take_out(_answerer)
+    keys.restore_variables(_answerer)
     if session is None or session.record:
-        tls.take_out()
+        tls.uninstall()
         if session is None:
             network.open_network()
             children.open_children()
         else:
-            _hear(session)
+            _report_unrecorded(session)
         return
-    keys.put_in(_answerer, keys.missing())  # replayed calls need no real key
-    tls.put_in()
+    keys.set_variables(_answerer, keys.missing())  # replayed calls need no real key
+    tls.install()
     network.close_network(
         allow_loopback=session.settings.allow_loopback,
         hosts=session.settings.hosts,
@@ -169,20 +169,20 @@ def _guard() -> None:
         children.close_children(hosts=session.settings.hosts, fail=session.fail)
 
 
-def _hear(session: Session) -> None:
+def _report_unrecorded(session: Session) -> None:
     """Let all connections through, and note those that a replay will refuse."""
     settings, note = session.settings, partial(_note_unrecorded, session)
     network.record_network(
         allow_loopback=settings.allow_loopback,
         hosts=settings.hosts,
         ignored=settings.ignored_hosts,
-        tell=note,
+        report=note,
     )
     if settings.allow_subprocess:
         children.open_children()
     else:
-        children.hear_children(
+        children.report_children(
             hosts=settings.hosts,
             ignored=settings.ignored_hosts,
-            tell=note,
+            report=note,
         )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ember_testing import exceptions
 from ember_testing.exceptions import CassetteError, CassetteMiss, ReplayFailure
-from ember_testing.patches import interrupt
+from ember_testing.patches import hangs
 from ember_testing.replay.tally import Tally
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Outcome:
         self.failures.append(failure)
         if self.is_forked and self.shared is not None:
             self.report("failure", [type(failure).__name__, str(failure)])
-            interrupt.call_process(self.shared.owner)
+            hangs.signal_failure(self.shared.owner)
         else:
             self.on_failure()
         return failure

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from ember_testing.cassettes.calls import Calls
 from ember_testing.cassettes.file import LOCK, Answer, CassetteFile
 from ember_testing.exceptions import CassetteError, CassetteMiss, ReplayFailure
-from ember_testing.patches import interrupt, worker
-from ember_testing.patches.exchange import Exchange, Later, give_up
+from ember_testing.patches import hangs, worker
+from ember_testing.patches.exchange import Exchange, Later, close_abandoned
 from ember_testing.replay.comparison import Comparison
 from ember_testing.replay.lookup import Lookup
 from ember_testing.replay.miss import explain, record_command
@@ -40,7 +40,7 @@ _LOOK_AGAIN = 0.02  # seconds
 _CALLS = "calls"  # a key of the positions, whose other keys are digests
 _EXPLAINED = 3  # misses of a test explained by the nearest recording; a loop may make thousands
 
-_Answered: TypeAlias = "Response | Exchange | Later"
+_Reply: TypeAlias = "Response | Exchange | Later"
 
 
 class Session:
@@ -117,7 +117,7 @@ class Session:
 
     # A call ----------------------------------------------------------------------------------
 
-    def begin(self, sent: Request) -> _Answered:
+    def begin(self, sent: Request) -> _Reply:
         """Count a request and answer it, before it is sent.
 
         Args:
@@ -153,12 +153,12 @@ class Session:
             self._outcome.problems.append(str(error))
             raise
 
-    async def begin_async(self, sent: Request) -> _Answered:
+    async def begin_async(self, sent: Request) -> _Reply:
         """Like `begin`, without blocking the event loop on files."""
         answer = self._loaded_answer(sent)
         if answer is not None:
             return answer
-        found = await worker.run(partial(self._load_and_begin, sent), give_up)
+        found = await worker.run(partial(self._load_and_begin, sent), close_abandoned)
         if isinstance(found, Exchange):
             self.prices.apply(None)  # here, in the caller's context
         return found
@@ -178,14 +178,14 @@ class Session:
             self._count_call()
             return self._play(answer, sent)
 
-    def _load_and_begin(self, sent: Request) -> _Answered:
+    def _load_and_begin(self, sent: Request) -> _Reply:
         if self._recorder.file is not None and not self.record:
             with self._lock:
                 self._recorder.use_own_connection()
                 self._recorder.file.load()
         return self.begin(sent)
 
-    def _send(self, sent: Request, key: str, n: int, waited: float = 0.0) -> _Answered:
+    def _send(self, sent: Request, key: str, n: int, waited: float = 0.0) -> _Reply:
         """Answer a request that has no recording yet."""
         found = self._recorder.claim(sent, key, n, waited)
         if found is None:
@@ -196,7 +196,7 @@ class Session:
         self.prices.apply(None)
         return found
 
-    def _ask_again(self, sent: Request, key: str, n: int, waited: float) -> _Answered:
+    def _ask_again(self, sent: Request, key: str, n: int, waited: float) -> _Reply:
         try:
             with self._lock:
                 return self._send(sent, key, n, waited)
@@ -324,7 +324,7 @@ class Session:
             if not isinstance(positions, SharedCounts):
                 shared = SharedCounts({**positions, _CALLS: self._calls})
                 self._outcome.shared = self._lookup.positions = shared
-                interrupt.listen(lambda: self.on_failure())
+                hangs.watch_forks(lambda: self.on_failure())
                 if self._budget is not None:
                     self._budget.share()
             if self.record:
@@ -384,7 +384,7 @@ class Session:
             self.collect()
             if self._outcome.shared is not None:
                 self._outcome.shared.end()
-                interrupt.listen_no_longer()
+                hangs.ignore_forks()
             if passed and not self.record:
                 self._outcome.problems += self.settings.unmet_faults(self._calls)
             self._recorder.close(passed)

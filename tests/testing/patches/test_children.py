@@ -24,9 +24,9 @@ import pytest
 
 import ember_testing
 from ember_testing import NetworkBlocked, RecordingWarning
-from ember_testing.patches.guard import Guard
 from ember_testing.patches.hosts import Hosts
 from ember_testing.patches.keys import PLACEHOLDER
+from ember_testing.patches.proxy import Proxy
 from tests.loopback import serving
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="children are started elsewise")
@@ -327,7 +327,7 @@ def test_what_is_no_host_is_refused(name: str) -> None:
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tunnel"])
 def test_the_guard_passes_allowed_requests_on(secure: bool) -> None:
     """For a client that ignores `NO_PROXY`, the guard is an ordinary proxy."""
-    guard = Guard(lambda host, port: None if host == "localhost" else f"no {host}:{port}")
+    guard = Proxy(lambda host, port: None if host == "localhost" else f"no {host}:{port}")
     guard.start()
     try:
         with serving() as server, socket.create_connection(("127.0.0.1", guard.port)) as client:

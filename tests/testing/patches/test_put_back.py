@@ -102,14 +102,14 @@ def test_somebody_else_patches_in_between(
         with BLOCKS[block][0](tmp_path):
             replaced = vars(owner)[name]
             assert replaced is not original
-            other.put_in()
+            other.install()
             theirs = vars(owner)[name]
             if not outlives:
-                other.take_out()
+                other.uninstall()
                 assert vars(owner)[name] is replaced
         if outlives:
             assert vars(owner)[name] is theirs
-            other.take_out()  # restores the block's replacement
+            other.uninstall()  # restores the block's replacement
             assert vars(owner)[name] is replaced
     with BLOCKS[block][0](tmp_path):
         pass
@@ -161,7 +161,7 @@ def test_an_instrumentation_that_outlives_a_recording(tmp_path: Path) -> None:
     with serving() as server:
         try:
             with ember_testing.cassette(tmp_path / "one.sqlite", record="new"):
-                instrumentation.put_in()
+                instrumentation.install()
             with ember_testing.cassette(tmp_path / "two.sqlite", record="new") as second:
                 httpx.post(server.url, json={"q": 1})
                 httpx.post(server.url, json={"q": 1})
@@ -171,7 +171,7 @@ def test_an_instrumentation_that_outlives_a_recording(tmp_path: Path) -> None:
                 httpx.post(server.url, json={"q": 1})
             assert len(second.played) == 1
         finally:
-            instrumentation.take_out()
+            instrumentation.uninstall()
         with ember_testing.cassette(tmp_path / "three.sqlite"):
             pass
     assert "ember_testing" not in httpx.HTTPTransport.handle_request.__module__

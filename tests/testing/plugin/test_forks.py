@@ -257,9 +257,7 @@ def test_nothing_waits_for_a_thread_a_task_or_a_process_that_met_a_miss(
     project: Project, pytester: pytest.Pytester, handler: Any
 ) -> None:
     """Each test ends with the miss, and the run continues, as `pytest &` in a script too."""
-    pytester.makeconftest(
-        "from ember_testing.patches import interrupt\ninterrupt._PATIENCE = 0.4\n"
-    )
+    pytester.makeconftest("from ember_testing.patches import hangs\nhangs._PATIENCE = 0.4\n")
     before = signal.signal(signal.SIGINT, handler)  # a child ignores what its parent ignores
     try:
         result = project("import warnings\n" + WAITING, "-W", "ignore")

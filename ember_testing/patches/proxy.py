@@ -21,7 +21,7 @@ _PATIENCE_TO_CONNECT = 60.0  # seconds to reach a host: the client has its own l
 _LONGEST_HEAD = 64 * 1024
 
 
-class Guard:
+class Proxy:
     """A proxy that decides for each request whether to forward it.
 
     Args:
@@ -56,7 +56,7 @@ class Guard:
             self._thread = threading.Thread(
                 target=self._serve,
                 args=(self._listener, self._wake[0]),
-                name="ember-guard",
+                name="ember-proxy",
                 daemon=True,
             )
             self._thread.start()
@@ -118,7 +118,7 @@ class Guard:
                 threading.Thread(
                     target=_relay,
                     args=(client, host, port, method, target, rest),
-                    name="ember-guard-relay",
+                    name="ember-proxy-relay",
                     daemon=True,
                 ).start()
                 return

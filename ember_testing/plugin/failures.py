@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from ember_testing.replay.session import Session
 
-__all__ = ["SESSION", "AsyncFailures", "caused_by_failure", "headline", "messages"]
+__all__ = ["SESSION", "AsyncFailures", "caused_by_failure", "fail_report", "messages"]
 
 SESSION: pytest.StashKey[Session] = pytest.StashKey()
 """The session of a marked test, from its setup to the report of its teardown."""
@@ -36,7 +36,7 @@ def messages(failures: Sequence[BaseException]) -> str:
     return "\n\n".join(dict.fromkeys(str(failure) for failure in failures))
 
 
-def headline(
+def fail_report(
     item: pytest.Item,
     call: pytest.CallInfo[None],
     report: pytest.TestReport,
@@ -53,10 +53,15 @@ def headline(
         failures: The exceptions with this reason.
     """
     error = call.excinfo.value if call.excinfo else None
-    told = isinstance(error, pytest.fail.Exception) and text in str(error)
+    is_stated = isinstance(error, pytest.fail.Exception) and text in str(error)
     place = _place(item, [*([error] if error else []), *failures])
-    text = (str(error) if told else text) + place
-    if report.failed and call.excinfo and error is not None and not (told or _is_failure(error)):
+    text = (str(error) if is_stated else text) + place
+    if (
+        report.failed
+        and call.excinfo
+        and error is not None
+        and not (is_stated or _is_failure(error))
+    ):
         lines = str(error).strip().splitlines()
         words = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
         text += f"\nthen raised: {words[:_LONGEST_LINE]}"

@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-__all__ = ["StandstillWatch", "call_process", "listen", "listen_no_longer"]
+__all__ = ["HangWatch", "ignore_forks", "signal_failure", "watch_forks"]
 
 _PATIENCE = 3.0  # seconds that the main thread may stay at one instruction after a failure
 _LIMIT = 60.0  # seconds after a failure until an interrupt in any case
 _STEP = 0.1
 
 # Hardly any program uses this signal. Without a handler it does nothing, so it may come too late.
-_CALL = getattr(signal, "SIGURG", None)
+_SIGNAL = getattr(signal, "SIGURG", None)
 _handler: Callable[[int, FrameType | None], None] | None = None
 
 
-class StandstillWatch:
+class HangWatch:
     """Watches the main thread, where it is made, from the first failure until `end`."""
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class StandstillWatch:
                 return
             self._begun = True
             self._thread = threading.Thread(
-                target=self._watch, name="ember-standstill", daemon=True
+                target=self._watch, name="ember-hang-watch", daemon=True
             )
             self._thread.start()
 
@@ -90,36 +90,36 @@ class StandstillWatch:
                 signal.raise_signal(signal.SIGINT)
 
 
-def listen(called: Callable[[], None]) -> None:
+def watch_forks(called: Callable[[], None]) -> None:
     """Call a function when a forked process reports a failure."""
     global _handler
-    if _CALL is None or threading.current_thread() is not threading.main_thread():
+    if _SIGNAL is None or threading.current_thread() is not threading.main_thread():
         return
-    if signal.getsignal(_CALL) is signal.SIG_DFL:
+    if signal.getsignal(_SIGNAL) is signal.SIG_DFL:
 
         def handle(_number: int, _frame: FrameType | None) -> None:
             called()
 
         _handler = handle
-        signal.signal(_CALL, handle)
+        signal.signal(_SIGNAL, handle)
 
 
-def listen_no_longer() -> None:
+def ignore_forks() -> None:
     """Remove the handler, unless it has been replaced meanwhile."""
     global _handler
-    if _CALL is None or _handler is None:
+    if _SIGNAL is None or _handler is None:
         return
     if threading.current_thread() is threading.main_thread() and (
-        signal.getsignal(_CALL) is _handler
+        signal.getsignal(_SIGNAL) is _handler
     ):
-        signal.signal(_CALL, signal.SIG_DFL)
+        signal.signal(_SIGNAL, signal.SIG_DFL)
     _handler = None
 
 
-def call_process(pid: int) -> None:
+def signal_failure(pid: int) -> None:
     """Tell the process that runs the test that a process it forked has failed."""
-    if _CALL is not None:
+    if _SIGNAL is not None:
         try:
-            os.kill(pid, _CALL)
+            os.kill(pid, _SIGNAL)
         except OSError:
             return  # the process has ended

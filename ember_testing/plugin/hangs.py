@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ember_testing.patches.interrupt import StandstillWatch
+from ember_testing.patches.hangs import HangWatch
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
 
     from ember_testing.replay.session import Session
 
-STANDSTILL = "ember-standstill"
+HANGS = "ember-hangs"
 """The name under which the plugin is registered."""
 
 
-class Standstill:
+class HangHooks:
     """The hooks around the phases of a test.
 
     Args:
@@ -28,7 +28,7 @@ class Standstill:
     def __init__(self, marked: Iterable[pytest.Item]) -> None:
         self._marked = frozenset(marked)
         self._session: Session | None = None
-        self._watch: StandstillWatch | None = None
+        self._watch: HangWatch | None = None
 
     def watch(self, session: Session) -> None:
         """Watch the test of this session."""
@@ -58,7 +58,7 @@ class Standstill:
     def _watched(self, item: pytest.Item) -> Generator[None]:
         if item not in self._marked:
             return (yield)
-        watch = self._watch = StandstillWatch()
+        watch = self._watch = HangWatch()
         try:
             return (yield)
         except KeyboardInterrupt:
