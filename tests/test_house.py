@@ -177,7 +177,7 @@ def functions(path: str) -> Iterator[tuple[str, int]]:
             yield node.name, node.end_lineno - node.lineno + 1
 
 
-def test_walk_sees_the_imports() -> None:
+def test_imports_are_found() -> None:
     """The walk finds what is there, so that the rules below test something."""
     assert len(CLIENT) > 20
     assert "ember.transport.send" in inner("ember.providers.local")

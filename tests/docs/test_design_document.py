@@ -49,7 +49,7 @@ def outcomes(printed: list[str]) -> dict[str, str]:
     return cast("dict[str, str]", json.loads(printed[-1]))
 
 
-def test_document_has_its_blocks() -> None:
+def test_every_block_but_one_is_run() -> None:
     """All of the document's blocks but one are run, so that none is left out unnoticed."""
     assert len(BLOCKS) == 15
     assert len(BLOCKS) - len(RUNNING) == 1
@@ -61,7 +61,7 @@ def test_block_runs(block: Block, outcomes: dict[str, str]) -> None:
     assert outcomes[str(block.line)] == ""
 
 
-def test_blocks_print_what_they_promise(printed: list[str]) -> None:
+def test_blocks_print_what_their_comments_show(printed: list[str]) -> None:
     """Answer, token counts and costs are printed as the document's comments show them."""
     for line in (
         "An answer to What is the capital of France?",
@@ -90,7 +90,7 @@ def block_with(text: str) -> Block:
         (faults.overloaded(), "API error: "),
     ],
 )
-def test_errors_take_their_branches(
+def test_each_error_takes_its_branch(
     fault: Any, says: str, fake_model: FakeModel, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Each branch of the document's error handling is taken by the error that it is for."""
@@ -114,7 +114,7 @@ def test_missing_key_is_a_setup_error(
     assert second == "Set OPENAI_API_KEY environment variable"
 
 
-def test_retries_with_tenacity(fake_model: FakeModel) -> None:
+def test_tenacity_retries_and_gives_up(fake_model: FakeModel) -> None:
     """The document's retried function gets past a rate limit, and gives up at the third."""
     from ember.api import models
 
@@ -130,7 +130,7 @@ def test_retries_with_tenacity(fake_model: FakeModel) -> None:
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="the block is for a shell")
-def test_environment_of_the_document() -> None:
+def test_exports_of_the_document_set_keys_and_prices() -> None:
     """The document's exports, run by a shell, are the keys that are sent and the costs charged."""
     block = DOCUMENT.read_text(encoding="utf-8").split("```bash\n")[1].partition("```")[0]
     program = (

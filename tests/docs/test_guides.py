@@ -137,7 +137,7 @@ def test_blocks_are_clean_for_type_checkers(checker: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("guide", GUIDES, ids=name_of)
-def test_links_lead_somewhere(guide: Path) -> None:
+def test_links_have_targets(guide: Path) -> None:
     """Every relative link of a guide is a file of this repository, and every anchor a heading."""
     text = guide.read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
@@ -151,7 +151,7 @@ def test_links_lead_somewhere(guide: Path) -> None:
             assert anchor in {re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in heads}
 
 
-def test_the_table_of_providers_is_that_of_the_servers() -> None:
+def test_table_of_providers_is_complete() -> None:
     """The guide names every provider with the variables of its key and address, and its address."""
     text = (ROOT / "ember" / "README.md").read_text(encoding="utf-8")
     rows = re.findall(r"^(\| `[\w-]+/` .*)$", text, re.MULTILINE)
@@ -181,7 +181,7 @@ def test_the_tables_of_the_toolkit_are_complete(pytester: pytest.Pytester) -> No
     assert named >= {n for n in faults.__all__ if n[0].islower()} - {"applied", "replaces_answer"}
 
 
-def test_the_table_of_errors_is_the_vocabulary() -> None:
+def test_table_of_errors_is_complete() -> None:
     """The guide explains every `error_type`, and says of each rightly whether it is retryable."""
     text = (ROOT / "ember" / "README.md").read_text(encoding="utf-8")
     table = text.partition("| `error_type` |")[2].partition("\n\n")[0].splitlines()[2:]
@@ -196,7 +196,7 @@ def test_the_table_of_errors_is_the_vocabulary() -> None:
 
 
 @pytest.mark.slow
-def test_pictures_show_what_is_printed_today() -> None:
+def test_pictures_show_the_commands_output() -> None:
     """The README's pictures are those that their script makes of the commands' real output."""
     command = [sys.executable, "-m", "tests.docs.pictures", "--check"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -241,7 +241,7 @@ def test_the_first_recording_prints_what_the_readme_shows(pytester: pytest.Pytes
         assert line.startswith("$ ") or any(each.startswith(expected) for each in printed), line
 
 
-def test_a_recording_of_vcrpy_is_taken_over(
+def test_recording_of_vcrpy_is_imported(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The guide's test with vcrpy, recorded by it and imported, replays with the other marker."""

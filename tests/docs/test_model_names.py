@@ -73,7 +73,7 @@ def test_no_named_model_is_shut_down(path: Path) -> None:
     ("name", "ended"),
     [("gpt-4", True), ("claude-3-opus", True), ("gpt-5.6-sol", False), ("gpt-4o", True)],
 )
-def test_the_table_is_asked(name: str, ended: bool) -> None:
+def test_retired_model_is_found_in_the_table(name: str, ended: bool) -> None:
     """What has ended is found, under its short name too, and a date may lie in the future."""
     day = shutdown(name)
     assert bool(day) is ended

@@ -167,7 +167,7 @@ def test_the_review_workflow_writes_a_comment(
     assert "No recording changes." in (repository / "comment.md").read_text(encoding="utf-8")
 
 
-def test_the_linters_see_faults(tmp_path: Path, run_check: Callable[[Path], int]) -> None:
+def test_linters_find_a_planted_fault(tmp_path: Path, run_check: Callable[[Path], int]) -> None:
     """A workflow with an unknown key is refused, so that the test above proves something."""
     workflow = tmp_path / "bad.yml"
     workflow.write_text(EXAMPLE.read_text(encoding="utf-8").replace("runs-on:", "runs_on:"))

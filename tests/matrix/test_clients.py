@@ -12,7 +12,7 @@ from tests.matrix.matrix import try_client
 
 
 @pytest.mark.matrix
-def test_a_client(
+def test_client_package_is_recorded_and_replayed(
     client: str,
     tmp_path: Path,
     pytestconfig: pytest.Config,

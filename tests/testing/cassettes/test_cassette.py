@@ -54,7 +54,7 @@ def rows(path: Path, query: str) -> list[tuple[object, ...]]:
         return connection.execute(query).fetchall()
 
 
-def test_the_file_declares_itself_and_reads_like_a_table(recorded: Path) -> None:
+def test_file_has_an_application_id_a_version_and_readable_tables(recorded: Path) -> None:
     """Application id, schema version, page size, column types, text bodies and the views."""
     assert rows(recorded, "pragma application_id") == [(0x454D4252,)]
     assert rows(recorded, "pragma user_version") == [(3,)]
@@ -132,7 +132,7 @@ DAMAGE = {
         if (kind, mode) != ("empty", "all")
     ],
 )
-def test_an_unusable_file_is_a_clear_error_and_never_overwritten(
+def test_unusable_file_is_an_error_and_never_overwritten(
     recorded: Path, kind: str, record: str | None
 ) -> None:
     """The error names each kind of bad file and a remedy; nothing is sent or overwritten."""
@@ -186,7 +186,7 @@ def test_a_folder_that_cannot_be_created_is_reported_before_the_call(tmp_path: P
     assert not server.received
 
 
-def test_an_answer_with_half_a_character_is_recorded(tmp_path: Path) -> None:
+def test_answer_with_a_lone_surrogate_is_recorded(tmp_path: Path) -> None:
     """A lone surrogate, valid in JSON but not in SQLite, is recorded and replayed."""
     message = {"role": "assistant", "content": "half \ud83d"}
     body = json.dumps({"model": "m", "choices": [{"message": message, "finish_reason": "stop"}]})
@@ -199,7 +199,7 @@ def test_an_answer_with_half_a_character_is_recorded(tmp_path: Path) -> None:
     assert cassette.played[0].text == "half \ufffd"
 
 
-def test_recording_new_adds_and_keeps_what_is_there(recorded: Path) -> None:
+def test_mode_new_adds_calls_and_keeps_the_others(recorded: Path) -> None:
     """`new` replays recorded calls, records the others once, and keeps both."""
     with serving() as server, ember_testing.cassette(recorded, record="new") as cassette:
         assert ask(server, "question 3") == "question 3"
@@ -210,7 +210,7 @@ def test_recording_new_adds_and_keeps_what_is_there(recorded: Path) -> None:
     assert rows(recorded, "select count(*) from calls") == [(21,)]
 
 
-def test_recording_anew_swaps_the_file_only_at_the_end(recorded: Path) -> None:
+def test_mode_all_replaces_the_file_only_at_the_end(recorded: Path) -> None:
     """`all` sends everything; the old file stays until the block ends without an error."""
     before = recorded.read_bytes()
     with serving() as server, ember_testing.cassette(recorded, record="all"):
@@ -232,7 +232,7 @@ def test_recording_anew_swaps_the_file_only_at_the_end(recorded: Path) -> None:
     assert files(recorded.parent) == ["c.sqlite"]
 
 
-def test_an_exception_in_a_program_keeps_what_was_paid_for(tmp_path: Path) -> None:
+def test_exception_in_a_program_keeps_finished_calls(tmp_path: Path) -> None:
     """Without pytest `new` keeps every finished call although the block ends in an error."""
     path = tmp_path / "c.sqlite"
     with (
@@ -245,7 +245,7 @@ def test_an_exception_in_a_program_keeps_what_was_paid_for(tmp_path: Path) -> No
     assert rows(path, "select count(*) from calls") == [(1,)]
 
 
-def test_a_recording_follows_a_file_that_is_exchanged_under_it(recorded: Path) -> None:
+def test_calls_go_into_a_file_that_was_replaced_meanwhile(recorded: Path) -> None:
     """Calls recorded after the file was replaced go into the new file."""
     with serving() as server, ember_testing.cassette(recorded, record="new") as outer:
         assert ask(server, "question 1") == "question 1"

@@ -105,7 +105,7 @@ def swap_pages(content: bytearray, chance: random.Random) -> None:
     content[a : a + 512], content[b : b + 512] = content[b : b + 512], content[a : a + 512]
 
 
-def test_no_damage_gives_another_answer(
+def test_damaged_file_gives_the_right_answer_or_an_error(
     recording: tuple[Path, list[bytes]], tmp_path: Path, figures: Callable[[str], None]
 ) -> None:
     """Flipped bits, overwritten bytes, truncation, swapped pages: the right answer or an error."""
@@ -138,7 +138,7 @@ PER_COLUMN = int(os.environ.get("EMBER_HOSTILE_VALUES", "2"))
 """For a long run: EMBER_HOSTILE_VALUES=26."""
 
 
-def test_hostile_values_in_any_column_are_an_error_and_a_finding(
+def test_invalid_values_in_any_column_are_found(
     recording: tuple[Path, list[bytes]], tmp_path: Path, figures: Callable[[str], None]
 ) -> None:
     """Whether or not the digest matches, the row is refused or answers with its content."""
@@ -203,7 +203,7 @@ def run(command: str, path: Path, folder: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("sealed", [False, True])
-def test_other_tables_are_checked_as_well(recorded: Path, statement: str, sealed: bool) -> None:
+def test_changes_to_other_tables_are_found(recorded: Path, statement: str, sealed: bool) -> None:
     """Changes to `prices` and `cassette` are an error in a replay and a finding of `check`."""
     if sealed:
         edit(recorded, statement)
@@ -231,7 +231,7 @@ IN_A_TABLES_PLACE = {
 
 
 @pytest.mark.parametrize("kind", [*IN_A_TABLES_PLACE, "a trigger"])
-def test_what_stands_in_a_tables_place_is_named_and_not_asked(recorded: Path, kind: str) -> None:
+def test_view_in_a_tables_place_is_named_and_not_executed(recorded: Path, kind: str) -> None:
     """A view or table in a table's place, or a trigger, is named in the error and not executed."""
     with closing(sqlite3.connect(recorded)) as connection:
         if kind == "a trigger":
@@ -251,7 +251,7 @@ def test_what_stands_in_a_tables_place_is_named_and_not_asked(recorded: Path, ki
     assert words in finding.what
 
 
-def test_what_is_no_file_is_named(tmp_path: Path) -> None:
+def test_fifo_or_git_lfs_pointer_is_named(tmp_path: Path) -> None:
     """A FIFO, a Git LFS pointer, a file in write-ahead mode: the error names it and a remedy."""
     pointer = tmp_path / "pointer.sqlite"
     pointer.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 9216\n")
@@ -277,7 +277,9 @@ def test_what_is_no_file_is_named(tmp_path: Path) -> None:
         assert "is no regular file" in result.stderr
 
 
-def test_a_lost_piece_is_an_error(recorded: Path, recording: tuple[Path, list[bytes]]) -> None:
+def test_stream_without_one_of_its_pieces_is_an_error(
+    recorded: Path, recording: tuple[Path, list[bytes]]
+) -> None:
     """A stream that lost a piece is not replayed as a shorter one."""
     edit(recorded, "update calls set layout = json_remove(layout, '$[3]', '$[2]')")
     outcomes = replayed(recorded, recording[1])

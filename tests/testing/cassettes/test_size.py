@@ -52,7 +52,7 @@ def streamed(content: str, pieces: int) -> list[bytes]:
 
 
 @pytest.mark.parametrize("pieces", [1, 20])
-def test_a_cassette_is_about_as_large_as_what_was_said(
+def test_cassette_is_about_as_large_as_its_bodies(
     tmp_path: Path, pieces: int, figures: Callable[[str], None]
 ) -> None:
     """Calls of 2 KB each way, whole and in 20 pieces, take at most 1.15 times their bytes."""
@@ -98,7 +98,7 @@ def test_a_cassette_of_one_call_is_small(tmp_path: Path, figures: Callable[[str]
     assert path.stat().st_size <= 16 * 1024
 
 
-def test_sound_is_stored_once(tmp_path: Path) -> None:
+def test_binary_data_is_stored_once(tmp_path: Path) -> None:
     """100 KB of binary data take about 100 KB, and replay with the same piece boundaries."""
     path = tmp_path / "c.sqlite"
     sound = random.Random(1).randbytes(100_000)
@@ -142,7 +142,7 @@ def test_text_is_readable_in_any_client(tmp_path: Path) -> None:
         assert [row["text"] for row in file.rows([1, 2])] == [content] * 2
 
 
-def test_an_answer_whose_decoder_is_missing_is_served_decoded(
+def test_answer_is_replayed_decoded_where_its_decoder_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without the decoder the decoded body is replayed; with it, the bytes as received."""

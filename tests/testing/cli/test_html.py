@@ -301,7 +301,7 @@ def test_the_page_works_by_keyboard_alone(show: Show, report: Path) -> None:
     assert current.get_attribute("href").endswith("#call=2")
 
 
-def test_two_calls_stand_side_by_side(show: Show, report: Path) -> None:
+def test_two_calls_are_compared_side_by_side(show: Show, report: Path) -> None:
     """Equal parts are folded, differences are marked word by word, facts are in a table."""
     browser = show(report, "#call=1")
     press(browser, "c")
@@ -350,7 +350,7 @@ def test_both_themes_are_accessible(show: Show, report: Path, theme: str, fragme
     assert browser.execute_script(color) == by_system
 
 
-def test_five_thousand_calls_are_usable(
+def test_page_of_five_thousand_calls_is_usable(
     show: Show, folder: Path, tmp_path: Path, figures: Callable[[str], None]
 ) -> None:
     """A page of 5,000 calls opens, searches and pages in seconds."""
@@ -404,7 +404,7 @@ def test_a_damaged_cassette_is_reported_and_the_others_are_shown(
     assert target.stat().st_size > 10_000
 
 
-def test_the_page_names_what_it_left_out(folder: Path) -> None:
+def test_page_states_the_length_of_omitted_text(folder: Path) -> None:
     """For a text that is too long, and for bytes that are not text, the page states the length."""
     with closing(CassetteFile(folder / "a.sqlite")) as file:
         call = next(calls_of(file))

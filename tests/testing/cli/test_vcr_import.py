@@ -65,7 +65,7 @@ def played(path: Path) -> list[tuple[int, bytes]]:
 
 @needs_corpus
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem[:60])
-def test_every_file_of_the_corpus(
+def test_every_file_of_the_corpus_replays_as_vcrpy_reads_it(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A replay returns the same number of calls and the same bytes as vcrpy reads."""
@@ -134,7 +134,7 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_each_form_of_vcrpys_history_is_read(form: str, tmp_path: Path) -> None:
+def test_every_format_of_vcrpys_history_is_read(form: str, tmp_path: Path) -> None:
     """Old and new spellings of the same call give the same cassette."""
     (tmp_path / "c.yaml").write_text(FORMS[form])
     vcr.import_file(tmp_path / "c.yaml", tmp_path / "c.sqlite")
@@ -160,7 +160,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("text", REFUSED)
-def test_files_of_other_kinds_or_that_would_run_code_are_refused(
+def test_other_files_and_files_that_run_code_are_refused(
     text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The message gives the reason, no code in the file is executed, no cassette is made."""
@@ -171,7 +171,7 @@ def test_files_of_other_kinds_or_that_would_run_code_are_refused(
     assert [path.name for path in tmp_path.iterdir()] == ["c.yaml"]
 
 
-def test_a_body_kept_decoded_under_an_encodings_name_replays(tmp_path: Path) -> None:
+def test_plain_body_with_a_content_encoding_replays(tmp_path: Path) -> None:
     """`content-encoding: gzip`, which some recorders leave on plain text, is dropped."""
     head = "{content-encoding: [gzip], content-length: ['99']}"
     packed = f"!!binary {base64.b64encode(gzip.compress(b'hello')).decode()}"
@@ -198,7 +198,7 @@ def test_a_body_kept_decoded_under_an_encodings_name_replays(tmp_path: Path) -> 
         f"test_towns.py::test_b[{'long' * 50}]",
     ],
 )
-def test_a_cassette_is_imported_to_where_its_test_looks(
+def test_cassette_is_imported_to_the_path_of_its_test(
     node_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """pytest-recording's file of a test becomes the file that the plugin looks for."""
@@ -222,7 +222,7 @@ def test_a_named_cassette_keeps_its_name() -> None:
     ]
 
 
-def test_the_command_lays_files_where_the_plugin_looks_and_keeps_what_is_there(
+def test_import_writes_to_the_plugins_paths_and_keeps_existing_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """pytest-recording's layout is mapped, an existing file needs --force, keys are redacted."""
@@ -341,7 +341,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_a_hostile_file_is_told_and_the_others_are_imported(
+def test_malicious_file_is_reported_and_the_others_are_imported(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The error is one sentence with the file's name; nothing is executed or left behind."""
@@ -366,7 +366,7 @@ ISTR = "!!python/object/{}:{}.istr"
 @pytest.mark.parametrize("kind", ["new", "apply"])
 @pytest.mark.parametrize("module", ["multidict._multidict", "multidict._multidict_py", "multidict"])
 @pytest.mark.parametrize("form", ["[X-A]", "{{args: [X-A], state: {{}}}}"])
-def test_names_of_headers_as_aiohttp_has_them_are_read(
+def test_header_names_of_aiohttp_are_read(
     kind: str, module: str, form: str, tmp_path: Path
 ) -> None:
     """A header name of multidict's class `istr`, as in recordings of aiohttp, is read as text."""
@@ -379,7 +379,7 @@ def test_names_of_headers_as_aiohttp_has_them_are_read(
 @pytest.mark.parametrize(
     "date", ["Fri, 31 Dec 9999 23:59:59 -1200", "Mon, 01 Jan 0001 00:00:00 +1200", NINES, "", "x"]
 )
-def test_a_date_beyond_the_calendar_is_no_date(date: str, tmp_path: Path) -> None:
+def test_invalid_date_header_is_kept_but_not_used(date: str, tmp_path: Path) -> None:
     """The call is imported with the time of the import and the unchanged header."""
     (tmp_path / "c.yaml").write_text(one(response=f"headers: {{date: '{date}'}}"))
     assert vcr.import_file(tmp_path / "c.yaml", tmp_path / "c.sqlite") == 1
@@ -398,7 +398,7 @@ def test_a_header_beyond_latin_1_keeps_its_bytes(tmp_path: Path) -> None:
     assert played(tmp_path / "c.sqlite") == [(200, b"hello")]
 
 
-def test_what_is_no_file_and_a_name_that_is_too_long_are_told(
+def test_pipe_and_too_long_name_are_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A pipe does not block, and a name too long with its suffix does not stop other imports."""

@@ -121,7 +121,7 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_suite_switches_over_by_its_conftest_alone(
+def test_vcrpy_suite_runs_unchanged_with_a_conftest(
     layout: str, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Names of cassettes, `match_on` and the fixture's attributes work in unchanged tests."""
@@ -163,7 +163,7 @@ SAYS = {
 
 
 @pytest.mark.parametrize("says", SAYS)
-def test_what_a_project_matches_on_is_read_from_its_source(
+def test_match_on_is_read_from_the_projects_source(
     says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Dictionaries, arguments and assignments are read; a module with a syntax error is skipped."""
@@ -173,7 +173,7 @@ def test_what_a_project_matches_on_is_read_from_its_source(
     assert imported(tmp_path / "c.yaml") == [SAYS[says]]
 
 
-def test_the_option_goes_before_what_the_project_says(
+def test_match_on_option_overrides_the_projects(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`--match-on` takes names or `vcr`, and refuses a word that is not a part of a request."""
@@ -195,7 +195,7 @@ def post(body: Any) -> Any:
         return sender.post("https://api.openai.com/v1/chat/completions", json=body).json()
 
 
-def test_a_test_that_names_its_own_rule_is_compared_by_it(tmp_path: Path) -> None:
+def test_match_on_of_a_test_overrides_the_imported_one(tmp_path: Path) -> None:
     """A test's `match_on` overrides the imported one; without either the body is compared."""
     (tmp_path / "c.yaml").write_text(cassette_text("first"))
     lax, strict = tmp_path / "lax.sqlite", tmp_path / "strict.sqlite"
@@ -209,7 +209,7 @@ def test_a_test_that_names_its_own_rule_is_compared_by_it(tmp_path: Path) -> Non
         post({"q": "x"})
 
 
-def test_a_miss_by_nulls_alone_offers_to_take_them_for_absent(tmp_path: Path) -> None:
+def test_miss_by_nulls_alone_suggests_null_is_absent(tmp_path: Path) -> None:
     """The offer is made only if a request differs by nulls where the recording has no key."""
     (tmp_path / "c.yaml").write_text(cassette_text("first"))
     path = tmp_path / "c.sqlite"

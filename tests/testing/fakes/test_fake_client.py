@@ -31,7 +31,7 @@ ROUTES = {
 
 @pytest.mark.parametrize("model", ROUTES)
 @pytest.mark.filterwarnings("ignore::ember.exceptions.UnknownPriceWarning")
-def test_the_provider_of_a_name(model: str, fake_model: FakeModel) -> None:
+def test_name_selects_the_faked_provider(model: str, fake_model: FakeModel) -> None:
     """A call reaches the provider of a model's name, with the provider's id of the model."""
     provider, wire_id = ROUTES[model]
     fake_model(model, "by its name")
@@ -41,7 +41,7 @@ def test_the_provider_of_a_name(model: str, fake_model: FakeModel) -> None:
     assert [(c.provider, c.model) for c in fake_model.calls] == [(provider, wire_id)] * 2
 
 
-def test_a_pattern_with_a_provider(fake_model: FakeModel) -> None:
+def test_pattern_with_a_provider_matches_no_other_provider(fake_model: FakeModel) -> None:
     """A pattern with a provider's prefix does not match the same model at another provider."""
     fake_model("openai/gpt-4", "OpenAI")
     fake_model("azure/gpt-4", "Azure")
@@ -50,7 +50,7 @@ def test_a_pattern_with_a_provider(fake_model: FakeModel) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::ember.exceptions.UnknownPriceWarning")
-def test_a_custom_base_url(fake_model: FakeModel) -> None:
+def test_call_to_a_custom_base_url_is_faked(fake_model: FakeModel) -> None:
     """A custom base URL is answered as the provider whose API format it uses."""
     fake_model("groq/llama-x", "behind a gateway")
     fake_model("local/smollm2", "embedded")
@@ -71,7 +71,7 @@ COSTS = [
 
 
 @pytest.mark.parametrize(("model", "usage", "dollars"), COSTS, ids=[row[0] for row in COSTS])
-def test_what_it_costs(
+def test_faked_calls_cost_the_published_prices(
     model: str, usage: UsageStats, dollars: float, fake_model: FakeModel
 ) -> None:
     """Published prices are charged, also for cached reads and writes, streamed or not."""
@@ -84,7 +84,9 @@ def test_what_it_costs(
         assert used.priced(math.inf) == usage.priced(math.inf)
 
 
-def test_prices_of_the_environment(fake_model: FakeModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prices_of_the_environment_apply_to_faked_calls(
+    fake_model: FakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A price set in the environment is in dollars per million tokens, for that model only."""
     monkeypatch.setenv("EMBER_COST_GPT4_INPUT", "1000")
     monkeypatch.setenv("EMBER_COST_GPT4_OUTPUT", "2000")
@@ -97,7 +99,7 @@ def test_prices_of_the_environment(fake_model: FakeModel, monkeypatch: pytest.Mo
         models("gpt-4", "hi")
 
 
-def test_usage_adds_up(fake_model: FakeModel) -> None:
+def test_summary_adds_up_faked_calls(fake_model: FakeModel) -> None:
     """A registry's summary adds up answered calls and leaves out failed ones."""
     registry = ModelRegistry()
     fake_model("gpt-4", "one", rate_limit(), quota(), "two", usage=UsageStats(10, 20))
@@ -117,7 +119,7 @@ IMAGE = b"\x89PNG\r\n\x1a\n..."
 
 
 @pytest.mark.parametrize("model", ["gpt-4", "o3-pro", "claude-3-opus", "gemini-pro"])
-def test_a_call_in_embers_words(model: str, fake_model: FakeModel) -> None:
+def test_recorded_call_has_embers_types_on_every_wire(model: str, fake_model: FakeModel) -> None:
     """A call's conversation, tool results and images have Ember's types on every wire."""
     call = ToolCall("call_1", "weather", {"city": "Paris"})
     fake_model(model, Answer("Looking.", tool_calls=[call]), lambda call: call.prompt)
@@ -145,7 +147,9 @@ def test_a_call_in_embers_words(model: str, fake_model: FakeModel) -> None:
 
 
 @pytest.mark.parametrize("model", ["gpt-4", "o3-pro", "claude-3-opus", "gemini-pro"])
-def test_parallel_calls_are_one_message_on_every_wire(model: str, fake_model: FakeModel) -> None:
+def test_parallel_tool_calls_are_one_message_on_every_wire(
+    model: str, fake_model: FakeModel
+) -> None:
     """On every wire the tool calls of one answer are one message, and so are their results."""
     asked = [ToolCall(f"call_{city}", "weather", {"city": city}) for city in ("Ulm", "Bonn")]
     fake_model(model, Answer(tool_calls=asked), "Thanks.")
@@ -174,7 +178,7 @@ def test_impossible_replies_are_refused(fake_model: FakeModel) -> None:
         Answer("Paris", chunks=["Lon", "don"])
 
 
-def test_a_stream_of_chosen_pieces(fake_model: FakeModel) -> None:
+def test_list_gives_the_chunks_of_a_stream(fake_model: FakeModel) -> None:
     """A list gives the chunks of a stream; a call that does not stream gets them joined."""
     fake_model("gpt-4", ["Par", "is"], ["Par", "is"])
     with models.stream("gpt-4", "hi") as stream:

@@ -85,7 +85,7 @@ def test_one_input_gets_one_vector(name: str) -> None:
         assert vector(post(url, body).json()) == [0.5, -0.25]
 
 
-def test_base64_is_answered_where_it_is_asked_for() -> None:
+def test_vectors_are_base64_where_requested() -> None:
     """OpenAI's packages request base64 of little-endian 32-bit floats; Cohere has a type for it."""
     with fake_model("*", VECTORS, VECTORS) as fake:
         data = post(OPENAI, {**TWO, "encoding_format": "base64"}).json()["data"]
@@ -112,7 +112,7 @@ def test_the_vendors_packages_read_the_vectors() -> None:
     assert [each.values for each in found.embeddings] == VECTORS
 
 
-def test_vectors_are_made_where_none_are_given() -> None:
+def test_vectors_are_generated_where_none_are_given() -> None:
     """Equal inputs get equal unit vectors, different ones differ; the request sets dimensions."""
     with fake_model("*", Embeddings(dimensions=6), Embeddings()):
         data = post(OPENAI, {"model": "m", "input": ["a", "b", "a"]}).json()["data"]
@@ -124,7 +124,7 @@ def test_vectors_are_made_where_none_are_given() -> None:
     assert len(shorter[0]["embedding"]) == 3
 
 
-def test_a_function_sees_what_is_embedded() -> None:
+def test_function_gets_the_embedding_call() -> None:
     """The function gets the call, as for a conversation."""
     with fake_model("*", lambda call: [[float(len(text))] for text in call.body["input"]]):
         data = post(OPENAI, {"model": "m", "input": ["a", "bbb"]}).json()["data"]
@@ -156,7 +156,7 @@ ERRORS = {
 
 
 @pytest.mark.parametrize("name", ERRORS)
-def test_faults_are_said_in_the_vendors_words(name: str) -> None:
+def test_faults_have_the_vendors_status_and_error_body(name: str) -> None:
     """A fault has the vendor's status and error body; a retry gets the vectors."""
     url, body, vectors = WIRES[name]
     with fake_model("*", rate_limit(), VECTORS):
@@ -167,7 +167,7 @@ def test_faults_are_said_in_the_vendors_words(name: str) -> None:
 
 
 @pytest.mark.parametrize("fault", [reset(), cut()])
-def test_the_network_breaks_under_embeddings_too(fault: Fault) -> None:
+def test_connection_faults_apply_to_embeddings(fault: Fault) -> None:
     """Faults of the connection work for embeddings as for any call."""
     with fake_model("*", fault), pytest.raises(httpx.TransportError):
         post(OPENAI, TWO)
@@ -186,7 +186,7 @@ MISFITS: dict[str, tuple[str, Any, Any, str]] = {
 
 
 @pytest.mark.parametrize("name", MISFITS)
-def test_a_reply_that_does_not_fit_fails_the_call_in_words(name: str) -> None:
+def test_reply_of_the_wrong_type_fails_the_call_with_a_message(name: str) -> None:
     """The message names the given reply and the expected one."""
     url, body, given, message = MISFITS[name]
     with pytest.raises(UnansweredCall, match=message), fake_model("*", given):
@@ -194,13 +194,13 @@ def test_a_reply_that_does_not_fit_fails_the_call_in_words(name: str) -> None:
 
 
 @pytest.mark.parametrize("given", [[[]], object(), [[1.0], "a"], [True]])
-def test_what_is_no_reply_is_refused_when_it_is_set_up(given: Any) -> None:
+def test_invalid_reply_is_refused_at_set_up(given: Any) -> None:
     """An invalid reply is refused before any call."""
     with fake_model() as fake, pytest.raises(TypeError, match="is no answer"):
         fake("*", given)
 
 
-def test_vectors_that_cannot_be_are_refused() -> None:
+def test_empty_vectors_are_refused() -> None:
     """Empty vectors and a length of zero are refused."""
     for vectors, dimensions in (([[]], 1), ([], 1), (None, 0)):
         with pytest.raises(ValueError, match="expected"):
@@ -217,7 +217,7 @@ UNANSWERABLE: dict[str, tuple[str, Any, str]] = {
 
 
 @pytest.mark.parametrize("name", UNANSWERABLE)
-def test_what_no_fake_answers_is_named_with_the_way_that_works(name: str) -> None:
+def test_unanswered_embedding_call_suggests_a_recording(name: str) -> None:
     """In process and over the server, the error names the call and suggests a recording."""
     url, body, title = UNANSWERABLE[name]
     with pytest.raises(UnansweredCall) as caught, fake_model("*", "Paris"):

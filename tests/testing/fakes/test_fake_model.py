@@ -35,7 +35,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_everything_of_an_answer_is_read_back(model: str, fake_model: FakeModel) -> None:
+def test_every_field_of_a_faked_answer_is_read_back(model: str, fake_model: FakeModel) -> None:
     """Every field of a faked answer is read back on each wire, whole and streamed."""
     usage = UsageStats(120, 40, cached_tokens=30, reasoning_tokens=5)
     answer = Answer(
@@ -82,7 +82,7 @@ def test_retry_after_in_the_form_of_each_provider(model: str, fake_model: FakeMo
     assert caught.value.retry_after == 2.5
 
 
-def test_answers_come_in_turn_and_a_last_function_repeats(fake_model: FakeModel) -> None:
+def test_answers_are_used_in_order_and_a_last_function_repeats(fake_model: FakeModel) -> None:
     """Each answer is used once, in order; a function in last place answers all further calls."""
     fake_model("gpt-4", "one", ChatResponse("two", UsageStats(3, 4)), lambda call: call.prompt * 2)
     answers = [models("gpt-4", "ab") for _ in range(4)]
@@ -90,7 +90,7 @@ def test_answers_come_in_turn_and_a_last_function_repeats(fake_model: FakeModel)
     assert answers[1].usage.total_tokens == 7
 
 
-def test_calls_are_remembered_as_the_model_saw_them(fake_model: FakeModel) -> None:
+def test_calls_are_kept_with_all_their_arguments(fake_model: FakeModel) -> None:
     """Each call is kept with its model, prompt, system prompt, parameters and headers."""
     fake_model("claude-*", lambda call: "ok")
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
@@ -103,7 +103,7 @@ def test_calls_are_remembered_as_the_model_saw_them(fake_model: FakeModel) -> No
     assert not call.stream
 
 
-def test_async_threads_and_registries_made_before() -> None:
+def test_tasks_threads_and_earlier_registries_are_faked() -> None:
     """Tasks, threads, and registries and bindings made before the fake are all answered."""
     registry = ModelRegistry()
     binding = models.instance("gpt-4", temperature=0)
@@ -161,7 +161,7 @@ def test_one_call_too_many_says_how_many_there_were() -> None:
         models("gpt-4", "hi")
 
 
-def test_an_answer_that_nobody_asked_for_fails() -> None:
+def test_unused_answer_fails_the_block() -> None:
     """An answer left over fails the block and names its model."""
     with pytest.raises(AssertionError, match="gpt-4: 1 of 2 answers"), fake_model() as fake:
         fake("gpt-4", "asked for", "not asked for")

@@ -137,7 +137,7 @@ def way(request: pytest.FixtureRequest) -> Way:
     return WAYS[request.param]()
 
 
-def test_a_vendors_package_is_answered(way: Way, fake_model: FakeModel) -> None:
+def test_vendors_package_gets_faked_answers(way: Way, fake_model: FakeModel) -> None:
     """Sync, async and streamed calls are answered in order, with no key and no network."""
     fake_model(way.model, "one", "two", ["thr", "ee"], ["fo", "ur"])
     assert way.plain() == "one"
@@ -148,7 +148,7 @@ def test_a_vendors_package_is_answered(way: Way, fake_model: FakeModel) -> None:
     assert [call.stream for call in fake_model.calls] == [False, False, True, True]
 
 
-def test_a_vendors_package_is_refused(way: Way, fake_model: FakeModel) -> None:
+def test_vendors_package_raises_its_own_rate_limit_error(way: Way, fake_model: FakeModel) -> None:
     """A 429 raises the package's own error, with its status; the next call is answered."""
     fake_model(way.model, rate_limit(retry_after=1), rate_limit(), "Paris")
     for call in (way.plain, lambda: asyncio.run(way.awaited())):
@@ -158,7 +158,7 @@ def test_a_vendors_package_is_refused(way: Way, fake_model: FakeModel) -> None:
     assert way.plain() == "Paris"
 
 
-def test_a_vendors_package_meets_a_broken_connection(way: Way, fake_model: FakeModel) -> None:
+def test_vendors_package_raises_on_a_broken_stream(way: Way, fake_model: FakeModel) -> None:
     """A broken stream raises in the package instead of appearing complete."""
     fake_model(way.model, cut(after_chunks=2), cut(after_chunks=2))
     with pytest.raises(Exception, match=r"peer closed|Connection error|Response payload"):

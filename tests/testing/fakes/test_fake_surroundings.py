@@ -40,7 +40,7 @@ def test_under_given(prompt: str, answer: str) -> None:
         assert [call.prompt for call in fake.calls] == [prompt]
 
 
-def test_in_a_test_case_and_reported_once(pytester: pytest.Pytester) -> None:
+def test_unittest_reports_an_unanswered_call_once(pytester: pytest.Pytester) -> None:
     """Unittest reports an unanswered call once, and an unused answer."""
     path = pytester.makepyfile(
         cases="""
@@ -139,7 +139,7 @@ def test_the_fixture_fails_the_test_itself_and_once(pytester: pytest.Pytester) -
     result.stdout.fnmatch_lines(["*connection to 192.0.2.1:80 blocked: models are faked here*"])
 
 
-def test_under_xdist(run: Callable[..., pytest.RunResult]) -> None:
+def test_fakes_work_under_xdist(run: Callable[..., pytest.RunResult]) -> None:
     """Fakes work in the worker processes of pytest-xdist."""
     pytest.importorskip("xdist", reason="in the extra dev")
     module = """
@@ -154,7 +154,7 @@ def test_under_xdist(run: Callable[..., pytest.RunResult]) -> None:
     run(module, "-p", "xdist", "-n2").assert_outcomes(passed=4)
 
 
-def test_in_an_application_without_pytest() -> None:
+def test_fakes_work_without_pytest() -> None:
     """The context manager needs neither pytest nor Hypothesis."""
     code = (
         "import sys\n"
@@ -188,7 +188,7 @@ def test_no_library_reaches_the_network() -> None:
         socket.create_connection(server.getsockname(), 1).close()
 
 
-def test_an_application_in_this_process_is_reached() -> None:
+def test_custom_transport_of_a_client_is_reached() -> None:
     """Requests that are not calls to a model reach a client's custom transport."""
 
     def app(request: httpx.Request) -> httpx.Response:
@@ -199,7 +199,7 @@ def test_an_application_in_this_process_is_reached() -> None:
         assert client.get("http://testserver/ask").text == "Paris"
 
 
-def test_the_innermost_fake_comes_first() -> None:
+def test_innermost_fake_answers_first() -> None:
     """An inner fake answers the models that it is set up for, and the outer one the rest."""
     with fake_model() as outer:
         outer("*", lambda call: "outer")
@@ -251,7 +251,7 @@ def _echo() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_echo")
 @pytest.mark.filterwarnings("ignore::ember.exceptions.UnknownPriceWarning")
-def test_a_custom_provider_is_faked_by_its_name_only() -> None:
+def test_custom_provider_is_faked_only_by_its_name() -> None:
     """A custom provider is not faked unless a pattern begins with its name."""
     registry = ModelRegistry()
     assert registry.invoke_model("echo/loud", "hi").text == "HI"
@@ -273,14 +273,14 @@ def test_a_custom_provider_is_faked_by_its_name_only() -> None:
 
 
 @pytest.mark.usefixtures("_echo")
-def test_a_custom_provider_has_no_connection() -> None:
+def test_connection_fault_of_a_custom_provider_is_refused() -> None:
     """A connection fault for a provider without a connection is refused with the reason."""
     with pytest.raises(TypeError, match="does not go over HTTP"), fake_model() as fake:
         fake("echo/loud", refused())
         models("echo/loud", "hi")
 
 
-def test_an_unanswered_call_explains_an_assertion() -> None:
+def test_unanswered_call_is_reported_before_the_failed_assertion() -> None:
     """If a swallowed call led to another error, the report begins with the call."""
     with pytest.raises(UnansweredCall, match="nothing is set up") as caught, fake_model():
         with contextlib.suppress(BaseException):
@@ -289,7 +289,7 @@ def test_an_unanswered_call_explains_an_assertion() -> None:
     assert isinstance(caught.value.__cause__, AssertionError)
 
 
-def test_a_long_run_keeps_no_call_that_was_reset() -> None:
+def test_reset_frees_requests_and_answers() -> None:
     """Requests and answers of thousands of examples are freed once the fake is reset."""
 
     def remembered() -> int:

@@ -107,7 +107,7 @@ def test_a_storm_of_retries_is_a_complaint(fake_model: FakeModel) -> None:
     assert report.count("11 attempts of one call failed in a row") == 1
 
 
-def test_a_retry_that_cannot_help(fake_model: FakeModel) -> None:
+def test_retry_after_an_exhausted_quota_is_a_complaint(fake_model: FakeModel) -> None:
     """A retry after an exhausted quota is a complaint, whatever the wait."""
     fake_model("gpt-4", quota(), quota())
     with no_sleep():
@@ -116,7 +116,7 @@ def test_a_retry_that_cannot_help(fake_model: FakeModel) -> None:
     assert "failed with quota: no retry helps" in complaint
 
 
-def test_half_an_answer_taken_for_a_whole_one(fake_model: FakeModel) -> None:
+def test_partial_answer_returned_as_whole_is_a_complaint(fake_model: FakeModel) -> None:
     """Code that swallows a cut and returns the partial text is found by its result."""
     fake_model("gpt-4", cut(4, answer="Paris is the capital"))
     stream = models.stream("gpt-4", "hi")
@@ -132,7 +132,7 @@ def test_half_an_answer_taken_for_a_whole_one(fake_model: FakeModel) -> None:
     assert "took that for the answer" in complaint
 
 
-def test_a_retried_cut_is_no_complaint(fake_model: FakeModel) -> None:
+def test_retry_of_a_broken_stream_is_no_complaint(fake_model: FakeModel) -> None:
     """A broken stream that is retried after a pause is no complaint."""
     fake_model("gpt-4", cut(4, answer="Paris is the capital"), "Paris is the capital")
     with no_sleep():
@@ -145,7 +145,7 @@ def test_a_retried_cut_is_no_complaint(fake_model: FakeModel) -> None:
 
 
 @pytest.mark.parametrize("wire", ["gpt-4", "o3-pro", "claude-3-opus", "gemini-pro"])
-def test_a_retry_that_does_not_stream(wire: str, fake_model: FakeModel) -> None:
+def test_retry_without_a_stream_must_wait_too(wire: str, fake_model: FakeModel) -> None:
     """A call without a stream counts as a retry of the streamed one, and must wait as well."""
     fake_model(wire, rate_limit(retry_after=3), "Paris")
     with pytest.raises(ProviderAPIError), models.stream(wire, "hi") as stream:
@@ -154,7 +154,7 @@ def test_a_retry_that_does_not_stream(wire: str, fake_model: FakeModel) -> None:
     assert "told to wait 3 s" in str(fake_model.verdict())
 
 
-def test_no_error_is_asked_again_without_a_pause(fake_model: FakeModel) -> None:
+def test_retry_of_any_error_without_a_pause_is_a_complaint(fake_model: FakeModel) -> None:
     """A loop around invalid answers is a retry storm as well."""
     fake_model("gpt-4", garbage(), empty_body(), "Paris")
     naive("Hello")
@@ -172,7 +172,7 @@ def test_no_error_is_asked_again_without_a_pause(fake_model: FakeModel) -> None:
     ],
     ids=["pieces", "dict", "response", "nested", "object"],
 )
-def test_half_an_answer_is_found_inside_a_result(
+def test_partial_answer_is_found_inside_a_result(
     as_result: Callable[[list[str]], object], fake_model: FakeModel
 ) -> None:
     """A partial answer is found in chunks, containers and objects, with its line breaks."""
@@ -204,7 +204,7 @@ def test_tasks_do_not_wait_for_each_other(patient: bool, fake_model: FakeModel) 
     assert fake_model.verdict().ok == patient
 
 
-def test_another_model_is_no_retry(fake_model: FakeModel) -> None:
+def test_call_of_another_model_is_no_retry(fake_model: FakeModel) -> None:
     """An immediate fallback to another model, or another question, is no complaint."""
     fake_model("gpt-4", rate_limit(retry_after=60), "something else")
     fake_model("claude-*", "Paris")
@@ -230,7 +230,9 @@ WAYS_TO_WAIT: dict[str, Callable[[float], Any]] = {
 
 @pytest.mark.parametrize("way", WAYS_TO_WAIT)
 @pytest.mark.parametrize("seconds", [5, 1])
-def test_a_wait_that_somebody_else_waits(way: str, seconds: float, fake_model: FakeModel) -> None:
+def test_wait_in_another_thread_counts_for_the_caller(
+    way: str, seconds: float, fake_model: FakeModel
+) -> None:
     """A wait in another thread or task counts as the caller's, with its own length."""
     fake_model("gpt-4", rate_limit(retry_after=4), "Paris")
 
@@ -246,7 +248,9 @@ def test_a_wait_that_somebody_else_waits(way: str, seconds: float, fake_model: F
 
 
 @pytest.mark.parametrize("seconds", [5, 1])
-def test_a_retry_in_another_thread(seconds: float, fake_model: FakeModel) -> None:
+def test_retry_in_another_thread_has_that_threads_waits(
+    seconds: float, fake_model: FakeModel
+) -> None:
     """A retry made in a pool's thread has waited as long as that thread has."""
     fake_model("gpt-4", rate_limit(retry_after=4), "Paris")
 
@@ -261,7 +265,7 @@ def test_a_retry_in_another_thread(seconds: float, fake_model: FakeModel) -> Non
     assert fake_model.verdict().ok == (seconds > 4)
 
 
-def test_a_fallback_that_begins_as_the_broken_answer(fake_model: FakeModel) -> None:
+def test_fallback_with_the_same_beginning_is_no_partial_answer(fake_model: FakeModel) -> None:
     """A fallback's complete answer with the same beginning is not taken as the partial one."""
     fake_model("gpt-4", cut(4, answer="Paris is the capital"))
     fake_model("claude-*", "Paris is the capital of France.")

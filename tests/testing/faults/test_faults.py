@@ -64,7 +64,7 @@ def ask(model: str, stream: bool) -> str:
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("name", FAULTS)
-def test_each_fault_is_its_error(
+def test_each_fault_raises_its_error(
     name: str, model: str, stream: bool, fake_model: FakeModel
 ) -> None:
     """A fault raises the error of its name on every wire, whole and streamed."""
@@ -78,7 +78,7 @@ def test_each_fault_is_its_error(
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize("model", MODELS)
-def test_an_empty_body_is_no_answer(model: str, stream: bool, fake_model: FakeModel) -> None:
+def test_empty_body_is_an_error(model: str, stream: bool, fake_model: FakeModel) -> None:
     """A success without a body is an error: an incomplete stream, or else a bad response."""
     fake_model(model, empty_body())
     with pytest.raises(ProviderAPIError) as caught:
@@ -88,7 +88,7 @@ def test_an_empty_body_is_no_answer(model: str, stream: bool, fake_model: FakeMo
 
 @pytest.mark.parametrize("silent", [False, True])
 @pytest.mark.parametrize("model", MODELS)
-def test_a_cut_stream_keeps_what_came(model: str, silent: bool, fake_model: FakeModel) -> None:
+def test_cut_stream_keeps_its_text(model: str, silent: bool, fake_model: FakeModel) -> None:
     """A stream that breaks off, with an error or silently, is incomplete but keeps its text."""
     fake_model(model, cut(after_chunks=6, silent=silent, answer=TEXT))
     pieces: list[str] = []
@@ -112,7 +112,7 @@ def test_a_whole_answer_is_cut_in_its_middle(model: str, fake_model: FakeModel) 
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_an_error_inside_a_stream(model: str, fake_model: FakeModel) -> None:
+def test_error_inside_a_stream_keeps_the_text_before_it(model: str, fake_model: FakeModel) -> None:
     """A provider's error inside a stream raises that error, with the text before it."""
     fake_model(model, overloaded(after_chunks=6), overloaded(after_chunks=6))
     with pytest.raises(ProviderAPIError) as caught:
@@ -125,7 +125,7 @@ def test_an_error_inside_a_stream(model: str, fake_model: FakeModel) -> None:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_stall_ends_by_the_callers_timeout_at_once(model: str, fake_model: FakeModel) -> None:
+def test_stall_is_a_timeout_without_waiting(model: str, fake_model: FakeModel) -> None:
     """A stalled answer is a timeout, which the test does not wait for."""
     fake_model(model, stall(after_chunks=6, answer=TEXT))
     started = time.monotonic()
@@ -136,7 +136,7 @@ def test_a_stall_ends_by_the_callers_timeout_at_once(model: str, fake_model: Fak
     assert TEXT.startswith(caught.value.context["partial_text"])
 
 
-def test_a_slow_answer_comes(fake_model: FakeModel) -> None:
+def test_slow_answer_keeps_its_pauses(fake_model: FakeModel) -> None:
     """The pauses of a slow answer are kept, sync and async; a shorter timeout ends it."""
     fake_model("gpt-4", *[slow(0.01, answer=Answer(chunks=["a", "b"]))] * 2, slow(5))
 
@@ -177,7 +177,7 @@ def recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_faults_over_a_recording_leave_it_to_the_retry(recording: Path) -> None:
+def test_retry_after_a_fault_gets_the_recording(recording: Path) -> None:
     """A call that meets a fault gets the fault, and its retry gets the recording."""
     faults = {1: cut(after_chunks=5), 3: rate_limit(retry_after=1), 4: reset()}
     with ember_testing.cassette(recording, faults=faults):
@@ -196,7 +196,7 @@ def test_faults_over_a_recording_leave_it_to_the_retry(recording: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [*FAULTS, "stall", "silent", "in the stream", "slow"])
-def test_every_fault_over_a_recording(name: str, recording: Path) -> None:
+def test_every_fault_over_a_recording_raises_its_error(name: str, recording: Path) -> None:
     """Each fault over a recorded stream raises the same error as over a fake."""
     others: dict[str, tuple[Fault, str]] = {
         "stall": (stall(5), "timeout"),
@@ -231,7 +231,7 @@ def test_a_fault_that_never_happens_fails(recording: Path) -> None:
         models("gpt-4", "never recorded")
 
 
-def test_the_marker_takes_faults(pytester: pytest.Pytester, recording: Path) -> None:
+def test_marker_accepts_faults(pytester: pytest.Pytester, recording: Path) -> None:
     """`@pytest.mark.ember_replay(faults={...})` does what the context manager does."""
     pytester.makepyfile(
         """

@@ -209,7 +209,7 @@ def test_a_vendors_package_sees_its_own_error(vendor: str, fault: Callable[[], A
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize("damage", DAMAGE)
 @pytest.mark.parametrize("vendor", ASK)
-def test_a_vendors_package_meets_the_damage(vendor: str, damage: str, stream: bool) -> None:
+def test_vendors_package_raises_on_a_damaged_answer(vendor: str, damage: str, stream: bool) -> None:
     """For a damaged answer the vendor's package raises, or returns only a part of the text."""
     fault, outcomes = DAMAGE[damage]
     with fault_server() as server:
@@ -255,7 +255,7 @@ TEXT = "Zażółć gęślą jaźń, 東京 \U0001f5fc und \u2028 mehr."
     ],
     ids=["rate_limit", "cut", "cut in silence", "stall", "error inside"],
 )
-def test_ember_over_a_real_connection(
+def test_fault_over_a_connection_raises_the_same_error_as_a_fake(
     wire: str, fault: Any, error_type: str, at: Callable[[str], None]
 ) -> None:
     """A fault over a real connection raises the same error in Ember as in a fake."""
@@ -309,7 +309,9 @@ HEAD = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\
 
 
 @pytest.mark.parametrize("wire", MODELS)
-def test_split_inside_a_character_and_inside_a_line(wire: str, at: Callable[[str], None]) -> None:
+def test_chunks_split_inside_a_character_or_line_are_joined(
+    wire: str, at: Callable[[str], None]
+) -> None:
     """Chunks that end inside a UTF-8 character or inside an SSE line are joined correctly."""
     body = wire_bytes(wire)
     inside_character = body.index("東".encode()) + 1
@@ -324,7 +326,7 @@ def test_split_inside_a_character_and_inside_a_line(wire: str, at: Callable[[str
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize("wire", MODELS)
-def test_gzip(wire: str, stream: bool, at: Callable[[str], None]) -> None:
+def test_compressed_answer_is_read(wire: str, stream: bool, at: Callable[[str], None]) -> None:
     """A compressed answer, split inside the compressed data, is read like a plain one."""
     packed = gzip.compress(wire_bytes(wire, stream))
     head = f"{HEAD}content-encoding: gzip\r\ncontent-length: {len(packed)}\r\n\r\n"
@@ -337,7 +339,7 @@ def test_gzip(wire: str, stream: bool, at: Callable[[str], None]) -> None:
             assert models(MODELS[wire], "hi").text == TEXT
 
 
-def test_slow_first_byte(at: Callable[[str], None]) -> None:
+def test_late_answer_is_complete_or_a_timeout(at: Callable[[str], None]) -> None:
     """A late answer is complete within the timeout, and a timeout error beyond it."""
     with served_raw(f"{HEAD}\r\n", [wire_bytes("openai")], first=0.3) as url:
         at(url)
@@ -348,7 +350,7 @@ def test_slow_first_byte(at: Callable[[str], None]) -> None:
         assert caught.value.error_type == "timeout"
 
 
-def test_reset_before_the_headers(at: Callable[[str], None]) -> None:
+def test_reset_before_the_headers_is_retryable(at: Callable[[str], None]) -> None:
     """A connection reset before the headers is a retryable error."""
 
     def script(connection: socket.socket) -> None:
@@ -363,7 +365,7 @@ def test_reset_before_the_headers(at: Callable[[str], None]) -> None:
     assert caught.value.retryable
 
 
-def test_a_slow_server_is_waited_for(at: Callable[[str], None]) -> None:
+def test_slow_answer_is_sent_with_its_pauses(at: Callable[[str], None]) -> None:
     """The server sends a slow answer chunk by chunk, with its pauses."""
     with fault_server() as server:
         assert isinstance(server, FaultServer)
@@ -375,7 +377,7 @@ def test_a_slow_server_is_waited_for(at: Callable[[str], None]) -> None:
         assert time.monotonic() - started > 0.08
 
 
-def test_a_call_that_the_server_has_no_answer_for(at: Callable[[str], None]) -> None:
+def test_unanswered_call_gets_status_501(at: Callable[[str], None]) -> None:
     """A call without an answer gets status 501 and is listed among the failures."""
     with fault_server() as server:
         at(server.url)

@@ -46,7 +46,7 @@ LIBRARIES = {
 
 
 @pytest.mark.parametrize("name", LIBRARIES)
-def test_a_client_in_c_is_refused_or_named(
+def test_client_written_in_c_is_refused_or_named(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """In a replay a client that honours proxies fails the test; every loaded client is named."""

@@ -118,7 +118,7 @@ WAYS: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_child_gets_no_key_and_a_guard(
+def test_child_process_gets_no_key_and_a_proxy(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     """However a child is started, only keys and proxies in its own environment are changed."""
@@ -147,7 +147,7 @@ def test_a_child_gets_no_key_and_a_guard(
     assert "https_proxy" not in found
 
 
-def test_what_a_child_sends_is_refused_and_fails_the_test(path: Path) -> None:
+def test_request_of_a_child_process_is_refused_and_fails_the_test(path: Path) -> None:
     """The child reads the reason; if its error is swallowed, the test fails at the end."""
     code = "import urllib.request as u; u.urlopen('https://api.openai.com/v1/models')"
     with pytest.raises(NetworkBlocked, match=r"child process tried to reach api\.openai\.com:443"):
@@ -183,7 +183,7 @@ BECOMES: dict[str, Callable[[list[str]], object]] = {
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize("way", BECOMES)
-def test_a_forked_process_that_becomes_another_program_is_closed(
+def test_forked_process_that_executes_a_program_reaches_no_provider(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     """It gets no key and cannot reach a provider; a running guard reports its attempt."""
@@ -205,7 +205,7 @@ def test_a_forked_process_that_becomes_another_program_is_closed(
             start([sys.executable, "-c", code])
 
 
-def test_a_forked_process_that_becomes_another_program_keeps_its_way_while_recording(
+def test_forked_process_that_executes_a_program_keeps_its_environment_while_recording(
     tmp_path: Path,
 ) -> None:
     """If no proxy is listening yet, its environment is unchanged."""
@@ -227,7 +227,7 @@ with ember_testing.cassette("c.sqlite", record="new"):
         assert "HTTP_PROXY" not in found
 
 
-def test_children_are_closed_while_models_are_faked(
+def test_child_processes_reach_no_provider_while_models_are_faked(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """This holds without a cassette; with one, the cassette's settings apply."""
@@ -249,7 +249,7 @@ def test_children_are_closed_while_models_are_faked(
     assert json.loads((tmp_path / "after").read_text())["OPENAI_API_KEY"] == "sk-real"
 
 
-def test_a_harmless_child_runs_and_reaches_this_machine(path: Path) -> None:
+def test_harmless_child_process_runs_and_reaches_this_machine(path: Path) -> None:
     """Programs such as git still run, and a child reaches a local server."""
     with serving() as server, ember_testing.cassette(path):
         assert subprocess.run(["echo", "x"], capture_output=True, check=True).stdout == b"x\n"
@@ -259,7 +259,7 @@ def test_a_harmless_child_runs_and_reaches_this_machine(path: Path) -> None:
     assert len(server.received) == 1
 
 
-def test_children_that_are_allowed_get_what_they_would_get(
+def test_allow_subprocess_leaves_the_environment_unchanged(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`allow_subprocess=True` leaves the environment alone."""
@@ -269,7 +269,7 @@ def test_children_that_are_allowed_get_what_they_would_get(
     assert json.loads((tmp_path / "environment").read_text())["OPENAI_API_KEY"] == "sk-real"
 
 
-def test_a_function_imported_by_name_is_no_way_round(path: Path, tmp_path: Path) -> None:
+def test_function_imported_by_name_is_refused(path: Path, tmp_path: Path) -> None:
     """A function that no patch of a module's attribute reaches is refused, with the remedy."""
     with pytest.raises(NetworkBlocked, match=r"imported by name .*allow_subprocess=True"):
         with ember_testing.cassette(path):
@@ -277,7 +277,7 @@ def test_a_function_imported_by_name_is_no_way_round(path: Path, tmp_path: Path)
     assert not (tmp_path / "environment").exists()
 
 
-def test_c_libraries_that_honour_proxies_are_refused_in_this_process(
+def test_libcurl_in_this_process_is_refused(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The proxy of libcurl is set in the C library's environment only, during the replay."""
@@ -318,7 +318,7 @@ def test_allowed_hosts_are_reached_by_every_client(path: Path, name: str) -> Non
 
 
 @pytest.mark.parametrize("name", ["http://db", "db:5432", "", "a b"])
-def test_what_is_no_host_is_refused(name: str) -> None:
+def test_invalid_allowed_host_is_refused(name: str) -> None:
     """A URL or a port among the hosts, which would never match, is refused."""
     with pytest.raises(ValueError, match="expected a host's name without scheme and port"):
         Hosts([name])

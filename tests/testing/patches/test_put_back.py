@@ -87,7 +87,7 @@ PLACES = [(block, place) for block, (_, places) in BLOCKS.items() for place in p
     ("block", "place"), PLACES, ids=lambda value: getattr(value, "__getitem__", None) and str(value)
 )
 @pytest.mark.parametrize("outlives", [False, True], ids=["within", "outlives"])
-def test_somebody_else_patches_in_between(
+def test_patch_made_inside_a_block_stays(
     block: str, place: tuple[Any, str], outlives: bool, tmp_path: Path
 ) -> None:
     """A patch that outlives the block stays; once it is removed, the original is back."""
@@ -118,7 +118,7 @@ def test_somebody_else_patches_in_between(
 
 
 @pytest.mark.usefixtures("_providers")
-def test_what_is_brought_back_does_nothing(tmp_path: Path) -> None:
+def test_replacements_do_nothing_after_their_block(tmp_path: Path) -> None:
     """Replacements that are restored after their block answer nothing, and sleep as usual."""
     places = [place for _, (_, places) in BLOCKS.items() for place in places]
     originals: list[tuple[Any, str, Any]] = []
@@ -192,7 +192,7 @@ def test_variables_that_a_test_sets_inside_of_a_fake_stay(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["first ends first", "last ends first"])
-def test_fakes_and_replays_that_overlap(
+def test_overlapping_fakes_and_replays_keep_their_keys(
     order: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whichever ends first, the other keeps its keys, and no key is left at the end."""
@@ -215,7 +215,7 @@ def test_fakes_and_replays_that_overlap(
 
 @pytest.mark.filterwarnings("ignore::ember.exceptions.UnknownPriceWarning")
 @pytest.mark.usefixtures("_providers")
-def test_a_fault_server_puts_a_custom_provider_back() -> None:
+def test_fault_server_restores_a_custom_provider() -> None:
     """The original `complete` is restored when the server ends."""
     complete = Custom.complete
     with ember_testing.fault_server() as server:
@@ -225,7 +225,7 @@ def test_a_fault_server_puts_a_custom_provider_back() -> None:
     assert models("custom/x", "hi").text == "HI"
 
 
-def test_the_first_call_of_a_fake_opens_no_socket_at_its_end() -> None:
+def test_network_guard_ends_with_the_last_fake() -> None:
     """The guard ends with the last fake, in whatever order they end."""
     blocks = [ember_testing.fake_model(), ember_testing.fake_model()]
     for block in blocks:

@@ -51,7 +51,7 @@ def by_library(server: Loopback) -> None:
     ("way", "name"),
     [(by_socket, "tests"), (by_asyncio, "tests"), (by_library, "somedriver")],
 )
-def test_a_connection_beside_the_recorder_is_told_once(path: Path, way: object, name: str) -> None:
+def test_unrecorded_connection_is_reported_once(path: Path, way: object, name: str) -> None:
     """Host, port and connecting package are reported; the recorded call is not."""
     assert callable(way)
     with serving(echo) as server:
@@ -93,7 +93,7 @@ def by_httpx_awaited(url: str) -> None:
     [httpx.get, by_httpx_awaited, by_aiohttp, lambda url: urllib.request.urlopen(url).close()],
     ids=["httpx", "httpx awaited", "aiohttp", "urllib"],
 )
-def test_what_is_recorded_is_not_told(path: Path, way: object) -> None:
+def test_recorded_connection_is_not_reported(path: Path, way: object) -> None:
     """The connections that a seam makes are not reported as unrecorded."""
     assert callable(way)
     with serving(echo) as server, warnings.catch_warnings():
@@ -103,7 +103,7 @@ def test_what_is_recorded_is_not_told(path: Path, way: object) -> None:
             assert len(cassette.recorded) == 1
 
 
-def test_what_a_replay_allows_is_not_told(path: Path) -> None:
+def test_allowed_connection_is_not_reported(path: Path) -> None:
     """Hosts of `allow_hosts=`, `allow_loopback=True` or `ignore_hosts=` are not reported."""
     with serving(echo) as server, warnings.catch_warnings():
         warnings.simplefilter("error", RecordingWarning)
@@ -141,7 +141,9 @@ def system(url: str) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="children are started elsewise")
 @pytest.mark.parametrize("way", [child, system])
-def test_what_a_child_reaches_is_told_once(path: Path, way: Callable[[str], object]) -> None:
+def test_connection_of_a_child_process_is_reported_once(
+    path: Path, way: Callable[[str], object]
+) -> None:
     """Host and port that a child requests are reported once; a local server is not."""
     with serving(echo) as server, pytest.warns(RecordingWarning) as caught:
         with ember_testing.cassette(path, record="new"):
@@ -157,7 +159,7 @@ def test_what_a_child_reaches_is_told_once(path: Path, way: Callable[[str], obje
     )
 
 
-def test_a_child_may_reach_what_a_replay_allows(path: Path) -> None:
+def test_allowed_connection_of_a_child_process_is_not_reported(path: Path) -> None:
     """Nothing is reported for `allow_hosts=`, `ignore_hosts=`, `allow_subprocess=True`."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", RecordingWarning)
@@ -170,7 +172,7 @@ def test_a_child_may_reach_what_a_replay_allows(path: Path) -> None:
                 child("https://provider.invalid/v1")
 
 
-def test_a_child_with_a_proxy_of_its_own_keeps_it(path: Path) -> None:
+def test_child_process_keeps_its_own_proxy(path: Path) -> None:
     """While recording, a child's own proxy settings are not changed."""
     with serving(echo) as server, ember_testing.cassette(path, record="new"):
         child("http://provider.invalid/v1", {**os.environ, "http_proxy": server.url})
@@ -184,7 +186,7 @@ def twice(port: int) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
-def test_what_a_forked_process_reaches_is_told(path: Path) -> None:
+def test_connection_of_a_forked_process_is_reported(path: Path) -> None:
     """A plain socket of a forked process is reported like one of the test itself."""
     with serving(echo) as server, pytest.warns(RecordingWarning) as caught:
         with ember_testing.cassette(path, record="new"):
@@ -197,7 +199,7 @@ def test_what_a_forked_process_reaches_is_told(path: Path) -> None:
     assert f"not recorded: connections to 127.0.0.1:{server.port} by tests;" in str(warning.message)
 
 
-def test_a_child_that_outlives_the_recording_reaches_its_hosts(path: Path) -> None:
+def test_child_process_reaches_its_hosts_after_the_recording(path: Path) -> None:
     """A child such as a fixture's server can still use the same proxy after the test."""
     code = "import sys, urllib.request as u; sys.stdin.read()\n" + CHILD.format("http://x.invalid/")
     with ember_testing.cassette(path, record="new"):

@@ -102,7 +102,7 @@ def test_six_tests_on_three_workers_pay_once(
     assert len(server.received) == 1
 
 
-def test_identical_calls_of_one_test_stay_as_many(
+def test_identical_calls_of_one_test_are_separate_recordings(
     start: Callable[..., subprocess.Popen[str]], pytester: pytest.Pytester, server: Loopback
 ) -> None:
     """Three identical calls of one test are three recordings, in threads and in tasks as well."""
@@ -128,7 +128,7 @@ def test_tasks(i):
     assert len(server.received) == 6
 
 
-def test_what_a_failed_test_has_recorded_passes_on(
+def test_answer_of_a_failed_test_is_kept_if_another_used_it(
     start: Callable[..., subprocess.Popen[str]], pytester: pytest.Pytester, server: Loopback
 ) -> None:
     """An answer that another test has used is kept; answers that no other test used are dropped."""
@@ -162,7 +162,7 @@ def test_passes():
     ended(start(None, "-k", "test_passes"), passed=1)
 
 
-def test_a_claim_ends_with_its_process(
+def test_claim_of_a_killed_process_passes_to_a_waiting_one(
     start: Callable[..., subprocess.Popen[str]], pytester: pytest.Pytester, server: Loopback
 ) -> None:
     """If a recorder is killed while it sends, the process that waits sends the request."""
@@ -185,7 +185,7 @@ def test_one():
     ended(start(None), passed=1)
 
 
-def test_two_runs_that_record_anew_lose_nothing(
+def test_two_runs_with_mode_all_lose_nothing(
     start: Callable[..., subprocess.Popen[str]], pytester: pytest.Pytester, server: Loopback
 ) -> None:
     """Both runs pass, the calls of both are recorded, and a replay of all sends nothing."""
@@ -215,7 +215,7 @@ def test_some(i):
         assert not [path for path in (pytester.path / "cassettes").iterdir() if "part" in path.name]
 
 
-def test_locks_that_dead_processes_have_left_are_deleted(
+def test_locks_of_dead_processes_are_deleted(
     start: Callable[..., subprocess.Popen[str]],
     pytester: pytest.Pytester,
     monkeypatch: pytest.MonkeyPatch,
@@ -235,7 +235,7 @@ def test_locks_that_dead_processes_have_left_are_deleted(
     assert sorted(path.name for path in folder.glob("*.lock")) == ["1-held.lock", "1-new.lock"]
 
 
-def test_calls_under_a_stopped_clock_are_told_apart(
+def test_calls_under_a_stopped_clock_are_all_recorded(
     start: Callable[..., subprocess.Popen[str]], pytester: pytest.Pytester, server: Loopback
 ) -> None:
     """Workers whose tests freeze the clock at the same time record all their calls."""
@@ -256,7 +256,7 @@ def test_frozen(i):
     assert len(server.received) == sent == 28
 
 
-def test_a_run_that_begins_anew_keeps_what_one_that_goes_on_has_recorded(
+def test_run_with_mode_all_keeps_the_calls_of_a_running_one(
     start: Callable[..., subprocess.Popen[str]], pytester: pytest.Pytester, server: Loopback
 ) -> None:
     """This holds for two overlapping runs with `=all`; the next run after both starts afresh."""

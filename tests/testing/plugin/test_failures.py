@@ -171,7 +171,7 @@ def test_a_miss_is_the_headline(run: Run, how: str) -> None:
         result.stdout.fnmatch_lines(["[FE][AR]*test_it.py::*test_one - no recording for POST*"])
 
 
-def test_what_was_raised_after_a_miss_is_told_below_it(run: Run) -> None:
+def test_error_raised_after_a_miss_is_reported_below_it(run: Run) -> None:
     """A line names the error; a section shows where, unless it was raised from the miss."""
     result = run(HEAD + TURNED["answer that is missing"])
     result.stdout.fnmatch_lines(
@@ -247,7 +247,7 @@ class TestMethods:
 """
 
 
-def test_a_miss_errs_no_other_async_test(run: Run) -> None:
+def test_miss_fails_no_other_async_test(run: Run) -> None:
     """On each backend, tests of anyio that share a runner with a missed one run as usual."""
     result = run(HEAD + AFTER_ANOTHER, "-p", "anyio", "-W", "ignore")
     # On each backend 8 pass, including one with a failing teardown, 3 fail, and 4 have a fixture
@@ -257,7 +257,7 @@ def test_a_miss_errs_no_other_async_test(run: Run) -> None:
     assert text.count("to record it: pytest --ember-record") == 14
 
 
-def test_an_async_fixture_gets_what_its_test_sees(run: Run) -> None:
+def test_async_fixture_behaves_as_without_a_marker(run: Run) -> None:
     """Its arguments, its `self` and its teardown are the same as without a marker."""
     module = (
         HEAD
@@ -277,7 +277,7 @@ class TestOne:
     run(module, "-p", "anyio").assert_outcomes(passed=3)
 
 
-def test_an_awaited_fake_that_nobody_answers_errs_no_other_test(run: Run) -> None:
+def test_unanswered_async_fake_fails_no_other_test(run: Run) -> None:
     """An unanswered fake fails only its own test, in a run without a marked test."""
     module = (
         HEAD.replace("pytestmark", "_")

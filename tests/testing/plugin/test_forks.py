@@ -96,7 +96,7 @@ def test_a_child_that_forks():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["--ember-record", "--ember-record=all"])
-def test_forked_processes_record_and_replay_with_one_count(
+def test_forked_processes_record_into_one_file_and_replay(
     project: Project, pytester: pytest.Pytester, server: Loopback, mode: str
 ) -> None:
     """All their calls are kept in one file, replayed and counted as used."""
@@ -143,7 +143,7 @@ def test_same():
     assert len(server.received) == 8
 
 
-def test_a_failing_test_keeps_nothing_of_what_its_children_recorded(
+def test_failing_test_drops_the_recordings_of_its_children(
     project: Project, pytester: pytest.Pytester
 ) -> None:
     """The calls of its children are dropped like its own."""
@@ -175,7 +175,7 @@ def test_one():
     assert 1 <= len(server.received) <= 3
 
 
-def test_a_process_that_outlives_its_test_gets_nothing(project: Project, server: Loopback) -> None:
+def test_process_that_outlives_its_test_gets_an_error(project: Project, server: Loopback) -> None:
     """A pool of an earlier test gets an error: that test's cassette is closed."""
     body = """
 POOL = []
@@ -253,7 +253,7 @@ def test_after(): pass
 
 
 @pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN])
-def test_nothing_waits_for_a_thread_a_task_or_a_process_that_met_a_miss(
+def test_no_test_waits_for_a_thread_task_or_process_with_a_miss(
     project: Project, pytester: pytest.Pytester, handler: Any
 ) -> None:
     """Each test ends with the miss, and the run continues, as `pytest &` in a script too."""
@@ -269,7 +269,7 @@ def test_nothing_waits_for_a_thread_a_task_or_a_process_that_met_a_miss(
     assert text.count("waiting for the thread, task or process that met this") == 6
 
 
-def test_the_files_that_processes_share_are_gone_afterwards(
+def test_files_shared_by_processes_are_deleted(
     project: Project, pytester: pytest.Pytester, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No file is left in the temporary folder."""

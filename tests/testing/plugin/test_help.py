@@ -23,7 +23,7 @@ def help_of(thing: object) -> str:
     return re.sub(".\b", "", pydoc.render_doc(thing))
 
 
-def test_markers_say_what_each_argument_means(run: Run) -> None:
+def test_markers_describe_every_argument(run: Run) -> None:
     """`pytest --markers` describes every argument of the marker, with an example."""
     lines = run(None, "--markers").outlines
     for name in ("cassette", *(field.name for field in fields(Settings))):
@@ -50,7 +50,7 @@ def test_options_come_with_an_example(run: Run) -> None:
         assert example in text
 
 
-def test_an_unknown_mode_is_told_which_there_are(run: Run) -> None:
+def test_unknown_mode_is_refused_with_the_valid_ones(run: Run) -> None:
     """`--ember-record=everything` is refused with the modes that exist."""
     result = run("", "--ember-record=everything")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
@@ -72,7 +72,7 @@ def test_help_of_the_function_shows_how_to_call_it() -> None:
         assert example in text
 
 
-def test_the_command_says_what_its_parts_do() -> None:
+def test_command_help_describes_each_command() -> None:
     """`ember-cassettes --help` describes each command, with an example."""
     text = CliRunner().invoke(main, ["--help"]).stdout
     for name in main.commands:

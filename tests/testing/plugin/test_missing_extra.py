@@ -32,7 +32,7 @@ LINE = "{} needs {}, of the extra `testing`: pip install 'ember-models[testing]'
 
 
 @pytest.mark.slow
-def test_what_needs_the_extra_says_so_in_one_line(
+def test_missing_extra_is_named_in_one_line(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fakes, faults and strategies name the command; recording and replay need only httpx."""

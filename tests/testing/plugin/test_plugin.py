@@ -82,7 +82,7 @@ def test_record_then_replay(run: Run, pytester: pytest.Pytester, server: Loopbac
     assert (pytester.path / "cassettes/test_it/test_one.sqlite").read_bytes() == before
 
 
-def test_a_path_may_follow_the_option(run: Run, pytester: pytest.Pytester) -> None:
+def test_path_after_ember_record_is_no_mode(run: Run, pytester: pytest.Pytester) -> None:
     """`pytest --ember-record path::test`, as a miss suggests, does not take the path as a mode."""
     run(PLAIN + PLAIN.replace("test_one", "test_two"))
     result = run(None, "--ember-record", "test_it.py::test_two")
@@ -90,7 +90,7 @@ def test_a_path_may_follow_the_option(run: Run, pytester: pytest.Pytester) -> No
     assert cassettes(pytester) == ["test_it/test_two.sqlite"]
 
 
-def test_without_a_recording_the_test_fails_and_says_what_to_type(run: Run) -> None:
+def test_missing_recording_fails_and_prints_the_command(run: Run) -> None:
     """The command in the message is the one that records this test."""
     result = run(PLAIN)
     result.assert_outcomes(failed=1)
@@ -121,7 +121,7 @@ def test_without_a_recording_the_test_fails_and_says_what_to_type(run: Run) -> N
     ],
     ids=["except", "future", "thread", "xfail", "skip", "raises", "teardown"],
 )
-def test_a_miss_fails_the_test_however_it_is_swallowed(run: Run, swallowing: str) -> None:
+def test_swallowed_miss_fails_the_test(run: Run, swallowing: str) -> None:
     """Code that swallows every exception, in any thread or phase, does not make the test pass."""
     result = run(
         "import contextlib, threading\nfrom concurrent.futures import ThreadPoolExecutor\n"
@@ -133,7 +133,7 @@ def test_a_miss_fails_the_test_however_it_is_swallowed(run: Run, swallowing: str
     result.stdout.fnmatch_lines(["*no recording for POST*"])
 
 
-def test_retries_of_a_miss_do_not_happen(run: Run) -> None:
+def test_miss_is_not_retried(run: Run) -> None:
     """A retry that catches Exception makes one attempt."""
     result = run(
         """
@@ -329,7 +329,7 @@ def test_shared(i): assert ask(f"shared {i}").json()["echo"]["q"] == f"shared {i
     run(body, *workers).stdout.fnmatch_lines(["*12 replayed, 0 recorded*", "12 passed*"])
 
 
-def test_unused_recordings_are_ignored_told_or_failed(run: Run, pytester: pytest.Pytester) -> None:
+def test_ember_unused_ignores_reports_or_fails(run: Run, pytester: pytest.Pytester) -> None:
     """`ember_unused` decides whether an unused recording is ignored, reported or a failure."""
     body = """
 @pytest.mark.ember_replay
@@ -359,7 +359,7 @@ def test_stale_recordings_are_counted(run: Run, pytester: pytest.Pytester) -> No
     run(None, "-o", "ember_max_age=30").stdout.fnmatch_lines(["*1 stale recording*"])
 
 
-def test_an_unexpected_error_answer_is_told_and_left_out(run: Run) -> None:
+def test_unexpected_error_answer_is_reported_and_not_recorded(run: Run) -> None:
     """The session says that a 429 was not kept; `record_errors=True` keeps it."""
     body = """
 @pytest.mark.ember_replay({arguments})
@@ -405,7 +405,7 @@ def test_allowed(): connect()
     result.stdout.fnmatch_lines(["*connection to 127.0.0.1:* blocked*allow_loopback=True*"])
 
 
-def test_hosts_are_allowed_for_the_whole_project(run: Run, pytester: pytest.Pytester) -> None:
+def test_ini_settings_allow_hosts_and_child_processes(run: Run, pytester: pytest.Pytester) -> None:
     """`ember_allow_hosts` adds to the marker's hosts, and an ini setting allows children too."""
     body = """
 import os, socket, subprocess, sys, urllib.parse
@@ -478,12 +478,12 @@ def test_an_unmarked_suite_imports_nothing_of_the_engine(pytester: pytest.Pytest
         ("a.py::TestC::TestD::test_b", "a/TestC.TestD.test_b.sqlite"),
     ],
 )
-def test_plain_names_stay_readable(node: str, file: str) -> None:
+def test_file_has_the_name_of_its_test(node: str, file: str) -> None:
     """A cassette's file has the name of its test."""
     assert str(cassette_file(node).as_posix()) == file
 
 
-def test_no_two_tests_share_a_file_by_accident() -> None:
+def test_similar_test_names_have_different_files() -> None:
     """Names that differ only in case, a forbidden letter or a late character stay distinct."""
     nodes = [
         "a.py::test_b[A]", "a.py::test_b[a]", "a.py::test_b[x/y]", "a.py::test_b[x_y]",
@@ -501,7 +501,7 @@ def test_no_two_tests_share_a_file_by_accident() -> None:
 
 
 @pytest.mark.parametrize("name", ["../x", "/x", "", "a//b", "a\\b", "x?", "a/../b", "con"])
-def test_a_shared_name_cannot_lead_astray(name: str) -> None:
+def test_unsafe_cassette_name_is_refused(name: str) -> None:
     """Only names inside the cassette folder and valid on every file system are accepted."""
     with pytest.raises(ValueError, match="cassette="):
         shared_file(name)

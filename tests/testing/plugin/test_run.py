@@ -33,7 +33,7 @@ def joined(*parts: dict[str, Any]) -> dict[str, Any]:
     return run.as_dict()
 
 
-def test_counts_add_up() -> None:
+def test_counts_of_workers_are_added_up() -> None:
     """Calls, dollars, seconds and notes of two workers are added up."""
     one = counts(recorded=2, spent=0.25, avoided=1.5, notes=["first"])
     other = counts(recorded=3, replayed=1, spent=0.5, notes=["second"])
@@ -42,7 +42,7 @@ def test_counts_add_up() -> None:
     assert joined(*parts) == {"totals": expected, "cassettes": {}}
 
 
-def test_recordings_that_either_used_are_used() -> None:
+def test_recordings_used_by_any_worker_are_used() -> None:
     """Recordings used, and tests passed, in any worker count for a shared cassette."""
     one = used((1, 3), (7, 7), tests=TESTS[:2], passed=TESTS[:1], shared=True)
     other = used((3, 6), tests=TESTS[1:], passed=TESTS[1:])
@@ -54,7 +54,7 @@ def test_recordings_that_either_used_are_used() -> None:
     assert run["cassettes"] == {"cassettes/shared.sqlite": expected, "own.sqlite": one}
 
 
-def test_a_cassette_that_was_recorded_anew_has_the_numbers_of_its_last_id() -> None:
+def test_cassette_recorded_again_has_the_numbers_of_its_last_id() -> None:
     """Numbers belong to the file with that id; a worker that ran no test has no id."""
     collected = used(identity="", tests=TESTS)
     old, new = used((1, 9), identity="old"), used((2, 2), identity="new", passed=TESTS[:1])

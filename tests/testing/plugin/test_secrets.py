@@ -249,7 +249,7 @@ def sources(base_url: str) -> dict[str, dict[str, Any]]:
 @pytest.mark.parametrize("source", sources(""))
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("wire", MODELS)
-def test_no_frame_shows_a_key_that_the_caller_gave(
+def test_no_frame_shows_a_key_passed_by_the_caller(
     wire: str, way: str, source: str, url: str
 ) -> None:
     """No frame shows a key that was passed as an argument of a call."""
@@ -472,7 +472,7 @@ def test_faked(n, fake_model):
 
 
 @pytest.mark.usefixtures("key")
-def test_pytest_prints_no_key_of_what_nothing_answers(
+def test_pytest_prints_no_key_of_an_unanswered_call(
     run: Callable[..., pytest.RunResult],
 ) -> None:
     """A miss and a call that no fake answers show no key, even with all locals."""

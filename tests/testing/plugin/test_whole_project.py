@@ -125,7 +125,7 @@ def test_a_project_is_recorded_once_and_replays_in_any_order(
     assert sorted((pytester.path / "cassettes").rglob("*")) == before
 
 
-def test_a_child_that_tries_a_provider_is_red_with_the_reason(
+def test_child_process_that_calls_a_provider_fails_its_test(
     project: Project, pytester: pytest.Pytester
 ) -> None:
     """The test fails although it ignores its child's output."""

@@ -147,7 +147,7 @@ def test_wide_fixtures_record_and_replay_under_xdist(project: Run, server: Loopb
     assert len(server.received) == sent
 
 
-def test_no_cassette_of_a_fixture_counts_as_unused(project: Run, pytester: pytest.Pytester) -> None:
+def test_cassette_of_a_fixture_is_never_unused(project: Run, pytester: pytest.Pytester) -> None:
     """After a run of all tests, `ember_unused` and `prune` find no unused recording."""
     pytester.makeini("[pytest]\nember_unused = fail\n")
     project(TESTS, "--ember-record").assert_outcomes(passed=6)
@@ -261,7 +261,7 @@ def test_two(): assert ask("own") == "own"
     assert files(pytester) == ["test_it/test_two.sqlite"]
 
 
-def test_what_a_fixture_made_calls_under_its_user_not_under_itself(
+def test_client_of_a_session_fixture_replays_in_the_test_that_uses_it(
     project: Run, pytester: pytest.Pytester, server: Loopback
 ) -> None:
     """A client from a session fixture replays in a marked test and is live in an unmarked one."""
@@ -282,7 +282,7 @@ def test_two(asks): assert asks("unmarked") == "unmarked"
     assert questions == ["first", "marked", "unmarked", "unmarked"]
 
 
-def test_a_failing_wide_fixture_keeps_no_recording(project: Run, pytester: pytest.Pytester) -> None:
+def test_failing_wide_fixture_drops_its_recording(project: Run, pytester: pytest.Pytester) -> None:
     """Calls recorded before a fixture raised are dropped, as for a test."""
     body = """
 import pytest
@@ -298,7 +298,7 @@ def test_one(value): pass
     assert files(pytester) == []
 
 
-def test_the_markers_of_all_tests_that_need_a_fixture_count(project: Run, server: Loopback) -> None:
+def test_fixture_has_the_markers_of_all_its_tests(project: Run, server: Loopback) -> None:
     """A fixture has the permissions of any of them, and other settings if all agree."""
     body = """
 import itertools, time
@@ -335,6 +335,6 @@ def test_two(value): assert value.startswith("at ")
         ),
     ],
 )
-def test_names_of_fixtures_stay_readable(arguments: tuple[str, ...], file: str) -> None:
+def test_cassette_of_a_fixture_has_its_name(arguments: tuple[str, ...], file: str) -> None:
     """The name of a fixture's cassette contains the fixture's name."""
     assert str(fixture_file(*arguments)) == f"{file}.sqlite"

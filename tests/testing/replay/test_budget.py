@@ -91,14 +91,14 @@ def test_an_image_is_counted_with_its_base64() -> None:
         ("POST", OPENAI, b"[]"),
     ],
 )
-def test_what_calls_no_model_has_no_estimate(method: str, url: str, body: bytes) -> None:
+def test_request_to_no_model_has_no_estimate(method: str, url: str, body: bytes) -> None:
     """Other requests have no estimate and are sent whatever budget is left."""
     assert estimate(method, url, body) is None
 
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("model", ["nobodys-model", "", None, 7])
-def test_an_unknown_price_is_no_number(model: object) -> None:
+def test_estimate_without_a_price_is_nan(model: object) -> None:
     """It is nan, which is no amount, and causes no warning."""
     found = estimate("POST", OPENAI, json.dumps({"model": model}).encode())
     assert found is not None
@@ -112,9 +112,7 @@ def test_an_unknown_price_is_no_number(model: object) -> None:
     answers=st.integers(1, 4),
     share=st.floats(0, 1),
 )
-def test_no_answer_within_its_limit_costs_more_than_the_estimate(
-    text: str, limit: int, answers: int, share: float
-) -> None:
+def test_cost_never_exceeds_the_estimate(text: str, limit: int, answers: int, share: float) -> None:
     """A call's cost is below its estimate if tokens have at least three bytes of the body."""
     body = {
         "model": "gpt-4",
@@ -136,7 +134,7 @@ MOST = 0.0022
 class TestBudget:
     """A call that might not fit is not sent."""
 
-    def test_it_stops_before_the_call_that_might_exceed_it(self, path: Path) -> None:
+    def test_budget_stops_before_the_call_that_might_exceed_it(self, path: Path) -> None:
         """No retry or `except Exception` swallows the error, and earlier recordings are kept."""
         attempts: list[int] = []
         with serving(chat) as server:
@@ -152,7 +150,7 @@ class TestBudget:
                         continue
             assert len(server.received) == len(cassette.recorded) == attempts[-1] == 1
 
-    def test_what_a_call_really_cost_takes_the_estimates_place(self, path: Path) -> None:
+    def test_cost_of_a_call_replaces_its_estimate(self, path: Path) -> None:
         """Calls of $0.0006 go on until the next one's estimate does not fit."""
         with serving(chat) as server:
             with (
@@ -165,7 +163,7 @@ class TestBudget:
             assert len(cassette.recorded) == len(server.received)
             assert 3 <= len(server.received) <= 5
 
-    def test_concurrent_calls_cannot_exceed_it_together(self, path: Path) -> None:
+    def test_concurrent_calls_cannot_exceed_the_budget(self, path: Path) -> None:
         """Of concurrent calls only as many are sent as fit by their estimates."""
         with serving(lambda request: Reply(chat(request).body, delay=0.2)) as server:
             with (
@@ -178,7 +176,7 @@ class TestBudget:
                     future.exception()
             assert len(server.received) == 2
 
-    def test_a_model_without_a_price_is_not_sent(self, path: Path) -> None:
+    def test_call_without_a_price_is_not_sent(self, path: Path) -> None:
         """A model without a price cannot be budgeted; the error names the variable to set."""
         body = {"model": "my-model", "messages": []}
         with serving() as server:
@@ -189,9 +187,7 @@ class TestBudget:
                 httpx.post(f"{server.url}/v1/chat/completions", json=body)
             assert not server.received
 
-    def test_what_is_no_call_to_a_model_and_what_is_replayed_costs_nothing(
-        self, path: Path
-    ) -> None:
+    def test_replayed_calls_and_other_requests_cost_nothing(self, path: Path) -> None:
         """A budget of 0 lets both through."""
         with serving(chat) as server:
             with ember_testing.cassette(path, record="new"):
@@ -207,7 +203,7 @@ class TestBudget:
             assert len(server.received) == 1
 
     @pytest.mark.parametrize("budget", [-1.0, float("nan"), float("inf")])
-    def test_a_sum_that_is_none_is_refused(self, path: Path, budget: float) -> None:
+    def test_invalid_budget_is_refused(self, path: Path, budget: float) -> None:
         """An invalid limit is an error with the value and what is expected."""
         with (
             pytest.raises(ValueError, match="expected US dollars"),
@@ -253,9 +249,7 @@ def test_worker_processes_share_one_budget(
 @pytest.mark.usefixtures("_prices")
 @pytest.mark.filterwarnings("ignore:.*not kept. status 429:ember_testing.RecordingWarning")
 @pytest.mark.parametrize("record_errors", [False, True])
-def test_an_answer_that_costs_nothing_gives_its_estimate_back(
-    tmp_path: Path, record_errors: bool
-) -> None:
+def test_free_answer_releases_its_estimate(tmp_path: Path, record_errors: bool) -> None:
     """Two 429 answers and a refused connection leave the budget for the next call."""
     replies = [Reply(b"{}", status=429), Reply(b"{}", status=429)]
     estimate_of_one = 100 * OUTPUT + 40 * INPUT

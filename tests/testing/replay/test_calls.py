@@ -34,7 +34,7 @@ def numbered() -> Any:
     return lambda request: Reply(json.dumps({"n": next(numbers)}).encode())
 
 
-def test_a_replayed_response_is_the_one_that_came(path: Path) -> None:
+def test_replayed_response_equals_the_live_one(path: Path) -> None:
     """Status, reason, headers, bytes and version are the same, and `elapsed` is set."""
     raw = b'{"a": 1e2, "b": 1.50, "c":"\\u00e9"}'
 
@@ -52,7 +52,7 @@ def test_a_replayed_response_is_the_one_that_came(path: Path) -> None:
     assert played.elapsed.total_seconds() >= 0
 
 
-def test_all_calls_of_a_long_recording_are_read_at_its_end(path: Path) -> None:
+def test_every_call_of_a_long_recording_has_tokens_and_cost(path: Path) -> None:
     """Provider, tokens and cost of every call are stored, however many there are."""
     usage = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
     message = {"role": "assistant", "content": "yes"}
@@ -76,7 +76,7 @@ def test_all_calls_of_a_long_recording_are_read_at_its_end(path: Path) -> None:
     ]
 
 
-def test_every_client_of_the_process_is_seen(path: Path) -> None:
+def test_every_client_of_the_process_is_recorded(path: Path) -> None:
     """Clients made before or after, sync or async, in threads, and of httpx2 are all recorded."""
     httpx2 = pytest.importorskip("httpx2")
 
@@ -191,7 +191,7 @@ class TestStreams:
             async for piece in response.aiter_raw():
                 yield piece
 
-    def test_pieces_pass_through_at_once_and_come_again(self, path: Path) -> None:
+    def test_pieces_pass_without_delay_and_are_replayed(self, path: Path) -> None:
         """Recording adds no delay; a replay gives the same pieces at once, sync and async."""
         with serving(lambda _: Reply(pieces=SSE, pause=0.03)) as server:
             with ember_testing.cassette(path, record="new"):
@@ -209,7 +209,7 @@ class TestStreams:
         with ember_testing.cassette(path):
             assert asyncio.run(collect()) == SSE
 
-    def test_pauses_are_replayed_when_asked_for(self, path: Path) -> None:
+    def test_timing_replays_the_pauses(self, path: Path) -> None:
         """`timing=True` replays the recorded delays, sync and async."""
         with serving(lambda _: Reply(pieces=SSE[:3], pause=0.05)) as server:
             with ember_testing.cassette(path, record="new"):
@@ -227,7 +227,7 @@ class TestStreams:
         with ember_testing.cassette(path, timing=True):
             assert asyncio.run(took()) > 0.12
 
-    def test_a_stream_left_early_is_a_recording(self, path: Path) -> None:
+    def test_stream_left_early_is_recorded_so_far(self, path: Path) -> None:
         """A reader that stops after two pieces gets them; one that reads on gets an error."""
 
         def first(url: str, count: int) -> list[bytes]:
@@ -247,7 +247,7 @@ class TestStreams:
         with pytest.raises(CassetteMiss, match="ends after 2 pieces"), ember_testing.cassette(path):
             first(GONE, 3)
 
-    def test_a_cut_stream_is_a_recording(self, path: Path) -> None:
+    def test_broken_stream_is_replayed_with_its_error(self, path: Path) -> None:
         """The pieces up to the cut are replayed, then the same error."""
 
         def broken(url: str) -> tuple[list[bytes], str]:
@@ -263,7 +263,7 @@ class TestStreams:
         with ember_testing.cassette(path):
             assert broken(GONE) == live
 
-    def test_a_stream_still_open_at_the_end_is_kept(self, path: Path) -> None:
+    def test_stream_open_at_the_end_of_the_block_is_recorded_so_far(self, path: Path) -> None:
         """The pieces received when the block ends are recorded, and the stream stays usable."""
         with serving(lambda _: Reply(pieces=SSE, pause=0.01)) as server, client() as sender:
             with ember_testing.cassette(path, record="new"):
@@ -280,7 +280,7 @@ class TestStreams:
             assert cassette.played[0].outcome == "closed"
 
 
-def test_connection_errors_are_recordings(path: Path) -> None:
+def test_connection_errors_are_replayed(path: Path) -> None:
     """Refused and reset connections fail again in the same way, without a connection."""
     with resetting() as url, ember_testing.cassette(path, record="new"):
         with pytest.raises(httpx.TransportError) as reset:
@@ -295,7 +295,7 @@ def test_connection_errors_are_recordings(path: Path) -> None:
             assert played.value.request.url == f"{GONE}/v1"
 
 
-def test_compressed_answers_are_replayed_as_they_came_and_readable(path: Path) -> None:
+def test_compressed_answers_are_replayed_compressed_and_stored_readable(path: Path) -> None:
     """The gzip bytes are replayed in their pieces; the file's text column holds plain text."""
     packed = gzip.compress(b'{"text": "plain to read"}')
     pieces = [packed[:10], packed[10:]]
@@ -405,7 +405,7 @@ def test_a_miss_names_the_nearest_recording_and_what_to_do(path: Path) -> None:
     assert len(text.splitlines()) < 8
 
 
-def test_rules_changed_after_the_recording_still_find_it(path: Path) -> None:
+def test_rules_changed_after_a_recording_still_find_it(path: Path) -> None:
     """Recordings made before a test ignored a path are still found."""
     with serving() as server, ember_testing.cassette(path, record="new"):
         for i in range(3):
@@ -421,7 +421,7 @@ def test_rules_changed_after_the_recording_still_find_it(path: Path) -> None:
         assert post(GONE, {"q": 0, "run": "x"}).json()["echo"] == {"q": 0, "run": "monday"}
 
 
-def test_cassettes_nest(tmp_path: Path) -> None:
+def test_innermost_cassette_answers_first(tmp_path: Path) -> None:
     """The innermost cassette answers; when it ends, the outer one does, still without network."""
     outer, inner = tmp_path / "outer.sqlite", tmp_path / "inner.sqlite"
     with serving(numbered()) as server:
@@ -440,7 +440,7 @@ def test_cassettes_nest(tmp_path: Path) -> None:
             assert post(GONE, {}).json() == {"n": 3}
 
 
-def test_other_transports_are_left_alone(path: Path) -> None:
+def test_client_with_a_mock_transport_is_not_recorded(path: Path) -> None:
     """A client with a mock transport is neither recorded nor replayed."""
     mock = httpx.MockTransport(lambda request: httpx.Response(200, text="mocked"))
     with ember_testing.cassette(path) as cassette, httpx.Client(transport=mock) as sender:
@@ -473,7 +473,7 @@ def test_a_replayed_call_builds_no_tls_context_of_its_own(
         assert sender.post(f"{GONE}/v1", json={}).status_code == 200
 
 
-def test_the_settings_are_checked(path: Path) -> None:
+def test_invalid_setting_is_refused(path: Path) -> None:
     """An invalid value is an error that names it."""
     for arguments in (
         {"record": "once"},
@@ -487,7 +487,7 @@ def test_the_settings_are_checked(path: Path) -> None:
             pytest.fail(f"accepted {value!r}")
 
 
-def test_calls_can_be_looked_at_during_and_after(path: Path) -> None:
+def test_played_and_recorded_list_the_calls(path: Path) -> None:
     """`played` and `recorded` give each call's request and response."""
     with serving(echo) as server, ember_testing.cassette(path, record="new") as cassette:
         post(server.url, {"q": 1})

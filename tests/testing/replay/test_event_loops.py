@@ -106,7 +106,7 @@ def test_nothing_blocks_an_event_loop(run: Run) -> None:
     result.stdout.fnmatch_lines(["*without a recording*"])
 
 
-def test_the_order_of_calls_is_kept_where_a_file_is_read(
+def test_gathered_identical_calls_get_answers_in_order(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Gathered identical calls get the answers of their positions, from large and small files."""
@@ -152,7 +152,7 @@ def test_a_small_cassette_is_read_once(path: Path, monkeypatch: pytest.MonkeyPat
     assert len(hops) == 1
 
 
-def test_a_call_that_is_cancelled_before_it_is_sent(path: Path) -> None:
+def test_call_cancelled_before_it_is_sent_keeps_its_position(path: Path) -> None:
     """It counts in the recording and in the replay; the next identical call gets its own answer."""
 
     async def main(url: str) -> None:
@@ -176,7 +176,7 @@ def test_a_call_that_is_cancelled_before_it_is_sent(path: Path) -> None:
         assert len(cassette.played) == 2
 
 
-def test_trios_loop(path: Path) -> None:
+def test_calls_under_trio_are_recorded_and_replayed(path: Path) -> None:
     """Calls are recorded and replayed under trio too, in a nursery and cancelled."""
     trio = pytest.importorskip("trio", reason="in the extra dev")
 
@@ -226,7 +226,7 @@ def test_an_awaited_answer_is_on_disk_when_its_caller_has_it(path: Path) -> None
         assert len(cassette.played) == 5
 
 
-def test_a_miss_of_a_task_that_nobody_waits_for_counts(path: Path) -> None:
+def test_miss_of_a_task_without_a_waiter_counts(path: Path) -> None:
     """A miss counts even if it is looked up after its event loop has ended."""
 
     async def main() -> None:

@@ -30,7 +30,7 @@ XML = b"""<?xml version="1.0"?><methodResponse><params><param><value><string>%b<
 </param></params></methodResponse>"""
 
 
-def test_a_call_by_xml(path: Path) -> None:
+def test_xmlrpc_client_reuses_its_connection(path: Path) -> None:
     """xmlrpc.client reuses its connection for the next call, live and in a replay."""
 
     def answer(request: Received) -> Reply:
@@ -53,7 +53,7 @@ def test_a_call_by_xml(path: Path) -> None:
 
 
 @pytest.mark.parametrize("early", [False, True], ids=["late", "early"])
-def test_a_request_that_nobody_answers_goes_on(early: bool) -> None:
+def test_deferred_connection_is_opened_when_data_is_sent(early: bool) -> None:
     """A deferred connection is opened, with the options set on it, when data is sent."""
     with serving() as server, ember_testing.fake_model(allow_loopback=True):
         connection = http.client.HTTPConnection("127.0.0.1", server.port)
@@ -105,7 +105,7 @@ def test_an_upload_waits_for_100_continue(polled: bool, path: Path) -> None:
 
 
 @pytest.mark.parametrize("way", ["connect", "whole", "parts"])
-def test_a_subclass_that_goes_on_after_connecting(way: str, path: Path) -> None:
+def test_subclass_that_uses_the_socket_after_connect_is_recorded(way: str, path: Path) -> None:
     """A `connect` that uses the socket after `super().connect()` is recorded and replayed."""
 
     class Alive(http.client.HTTPConnection):
@@ -135,7 +135,7 @@ def test_a_subclass_that_goes_on_after_connecting(way: str, path: Path) -> None:
     assert len(server.received) == 1
 
 
-def test_a_tunnel_is_asked_for_its_server(path: Path) -> None:
+def test_request_through_a_tunnel_matches_by_the_servers_url(path: Path) -> None:
     """Through a proxy, a request in parts matches by the server's URL, without a connection."""
     url = "http://models.example:8080/v1"
     with ember_testing.fake_model() as fake:

@@ -63,7 +63,7 @@ def test_an_ignored_host_is_reached_but_not_recorded(path: Path) -> None:
         assert len(server.received) == 2
 
 
-def test_the_ini_and_the_marker_add_up(
+def test_ignored_hosts_of_ini_and_marker_are_joined(
     run: Callable[..., pytest.RunResult], pytester: pytest.Pytester
 ) -> None:
     """Hosts of both are ignored; a call to a third host fails the test."""
@@ -79,7 +79,7 @@ def test_it(host):
     result.assert_outcomes(passed=2, failed=1)
 
 
-def test_a_wide_fixture_may_do_what_one_of_its_tests_may(
+def test_wide_fixture_ignores_the_hosts_of_all_its_tests(
     run: Callable[..., pytest.RunResult],
 ) -> None:
     """The hosts ignored by any test that uses the fixture are ignored, whichever runs first."""
@@ -97,7 +97,7 @@ def test_b(value): pass
 """).assert_outcomes(passed=2)
 
 
-def test_what_is_no_host_is_refused() -> None:
+def test_invalid_ignored_host_is_refused() -> None:
     """An invalid host is an error that names the argument."""
     with (
         pytest.raises(ValueError, match="ignore_hosts"),

@@ -295,7 +295,7 @@ ISSUED: dict[str, Callable[[httpx.Response], str]] = {
 
 
 @pytest.mark.parametrize("path", ISSUED)
-def test_two_issued_credentials_of_one_length_stay_two(tmp_path: Path, path: str) -> None:
+def test_two_issued_credentials_of_equal_length_stay_different(tmp_path: Path, path: str) -> None:
     """Each gets its own answers even if a replay sends them back in the other order."""
 
     def reply(request: Received) -> Reply:
@@ -335,7 +335,7 @@ def test_two_issued_credentials_of_one_length_stay_two(tmp_path: Path, path: str
     assert b"C3d4-00" not in (tmp_path / "c.sqlite").read_bytes()
 
 
-def test_a_redirect_with_a_signature_is_followed_in_a_replay(tmp_path: Path) -> None:
+def test_signed_redirect_is_followed_in_a_replay(tmp_path: Path) -> None:
     """The redirect is followed, though neither recording has the signature."""
     path = tmp_path / "c.sqlite"
     signature = "A1b2C3d4E5f6G7h8"
@@ -355,7 +355,7 @@ def test_a_redirect_with_a_signature_is_followed_in_a_replay(tmp_path: Path) -> 
     assert signature.encode() not in path.read_bytes()
 
 
-def test_a_session_that_the_client_has_named_is_found_again(tmp_path: Path) -> None:
+def test_session_id_chosen_by_the_client_is_matched(tmp_path: Path) -> None:
     """A value that an answer only repeats was not issued by it: the client sends its own."""
     path = tmp_path / "c.sqlite"
     with serving(lambda request: Reply(request.body or b"{}")) as server:
@@ -369,7 +369,7 @@ def test_a_session_that_the_client_has_named_is_found_again(tmp_path: Path) -> N
                     assert sender.post(url, json=body).json()["n"] == number
 
 
-def test_a_models_own_words_are_replayed_as_they_came(tmp_path: Path) -> None:
+def test_words_of_a_model_are_not_redacted(tmp_path: Path) -> None:
     """A model may have been asked for a password, a cookie, a tool's arguments or an address."""
     path = tmp_path / "c.sqlite"
     arguments = json.dumps({"password": "Xk9-mP2-vL5-qN8", "session_id": "s-1234567", "pin": 1234})
@@ -391,7 +391,7 @@ def test_a_models_own_words_are_replayed_as_they_came(tmp_path: Path) -> None:
                 assert sender.post(url + chat, json={"model": "gpt-4"}).content == answer
 
 
-def test_a_common_word_is_no_secret_and_a_real_one_is_told(
+def test_common_word_in_a_password_variable_is_not_redacted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`DB_PASSWORD=password` changes no answer; a variable whose value is replaced is named."""
@@ -434,7 +434,9 @@ def shout(text: str) -> str:
 
 
 @pytest.mark.parametrize("pieces", [1, 4])
-def test_a_users_own_rules_are_applied_to_all_that_is_written(tmp_path: Path, pieces: int) -> None:
+def test_redaction_rules_of_the_user_apply_to_everything_written(
+    tmp_path: Path, pieces: int
+) -> None:
     """Patterns and functions apply to bodies, URLs and headers; other originals stay different."""
     path = tmp_path / "c.sqlite"
     rules = [r"[\w.]+@[\w.]+", re.compile(r"\d{3}-\d\d-\d{4}"), shout]
@@ -489,7 +491,7 @@ IGNORED: dict[str, tuple[list[Any], dict[str, Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("kind", IGNORED)
-def test_what_varies_can_be_left_out(tmp_path: Path, kind: str) -> None:
+def test_ignore_applies_to_queries_forms_and_texts(tmp_path: Path, kind: str) -> None:
     """`ignore=` applies to queries, forms, file names and texts; otherwise they are compared."""
     rules, before, now = IGNORED[kind]
     path = tmp_path / "c.sqlite"
@@ -511,7 +513,7 @@ def test_what_varies_can_be_left_out(tmp_path: Path, kind: str) -> None:
         assert found is expected
 
 
-def test_a_null_may_be_as_good_as_nothing(tmp_path: Path) -> None:
+def test_null_is_absent_applies_only_if_set(tmp_path: Path) -> None:
     """`null_is_absent` applies only if set, and only at the top of the body."""
     path = tmp_path / "c.sqlite"
     with (
@@ -547,7 +549,7 @@ CONVERSATIONS: dict[str, Callable[[str], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("wire", CONVERSATIONS)
-def test_ids_that_an_answer_issued_are_equal_by_their_place(tmp_path: Path, wire: str) -> None:
+def test_ids_issued_by_an_answer_match_by_their_position(tmp_path: Path, wire: str) -> None:
     """The next request matches if another id was issued now, but not with an id never issued."""
     path = tmp_path / "c.sqlite"
     issued = ["call_first_1", "call_second_2"]

@@ -52,7 +52,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "c.sqlite"
 
 
-def test_a_replayed_response_is_the_one_that_came(library: Library, path: Path) -> None:
+def test_replayed_response_equals_the_live_one(library: Library, path: Path) -> None:
     """Status, headers and bytes are the same, and in any order each call gets its own answer."""
 
     def answer(request: Received) -> Reply:
@@ -71,7 +71,7 @@ def test_a_replayed_response_is_the_one_that_came(library: Library, path: Path) 
     assert live[0].body.startswith(b'{"a": 1e2')
 
 
-def test_one_librarys_recording_is_anothers(library: Library, path: Path) -> None:
+def test_recording_of_one_library_replays_to_every_other(library: Library, path: Path) -> None:
     """Calls recorded with httpx are replayed to every library, and vice versa."""
     httpx = LIBRARIES["httpx"]()
     with serving() as server, ember_testing.cassette(path, record="new"):
@@ -93,7 +93,7 @@ HIDDEN: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("in_pieces", [False, True])
-def test_credentials_are_kept_out_and_told_apart(
+def test_credentials_are_redacted_and_distinguished(
     library: Library, path: Path, in_pieces: bool
 ) -> None:
     """They are redacted in the same length, in request and echo; another value is a miss."""
@@ -128,7 +128,7 @@ def test_identical_calls_from_threads(library: Library, path: Path) -> None:
         assert [each["echo"]["q"] for each in answers] == [n % 10 for n in range(20)]
 
 
-def test_pieces_pass_through_and_come_again(streaming: Library, path: Path) -> None:
+def test_pieces_are_the_same_live_and_replayed(streaming: Library, path: Path) -> None:
     """A stream's pieces are the network's, live and replayed."""
     with serving(lambda _: Reply(pieces=SSE, pause=0.05)) as server:
         with ember_testing.cassette(path, record="new") as cassette:
@@ -139,7 +139,7 @@ def test_pieces_pass_through_and_come_again(streaming: Library, path: Path) -> N
         assert len(cassette.played) == 1
 
 
-def test_a_stream_left_early_is_a_recording(streaming: Library, path: Path) -> None:
+def test_stream_left_early_is_recorded_so_far(streaming: Library, path: Path) -> None:
     """A reader that stops after two pieces gets them; one that reads on gets an error."""
     with serving(lambda _: Reply(pieces=SSE, pause=0.1)) as server:
         with ember_testing.cassette(path, record="new") as cassette:
@@ -156,7 +156,7 @@ def test_a_stream_left_early_is_a_recording(streaming: Library, path: Path) -> N
             list(streaming.pieces(GONE))
 
 
-def test_a_cut_stream_is_a_recording(streaming: Library, path: Path) -> None:
+def test_broken_stream_is_replayed_with_its_error(streaming: Library, path: Path) -> None:
     """The pieces up to the cut are replayed, then the library's own error is raised."""
 
     def broken(url: str) -> list[bytes]:
@@ -174,7 +174,7 @@ def test_a_cut_stream_is_a_recording(streaming: Library, path: Path) -> None:
         assert broken(GONE) == SSE[:3]
 
 
-def test_connection_errors_are_recordings(library: Library, path: Path) -> None:
+def test_connection_errors_are_replayed(library: Library, path: Path) -> None:
     """Refused and reset connections fail again in the same way, without a connection."""
     with resetting() as url, ember_testing.cassette(path, record="new") as cassette:
         with pytest.raises(library.errors) as reset:
@@ -189,7 +189,7 @@ def test_connection_errors_are_recordings(library: Library, path: Path) -> None:
             assert type(played.value) is type(live.value)
 
 
-def test_compressed_answers(library: Library, path: Path) -> None:
+def test_compressed_answer_is_decoded_by_the_library(library: Library, path: Path) -> None:
     """The library decodes the replayed answer; the file's text column holds plain text."""
     packed = gzip.compress(b'{"text": "plain to read"}')
     headers = {"content-encoding": "gzip"}
@@ -244,7 +244,7 @@ def test_a_miss_is_not_swallowed(library: Library, path: Path) -> None:
     assert not path.exists()
 
 
-def test_a_fake_answers(library: Library) -> None:
+def test_fake_answers_every_library(library: Library) -> None:
     """Whole and streamed answers, an error and a broken connection work without a network."""
     with ember_testing.fake_model() as fake:
         fake("gpt-4", "Paris", faults.rate_limit(retry_after=3), faults.reset(), "Rome")
@@ -264,7 +264,7 @@ def test_a_fake_answers(library: Library) -> None:
     [faults.timeout(), faults.timeout(connecting=True), faults.refused(), faults.cut(1)],
     ids=lambda fault: fault.kind,
 )
-def test_a_fault_is_the_librarys_own_error(library: Library, fault: faults.Damage) -> None:
+def test_fault_raises_the_librarys_own_error(library: Library, fault: faults.Damage) -> None:
     """It is raised at once, and is the error that a real network causes."""
     with ember_testing.fake_model("gpt-4", fault), pytest.raises(library.errors):
         library.post(CHAT, {**ASKED, "stream": True})
@@ -281,7 +281,7 @@ def test_a_fault_over_a_recording(library: Library, path: Path) -> None:
         assert library.post(GONE, {"q": 1}).status == 200
 
 
-def test_everything_else_is_as_ever(library: Library, path: Path) -> None:
+def test_network_is_real_outside_a_block(library: Library, path: Path) -> None:
     """Outside a block, and to this machine if allowed, the network is real."""
     with serving() as server:
         library.post(server.url, {"q": 0})
@@ -315,7 +315,7 @@ def test_redirects_are_followed_in_a_replay(path: Path) -> None:
         assert follow(GONE) == (1, b'{"q": 1}')
 
 
-def test_urllib3s_own_retries_are_calls(path: Path) -> None:
+def test_retries_of_urllib3_are_recorded_as_calls(path: Path) -> None:
     """Every attempt is recorded; the replay retries as the recording did."""
     urllib3 = pytest.importorskip("urllib3", reason="in the extra dev")
     statuses = iter([503, 503, 200])
@@ -334,7 +334,7 @@ def test_urllib3s_own_retries_are_calls(path: Path) -> None:
         assert len(cassette.played) == 3
 
 
-def test_a_pool_outlives_its_replay(path: Path) -> None:
+def test_session_works_live_after_its_replay(path: Path) -> None:
     """A session that got replayed answers opens a real connection afterwards."""
     requests = pytest.importorskip("requests", reason="in the extra dev")
     with serving() as server, requests.Session() as session:
@@ -349,7 +349,7 @@ def test_a_pool_outlives_its_replay(path: Path) -> None:
         assert len(server.received) == 3
 
 
-def test_a_session_of_aiohttp_outlives_its_replay(path: Path) -> None:
+def test_aiohttp_session_works_live_after_its_replay(path: Path) -> None:
     """A session of aiohttp does so too, and its gathered calls each get their own answer."""
     aiohttp = pytest.importorskip("aiohttp", reason="in the extra dev")
 
@@ -398,7 +398,7 @@ def test_uploads_in_pieces_are_matched_by_their_content(path: Path) -> None:
         assert everything(GONE) == live
 
 
-def test_a_version_of_aiohttp_without_a_class_is_named() -> None:
+def test_aiohttp_without_an_expected_class_fails_at_its_call() -> None:
     """A block begins although a class is missing; only a call by aiohttp fails, and names it."""
     aiohttp = pytest.importorskip("aiohttp", reason="in the extra dev")
     code = f"""
@@ -426,7 +426,7 @@ def test_a_version_of_aiohttp_without_a_class_is_named() -> None:
     assert done.stdout.startswith(missing), done.stderr
 
 
-def test_an_unknown_version_of_aiohttp_is_named(
+def test_aiohttp_without_an_expected_method_fails_at_its_call(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If a method that a replay needs is missing, a call fails at once and names it."""
@@ -456,7 +456,7 @@ def test_an_array_is_sent_as_its_bytes(path: Path) -> None:
             connection.close()
 
 
-def test_a_library_that_is_loaded_inside_of_a_block(path: Path) -> None:
+def test_library_imported_inside_a_block_is_patched(path: Path) -> None:
     """It is patched when it is imported; the toolkit does not import it."""
     code = f"""
         import sys
@@ -489,7 +489,7 @@ def test_a_library_that_is_loaded_inside_of_a_block(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", SEAMS)
-def test_a_librarys_methods_are_its_own_afterwards(name: str, path: Path) -> None:
+def test_methods_of_a_library_are_restored(name: str, path: Path) -> None:
     """A block leaves no patched method behind."""
     module = pytest.importorskip(name)
     owners: list[Any] = [module]
@@ -512,7 +512,7 @@ ENDS = {
 
 
 @pytest.mark.parametrize("wire", ENDS)
-def test_a_reader_who_leaves_after_the_last_event_missed_nothing(wire: str, path: Path) -> None:
+def test_stream_left_after_its_last_event_is_complete(wire: str, path: Path) -> None:
     """The recording is complete, and replays to a client that reads to the end."""
     library = LIBRARIES["httpx"]()
     pieces = [b'data: {"a": 1}\n\n', ENDS[wire], b"\n"]
@@ -529,7 +529,7 @@ def test_a_reader_who_leaves_after_the_last_event_missed_nothing(wire: str, path
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # a connection whose loop is gone
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("name", ["httpx", "httpx2"])
-def test_what_never_reached_the_network_is_no_recording(name: str, path: Path) -> None:
+def test_request_that_was_never_sent_is_not_recorded(name: str, path: Path) -> None:
     """A client used in a second event loop fails there; only its retry is recorded."""
     library: Any = pytest.importorskip(name)
     clients = [library.AsyncClient()]  # like a client cached by an application

@@ -51,7 +51,7 @@ def test_key_order_and_white_space_do_not_count(body: dict[str, Any]) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(left=values, right=values)
-def test_different_values_have_different_keys(left: Any, right: Any) -> None:
+def test_different_json_values_have_different_keys(left: Any, right: Any) -> None:
     """Two bodies share a key only when they are the same JSON value."""
     same = json.dumps(left, sort_keys=True) == json.dumps(right, sort_keys=True)
     assert (key(asking({"v": left})) == key(asking({"v": right}))) is same
@@ -139,7 +139,7 @@ def test_urls_compare_in_canonical_form(left: str, right: str, same: bool) -> No
     assert (key(asking({}, left)) == key(asking({}, right))) is same
 
 
-def test_rules_choose_what_counts() -> None:
+def test_match_on_and_ignore_choose_what_is_compared() -> None:
     """`match_on` leaves parts out or adds a header; `ignore` leaves out paths of the body."""
     left = chat("hello", metadata={"run_id": "1", "user": "u"})
     right = chat("hello", metadata={"run_id": "2", "user": "u"})
@@ -167,14 +167,14 @@ def test_rules_choose_what_counts() -> None:
 
 
 @pytest.mark.parametrize("path", ["", "$", "a..b", "a[-1]", "a[b]", "a.", "a[?(@.b)]"])
-def test_a_path_that_leads_nowhere_is_refused(path: str) -> None:
+def test_invalid_ignored_path_is_refused(path: str) -> None:
     """An invalid path is refused: it would ignore nothing, and the request would not be found."""
     with pytest.raises(ValueError, match=r"ignore=.*: expected a path into"):
         Rules(ignore=(path,))
 
 
 @pytest.mark.parametrize("match_on", [("bodyy",), (), ("header:",)])
-def test_rules_refuse_what_they_do_not_know(match_on: tuple[str, ...]) -> None:
+def test_unknown_part_in_match_on_is_refused(match_on: tuple[str, ...]) -> None:
     """A misspelt part is an error that lists the valid ones."""
     with pytest.raises(ValueError, match="match_on="):
         Rules(match_on)
@@ -197,7 +197,7 @@ def test_the_nearest_recording_is_the_one_that_differs_least() -> None:
     assert nearest(request, []) is None
 
 
-def test_only_what_is_compared_is_told() -> None:
+def test_explanation_names_only_compared_parts() -> None:
     """Parts that are not compared affect neither the nearest recording nor the explanation."""
     rules = Rules(("method", "host", "body", "header:x-team"), ("metadata.run_id",))
 
@@ -217,7 +217,7 @@ def test_only_what_is_compared_is_told() -> None:
     assert differences(plain, secure) == ['! scheme: recorded "http", now "https"']
 
 
-def test_differences_are_told_by_leaf_and_kept_short() -> None:
+def test_differences_are_named_by_leaf_and_shortened() -> None:
     """Added, missing and changed leaves are named; long texts are cut to where they differ."""
     long = "word " * 400
     old = chat(long + "old end", temperature=0.2, seed=1)
@@ -257,7 +257,7 @@ def test_differences_are_told_by_leaf_and_kept_short() -> None:
         ({"url": f"/jobs/{uuid.UUID(int=1)}/in"}, {"url": f"/jobs/{uuid.UUID(int=2)}/out"}, False),
     ],
 )  # fmt: skip
-def test_ids_that_look_random_are_named(old: Any, new: Any, expected: bool) -> None:
+def test_random_ids_are_offered_as_ignored_paths(old: Any, new: Any, expected: bool) -> None:
     """Paths are offered only if every difference is a random id on both sides, never a prompt."""
     bodies = [json.loads(json.dumps(each, default=str)) for each in (old, new)]
     found = random_leaves(chat("hi", **bodies[0]), chat("hi", **bodies[1]))
@@ -266,7 +266,7 @@ def test_ids_that_look_random_are_named(old: Any, new: Any, expected: bool) -> N
 
 @pytest.mark.parametrize("name", ["trace.id", "a[0]", "it's", "$id", "query", "re:x", ""])
 @pytest.mark.parametrize("at_top", [True, False])
-def test_the_offered_path_reaches_a_key_of_any_name(name: str, at_top: bool) -> None:
+def test_offered_path_ignores_a_key_of_any_name(name: str, at_top: bool) -> None:
     """The offered path ignores this key and no other."""
     ids = [{name: {"id": str(uuid.UUID(int=n))}} for n in (1, 2)]
     old, new = (chat("hi", **(each if at_top else {"metadata": each})) for each in ids)
@@ -278,7 +278,7 @@ def test_the_offered_path_reaches_a_key_of_any_name(name: str, at_top: bool) -> 
         assert differences(old, chat("hi", metadata={"other": 1}), rules=rules)
 
 
-def test_nothing_is_offered_that_is_not_enough() -> None:
+def test_no_path_is_offered_for_duplicate_keys() -> None:
     """No path can name a duplicate key."""
     text = '{{"a": "{0}", "a": "{0}"}}'
     old, new = (Request("POST", URL, (), text.format(uuid.UUID(int=n)).encode()) for n in (1, 2))
@@ -286,7 +286,7 @@ def test_nothing_is_offered_that_is_not_enough() -> None:
     assert random_leaves(old, new) == []
 
 
-def test_a_random_query_parameter_is_named() -> None:
+def test_random_query_parameter_is_offered_as_an_ignored_path() -> None:
     """It is offered in the syntax of `ignore=`, which cannot name an id in the URL's path."""
     old, new = (asking({}, f"{URL}?rid={uuid.UUID(int=n)}") for n in (1, 2))
     assert random_leaves(old, new) == ["query.rid"]
@@ -302,7 +302,7 @@ def test_a_random_query_parameter_is_named() -> None:
         ("http://127.0.0.1:1/v1", False),
     ],
 )
-def test_a_miss_at_an_unknown_host_says_how_to_leave_it_out(
+def test_miss_at_an_unknown_host_suggests_ignore_hosts(
     url: str, offered: bool, tmp_path: Path
 ) -> None:
     """The miss suggests `ignore_hosts=`: libraries make side calls to other hosts."""

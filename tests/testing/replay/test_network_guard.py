@@ -142,7 +142,7 @@ WAYS = [
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_every_way_out_is_blocked_with_the_reason(path: Path, way: Callable[[], None]) -> None:
+def test_every_connection_is_blocked_with_the_reason(path: Path, way: Callable[[], None]) -> None:
     """The error says that this is a replay, what was tried, and how to record."""
     with pytest.raises(NetworkBlocked, match="blocked: this test replays") as blocked:
         with ember_testing.cassette(path):
@@ -151,7 +151,7 @@ def test_every_way_out_is_blocked_with_the_reason(path: Path, way: Callable[[], 
 
 
 @pytest.mark.parametrize("way", RECORDED)
-def test_a_recorded_library_meets_a_miss(path: Path, way: Callable[[], None]) -> None:
+def test_request_of_a_recorded_library_is_a_miss(path: Path, way: Callable[[], None]) -> None:
     """The error says what is missing and how to record it, without a connection."""
     with pytest.raises(CassetteMiss, match="there is no cassette") as missed:
         with ember_testing.cassette(path):
@@ -159,7 +159,7 @@ def test_a_recorded_library_meets_a_miss(path: Path, way: Callable[[], None]) ->
     assert 'record="new"' in str(missed.value)
 
 
-def test_swallowing_the_error_does_not_help(path: Path) -> None:
+def test_swallowed_network_error_fails_the_block(path: Path) -> None:
     """The block fails even if a library catches everything."""
     with pytest.raises(NetworkBlocked), ember_testing.cassette(path):
         with suppress(BaseException):
@@ -184,7 +184,7 @@ def test_loopback_is_blocked_unless_allowed(path: Path) -> None:
                 by_socket()
 
 
-def test_what_does_not_leave_the_process_works(path: Path, tmp_path: Path) -> None:
+def test_local_sockets_and_event_loops_work(path: Path, tmp_path: Path) -> None:
     """Event loops, pipes, socket pairs, Unix sockets and listening are left alone."""
 
     async def loop() -> str:

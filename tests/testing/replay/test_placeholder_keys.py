@@ -35,7 +35,7 @@ def test_a_replay_needs_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert b"sk-of-the-one-who-recorded" not in path.read_bytes()
 
 
-def test_a_key_that_is_set_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_existing_key_is_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A replay neither replaces nor loses a key of the environment."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-my-own-key")
     with pytest.raises(CassetteMiss), cassette(tmp_path / "none.sqlite"):
@@ -68,7 +68,9 @@ def test_the_vendors_packages_need_no_key(tmp_path: Path, monkeypatch: pytest.Mo
     assert not {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN"} & {*os.environ}
 
 
-def test_credentials_of_aws_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_aws_keys_are_set_beside_a_profile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """No AWS keys are set beside a profile or token: botocore would prefer them."""
     monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
     monkeypatch.setenv("AWS_PROFILE", "mine")
@@ -76,7 +78,9 @@ def test_credentials_of_aws_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert "AWS_ACCESS_KEY_ID" not in os.environ
 
 
-def test_credentials_in_files_of_aws_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_aws_keys_are_set_beside_a_credentials_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """No AWS keys are set if a credentials file exists: botocore would prefer them to it."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_BEARER_TOKEN_BEDROCK"):
         monkeypatch.delenv(name, raising=False)

@@ -46,7 +46,7 @@ class TestPrices:
         with serving(chat) as server:
             assert call(f"{server.url}/v1") == pytest.approx(20e-6)
 
-    def test_prices_set_for_the_test_alone_are_stored(
+    def test_prices_set_during_the_test_are_stored(
         self, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Prices are stored even if the variable is unset when the cassette is closed."""
@@ -109,7 +109,7 @@ class TestPrices:
                     next(part, None)
             assert [each.response.usage.cost for each in opened] == costs
 
-    def test_recording_anew_and_joining_keep_the_prices(
+    def test_call_added_during_a_new_recording_keeps_its_price(
         self, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A call that another process added during a new recording stays, with its price."""
@@ -138,7 +138,7 @@ def server() -> Any:
         yield server
 
 
-def test_the_report_says_what_the_summary_says(
+def test_report_has_the_figures_of_the_summary(
     run: Run, pytester: pytest.Pytester, server: Loopback
 ) -> None:
     """The JSON report has the counts and sums of the summary, also under xdist."""

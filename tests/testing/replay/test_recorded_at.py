@@ -14,7 +14,7 @@ from tests.markdown import python_blocks
 from tests.testing.chat import KEY, ask, chat
 
 
-def test_the_oldest_call_tells_the_time(path: Path) -> None:
+def test_recorded_at_is_the_time_of_the_oldest_call(path: Path) -> None:
     """The current time in a new cassette; else that of the oldest recording, replayed or not."""
     began = datetime.now(timezone.utc)
     with serving(chat) as server:

@@ -87,7 +87,7 @@ class TestSecrets:
     @pytest.mark.parametrize(
         "way", ["item", "update", "bytes", "another mapping", "in another mapping", "just before"]
     )
-    def test_a_key_that_is_set_between_two_calls_is_known(
+    def test_key_set_between_two_calls_is_redacted(
         self, path: Path, monkeypatch: pytest.MonkeyPatch, way: str
     ) -> None:
         """The environment is read again after any kind of change."""
@@ -114,7 +114,7 @@ class TestSecrets:
                     os.environ.pop("LATE_API_KEY", None)
         assert SECRET.encode() not in path.read_bytes()
 
-    def test_a_key_that_becomes_known_too_late_is_not_written(self, path: Path) -> None:
+    def test_key_known_only_after_its_use_is_not_written(self, path: Path) -> None:
         """The whole recording is refused if a prompt held a key before the key was used."""
         with serving() as server:
             with ember_testing.cassette(path, record="new"):

@@ -48,7 +48,7 @@ def test_credentials_of_the_environment_are_known(name: str) -> None:
         ("API_KEY", "please set your key"),
     ],
 )
-def test_what_is_no_credential_is_left_alone(name: str, value: str) -> None:
+def test_text_that_is_no_credential_is_unchanged(name: str, value: str) -> None:
     """Paths, URLs, short words and sentences are not redacted."""
     assert not secrets_of_environment({name: value})
 
@@ -66,7 +66,7 @@ def test_what_is_no_credential_is_left_alone(name: str, value: str) -> None:
         (f"https://user:{KEY}@a.com/v1", []),
     ],
 )
-def test_keys_passed_in_code_are_learnt_from_the_request(
+def test_keys_in_a_request_are_redacted_elsewhere_too(
     url: str, headers: list[tuple[str, str]]
 ) -> None:
     """A key that is in no variable is recognized by where it is sent, and redacted."""
@@ -86,7 +86,7 @@ def test_keys_passed_in_code_are_learnt_from_the_request(
         ("sig", True), ("X-Amz-Signature", True), ("max_tokens", False),
     ],
 )  # fmt: skip
-def test_names_of_credentials(name: str, secret: bool) -> None:
+def test_names_of_credentials_are_recognised(name: str, secret: bool) -> None:
     """Credential names are recognised; rate limits, ids and page tokens stay readable."""
     assert is_credential_name(name) is secret
 

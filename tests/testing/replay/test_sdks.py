@@ -145,7 +145,7 @@ def test_an_sdk_in_a_custom_provider_is_recorded_and_replayed(
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the SDKs' own
 @pytest.mark.parametrize("provider", ["openai", "anthropic"], indirect=True)
-def test_an_sdks_retries_do_not_swallow_a_miss(provider: str, tmp_path: Path) -> None:
+def test_retries_of_an_sdk_do_not_swallow_a_miss(provider: str, tmp_path: Path) -> None:
     """A miss passes through the SDK's error handling and retries."""
     with (
         pytest.raises(ember_testing.CassetteMiss, match="there is no cassette"),

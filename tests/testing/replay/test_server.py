@@ -56,7 +56,7 @@ def by_socket(base: str, body: object, path: str = "/chat/completions") -> tuple
         return response.status, response.read()
 
 
-def test_a_client_with_sockets_of_its_own(path: Path) -> None:
+def test_client_with_its_own_sockets_is_recorded(path: Path) -> None:
     """The provider gets one request, with the client's key, which is not recorded."""
     with serving() as provider:
         with cassette_server(path, record="new") as server:
@@ -76,7 +76,7 @@ def test_a_client_with_sockets_of_its_own(path: Path) -> None:
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
-def test_every_library_reads_what_it_serves(library: str, path: Path) -> None:
+def test_every_library_reads_the_served_answers(library: str, path: Path) -> None:
     """Pieces arrive at once, live and replayed, and a compressed body is passed on unchanged."""
 
     def answer(request: Received) -> Reply:
@@ -142,7 +142,7 @@ def test_broken_answers_are_recordings(path: Path) -> None:
         assert len(provider.received) == 1
 
 
-def test_a_client_that_leaves_early(path: Path) -> None:
+def test_client_that_disconnects_early_is_recorded_so_far(path: Path) -> None:
     """The recording ends where the client disconnected."""
     with serving(lambda _: Reply(pieces=SSE * 20, pause=0.02)) as provider:
         with cassette_server(path, record="new") as server:
@@ -154,7 +154,7 @@ def test_a_client_that_leaves_early(path: Path) -> None:
             assert server.recorded[0].outcome == "closed"
 
 
-def test_redirects_and_heads(path: Path) -> None:
+def test_redirects_within_the_provider_lead_to_the_server(path: Path) -> None:
     """A redirect within the provider points back at the server; one to another host is kept.
 
     A HEAD is complete after its headers, and `Expect` is not forwarded.
@@ -184,7 +184,7 @@ def test_redirects_and_heads(path: Path) -> None:
         assert len(provider.received) == 6
 
 
-def test_faults_and_repeats(path: Path) -> None:
+def test_faults_and_repeats_work_over_the_server(path: Path) -> None:
     """A fault applies to the call of its number; the settings are those of `cassette`."""
     with serving() as provider:
         with cassette_server(path, record="new") as server:
@@ -198,7 +198,7 @@ def test_faults_and_repeats(path: Path) -> None:
                 by_socket(base, {"q": 0})
 
 
-def test_many_at_once(path: Path) -> None:
+def test_concurrent_requests_get_their_own_answers(path: Path) -> None:
     """Threads and tasks each get their own answer, and a connection serves several calls."""
     with serving() as provider:
         with cassette_server(path, record="new") as server, ThreadPoolExecutor(8) as pool:
@@ -246,7 +246,7 @@ def test_a_child_process_is_pointed_at_it(path: Path) -> None:
         assert len(provider.received) == 1
 
 
-def test_urls_of_providers(path: Path) -> None:
+def test_provider_names_have_base_urls(path: Path) -> None:
     """Names are Ember's; an unknown one is an error that says what to pass."""
     with cassette_server(path) as server:
         root = f"http://127.0.0.1:{server.port}"
@@ -262,7 +262,7 @@ def test_urls_of_providers(path: Path) -> None:
         pass
 
 
-def test_a_cassette_of_the_process_has_no_part_in_it(path: Path, tmp_path: Path) -> None:
+def test_server_inside_another_recording_sends_once(path: Path, tmp_path: Path) -> None:
     """A server inside another recording sends its requests once, and only it records them."""
     with serving() as provider, cassette(tmp_path / "outer.sqlite", record="new") as outer:
         with cassette_server(path, record="new") as server:

@@ -159,7 +159,7 @@ class TestWhatIsNoRetry:
         return count - int((time.monotonic() - started) / 0.05)
 
     @pytest.mark.parametrize("started", ["before", "inside"])
-    def test_a_heartbeat_thread_beats_as_ever(self, started: str) -> None:
+    def test_thread_that_calls_no_model_really_sleeps(self, started: str) -> None:
         """A thread that calls no model really sleeps, whenever it was started."""
 
         def during(beat: Callable[[], None]) -> None:
@@ -175,7 +175,7 @@ class TestWhatIsNoRetry:
 
         assert self.turns(during) <= 2
 
-    def test_a_heartbeat_task_comes_to_rest(self) -> None:
+    def test_task_that_only_waits_soon_really_sleeps(self) -> None:
         """A task that only waits repeatedly is a clock: its waits are soon real again."""
         turns = 0
 
@@ -198,7 +198,7 @@ class TestWhatIsNoRetry:
             asyncio.run(both())
         assert turns <= 12
 
-    def test_a_pools_retries_are_left_out(self) -> None:
+    def test_waits_of_retries_in_a_pool_are_skipped(self) -> None:
         """Waits of a thread that calls a model are retries, whenever it was started."""
 
         def ask() -> None:
@@ -214,7 +214,7 @@ class TestWhatIsNoRetry:
                 pool.submit(ask).result()
         assert waits.waits == [LONG] * 20
 
-    def test_an_answer_that_is_slow_is_slow(self) -> None:
+    def test_delay_of_a_slow_fake_is_not_skipped(self) -> None:
         """The delay of a slow fake answer is not skipped."""
         answer = slow(0.05, answer="Paris")
         with ember_testing.fake_model("gpt-4", answer), ember_testing.no_sleep() as waits:

@@ -28,7 +28,7 @@ async def get(client: httpx.AsyncClient, url: str) -> int:
         return (await client.get(url)).status_code
 
 
-def test_a_client_made_in_a_replay_trusts_what_it_should_afterwards(
+def test_client_made_in_a_replay_checks_certificates_afterwards(
     server: Loopback, certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A client made inside connects outside only if it trusts the server's certificate."""
@@ -57,7 +57,7 @@ def test_the_host_name_is_checked(
         client.get(server.url.replace("127.0.0.1", "localhost"))
 
 
-def test_it_is_an_ordinary_context_in_every_other_respect(tmp_path: Path) -> None:
+def test_replaced_tls_context_has_ordinary_settings(tmp_path: Path) -> None:
     """All settings and, on request, all certificates are those of an ordinary context."""
     ordinary = ssl.create_default_context(cafile=certifi.where())
     with ember_testing.cassette(tmp_path / "c.sqlite"):
@@ -96,7 +96,7 @@ def test_no_trust_store_is_loaded_in_a_replay(
     assert len(loaded) == 2
 
 
-def test_a_missing_file_is_told_at_once(tmp_path: Path) -> None:
+def test_missing_ca_bundle_is_an_error_at_once(tmp_path: Path) -> None:
     """A missing file is an error at once, as in `ssl.create_default_context`, not on first use."""
     with ember_testing.cassette(tmp_path / "c.sqlite"), pytest.raises(FileNotFoundError):
         ssl.create_default_context(cafile=tmp_path / "missing.pem")

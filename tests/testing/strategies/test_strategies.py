@@ -131,12 +131,12 @@ def survives(fake: FakeModel, sent: ProviderResponse) -> None:
         assert result.text == streamed
 
 
-def test_damaged_recordings() -> None:
+def test_damaged_recording_raises_ember_error_and_keeps_text() -> None:
     """No damage to a recording makes the client raise another error, hang, or lose text."""
     examples(st.one_of([strategies.from_cassette(path) for path in CASSETTES]), survives)
 
 
-def test_damaged_streams() -> None:
+def test_truncated_stream_is_an_error_that_keeps_text() -> None:
     """A truncated stream is an error that keeps the text, unless it was already complete."""
 
     def check(fake: FakeModel, drawn: tuple[ProviderResponse, float]) -> None:
@@ -157,7 +157,7 @@ def test_damaged_streams() -> None:
     examples(st.tuples(strategies.streams(), st.floats(0, 1)), check)
 
 
-def test_recordings_as_they_are() -> None:
+def test_undamaged_recording_reads_as_the_call() -> None:
     """Without damage a replay is read like the original call."""
     path = next(path for path in CASSETTES if "stream" in path.name.lower()) if CASSETTES else None
     assert path is not None
@@ -180,7 +180,7 @@ def test_recordings_as_they_are() -> None:
     params=strategies.parameters(),
 )
 @unhurried
-def test_what_callers_pass_arrives(model: str, conversation: Any, params: Any) -> None:
+def test_generated_arguments_reach_the_fake(model: str, conversation: Any, params: Any) -> None:
     """Generated models, conversations and parameters are accepted, and reach the fake."""
     with fake_model() as fake:
         fake(model, lambda call: call.prompt)
@@ -193,7 +193,7 @@ def test_what_callers_pass_arrives(model: str, conversation: Any, params: Any) -
 
 @given(table=strategies.price_tables(names=st.just("gpt-4")), usage=strategies.usages())
 @unhurried
-def test_price_tables_are_charged(table: Any, usage: UsageStats) -> None:
+def test_generated_price_table_is_charged(table: Any, usage: UsageStats) -> None:
     """A call is charged by a generated price table."""
     with (
         mock.patch.dict(os.environ, EMBER_MODEL_COSTS_JSON=json.dumps(table)),
@@ -230,7 +230,7 @@ def least(strategy: st.SearchStrategy[Any], condition: Callable[[Any], bool]) ->
     return find(strategy, condition, settings=settings(unhurried, database=None, phases=phases))
 
 
-def test_they_shrink_to_the_least() -> None:
+def test_examples_shrink_to_the_simplest() -> None:
     """Examples shrink to the simplest: one short word, no split, no earlier turn."""
     assert len(least(strategies.prompts(), lambda _: True)) == 1
     assert len(least(strategies.messages(), lambda _: True)) == 1
@@ -250,7 +250,7 @@ def test_streams_shrink_to_the_first_wire() -> None:
     assert len(sent.served.pieces) == 1
 
 
-def test_a_strategy_is_made_once_for_a_wire() -> None:
+def test_one_strategy_serves_all_examples_of_a_wire() -> None:
     """One strategy serves all examples of a wire: one per example took a minute of shrinking."""
     with mock.patch.object(strategies, "tool_calls", wraps=strategies.tool_calls) as calls:
 
@@ -264,7 +264,7 @@ def test_a_strategy_is_made_once_for_a_wire() -> None:
     assert 0 < calls.call_count <= 2 * 4  # two strategies, four wires
 
 
-def test_nothing_is_slow_in_a_fresh_checkout(tmp_path: Path) -> None:
+def test_no_strategy_builds_the_unicode_table(tmp_path: Path) -> None:
     """No strategy makes Hypothesis build its Unicode table, which fails its health check."""
     code = """
         from hypothesis import given, settings

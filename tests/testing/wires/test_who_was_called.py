@@ -179,7 +179,7 @@ def test_the_host_names_the_provider_behind_the_other_wires(url: str, recorded: 
     assert (facts(call), call.text) == ((provider, model, 10, 5), "Hello")
 
 
-def test_openais_responses_are_openais(recorded: Recorded) -> None:
+def test_responses_api_belongs_to_its_provider(recorded: Recorded) -> None:
     """The Responses API is a way to call a provider, and no provider."""
     answer = {
         "object": "response", "model": "gpt-x", "status": "completed",
@@ -484,7 +484,7 @@ def test_streams_of_other_wires_are_read(name: str, recorded: Recorded) -> None:
 
 
 @pytest.mark.parametrize("name", STREAMS)
-def test_a_stream_that_is_cut_anywhere_says_what_came(name: str, recorded: Recorded) -> None:
+def test_stream_cut_anywhere_keeps_its_text(name: str, recorded: Recorded) -> None:
     """Who was called is known, and the text is as far as it came; no count is invented."""
     url, body, pieces, kind, expected = STREAMS[name]
     whole = b"".join(pieces)
@@ -496,7 +496,7 @@ def test_a_stream_that_is_cut_anywhere_says_what_came(name: str, recorded: Recor
         assert call.completion_tokens in (None, 1, 5)
 
 
-def test_damaged_frames_are_no_endless_work(recorded: Recorded) -> None:
+def test_damaged_frames_take_linear_time(recorded: Recorded) -> None:
     """Lengths that lie, and headers that end too early, are read as far as they make sense."""
     url, body, pieces, kind, _ = STREAMS["converse"]
     first = pieces[0]
@@ -519,7 +519,7 @@ NOT_A_MODEL = {
 
 
 @pytest.mark.parametrize("url", NOT_A_MODEL)
-def test_what_asks_no_model_has_no_provider(url: str, recorded: Recorded) -> None:
+def test_request_to_no_model_has_no_provider(url: str, recorded: Recorded) -> None:
     """A path that ends like a model's, with another body, is no call of a model."""
     assert facts(recorded(url, NOT_A_MODEL[url], {"ok": True})) == (None, None, None, None)
 
