@@ -154,7 +154,7 @@ class Calls(Sequence[Call]):
 def rows_of(file: CassetteFile) -> Iterator[dict[str, Any]]:
     """Yield all columns of all calls; responses that a killed recording left unread are read."""
     for number in file.numbers():
-        row = file.rows([number])[0]
+        row = file.row(number)
         if row["provider"] is None and row["status"] is not None:
             row.update(read_row(row).columns)
         yield row

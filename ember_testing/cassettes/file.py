@@ -168,10 +168,8 @@ class CassetteFile:
 
     def recorded(self, key: str) -> int:
         """Return the number of recordings of this request."""
-        count = self._read(
-            "select count(*) from calls where key = ? and id <= ?", (key, self.horizon)
-        )[0][0]
-        return int(count)
+        query = "select count(*) from calls where key = ? and id <= ?"
+        return int(self._read(query, (key, self.horizon))[0][0])
 
     def size(self) -> int:
         """Return the number of calls."""
@@ -190,28 +188,28 @@ class CassetteFile:
         """Yield all columns of each call that was there when the file was opened."""
         for number in self.numbers():
             if number <= self.horizon:
-                yield from self.rows([number])
+                yield self.row(number)
 
     def rows(self, call_ids: Iterable[int]) -> list[dict[str, Any]]:
-        """Return all columns of the given calls, including `id`.
+        """Return all columns of those of the given calls that are in the file, including `id`.
 
         Raises:
             CassetteError: A row is damaged.
         """
-        found: list[dict[str, Any]] = []
-        for call_id in call_ids:
-            for *values, text in self._read(f"{_READ} ?", (call_id,)):
-                row = self._checked(values)
-                row["text"] = text if isinstance(text, str) else None
-                found.append(row)
-        return found
+        found = (self._read(f"{_READ} ?", (call_id,)) for call_id in call_ids)
+        return [self._with_text(values) for rows in found for values in rows]
+
+    def row(self, call_id: int) -> dict[str, Any]:
+        """Return all columns of a call, including `id`.
+
+        Raises:
+            CassetteError: The row is missing or damaged.
+        """
+        return self._with_text(self._values(_READ, call_id))
 
     def unchecked(self, call_id: int) -> tuple[dict[str, Any], object]:
         """Return a call's columns without checking them, and the row's digest."""
-        rows = self._read(f"{_PLAIN} ?", (call_id,))
-        if not rows:
-            raise schema.damaged(self.path, f"call {call_id} is not found")
-        _, stored, *columns = rows[0]
+        _, stored, *columns = self._values(_PLAIN, call_id)
         return {**dict(zip(COLUMNS, columns, strict=True)), "id": call_id}, stored
 
     def problems(self) -> list[str]:
@@ -227,8 +225,15 @@ class CassetteFile:
 
     def _plain(self, call_id: int) -> dict[str, Any]:
         """Return the columns of a call; `text` is None if `text_at` locates it in the body."""
-        for values in self._read(f"{_PLAIN} ?", (call_id,)):
-            return self._checked(values)
+        return self._checked(self._values(_PLAIN, call_id))
+
+    def _with_text(self, values: Sequence[Any]) -> dict[str, Any]:
+        *columns, text = values
+        return {**self._checked(columns), "text": text if isinstance(text, str) else None}
+
+    def _values(self, query: str, call_id: int) -> list[Any]:
+        if rows := self._read(f"{query} ?", (call_id,)):
+            return list(rows[0])
         raise schema.damaged(self.path, f"call {call_id} is not found")
 
     def _checked(self, values: Sequence[Any]) -> dict[str, Any]:
@@ -288,9 +293,10 @@ class CassetteFile:
         Raises:
             CassetteError: The file is damaged.
         """
-        if not self.horizon:
+        if self.created:
             return
-        self.rows(number for (number,) in self._read("select id from calls where key = ?", (key,)))
+        for (number,) in self._read("select id from calls where key = ?", (key,)):
+            self.row(number)
         if not self._verified:
             self._verified = True
             for (sentence,) in self._read("pragma integrity_check(1)", ()):
@@ -396,9 +402,8 @@ class CassetteFile:
             CassetteError: The file cannot be written.
         """
         with self.transaction("exclusive") as connection:
-            connection.executemany(
-                "delete from calls where id = ?", [(number,) for number in numbers]
-            )
+            each = [(number,) for number in numbers]
+            connection.executemany("delete from calls where id = ?", each)
         self._wrote = True
         with LOCK:
             self._connection.execute("vacuum")

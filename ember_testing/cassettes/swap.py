@@ -166,10 +166,10 @@ def copy(file: CassetteFile, other: CassetteFile, call_id: int) -> int:
     Returns:
         The call's id in `file`.
     """
-    row = other.rows([call_id])[0]
+    row = other.row(call_id)
     number = file.add(row, pieces_of(row))
     in_force = {line[1:5]: line[5] for line in other.prices() if line[0] <= call_id}
     charges = [(charge, rates) for charge, rates in in_force.items() if row["model"] in charge[1:3]]
     read = ParsedRow({name: row[name] for name in COLUMNS}, charges)
-    file.describe([(file.rows([number])[0], read)])
+    file.describe([(file.row(number), read)])
     return number

@@ -97,7 +97,7 @@ def _with_length(headers: Headers, length: int) -> Headers:
 def first_leak(file: CassetteFile, numbers: Sequence[int], redaction: Redaction) -> str | None:
     """Return what is wrong with the first of these calls that holds a known secret, or None."""
     for number in numbers:
-        row = file.rows([number])[0]
+        row = file.row(number)
         # The text comes from the body and is checked separately.
         leak = leak_of({**row, "text": None}, redaction) or leak_of_text(row, redaction)
         if leak is not None:

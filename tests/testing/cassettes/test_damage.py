@@ -284,3 +284,20 @@ def test_stream_without_one_of_its_pieces_is_an_error(
     edit(recorded, "update calls set layout = json_remove(layout, '$[3]', '$[2]')")
     outcomes = replayed(recorded, recording[1])
     assert outcomes == {"error": 3, "right": 3}  # every second answer came in pieces
+
+
+def test_calls_that_only_the_index_still_has_are_an_error(recorded: Path, tmp_path: Path) -> None:
+    """Lost rows are damage to a replay and to each command, not a cassette without recordings."""
+    with closing(sqlite3.connect(recorded)) as connection:
+        (root,) = connection.execute(
+            "select rootpage from sqlite_master where name = 'calls'"
+        ).fetchone()
+    content = bytearray(recorded.read_bytes())
+    size = int.from_bytes(content[16:18], "big")
+    empty_leaf = b"\x0d\0\0\0\0" + size.to_bytes(2, "big")
+    content[(root - 1) * size : root * size] = empty_leaf.ljust(size, b"\0")
+    recorded.write_bytes(content)
+    assert replayed(recorded, []) == {"error": CALLS}
+    for command in ("list", "show", "stats", "export", "html"):
+        run(command, recorded, tmp_path)
+    assert check_file(recorded, {})
