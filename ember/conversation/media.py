@@ -79,7 +79,7 @@ class Media(NamedTuple):
 
 def from_bytes(data: bytes) -> Media:
     """Create a medium from bytes."""
-    return Media(_sniffed(data), data)
+    return Media(_mime_type(data), data)
 
 
 _URL_SAFE = str.maketrans("-_", "+/")  # Google's base64 is URL-safe
@@ -100,7 +100,7 @@ def from_base64(text: str, mime_type: str = "") -> Media:
         raw = base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
     except ValueError as error:
         raise ModelProviderError(f"cannot read the base64 {text[:60]!r}...: {error}") from error
-    return Media(_sniffed(raw, mime_type or None), raw)
+    return Media(_mime_type(raw, mime_type), raw)
 
 
 def _from_data_url(url: str) -> Media:
@@ -113,7 +113,7 @@ def _from_data_url(url: str) -> Media:
             what = f"cannot read the data URL {url[:60]!r}...: {error.__cause__ or error}"
             raise ModelProviderError(what) from error
     raw = unquote_to_bytes(data)
-    if not _SVG.match(raw):
+    if _mime_type(raw, "unknown") != "image/svg+xml":
         raise ModelProviderError(f"cannot read the data URL {url[:60]!r}...: it is not base64")
     return Media("image/svg+xml", raw)
 
@@ -124,7 +124,7 @@ def from_path(path: Path) -> Media:
         raw = path.read_bytes()
     except OSError as error:
         raise ModelProviderError(f"cannot read {str(path)!r}: {error.strerror}") from error
-    return Media(_sniffed(raw, mime_type_of_name(path.name) or None), raw, name=path.name)
+    return Media(_mime_type(raw, mime_type_of_name(path.name)), raw, name=path.name)
 
 
 def is_image(item: object) -> bool:
@@ -143,12 +143,11 @@ def from_image(image: Any) -> Media:
     return Media("image/png", buffer.getvalue())
 
 
-def from_url(url: str, detail: str | None = None) -> Media:
+def from_url(url: str) -> Media:
     """Create a medium from a URL: from its data if it is a `data:` URL, else to be fetched."""
-    if url.startswith("data:"):
-        media = _from_data_url(url)
-        return Media(media.mime_type, media.data, detail=detail)
-    return Media(mime_type_of_name(url), url=url, detail=detail)
+    return (
+        _from_data_url(url) if url.startswith("data:") else Media(mime_type_of_name(url), url=url)
+    )
 
 
 # Some of these are missing from `mimetypes` on some systems and Python versions.
@@ -175,80 +174,77 @@ def mime_type_of_name(name: str) -> str:
     return MEDIA_SUFFIXES.get(suffix) or mimetypes.guess_type(path)[0] or ""
 
 
-_MAGIC = (
-    (b"\x89PNG\r\n\x1a\n", "image/png"),
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"GIF87a", "image/gif"),
-    (b"GIF89a", "image/gif"),
-    (b"II*\x00", "image/tiff"),
-    (b"MM\x00*", "image/tiff"),
-    (b"%PDF-", "application/pdf"),
-    (b"ID3", "audio/mpeg"),
-    (b"fLaC", "audio/flac"),
-    (b"OggS", "audio/ogg"),
-)
-_RIFF = {b"WEBP": "image/webp", b"WAVE": "audio/wav", b"AVI ": "video/x-msvideo"}
-# The first three letters of an ISO base media file's brand; MP4, HEIC and others are such files.
-_BRANDS: dict[bytes, str] = {
+# How files begin. The second byte of an audio frame is MPEG's version, its layer, and whether there
+# is a checksum. A comment of an SVG ends at its first `-->` only: the search is linear.
+_SIGNATURES = [
+    (re.compile(pattern, re.DOTALL), mime_type)
+    for pattern, mime_type in (
+        (rb"\x89PNG\r\n\x1a\n", "image/png"),
+        (rb"\xff\xd8\xff", "image/jpeg"),
+        (rb"GIF8[79]a", "image/gif"),
+        (rb"II\*\x00|MM\x00\*", "image/tiff"),
+        (rb"BM....\x00{4}", "image/bmp"),
+        (rb"RIFF....WEBP", "image/webp"),
+        (rb"RIFF....WAVE", "audio/wav"),
+        (rb"RIFF....AVI ", "video/x-msvideo"),
+        (rb"%PDF-", "application/pdf"),
+        (rb"ID3|\xff[\xfb\xfa\xf3\xf2\xe3\xe2\xfd\xfc\xf5\xf4]", "audio/mpeg"),
+        (rb"\xff[\xf1\xf0\xf9\xf8]", "audio/aac"),
+        (rb"fLaC", "audio/flac"),
+        (rb"OggS", "audio/ogg"),
+        (
+            rb"(?:\xef\xbb\xbf)?\s*(?:(?:<\?xml[^>]*>|<!--(?:(?!-->).)*-->|<!DOCTYPE[^>]*>)\s*)*"
+            rb"<svg[\s>]",
+            "image/svg+xml",
+        ),
+    )
+]
+# By the first three letters of an ISO base media file's brand; MP4, HEIC and others are such files.
+_BRANDS = {
     **dict.fromkeys((b"hei", b"hev"), "image/heic"),
     b"avi": "image/avif",
-    b"M4A": "audio/mp4",
-    b"M4B": "audio/mp4",
+    **dict.fromkeys((b"M4A", b"M4B"), "audio/mp4"),
     b"qt ": "video/quicktime",
     b"3gp": "video/3gpp",
 }
-# The second byte of a frame: MPEG's version, its layer III or II, and whether there is a checksum.
-_AUDIO_FRAMES: dict[bytes, str] = {
-    **dict.fromkeys((b"\xfb", b"\xfa", b"\xf3", b"\xf2", b"\xe3", b"\xe2"), "audio/mpeg"),
-    **dict.fromkeys((b"\xfd", b"\xfc", b"\xf5", b"\xf4"), "audio/mpeg"),
-    **dict.fromkeys((b"\xf1", b"\xf0", b"\xf9", b"\xf8"), "audio/aac"),
-}
 _ANY_HEIF: dict[bytes, str] = dict.fromkeys((b"mif", b"msf"), "image/heif")
-# A comment ends at its first `-->`, and nowhere else: the search is linear.
-_SVG = re.compile(
-    rb"\s*(?:(?:<\?xml[^>]*>|<!--(?:(?!-->).)*-->|<!DOCTYPE[^>]*>)\s*)*<svg[\s>]", re.DOTALL
-)
 _SAME_TYPES = {"image/jpg": "image/jpeg", "image/pjpeg": "image/jpeg", "audio/mp3": "audio/mpeg"}
 
 
-def _sniffed(data: bytes, otherwise: str | None = None) -> str:
-    """Return the MIME type that the bytes show, or `otherwise` if they show none."""
-    for magic, mime_type in _MAGIC:
-        if data.startswith(magic):
-            return mime_type
-    if data[:4] == b"RIFF" and data[8:12] in _RIFF:
-        return _RIFF[data[8:12]]
+def _mime_type(data: bytes, declared: str = "") -> str:
+    """Return the MIME type that the bytes show, else the declared one.
+
+    Raises:
+        ModelProviderError: The bytes show none, and none is declared.
+    """
     if data[4:8] == b"ftyp":
-        return _of_brands(data, otherwise)
+        return _mime_type_of_brands(data, declared)
     if data[:4] == b"\x1aE\xdf\xa3":
         kind = "webm" if b"webm" in data[:64] else "x-matroska"
-        return f"audio/{kind}" if otherwise == f"audio/{kind}" else f"video/{kind}"
-    if data[:2] == b"BM" and data[6:10] == bytes(4):
-        return "image/bmp"
-    if data[:1] == b"\xff" and data[1:2] in _AUDIO_FRAMES:
-        return _AUDIO_FRAMES[data[1:2]]
-    if _SVG.match(data.removeprefix(b"\xef\xbb\xbf")[:4096]):
-        return "image/svg+xml"
-    if otherwise is None:
+        return f"audio/{kind}" if declared == f"audio/{kind}" else f"video/{kind}"
+    for signature, mime_type in _SIGNATURES:
+        if signature.match(data, 0, 2**16):
+            return mime_type
+    if not declared:
         raise ModelProviderError(
             f"cannot tell what these {len(data)} bytes are (they begin with {data[:8]!r}): pass "
             "a data URL, 'data:image/...;base64,...', which names the type"
         )
-    return _SAME_TYPES.get(otherwise.lower(), otherwise)
+    return _SAME_TYPES.get(declared.lower(), declared)
 
 
-def _of_brands(data: bytes, otherwise: str | None) -> str:
+def _mime_type_of_brands(data: bytes, declared: str) -> str:
     """Return the type of an ISO base media file by its major brand, then its compatible brands.
 
     `isom` and `mp42` only mean MP4, so that a label or file name may still declare it as audio.
     """
     size = min(int.from_bytes(data[:4], "big"), 256)
-    brands = [data[8:12][:3], *(data[at : at + 3] for at in range(16, size, 4))]
+    brands = [data[at : at + 3] for at in (8, *range(16, size, 4))]
     for known in (_BRANDS, _ANY_HEIF):
         for brand in brands:
             if brand in known:
                 return known[brand]
-    return "audio/mp4" if (otherwise or "").lower() in _MP4_SOUND else "video/mp4"
+    return "audio/mp4" if declared.lower() in _MP4_AUDIO else "video/mp4"
 
 
-_MP4_SOUND = ("audio/mp4", "audio/m4a", "audio/x-m4a", "audio/mp4a-latm")
+_MP4_AUDIO = ("audio/mp4", "audio/m4a", "audio/x-m4a", "audio/mp4a-latm")

@@ -18,12 +18,12 @@ from ember.conversation.parts import (
     Text,
     ToolResult,
     as_mapping,
+    as_part,
+    as_tool_call,
     excerpt,
+    from_output_item,
     is_output_item,
-    needed,
-    output_item,
-    part_of,
-    tool_call,
+    required,
     translate_parts,
 )
 from ember.exceptions import ModelProviderError
@@ -76,7 +76,7 @@ class Message(NamedTuple):
 
     def parts_for(self, wire: str) -> list[Part]:
         """Return the parts for one wire, translating those in another wire's format."""
-        return translate_parts(wire, self.parts)
+        return translate_parts(self.parts, wire)
 
 
 def as_messages(prompt: object) -> list[Message]:
@@ -114,7 +114,7 @@ def as_messages(prompt: object) -> list[Message]:
             f"the prompt mixes messages and parts: item {at} is {excerpt(items[at])}, which has "
             "no 'role'; make it {'role': 'user', 'content': ...}"
         )
-    parts = [part_of(item) for item in items]
+    parts = [as_part(item) for item in items]
     if all(isinstance(part, Text) and not part.text.strip() for part in parts):
         raise ModelProviderError(f"the prompt is empty ({items!r}): pass the text to answer")
     return [Message("user", parts)]
@@ -136,7 +136,7 @@ def _turns(items: Sequence[Mapping[str, Any]]) -> list[Message]:
             if answer is None:
                 answer = []
                 turns.append(Message("assistant", answer))
-            answer.append(output_item(item))
+            answer.append(from_output_item(item))
         else:
             answer = None
             turns.append(_input_item(item))
@@ -167,12 +167,12 @@ def _message(item: Mapping[str, Any], index: int) -> Message:
         parts.append(Text(content))
     elif isinstance(content, Sequence) and not isinstance(content, (bytes, bytearray, ToolCall)):
         listed = cast("Sequence[object]", content)
-        read = output_item if any(map(is_output_item, listed)) else part_of
+        read = from_output_item if any(map(is_output_item, listed)) else as_part
         parts += [read(part) for part in listed]
     elif content is not None:
-        parts.append(part_of(content))
+        parts.append(as_part(content))
     if item.get("tool_calls"):
-        parts += [tool_call(call) for call in needed(item, "tool_calls", Sequence)]
+        parts += [as_tool_call(call) for call in required(item, "tool_calls", Sequence)]
     if not parts and not extra and role != "assistant":
         # An assistant's message may be empty (a blocked answer): it is left out of the request.
         raise ModelProviderError(f"message {index} has no content: {excerpt(item)}")
@@ -232,6 +232,6 @@ def _is_item(item: object) -> bool:
 
 def _input_item(item: Mapping[str, Any]) -> Message:
     if item["type"] in ("function_call_output", "custom_tool_call_output"):
-        result = ToolResult(needed(item, "call_id", str), "", item.get("output", ""))
+        result = ToolResult(required(item, "call_id", str), "", item.get("output", ""))
         return Message("tool", (result,))
     return Message("user", (NativePart(item, "openai-responses"),))

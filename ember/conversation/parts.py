@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, cast
 
@@ -30,18 +30,18 @@ __all__ = [
     "ToolResult",
     "arguments_text",
     "as_mapping",
+    "as_part",
+    "as_tool_call",
     "call_id_for",
     "excerpt",
+    "from_output_item",
     "is_output_item",
-    "needed",
-    "output_item",
     "parsed_arguments",
-    "part_of",
-    "tool_call",
+    "required",
     "translate_parts",
 ]
 
-_NOTHING: Mapping[str, Any] = {}
+_NO_FIELDS: Mapping[str, Any] = {}
 
 
 class Text(NamedTuple):
@@ -59,11 +59,18 @@ class ToolResult(NamedTuple):
     is_error: bool = False
 
     @property
+    def _items(self) -> Sequence[object]:
+        content: object = self.content
+        return (
+            cast("Sequence[object]", content) if isinstance(content, (list, tuple)) else [content]
+        )
+
+    @property
     def text_parts(self) -> Sequence[Mapping[str, Any]]:
         """The content's items if all are text in a provider's format, else empty."""
-        given: object = self.content
-        items = cast("list[object]", given) if isinstance(given, list) else []
-        return [as_mapping(item) for item in items] if all(map(_is_text_part, items)) else ()
+        if isinstance(self.content, list) and all(map(_is_text_part, self._items)):
+            return [as_mapping(item) for item in self._items]
+        return ()
 
     @property
     def text(self) -> str:
@@ -81,13 +88,11 @@ class ToolResult(NamedTuple):
 
     def with_error_in_text(self) -> ToolResult:
         """Return the result for a wire without a flag for errors: its text says "Error"."""
-        given: object = self.content
-        items = cast("list[object]", given) if isinstance(given, (list, tuple)) else [given]
-        begins = given if isinstance(given, str) else ""
-        if not self.is_error or begins.lower().startswith("error"):
+        text = self.content if isinstance(self.content, str) else ""
+        if not self.is_error or text.lower().startswith("error"):
             return self
-        if self.text_parts or any(map(_is_medium, items)):
-            return self._replace(content=[{"type": "text", "text": "Error: "}, *items])
+        if self.text_parts or any(map(_is_media, self._items)):
+            return self._replace(content=[{"type": "text", "text": "Error: "}, *self._items])
         return self._replace(content=f"Error: {self.text}")
 
     def parts_with_media(self, wire: str) -> list[Part]:
@@ -96,29 +101,12 @@ class ToolResult(NamedTuple):
         Such content is bytes, a `Path`, an image, or a list of these, text and parts in any
         provider's format. Any other content is data, and is sent as `text`.
         """
-        given: object = self.content
-        items = cast("list[object]", given) if isinstance(given, (list, tuple)) else [given]
-        if not any(map(_is_medium, items)):
+        others = [item for item in self._items if not _is_media(item)]
+        are_text = all(isinstance(item, str) or _is_text_part(item) for item in others)
+        if len(others) == len(self._items) or not are_text:
             return []
-        if not all(
-            isinstance(item, str) or _is_text_part(item) or _is_medium(item) for item in items
-        ):
-            return []
-        parts = [Text(item) if isinstance(item, str) else part_of(item) for item in items]
-        return translate_parts(wire, parts)
-
-
-def _is_text_part(part: object) -> bool:
-    item = as_mapping(part)
-    kinds = ("text", "input_text", "output_text")
-    return item.get("type") in kinds and isinstance(item.get("text"), str)
-
-
-def _is_medium(item: object) -> bool:
-    """Return whether this is an image, file or audio, in Ember's format or a provider's."""
-    if isinstance(item, (Media, bytes, bytearray, Path)) or is_image(item):
-        return True
-    return isinstance(item, Mapping) and _words_of(cast("Mapping[str, Any]", item)) is not None
+        parts = [Text(item) if isinstance(item, str) else as_part(item) for item in self._items]
+        return translate_parts(parts, wire)
 
 
 class NativePart(NamedTuple):
@@ -139,7 +127,7 @@ class NativePart(NamedTuple):
 Part: TypeAlias = "Text | Media | ToolCall | ToolResult | NativePart"
 
 
-def translate_parts(wire: str, parts: Sequence[Part]) -> list[Part]:
+def translate_parts(parts: Sequence[Part], wire: str) -> list[Part]:
     """Return the parts for one wire, translating those in another wire's format.
 
     Raises:
@@ -149,12 +137,14 @@ def translate_parts(wire: str, parts: Sequence[Part]) -> list[Part]:
     for part in parts:
         if not isinstance(part, NativePart) or not part.wire or wire in part.wire.split():
             translated.append(part)
+        elif part.equivalents is None and (media_format := _media_format(part.value)):
+            translated.append(_media(part.value, *media_format))
         else:
-            translated += [_medium(part.value)] if part.equivalents is None else part.equivalents
+            translated += part.equivalents or ()
     return translated
 
 
-def part_of(item: object) -> Part:
+def as_part(item: object) -> Part:
     """Convert a caller's item to a part.
 
     Raises:
@@ -180,8 +170,6 @@ def part_of(item: object) -> Part:
 
 # With a type or a flag before the comma, and without blanks: "data: 1, 2, 3" is text.
 _DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+|(?=;))(;[^\s,;]+)*,")
-
-
 # Anything that looks like a file name or path, whether or not the file exists.
 _FILE_NAME = re.compile(rf"\S*[^\s/\\]\.({'|'.join(MEDIA_SUFFIXES)})", re.IGNORECASE)
 
@@ -202,197 +190,182 @@ def _from_string(item: str) -> Part:
     return Text(item)
 
 
-def _image_url(item: Mapping[str, Any]) -> Media:
-    # An object in chat completions, a plain string in the Responses API.
-    image = item["image_url"]
-    given = item if isinstance(image, str) else needed(item, "image_url", Mapping)
-    url = image if isinstance(image, str) else needed(given, "url", str)
-    return from_url(url, None if isinstance(given, str) else _label(given, "detail") or None)
-
-
-def _source(item: Mapping[str, Any]) -> Media:
-    source = needed(item, "source", Mapping)
-    if source["type"] == "url":
-        media = from_url(needed(source, "url", str))
-        return (
-            media if media.mime_type or item["type"] == "image" else media._replace(mime_type=_PDF)
-        )
-    return from_base64(needed(source, "data", str), _label(source, "media_type"))
-
-
-def _file(item: Mapping[str, Any]) -> Media:
-    file = item if item.get("type") == "input_file" else needed(item, "file", Mapping)
-    name = _label(file, "filename") or None
-    data = needed(file, "file_url" if file.get("file_url") else "file_data", str)
-    if not data.startswith(("data:", "https://", "http://")):  # OpenRouter takes a URL here
-        return from_base64(data, _PDF)._replace(name=name)
-    media = from_url(data)
-    return media._replace(mime_type=media.mime_type or _PDF, name=name)
-
-
-def _document_url(item: Mapping[str, Any]) -> Media:
-    media = from_url(needed(item, "document_url", str))
-    return media._replace(mime_type=media.mime_type or _PDF)
-
-
-def _video_url(item: Mapping[str, Any]) -> Media:
-    media = from_url(needed(needed(item, "video_url", Mapping), "url", str))
-    return media._replace(mime_type=media.mime_type or "video/mp4")
-
-
-def _stored(item: Mapping[str, Any]) -> Media:
-    raise ModelProviderError(
-        f"{excerpt(dict(item))} cannot be sent to another provider: the file is stored with its "
-        "own; pass the bytes or a Path"
-    )
-
-
-def _input_audio(item: Mapping[str, Any]) -> Media:
-    sound = needed(item, "input_audio", Mapping)
-    return from_base64(needed(sound, "data", str), mime_type_of_name(f"x.{sound.get('format')}"))
-
-
-def _googles(item: Mapping[str, Any]) -> Media:
-    part = _in_camel_case(item)
-    if "inlineData" in part:
-        data = _in_camel_case(needed(part, "inlineData", Mapping))
-        return from_base64(needed(data, "data", str), _label(data, "mimeType"))
-    file = _in_camel_case(needed(part, "fileData", Mapping))
-    media = from_url(needed(file, "fileUri", str))
-    return media._replace(mime_type=_label(file, "mimeType") or media.mime_type)
-
-
-def _in_camel_case(item: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert Google's keys, which its package writes with underscores, to camel case."""
-    return {re.sub("_([a-z])", lambda c: c[1].upper(), key): item[key] for key in item}
-
-
-def _label(item: Mapping[str, Any], *keys: str) -> str:
-    """Return the first text under one of these keys, else ""."""
-    return next((item[key] for key in keys if isinstance(item.get(key), str)), "")
-
-
-def _mcp(item: Mapping[str, Any]) -> Media:
-    return from_base64(needed(item, "data", str), needed(item, "mimeType", str))
-
-
 _PDF = "application/pdf"
-_SOURCES = ("base64", "url")
-
-
-class _Words(NamedTuple):
-    """A provider's format of a medium: its wire, and the function that reads it."""
-
-    wire: str
-    read: Callable[[Mapping[str, Any]], Media]
-
-
-_BY_TYPE = {
-    "input_audio": _Words("chat", _input_audio),
-    "document_url": _Words("chat", _document_url),  # Mistral's
-    "video_url": _Words("chat", _video_url),  # OpenRouter's
-    "container_upload": _Words("anthropic", _stored),
+# Media by the part's type, or by the key of Google's parts: the wire that has this format, the key
+# of the content, and the MIME type if nothing shows it.
+_MEDIA_FORMATS = {
+    "image_url": ("chat", "url", ""),
+    "input_audio": ("chat", "data", ""),
+    "file": ("chat", "file_data", _PDF),
+    "document_url": ("chat", "document_url", _PDF),  # Mistral's
+    "video_url": ("chat", "url", "video/mp4"),  # OpenRouter's
+    "input_image": ("openai-responses", "image_url", ""),
+    "input_file": ("openai-responses", "file_data", _PDF),
+    "image": ("anthropic", "data", ""),
+    "document": ("anthropic", "data", _PDF),
+    "container_upload": ("anthropic", "data", ""),
+    "inlineData": ("google", "data", ""),
+    "fileData": ("google", "fileUri", ""),
 }
+# The content is in one of these objects, or in the part itself; these other keys may have it.
+_MEDIA_OBJECTS = (
+    *("image_url", "input_audio", "file", "video_url"),
+    *("source", "inlineData", "fileData"),
+)
+_OTHER_KEYS = ("url", "image_url", "file_url")
 
 
-def _words_of(item: Mapping[str, Any]) -> _Words | None:
-    """Return the format of a medium, or of a file that only its owner has, else None."""
+def _media_format(item: Mapping[str, Any]) -> tuple[str, str, str] | None:
+    """Return the entry of `_MEDIA_FORMATS` for a part, or None if it is not a medium."""
     kind = item.get("type")
-    if kind in ("image_url", "input_image") and item.get("image_url"):
-        return _Words("chat" if kind == "image_url" else "openai-responses", _image_url)
-    if kind in ("image", "document") and "source" in item:
-        known = as_mapping(item["source"]).get("type") in _SOURCES
-        return _Words("anthropic", _source if known else _stored)
-    if kind in ("image", "audio") and "data" in item and "mimeType" in item:
-        return _Words("mcp", _mcp)
-    if kind in ("input_file", "input_image"):
-        return _Words("openai-responses", _stored if item.get("file_id") else _file)
-    if kind == "file":
-        return _Words("chat", _file if "file_data" in as_mapping(item.get("file")) else _stored)
     if kind is None:
-        return None if item.keys().isdisjoint(_GOOGLES_MEDIA) else _Words("google", _googles)
-    return _BY_TYPE.get(kind) if isinstance(kind, str) else None
+        kind = next((key for key in _in_camel_case(item) if key in ("inlineData", "fileData")), "")
+    elif kind in ("image", "audio") and "data" in item and "mimeType" in item:
+        return "mcp", "data", ""
+    elif kind in ("image_url", "file", "image", "document"):
+        # Without content it is something else, such as an entry in the listing of a folder.
+        content = "source" if kind in ("image", "document") else kind
+        return _MEDIA_FORMATS[kind] if item.get(content) else None
+    return _MEDIA_FORMATS.get(kind) if isinstance(kind, str) else None
 
 
-def _medium(item: Mapping[str, Any]) -> Media:
-    words = _words_of(item)
-    assert words is not None
-    return words.read(item)
+def _is_media(item: object) -> bool:
+    """Return whether this is an image, file or audio, in Ember's format or a provider's."""
+    if isinstance(item, (Media, bytes, bytearray, Path)) or is_image(item):
+        return True
+    return _media_format(as_mapping(item)) is not None
 
 
-def _from_mapping(item: Mapping[str, Any]) -> Part:
-    """Convert a part in a provider's format; translate it if every format has an equivalent."""
-    kind = item.get("type")
-    if kind in ("text", "input_text", "output_text"):
-        text_part = Text(needed(item, "text", str))
-        if set(item) <= _TEXT_KEYS and not item.get("citations"):
-            return text_part
-        # Anthropic's search citations are sent back with their text; cache markers are accepted
-        # by some servers of chat completions as well.
-        owners = "anthropic chat" if kind == "text" else "openai-responses"
-        return NativePart(item, "anthropic" if item.get("citations") else owners, (text_part,))
-    if kind is None and not item.keys().isdisjoint(_UNDERSCORED):
-        camel = _from_mapping(_in_camel_case(item))
-        meaning = camel.equivalents if isinstance(camel, NativePart) else (camel,)
-        return NativePart(item, "google", meaning)
-    if set(item) == {"text"}:
-        return Text(needed(item, "text", str))
-    if kind == "refusal":
-        return Text(needed(item, "refusal", str))
-    if kind == "document" and as_mapping(item.get("source")).get("type") == "text":
-        return NativePart(item, "anthropic", (Text(needed(item["source"], "data", str)),))
-    if words := _words_of(item):
-        # Both of OpenAI's wires describe an image by the same fields, and so does Ember.
-        same = words.read is _image_url and set(item) <= {"type", "image_url", "detail"}
-        return (
-            words.read(item) if same or words.wire == "mcp" else NativePart(item, words.wire, None)
+def _media(item: Mapping[str, Any], wire: str, key: str, default: str) -> Media:
+    """Read a medium in a provider's format, given its entry of `_MEDIA_FORMATS`.
+
+    Raises:
+        ModelProviderError: The content is missing, or stored with the provider.
+    """
+    source = _in_camel_case(item) if wire == "google" else item
+    for name in _MEDIA_OBJECTS:
+        if name in source and not isinstance(source[name], str):
+            source = required(source, name, Mapping)
+            break
+    key = next((each for each in (key, *_OTHER_KEYS) if source.get(each)), key)
+    is_other_source = wire == "anthropic" and source.get("type") not in ("base64", "url")
+    if is_other_source or (key not in source and "file_id" in source):
+        raise ModelProviderError(
+            f"{excerpt(dict(item))} cannot be sent to another provider: the file is stored with "
+            "its own; pass the bytes or a Path"
         )
-    if kind == "tool_use":
-        call_id, name = needed(item, "id", str), needed(item, "name", str)
-        call = ToolCall(call_id, name, item.get("input", {}))
-        whole = set(item) <= {"type", "id", "name", "input"}
-        return call if whole else NativePart(item, "anthropic", (call,))
-    if kind == "tool_result":
-        is_error = bool(item.get("is_error", False))
-        call_id = needed(item, "tool_use_id", str)
-        return ToolResult(call_id, "", item.get("content", ""), is_error)
-    if kind in ("thinking", "reasoning") and not isinstance(item.get("thinking"), str):
-        return NativePart(item, "chat")  # Mistral's: a list of parts
-    if isinstance(kind, str) and _ANTHROPIC_ONLY.fullmatch(kind):
-        return NativePart(item, "anthropic")
-    if item.get("functionCall"):
-        asked = needed(item, "functionCall", Mapping)
-        name, signature = needed(asked, "name", str), item.get("thoughtSignature")
-        return ToolCall(_id(asked), name, asked.get("args", {}), signature)
-    if item.get("functionResponse"):
-        result = needed(item, "functionResponse", Mapping)
-        name = needed(result, "name", str)
-        given = ToolResult(_id(result) or name, name, needed(result, "response", Mapping))
-        # The part may also contain media, and the call's id.
-        whole = set(item) == {"functionResponse"} and set(result) <= {"id", "name", "response"}
-        return given if whole else NativePart(item, "google", (given,))
-    if not item.keys().isdisjoint(_GOOGLE_ONLY):
-        text = item.get("text")
-        is_visible = isinstance(text, str) and not item.get("thought")
-        return NativePart(item, "google", (Text(str(text)),) if is_visible else ())
-    return NativePart(item)
+    content = required(source, key, str)
+    mime_type = _string_at(source, "media_type") or _string_at(source, "mimeType")
+    mime_type = mime_type or mime_type_of_name(f"x.{_string_at(source, 'format')}")
+    is_url = content.startswith(("data:", "https://", "http://"))  # OpenRouter takes one in a file
+    if key == "data" or (key == "file_data" and not is_url):
+        media = from_base64(content, mime_type or default)
+    else:
+        media = from_url(content)
+        media = media._replace(mime_type=mime_type or media.mime_type or default)
+    name, detail = _string_at(source, "filename"), _string_at(source, "detail")
+    return media._replace(name=name or None, detail=detail or None)
 
 
+def _is_text_part(part: object) -> bool:
+    item = as_mapping(part)
+    return item.get("type") in _TEXT_TYPES and isinstance(item.get("text"), str)
+
+
+_TEXT_TYPES = ("text", "input_text", "output_text")
 _TEXT_KEYS = {"type", "text", "annotations", "citations", "logprobs"}
 # The parts of these wires' answers other than text and calls of the caller's tools.
 _ANTHROPIC_ONLY = re.compile(
     r"(redacted_)?thinking|(server|mcp)_tool_use|.*_tool_result|compaction|tool_(addition|removal)"
 )
-# Google accepts these names too.
-_UNDERSCORED = {
-    *("function_call", "function_response", "thought_signature"),
-    *("executable_code", "code_execution_result"),
-}
-_GOOGLES_MEDIA = ("inlineData", "inline_data", "fileData", "file_data")
 _GOOGLE_ONLY = ("thought", "thoughtSignature", "executableCode", "codeExecutionResult")
 
 
-def tool_call(call: object) -> ToolCall | NativePart:
+def _from_mapping(item: Mapping[str, Any]) -> Part:
+    """Convert a part in a provider's format; translate it if every format has an equivalent."""
+    kind = item.get("type")
+    if kind is None:
+        return _from_google(item)
+    if kind in _TEXT_TYPES:
+        text = Text(required(item, "text", str))
+        if set(item) <= _TEXT_KEYS and not item.get("citations"):
+            return text
+        # Anthropic's search citations are sent back with their text; cache markers are accepted
+        # by some servers of chat completions as well.
+        owners = "anthropic chat" if kind == "text" else "openai-responses"
+        return NativePart(item, "anthropic" if item.get("citations") else owners, (text,))
+    if kind == "refusal":
+        return Text(required(item, "refusal", str))
+    if kind == "document" and as_mapping(item.get("source")).get("type") == "text":
+        return NativePart(item, "anthropic", (Text(required(item["source"], "data", str)),))
+    if media_format := _media_format(item):
+        # Both of OpenAI's wires describe an image by the same fields, and so does Ember.
+        is_plain_image = item.keys() <= {"type", "image_url", "detail"} and item.get("image_url")
+        if is_plain_image or media_format[0] == "mcp":
+            return _media(item, *media_format)
+        return NativePart(item, media_format[0], None)
+    if kind == "tool_use":
+        call_id, name = required(item, "id", str), required(item, "name", str)
+        call = ToolCall(call_id, name, item.get("input", {}))
+        is_plain = item.keys() <= {"type", "id", "name", "input"}
+        return call if is_plain else NativePart(item, "anthropic", (call,))
+    if kind == "tool_result":
+        is_error = bool(item.get("is_error", False))
+        call_id = required(item, "tool_use_id", str)
+        return ToolResult(call_id, "", item.get("content", ""), is_error)
+    if kind in ("thinking", "reasoning") and not isinstance(item.get("thinking"), str):
+        return NativePart(item, "chat")  # Mistral's: a list of parts
+    if isinstance(kind, str) and _ANTHROPIC_ONLY.fullmatch(kind):
+        return NativePart(item, "anthropic")
+    return NativePart(item)
+
+
+def _from_google(given: Mapping[str, Any]) -> Part:
+    """Convert a part without a type, which is Google's."""
+    if set(given) == {"text"}:
+        return Text(required(given, "text", str))
+    item = _in_camel_case(given)
+    part: Part = NativePart(item)
+    if _media_format(item):
+        part = NativePart(item, "google", None)
+    elif item.get("functionCall"):
+        call = required(item, "functionCall", Mapping)
+        name, signature = required(call, "name", str), item.get("thoughtSignature")
+        part = ToolCall(_id(call), name, call.get("args", {}), signature)
+    elif item.get("functionResponse"):
+        response = required(item, "functionResponse", Mapping)
+        name = required(response, "name", str)
+        part = ToolResult(_id(response) or name, name, required(response, "response", Mapping))
+        # The part may also contain media.
+        if len(item) > 1 or not response.keys() <= {"id", "name", "response"}:
+            part = NativePart(item, "google", (part,))
+    elif not item.keys().isdisjoint(_GOOGLE_ONLY):
+        text = item.get("text")
+        is_visible = isinstance(text, str) and not item.get("thought")
+        part = NativePart(item, "google", (Text(str(text)),) if is_visible else ())
+    if item == given:
+        return part
+    if isinstance(part, NativePart):
+        return part._replace(value=given)
+    return NativePart(given, "google", (part,))
+
+
+def _in_camel_case(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert the keys of Google's part and of the objects in it, which may have underscores."""
+    converted: dict[str, Any] = {}
+    for key, value in item.items():
+        if isinstance(value, Mapping):
+            inside = cast("Mapping[str, Any]", value)
+            value = {_camel_case(inner): inside[inner] for inner in inside}
+        converted[_camel_case(key)] = value
+    return converted
+
+
+def _camel_case(key: str) -> str:
+    return re.sub("_([a-z])", lambda letter: letter[1].upper(), key)
+
+
+def as_tool_call(call: object) -> ToolCall | NativePart:
     """Convert a `ToolCall`, or a tool call in OpenAI's format, to a part.
 
     Raises:
@@ -409,10 +382,10 @@ def tool_call(call: object) -> ToolCall | NativePart:
         )
     # Text is kept, so that wires that expect text get it back unchanged.
     arguments: object = function.get("arguments", function.get("input")) or {}
-    meant = ToolCall(_id(item), function["name"], arguments)
+    part = ToolCall(_id(item), function["name"], arguments)
     # A custom tool's input is not JSON; Google's compatible endpoint wants its signature back.
-    own = item.get("type") == "custom" or "extra_content" in item
-    return NativePart(item, "chat", (meant,)) if own else meant
+    is_native = item.get("type") == "custom" or "extra_content" in item
+    return NativePart(item, "chat", (part,)) if is_native else part
 
 
 def call_id_for(call_id: str, allowed: str) -> str:
@@ -425,31 +398,6 @@ def call_id_for(call_id: str, allowed: str) -> str:
     digest = hashlib.sha256(call_id.encode("utf-8", "surrogatepass")).hexdigest()
     ids = (call_id, f"call_{digest[:24]}", digest[:9])
     return next(each for each in ids if re.fullmatch(allowed, each))
-
-
-def as_mapping(value: object) -> Mapping[str, Any]:
-    """Return the value if it is a mapping, else an empty one."""
-    return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else _NOTHING
-
-
-def needed(item: Mapping[str, Any], key: str, kind: type) -> Any:
-    """Return the value of a required key, which must be of this type.
-
-    Raises:
-        ModelProviderError: The key is missing or has another type.
-    """
-    value = item.get(key)
-    if not isinstance(value, kind) or (isinstance(value, str) and kind is not str):
-        raise ModelProviderError(
-            f"{excerpt(dict(item))} cannot be sent: its {key!r} must be a {kind.__name__}, "
-            f"not {excerpt(value)}"
-        )
-    return value
-
-
-def _id(item: Mapping[str, Any], key: str = "id") -> str:
-    """Return the id of a call, or "" if it has none."""
-    return needed(item, key, str) if item.get(key) else ""
 
 
 def parsed_arguments(arguments: object) -> Any:
@@ -477,31 +425,61 @@ def arguments_text(arguments: object) -> str:
     return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
 
 
+_OUTPUT_ITEM = re.compile(r"message|reasoning|.*_call|mcp_(list_tools|approval_request)")
+
+
 def is_output_item(item: object) -> bool:
     """Return whether this is an output item, as in the content of a Responses answer's message."""
     kind = as_mapping(item).get("type")
     return isinstance(kind, str) and _OUTPUT_ITEM.fullmatch(kind) is not None
 
 
-_OUTPUT_ITEM = re.compile(r"message|reasoning|.*_call|mcp_(list_tools|approval_request)")
-
-
-def output_item(item: object) -> Part:
+def from_output_item(item: object) -> NativePart:
     """Convert an output item of a Responses answer; only other wires get it translated.
 
     Raises:
         ModelProviderError: The item lacks a field that its type requires.
     """
     fields = as_mapping(item)
-    kind = fields.get("type")
-    meaning: list[Part] = []
-    if kind == "message":
-        meaning += [part_of(part) for part in needed(fields, "content", Sequence)]
-    elif kind in ("function_call", "custom_tool_call"):
+    equivalents: list[Part] = []
+    if fields.get("type") == "message":
+        equivalents += [as_part(part) for part in required(fields, "content", Sequence)]
+    elif fields.get("type") in ("function_call", "custom_tool_call"):
         arguments: object = fields.get("arguments", fields.get("input")) or {}
-        name = needed(fields, "name", str)
-        meaning += [ToolCall(_id(fields, "call_id"), name, arguments)]
-    return NativePart(fields, "openai-responses", meaning)
+        name = required(fields, "name", str)
+        equivalents.append(ToolCall(_id(fields, "call_id"), name, arguments))
+    return NativePart(fields, "openai-responses", equivalents)
+
+
+def as_mapping(value: object) -> Mapping[str, Any]:
+    """Return the value if it is a mapping, else an empty one."""
+    return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else _NO_FIELDS
+
+
+def required(item: Mapping[str, Any], key: str, kind: type) -> Any:
+    """Return the value of a required key, which must be of this type.
+
+    Raises:
+        ModelProviderError: The key is missing or has another type.
+    """
+    value = item.get(key)
+    if not isinstance(value, kind) or (isinstance(value, str) and kind is not str):
+        raise ModelProviderError(
+            f"{excerpt(dict(item))} cannot be sent: its {key!r} must be a {kind.__name__}, "
+            f"not {excerpt(value)}"
+        )
+    return value
+
+
+def _string_at(item: Mapping[str, Any], key: str) -> str:
+    """Return a text, or "" if the key has none."""
+    value = item.get(key)
+    return value if isinstance(value, str) else ""
+
+
+def _id(item: Mapping[str, Any], key: str = "id") -> str:
+    """Return the id of a call, or "" if it has none."""
+    return required(item, key, str) if item.get(key) else ""
 
 
 def excerpt(value: object) -> str:

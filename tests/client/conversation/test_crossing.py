@@ -203,7 +203,12 @@ def test_chat_images_follow_all_tool_results_of_the_turn() -> None:
     assert [part["type"] for part in pictures] == ["image_url", "image_url"]
 
 
-@pytest.mark.parametrize("content", [["a", "b"], {"type": "image"}, [{"a": 1}], 7, None, []])
+LISTING = [{"type": "file", "path": "a.txt"}, {"type": "folder", "path": "b"}]
+
+
+@pytest.mark.parametrize(
+    "content", [["a", "b"], {"type": "image"}, [{"a": 1}], 7, None, [], LISTING, LISTING[:1]]
+)
 def test_tool_result_that_is_not_an_image_is_sent_as_json(content: Any) -> None:
     """A result that is not a picture is sent as JSON on every wire."""
     prompt = asked_for(content)
