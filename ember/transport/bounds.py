@@ -42,9 +42,22 @@ def idle_limits() -> IdleLimits:
     """
     # Most load balancers close an idle connection after 60 s or more; with httpx's default of 5 s
     # a program that calls rarely would open a new one each time.
-    return IdleLimits(
-        _number("EMBER_KEEPALIVE_SECONDS", 30.0), _number("EMBER_MAX_IDLE_CONNECTIONS", 100.0)
-    )
+    seconds = _number("EMBER_KEEPALIVE_SECONDS", 30.0)
+    return IdleLimits(seconds, _number("EMBER_MAX_IDLE_CONNECTIONS", _half_of_descriptors()))
+
+
+def _half_of_descriptors() -> float:
+    """Return half the number of files that the process may open.
+
+    A program that made a thousand calls at once gets all its connections back, and room to open
+    files while they are idle.
+    """
+    try:
+        import resource  # Unix only
+    except ImportError:
+        return math.inf
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return math.inf if most == resource.RLIM_INFINITY else float(most // 2)
 
 
 def _number(variable: str, default: float) -> float:

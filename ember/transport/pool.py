@@ -8,9 +8,11 @@ than calls in flight.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 import anyio
@@ -39,6 +41,7 @@ class _IdleConnections(Generic[_Connection]):
     def __init__(self) -> None:
         self.limits = idle_limits()  # updated with each new connection
         self._origins: dict[object, deque[tuple[float, _Connection]]] = {}
+        self._last_sweep = -math.inf
 
     def pop(self, to: object) -> tuple[_Connection | None, bool]:
         """Return the idle connection that was used last, or None, and whether it is usable."""
@@ -56,14 +59,21 @@ class _IdleConnections(Generic[_Connection]):
             idle = self._origins.setdefault(to, deque())
         now = time.monotonic()
         idle.append((now, connection))
-        seconds, connections = self.limits
-        surplus: list[_Connection] = []
-        try:
-            while now - idle[0][0] >= seconds or len(idle) > connections:
-                surplus.append(idle.popleft()[1])
-        except IndexError:  # another thread took the last one
-            pass
-        return surplus
+        if len(idle) > self.limits.connections:
+            with suppress(IndexError):  # another thread took the last one
+                return [idle.popleft()[1]]
+        return self._expired(now) if now - self._last_sweep >= self.limits.seconds else []
+
+    def _expired(self, now: float) -> list[_Connection]:
+        """Remove the expired connections to all origins, after a burst perhaps thousands."""
+        seconds = self.limits.seconds
+        self._last_sweep = now
+        expired: list[_Connection] = []
+        for idle in tuple(self._origins.values()):
+            with suppress(IndexError):  # none is left
+                while now - idle[0][0] >= seconds:
+                    expired.append(idle.popleft()[1])
+        return expired
 
     def clear(self) -> list[_Connection]:
         """Remove all connections and return them for the caller to close."""

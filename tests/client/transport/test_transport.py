@@ -248,6 +248,56 @@ def test_idle_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         assert server.settles_at(2)
 
 
+def test_a_burst_finds_its_connections_again() -> None:
+    """All connections of a burst are kept, so that the next one opens none."""
+    burst = 120
+    gate = threading.Barrier(burst)
+
+    def together(received: Received) -> Reply:
+        gate.wait(20)
+        return Reply(WHOLE)
+
+    async def two_bursts(url: str) -> None:
+        for _ in range(2):
+            await asyncio.gather(*(acall(url) for _ in range(burst)))
+
+    with serving(together) as server:
+        asyncio.run(two_bursts(server.url))
+        assert (server.connections, len(server.received)) == (burst, 2 * burst)
+
+
+def test_idle_connections_leave_half_of_the_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Idle connections to one server are at most half the files that the process may open."""
+    resource = pytest.importorskip("resource", reason="Windows has no such limit")
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (7, 7))
+    gate = threading.Barrier(6)
+
+    def together(received: Received) -> Reply:
+        gate.wait(5)
+        return Reply(WHOLE)
+
+    with serving(together) as server, ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda _: call(server.url), range(6)))
+        assert server.settles_at(3)
+
+
+def test_idle_connections_to_another_server_expire(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connections to a server that is called no more are closed when calls go on elsewhere."""
+    monkeypatch.setenv("EMBER_KEEPALIVE_SECONDS", "0.2")
+    gate = threading.Barrier(3)
+
+    def together(received: Received) -> Reply:
+        gate.wait(5)
+        return Reply(WHOLE)
+
+    with serving(together) as left, serving(answering) as other, ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda _: call(left.url), range(3)))
+        assert left.settles_at(3)
+        time.sleep(0.3)
+        call(other.url)
+        assert left.settles_at(0)
+
+
 def test_idle_connections_expire(monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that has been idle too long is closed when another becomes idle."""
     monkeypatch.setenv("EMBER_KEEPALIVE_SECONDS", "0.2")
