@@ -15,11 +15,13 @@ from ember_testing.wires.exchange import ModelRequest
 
 __all__ = ["FakeCall", "call_of_custom", "call_of_request"]
 
-# Request fields that hold the conversation, or the texts to embed.
+# Request fields that hold the conversation or the texts to embed, the first that is there.
 _TURNS = (
     "messages", "contents", "input", "texts", "inputs", "inputText", "content", "requests",
     "instances", "prompt",
 )  # fmt: skip
+_SYSTEM = ("system", "instructions", "systemInstruction")
+_NOT_PARAMETERS = frozenset({*_SYSTEM, "messages", "contents", "input", "model", "stream"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,31 +81,28 @@ class FakeCall:
 
 
 def call_of_request(request: ModelRequest, headers: Mapping[str, str]) -> FakeCall:
-    """Return the call that a request makes."""
-    body = dict(request.body)
-    turns = _turns(request.body)
-    used = next((name for name in _TURNS if body.get(name)), "model")
-    for name in ("messages", "contents", "input", "model", used):
-        body.pop(name, None)
-    stream = body.pop("stream", False) or request.stream
-    system = body.pop("system", None) or body.pop("instructions", None)
-    system = system or body.pop("systemInstruction", None)
+    """Return the call that a request makes; names of headers in lower case."""
+    body = request.body
+    turns = _turns(body)
+    system: object = next((body[name] for name in _SYSTEM if body.get(name)), None)
     if isinstance(turns, str):
         prompt = turns
     else:
         prompt = _text(turns[-1]) if turns else ""
         if system is None:
-            firsts = [turn for turn in turns if _role(turn) in ("system", "developer")]
-            system = firsts[0] if firsts else None
+            roles = ("system", "developer")
+            system = next((turn for turn in turns if _role(turn) in roles), None)
+    # "content" and "prompt" are parameters beside a conversation.
+    conversation = next((name for name in _TURNS if body.get(name)), "")
     return FakeCall(
         request.route,
         request.model,
         prompt,
         None if system is None else _text(system),
+        {k: v for k, v in body.items() if k not in _NOT_PARAMETERS and k != conversation},
+        bool(body.get("stream")) or request.stream,
+        headers,
         body,
-        bool(stream),
-        dict(headers),
-        request.body,
     )
 
 

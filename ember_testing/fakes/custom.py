@@ -13,41 +13,41 @@ from ember.providers.error_mapping import api_error
 from ember_testing.faults import Damage, Fault
 from ember_testing.patches.patch import Patch
 from ember_testing.wires import error_response
-from ember_testing.wires.answer import Answer, Failure
+from ember_testing.wires.answer import Answer
 
-__all__ = ["Ask", "ask_first", "failure_of", "response_of"]
+__all__ = ["Interceptor", "build_error", "build_response", "intercept"]
 
 # Takes the names under which a class is registered, the model, the prompt and the parameters;
 # returns None to let the provider answer itself.
-Ask: TypeAlias = Callable[["list[str]", str, Any, Mapping[str, Any]], "ChatResponse | None"]
+Interceptor: TypeAlias = Callable[["list[str]", str, Any, Mapping[str, Any]], "ChatResponse | None"]
 
 
-class _Replaced:
-    """A provider's class whose `complete` is replaced while there are fakes."""
+class _Interception:
+    """A provider's class whose `complete` is replaced while there are interceptors."""
 
     def __init__(self, cls: type[base.BaseProvider]) -> None:
-        self.asked: list[Ask] = []  # the innermost fake is last
+        self._interceptors: list[Interceptor] = []  # the innermost fake's is last
         self._cls = cls
         self._patches = [Patch(cls, "complete", self._sync)]
         # The base class's acomplete() calls complete().
         if cls.acomplete is not base.BaseProvider.acomplete:
             self._patches.append(Patch(cls, "acomplete", self._awaited))
 
-    def ask(self, fake: Ask) -> None:
-        self.asked.append(fake)
+    def add(self, interceptor: Interceptor) -> None:
+        self._interceptors.append(interceptor)
         for patch in self._patches:
             patch.install()
 
-    def forget(self, fake: Ask) -> None:
-        self.asked.remove(fake)
-        if not self.asked:
+    def remove(self, interceptor: Interceptor) -> None:
+        self._interceptors.remove(interceptor)
+        if not self._interceptors:
             for patch in self._patches:
                 patch.uninstall()
 
     def _answer(self, model: str, prompt: Any, params: Mapping[str, Any]) -> ChatResponse | None:
         names = [name for name, known in base.known().items() if known is self._cls]
-        for fake in reversed(self.asked):
-            answer = fake(names, model, prompt, params)
+        for interceptor in reversed(self._interceptors):
+            answer = interceptor(names, model, prompt, params)
             if answer is not None:
                 return answer
         return None
@@ -71,25 +71,22 @@ class _Replaced:
         return faked
 
 
-_replaced: dict[type[base.BaseProvider], _Replaced] = {}
+_interceptions: dict[type[base.BaseProvider], _Interception] = {}
 
 
-def ask_first(cls: type[base.BaseProvider], fake: Ask) -> Callable[[], None]:
-    """Ask a fake before a provider.
+def intercept(cls: type[base.BaseProvider], interceptor: Interceptor) -> Callable[[], None]:
+    """Ask an interceptor before a provider; return a function that undoes it.
 
     Args:
         cls: The provider's class; existing instances are included.
-        fake: The fake.
-
-    Returns:
-        A function that undoes it.
+        interceptor: The interceptor.
     """
-    replaced = _replaced.setdefault(cls, _Replaced(cls))
-    replaced.ask(fake)
-    return lambda: replaced.forget(fake)
+    interception = _interceptions.setdefault(cls, _Interception(cls))
+    interception.add(interceptor)
+    return lambda: interception.remove(interceptor)
 
 
-def response_of(provider: str, model: str, answer: Answer, usage: UsageStats) -> ChatResponse:
+def build_response(provider: str, model: str, answer: Answer, usage: UsageStats) -> ChatResponse:
     """Return an answer as a custom provider does."""
     return ChatResponse(
         answer.text,
@@ -103,7 +100,7 @@ def response_of(provider: str, model: str, answer: Answer, usage: UsageStats) ->
     )
 
 
-def failure_of(provider: str, model: str, fault: Fault) -> ProviderAPIError:
+def build_error(provider: str, model: str, fault: Fault) -> ProviderAPIError:
     """Return a provider's error as Ember raises it for OpenAI's wire format.
 
     Raises:
@@ -114,10 +111,6 @@ def failure_of(provider: str, model: str, fault: Fault) -> ProviderAPIError:
             f"{fault.kind}: {provider!r} is a provider of your own, which does not go over HTTP; "
             "use a provider's error, such as overloaded()"
         )
-    return _error(provider, model, fault)
-
-
-def _error(provider: str, model: str, failure: Failure) -> ProviderAPIError:
-    error = error_response("openai", failure)
+    error = error_response("openai", fault)
     body = json.loads(error.body)
     return api_error(provider, model, error.status or 0, dict(error.headers), body)

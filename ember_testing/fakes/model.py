@@ -22,29 +22,19 @@ from ember.models.schemas import ChatResponse, UsageStats
 from ember.providers import base
 from ember.providers.servers import SERVERS
 from ember_testing.exceptions import ReplayFailure
-from ember_testing.fakes import custom as fake_custom
+from ember_testing.fakes import custom
 from ember_testing.fakes.call import FakeCall, call_of_custom, call_of_request
-from ember_testing.fakes.replies import (
-    Given,
-    Replies,
-    Reply,
-    SetUp,
-    check_reply,
-    embeddings_of,
-    next_of,
-    response_of,
-)
-from ember_testing.fakes.verdict import Attempt, Verdict, judged, key_of
+from ember_testing.fakes.replies import Replies, Reply, ReplyQueue, ReplyValue, build_response
+from ember_testing.fakes.verdict import Attempt, Verdict, judge
 from ember_testing.faults import Damage, Failure, Fault, replaces_answer
 from ember_testing.patches import keys, network
 from ember_testing.patches.exchange import Answerer
 from ember_testing.patches.sleep import flow, skips
 from ember_testing.patches.transport import install, is_asked_last, remove
-from ember_testing.wires import wire_of
 from ember_testing.wires.answer import as_answer, plausible_usage
 from ember_testing.wires.embeddings import inputs_of
 from ember_testing.wires.exchange import ModelRequest, asks_model, read_exchange, read_request
-from ember_testing.wires.response import ProviderResponse, Request, Response
+from ember_testing.wires.response import Request, Response
 from ember_testing.wires.vendors import UNKNOWN, api_title
 
 __all__ = ["FakeCall", "FakeModel", "Reply", "UnansweredCall", "fake_model"]
@@ -54,7 +44,7 @@ class UnansweredCall(ReplayFailure):
     """A call that no fake answers; no `except Exception` of the code under test swallows it."""
 
 
-def unanswerable(parsed: ModelRequest) -> str:
+def unsupported_message(parsed: ModelRequest) -> str:
     """Return the message for a call that no fake can answer, with what to do instead."""
     return (
         f"a fake cannot answer {api_title(parsed.api)} ({parsed.provider}: {parsed.url}): record "
@@ -90,8 +80,9 @@ class FakeModel:
         self._replies = Replies()
         self._attempts: list[Attempt] = []
         self._lock = threading.Lock()
-        self._replaced: dict[type[base.BaseProvider], Callable[[], None]] = {}
-        self._told: int | None = None  # how many failures complaint() has reported
+        # By class of a custom provider, the function that lets it answer by itself again.
+        self._intercepted: dict[type[base.BaseProvider], Callable[[], None]] = {}
+        self._reported: int | None = None  # how many failures complaint() has returned
 
     def __call__(self, model: str, *replies: Reply, usage: UsageStats | None = None) -> None:
         """Set up answers for a model.
@@ -109,15 +100,13 @@ class FakeModel:
         Raises:
             TypeError: There is no reply, or one of another type.
         """
-        if not replies:
-            raise TypeError(f"fake_model({model!r}) needs an answer, such as 'Paris'")
-        for reply in replies:
-            check_reply(reply)
-        setup = SetUp(model, replies, usage)
+        queue = ReplyQueue(model, replies, usage)
         with self._lock:
-            self._replies.add(setup)
-            if setup.provider is not None and base.is_known(setup.provider):
-                self._replace(base.known()[setup.provider])
+            self._replies.add(queue)
+            if queue.provider is not None and base.is_known(queue.provider):
+                cls = base.known()[queue.provider]
+                if cls not in self._intercepted:
+                    self._intercepted[cls] = custom.intercept(cls, self._answer_custom)
 
     @property
     def allow_loopback(self) -> bool:
@@ -140,7 +129,7 @@ class FakeModel:
 
     def unused(self) -> list[str]:
         """Return the answers that no call used."""
-        return self._replies.unused()
+        return [text for each in self._replies.queues if (text := each.unused())]
 
     def verdict(self, result: object = None) -> Verdict:
         """Return a verdict on the code that made the calls so far.
@@ -153,7 +142,7 @@ class FakeModel:
             result: What the code under test returned, to be searched for a partial answer.
         """
         with self._lock:
-            return judged(self._attempts, result, skips())
+            return judge(self._attempts, result, skips())
 
     def complaint(self, *, unused: bool = True) -> str:
         """Return what went wrong so far, or ""; failures it reports are not raised later.
@@ -162,24 +151,25 @@ class FakeModel:
             unused: Whether an unused answer is wrong.
         """
         complaints = [str(failure) for failure in self.failures]
-        if not complaints and unused and (left := self._left()):
-            complaints = [left]
-        self._told = len(self.failures)
+        if not complaints and unused and (message := self._unused_message()):
+            complaints = [message]
+        self._reported = len(self.failures)
         return "\n\n".join(dict.fromkeys(complaints))
 
-    def _left(self) -> str:
+    def _unused_message(self) -> str:
         if not (unused := self.unused()):
             return ""
         calls = [f"{call.provider}/{call.model}" for call in self.calls]
         return f"fake_model: nobody parsed for these: {'; '.join(unused)}; calls: {calls}"
 
     def _check(self) -> None:
-        for failure in self.failures[self._told or 0 :]:
+        for failure in self.failures[self._reported or 0 :]:
             if not _was_reported(failure):
                 raise failure
         # Answers left over after a failure are its consequence.
-        if self._told is None and not self.failures and (left := self._left()):
-            raise AssertionError(left)
+        unchecked = self._reported is None and not self.failures
+        if unchecked and (message := self._unused_message()):
+            raise AssertionError(message)
 
     # Called by the router ---------------------------------------------------------------------
 
@@ -191,37 +181,31 @@ class FakeModel:
         Args:
             parsed: The parsed request.
             request: The request.
-            last: Whether this fake is the last to be parsed.
+            last: Whether this fake is the last to be asked.
 
         Raises:
             UnansweredCall: There is no answer.
         """
         if parsed.wire is None and inputs_of(parsed) is None:
-            if not last or parsed.provider == UNKNOWN:
+            if parsed.provider == UNKNOWN or not last:
                 return None
-            raise self._fail(UnansweredCall(unanswerable(parsed)))
-        setups = self._replies.of(parsed.route, parsed.model, parsed.is_guessed)
-        if not setups and not last:
+            raise self._fail(UnansweredCall(unsupported_message(parsed)))
+        queues = self._replies.of(parsed.route, parsed.model, parsed.is_guessed)
+        if not queues and not last:
             return None
-        at = time.monotonic()
+        started_at = time.monotonic()
         call = call_of_request(parsed, {name.lower(): value for name, value in request.headers})
-        setup, given, number = self._next(setups, call)
-        inputs = inputs_of(parsed)
+        queue, value, number = self._next(queues, call)
         try:
-            if inputs is None:
-                wire = parsed.wire or wire_of(parsed.route)
-                response, fault = response_of(wire, call, setup, given, number)
-            else:
-                response, fault = embeddings_of(parsed, inputs, setup, given, number)
-                given = ""  # no text, so no partial answer to look for
+            response, fault, text = build_response(parsed, call, value, queue.usage, number)
         except (TypeError, ValueError) as error:
-            raise self._fail(UnansweredCall(f"fake_model({setup.pattern!r}): {error}")) from error
+            raise self._fail(UnansweredCall(f"fake_model({queue.pattern!r}): {error}")) from error
         partial = ""
         if fault is not None and not replaces_answer(fault) and fault.error_type is not None:
             url, headers = request.url, dict(response.headers)
-            read = read_exchange("POST", url, request.body, 200, headers, response.body)
-            partial = (read.text if read is not None else None) or ""
-        self._tried(key_of(parsed, request.url), call, at, fault, partial, given)
+            facts = read_exchange("POST", url, request.body, 200, headers, response.body)
+            partial = (facts.text if facts is not None else None) or ""
+        self._note_attempt(call, request.url, started_at, fault, partial, text)
         return response
 
     def _answer_custom(
@@ -229,70 +213,57 @@ class FakeModel:
     ) -> ChatResponse | None:
         """Answer in place of a custom provider, or return None to let it answer itself."""
         for name in names:
-            setups = [each for each in self._replies.of(name, model) if each.provider == name]
-            if not setups:
+            queues = [each for each in self._replies.of(name, model) if each.provider == name]
+            if not queues:
                 continue
-            at = time.monotonic()
+            started_at = time.monotonic()
             call = call_of_custom(name, model, prompt, params)
-            setup, given, _ = self._next(setups, call)
-            if isinstance(given, (Failure, Damage)):
-                self._tried((name, model, repr(prompt)), call, at, given)
-                raise fake_custom.failure_of(name, model, given)
-            self._tried((name, model, repr(prompt)), call, at, None, given=given)
-            answer = as_answer(given)
-            usage = answer.usage or setup.usage or plausible_usage(call.prompt, answer)
-            return fake_custom.response_of(name, model, answer, usage)
+            queue, value, _ = self._next(queues, call)
+            if isinstance(value, (Failure, Damage)):
+                self._note_attempt(call, "", started_at, value)
+                raise custom.build_error(name, model, value)
+            answer = as_answer(value)
+            self._note_attempt(call, "", started_at, None, text=answer.text)
+            usage = answer.usage or queue.usage or plausible_usage(call.prompt, answer)
+            return custom.build_response(name, model, answer, usage)
         return None
 
-    def _next(self, setups: Sequence[SetUp], call: FakeCall) -> tuple[SetUp, Given, int]:
-        """Return the next reply with its setup, and the number of the call."""
+    def _next(
+        self, queues: Sequence[ReplyQueue], call: FakeCall
+    ) -> tuple[ReplyQueue, ReplyValue, int]:
+        """Return the next reply with its queue, and the number of the call."""
         with self._lock:
             self.calls.append(call)
             number = len(self.calls)
-            found = next_of(setups)
-        if found is None:
-            raise self._fail(UnansweredCall(self._explain(setups, call)))
-        setup, reply = found
-        return setup, reply(call) if callable(reply) else reply, number
+            taken = ((queue, queue.take()) for queue in queues)
+            queue, reply = next((each for each in taken if each[1] is not None), (None, None))
+        if queue is None or reply is None:
+            raise self._fail(UnansweredCall(self._unanswered_message(queues, call)))
+        return queue, reply(call) if callable(reply) else reply, number
 
-    def _explain(self, setups: Sequence[SetUp], call: FakeCall) -> str:
+    def _unanswered_message(self, queues: Sequence[ReplyQueue], call: FakeCall) -> str:
         name = f"{call.provider}/{call.model}"
-        if setups:
-            given = sum(setup.given for setup in setups)
-            return f"call {given + 1} of {name}: {given} answers were set up and are used; add one"
-        there = ", ".join(repr(setup.pattern) for setup in self._replies.all) or "nothing"
+        if queues:
+            total = sum(queue.total for queue in queues)
+            return f"call {total + 1} of {name}: {total} answers were set up and are used; add one"
+        there = ", ".join(repr(queue.pattern) for queue in self._replies.queues) or "nothing"
         return (
             f"a call of {name}, for which nothing is set up (there is {there}): add "
             f"fake_model({call.model!r}, 'an answer')"
         )
 
-    def _tried(
+    def _note_attempt(
         self,
-        key: object,
         call: FakeCall,
-        at: float,
+        url: str,
+        started_at: float,
         fault: Fault | None,
         partial: str = "",
-        given: Given = "",
+        text: str = "",
     ) -> None:
         error_type = fault.error_type if fault is not None else None
-        whole = (
-            given.means
-            if isinstance(given, ProviderResponse)
-            else None
-            if fault
-            else as_answer(given)
-        )
-        attempt = Attempt(
-            key,
-            f"{call.provider}/{call.model}",
-            at,
-            error_type,
-            fault.retry_after if isinstance(fault, Failure) else None,
-            partial,
-            whole.text if whole is not None and error_type is None else "",
-            flow(),
-        )
+        retry_after = fault.retry_after if isinstance(fault, Failure) else None
+        attempt = Attempt(call, url, started_at, error_type, retry_after, partial, text, flow())
         with self._lock:
             self._attempts.append(attempt)
 
@@ -305,26 +276,22 @@ class FakeModel:
     def _close_network(self) -> None:
         network.close_for_fakes(self, allow_loopback=self._allow_loopback, fail=self._fail)
 
-    def _replace(self, cls: type[base.BaseProvider]) -> None:
-        if cls not in self._replaced:
-            self._replaced[cls] = fake_custom.ask_first(cls, self._answer_custom)
-
     def _begin(self) -> None:
-        with _change:
+        with _active_lock:
             keys.set_variables(self, _keys())
             if not _active:
                 install(_answerer, first=True)
             _active.append(self)
             self._close_network()
 
-    def _put_back(self) -> None:
-        """Let the custom providers answer themselves again."""
-        while self._replaced:
-            self._replaced.popitem()[1]()
+    def _restore_providers(self) -> None:
+        """Let the custom providers answer by themselves again."""
+        while self._intercepted:
+            self._intercepted.popitem()[1]()
 
     def _end(self) -> None:
-        with _change:
-            self._put_back()
+        with _active_lock:
+            self._restore_providers()
             network.open_for_fakes(self)
             _active.remove(self)
             if not _active:
@@ -334,10 +301,8 @@ class FakeModel:
 
 # --- one router for all fakes of the process -----------------------------------------------------
 
-_change = threading.RLock()
+_active_lock = threading.RLock()
 _active: list[FakeModel] = []  # the innermost is last
-# The extensions in which the router's requests and responses carry those of the seam.
-_REQUEST, _RESPONSE = "ember_testing.request", "ember_testing.response"
 
 
 class _Router(respx.Router):
@@ -347,27 +312,34 @@ class _Router(respx.Router):
         """Keep nothing: the fakes have their own list of calls."""
 
 
-_router = _Router(assert_all_called=False, assert_all_mocked=False)
+class _RouterRequest(httpx.Request):
+    """A request of the seam for the router, which reads none of what httpx would prepare."""
+
+    def __init__(self, parsed: ModelRequest, request: Request) -> None:
+        self.method, self.url = request.method, _url(request.url)
+        self.parsed, self.seam_request = parsed, request
 
 
-def _route(request: httpx.Request) -> httpx.Response | httpx.Request:
+class _RouterResponse(httpx.Response):
+    """A response for the seam; respx copies one without a request and reads one with a body."""
+
+    def __init__(self, request: httpx.Request, response: Response) -> None:
+        self.request, self.stream = request, _NO_BODY
+        self.seam_response = response
+
+
+def _route(request: _RouterRequest) -> _RouterResponse | _RouterRequest:
     """Return the answer of the innermost fake for the model, or the request to let it through."""
-    seam_request: Request = request.extensions[_REQUEST]
-    parsed = read_request(seam_request.url, seam_request.body)
-    if parsed is None:
-        return request
-    fakes = [*reversed(_active)]
-    for fake in fakes:
-        last = fake is fakes[-1] and is_asked_last(_answerer)
-        response = fake.respond(parsed, seam_request, last=last)
+    for fake in reversed(_active):
+        last = fake is _active[0] and is_asked_last(_answerer)
+        response = fake.respond(request.parsed, request.seam_request, last=last)
         if response is not None:
-            # With a request, else respx copies the response; without a body, else respx reads it.
-            more = {_RESPONSE: response}
-            return httpx.Response(200, request=request, stream=_NO_BODY, extensions=more)
+            return _RouterResponse(request, response)
     return request
 
 
 _NO_BODY = httpx.SyncByteStream()
+_router = _Router(assert_all_called=False, assert_all_mocked=False)
 # respx inspects the function's signature on each call.
 _route.__dict__["__signature__"] = inspect.signature(_route)
 _router.route().mock(side_effect=_route)
@@ -375,14 +347,15 @@ _url = lru_cache(maxsize=64)(httpx.URL)  # parsing one takes as long as the rest
 
 
 def _answer(request: Request) -> Response | None:
+    parsed = read_request(request.url, request.body)
+    if parsed is None:
+        return None
     try:
-        found = _router.handler(
-            httpx.Request(request.method, _url(request.url), extensions={_REQUEST: request})
-        )
+        response = _router.handler(_RouterRequest(parsed, request))
     except respx.models.PassThrough:
         return None
-    response: Response = found.extensions[_RESPONSE]
-    return response
+    assert isinstance(response, _RouterResponse)  # the only route's
+    return response.seam_response
 
 
 _answerer = Answerer(asks_model, _answer)

@@ -7,7 +7,7 @@ import fnmatch
 import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from ember.exceptions import EmberError
 from ember.models.routing import built_in, resolve
@@ -23,50 +23,64 @@ from ember_testing.wires.embeddings import (
     as_embeddings,
     embedding_error,
     embedding_response,
+    inputs_of,
 )
 from ember_testing.wires.exchange import ModelRequest
 from ember_testing.wires.response import ProviderResponse, Response
 
-__all__ = [
-    "Given",
-    "Replies",
-    "Reply",
-    "SetUp",
-    "check_reply",
-    "embeddings_of",
-    "next_of",
-    "response_of",
-]
+__all__ = ["FakeResponse", "Replies", "Reply", "ReplyQueue", "ReplyValue", "build_response"]
 
 Vectors: TypeAlias = Embeddings | Sequence[float] | Sequence[Sequence[float]]
-Given: TypeAlias = str | Sequence[str] | Answer | ChatResponse | Fault | ProviderResponse | Vectors
-Reply: TypeAlias = Given | Callable[[FakeCall], Given]
+ReplyValue: TypeAlias = (
+    str | Sequence[str] | Answer | ChatResponse | Fault | ProviderResponse | Vectors
+)
+Reply: TypeAlias = ReplyValue | Callable[[FakeCall], ReplyValue]
 
 _WILD = re.compile(r"[*?\[]")
 
 
-class SetUp:
-    """The replies set up by one `fake_model(pattern, ...)`.
+class ReplyQueue:
+    """The replies set up by one `fake_model(pattern, ...)`; not thread-safe.
 
     Args:
         pattern: The pattern as given.
         replies: The replies in order.
         usage: Token counts of each answer, or None.
+
+    Raises:
+        TypeError: There is no reply, or one of another type.
     """
 
     def __init__(self, pattern: str, replies: Sequence[Reply], usage: UsageStats | None) -> None:
+        if not replies:
+            raise TypeError(f"fake_model({pattern!r}) needs an answer, such as 'Paris'")
+        for reply in replies:
+            is_other = callable(reply) or isinstance(reply, (Failure, Damage, ProviderResponse))
+            if not is_other and as_embeddings(reply) is None:
+                as_answer(reply)
         self.pattern = pattern
         self.usage = usage
-        self.given = len(replies)
-        self.waiting = deque(replies)
+        self.total = len(replies)
+        self._waiting = deque(replies)
         self._names = [re.compile(fnmatch.translate(name.lower())) for name in _names(pattern)]
         left, slash, _ = pattern.lower().partition("/")
         self.provider = left if slash and (left in SERVERS or base.is_known(left)) else None
 
     @property
-    def endless(self) -> bool:
-        """Whether the next reply answers all further calls."""
-        return len(self.waiting) == 1 and callable(self.waiting[0])
+    def _is_endless(self) -> bool:
+        return len(self._waiting) == 1 and callable(self._waiting[0])
+
+    def take(self) -> Reply | None:
+        """Return the next reply, or None; a function as the last one answers all further calls."""
+        if self._is_endless:
+            return self._waiting[0]
+        return self._waiting.popleft() if self._waiting else None
+
+    def unused(self) -> str:
+        """Return how many answers no call used, or ""."""
+        if not self._waiting or self._is_endless:
+            return ""
+        return f"{self.pattern}: {len(self._waiting)} of {self.total} answers"
 
     def matches(self, provider: str, model: str, guessed: bool) -> bool:
         """Return whether the pattern matches a call.
@@ -76,11 +90,13 @@ class SetUp:
             model: The model's id on the wire.
             guessed: Whether only the wire format identifies the provider (a custom base URL).
         """
-        names = {model, f"{provider}/{model}"} if self.provider is None else {f"{provider}/{model}"}
+        names = {f"{provider}/{model}"}
+        if self.provider is None:
+            names.add(model)
+        elif guessed and wire_of(self.provider) == wire_of(provider):
+            names.add(f"{self.provider}/{model}")
         if provider == "openai-responses":
             names.add(f"openai/{model}")
-        if guessed and self.provider and wire_of(self.provider) == wire_of(provider):
-            names.add(f"{self.provider}/{model}")
         return any(own.fullmatch(name.lower()) for own in self._names for name in names)
 
 
@@ -103,119 +119,91 @@ class Replies:
     """All replies that were set up, in order; not thread-safe."""
 
     def __init__(self) -> None:
-        self.all: list[SetUp] = []
-        self._found: dict[tuple[str, str, bool], list[SetUp]] = {}
+        self.queues: list[ReplyQueue] = []
+        self._found: dict[tuple[str, str, bool], list[ReplyQueue]] = {}
 
-    def add(self, setup: SetUp) -> None:
+    def add(self, queue: ReplyQueue) -> None:
         """Add replies."""
-        self.all.append(setup)
+        self.queues.append(queue)
         self._found.clear()
 
     def clear(self) -> None:
         """Forget all replies."""
-        self.all.clear()
+        self.queues.clear()
         self._found.clear()
 
-    def of(self, provider: str, model: str, guessed: bool = False) -> list[SetUp]:
+    def of(self, provider: str, model: str, guessed: bool = False) -> list[ReplyQueue]:
         """Return the replies whose pattern matches a call."""
         key = provider, model, guessed
         found = self._found.get(key)
         if found is None:
-            found = [each for each in self.all if each.matches(provider, model, guessed)]
+            found = [each for each in self.queues if each.matches(provider, model, guessed)]
             self._found[key] = found
         return found
-
-    def unused(self) -> list[str]:
-        """Return the answers that no call used."""
-        return [
-            f"{each.pattern}: {len(each.waiting)} of {each.given} answers"
-            for each in self.all
-            if each.waiting and not each.endless
-        ]
-
-
-def next_of(setups: Sequence[SetUp]) -> tuple[SetUp, Reply] | None:
-    """Return the next reply, of the first setup that has one left, or None."""
-    for each in setups:
-        if each.endless:
-            return each, each.waiting[0]
-        if each.waiting:
-            return each, each.waiting.popleft()
-    return None
-
-
-def check_reply(reply: Reply) -> None:
-    """Check that a value is a reply.
-
-    Raises:
-        TypeError: It is not.
-    """
-    is_other = callable(reply) or isinstance(reply, (Failure, Damage, ProviderResponse))
-    if not is_other and as_embeddings(reply) is None:
-        as_answer(reply)
 
 
 # The text of a stream before a provider's error interrupts it.
 _INTERRUPTED = "This answer does not come to its end."
 
 
-def response_of(
-    wire: str, call: FakeCall, setup: SetUp, given: Given, number: int
-) -> tuple[Response, Fault | None]:
-    """Return the response for a reply, and the fault in it.
+class FakeResponse(NamedTuple):
+    """The response for a reply.
 
-    Args:
-        wire: `openai`, `openai-responses`, `anthropic` or `google`.
-        call: The call to answer.
-        setup: The setup of the reply.
-        given: The reply, or the result of one that is a function.
-        number: Number of the call, for the ids.
-
-    Raises:
-        TypeError: It is not a reply.
-        ValueError: The wire format cannot express it.
+    Attributes:
+        response: The response on the wire.
+        fault: The fault in it, or None.
+        text: The text of a whole answer, or "".
     """
-    if isinstance(given, ProviderResponse):
-        return given.served, None
-    fault = given if isinstance(given, (Failure, Damage)) else None
-    response = Response(200)
-    if fault is None or not replaces_answer(fault):
-        said = _INTERRUPTED if isinstance(given, Failure) else given
-        answer = as_answer(said.answer if isinstance(said, Damage) else said)
-        usage = answer.usage or setup.usage or plausible_usage(call.prompt, answer)
-        response = answer_response(wire, call.model, answer, usage, number, stream=call.stream)
-    return (response if fault is None else applied(fault, response, wire)), fault
+
+    response: Response
+    fault: Fault | None
+    text: str
 
 
-def embeddings_of(
-    request: ModelRequest, inputs: Sequence[object], setup: SetUp, given: Given, number: int
-) -> tuple[Response, Fault | None]:
-    """Return the response for a reply to a call for embeddings, and the fault in it.
+def build_response(
+    request: ModelRequest,
+    call: FakeCall,
+    value: ReplyValue,
+    usage: UsageStats | None,
+    number: int,
+) -> FakeResponse:
+    """Return the response for a reply to a call that Ember's wires or embeddings can express.
 
     Args:
         request: The parsed request.
-        inputs: The inputs to embed.
-        setup: The setup of the reply.
-        given: The reply, or the result of one that is a function.
+        call: The call that it makes.
+        value: The reply, or the result of one that is a function.
+        usage: Token counts set up for it; None makes up plausible ones.
         number: Number of the call, for the ids.
 
     Raises:
-        TypeError: The reply has no vectors.
-        ValueError: The vectors do not fit the request.
+        TypeError: It is not a reply to such a call.
+        ValueError: The wire format cannot express it.
     """
-    if isinstance(given, ProviderResponse):
-        return given.served, None
-    fault = given if isinstance(given, (Failure, Damage)) else None
-    if isinstance(fault, Failure):
-        return embedding_error(request, fault), fault
-    embeddings = Embeddings() if fault is not None else as_embeddings(given)
-    if embeddings is None:
-        raise TypeError(
-            f"{given!r} is no vector: a call for embeddings is answered by a list of numbers, by "
-            "one such list for each input, or by ember_testing.Embeddings()"
+    if isinstance(value, ProviderResponse):
+        return FakeResponse(value.served, None, value.means.text if value.means else "")
+    fault = value if isinstance(value, (Failure, Damage)) else None
+    response, text = Response(200), ""
+    if request.wire is None:
+        if isinstance(fault, Failure):
+            return FakeResponse(embedding_error(request, fault), fault, "")
+        embeddings = Embeddings() if fault is not None else as_embeddings(value)
+        if embeddings is None:
+            raise TypeError(
+                f"{value!r} is no vector: a call for embeddings is answered by a list of numbers, "
+                "by one such list for each input, or by ember_testing.Embeddings()"
+            )
+        inputs = inputs_of(request) or ()
+        tokens = usage.prompt_tokens if usage else sum(len(str(each)) // 4 + 1 for each in inputs)
+        response = embedding_response(request, inputs, embeddings, tokens, number)
+    elif fault is None or not replaces_answer(fault):
+        contents = _INTERRUPTED if isinstance(value, Failure) else value
+        answer = as_answer(contents.answer if isinstance(contents, Damage) else contents)
+        counts = answer.usage or usage or plausible_usage(call.prompt, answer)
+        response = answer_response(
+            request.wire, call.model, answer, counts, number, stream=call.stream
         )
-    tokens = sum(len(str(each)) // 4 + 1 for each in inputs)
-    if setup.usage is not None:
-        tokens = setup.usage.prompt_tokens
-    response = embedding_response(request, inputs, embeddings, tokens, number)
-    return (response if fault is None else applied(fault, response, "openai")), fault
+        text = answer.text
+    if fault is None:
+        return FakeResponse(response, None, text)
+    return FakeResponse(applied(fault, response, request.wire or "openai"), fault, "")

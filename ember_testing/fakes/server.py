@@ -10,7 +10,7 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 
 from ember_testing.exceptions import ReplayFailure
-from ember_testing.fakes.model import FakeModel, unanswerable
+from ember_testing.fakes.model import FakeModel, unsupported_message
 from ember_testing.patches.http_server import http_server
 from ember_testing.wires.events import dumps
 from ember_testing.wires.exchange import read_request
@@ -38,7 +38,7 @@ class FaultServer(FakeModel):
         with suppress(ReplayFailure):  # kept in `failures`
             if (response := self.respond(parsed, request)) is not None:
                 return response
-            return _refusal(unanswerable(parsed))
+            return _refusal(unsupported_message(parsed))
         return _refusal(str(self.failures[-1]))
 
 
@@ -66,4 +66,4 @@ def fault_server() -> Generator[FaultServer]:
         try:
             yield models
         finally:
-            models._put_back()  # pyright: ignore[reportPrivateUsage] - of this room
+            models._restore_providers()  # pyright: ignore[reportPrivateUsage] - of this room

@@ -13,17 +13,17 @@ from typing import NamedTuple, cast
 from urllib.parse import urlsplit
 
 from ember.exceptions import ErrorType
+from ember_testing.fakes.call import FakeCall
 from ember_testing.patches.sleep import Skip
-from ember_testing.wires.exchange import ModelRequest
 
-__all__ = ["Attempt", "Verdict", "judged", "key_of"]
+__all__ = ["Attempt", "Verdict", "judge"]
 
 # Seconds by which a retry may be early: clocks and timers are not exact.
-_TOLERANCE = 0.02
+_TIMER_TOLERANCE = 0.02
 # Seconds before which a retry does not help, if the provider did not say how long to wait.
-_BREATH = 0.1
-_MOST_ATTEMPTS = 10
-_FINAL: frozenset[ErrorType | None] = frozenset(
+_SHORTEST_PAUSE = 0.1
+_MAX_ATTEMPTS = 10
+_NOT_RETRYABLE: frozenset[ErrorType | None] = frozenset(
     {"quota", "authentication", "permission", "not_found", "invalid_request", "context_length"}
 )
 
@@ -32,24 +32,39 @@ class Attempt(NamedTuple):
     """One request, and how the fake answered it.
 
     Attributes:
-        key: Equal for equal requests.
-        name: Provider and model.
-        asked_at: Time of arrival, by `time.monotonic()`.
+        call: The call.
+        url: The request's URL; "" for a custom provider.
+        started_at: Time of arrival, by `time.monotonic()`.
         fault: The error type in Ember's vocabulary; None for an answer.
         retry_after: Seconds that the caller was request to wait, or None.
         partial: The text before the answer broke off, or "".
-        answer: The text of a whole answer, or "".
+        text: The text of a whole answer, or "".
         flow: The thread or task that made the request.
     """
 
-    key: object
-    name: str
-    asked_at: float
+    call: FakeCall
+    url: str
+    started_at: float
     fault: ErrorType | None
-    retry_after: float | None = None
-    partial: str = ""
-    answer: str = ""
-    flow: object = None
+    retry_after: float | None
+    partial: str
+    text: str
+    flow: object
+
+    @property
+    def name(self) -> str:
+        """Provider and model."""
+        return f"{self.call.provider}/{self.call.model}"
+
+    def key(self) -> object:
+        """Return a key that is equal for a request and its repetition, streamed or not."""
+        body = self.call.body
+        fields = {name: body[name] for name in body.keys() - {"stream", "stream_options"}}
+        return (
+            urlsplit(self.url).netloc,
+            self.name,
+            json.dumps(fields, sort_keys=True, default=repr),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,25 +93,7 @@ class Verdict:
         return "\n".join(self.complaints) or f"nothing to complain of in {self.attempts} calls"
 
 
-def key_of(request: ModelRequest, url: str) -> object:
-    """Return a key that is equal for a request and its repetition, streamed or not.
-
-    Args:
-        request: The parsed request.
-        url: The request's URL.
-    """
-    parameters = {
-        name: request.body[name] for name in request.body.keys() - {"stream", "stream_options"}
-    }
-    return (
-        urlsplit(url).netloc,
-        request.route,
-        request.model,
-        json.dumps(parameters, sort_keys=True),
-    )
-
-
-def judged(
+def judge(
     attempts: Sequence[Attempt], result: object = None, skips: Sequence[Skip] = ()
 ) -> Verdict:
     """Return the verdict on a sequence of attempts.
@@ -112,21 +109,22 @@ def judged(
     failed: dict[object, int] = {}
     callers = {attempt.flow for attempt in attempts}
     for number, attempt in enumerate(attempts, 1):
-        before = last.get(attempt.key)
-        last[attempt.key] = number, attempt
+        key = attempt.key()
+        before = last.get(key)
+        last[key] = number, attempt
         if before is not None and before[1].fault is not None:
-            wait = attempt.asked_at - before[1].asked_at
+            wait = attempt.started_at - before[1].started_at
             wait += _skipped_between(before[1], attempt, skips, callers)
             waits.append(wait)
-            if complaint := _of_retry(before, number, wait):
+            if complaint := _retry_complaint(before, number, wait):
                 complaints.append(complaint)
-        failed[attempt.key] = failed.get(attempt.key, 0) + 1 if attempt.fault else 0
-        if failed[attempt.key] == _MOST_ATTEMPTS + 1:
+        failed[key] = failed.get(key, 0) + 1 if attempt.fault else 0
+        if failed[key] == _MAX_ATTEMPTS + 1:
             complaints.append(
-                f"{attempt.name}: {_MOST_ATTEMPTS + 1} attempts of one call failed in a row: stop "
+                f"{attempt.name}: {_MAX_ATTEMPTS + 1} attempts of one call failed in a row: stop "
                 "after a few, and tell"
             )
-    complaints += _of_result(last.values(), attempts, result)
+    complaints += _partial_answer_complaints(last.values(), attempts, result)
     return Verdict(tuple(complaints), len(attempts), tuple(waits))
 
 
@@ -142,7 +140,7 @@ def _skipped_between(
     own = 0.0
     helpers: dict[object, float] = {}
     for skip in skips:
-        if before.asked_at <= skip.at <= after.asked_at:
+        if before.started_at <= skip.at <= after.started_at:
             if skip.flow in (before.flow, after.flow):
                 own += skip.seconds
             elif skip.flow not in callers:
@@ -150,17 +148,17 @@ def _skipped_between(
     return own + max(helpers.values(), default=0.0)
 
 
-def _of_retry(before: tuple[int, Attempt], number: int, wait: float) -> str | None:
-    place, failed = before
-    again = f"call {number} repeats call {place} of {failed.name}"
-    if failed.fault in _FINAL:
+def _retry_complaint(before: tuple[int, Attempt], number: int, wait: float) -> str | None:
+    first, failed = before
+    again = f"call {number} repeats call {first} of {failed.name}"
+    if failed.fault in _NOT_RETRYABLE:
         return f"{again}, which failed with {failed.fault}: no retry helps against that"
-    if failed.retry_after is not None and wait < failed.retry_after - _TOLERANCE:
+    if failed.retry_after is not None and wait < failed.retry_after - _TIMER_TOLERANCE:
         return (
             f"{again} after {wait:.3f} s, but that was told to wait {failed.retry_after:g} s: use "
             "the error's retry_after"
         )
-    if failed.retry_after is None and wait < _BREATH:
+    if failed.retry_after is None and wait < _SHORTEST_PAUSE:
         return (
             f"{again} after {wait:.3f} s, which failed with {failed.fault}: wait before a retry, "
             "longer each time"
@@ -168,19 +166,19 @@ def _of_retry(before: tuple[int, Attempt], number: int, wait: float) -> str | No
     return None
 
 
-def _of_result(
+def _partial_answer_complaints(
     last: Iterable[tuple[int, Attempt]], attempts: Iterable[Attempt], result: object
 ) -> Iterator[str]:
     text = _text(result)
     # Another model's whole answer may begin like the partial one.
-    for answer in sorted({each.answer for each in attempts if each.answer}, key=len, reverse=True):
+    for answer in sorted({each.text for each in attempts if each.text}, key=len, reverse=True):
         text = text.replace(answer, "").replace(_escaped(answer), "")
-    for place, attempt in last:
+    for number, attempt in last:
         # The last attempt of a call, so no retry got the whole answer.
         partial = attempt.partial
         if partial.strip() and (partial in text or _escaped(partial) in text):
             yield (
-                f"call {place} of {attempt.name} broke off ({attempt.fault}) after "
+                f"call {number} of {attempt.name} broke off ({attempt.fault}) after "
                 f"{partial!r}, and the code under test took that for the answer: let the "
                 "error through, or ask again"
             )

@@ -7,6 +7,8 @@ from typing import Any, cast
 
 from ember.models.schemas import ToolCall
 
+_to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
 __all__ = ["arguments_object", "dumps", "ends_stream", "event"]
 
 _LONGEST_END = 4 * 2**20  # bytes; the Responses API repeats the whole answer in its last event
@@ -18,7 +20,7 @@ _LAST_EVENTS = frozenset(
 def dumps(value: object) -> bytes:
     """Return compact JSON in UTF-8; a lone surrogate, which UTF-8 cannot encode, is escaped."""
     try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+        return _to_json(value).encode()
     except UnicodeEncodeError:
         return json.dumps(value, separators=(",", ":")).encode()
 
