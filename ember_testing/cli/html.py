@@ -1,7 +1,8 @@
 """`ember-cassettes html`: recorded calls as one HTML page that needs no network.
 
 The page holds compressed data and a fixed program (`page/`): text of a recording is never parsed as
-HTML, and a content security policy forbids everything but that program.
+HTML, and a content security policy forbids everything but that program. The data is collected in
+temporary files, so that memory does not grow with the number of calls.
 """
 
 from __future__ import annotations
@@ -10,9 +11,12 @@ import base64
 import gzip
 import hashlib
 import json
+import re
+import tempfile
 import zlib
 from contextlib import closing
 from datetime import datetime, timezone
+from hashlib import blake2b
 from importlib.resources import files
 from string import Template
 from typing import TYPE_CHECKING, Any
@@ -29,7 +33,7 @@ from ember_testing.wires.body import as_bytes
 from ember_testing.wires.exchange import read_pieces, read_request, read_response
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from ember.conversation.messages import Message
@@ -46,10 +50,56 @@ LONGEST_BODY = 20_000
 LARGEST_IMAGE = 300_000
 """Maximum size of an image in the page, in bytes; for a larger one the page states the size."""
 
+_MOST_REMEMBERED = 10_000  # values of a list that are found again when they are repeated
+_BLOCK = 3 * 2**14  # bytes that are encoded at once; a multiple of three, as base64 needs
 _SHOWN_IMAGES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 _CONVERSATION = (
     "instructions", "system", "systemInstruction", "messages", "input", "contents", "model",
 )  # fmt: skip
+
+
+class _JsonList:
+    """A JSON array in a compressed temporary file."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - `close` closes it
+        self._gzip = gzip.GzipFile(fileobj=self._file, mode="wb", compresslevel=6, mtime=0)
+        self._places: dict[bytes, int] = {}  # by digest, the most recently used last
+        self.length = 0
+
+    def append(self, value: object) -> None:
+        """Add a value at the end."""
+        self._write(_json(value))
+
+    def place(self, value: object) -> int:
+        """Return the index of a value, which is added unless an equal one was used recently."""
+        content = _json(value)
+        digest = blake2b(content, digest_size=16).digest()
+        found = self._places.pop(digest, None)
+        if found is None:
+            found = self.length
+            self._write(content)
+        self._places[digest] = found
+        if len(self._places) > _MOST_REMEMBERED:
+            del self._places[next(iter(self._places))]
+        return found
+
+    def _write(self, content: bytes) -> None:
+        self._gzip.write((b"," if self.length else b"[") + content)
+        self.length += 1
+
+    def in_base64(self) -> Iterator[str]:
+        """Yield the whole array, compressed, in base64; nothing can be added any more."""
+        self._gzip.write(b"]" if self.length else b"[]")
+        self._gzip.close()
+        self._file.seek(0)
+        while block := self._file.read(_BLOCK):
+            yield base64.b64encode(block).decode()
+
+    def close(self) -> None:
+        """Delete the file."""
+        self._gzip.close()
+        self._file.close()
 
 
 class Report:
@@ -57,26 +107,35 @@ class Report:
 
     Texts and turns that several calls share are stored once: an agent sends its whole conversation
     again with every call.
+
+    Attributes:
+        calls: The calls added so far.
     """
 
     def __init__(self) -> None:
-        self._cassettes: list[dict[str, Any]] = []
-        self._calls: list[dict[str, Any]] = []
-        self._texts: dict[str, int] = {}
-        self._turns: dict[str, int] = {}
+        self._cassettes = _JsonList()
+        self._cassette = 0  # the index of the one whose calls are added
+        self.calls = _JsonList()
+        self._texts = _JsonList()
+        self._turns = _JsonList()
+
+    def close(self) -> None:
+        """Delete the temporary files."""
+        for each in (self._cassettes, self.calls, self._texts, self._turns):
+            each.close()
 
     def add_cassette(self, path: Path) -> str | None:
         """Add all calls of a cassette; return the reason if it cannot be read."""
-        cassette: dict[str, Any] = {"path": path.as_posix(), "error": None}
-        self._cassettes.append(cassette)
+        self._cassette = self._cassettes.length
+        reason = None
         try:
             with closing(CassetteFile(path)) as file:
                 for call in calls_of(file):
                     self.add_call(call, file.chunks(call.id))
         except CassetteError as error:
-            cassette["error"] = str(error)
-            return str(error)
-        return None
+            reason = str(error)
+        self._cassettes.append({"path": path.as_posix(), "error": reason})
+        return reason
 
     def add_call(self, call: Call, pieces: Sequence[Piece] = ()) -> None:
         """Add a call to the most recently added cassette.
@@ -87,9 +146,9 @@ class Report:
         """
         request = read_request(call.url, as_bytes(call.body))
         turns = _request_turns(request)
-        self._calls.append(
+        self.calls.append(
             {
-                "cassette": len(self._cassettes) - 1,
+                "cassette": self._cassette,
                 "id": call.id,
                 "n": call.n,
                 "test": call.test,
@@ -117,15 +176,38 @@ class Report:
             }
         )
 
-    def data(self) -> dict[str, Any]:
-        """Return the page's data in JSON types."""
-        return {
-            "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "cassettes": self._cassettes,
-            "calls": self._calls,
-            "turns": [json.loads(turn) for turn in self._turns],
-            "texts": list(self._texts),
+    def write(self, target: Path) -> None:
+        """Write the complete page; nothing can be added any more.
+
+        Args:
+            target: The page's file; one that is there is replaced.
+        """
+        folder = files(__name__.rpartition(".")[0]).joinpath("page")
+        style = folder.joinpath("page.css").read_text(encoding="utf-8")
+        script = folder.joinpath("page.js").read_text(encoding="utf-8")
+        template = folder.joinpath("page.html").read_text(encoding="utf-8")
+        policy = (
+            f"default-src 'none'; img-src data:; script-src '{_digest(script)}'; "
+            f"style-src '{_digest(style)}'; base-uri 'none'; form-action 'none'"
+        )
+        lists = {
+            "$cassettes": self._cassettes,
+            "$calls": self.calls,
+            "$turns": self._turns,
+            "$texts": self._texts,
         }
+        given = {
+            "policy": policy,
+            "style": style,
+            "script": script,
+            "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        }
+        with target.open("w", encoding="utf-8") as file:
+            for part in re.split(r"(\$(?:cassettes|calls|turns|texts)\b)", template):
+                if part in lists:
+                    file.writelines(lists[part].in_base64())
+                else:
+                    file.write(Template(part).substitute(given))
 
     def _answer(self, call: Call, request: ModelRequest | None) -> dict[str, Any]:
         """Return the answer as a turn and its finish reason; both None if Ember cannot read it."""
@@ -182,36 +264,18 @@ class Report:
             (kind, *(self._text(t, len(t) if kind == "image" else LONGEST_TEXT) for t in texts))
             for kind, *texts in parts
         ]
-        return self._turns.setdefault(json.dumps([role, remaining]), len(self._turns))
+        return self._turns.place([role, remaining])
 
     def _text(self, text: str, longest: int = LONGEST_BODY) -> int:
         if len(text) > longest:
             text = f"{text[:longest]}\n... ({len(text):,} characters; `show` prints all of them)"
         # UTF-8 cannot encode a lone surrogate; show JSON's escape for it.
-        text = text.encode("utf-8", "backslashreplace").decode("utf-8")
-        return self._texts.setdefault(text, len(self._texts))
+        return self._texts.place(text.encode("utf-8", "backslashreplace").decode("utf-8"))
 
 
-def page(data: Mapping[str, Any]) -> str:
-    """Return the complete page.
-
-    Args:
-        data: The result of `Report.data`.
-    """
-    folder = files(__name__.rpartition(".")[0]).joinpath("page")
-    style = folder.joinpath("page.css").read_text(encoding="utf-8")
-    script = folder.joinpath("page.js").read_text(encoding="utf-8")
-    policy = (
-        f"default-src 'none'; img-src data:; script-src '{_digest(script)}'; "
-        f"style-src '{_digest(style)}'; base-uri 'none'; form-action 'none'"
-    )
-    content = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    return Template(folder.joinpath("page.html").read_text(encoding="utf-8")).substitute(
-        policy=policy,
-        style=style,
-        script=script,
-        data=base64.b64encode(gzip.compress(content.encode(), 6, mtime=0)).decode(),
-    )
+def _json(value: object) -> bytes:
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return text.encode("utf-8", "backslashreplace")  # a lone surrogate: JSON's escape for it
 
 
 def _digest(text: str) -> str:

@@ -121,25 +121,23 @@ def html(paths: tuple[Path, ...], target: Path, as_json: bool) -> None:
     It shows conversations, streamed answers on a time line, tokens, cost and time by model, and two
     calls side by side, with search. Exit code 1 if a cassette cannot be read; the page names it.
     """
-    from ember_testing.cli.html import Report, page
+    from ember_testing.cli.html import Report
 
-    report = Report()
     errors: list[str] = []
     files = cassettes_of(paths)
-    for path in output.progress(files, "reading"):
-        if (error := report.add_cassette(path)) is not None:
-            errors.append(error)
-    data = report.data()
-    target.write_text(page(data), encoding="utf-8")
+    with closing(Report()) as report:
+        for path in output.progress(files, "reading"):
+            if (error := report.add_cassette(path)) is not None:
+                errors.append(error)
+        report.write(target)
+        calls = report.calls.length
     if as_json:
-        summary = {"page": str(target), "cassettes": len(files), "calls": len(data["calls"])}
+        summary = {"page": str(target), "cassettes": len(files), "calls": calls}
         output.print_json({**summary, "errors": errors})
     else:
         for error in errors:
             click.echo(error, err=True)
-        click.echo(
-            f"{target}: {counted(len(data['calls']), 'call')} of {counted(len(files), 'cassette')}"
-        )
+        click.echo(f"{target}: {counted(calls, 'call')} of {counted(len(files), 'cassette')}")
     sys.exit(1 if errors else 0)
 
 

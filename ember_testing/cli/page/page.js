@@ -32,8 +32,11 @@ function drawn(name, attributes = {}, ...children) {
   return fill(document.createElementNS("http://www.w3.org/2000/svg", name), attributes, children);
 }
 
-async function read() {
-  const packed = Uint8Array.from(atob($("data").textContent.trim()), (c) => c.charCodeAt(0));
+/** One of the page's compressed lists; its element is emptied, so that it takes memory once. */
+async function read(name) {
+  const element = $(`data-${name}`);
+  const packed = Uint8Array.from(atob(element.textContent.trim()), (c) => c.charCodeAt(0));
+  element.textContent = "";
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
   return JSON.parse(await new Response(stream).text());
 }
@@ -64,13 +67,12 @@ function outcomeOf(call) {
 
 // --- the program ---
 
-read().then(start, (error) => {
+Promise.all(["cassettes", "calls", "turns", "texts"].map(read)).then(start, (error) => {
   $("about").textContent = `The data of this page cannot be read: ${error}`;
 });
 
-function start(data) {
-  const { calls, cassettes, texts } = data;
-  const turns = data.turns.map(([role, parts]) => ({ role, parts }));
+function start([cassettes, calls, packedTurns, texts]) {
+  const turns = packedTurns.map(([role, parts]) => ({ role, parts }));
   const found = { calls, page: 0, terms: [] };
   let pinned = null; // the number of the call that the next one is compared with
   let current = null;
@@ -142,7 +144,7 @@ function start(data) {
     if (bad.length) put($("unreadable"), 
       make("h3", { class: "bad" }, `${several(bad.length, "file")} could not be read`),
       make("ul", {}, bad.map((each) => make("li", {}, each.error))));
-    $("about").textContent = `${several(calls.length, "call")} of ${several(cassettes.length, "cassette")}, page made ${moment(data.made)} UTC`;
+    $("about").textContent = `${several(calls.length, "call")} of ${several(cassettes.length, "cassette")}, page made ${moment($("about").dataset.made)} UTC`;
   }
 
   function bars(...parts) {

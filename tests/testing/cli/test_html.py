@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 import os
 import random
+import re
 import shutil
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import replace
@@ -22,7 +26,7 @@ import ember_testing
 from ember_testing.cassettes.calls import calls_of
 from ember_testing.cassettes.file import CassetteFile
 from ember_testing.cli import main
-from ember_testing.cli.html import Report, page
+from ember_testing.cli.html import Report
 from tests.loopback import Received, Reply, serving
 
 pytest.importorskip("selenium", reason="in the extra dev")
@@ -217,7 +221,7 @@ def test_hostile_text_stays_text(show: Show, report: Path) -> None:
     assert "onerror" in text_of(browser, "#detail")
     assert browser.title == "Recorded calls"
     assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0
-    assert browser.execute_script("return document.querySelectorAll('img, script').length") == 2
+    assert browser.execute_script("return document.querySelectorAll('img, script').length") == 5
     policy = browser.execute_script("return document.querySelector('meta[http-equiv]').content")
     assert policy.startswith("default-src 'none'")
     assert "unsafe" not in policy
@@ -366,7 +370,8 @@ def test_page_of_five_thousand_calls_is_usable(
         report.add_call(replace(call, id=number, body=body, test=f"tests/test_a.py::test_{number}"))
     target = tmp_path / "large.html"
     started = time.perf_counter()
-    target.write_text(page(report.data()), encoding="utf-8")
+    report.write(target)
+    report.close()
     written_at = time.perf_counter()
     browser = show(target)
     opened = time.perf_counter()
@@ -404,14 +409,43 @@ def test_a_damaged_cassette_is_reported_and_the_others_are_shown(
     assert target.stat().st_size > 10_000
 
 
-def test_page_states_the_length_of_omitted_text(folder: Path) -> None:
+def test_memory_does_not_grow_with_the_page(folder: Path, tmp_path: Path) -> None:
+    """Of 24 MB of text in 600 calls, less than 3 MB stay in memory; equal texts are stored once."""
+    with closing(CassetteFile(folder / "b.sqlite")) as file:
+        call = next(calls_of(file))
+    assert isinstance(call.body, str)
+    with closing(Report()) as report:
+        report.add_call(call)
+        tracemalloc.start()
+        for number in range(600):
+            content = f"{number:05}" * 3900
+            body = call.body.replace("What is the capital of France?", content)
+            report.add_call(replace(call, id=number, body=body))
+        grown, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        report.write(tmp_path / "report.html")
+    assert grown < 3e6
+    texts = data_of(tmp_path / "report.html", "texts")
+    assert len(texts) == len(set(texts)) > 1200
+
+
+def data_of(page: Path, name: str) -> list[Any]:
+    """Return one of a page's compressed lists."""
+    found = re.search(rf'id="data-{name}">([^<]*)<', page.read_text(encoding="utf-8"))
+    assert found
+    loaded: list[Any] = json.loads(gzip.decompress(base64.b64decode(found[1])))
+    return loaded
+
+
+def test_page_states_the_length_of_omitted_text(folder: Path, tmp_path: Path) -> None:
     """For a text that is too long, and for bytes that are not text, the page states the length."""
     with closing(CassetteFile(folder / "a.sqlite")) as file:
         call = next(calls_of(file))
-    report = Report()
-    report.add_call(replace(call, response_body=b"\xff\0" * 10, request_headers=()))
-    report.add_call(replace(call, body="x" * 30_000))
-    texts = report.data()["texts"]
+    with closing(Report()) as report:
+        report.add_call(replace(call, response_body=b"\xff\0" * 10, request_headers=()))
+        report.add_call(replace(call, body="x" * 30_000))
+        report.write(tmp_path / "report.html")
+    texts = data_of(tmp_path / "report.html", "texts")
     assert "20 bytes that are no text" in texts
     assert any(
         text.endswith("... (30,000 characters; `show` prints all of them)") for text in texts
