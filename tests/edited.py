@@ -7,10 +7,11 @@ from contextlib import closing
 from pathlib import Path
 
 from ember_testing.cassettes.rows import COLUMNS, digest
+from ember_testing.cassettes.schema import write_about
 
 
 def edit(path: Path, statement: str, *values: object) -> None:
-    """Change a cassette with SQL, and make the digests of its calls and prices fit again."""
+    """Change a cassette with SQL, and make its digests fit again."""
     with closing(sqlite3.connect(path)) as connection:
         connection.execute(statement, values)
         reseal(connection)
@@ -18,10 +19,11 @@ def edit(path: Path, statement: str, *values: object) -> None:
 
 
 def reseal(connection: sqlite3.Connection) -> None:
-    """Give each call and each price the digest of what it holds."""
+    """Give each call, each price and the table `cassette` the digest of what it holds."""
     calls = connection.execute(f"select id, {', '.join(COLUMNS)} from calls").fetchall()
     for number, *values in calls:
         connection.execute("update calls set digest = ? where id = ?", (digest(values), number))
     columns = "since, provider, model, requested_model, tier, rates"
     for number, *values in connection.execute(f"select rowid, {columns} from prices").fetchall():
         connection.execute("update prices set digest = ? where rowid = ?", (digest(values), number))
+    write_about(connection, {})

@@ -102,6 +102,7 @@ class CassetteFile:
         path: The file.
         horizon: The id of the last call when the file was opened.
         salt: The salt of the digests of keys and of redacted values.
+        match_on: The `match_on` of an imported cassette; empty if there is none.
         created: Whether this object created the file.
         added: Id and time of each call that this object added.
         snapshot: The bytes of the file before the first addition, if it is small enough.
@@ -131,7 +132,9 @@ class CassetteFile:
             try:
                 (_, horizon), *about = self._read(_FIRST, ())
                 self.horizon: int = horizon
-                self.salt = self._texts(about).get("salt", "").encode()[:_LONGEST_SALT]
+                described = schema.about_of(about, path)
+                self.salt = described.get("salt", "").encode()[:_LONGEST_SALT]
+                self.match_on = self._match_on(described.get("match_on", "[]"))
             except CassetteError:
                 self.close()
                 raise
@@ -305,17 +308,11 @@ class CassetteFile:
 
     def about(self) -> dict[str, str]:
         """Return the table `cassette`: which version made the file, when, in which run."""
-        return self._texts(self._read(_ABOUT, ()))
+        return schema.about_of(self._read(_ABOUT, ()), self.path)
 
-    def _texts(self, rows: Sequence[tuple[Any, Any]]) -> dict[str, str]:
-        if not all(isinstance(each, str) for row in rows for each in row):
-            raise schema.damaged(self.path, "the table cassette holds what is no text")
-        return dict(rows)
-
-    def match_on(self) -> tuple[str, ...]:
-        """Return the `match_on` of an imported cassette; empty if there is none."""
+    def _match_on(self, text: str) -> tuple[str, ...]:
         try:
-            return tuple(map(str, json.loads(self.about().get("match_on", "[]"))))
+            return tuple(map(str, json.loads(text)))
         except (TypeError, ValueError, RecursionError) as error:
             raise schema.damaged(self.path, error) from None
 
@@ -595,6 +592,19 @@ def _in_commit(path: Path) -> bool:
 
 def _answer(row: Mapping[str, Any]) -> Answer:
     headers, pieces = playable(row)
-    fields = {name: row[name] for name in Answer._fields if name in row}
-    body = as_bytes(row["response_body"] or b"")
-    return Answer(**fields, headers=headers, body=body, pieces=pieces)
+    return Answer(
+        id=row["id"],
+        n=row["n"],
+        status=row["status"],
+        http_version=row["http_version"],
+        reason=row["reason"],
+        headers=headers,
+        outcome=row["outcome"],
+        error_type=row["error_type"],
+        error_message=row["error_message"],
+        elapsed=row["elapsed"],
+        headers_after=row["headers_after"],
+        cost_usd=row["cost_usd"],
+        body=as_bytes(row["response_body"] or b""),
+        pieces=pieces,
+    )

@@ -121,5 +121,4 @@ def _write(path: Path, other: CassetteFile, gone: list[int], added: list[int], r
             swap.copy(file, other, number)
         # A new id: a report of the recordings used on one side does not apply to the other's.
         with file.transaction("immediate") as connection:
-            for name, value in (("id", uuid4().hex), ("run", runs)):
-                connection.execute("update cassette set value = ? where name = ?", (value, name))
+            schema.write_about(connection, {"id": uuid4().hex, "run": runs})

@@ -10,7 +10,7 @@ import json
 import math
 from datetime import datetime
 from functools import lru_cache
-from hashlib import blake2b
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
@@ -25,7 +25,6 @@ Pieces = list[tuple[float, bytes]]
 _OUTCOMES = ("complete", "closed", "cut", "failed", "cancelled")
 _OF_THE_ENCODED_BODY = ("content-encoding", "content-length")
 _TICKS = 10_000  # per second, in a layout
-_STATUS = range(100, 1000)
 # JSON paths of the answer's text, in a whole body or in the events of a stream.
 _TEXT_PATHS = (
     "$.choices[0].message.content",
@@ -36,42 +35,25 @@ _TEXT_PATHS = (
     "$.delta",
     "$.candidates[0].content.parts[0].text",
 )
-_SHORT = 64  # characters up to which an answer's text is stored although the body has it
+_SHORT = 64  # characters of a text that is stored although the body has it, and hashed as it is
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
+def _is_count(value: int) -> bool:
+    return value >= 0
 
 
-def _is_body(value: object) -> bool:
-    return isinstance(value, (str, bytes))
+def _is_seconds(value: float) -> bool:
+    return math.isfinite(value) and value >= 0
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and value >= 0
-
-
-def _is_seconds(value: object) -> bool:
-    return isinstance(value, float) and math.isfinite(value) and value >= 0
-
-
-def _is_amount(value: object) -> bool:
-    return isinstance(value, float) and math.isfinite(value)
-
-
-def _is_address(value: object) -> bool:
-    if not isinstance(value, str):
-        return False
+@lru_cache(maxsize=256)  # a test calls few addresses
+def _is_address(value: str) -> bool:
     parts = urlsplit(value)  # ValueError: http://[::1
     return parts.port is None or parts.port >= 0
 
 
-def _is_date(value: object) -> bool:
-    return isinstance(value, str) and bool(datetime.fromisoformat(value.replace("Z", "+00:00")))
-
-
-def _is_headers(value: object) -> bool:
-    return isinstance(value, str) and _are_headers(value)
+def _is_date(value: str) -> bool:
+    return bool(datetime.fromisoformat(value.replace("Z", "+00:00")))
 
 
 @lru_cache(maxsize=128)  # a client sends nearly the same headers with each call
@@ -89,49 +71,61 @@ def _are_headers(value: str) -> bool:
     return True
 
 
-def _is_layout(value: object) -> bool:
-    if not isinstance(value, str):
-        return False
-    numbers: object = json.loads(value)
-    return (
-        isinstance(numbers, list)
-        and len(cast("list[object]", numbers)) % 2 == 0
-        and all(isinstance(each, int) and each >= 0 for each in cast("list[object]", numbers))
-    )
+@lru_cache(maxsize=16)  # reading a row looks at its layout several times
+def _layout(text: str) -> tuple[Sequence[int], Sequence[int]]:
+    """Return the ticks before each piece and the sizes of the pieces.
+
+    Raises:
+        ValueError: The text is no layout.
+    """
+    numbers: object = json.loads(text)
+    if not isinstance(numbers, list):
+        raise ValueError("no list")
+    found = cast("list[object]", numbers)
+    integers = [each for each in found if type(each) is int and each >= 0]
+    if len(integers) < len(found) or len(integers) % 2:
+        raise ValueError("no pairs of numbers")
+    return integers[::2], integers[1::2]
 
 
-# A check of each column's value and whether it may be null, in the table's order, without `id` and
-# `digest`.
-_COLUMNS: dict[str, tuple[Callable[[object], bool], bool]] = {
-    "key": (_is_text, False),
-    "n": (_is_count, False),
-    "rules": (_is_text, False),
-    "redacted": (lambda value: value in (0, 1), False),
-    "method": (_is_text, False),
-    "url": (_is_address, False),
-    "status": (lambda value: value in _STATUS, True),
-    "outcome": (lambda value: value in _OUTCOMES, False),
-    "error_type": (_is_text, True),
-    "error_message": (_is_text, True),
-    "provider": (_is_text, True),
-    "model": (_is_text, True),
-    "prompt_tokens": (_is_count, True),
-    "completion_tokens": (_is_count, True),
-    "cost_usd": (_is_amount, True),
-    "headers_after": (_is_seconds, True),
-    "elapsed": (_is_seconds, True),
-    "recorded_at": (_is_date, False),
-    "test": (_is_text, True),
-    "layout": (_is_layout, False),
-    "http_version": (_is_text, True),
-    "reason": (_is_text, True),
-    "text_at": (lambda value: value in _TEXT_PATHS, True),
-    "text": (_is_text, True),
-    "response_headers": (_is_headers, True),
-    "response_body": (_is_body, True),
-    "response_raw": (lambda value: isinstance(value, bytes), True),
-    "request_headers": (_is_headers, False),
-    "request_body": (_is_body, True),
+_TEXT = (str,)
+_TEXT_OR_NULL = (str, type(None))
+_COUNT_OR_NULL = (int, type(None))
+_REAL_OR_NULL = (float, type(None))
+_BODY_OR_NULL = (str, bytes, type(None))
+
+# The types of each column, and a check of a value that is not null; in the table's order, without
+# `id` and `digest`.
+_COLUMNS: dict[str, tuple[tuple[type, ...], Callable[[Any], object] | None]] = {
+    "key": (_TEXT, None),
+    "n": ((int,), _is_count),
+    "rules": (_TEXT, None),
+    "redacted": ((int,), (0, 1).__contains__),
+    "method": (_TEXT, None),
+    "url": (_TEXT, _is_address),
+    "status": (_COUNT_OR_NULL, range(100, 1000).__contains__),
+    "outcome": (_TEXT, _OUTCOMES.__contains__),
+    "error_type": (_TEXT_OR_NULL, None),
+    "error_message": (_TEXT_OR_NULL, None),
+    "provider": (_TEXT_OR_NULL, None),
+    "model": (_TEXT_OR_NULL, None),
+    "prompt_tokens": (_COUNT_OR_NULL, _is_count),
+    "completion_tokens": (_COUNT_OR_NULL, _is_count),
+    "cost_usd": (_REAL_OR_NULL, math.isfinite),
+    "headers_after": (_REAL_OR_NULL, _is_seconds),
+    "elapsed": (_REAL_OR_NULL, _is_seconds),
+    "recorded_at": (_TEXT, _is_date),
+    "test": (_TEXT_OR_NULL, None),
+    "layout": (_TEXT, _layout),
+    "http_version": (_TEXT_OR_NULL, None),
+    "reason": (_TEXT_OR_NULL, None),
+    "text_at": (_TEXT_OR_NULL, _TEXT_PATHS.__contains__),
+    "text": (_TEXT_OR_NULL, None),
+    "response_headers": (_TEXT_OR_NULL, _are_headers),
+    "response_body": (_BODY_OR_NULL, None),
+    "response_raw": ((bytes, type(None)), None),
+    "request_headers": (_TEXT, _are_headers),
+    "request_body": (_BODY_OR_NULL, None),
 }
 COLUMNS = tuple(_COLUMNS)
 
@@ -158,9 +152,18 @@ def rows_after(
 
 def digest(values: Sequence[object]) -> int:
     """Return a 64-bit digest of these values."""
-    # `ascii` tells the types apart and is the same in every version of Python.
-    content = ascii(tuple(values)).encode()
-    return int.from_bytes(blake2b(content, digest_size=8).digest(), "big", signed=True)
+    # `ascii` tells types apart and is the same in every version of Python, but slow for bodies.
+    short: list[object] = []
+    hashed = sha256()
+    for value in values:
+        if isinstance(value, (str, bytes)) and len(value) > _SHORT:
+            content = as_bytes(value)
+            hashed.update(content)
+            short.append((type(value).__name__, len(content)))
+        else:
+            short.append(value)
+    hashed.update(ascii(short).encode())
+    return int.from_bytes(hashed.digest()[:8], "big", signed=True)
 
 
 def checked(values: Sequence[Any], stored: object) -> dict[str, Any]:
@@ -187,15 +190,15 @@ def check_types(row: Mapping[str, Any]) -> None:
     Raises:
         ValueError: A column's value is invalid.
     """
-    for name, (is_right, nullable) in _COLUMNS.items():
+    for name, (types, is_valid) in _COLUMNS.items():
         value = row[name]
-        if value is None and nullable:
-            continue
-        try:
-            right = is_right(value)
-        except (ValueError, RecursionError, OverflowError):
-            right = False
-        if not right:
+        valid: object = type(value) in types
+        if valid and is_valid is not None and value is not None:
+            try:
+                valid = is_valid(value)
+            except (ValueError, RecursionError):
+                valid = False
+        if not valid:
             raise ValueError(f"{name} holds {ascii(value)[:60]}")
 
 
@@ -205,12 +208,17 @@ def check_pieces(row: Mapping[str, Any]) -> None:
     Raises:
         ValueError: They do not.
     """
-    size = sum(json.loads(row["layout"])[1::2])
-    body = row["response_raw"] if row["response_raw"] is not None else row["response_body"]
-    if size != len(as_bytes(body or b"")):
-        raise ValueError(f"its pieces have {size} bytes, and its body {len(as_bytes(body or b''))}")
+    size, stored = sum(_layout(row["layout"])[1]), len(_body_of(row))
+    if size != stored:
+        raise ValueError(f"its pieces have {size} bytes, and its body {stored}")
     if (row["status"] is None) != (row["outcome"] in ("failed", "cancelled")):
         raise ValueError(f"status {row['status']} with the outcome {row['outcome']}")
+
+
+def _body_of(row: Mapping[str, Any]) -> bytes:
+    """Return the body as received."""
+    raw = row["response_raw"]
+    return as_bytes(row["response_body"] or b"") if raw is None else raw
 
 
 def layout_columns(row: Mapping[str, Any], pieces: Sequence[tuple[float, bytes]]) -> dict[str, Any]:
@@ -234,12 +242,10 @@ def layout_columns(row: Mapping[str, Any], pieces: Sequence[tuple[float, bytes]]
 
 def pieces_of(row: Mapping[str, Any]) -> Pieces:
     """Return the pieces of a response as they were received."""
-    raw = row["response_raw"]
-    content = as_bytes(row["response_body"] or b"") if raw is None else raw
+    content = _body_of(row)
     found: Pieces = []
-    numbers = json.loads(row["layout"])
     start = ticks = 0
-    for after, size in zip(numbers[::2], numbers[1::2], strict=True):
+    for after, size in zip(*_layout(row["layout"]), strict=True):
         ticks += after
         found.append((ticks / _TICKS, content[start : start + size]))
         start += size
@@ -287,14 +293,12 @@ def check_price(values: Sequence[Any], stored: object) -> None:
     Raises:
         ValueError: It is changed or invalid.
     """
-    since, *texts, rates = values
     if digest(values) != stored:
         raise ValueError("a row of prices is not what was recorded")
-    kinds = [isinstance(text, str) for text in texts[:3]]
-    if not (_is_count(since) and all(kinds) and isinstance(texts[3], (str, type(None)))):
-        raise ValueError(f"a row of prices holds {ascii(values)[:60]}")
-    if not isinstance(rates, str):
-        raise ValueError(f"a row of prices holds {ascii(rates)[:60]}")
+    types = ((int,), _TEXT, _TEXT, _TEXT, _TEXT_OR_NULL, _TEXT)
+    for value, allowed in zip(values, types, strict=True):
+        if type(value) not in allowed:
+            raise ValueError(f"a row of prices holds {ascii(value)[:60]}")
 
 
 def values_of(call: Mapping[str, Any]) -> list[Any]:
@@ -304,7 +308,7 @@ def values_of(call: Mapping[str, Any]) -> list[Any]:
 
 
 def _storable(value: Any) -> Any:
-    if isinstance(value, str):
+    if isinstance(value, str) and not value.isascii():
         try:
             value.encode()
         except UnicodeEncodeError:  # a lone surrogate: valid in escaped JSON, not in SQLite

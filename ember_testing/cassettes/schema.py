@@ -11,14 +11,15 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from ember_testing.cassettes.rows import digest
 from ember_testing.exceptions import CassetteError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 APPLICATION_ID = 0x454D4252  # "EMBR"; `file cassette.sqlite` shows it
-VERSION = 3
+VERSION = 4
 PAGE_SIZE = 512
 """Bytes. A row's last page is half empty on average: small pages keep a cassette near the size of
 its content, and one of a single call at about 9 KB."""
@@ -112,6 +113,7 @@ window before as (partition by call_id order by i)""",
 _HEADER = b"SQLite format 3\0"
 _PAGE_SIZES = (512, 1024, 2048, 4096, 8192, 16384, 32768, 1)  # 1 stands for 65536
 _HEADER_SIZE = 100
+_DIGEST = "digest"  # the row of the table `cassette` that protects the others
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
@@ -173,7 +175,35 @@ def create(path: Path, about: Mapping[str, str]) -> bool:
 def add_about(path: Path, name: str, value: str) -> None:
     """Add a row to the table `cassette` of an existing file."""
     with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("insert or replace into cassette values (?, ?)", (name, value))
+        write_about(connection, {name: value})
+
+
+def write_about(connection: sqlite3.Connection, changes: Mapping[str, str]) -> None:
+    """Change rows of the table `cassette`, and its digest with them."""
+    statement = "insert or replace into cassette values (?, ?)"
+    connection.executemany(statement, list(changes.items()))
+    about = dict(connection.execute("select name, value from cassette").fetchall())
+    connection.execute(statement, (_DIGEST, about_digest(about)))
+
+
+def about_digest(about: Mapping[str, str]) -> str:
+    """Return the digest of the other rows of the table `cassette`."""
+    return str(
+        digest([each for pair in sorted(about.items()) if pair[0] != _DIGEST for each in pair])
+    )
+
+
+def about_of(rows: Sequence[tuple[object, object]], path: Path) -> dict[str, str]:
+    """Return the rows of the table `cassette` by name, without their digest.
+
+    Raises:
+        CassetteError: They are not as they were written.
+    """
+    about = {str(name): value for name, value in rows if isinstance(value, str)}
+    if len(about) < len(rows) or about.get(_DIGEST) != about_digest(about):
+        raise damaged(path, "the table cassette is not as it was written")
+    del about[_DIGEST]
+    return about
 
 
 def _write_empty(part: Path, about: Mapping[str, str]) -> None:
@@ -183,7 +213,7 @@ def _write_empty(part: Path, about: Mapping[str, str]) -> None:
         connection.execute("begin")
         for statement in (*_DECLARATIONS.values(), *VIEWS.values()):
             connection.execute(statement)
-        connection.executemany("insert into cassette values (?, ?)", list(about.items()))
+        write_about(connection, about)
         connection.execute(f"pragma application_id = {APPLICATION_ID}")
         connection.execute(f"pragma user_version = {VERSION}")
         connection.execute("commit")

@@ -149,10 +149,7 @@ def _join(file: CassetteFile, other: CassetteFile, after: int) -> None:
 def name_runs(file: CassetteFile, runs: list[str]) -> None:
     """Store the runs whose later tests add to the file instead of starting it anew."""
     with file.transaction("immediate") as connection:
-        connection.execute(
-            "update cassette set value = ? where name = 'run'",
-            (" ".join([*dict.fromkeys(runs)][:_RUNS]),),
-        )
+        schema.write_about(connection, {"run": " ".join([*dict.fromkeys(runs)][:_RUNS])})
 
 
 def copy(file: CassetteFile, other: CassetteFile, call_id: int) -> int:

@@ -223,7 +223,7 @@ class Session:
     def _takes_rules_of(self, file: CassetteFile) -> bool:
         """Use the cassette's own `match_on` if the test sets none; return whether it has one."""
         rules = self._comparison.rules
-        if rules.match_on != DEFAULT_MATCH_ON or not (match_on := file.match_on()):
+        if rules.match_on != DEFAULT_MATCH_ON or not (match_on := file.match_on):
             return False
         self._comparison.rules = replace(rules, match_on=match_on)
         self._lookup.compare_by(self._comparison.rules)

@@ -57,7 +57,7 @@ def rows(path: Path, query: str) -> list[tuple[object, ...]]:
 def test_file_has_an_application_id_a_version_and_readable_tables(recorded: Path) -> None:
     """Application id, schema version, page size, column types, text bodies and the views."""
     assert rows(recorded, "pragma application_id") == [(0x454D4252,)]
-    assert rows(recorded, "pragma user_version") == [(3,)]
+    assert rows(recorded, "pragma user_version") == [(4,)]
     assert rows(recorded, "pragma page_size") == [(512,)]
     assert rows(recorded, "pragma journal_mode") == [("delete",)]
     assert rows(recorded, "pragma integrity_check") == [("ok",)]

@@ -19,6 +19,7 @@ import pytest
 import ember_testing
 from ember_testing import CassetteError, CassetteMiss
 from ember_testing.cassettes.rows import COLUMNS
+from ember_testing.cassettes.schema import PAGE_SIZE
 from ember_testing.cli.check import check_file
 from tests.edited import edit
 from tests.loopback import Reply, serving
@@ -101,8 +102,9 @@ def cut_off(content: bytearray, chance: random.Random) -> None:
 
 def swap_pages(content: bytearray, chance: random.Random) -> None:
     """Swap two pages."""
-    a, b = (chance.randrange(len(content) // 512) * 512 for _ in range(2))
-    content[a : a + 512], content[b : b + 512] = content[b : b + 512], content[a : a + 512]
+    a, b = (chance.randrange(len(content) // PAGE_SIZE) * PAGE_SIZE for _ in range(2))
+    pages = content[a : a + PAGE_SIZE], content[b : b + PAGE_SIZE]
+    content[b : b + PAGE_SIZE], content[a : a + PAGE_SIZE] = pages
 
 
 def test_damaged_file_gives_the_right_answer_or_an_error(
@@ -220,6 +222,28 @@ def test_changes_to_other_tables_are_found(recorded: Path, statement: str, seale
     ):
         ask(sender, GONE, 1)
     assert check_file(recorded, {})
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "update cassette set value = 'other' where name = 'salt'",
+        "update cassette set value = '' where name = 'created_at'",
+        "delete from cassette where name = 'id'",
+        "delete from cassette where name = 'digest'",
+        "delete from cassette",
+        "insert into cassette values ('match_on', '[]')",
+    ],
+)
+def test_a_changed_row_about_the_cassette_is_damage(recorded: Path, statement: str) -> None:
+    """With another salt no request would be found, which must not look like a missing recording."""
+    with closing(sqlite3.connect(recorded)) as connection:
+        connection.execute(statement)
+        connection.commit()
+    with pytest.raises(CassetteError, match="the table cassette"), ember_testing.cassette(recorded):
+        pass
+    (finding,) = check_file(recorded, {})
+    assert finding.kind == "integrity"
 
 
 IN_A_TABLES_PLACE = {

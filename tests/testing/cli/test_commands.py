@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 import ember_testing
 from ember_testing.cli import main
 from ember_testing.cli.check import _SHAPES, _shapes_in
+from tests.edited import edit
 from tests.loopback import serving
 from tests.testing.chat import KEY, chat
 from tests.testing.cli.command import found, record, run
@@ -285,7 +286,7 @@ def test_check_finds_a_secret_in_a_compressed_piece_and_in_other_tables(
     change(cassette, "update calls set layout = ?", layout)
     findings = found("check", cassette, code=1)[str(cassette)]
     assert {each["where"] for each in findings if each["kind"] == "secret"} == {"response_raw"}
-    change(other, "insert into cassette values ('note', ?)", KEY)
+    edit(other, "insert into cassette values ('note', ?)", KEY)
     assert found("check", other, code=1)[str(other)][0]["where"] == "cassette"
     run("check", other, "--allow", KEY)
 
