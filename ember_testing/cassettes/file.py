@@ -16,25 +16,25 @@ import sqlite3
 import threading
 from contextlib import closing, contextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ember_testing.cassettes import schema
 from ember_testing.cassettes.rows import (
     COLUMNS,
+    Answer,
     Pieces,
+    answer_of,
     by_key,
     check_price,
     checked,
     digest,
     layout_columns,
     pieces_of,
-    playable,
     rows_after,
     text_columns,
     values_of,
 )
 from ember_testing.exceptions import CassetteError
-from ember_testing.wires.body import as_bytes
 from ember_testing.wires.exchange import COLUMNS as READ_COLUMNS
 from ember_testing.wires.exchange import ParsedRow
 
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from ember_testing.wires.body import Headers
 
 _ATTEMPTS = 100  # attempts to open a file that other processes keep replacing
 _LONGEST_SALT = 64  # bytes
@@ -70,25 +69,6 @@ _DESCRIBE = f"update calls set digest = ?, {' = ?, '.join(_DESCRIBED)} = ? where
 _PRICES = "select since, provider, model, requested_model, tier, rates, digest from prices"
 _CHARGE = "insert into prices values (?, ?, ?, ?, ?, ?, ?)"
 _FIND_TEXT = f"select {schema.TEXT} from (select ? as response_body, ? as text_at, null as text)"
-
-
-class Answer(NamedTuple):
-    """A recording, with the columns that a replay needs."""
-
-    id: int
-    n: int
-    status: int | None
-    http_version: str | None
-    reason: str | None
-    headers: Headers
-    outcome: str
-    error_type: str | None
-    error_message: str | None
-    elapsed: float | None
-    headers_after: float | None
-    cost_usd: float | None
-    body: bytes
-    pieces: Pieces
 
 
 class CassetteFile:
@@ -152,7 +132,7 @@ class CassetteFile:
             rows = rows_after(self.loaded, key, after)[:1]
         else:
             rows = self._read(f"{_PLAIN} {_FIND}", (key, after, self.horizon))
-        return _answer(self._checked(rows[0])) if rows else None
+        return answer_of(self._checked(rows[0])) if rows else None
 
     def load(self) -> None:
         """Load the recordings into memory if they are few, for lookups that must not block on I/O.
@@ -167,7 +147,7 @@ class CassetteFile:
 
     def answer(self, call_id: int) -> Answer:
         """Return the recording with this id."""
-        return _answer(self._plain(call_id))
+        return answer_of(self._plain(call_id))
 
     def recorded(self, key: str) -> int:
         """Return the number of recordings of this request."""
@@ -588,23 +568,3 @@ def _in_commit(path: Path) -> bool:
         return journal.stat().st_size > 0
     except FileNotFoundError:
         return False
-
-
-def _answer(row: Mapping[str, Any]) -> Answer:
-    headers, pieces = playable(row)
-    return Answer(
-        id=row["id"],
-        n=row["n"],
-        status=row["status"],
-        http_version=row["http_version"],
-        reason=row["reason"],
-        headers=headers,
-        outcome=row["outcome"],
-        error_type=row["error_type"],
-        error_message=row["error_message"],
-        elapsed=row["elapsed"],
-        headers_after=row["headers_after"],
-        cost_usd=row["cost_usd"],
-        body=as_bytes(row["response_body"] or b""),
-        pieces=pieces,
-    )

@@ -11,7 +11,7 @@ import math
 from datetime import datetime
 from functools import lru_cache
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from urllib.parse import urlsplit
 
 from ember_testing.wires.body import Headers, as_bytes, decoded, headers_from_json
@@ -252,10 +252,29 @@ def pieces_of(row: Mapping[str, Any]) -> Pieces:
     return found
 
 
+class Answer(NamedTuple):
+    """A recording, with the columns that a replay needs."""
+
+    id: int
+    n: int
+    status: int | None
+    http_version: str | None
+    reason: str | None
+    headers: Headers
+    outcome: str
+    error_type: str | None
+    error_message: str | None
+    elapsed: float | None
+    headers_after: float | None
+    cost_usd: float | None
+    body: bytes
+    pieces: Pieces
+
+
 _readable: set[str] = set()
 
 
-def playable(row: Mapping[str, Any]) -> tuple[Headers, Pieces]:
+def _playable(row: Mapping[str, Any]) -> tuple[Headers, Pieces]:
     """Return the headers and pieces to answer with.
 
     As received; or the decoded body in one piece if this process lacks the decoder.
@@ -272,6 +291,27 @@ def playable(row: Mapping[str, Any]) -> tuple[Headers, Pieces]:
             return remaining + length, [(pieces[-1][0] if pieces else 0.0, body)]
         _readable.add(encoding)
     return headers, pieces
+
+
+def answer_of(row: Mapping[str, Any]) -> Answer:
+    """Return a recording from the columns of its row."""
+    headers, pieces = _playable(row)
+    return Answer(
+        id=row["id"],
+        n=row["n"],
+        status=row["status"],
+        http_version=row["http_version"],
+        reason=row["reason"],
+        headers=headers,
+        outcome=row["outcome"],
+        error_type=row["error_type"],
+        error_message=row["error_message"],
+        elapsed=row["elapsed"],
+        headers_after=row["headers_after"],
+        cost_usd=row["cost_usd"],
+        body=as_bytes(row["response_body"] or b""),
+        pieces=pieces,
+    )
 
 
 def text_columns(text: str | None, finds: Callable[[str], object]) -> dict[str, Any]:

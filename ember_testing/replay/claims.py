@@ -27,7 +27,7 @@ from ember_testing.replay.side_file import SideFile
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from ember_testing.cassettes.file import Answer
+    from ember_testing.cassettes.rows import Answer
 
 if os.name == "posix":
     import fcntl

@@ -12,7 +12,8 @@ from ember_testing.wires.response import Request
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from ember_testing.cassettes.file import Answer, CassetteFile
+    from ember_testing.cassettes.file import CassetteFile
+    from ember_testing.cassettes.rows import Answer
     from ember_testing.replay.settings import Rules
     from ember_testing.replay.shared_counts import SharedCounts
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ember_testing.wires.response import End, NetworkFailure, Response
 
 if TYPE_CHECKING:
-    from ember_testing.cassettes.file import Answer
+    from ember_testing.cassettes.rows import Answer
 
 _PATIENCE = 1.0  # seconds beyond twice the recorded time before a caller should have given up
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from ember_testing.cassettes.file import Answer
+    from ember_testing.cassettes.rows import Answer
     from ember_testing.replay.budget import Budget
     from ember_testing.replay.comparison import Comparison
     from ember_testing.replay.outcome import Outcome

@@ -14,7 +14,8 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from ember_testing.cassettes.calls import Calls
-from ember_testing.cassettes.file import LOCK, Answer, CassetteFile
+from ember_testing.cassettes.file import LOCK, CassetteFile
+from ember_testing.cassettes.rows import Answer
 from ember_testing.exceptions import CassetteError, CassetteMiss, ReplayFailure
 from ember_testing.patches import hangs, worker
 from ember_testing.patches.exchange import Exchange, Later, close_abandoned
