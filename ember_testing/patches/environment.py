@@ -16,6 +16,8 @@ EVENTS = frozenset({"os.putenv", "os.unsetenv"})
 _changes: int | None = None
 _last = 0.0
 _SETTLES = 0.05  # seconds; the event is raised before the change is made
+# pytest sets it in each phase of each test; it holds the test's name.
+_OF_PYTEST = ("PYTEST_CURRENT_TEST", b"PYTEST_CURRENT_TEST")
 
 
 def watch() -> None:
@@ -24,10 +26,11 @@ def watch() -> None:
     _changes = _changes or 0
 
 
-def note_change() -> None:
+def note_change(name: object) -> None:
     """Record that a variable is being set or deleted."""
     global _changes, _last
-    _changes, _last = (_changes or 0) + 1, time.monotonic()
+    if name not in _OF_PYTEST:
+        _changes, _last = (_changes or 0) + 1, time.monotonic()
 
 
 def version() -> tuple[int, int] | None:

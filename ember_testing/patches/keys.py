@@ -10,10 +10,19 @@ import threading
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from ember_testing.patches import environment
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["PLACEHOLDER", "missing", "providers", "restore_variables", "set_variables"]
+__all__ = [
+    "PLACEHOLDER",
+    "missing",
+    "providers",
+    "restore_variables",
+    "set_placeholders",
+    "set_variables",
+]
 
 PLACEHOLDER = "no-key-is-needed-for-this"
 
@@ -40,6 +49,8 @@ _change = threading.RLock()
 # By variable: its owners and their values, of which the last is in force; and the original value.
 _set: dict[str, list[tuple[object, str]]] = {}
 _before: dict[str, str | None] = {}
+# The version of the environment in which no placeholder of this owner was missing.
+_complete: tuple[object, object] = (None, None)
 
 
 def set_variables(owner: object, values: Mapping[str, str]) -> None:
@@ -64,23 +75,55 @@ def set_variables(owner: object, values: Mapping[str, str]) -> None:
 
 def restore_variables(owner: object) -> None:
     """Restore the variables that an owner has set, except those changed meanwhile."""
+    global _complete
     with _change:
-        for name in [name for name, owners in _set.items() if any(o is owner for o, _ in owners)]:
-            in_force = _set[name][-1][1]
-            left = _set[name] = [each for each in _set[name] if each[0] is not owner]
-            value = left[-1][1] if left else _before[name]
-            if os.environ.get(name) == in_force:
-                if value is None:
-                    del os.environ[name]
-                else:
-                    os.environ[name] = value
-            if not left:
-                del _set[name], _before[name]
+        _complete = (None, None)
+        for name in _names_of(owner):
+            _restore(owner, name)
+
+
+def _names_of(owner: object) -> list[str]:
+    return [name for name, owners in _set.items() if any(each is owner for each, _ in owners)]
+
+
+def _restore(owner: object, name: str) -> None:
+    in_force = _set[name][-1][1]
+    left = _set[name] = [each for each in _set[name] if each[0] is not owner]
+    value = left[-1][1] if left else _before[name]
+    if os.environ.get(name) == in_force:
+        if value is None:
+            del os.environ[name]
+        elif value != in_force:
+            os.environ[name] = value
+    if not left:
+        del _set[name], _before[name]
+
+
+def set_placeholders(owner: object) -> None:
+    """Set a placeholder for each missing key until `restore_variables`.
+
+    Where the owner's placeholders are still set from the test before, only what has changed is
+    written: setting and deleting all of them would take longer than a replayed call.
+    """
+    global _complete
+    with _change:
+        version = environment.version()
+        if version is not None and (version, owner) == _complete:
+            return
+        for name in _names_of(owner):
+            if os.environ.get(name) != _set[name][-1][1]:  # changed by a test
+                _restore(owner, name)
+        values, present = missing(), _names_of(owner)
+        for name in present:
+            if name not in values:
+                _restore(owner, name)
+        set_variables(owner, {name: values[name] for name in values.keys() - present})
+        _complete = environment.version(), owner
 
 
 def missing() -> Mapping[str, str]:
     """Return placeholders for providers without a key; those set here already do not count."""
-    # This runs with every test, and looking up a missing name in os.environ costs an exception.
+    # Looking up a missing name in os.environ costs an exception.
     present = set(os.environ)
 
     def is_set(name: str) -> bool:

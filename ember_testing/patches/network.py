@@ -211,7 +211,7 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
         if event in children.EVENTS:
             children.watch(event, arguments)
         elif event in environment.EVENTS:
-            environment.note_change()
+            environment.note_change(arguments[0])
         return
     if _reporting is not None and event in _CONNECTS:
         _report(_reporting, arguments[0], arguments[1])

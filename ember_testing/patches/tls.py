@@ -1,9 +1,9 @@
-"""TLS contexts that load their trust store with the first handshake.
+"""TLS contexts that are built when they are used, and load their trust store with a handshake.
 
 `httpx.Client()` calls `ssl.create_default_context(cafile=...)`, which spends 18 ms on certificates
-that a replay never uses. During a replay that public function returns a context with all the usual
-settings that loads its certificates with the first handshake. The context remains correct after the
-test: it accepts and refuses the same certificates as an ordinary one.
+that a replay never uses. During a replay that public function returns a stand-in for a context with
+all the usual settings that loads its certificates with the first handshake. It remains correct
+after the test: it accepts and refuses the same certificates as an ordinary one.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from __future__ import annotations
 import os
 import ssl
 import threading
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, cast
 
 from ember_testing.patches.patch import Patch
 
@@ -48,11 +48,7 @@ class LateTrust(ssl.SSLContext):
             capath: Folder of certificates.
             template: The context to copy the settings from.
 
-        Raises:
-            OSError: The file cannot be read.
         """
-        if cafile is not None:
-            os.close(os.open(cafile, os.O_RDONLY))
         context = cls(ssl.PROTOCOL_TLS_CLIENT)
         for name in _COPIED:
             if getattr(context, name, None) != (value := getattr(template, name, None)):
@@ -73,6 +69,35 @@ class LateTrust(ssl.SSLContext):
     get_ca_certs = _loading("get_ca_certs")
 
 
+class LateContext:
+    """Stands for a `LateTrust`, which is built when an attribute is used: that takes 0.1 ms.
+
+    Args:
+        build: Returns the context.
+    """
+
+    def __init__(self, build: Callable[[], LateTrust]) -> None:
+        vars(self).update(_build=build, _context=None)
+
+    @property  # type: ignore[misc]  # it may be read only: isinstance does so
+    def __class__(self) -> type[LateTrust]:  # type: ignore[override]  # as above
+        return LateTrust
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._built(), name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._built(), name, value)
+
+    def _built(self) -> LateTrust:
+        state = vars(self)
+        with _LOCK:
+            if state["_context"] is None:
+                state["_context"] = state["_build"]()
+        context: LateTrust = state["_context"]
+        return context
+
+
 @lru_cache(maxsize=1)
 def _template(create: Callable[..., ssl.SSLContext]) -> ssl.SSLContext:
     """Return a context with this Python's defaults and no certificates; never used to connect."""
@@ -80,7 +105,7 @@ def _template(create: Callable[..., ssl.SSLContext]) -> ssl.SSLContext:
 
 
 def _late(create: Callable[..., ssl.SSLContext]) -> Callable[..., ssl.SSLContext]:
-    """Return a `create_default_context` that returns a `LateTrust` for clients only."""
+    """Return a `create_default_context` that returns a stand-in for clients only."""
 
     def create_default_context(
         purpose: ssl.Purpose = ssl.Purpose.SERVER_AUTH,
@@ -90,9 +115,12 @@ def _late(create: Callable[..., ssl.SSLContext]) -> Callable[..., ssl.SSLContext
         cadata: Any = None,
     ) -> ssl.SSLContext:
         late = purpose == ssl.Purpose.SERVER_AUTH and not cadata and (cafile or capath)
-        if not late or not _patch.in_force:
+        # What cannot be read is an error at once.
+        readable = cafile is None or os.access(cafile, os.R_OK)
+        if not (late and readable and _patch.in_force):
             return create(purpose, cafile=cafile, capath=capath, cadata=cadata)
-        return LateTrust.of(cafile, capath, _template(create))
+        build = partial(LateTrust.of, cafile, capath, _template(create))
+        return cast("ssl.SSLContext", LateContext(build))
 
     return create_default_context
 
@@ -101,7 +129,7 @@ _patch = Patch(ssl, "create_default_context", _late)
 
 
 def install() -> None:
-    """Return `LateTrust` contexts from `ssl.create_default_context` from now on."""
+    """Return stand-ins from `ssl.create_default_context` from now on."""
     _patch.install()
 
 

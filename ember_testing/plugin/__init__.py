@@ -6,6 +6,7 @@ of httpx, SQLite or Ember.
 
 from __future__ import annotations
 
+import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -110,7 +111,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None]:
     """Deactivate the cassette after the last fixture, and keep or drop what was recorded."""
     session = item.stash.get(SESSION, None)
     if session is None:
@@ -121,7 +122,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
         torn_down = True
     finally:
         passed = torn_down and item.stash.get(_passed_key, False) and not session.failures
-        _end(item, session, passed, torn_down)
+        _end(item, session, passed, torn_down, _replay_follows(item, nextitem))
     return result
 
 
@@ -188,12 +189,21 @@ def _begin(item: pytest.Item) -> None:
     item.stash[_passed_key] = False
 
 
-def _end(item: pytest.Item, session: Session, passed: bool, torn_down: bool) -> None:
+def _replay_follows(item: pytest.Item, nextitem: pytest.Item | None) -> bool:
+    """Return whether the next code of the project to run is a test that replays."""
+    stops = item.session.shouldstop or item.session.shouldfail
+    marked = nextitem is not None and nextitem.get_closest_marker(MARKER) is not None
+    return marked and not stops and mode_of(item.config) == "none"
+
+
+def _end(
+    item: pytest.Item, session: Session, passed: bool, torn_down: bool, replay_follows: bool
+) -> None:
     from ember_testing.exceptions import CassetteError
     from ember_testing.replay.active import deactivate
     from ember_testing.replay.tally import counted
 
-    deactivate(session)
+    deactivate(session, replay_follows=replay_follows)
     del item.config.stash[_running_key]
     shared = bool(arguments_of(item).get("cassette"))
     unused = session.unused() if passed and not shared else 0
@@ -224,14 +234,17 @@ def _end(item: pytest.Item, session: Session, passed: bool, torn_down: bool) -> 
 
 def _abandon(config: pytest.Config) -> None:
     """Drop what an interrupted test has recorded: pytest does not tear it down."""
+    active = sys.modules.get("ember_testing.replay.active")
+    if active is None:  # nothing was recorded or replayed
+        return
     session = config.stash.get(_running_key, None)
     if session is not None:
         from ember_testing.exceptions import CassetteError
-        from ember_testing.replay.active import deactivate
 
-        deactivate(session)
+        active.deactivate(session)
         with suppress(CassetteError):  # the file stays as it is
             session.close(passed=False)
+    active.restore_keys()
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from ember_testing.wires.response import Request, Response
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["activate", "deactivate"]
+__all__ = ["activate", "deactivate", "restore_keys"]
 
 _change = threading.RLock()
 _sessions: list[Session] = []  # the innermost is last
@@ -39,8 +39,14 @@ def activate(session: Session) -> None:
         _apply()
 
 
-def deactivate(session: Session) -> None:
-    """Remove this cassette, so that the enclosing one or the network answers again."""
+def deactivate(session: Session, *, replay_follows: bool = False) -> None:
+    """Remove this cassette, so that the enclosing one or the network answers again.
+
+    Args:
+        session: The session of the cassette.
+        replay_follows: Leave the placeholders of keys for another replay, which begins before any
+            other code of the project runs; if none does, `restore_keys` must be called.
+    """
     with _change:
         _sessions.remove(session)
         if not _sessions:
@@ -51,7 +57,14 @@ def deactivate(session: Session) -> None:
             session.tally.notes.append(
                 f"loaded, with sockets that no guard sees: {', '.join(unseen)}; {children.OPEN}"
             )
-        _apply()
+        _apply(replay_follows=replay_follows)
+
+
+def restore_keys() -> None:
+    """Restore the environment after a `deactivate` that no replay has followed."""
+    with _change:
+        if not _sessions:
+            keys.restore_variables(_answerer)
 
 
 def _unrecorded_note(connections: Iterable[str]) -> str:
@@ -142,11 +155,12 @@ def _skips_wait(seconds: float) -> bool:
 sleep.watch(_skips_wait)
 
 
-def _apply() -> None:
+def _apply(*, replay_follows: bool = False) -> None:
     session = _innermost()
     prices.use(session.prices if session is not None and session.prices else None)
-    keys.restore_variables(_answerer)
     if session is None or session.record:
+        if not replay_follows:
+            keys.restore_variables(_answerer)
         tls.uninstall()
         if session is None:
             network.open_network()
@@ -154,7 +168,7 @@ def _apply() -> None:
         else:
             _report_unrecorded(session)
         return
-    keys.set_variables(_answerer, keys.missing())  # replayed calls need no real key
+    keys.set_placeholders(_answerer)  # replayed calls need no real key
     tls.install()
     network.close_network(
         allow_loopback=session.settings.allow_loopback,

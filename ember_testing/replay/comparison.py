@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote, quote_plus
 
 from ember_testing.patches import environment
@@ -24,11 +24,49 @@ from ember_testing.wires.exchange import sets_prices
 from ember_testing.wires.response import Request
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ember_testing.patches.exchange import Exchange
     from ember_testing.replay.settings import Settings
 
 
 _MOST_HIDDEN = 256  # credentials from answers that are kept
+
+
+class _Environment(NamedTuple):
+    """What a comparison needs to know of the environment.
+
+    Attributes:
+        keys: The values of providers' keys.
+        variables: The secrets, each with the variable that holds it.
+        sets_prices: Whether it sets prices.
+    """
+
+    keys: frozenset[str]
+    variables: Mapping[str, str]
+    sets_prices: bool
+
+
+_last_read: tuple[object, _Environment] = (None, _Environment(frozenset(), {}, False))
+
+
+def _of_environment(version: object) -> _Environment:
+    """Return what the environment holds, read again unless it has this version still.
+
+    Args:
+        version: The present version; None if it is unknown.
+    """
+    global _last_read
+    known, found = _last_read
+    if version is None or version != known:
+        names = tuple(os.environ)
+        found = _Environment(
+            keys_of_environment(os.environ, names),
+            variables_of_environment(os.environ, names),
+            sets_prices(names),
+        )
+        _last_read = version, found
+    return found
 
 
 class Comparison:
@@ -72,11 +110,9 @@ class Comparison:
             return False
         self._environment = version
         before, keys = self.redaction, self._keys
-        names = tuple(os.environ)
-        self.sets_prices = sets_prices(names)
-        variables = variables_of_environment(os.environ, names)
-        self._keys = keys_of_environment(os.environ, names)
-        self.redaction = before.also(self._keys.union(variables), variables)
+        found = _of_environment(None if anew else version)
+        self.sets_prices, self._keys = found.sets_prices, found.keys
+        self.redaction = before.also(found.keys.union(found.variables), found.variables)
         return self.redaction is not before or keys != self._keys
 
     @property
