@@ -17,18 +17,6 @@ from urllib.parse import unquote, unquote_to_bytes
 
 from ember.exceptions import ModelProviderError
 
-__all__ = [
-    "MEDIA_SUFFIXES",
-    "Media",
-    "from_base64",
-    "from_bytes",
-    "from_image",
-    "from_path",
-    "from_url",
-    "is_image",
-    "mime_type_of_name",
-]
-
 
 class Media(NamedTuple):
     """An image, PDF, audio or video: its bytes, or a URL that a provider can fetch.
@@ -48,14 +36,9 @@ class Media(NamedTuple):
     detail: str | None = None
 
     def check_is_image(self, wire: str, formats: Collection[str] = ()) -> None:
-        """Check that this is an image that the wire accepts.
+        """Raise a ModelProviderError if this is known to be no image that the wire accepts.
 
-        Args:
-            wire: The wire's name for the error message.
-            formats: The MIME types that it accepts; any image by default.
-
-        Raises:
-            ModelProviderError: It is known to be of another type.
+        `formats` are the MIME types that it accepts; any image by default.
         """
         if not self.mime_type or self.mime_type in formats:
             return
@@ -86,15 +69,7 @@ _URL_SAFE = str.maketrans("-_", "+/")  # Google's base64 is URL-safe
 
 
 def from_base64(text: str, mime_type: str = "") -> Media:
-    """Create a medium from base64 text.
-
-    Args:
-        text: The base64.
-        mime_type: The declared MIME type, used if the bytes do not show one.
-
-    Raises:
-        ModelProviderError: The text is not base64.
-    """
+    """Create a medium from base64; `mime_type` is the declared type, if the bytes show none."""
     try:
         plain = "".join(text.split()).translate(_URL_SAFE).rstrip("=")
         raw = base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
@@ -212,11 +187,7 @@ _SAME_TYPES = {"image/jpg": "image/jpeg", "image/pjpeg": "image/jpeg", "audio/mp
 
 
 def _mime_type(data: bytes, declared: str = "") -> str:
-    """Return the MIME type that the bytes show, else the declared one.
-
-    Raises:
-        ModelProviderError: The bytes show none, and none is declared.
-    """
+    """Return the MIME type that the bytes show, else the declared one."""
     if data[4:8] == b"ftyp":
         return _mime_type_of_brands(data, declared)
     if data[:4] == b"\x1aE\xdf\xa3":

@@ -29,8 +29,6 @@ from ember.conversation.parts import (
 from ember.exceptions import ModelProviderError
 from ember.models.schemas import ToolCall
 
-__all__ = ["Message", "as_messages"]
-
 Role = Literal["system", "user", "assistant", "tool"]
 _ROLES: Mapping[str, Role] = {
     "system": "system",
@@ -42,17 +40,11 @@ _ROLES: Mapping[str, Role] = {
     "function": "tool",
 }
 # The keys of a message's content, and those that an answer may have instead.
-_CONTENTS = frozenset({"content", "parts"})
-_ANSWERS = _CONTENTS | {
-    "audio",
-    "function_call",
-    "reasoning",
-    "reasoning_content",
-    "reasoning_details",
-    "refusal",
+_CONTENT_KEYS = {"content", "parts"}
+_ANSWER_KEYS = _CONTENT_KEYS | {
+    *("audio", "function_call", "reasoning", "reasoning_content", "reasoning_details", "refusal"),
     "tool_calls",
 }
-
 _NO_EXTRA: Mapping[str, Any] = {}
 
 
@@ -89,14 +81,15 @@ def as_messages(prompt: object) -> list[Message]:
         if not prompt.strip():
             raise ModelProviderError(f"the prompt is empty ({prompt!r}): pass the text to answer")
         return [Message("user", (Text(prompt),))]
-    if _is_one_part(prompt):
-        prompt = [prompt]
-    if not isinstance(prompt, Sequence):
+    if isinstance(prompt, (Mapping, bytes, bytearray, Path)) or is_image(prompt):
+        items = cast("Sequence[object]", [prompt])
+    elif isinstance(prompt, Sequence):
+        items = cast("Sequence[object]", prompt)
+    else:
         raise ModelProviderError(
             f"a prompt cannot be {excerpt(prompt)}: pass a string, a list of parts "
             "(text and images) or a list of messages ({'role': ..., 'content': ...})"
         )
-    items = cast("Sequence[object]", prompt)
     if not items:
         raise ModelProviderError("the prompt is empty ([]): pass text, parts or messages")
     for index, item in enumerate(items):
@@ -105,11 +98,11 @@ def as_messages(prompt: object) -> list[Message]:
             raise ModelProviderError(
                 f"message {index} has no 'role': {excerpt(item)}; there are {', '.join(_ROLES)}"
             )
-    is_turn = ["role" in as_mapping(item) or _is_item(item) for item in items]
-    if all(is_turn):
-        return _named_results(_turns(cast("Sequence[Mapping[str, Any]]", items)))
-    if any(is_turn):
-        at = is_turn.index(False)
+    are_messages = ["role" in as_mapping(item) or _is_responses_item(item) for item in items]
+    if all(are_messages):
+        return _with_tool_names(_from_messages(cast("Sequence[Mapping[str, Any]]", items)))
+    if any(are_messages):
+        at = are_messages.index(False)
         raise ModelProviderError(
             f"the prompt mixes messages and parts: item {at} is {excerpt(items[at])}, which has "
             "no 'role'; make it {'role': 'user', 'content': ...}"
@@ -120,27 +113,20 @@ def as_messages(prompt: object) -> list[Message]:
     return [Message("user", parts)]
 
 
-def _is_one_part(prompt: object) -> bool:
-    return isinstance(prompt, (Mapping, bytes, bytearray, Path)) or is_image(prompt)
-
-
-def _turns(items: Sequence[Mapping[str, Any]]) -> list[Message]:
+def _from_messages(items: Sequence[Mapping[str, Any]]) -> list[Message]:
     """Convert messages; the output items of one Responses answer become one message."""
-    turns: list[Message] = []
+    messages: list[Message] = []
     answer: list[Part] | None = None
     for index, item in enumerate(items):
-        if not _is_item(item):
-            answer = None
-            turns.append(_message(item, index))
-        elif is_output_item(item):
+        if _is_responses_item(item) and is_output_item(item):
             if answer is None:
                 answer = []
-                turns.append(Message("assistant", answer))
+                messages.append(Message("assistant", answer))
             answer.append(from_output_item(item))
-        else:
-            answer = None
-            turns.append(_input_item(item))
-    return turns
+            continue
+        answer = None
+        messages.append(_input_item(item) if _is_responses_item(item) else _message(item, index))
+    return messages
 
 
 def _message(item: Mapping[str, Any], index: int) -> Message:
@@ -151,7 +137,9 @@ def _message(item: Mapping[str, Any], index: int) -> Message:
             f"message {index}: {name!r} is not a message's role; there are {', '.join(_ROLES)}"
         )
     # Google omits the parts of an empty answer.
-    if name != "model" and not item.keys() & (_ANSWERS if role == "assistant" else _CONTENTS):
+    if name != "model" and not item.keys() & (
+        _ANSWER_KEYS if role == "assistant" else _CONTENT_KEYS
+    ):
         raise ModelProviderError(
             f"message {index} has no 'content': {excerpt(item)}; write "
             f"{{'role': {name!r}, 'content': ...}}"
@@ -161,14 +149,14 @@ def _message(item: Mapping[str, Any], index: int) -> Message:
         del extra["type"]
     content = item.get("content", item.get("parts"))
     if role == "tool":
-        return Message("tool", (_result_message(item, content, extra),), extra)
+        return Message("tool", (_tool_result(item, content, extra),), extra)
     parts: list[Part] = []
     if isinstance(content, str):
         parts.append(Text(content))
     elif isinstance(content, Sequence) and not isinstance(content, (bytes, bytearray, ToolCall)):
         listed = cast("Sequence[object]", content)
-        read = from_output_item if any(map(is_output_item, listed)) else as_part
-        parts += [read(part) for part in listed]
+        convert = from_output_item if any(map(is_output_item, listed)) else as_part
+        parts += map(convert, listed)
     elif content is not None:
         parts.append(as_part(content))
     if item.get("tool_calls"):
@@ -179,7 +167,7 @@ def _message(item: Mapping[str, Any], index: int) -> Message:
     return Message(role, parts, extra)
 
 
-def _result_message(item: Mapping[str, Any], content: object, extra: dict[str, Any]) -> ToolResult:
+def _tool_result(item: Mapping[str, Any], content: object, extra: dict[str, Any]) -> ToolResult:
     result_id = extra.pop("tool_call_id", None) or extra.pop("id", None)
     name = extra.pop("name", "")
     if not isinstance(result_id or name or None, str):
@@ -190,27 +178,18 @@ def _result_message(item: Mapping[str, Any], content: object, extra: dict[str, A
     return ToolResult(result_id or name, name, content, bool(extra.pop("is_error", False)))
 
 
-def _named_results(messages: list[Message]) -> list[Message]:
+def _with_tool_names(messages: list[Message]) -> list[Message]:
     """Add the tool's name, which Google requires, to results that only have a call's id."""
-    all_parts = [part for message in messages for part in message.parts]
-    meant = [
-        means
-        for p in all_parts
-        for means in (p.equivalents or () if isinstance(p, NativePart) else (p,))
-    ]
-    names = {part.id: part.name for part in meant if isinstance(part, ToolCall)}
-    named: list[Message] = []
-    for message in messages:
-        if any(isinstance(p, ToolResult) and not p.name for p in message.parts):
-            parts = [
-                ToolResult(p.id, names.get(p.id, p.id), p.content, p.is_error)
-                if isinstance(p, ToolResult) and not p.name
-                else p
-                for p in message.parts
-            ]
-            message = Message(message.role, parts, message.extra)
-        named.append(message)
-    return named
+    parts = [part for message in messages for part in message.parts]
+    parts += [each for p in parts if isinstance(p, NativePart) for each in p.equivalents or ()]
+    names = {part.id: part.name for part in parts if isinstance(part, ToolCall)}
+
+    def with_name(part: Part) -> Part:
+        if isinstance(part, ToolResult) and not part.name:
+            return part._replace(name=names.get(part.id, part.id))
+        return part
+
+    return [message._replace(parts=[*map(with_name, message.parts)]) for message in messages]
 
 
 _INPUT_ITEM = re.compile(
@@ -218,7 +197,7 @@ _INPUT_ITEM = re.compile(
 )
 
 
-def _is_item(item: object) -> bool:
+def _is_responses_item(item: object) -> bool:
     """Return whether to read this as an item of the Responses API instead of a message."""
     fields = as_mapping(item)
     kind = fields.get("type")

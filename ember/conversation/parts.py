@@ -23,24 +23,6 @@ from ember.conversation.media import (
 from ember.exceptions import ModelProviderError
 from ember.models.schemas import ToolCall
 
-__all__ = [
-    "NativePart",
-    "Part",
-    "Text",
-    "ToolResult",
-    "arguments_text",
-    "as_mapping",
-    "as_part",
-    "as_tool_call",
-    "call_id_for",
-    "excerpt",
-    "from_output_item",
-    "is_output_item",
-    "parsed_arguments",
-    "required",
-    "translate_parts",
-]
-
 _NO_FIELDS: Mapping[str, Any] = {}
 
 
@@ -96,10 +78,10 @@ class ToolResult(NamedTuple):
         return self._replace(content=f"Error: {self.text}")
 
     def parts_with_media(self, wire: str) -> list[Part]:
-        """Return the content as parts for one wire if it contains media, else an empty list.
+        """Return the content as parts for one wire if it has media; else it is sent as `text`.
 
         Such content is bytes, a `Path`, an image, or a list of these, text and parts in any
-        provider's format. Any other content is data, and is sent as `text`.
+        provider's format.
         """
         others = [item for item in self._items if not _is_media(item)]
         are_text = all(isinstance(item, str) or _is_text_part(item) for item in others)
@@ -128,11 +110,7 @@ Part: TypeAlias = "Text | Media | ToolCall | ToolResult | NativePart"
 
 
 def translate_parts(parts: Sequence[Part], wire: str) -> list[Part]:
-    """Return the parts for one wire, translating those in another wire's format.
-
-    Raises:
-        ModelProviderError: A medium in another wire's format cannot be read.
-    """
+    """Return the parts for one wire, translating those in another wire's format."""
     translated: list[Part] = []
     for part in parts:
         if not isinstance(part, NativePart) or not part.wire or wire in part.wire.split():
@@ -145,11 +123,7 @@ def translate_parts(parts: Sequence[Part], wire: str) -> list[Part]:
 
 
 def as_part(item: object) -> Part:
-    """Convert a caller's item to a part.
-
-    Raises:
-        ModelProviderError: The item cannot be sent.
-    """
+    """Convert a caller's item to a part; raise a ModelProviderError if it cannot be sent."""
     if isinstance(item, (Text, Media, ToolCall, ToolResult, NativePart)):
         return item
     if isinstance(item, str):
@@ -237,11 +211,7 @@ def _is_media(item: object) -> bool:
 
 
 def _media(item: Mapping[str, Any], wire: str, key: str, default: str) -> Media:
-    """Read a medium in a provider's format, given its entry of `_MEDIA_FORMATS`.
-
-    Raises:
-        ModelProviderError: The content is missing, or stored with the provider.
-    """
+    """Read a medium in a provider's format, given its entry of `_MEDIA_FORMATS`."""
     source = _in_camel_case(item) if wire == "google" else item
     for name in _MEDIA_OBJECTS:
         if name in source and not isinstance(source[name], str):
@@ -366,11 +336,7 @@ def _camel_case(key: str) -> str:
 
 
 def as_tool_call(call: object) -> ToolCall | NativePart:
-    """Convert a `ToolCall`, or a tool call in OpenAI's format, to a part.
-
-    Raises:
-        ModelProviderError: The call does not name a tool.
-    """
+    """Convert a `ToolCall`, or a tool call in OpenAI's format, to a part."""
     if isinstance(call, ToolCall):
         return call
     item = as_mapping(call)
@@ -435,11 +401,7 @@ def is_output_item(item: object) -> bool:
 
 
 def from_output_item(item: object) -> NativePart:
-    """Convert an output item of a Responses answer; only other wires get it translated.
-
-    Raises:
-        ModelProviderError: The item lacks a field that its type requires.
-    """
+    """Convert an output item of a Responses answer; only other wires get it translated."""
     fields = as_mapping(item)
     equivalents: list[Part] = []
     if fields.get("type") == "message":
@@ -457,11 +419,7 @@ def as_mapping(value: object) -> Mapping[str, Any]:
 
 
 def required(item: Mapping[str, Any], key: str, kind: type) -> Any:
-    """Return the value of a required key, which must be of this type.
-
-    Raises:
-        ModelProviderError: The key is missing or has another type.
-    """
+    """Return the value of a key; raise a ModelProviderError if it has another type or none."""
     value = item.get(key)
     if not isinstance(value, kind) or (isinstance(value, str) and kind is not str):
         raise ModelProviderError(

@@ -23,10 +23,8 @@ from ember.conversation.dialects import WRAPPER_KEY
 from ember.exceptions import ModelProviderError, ProviderAPIError
 from ember.models.schemas import ChatResponse
 
-__all__ = ["function_schema", "is_type", "parsed", "type_schema", "with_parsed"]
-
 _Schema = dict[str, Any]
-_PLAIN: Mapping[object, _Schema] = {
+_SCALARS: Mapping[object, _Schema] = {
     str: {"type": "string"},
     int: {"type": "integer"},
     float: {"type": "number"},
@@ -37,16 +35,12 @@ _PLAIN: Mapping[object, _Schema] = {
     object: {},
 }
 # Types written as strings in JSON: the format's name, and the function that parses the string.
-_TEXTS: Mapping[object, tuple[str, Callable[[str], object]]] = {
+_STRING_FORMATS: Mapping[object, tuple[str, Callable[[str], object]]] = {
     datetime: ("date-time", lambda text: datetime.fromisoformat(text.replace("Z", "+00:00"))),
     date: ("date", date.fromisoformat),
     time: ("time", lambda text: time.fromisoformat(text.replace("Z", "+00:00"))),
     UUID: ("uuid", UUID),
 }
-_NO_TYPE = (
-    "pass a pydantic class, a dataclass, a TypedDict, an Enum, a Literal, or list, dict, tuple or "
-    "a union of such"
-)
 
 
 class _Definitions(dict[str, _Schema]):
@@ -63,11 +57,7 @@ def is_type(value: object) -> bool:
 
 
 def type_schema(kind: object) -> _Schema:
-    """Return the JSON schema of a type's values.
-
-    Raises:
-        ModelProviderError: JSON cannot represent the values.
-    """
+    """Return the JSON schema of a type's values; raise a ModelProviderError if JSON has none."""
     if _is_pydantic(kind):
         return dict(cast("Any", kind).model_json_schema())
     definitions = _Definitions()
@@ -87,9 +77,6 @@ def function_schema(function: Callable[..., Any]) -> tuple[str, str | None, _Sch
 
     The descriptions come from the docstring; those of arguments from `Annotated[int, "..."]`, the
     docstring's `Args:` section (Google style) or `:param name:` lines.
-
-    Raises:
-        ModelProviderError: The arguments cannot be passed as JSON.
     """
     described: Any = function
     if isinstance(described, functools.partial):
@@ -129,13 +116,9 @@ def function_schema(function: Callable[..., Any]) -> tuple[str, str | None, _Sch
 
 
 def with_parsed(kind: object, response: ChatResponse) -> ChatResponse:
-    """Return the response with its text parsed to an object, as `parsed`.
+    """Return the response with its text parsed to an object of this type, as `parsed`.
 
     A refusal, and an answer that calls tools, is returned unchanged.
-
-    Args:
-        kind: The type given as `response_format=`.
-        response: The answer.
 
     Raises:
         ProviderAPIError: The text does not fit the type (`bad_response`); the context has the
@@ -165,11 +148,7 @@ def with_parsed(kind: object, response: ChatResponse) -> ChatResponse:
 
 
 def parsed(kind: object, text: str) -> Any:
-    """Parse a JSON text to an object of a type.
-
-    Raises:
-        ValueError: The text is not JSON or does not fit the type; the message says where.
-    """
+    """Parse a JSON text to an object of a type; raise a ValueError that says what does not fit."""
     if _WRAPPED.match(text) and type_schema(kind).get("type") != "object":
         text = json.dumps(json.loads(text)[WRAPPER_KEY])
     if _is_pydantic(kind):
@@ -220,10 +199,10 @@ def _fields_of(kind: Any) -> list[tuple[str, object, bool]] | None:
 
 
 def _schema(kind: Any, definitions: _Definitions) -> _Schema:
-    if _is_among(_PLAIN, kind):
-        return dict(_PLAIN[kind])
-    if _is_among(_TEXTS, kind):
-        return {"type": "string", "format": _TEXTS[kind][0]}
+    if _is_among(_SCALARS, kind):
+        return dict(_SCALARS[kind])
+    if _is_among(_STRING_FORMATS, kind):
+        return {"type": "string", "format": _STRING_FORMATS[kind][0]}
     if _is_pydantic(kind):
         schema: _Schema = dict(kind.model_json_schema())
         definitions |= schema.pop("$defs", {})
@@ -233,7 +212,7 @@ def _schema(kind: Any, definitions: _Definitions) -> _Schema:
     if _is_enum(kind):
         return {"enum": [member.value for member in kind]}
     origin, arguments = get_origin(kind), get_args(kind)
-    if origin in _MARKS:
+    if origin in _QUALIFIERS:
         return _schema(arguments[0], definitions)
     if origin is Annotated:
         notes = [note for note in arguments[1:] if isinstance(note, str)]
@@ -263,7 +242,10 @@ def _collection_schema(
     if origin in _DICTS:
         values = _schema(arguments[1], definitions) if len(arguments) == 2 else {}
         return {"type": "object", "additionalProperties": values or True}
-    raise ModelProviderError(f"JSON cannot say {kind!r}: {_NO_TYPE}")
+    raise ModelProviderError(
+        f"JSON cannot say {kind!r}: pass a pydantic class, a dataclass, a TypedDict, an Enum, a "
+        "Literal, or list, dict, tuple or a union of such"
+    )
 
 
 _LISTS: tuple[object, ...] = (list, tuple, set, frozenset, Sequence)
@@ -308,15 +290,11 @@ def _docstring(text: str) -> tuple[str, dict[str, str]]:
         if section.re is _SECTION and section[1]:
             indented = re.match(r"(?:[ ]+.*\n?|[ ]*\n)*", text[section.end() :])
             found += _ENTRY.findall(textwrap.dedent(indented[0] if indented else ""))
-    return about, {name: " ".join(told.split()) for name, told in found}
+    return about, {name: " ".join(words.split()) for name, words in found}
 
 
 def _value(kind: Any, value: Any, where: str) -> Any:
-    """Convert a JSON value to an object of a type.
-
-    Raises:
-        ValueError: The value does not fit the type.
-    """
+    """Convert a JSON value to an object of a type; `where` is its place, for the ValueError."""
     if kind is Any or kind is object:
         return value
     if _is_pydantic(kind):
@@ -324,7 +302,7 @@ def _value(kind: Any, value: Any, where: str) -> Any:
     if (fields := _fields_of(kind)) is not None:
         return _object(kind, fields, value, where)
     origin, arguments = get_origin(kind), get_args(kind)
-    if origin is Annotated or origin in _MARKS:
+    if origin is Annotated or origin in _QUALIFIERS:
         return _value(arguments[0], value, where)
     if origin in (Union, types.UnionType):
         for each in arguments:
@@ -338,8 +316,8 @@ def _value(kind: Any, value: Any, where: str) -> Any:
             return found
     elif _is_enum(kind):
         return kind(value)
-    elif _is_among(_TEXTS, kind) and isinstance(value, str):
-        return _TEXTS[kind][1](value)
+    elif _is_among(_STRING_FORMATS, kind) and isinstance(value, str):
+        return _STRING_FORMATS[kind][1](value)
     elif (origin or kind) in _LISTS and isinstance(value, list):
         return _list(origin or kind, arguments, cast("list[object]", value), where)
     elif (origin or kind) in _DICTS and isinstance(value, dict):
@@ -355,8 +333,10 @@ def _value(kind: Any, value: Any, where: str) -> Any:
 
 
 _MISSING = object()
-# Markers of a TypedDict's fields; `typing` has them since Python 3.11.
-_MARKS = {getattr(typing, name, None) for name in ("Required", "NotRequired", "ReadOnly")} - {None}
+# Qualifiers of a TypedDict's fields; `typing` has them since Python 3.11.
+_QUALIFIERS = {getattr(typing, name, None) for name in ("Required", "NotRequired", "ReadOnly")} - {
+    None
+}
 
 
 def _list(origin: Any, arguments: Sequence[Any], values: list[object], where: str) -> Any:

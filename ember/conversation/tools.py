@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, cast
 
 from ember.conversation.dialects import for_openai, from_google, wrapped_in_object
 from ember.exceptions import ModelProviderError
 
-__all__ = [
-    "PLAIN_TEXT",
-    "JsonFormat",
-    "NativeTool",
-    "Tool",
-    "ToolChoice",
-    "as_response_format",
-    "as_tool_choice",
-    "as_tools",
-]
-
-
-_NOTHING: Mapping[str, Any] = {}
-# Keys of a tool that one wire accepts and the others refuse.
-_ANTHROPICS = "allowed_callers cache_control defer_loading eager_input_streaming input_examples"
-_GOOGLES = "behavior response responseJsonSchema"
-_OWNERS = {
-    **dict.fromkeys(_ANTHROPICS.split(), "anthropic"),
-    **dict.fromkeys(_GOOGLES.split(), "google"),
+_NO_KEYS: Mapping[str, Any] = {}
+_ANTHROPIC_KEYS = "allowed_callers cache_control defer_loading eager_input_streaming input_examples"
+# The wires of a tool's keys that all others refuse.
+_WIRES = {
+    **dict.fromkeys(_ANTHROPIC_KEYS.split(), "anthropic"),
+    **dict.fromkeys(("behavior", "response", "responseJsonSchema"), "google"),
 }
 
 
@@ -45,15 +33,11 @@ class Tool(NamedTuple):
     description: str | None
     parameters: Mapping[str, Any]
     strict: bool | None = None
-    extra: Mapping[str, Any] = _NOTHING
+    extra: Mapping[str, Any] = _NO_KEYS
 
     def extra_for(self, wire: str) -> dict[str, Any]:
-        """Return the other keys, without those that only another wire accepts.
-
-        Args:
-            wire: The wire's name: `chat`, `openai-responses`, `anthropic` or `google`.
-        """
-        return {key: value for key, value in self.extra.items() if _OWNERS.get(key, wire) == wire}
+        """Return the other keys, without those that only another wire accepts."""
+        return {key: value for key, value in self.extra.items() if _WIRES.get(key, wire) == wire}
 
 
 class NativeTool(NamedTuple):
@@ -97,30 +81,27 @@ class JsonFormat(NamedTuple):
         }
 
 
+_DECLARATIONS = ("functionDeclarations", "function_declarations")
+_SCHEMAS = ("parameters", "input_schema", "parametersJsonSchema", "parameters_json_schema")
+_NO_ARGUMENTS: Mapping[str, Any] = {"type": "object", "properties": {}}
+
+
 def as_tools(value: object, wire: str = "") -> list[Tool | NativeTool]:
-    """Convert tools in the format of Ember, OpenAI, Anthropic or Google.
+    """Convert a list of functions, and of tools in Ember's or a provider's format.
 
-    Args:
-        value: The caller's list of dicts and Python functions.
-        wire: The wire that they are for: "google" keeps Google's declarations unchanged.
-
-    Raises:
-        ModelProviderError: An item is not a tool.
+    Google's declarations stay as they are for the wire "google".
     """
     if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
         raise ModelProviderError(f"tools= is a list of dicts and functions, not {value!r}")
     tools: list[Tool | NativeTool] = []
     for item in cast("Sequence[object]", value):
         if callable(item):
-            from ember.conversation.python_types import (
-                function_schema,
-            )  # imported late: rarely used
+            from ember.conversation import python_types  # imported late: rarely used
 
-            name, description, schema = function_schema(item)
-            tools.append(Tool(name, description, schema))
+            tools.append(Tool(*python_types.function_schema(item)))
             continue
         tool = _mapping(item)
-        declared = next((tool[key] for key in _DECLARATIONS if key in tool), None)
+        declared: object = next((tool[key] for key in _DECLARATIONS if key in tool), None)
         if declared is not None and wire == "google":
             tools.append(NativeTool(tool))
         elif isinstance(declared, Sequence):
@@ -131,10 +112,6 @@ def as_tools(value: object, wire: str = "") -> list[Tool | NativeTool]:
         else:
             tools.append(_as_tool(tool))
     return tools
-
-
-_DECLARATIONS = ("functionDeclarations", "function_declarations")
-_SCHEMAS = ("parameters", "input_schema", "parametersJsonSchema", "parameters_json_schema")
 
 
 def _mapping(item: object) -> Mapping[str, Any]:
@@ -150,11 +127,9 @@ def _as_tool(item: Mapping[str, Any]) -> Tool | NativeTool:
     kind = item.get("type", "function")
     if kind not in ("function", "custom") or "name" not in function:
         return NativeTool(item)
-    key = next((name for name in _SCHEMAS if name in function), None)
-    if key is None:
-        if kind == "custom":
-            return NativeTool(item)
-        key = "parameters"
+    key = next((name for name in _SCHEMAS if name in function), "parameters")
+    if kind == "custom" and key not in function:
+        return NativeTool(item)
     schema = function.get(key) or _NO_ARGUMENTS
     if not isinstance(schema, Mapping):
         raise ModelProviderError(
@@ -167,24 +142,18 @@ def _as_tool(item: Mapping[str, Any]) -> Tool | NativeTool:
     return Tool(given["name"], given.get("description"), parameters, given.get("strict"), extra)
 
 
-_NO_ARGUMENTS: Mapping[str, Any] = {"type": "object", "properties": {}}
-_MODES: Mapping[str, Literal["auto", "none", "required"]] = {
-    "auto": "auto",
-    "none": "none",
-    "required": "required",
-    "any": "required",  # Anthropic and Google
+_MODES: Mapping[str, ToolChoice] = {
+    "auto": ToolChoice("auto"),
+    "none": ToolChoice("none"),
+    "required": ToolChoice("required"),
+    "any": ToolChoice("required"),  # Anthropic and Google
 }
 
 
 def as_tool_choice(value: object) -> ToolChoice | Mapping[str, Any]:
-    """Convert `tool_choice=`: a mode, a tool's name, or a provider's own dict.
-
-    Raises:
-        ModelProviderError: The value is none of these.
-    """
+    """Convert `tool_choice=`: a mode, a tool's name, or a provider's own dict."""
     if isinstance(value, str):
-        mode = _MODES.get(value)
-        return ToolChoice("required", value) if mode is None else ToolChoice(mode)
+        return _MODES.get(value) or ToolChoice("required", value)
     if isinstance(value, Mapping):
         item = cast("Mapping[str, Any]", value)
         function: Mapping[str, Any] = item.get("function") or item
@@ -210,20 +179,13 @@ def as_response_format(value: object) -> JsonFormat | Mapping[str, Any]:
 
     It is a JSON schema, a type (see `type_schema`), OpenAI's `{"type": "json_schema", ...}` or
     `{"type": "json_object"}`, or a provider's own dict.
-
-    Raises:
-        ModelProviderError: The value is none of these.
     """
     if not isinstance(value, Mapping):
-        from ember.conversation.python_types import (
-            is_type,
-            type_schema,
-        )  # imported late: rarely used
+        from ember.conversation import python_types  # imported late: rarely used
 
-        if is_type(value):
-            # "Box[int]" is not a valid name.
-            name = _name(getattr(value, "__name__", ""))
-            return JsonFormat(type_schema(value), name, is_type=True)
+        if python_types.is_type(value):
+            name = _format_name(getattr(value, "__name__", ""))
+            return JsonFormat(python_types.type_schema(value), name, is_type=True)
         raise ModelProviderError(
             "response_format= is a JSON schema, a type (a pydantic class, a dataclass, a "
             f"TypedDict) or {{'type': 'json_object'}}, not {value!r}"
@@ -233,29 +195,21 @@ def as_response_format(value: object) -> JsonFormat | Mapping[str, Any]:
     if kind == "json_object":
         return JsonFormat(None)
     if kind == "json_schema":
-        given = item.get("json_schema") or item
-        if not isinstance(given, Mapping):
-            raise ModelProviderError(
-                f"response_format= holds a 'json_schema' that is no dict: {given!r}"
-            )
-        given = cast("Mapping[str, Any]", given)
-        schema: object = given.get("schema") or {}
-        if not isinstance(schema, Mapping):
-            raise ModelProviderError(
-                f"response_format= holds a 'schema' that is no dict: {schema!r}"
-            )
-        return JsonFormat(
-            cast("Mapping[str, Any]", schema),
-            given.get("name", "response"),
-            given.get("strict"),
-            given.get("description"),
-        )
+        given = _inner_mapping("json_schema", item.get("json_schema") or item)
+        schema = _inner_mapping("schema", given.get("schema") or {})
+        name = given.get("name", "response")
+        return JsonFormat(schema, name, given.get("strict"), given.get("description"))
     if kind in _TYPES or not item.keys().isdisjoint(_KEYWORDS):
-        return JsonFormat(item, _name(str(item.get("title", ""))))
+        return JsonFormat(item, _format_name(str(item.get("title", ""))))
     return item
 
 
-def _name(title: str) -> str:
+def _inner_mapping(key: str, value: object) -> Mapping[str, Any]:
+    if isinstance(value, Mapping):
+        return cast("Mapping[str, Any]", value)
+    raise ModelProviderError(f"response_format= holds a {key!r} that is no dict: {value!r}")
+
+
+def _format_name(title: str) -> str:
     """Return a format's name that OpenAI accepts: up to 64 of these characters."""
-    plain = "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "_" for c in title)
-    return plain[:64] or "response"
+    return re.sub("[^A-Za-z0-9_-]", "_", title)[:64] or "response"
