@@ -21,24 +21,18 @@ from importlib.resources import files
 from string import Template
 from typing import TYPE_CHECKING, Any
 
-from ember.conversation.media import Media
-from ember.conversation.parts import NativePart, Text, ToolResult
-from ember.exceptions import EmberError
-from ember.models.schemas import ToolCall
 from ember_testing.cassettes.calls import calls_of
 from ember_testing.cassettes.file import CassetteFile
+from ember_testing.cli.conversation import conversation_of, media_summary
 from ember_testing.exceptions import CassetteError
-from ember_testing.fakes.call import call_of_request
-from ember_testing.wires.body import as_bytes
-from ember_testing.wires.exchange import read_pieces, read_request, read_response
+from ember_testing.wires.exchange import read_pieces
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from ember.conversation.messages import Message
-    from ember.conversation.parts import Part
     from ember_testing.cassettes.calls import Call
+    from ember_testing.cli.conversation import Content, Conversation
     from ember_testing.wires.exchange import ModelRequest
 
     Piece = tuple[float, bytes]
@@ -53,8 +47,10 @@ LARGEST_IMAGE = 300_000
 _MOST_REMEMBERED = 10_000  # values of a list that are found again when they are repeated
 _BLOCK = 3 * 2**14  # bytes that are encoded at once; a multiple of three, as base64 needs
 _SHOWN_IMAGES = ("image/png", "image/jpeg", "image/gif", "image/webp")
-_CONVERSATION = (
-    "instructions", "system", "systemInstruction", "messages", "input", "contents", "model",
+# The attributes of a call that the page shows under the same names.
+_ATTRIBUTES = (
+    "id", "n", "test", "method", "url", "status", "outcome", "error", "provider", "model",
+    "prompt_tokens", "completion_tokens", "cost", "seconds", "recorded_at",
 )  # fmt: skip
 
 
@@ -144,35 +140,22 @@ class Report:
             call: The call.
             pieces: Offset in seconds and bytes of each chunk of its response.
         """
-        request = read_request(call.url, as_bytes(call.body))
-        turns = _request_turns(request)
+        conversation = conversation_of(call)
+        request, answer = conversation.request, conversation.answer
         self.calls.append(
             {
                 "cassette": self._cassette,
-                "id": call.id,
-                "n": call.n,
-                "test": call.test,
-                "method": call.method,
-                "url": call.url,
-                "status": call.status,
-                "outcome": call.outcome,
-                "error": call.error,
-                "provider": call.provider,
-                "model": call.model,
+                **{name: getattr(call, name) for name in _ATTRIBUTES},
                 "asked": request.model if request else None,
-                "prompt_tokens": call.prompt_tokens,
-                "completion_tokens": call.completion_tokens,
-                "cost": call.cost,
-                "seconds": call.seconds,
-                "recorded_at": call.recorded_at,
-                "turns": [self._turn(turn) for turn in turns],
-                "parameters": self._parameters(request),
+                "turns": [self._turn(*turn) for turn in conversation.turns],
+                "parameters": self._parameters(conversation),
                 "request_headers": self._headers(call.request_headers),
                 "request": self._body(call.body),
                 "response_headers": self._headers(call.response_headers),
                 "response": self._body(call.response_body),
                 "pieces": self._pieces(call, request, pieces),
-                **self._answer(call, request),
+                "answer": self._turn("assistant", answer) if answer else None,
+                "ended": conversation.finish_reason,
             }
         )
 
@@ -209,29 +192,10 @@ class Report:
                 else:
                     file.write(Template(part).substitute(given))
 
-    def _answer(self, call: Call, request: ModelRequest | None) -> dict[str, Any]:
-        """Return the answer as a turn and its finish reason; both None if Ember cannot read it."""
-        parts: list[tuple[str, ...]] = []
-        ended = None
-        if request and call.status is not None and call.status < 400:
-            try:
-                headers = dict(call.response_headers)
-                answer = read_response(request, call.status, headers, as_bytes(call.response_body))
-            except EmberError:  # truncated or of another format: show the text received
-                answer = None
-            if answer is not None:
-                kinds = ("reasoning", answer.reasoning), ("text", answer.text)
-                parts = [(kind, text) for kind, text in kinds if text]
-                parts += [("refusal", answer.refusal)] if answer.refusal else []
-                parts += map(_part, answer.tool_calls)
-                ended = answer.finish_reason
-        if not parts and call.text:
-            parts = [("text", call.text)]
-        return {"answer": self._turn(("assistant", parts)) if parts else None, "ended": ended}
-
-    def _parameters(self, request: ModelRequest | None) -> int | None:
-        given = {k: v for k, v in request.body.items() if k not in _CONVERSATION} if request else {}
-        return self._text(json.dumps(given, indent=2, ensure_ascii=False)) if given else None
+    def _parameters(self, conversation: Conversation) -> int | None:
+        # The model has a place of its own in the page.
+        given = {k: v for k, v in conversation.parameters.items() if k != "model"}
+        return self._text(_readable(given)) if given else None
 
     def _headers(self, headers: Iterable[tuple[str, str]]) -> int | None:
         text = "\n".join(f"{name}: {value}" for name, value in headers)
@@ -258,13 +222,12 @@ class Report:
             for (offset, data), text in zip(pieces, texts, strict=True)
         ]
 
-    def _turn(self, turn: tuple[str, list[tuple[str, ...]]]) -> int:
-        role, parts = turn
-        remaining = [
+    def _turn(self, role: str, contents: Iterable[Content]) -> int:
+        parts = [
             (kind, *(self._text(t, len(t) if kind == "image" else LONGEST_TEXT) for t in texts))
-            for kind, *texts in parts
+            for kind, *texts in map(_texts, contents)
         ]
-        return self._turns.place([role, remaining])
+        return self._turns.place([role, parts])
 
     def _text(self, text: str, longest: int = LONGEST_BODY) -> int:
         if len(text) > longest:
@@ -282,42 +245,17 @@ def _digest(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
-def _request_turns(request: ModelRequest | None) -> list[tuple[str, list[tuple[str, ...]]]]:
-    """Return the request's messages: role, and each part as its kind and texts."""
-    if request is None:
-        return []
-    try:
-        call = call_of_request(request, {})
-        turns = [(message.role, [*map(_part, _parts(message))]) for message in call.messages]
-        return [("system", [("text", call.system)]), *turns] if call.system else [*turns]
-    except Exception:  # an unknown request format: its body is shown all the same
-        return []
-
-
-def _parts(message: Message) -> Iterable[Part]:
-    for part in message.parts:
-        yield from part.equivalents if isinstance(part, NativePart) and part.equivalents else [part]
-
-
-def _part(part: Part) -> tuple[str, ...]:
-    if isinstance(part, Text):
-        return "text", part.text
-    if isinstance(part, ToolCall):
-        return "call", part.name, _readable(part.arguments)
-    if isinstance(part, ToolResult):
-        return "result", part.name, _readable(part.content)
-    if isinstance(part, Media):
-        return _image(part)
-    return "other", _readable(part.value)
-
-
-def _image(media: Media) -> tuple[str, ...]:
-    if media.data is None:
-        return "other", f"{media.mime_type or 'file'} at {media.url}"
-    if media.mime_type in _SHOWN_IMAGES and len(media.data) <= LARGEST_IMAGE:
-        data = base64.b64encode(media.data).decode()
-        return "image", f"data:{media.mime_type};base64,{data}"
-    return "other", f"{media.mime_type}, {len(media.data):,} bytes"
+def _texts(content: Content) -> tuple[str, ...]:
+    """Return the kind of a content and its texts."""
+    kind, value, name = content
+    if kind == "image":
+        is_shown = value.mime_type in _SHOWN_IMAGES and len(value.data or b"") <= LARGEST_IMAGE
+        if value.data is None or not is_shown:
+            return "other", media_summary(value)
+        data = base64.b64encode(value.data).decode()
+        return kind, f"data:{value.mime_type};base64,{data}"
+    text = _readable(value)
+    return (kind, name, text) if kind in ("call", "result") else (kind, text)
 
 
 def _readable(value: object) -> str:

@@ -7,23 +7,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
+from ember_testing.cli.conversation import conversation_of, media_summary
 from ember_testing.replay.budget import dollars
-from ember_testing.wires.body import as_bytes
 
 if TYPE_CHECKING:
     from ember_testing.cassettes.calls import Call
+    from ember_testing.cli.conversation import Content, Conversation
 
 _LONGEST = 4000
 """Maximum number of characters of a body that is not a conversation."""
-
-# Fields that hold the system prompt and the conversation; all other fields are parameters.
-_SYSTEM = ("instructions", "system", "systemInstruction", "preamble")
-_CONVERSATION = (
-    *_SYSTEM, "messages", "input", "contents", "prompt", "message", "inputs", "inputText", "texts",
-    "content", "requests", "instances", "query", "documents",
-)  # fmt: skip
 
 
 def transcript(call: Call, *, dated: bool = True) -> str:
@@ -37,8 +32,9 @@ def transcript(call: Call, *, dated: bool = True) -> str:
     status = "no answer" if call.status is None else str(call.status)
     lines = [f"## {call.id}  {call.method} {call.url}  {status} {outcome}"]
     lines += [f"   {fact}" for fact in [", ".join(_facts(call, dated))] if fact]
-    lines += _request(call)
-    lines += _answer(call)
+    conversation = conversation_of(call)
+    lines += _request(call, conversation)
+    lines += _answer(call, conversation)
     return "\n".join(lines) + "\n"
 
 
@@ -61,102 +57,35 @@ def _facts(call: Call, dated: bool) -> Iterator[str]:
         yield call.test
 
 
-def _request(call: Call) -> list[str]:
-    body = _json(call.body)
-    if not isinstance(body, dict) or not any(name in body for name in _CONVERSATION):
-        return _labelled("request", _plain(call.body))
-    request = cast("dict[str, Any]", body)
-    lines: list[str] = []
-    for name in _CONVERSATION:
-        if name in request:
-            role = "system" if name in _SYSTEM else "user"
-            lines += _conversation(role, request[name])
-    parameters = {name: value for name, value in request.items() if name not in _CONVERSATION}
-    if parameters:
+def _request(call: Call, conversation: Conversation) -> Iterator[str]:
+    if not conversation.turns:
+        yield from _labelled("request", _indented(call.body))
+        return
+    for role, contents in conversation.turns:
+        yield from _turn(role, contents)
+    if parameters := conversation.parameters:
         text = ", ".join(f"{name}={_compact(value)}" for name, value in parameters.items())
-        lines += _labelled("with", text)
-    return lines
+        yield from _labelled("with", text)
 
 
-def _conversation(role: str, value: Any) -> Iterator[str]:
-    """Format a field of the conversation: a text, a message, a list of messages or of parts."""
-    if isinstance(value, str):
-        yield from _labelled(role, value)
-    elif isinstance(value, Mapping) and ("role" in value or "parts" in value):
-        message = cast("Mapping[str, Any]", value)
-        name = {"model": "assistant"}.get(message.get("role", role), message.get("role", role))
-        content = message.get("content", message.get("parts", ""))
-        yield from _labelled(str(name), "\n".join(_parts(content)))
-        for call in message.get("tool_calls") or ():
-            yield from _labelled("tool call", _tool(call.get("function") or call))
-    elif isinstance(value, Sequence) and not isinstance(value, bytes):
-        items = cast("Sequence[object]", value)
-        if all(isinstance(item, Mapping) and ("role" in item or "parts" in item) for item in items):
-            for item in items:
-                yield from _conversation(role, item)
+def _answer(call: Call, conversation: Conversation) -> Iterator[str]:
+    if call.status is not None and not conversation.answer:
+        yield from _labelled("answer", _indented(call.response_body))
+    yield from _turn("assistant", conversation.answer)
+    if conversation.finish_reason not in (None, "stop", "tool_calls"):
+        yield from _labelled("ended by", str(conversation.finish_reason))
+
+
+def _turn(role: str, contents: Iterable[Content]) -> Iterator[str]:
+    for kind, value, name in contents:
+        if kind == "call":
+            given = value if isinstance(value, str) else _compact(value)
+            yield from _labelled("tool call", f"{name}({given})")
+        elif kind == "image":
+            yield from _labelled(role, f"[{media_summary(value)}]")
         else:
-            yield from _labelled(role, "\n".join(_parts(items)))
-    elif value is not None:
-        yield from _labelled(role, _compact(value))
-
-
-def _parts(content: Any) -> Iterator[str]:
-    if isinstance(content, str):
-        yield content
-    elif isinstance(content, Sequence):
-        items = cast("Sequence[object]", content)
-        for item in items:
-            yield from _parts(item)
-    elif isinstance(content, Mapping):
-        part = cast("Mapping[str, Any]", content)
-        text = part.get("text")
-        if isinstance(text, str):
-            yield text
-        elif "functionCall" in part or part.get("type") in ("tool_use", "function_call"):
-            yield f"tool call: {_tool(part.get('functionCall') or part)}"
-        else:
-            yield _compact(part)
-    elif content is not None:
-        yield _compact(content)
-
-
-def _tool(call: Mapping[str, Any]) -> str:
-    given = call.get("arguments", call.get("input", call.get("args", {})))
-    return f"{call.get('name')}({given if isinstance(given, str) else _compact(given)})"
-
-
-def _answer(call: Call) -> list[str]:
-    if call.status is None:
-        return []
-    lines: list[str] = []
-    reading = _read(call) if call.provider and call.status < 400 else None
-    if reading is not None:
-        if reading.reasoning:
-            lines += _labelled("reasoning", reading.reasoning)
-        if reading.text:
-            lines += _labelled("assistant", reading.text)
-        if reading.refusal:
-            lines += _labelled("refusal", reading.refusal)
-        for tool in reading.tool_calls:
-            lines += _labelled("tool call", f"{tool.name}({_compact(tool.arguments)})")
-        if reading.finish_reason not in (None, "stop", "tool_calls"):
-            lines += _labelled("ended by", str(reading.finish_reason))
-    elif call.text:
-        lines += _labelled("assistant", call.text)
-    return lines or _labelled("answer", _plain(call.response_body))
-
-
-def _read(call: Call) -> Any:
-    from ember.exceptions import EmberError  # late: these load all of ember
-    from ember_testing.wires.exchange import read_request, read_response
-
-    request = read_request(call.url, as_bytes(call.body))
-    try:
-        headers = dict(call.response_headers)
-        body = as_bytes(call.response_body)
-        return request and read_response(request, call.status or 0, headers, body)
-    except EmberError:  # truncated, or of another format: shown as received
-        return None
+            label = kind if kind in ("reasoning", "refusal") else role
+            yield from _labelled(label, value if isinstance(value, str) else _compact(value))
 
 
 def _labelled(label: str, text: str) -> list[str]:
@@ -164,21 +93,12 @@ def _labelled(label: str, text: str) -> list[str]:
     return [f"{label}: {first}", *(f"    {line}" for line in rest)]
 
 
-def _plain(body: str | bytes) -> str:
+def _indented(body: str | bytes) -> str:
     if isinstance(body, bytes):
         return f"{len(body):,} bytes"
-    value = _json(body)
-    text = body if value is None else json.dumps(value, indent=2, ensure_ascii=False)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}\n... {len(text):,} characters"
-
-
-def _json(body: str | bytes) -> Any:
-    if isinstance(body, bytes) or body.lstrip()[:1] not in ("{", "["):
-        return None
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        return None
+    with suppress(ValueError, RecursionError):  # not JSON: shown as it is
+        body = json.dumps(json.loads(body), indent=2, ensure_ascii=False)
+    return body if len(body) <= _LONGEST else f"{body[:_LONGEST]}\n... {len(body):,} characters"
 
 
 def _compact(value: Any) -> str:

@@ -13,14 +13,14 @@ from ember.conversation.parts import NativePart, Part, ToolResult, parsed_argume
 from ember.models.schemas import ToolCall
 from ember_testing.wires.exchange import ModelRequest
 
-__all__ = ["FakeCall", "call_of_custom", "call_of_request"]
+__all__ = ["FakeCall", "call_of_custom", "call_of_request", "is_conversation"]
 
 # Request fields that hold the conversation or the texts to embed, the first that is there.
 _TURNS = (
     "messages", "contents", "input", "texts", "inputs", "inputText", "content", "requests",
-    "instances", "prompt",
+    "instances", "prompt", "message", "query",
 )  # fmt: skip
-_SYSTEM = ("system", "instructions", "systemInstruction")
+_SYSTEM = ("system", "instructions", "systemInstruction", "preamble")
 _NOT_PARAMETERS = frozenset({*_SYSTEM, "messages", "contents", "input", "model", "stream"})
 
 
@@ -78,6 +78,11 @@ class FakeCall:
             for part in parts
             if isinstance(part, Media) and (part.mime_type.startswith("image/") or part.url)
         ]
+
+
+def is_conversation(name: str) -> bool:
+    """Return whether a request's field of this name holds the conversation or texts to embed."""
+    return name in _TURNS or name in _SYSTEM
 
 
 def call_of_request(request: ModelRequest, headers: Mapping[str, str]) -> FakeCall:
@@ -138,8 +143,8 @@ def _with_role(turn: Any) -> Any:
         return {"role": "tool", "tool_call_id": item["call_id"], "content": item.get("output")}
     if item.get("type") == "reasoning":
         return {"role": "assistant", "content": [item]}
-    # Google omits the role in a conversation of one turn.
-    return item if "role" in item or "parts" not in item else {"role": "user", **item}
+    # Google omits the role in a conversation of one turn, and texts to embed have none.
+    return item if "role" in item or "type" in item else {"role": "user", **item}
 
 
 def _in_our_words(message: Message) -> Message:
