@@ -152,9 +152,13 @@ def report_children(*, hosts: Hosts, ignored: Hosts, report: Callable[[str], Non
     _enforce(_Reporting(hosts, ignored, report))
 
 
-def open_children() -> None:
-    """Leave the environment of children unchanged, unless models are faked."""
-    _enforce(None)
+def open_children(*, pause: bool = False) -> None:
+    """Leave the environment of children unchanged, unless models are faked.
+
+    Args:
+        pause: Whether the patches are paused: another replay follows soon.
+    """
+    _enforce(None, pause=pause)
 
 
 def watch(event: str, arguments: tuple[Any, ...]) -> None:
@@ -194,7 +198,7 @@ def unseen_libraries() -> list[str]:
 # Environments ------------------------------------------------------------------------------------
 
 
-def _enforce(of_cassette: _Blocking | _Reporting | None) -> None:
+def _enforce(of_cassette: _Blocking | _Reporting | None, *, pause: bool = False) -> None:
     global _of_cassette, _in_force, _hooked
     with _change:
         _of_cassette = of_cassette
@@ -204,7 +208,7 @@ def _enforce(of_cassette: _Blocking | _Reporting | None) -> None:
         _in_force = state
         if state is None:
             for patch in _patches():
-                patch.uninstall()
+                patch.uninstall(pause=pause)
             _restore_c_environment()
             _refuser.stop()
         else:

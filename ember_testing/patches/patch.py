@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Patch"]
+__all__ = ["Patch", "uninstall_paused"]
 
 _ABSENT: Any = object()
 
@@ -38,17 +38,28 @@ class Patch:
 
     def install(self) -> None:
         """Replace the attribute, unless it is replaced already."""
-        if not self.in_force:
+        if self.in_force:
+            return
+        if not (self._layers and self._layers[-1][0] is self._present()):  # not paused
             self.uninstall()
             before = self._present()
             ours = self._replacement(getattr(self._owner, self._name))
             setattr(self._owner, self._name, ours)
             self._layers.append((ours, before))
-            self.in_force = True
+        _paused.discard(self)
+        self.in_force = True
 
-    def uninstall(self) -> None:
-        """Restore the original, unless the attribute has been replaced again meanwhile."""
+    def uninstall(self, *, pause: bool = False) -> None:
+        """Restore the original, unless the attribute has been replaced again meanwhile.
+
+        Args:
+            pause: Leave the replacement until `install` or `uninstall_paused`; it does nothing.
+        """
         self.in_force = False
+        if pause:
+            _paused.add(self)
+            return
+        _paused.discard(self)
         while layer := next((each for each in self._layers if each[0] is self._present()), None):
             self._layers.remove(layer)
             if layer[1] is _ABSENT:  # the attribute was inherited
@@ -59,3 +70,12 @@ class Patch:
     def _present(self) -> Any:
         attributes: dict[str, Any] = self._owner.__dict__
         return attributes.get(self._name, _ABSENT)
+
+
+_paused: set[Patch] = set()
+
+
+def uninstall_paused() -> None:
+    """Uninstall each patch that is paused."""
+    for patch in [*_paused]:
+        patch.uninstall()

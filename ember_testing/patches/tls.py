@@ -133,6 +133,6 @@ def install() -> None:
     _patch.install()
 
 
-def uninstall() -> None:
-    """Return ordinary contexts again."""
-    _patch.uninstall()
+def uninstall(*, pause: bool = False) -> None:
+    """Return ordinary contexts again; `pause` as in `Patch.uninstall`."""
+    _patch.uninstall(pause=pause)

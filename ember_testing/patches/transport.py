@@ -60,8 +60,13 @@ def install(answerer: Answerer, *, first: bool = False) -> None:
         answerers.insert(0 if first else len(answerers), answerer)
 
 
-def remove(answerer: Answerer) -> None:
-    """Remove an answerer."""
+def remove(answerer: Answerer, *, pause: bool = False) -> None:
+    """Remove an answerer.
+
+    Args:
+        answerer: The answerer.
+        pause: Whether the patches are paused: another answerer follows soon.
+    """
     with _change:
         answerers.remove(answerer)
         if not answerers:
@@ -69,7 +74,7 @@ def remove(answerer: Answerer) -> None:
                 sys.meta_path.remove(_finder)
             for _, patches in _patches.values():
                 for patch in patches:
-                    patch.uninstall()
+                    patch.uninstall(pause=pause)
 
 
 def is_asked_last(answerer: Answerer) -> bool:

@@ -244,7 +244,7 @@ def _abandon(config: pytest.Config) -> None:
         active.deactivate(session)
         with suppress(CassetteError):  # the file stays as it is
             session.close(passed=False)
-    active.restore_keys()
+    active.restore()
 
 
 @pytest.fixture

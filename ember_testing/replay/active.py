@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from ember_testing.patches import children, keys, network, sleep, tls
 from ember_testing.patches.exchange import Answerer, Exchange, Later
+from ember_testing.patches.patch import uninstall_paused
 from ember_testing.patches.transport import install, remove
 from ember_testing.replay import prices
 from ember_testing.replay.request import LOOPBACK
@@ -19,7 +20,7 @@ from ember_testing.wires.response import Request, Response
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["activate", "deactivate", "restore_keys"]
+__all__ = ["activate", "deactivate", "restore"]
 
 _change = threading.RLock()
 _sessions: list[Session] = []  # the innermost is last
@@ -44,13 +45,14 @@ def deactivate(session: Session, *, replay_follows: bool = False) -> None:
 
     Args:
         session: The session of the cassette.
-        replay_follows: Leave the placeholders of keys for another replay, which begins before any
-            other code of the project runs; if none does, `restore_keys` must be called.
+        replay_follows: Leave patches, which do nothing meanwhile, and the placeholders of keys for
+            another replay, which begins before any other code of the project runs; if none does,
+            `restore` must be called.
     """
     with _change:
         _sessions.remove(session)
         if not _sessions:
-            remove(_answerer)
+            remove(_answerer, pause=replay_follows)
         if unrecorded := _unrecorded.pop(session, None):
             session.note(_unrecorded_note(unrecorded))
         if unseen := children.unseen_libraries():
@@ -60,11 +62,16 @@ def deactivate(session: Session, *, replay_follows: bool = False) -> None:
         _apply(replay_follows=replay_follows)
 
 
-def restore_keys() -> None:
-    """Restore the environment after a `deactivate` that no replay has followed."""
+def restore() -> None:
+    """Restore everything after a `deactivate` that no replay has followed."""
     with _change:
         if not _sessions:
-            keys.restore_variables(_answerer)
+            _restore()
+
+
+def _restore() -> None:
+    keys.restore_variables(_answerer)
+    uninstall_paused()
 
 
 def _unrecorded_note(connections: Iterable[str]) -> str:
@@ -159,14 +166,14 @@ def _apply(*, replay_follows: bool = False) -> None:
     session = _innermost()
     prices.use(session.prices if session is not None and session.prices else None)
     if session is None or session.record:
-        if not replay_follows:
-            keys.restore_variables(_answerer)
-        tls.uninstall()
+        tls.uninstall(pause=replay_follows)
         if session is None:
             network.open_network()
-            children.open_children()
+            children.open_children(pause=replay_follows)
         else:
             _report_unrecorded(session)
+        if not replay_follows:
+            _restore()
         return
     keys.set_placeholders(_answerer)  # replayed calls need no real key
     tls.install()
