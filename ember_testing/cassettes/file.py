@@ -418,8 +418,7 @@ class CassetteFile:
                 # Before opening, so that the next transaction notices a replacement in between.
                 status = self.path.stat()
                 self._identity = (status.st_dev, status.st_ino)
-                schema.check_bytes(self.path)
-                return self._open_once()
+                return self._open_once(schema.check_bytes(self.path, status))
             except (CassetteError, OSError) as error:
                 if attempt + 1 == _ATTEMPTS or self._is_current():
                     if isinstance(error, CassetteError):
@@ -437,9 +436,9 @@ class CassetteFile:
             return self.written_by is None
         return (status.st_dev, status.st_ino) == self._identity
 
-    def _open_once(self) -> sqlite3.Connection:
+    def _open_once(self, has_journal: bool) -> sqlite3.Connection:
         writing = self.written_by is not None
-        if not writing and self.path.with_name(self.path.name + "-journal").exists():
+        if has_journal and not writing:
             _recover(self.path)
         mode = "rw" if writing else "ro"
         try:

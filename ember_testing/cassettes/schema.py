@@ -232,21 +232,23 @@ def place(part: Path, path: Path) -> bool:
     return True
 
 
-def check_bytes(path: Path) -> None:
+def check_bytes(path: Path, status: os.stat_result) -> bool:
     """Refuse a file that SQLite should not open; the caller holds `file.LOCK`.
+
+    Returns:
+        Whether a journal lies beside the file.
 
     Raises:
         CassetteError: The file is not a regular file, is empty, a Git LFS pointer, not SQLite, in
             write-ahead mode, or of another program or version.
     """
-    for each in (path, path.with_name(f"{path.name}-journal")):
-        try:
-            mode = each.stat().st_mode
-        except FileNotFoundError:
-            continue
+    modes, journal = {path: status.st_mode}, path.with_name(f"{path.name}-journal")
+    with suppress(FileNotFoundError):
+        modes[journal] = journal.stat().st_mode
+    for each, mode in modes.items():
         if not stat.S_ISREG(mode):
             raise CassetteError(f"{each} is no regular file and no cassette; it is left as it is")
-    with path.open("rb") as file:
+    with path.open("rb", buffering=0) as file:
         head = file.read(_HEADER_SIZE)
     if not head:
         raise CassetteError(
@@ -266,6 +268,7 @@ def check_bytes(path: Path) -> None:
             f'sqlite3 {path} "pragma journal_mode = delete"'
         )
     _check_identity(path, *(int.from_bytes(head[at : at + 4], "big") for at in (68, 60)))
+    return len(modes) == 2
 
 
 def _check_identity(path: Path, application: int, version: int) -> None:

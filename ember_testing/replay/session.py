@@ -403,9 +403,10 @@ class Session:
     def unused(self) -> int:
         """Return how many recordings of the file were not replayed."""
         self.collect()
-        if self._recorder.file is None or self.record:
+        file, played = self._recorder.file, len(set(self.played.numbers()))
+        if file is None or self.record or played == file.horizon:  # the ids begin at 1
             return 0
-        return self._recorder.file.size() - len(set(self.played.numbers()))
+        return file.size() - played
 
     # A miss ----------------------------------------------------------------------------------
 

@@ -23,6 +23,8 @@ from ember.api.models.providers import BaseProvider, register_provider
 from ember.api.models.schemas import ChatResponse, UsageStats
 from ember.providers import base
 from ember_testing.patches.patch import Patch
+from ember_testing.replay import active
+from ember_testing.replay.session import Session
 from tests.loopback import serving
 
 httpx2 = pytest.importorskip("httpx2", reason="in the extra dev")
@@ -234,3 +236,35 @@ def test_network_guard_ends_with_the_last_fake() -> None:
         block.__exit__(None, None, None)
     with socket.create_server(("127.0.0.1", 0)) as server:
         socket.create_connection(server.getsockname(), 1).close()
+
+
+def test_between_two_replays_patches_stay_and_do_nothing(tmp_path: Path) -> None:
+    """Paused between two replays, replacements send and answer nothing, and are put back."""
+    place = (httpx.HTTPTransport, "handle_request")
+    original = vars(place[0])[place[1]]
+    context = ssl.create_default_context
+
+    def end(*, replay_follows: bool) -> Any:
+        session = Session(tmp_path / "none.sqlite", None)
+        active.activate(session)
+        replaced = vars(place[0])[place[1]]
+        assert replaced is not original
+        active.deactivate(session, replay_follows=replay_follows)
+        session.close(True)
+        return replaced
+
+    with serving() as server:
+        first = end(replay_follows=True)
+        assert vars(place[0])[place[1]] is first  # paused
+        assert httpx.post(server.url, json=1).json() == {"echo": 1}
+        assert type(ssl.create_default_context(cafile=certifi.where())) is ssl.SSLContext
+        assert end(replay_follows=True) is first
+        other = Patch(*place, lambda inner: lambda *given: inner(*given))
+        other.install()
+        assert end(replay_follows=True) is not first  # lies over the other's
+        active.restore()
+        assert httpx.post(server.url, json=1).json() == {"echo": 1}
+        other.uninstall()
+        end(replay_follows=False)
+    assert vars(place[0])[place[1]] is original
+    assert ssl.create_default_context is context
