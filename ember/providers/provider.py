@@ -284,7 +284,7 @@ class HTTPProvider(BaseProvider):
 
     # --- answers ---
 
-    def answer(self, call: Call, reply: transport.Reply) -> ChatResponse:
+    def answer(self, call: Call, reply: transport.Response) -> ChatResponse:
         """Return the response for a reply.
 
         Raises:

@@ -1,12 +1,35 @@
-"""Proxy settings from the environment, and URLs without secrets."""
+"""Settings from the environment, and URLs without secrets."""
 
 from __future__ import annotations
 
+import math
+import os
 import urllib.request
 
 import httpx
 
-__all__ = ["proxy_for", "without_user"]
+from ember.exceptions import ModelProviderError
+
+__all__ = ["number", "proxy_for", "without_user"]
+
+
+def number(variable: str, default: float) -> float:
+    """Return the number in an environment variable.
+
+    Raises:
+        ModelProviderError: It is not a number of 0 or more.
+    """
+    text = os.environ.get(variable, "").strip()
+    try:
+        value = float(text) if text else default
+    except ValueError:
+        value = math.nan
+    if not value >= 0:
+        raise ModelProviderError(
+            f"{variable}={text!r} is not a number of 0 or more, such as {default:g}",
+            {"variable": variable},
+        )
+    return value
 
 
 def proxy_for(url: httpx.URL) -> str | None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import h11
 import httpcore
 
-__all__ = ["Answer", "request_head"]
+__all__ = ["Headers", "ResponseParser", "request_head"]
 
 # Most bytes of a response's head, of a line between two chunks, and of the trailer.
 _LONGEST_HEAD = 100 * 1024
@@ -40,31 +40,26 @@ def request_head(method: bytes, target: bytes, headers: Headers) -> bytes:
     return head
 
 
-class Answer:
-    """The response to one request, parsed as its bytes arrive.
+class ResponseParser:
+    """Parses the response to one request as its bytes arrive.
 
     Attributes:
         status: None until the head is complete.
         reason: The reason phrase.
         headers: Names and values as sent.
         complete: Whether the body is complete.
+        reusable: Whether the connection can be reused; not if bytes follow the response.
     """
 
     def __init__(self) -> None:
         self.status: int | None = None
         self.reason = b""
         self.headers: Headers = ()
-        self.complete = False
+        self.complete = self.reusable = False
         self._began = False
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=_LONGEST_HEAD)
         self._h11.send(_A_REQUEST)
         self._h11.send(_ITS_END)
-
-    @property
-    def reusable(self) -> bool:
-        """Whether the connection can be reused; not if bytes follow the response."""
-        both_done = self._h11.our_state is self._h11.their_state is h11.DONE
-        return both_done and self._h11.trailing_data == (b"", False)
 
     def feed(self, data: bytes) -> Sequence[bytes]:
         """Return the pieces of the body in these bytes, still encoded; b"" means end of file.
@@ -75,17 +70,21 @@ class Answer:
         if not data and not self._began:
             raise httpcore.RemoteProtocolError("Server disconnected without sending a response.")
         self._began = True
+        parser = self._h11
         pieces: list[bytes] = []
         try:
-            self._h11.receive_data(data)
-            while not self.complete and (event := self._h11.next_event()) is not h11.NEED_DATA:
+            parser.receive_data(data)
+            while (event := parser.next_event()) is not h11.NEED_DATA:
                 if isinstance(event, h11.Data):
                     pieces.append(bytes(event.data))
                 elif isinstance(event, h11.Response):
                     self.status, self.reason = event.status_code, event.reason
                     self.headers = event.headers.raw_items()
-                else:
-                    self.complete = isinstance(event, h11.EndOfMessage)
+                elif isinstance(event, h11.EndOfMessage):
+                    self.complete = True
+                    both_done = parser.our_state is parser.their_state is h11.DONE
+                    self.reusable = both_done and parser.trailing_data == (b"", False)
+                    break
         except h11.RemoteProtocolError as error:
             raise httpcore.RemoteProtocolError(str(error)) from error
         return pieces

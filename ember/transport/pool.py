@@ -1,4 +1,4 @@
-"""A connection pool that finds an idle connection without a search.
+"""A connection pool that finds an idle connection without a search, and its connections.
 
 httpcore's pool scans all its connections at the start and the end of each request, so the cost of
 a call grows with the number of concurrent calls. This pool keeps the idle connections to each
@@ -11,25 +11,318 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
-from typing import Any, Generic, TypeVar
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import nullcontext, suppress
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
-import anyio
 import httpcore
 
-from ember.transport.bounds import idle_limits
-from ember.transport.connection import AsyncConnection, Connection
+from ember.transport.connect import (
+    READ_BYTES,
+    AsyncOpened,
+    Opened,
+    Target,
+    aclose,
+    connect,
+    connect_async,
+)
+from ember.transport.environment import number
+from ember.transport.http1 import ResponseParser, request_head
+from ember.transport.proxies import proxy_of
 
-__all__ = ["AsyncPool", "Pool"]
+__all__ = ["AsyncPool", "Deadline", "Pool"]
 
-_Connection = TypeVar("_Connection", bound=Connection | AsyncConnection)
+_Opened = TypeVar("_Opened", bound=Opened | AsyncOpened)
 
 # If a server closes an idle connection while a request is in transit, the client notices within one
 # round trip plus the time to schedule the waiting thread. If the connection breaks later, the
 # request may have reached the model and be billed: only the caller can decide to send it again.
 _SCHEDULING_SECONDS = 0.1
 _LONGEST_ROUND_TRIP_SECONDS = 1.0
+
+
+class Deadline(Protocol):
+    """The timeouts of one call in seconds, and its deadlines as times of `time.monotonic`.
+
+    With a timeout for each wait alone, a server that sends a byte now and then could keep a call
+    waiting for ever: here each wait ends at the call's deadline.
+
+    Attributes:
+        connect: Timeout for opening a connection.
+        read: Timeout for each read, and for each write of the request.
+        end: Deadline of the whole call.
+        read_end: Deadline of the current read; None if the wait has not begun.
+    """
+
+    connect: float
+    read: float
+    end: float
+    read_end: float | None
+
+
+def _start_connecting(deadline: Deadline) -> Callable[[], float | None]:
+    """Start the timeout for connecting; return a function for the time left, in seconds."""
+    end = min(time.monotonic() + deadline.connect, deadline.end)
+    return lambda: _timeout(end - time.monotonic(), httpcore.ConnectTimeout)
+
+
+def _write_timeout(deadline: Deadline) -> float | None:
+    """Return the timeout for the next write of the request."""
+    deadline.read_end = None
+    return _timeout(min(deadline.read, deadline.end - time.monotonic()), httpcore.WriteTimeout)
+
+
+def _read_timeout(deadline: Deadline) -> float | None:
+    """Return the timeout for the next read of the response."""
+    now = time.monotonic()
+    if deadline.read_end is None:
+        deadline.read_end = min(now + deadline.read, deadline.end)
+    return _timeout(deadline.read_end - now, httpcore.ReadTimeout)
+
+
+def _timeout(left: float, expired: type[httpcore.TimeoutException]) -> float | None:
+    if left <= 0:
+        raise expired("timed out")
+    return None if left == math.inf else left
+
+
+# --- connections --------------------------------------------------------------------------------
+
+
+class _Response:
+    """The response that httpx gets; an `httpcore.Response` would check each header again."""
+
+    __slots__ = ("extensions", "headers", "status", "stream")
+
+    def __init__(self, response: ResponseParser, stream: Any) -> None:
+        self.status = response.status
+        self.headers = response.headers
+        self.stream = stream
+        self.extensions = {"http_version": b"HTTP/1.1", "reason_phrase": response.reason}
+
+
+class _HTTP11(Generic[_Opened]):
+    """A connection that carries one request at a time; the part that does no I/O.
+
+    Attributes:
+        idle: Whether the last response was read completely and another request may follow.
+        is_sent: Whether the last request was sent completely.
+        opened: The open connection; None before the first request and after the end.
+    """
+
+    opened: _Opened | None = None
+
+    def __init__(self, request: Any) -> None:  # Any: httpcore does not type extensions
+        self.idle = self.is_sent = False
+        origin, extensions = request.url.origin, request.extensions
+        unix_socket = extensions.get("ember_unix_socket")
+        is_local = unix_socket is not None or "ember_address" in extensions
+        self._target = Target(origin, unix_socket, None if is_local else proxy_of(origin))
+
+    def is_stale(self) -> bool:
+        """Return whether the server has closed it or sent unexpected bytes."""
+        return self.opened is None or self.opened.stream.get_extra_info("is_readable")
+
+    def info(self) -> str:
+        """Return the state for the repr of httpcore's connection."""
+        return "HTTP/1.1, idle" if self.idle else "HTTP/1.1, in use"
+
+    def _head(self, request: Any) -> bytes:
+        target, headers = request.url.target, request.headers
+        proxy = self._target.proxy
+        if proxy is not None and proxy.handshake(self._target.origin) is None:
+            target, headers = proxy.forwarded(request.url, headers)
+        return request_head(request.method, target, headers)
+
+
+class _SyncHTTP11(_HTTP11[Opened], httpcore.ConnectionInterface):
+    def handle_request(self, request: Any) -> Any:
+        self.idle = False
+        deadline: Deadline = request.extensions["ember_deadline"]
+        # A memoryview, since its repr hides the bytes: the request contains the key.
+        data = memoryview(self._head(request) + b"".join(request.stream))
+        if self.opened is None:
+            self._target.load_certificates()
+            self.opened = connect(self._target, _start_connecting(deadline))
+        socket = self.opened.socket
+        self.is_sent = _send(socket, data, deadline)
+        received = _receive(socket, deadline)
+        # Made after the wait: with many calls in flight, each object costs garbage collections.
+        response = ResponseParser()
+        pieces = response.feed(received)
+        while response.status is None:
+            pieces = response.feed(_receive(socket, deadline))
+        return _Response(response, self._body(response, pieces, socket, deadline))
+
+    def _body(
+        self, response: ResponseParser, pieces: Sequence[bytes], socket: Any, deadline: Deadline
+    ) -> Iterator[bytes]:
+        yield from pieces
+        while not response.complete:
+            yield from response.feed(_receive(socket, deadline))
+        self.idle = response.reusable and self.is_sent
+
+    def close(self) -> None:
+        opened, self.opened = self.opened, None
+        if opened is not None:
+            opened.stream.close()
+
+
+def _send(socket: Any, data: memoryview, deadline: Deadline) -> bool:
+    """Send a request; return False if the server closed: it may have answered before the end."""
+    while data:
+        seconds = _write_timeout(deadline)
+        try:
+            socket.settimeout(seconds)
+            data = data[socket.send(data) :]
+        except TimeoutError as error:
+            raise httpcore.WriteTimeout(str(error)) from error
+        except OSError:
+            return False
+    return True
+
+
+def _receive(socket: Any, deadline: Deadline) -> bytes:
+    seconds = _read_timeout(deadline)
+    try:
+        socket.settimeout(seconds)
+        received: bytes = socket.recv(READ_BYTES)
+    except TimeoutError as error:
+        raise httpcore.ReadTimeout(str(error)) from error
+    except OSError as error:
+        raise httpcore.ReadError(str(error)) from error
+    return received
+
+
+class _AsyncHTTP11(_HTTP11[AsyncOpened], httpcore.AsyncConnectionInterface):
+    async def handle_async_request(self, request: Any) -> Any:
+        self.idle = False
+        deadline: Deadline = request.extensions["ember_deadline"]
+        data: Any = memoryview(  # Any: httpcore's types lack memoryview
+            self._head(request) + b"".join([part async for part in request.stream])
+        )
+        if self.opened is None:
+            self._target.load_certificates()
+            self.opened = await connect_async(self._target, _start_connecting(deadline))
+        stream = self.opened.stream
+        try:
+            await stream.write(data, _write_timeout(deadline))
+            self.is_sent = True
+        except httpcore.WriteError:  # as in _send
+            self.is_sent = False
+        received = await stream.read(READ_BYTES, _read_timeout(deadline))
+        response = ResponseParser()  # after the wait, as above
+        pieces = response.feed(received)
+        while response.status is None:
+            pieces = response.feed(await stream.read(READ_BYTES, _read_timeout(deadline)))
+        return _Response(response, _AsyncPieces(self, stream, response, pieces, deadline))
+
+    async def aclose(self) -> None:
+        opened, self.opened = self.opened, None
+        if opened is not None:
+            await opened.stream.aclose()
+
+
+class _AsyncPieces:
+    """The pieces of a body; not a generator, which the event loop could close at any time."""
+
+    def __init__(
+        self,
+        connection: _AsyncHTTP11,
+        stream: httpcore.AsyncNetworkStream,
+        response: ResponseParser,
+        pieces: Sequence[bytes],
+        deadline: Deadline,
+    ) -> None:
+        self._connection = connection
+        self._stream = stream
+        self._response = response
+        self._pieces = iter(pieces)
+        self._deadline = deadline
+
+    def __aiter__(self) -> _AsyncPieces:
+        return self
+
+    async def __anext__(self) -> bytes:
+        response = self._response
+        while True:
+            for piece in self._pieces:
+                return piece
+            if response.complete:
+                self._connection.idle = response.reusable and self._connection.is_sent
+                raise StopAsyncIteration
+            received = await self._stream.read(READ_BYTES, _read_timeout(self._deadline))
+            self._pieces = iter(response.feed(received))
+
+
+class Connection(httpcore.HTTPConnection):
+    """A connection that opens with its first request.
+
+    It is httpcore's class, since tools that intercept requests patch its `handle_request`.
+
+    Raises:
+        ModelProviderError: The proxy that the environment names cannot be used.
+    """
+
+    def __init__(self, request: httpcore.Request) -> None:
+        super().__init__(request.url.origin)
+        # Two private names of httpcore's: the inner connection, and a lock that is not needed for
+        # one call at a time.
+        self._connection = self.http11 = _SyncHTTP11(request)
+        self._request_lock: Any = nullcontext()
+
+
+class AsyncConnection(httpcore.AsyncHTTPConnection):
+    """`Connection` for an event loop."""
+
+    def __init__(self, request: httpcore.Request) -> None:
+        super().__init__(request.url.origin)
+        self._connection = self.http11 = _AsyncHTTP11(request)
+        self._request_lock: Any = nullcontext()
+
+
+# --- idle connections ---------------------------------------------------------------------------
+
+
+class _IdleLimits(NamedTuple):
+    """Limits on idle connections.
+
+    Args:
+        seconds: How long each is kept.
+        connections: How many are kept per origin.
+    """
+
+    seconds: float
+    connections: float
+
+
+def _idle_limits() -> _IdleLimits:
+    """Return the limits that the environment sets now.
+
+    Raises:
+        ModelProviderError: A variable is not a number of 0 or more.
+    """
+    # Most load balancers close an idle connection after 60 s or more; with httpx's default of 5 s
+    # a program that calls rarely would open a new one each time.
+    seconds = number("EMBER_KEEPALIVE_SECONDS", 30.0)
+    return _IdleLimits(seconds, number("EMBER_MAX_IDLE_CONNECTIONS", _half_of_descriptors()))
+
+
+def _half_of_descriptors() -> float:
+    """Return half the number of files that the process may open.
+
+    A program that made a thousand calls at once gets all its connections back, and room to open
+    files while they are idle.
+    """
+    try:
+        import resource  # Unix only
+    except ImportError:
+        return math.inf
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return math.inf if most == resource.RLIM_INFINITY else float(most // 2)
+
+
+_Connection = TypeVar("_Connection", bound=Connection | AsyncConnection)
 
 
 class _IdleConnections(Generic[_Connection]):
@@ -39,7 +332,7 @@ class _IdleConnections(Generic[_Connection]):
     """
 
     def __init__(self) -> None:
-        self.limits = idle_limits()  # updated with each new connection
+        self.limits = _idle_limits()  # updated with each new connection
         self._origins: dict[object, deque[tuple[float, _Connection]]] = {}
         self._last_sweep = -math.inf
 
@@ -50,7 +343,7 @@ class _IdleConnections(Generic[_Connection]):
         except LookupError:
             return None, False
         expired = time.monotonic() - since >= self.limits.seconds
-        return connection, not expired and not connection.link.is_stale()
+        return connection, not expired and not connection.http11.is_stale()
 
     def push(self, to: object, connection: _Connection) -> list[_Connection]:
         """Keep a connection for reuse; return those that the caller must close."""
@@ -101,12 +394,13 @@ def _was_closed_idle(
     error: Exception, connection: Connection | AsyncConnection, sent: float
 ) -> bool:
     """Return whether the server closed an idle connection before it received the request."""
-    round_trip = min(connection.link.round_trip, _LONGEST_ROUND_TRIP_SECONDS)
+    opened = connection.http11.opened
+    round_trip = min(opened.round_trip if opened else 0.0, _LONGEST_ROUND_TRIP_SECONDS)
     if time.monotonic() - sent > round_trip + _SCHEDULING_SECONDS:
         return False
     if isinstance(error, httpcore.RemoteProtocolError):
         return "without sending a response" in str(error)  # otherwise it sent something
-    return isinstance(error, (httpcore.ReadError, httpcore.WriteError))
+    return isinstance(error, httpcore.ReadError)
 
 
 # --- sync ---------------------------------------------------------------------------------------
@@ -135,7 +429,7 @@ class Pool:
                 if not _was_closed_idle(error, connection, sent):
                     raise
                 break
-        self.idle.limits = idle_limits()
+        self.idle.limits = _idle_limits()
         return self._send(request, Connection(request), to)
 
     def _send(self, request: httpcore.Request, connection: Connection, to: object) -> Any:
@@ -169,7 +463,7 @@ class _Body:
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        reusable = connection.link.idle  # False if the body was not read completely
+        reusable = connection.http11.idle  # False if the body was not read completely
         for one in self._pool.idle.push(self._to, connection) if reusable else [connection]:
             one.close()
 
@@ -191,7 +485,7 @@ class AsyncPool:
             if connection is None:
                 break
             if not is_usable:
-                await _aclose(connection)
+                await aclose(connection)
                 continue
             sent = time.monotonic()
             try:
@@ -200,7 +494,7 @@ class AsyncPool:
                 if not _was_closed_idle(error, connection, sent):
                     raise
                 break
-        self.idle.limits = idle_limits()
+        self.idle.limits = _idle_limits()
         return await self._send(request, AsyncConnection(request), to)
 
     async def _send(
@@ -209,7 +503,7 @@ class AsyncPool:
         try:
             response: Any = await connection.handle_async_request(request)
         except BaseException:
-            await _aclose(connection)
+            await aclose(connection)
             raise
         response.stream = _AsyncBody(self, to, connection, response.stream)
         return response
@@ -217,7 +511,7 @@ class AsyncPool:
     async def aclose(self) -> None:
         """Close the idle connections."""
         for connection in self.idle.clear():
-            await _aclose(connection)
+            await aclose(connection)
 
 
 class _AsyncBody:
@@ -238,11 +532,6 @@ class _AsyncBody:
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        reusable = connection.link.idle
+        reusable = connection.http11.idle
         for one in self._pool.idle.push(self._to, connection) if reusable else [connection]:
-            await _aclose(one)
-
-
-async def _aclose(connection: AsyncConnection) -> None:
-    with anyio.CancelScope(shield=True):  # closes it even if the call was cancelled
-        await connection.aclose()
+            await aclose(one)

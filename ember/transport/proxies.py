@@ -15,7 +15,7 @@ import httpx
 
 from ember.exceptions import ModelProviderError
 from ember.transport.environment import proxy_for, without_user
-from ember.transport.http1 import Answer, Headers, request_head
+from ember.transport.http1 import Headers, ResponseParser, request_head
 
 __all__ = ["Handshake", "Proxy", "proxy_of"]
 
@@ -46,13 +46,13 @@ class Proxy(NamedTuple):
     port: int
     user: tuple[bytes, bytes] | None
 
-    def handshake(self, url: httpcore.URL) -> Handshake | None:
-        """Return the handshake that opens a tunnel to the URL's host; None if it forwards."""
-        port = url.port or (443 if url.scheme == b"https" else 80)
+    def handshake(self, origin: httpcore.Origin) -> Handshake | None:
+        """Return the handshake that opens a tunnel to a server; None if the proxy forwards."""
+        host, port = origin.host, origin.port
         if self.scheme.startswith("socks"):
-            return _socks5(url.host, port, self.user)
-        if url.scheme == b"https":
-            return _tunnel(b"%b:%d" % (_bracketed(url.host), port), self._headers())
+            return _socks5(host, port, self.user)
+        if origin.scheme == b"https":
+            return _tunnel(b"%b:%d" % (_bracketed(host), port), self._headers())
         return None
 
     def forwarded(self, url: httpcore.URL, headers: Headers) -> tuple[bytes, Headers]:
@@ -68,14 +68,14 @@ class Proxy(NamedTuple):
         return [(b"proxy-authorization", b"Basic " + credentials)]
 
 
-def proxy_of(url: httpcore.URL) -> Proxy | None:
-    """Return the proxy for a URL from the environment.
+def proxy_of(origin: httpcore.Origin) -> Proxy | None:
+    """Return the proxy for a server from the environment.
 
     Raises:
         ModelProviderError: The proxy's URL is invalid or its kind unsupported.
     """
-    scheme, host = url.scheme.decode("ascii"), url.host.decode("ascii")
-    address = proxy_for(httpx.URL(scheme=scheme, host=host, port=url.port))
+    scheme, host = origin.scheme.decode("ascii"), origin.host.decode("ascii")
+    address = proxy_for(httpx.URL(scheme=scheme, host=host, port=origin.port))
     if address is None:
         return None
     try:
@@ -96,14 +96,14 @@ def _bracketed(host: bytes) -> bytes:
 
 
 def _tunnel(target: bytes, headers: Headers) -> Handshake:
-    answer = Answer()
+    response = ResponseParser()
     send = request_head(b"CONNECT", target, [(b"host", target), (b"accept", b"*/*"), *headers])
-    while answer.status is None:
-        answer.feed((yield send))
+    while response.status is None:
+        response.feed((yield send))
         send = b""
-    if not 200 <= answer.status < 300:
-        reason = answer.reason.decode("ascii", "ignore")
-        raise httpcore.ProxyError(f"{answer.status} {reason}")
+    if not 200 <= response.status < 300:
+        reason = response.reason.decode("ascii", "ignore")
+        raise httpcore.ProxyError(f"{response.status} {reason}")
 
 
 def _socks5(host: bytes, port: int, user: tuple[bytes, bytes] | None) -> Handshake:

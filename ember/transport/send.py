@@ -1,4 +1,4 @@
-"""Sends requests, reads responses whole or in pieces, and maps httpx's errors to Ember's.
+"""Sends requests, and reads responses whole or in pieces.
 
 Only this package touches the network.
 """
@@ -7,26 +7,32 @@ from __future__ import annotations
 
 import functools
 import math
-import ssl
+import os
 import time
+import zlib
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, cast
 from urllib.parse import unquote
 
 import httpx
 
-from ember.exceptions import ErrorType, ModelProviderError, ProviderAPIError
-from ember.transport.bounds import BodyTooLong, ContentDecoder
-from ember.transport.client import async_client, client
-from ember.transport.environment import proxy_for, without_user
+from ember.transport.client import send_request, send_request_async
+from ember.transport.environment import number
+from ember.transport.errors import BodyTooLong, as_ember_error, without_frames
 
-__all__ = ["AsyncBody", "Body", "Reply", "Request", "Timeout", "aopen", "asend", "open", "send"]
+__all__ = ["AsyncBody", "Body", "Request", "Response", "Timeout", "aopen", "asend", "open", "send"]
 
 # The wait after a stream's last event, for what some servers send after it and for the body's end,
 # without which the connection cannot be reused.
 _END_SECONDS = 5.0
+# More than any provider sends: a response with several large images has about 50 MB.
+_MAX_BODY_BYTES = 128 * 1024 * 1024
+# A small piece can decode to a thousand times its size; at most this much is decoded at once.
+_PIECE_BYTES = 1024 * 1024
+# The window size that makes zlib expect a gzip header.
+_GZIP = 16 + zlib.MAX_WBITS
 _DEFAULT_HEADERS = {"accept": "*/*", "accept-encoding": "gzip, deflate", "user-agent": "ember"}
 
 
@@ -68,7 +74,7 @@ class Request(NamedTuple):
     address: Callable[[], tuple[str, int]] | None = None
 
 
-class Reply(NamedTuple):
+class Response(NamedTuple):
     """The whole response to a `Request`; header names are in lower case."""
 
     status: int
@@ -76,7 +82,7 @@ class Reply(NamedTuple):
     content: bytes
 
 
-def send(request: Request) -> Reply:
+def send(request: Request) -> Response:
     """Send a request and read the whole response.
 
     Raises:
@@ -84,16 +90,16 @@ def send(request: Request) -> Reply:
         ModelProviderError: The URL, a header or the proxy's address is not valid.
     """
     with _Exchange(request) as exchange:
-        response = client().exchange(_httpx_request(request, exchange))
+        response = send_request(_httpx_request(request, exchange))
         pieces: list[bytes] = []
         try:
             headers = _headers(response)
             decoder = ContentDecoder(headers)
-            exchange.next = None
+            exchange.read_end = None
             for piece in cast("httpx.SyncByteStream", response.stream):
                 if decoded := decoder.feed(piece):
                     pieces += decoded
-                    exchange.next = None
+                    exchange.read_end = None
                 exchange.check()
         except BaseException:
             # The response may repeat the key: clear the variables that a traceback could show.
@@ -101,25 +107,25 @@ def send(request: Request) -> Reply:
             raise
         finally:
             response.close()
-        return Reply(response.status_code, headers, b"".join(pieces))
+        return Response(response.status_code, headers, b"".join(pieces))
 
 
-async def asend(request: Request) -> Reply:
+async def asend(request: Request) -> Response:
     """`send` without blocking the event loop."""
     with _Exchange(request) as exchange:
-        response = await (await async_client()).exchange(_httpx_request(request, exchange))
+        response = await send_request_async(_httpx_request(request, exchange))
         pieces: list[bytes] = []
         try:
             headers = _headers(response)
             decoder = ContentDecoder(headers)
-            exchange.next = None
+            exchange.read_end = None
             # A variable keeps the iterator until the connection is closed: if it were collected
             # earlier, the event loop would close it at some other time.
             arriving = aiter(cast("httpx.AsyncByteStream", response.stream))
             async for piece in arriving:
                 if decoded := decoder.feed(piece):
                     pieces += decoded
-                    exchange.next = None
+                    exchange.read_end = None
                 exchange.check()
         except BaseException:
             # The response may repeat the key: clear the variables that a traceback could show.
@@ -127,7 +133,7 @@ async def asend(request: Request) -> Reply:
             raise
         finally:
             await response.aclose()
-        return Reply(response.status_code, headers, b"".join(pieces))
+        return Response(response.status_code, headers, b"".join(pieces))
 
 
 def open(request: Request) -> Body:
@@ -177,7 +183,7 @@ class Body(_OpenResponse):
     def __enter__(self) -> Body:
         self._exchange = _Exchange(self._request)
         with self._exchange:
-            self._begin(client().exchange(_httpx_request(self._request, self._exchange)))
+            self._begin(send_request(_httpx_request(self._request, self._exchange)))
         return self
 
     def pieces(self) -> Iterator[bytes]:
@@ -210,8 +216,7 @@ class AsyncBody(_OpenResponse):
     async def __aenter__(self) -> AsyncBody:
         self._exchange = _Exchange(self._request)
         with self._exchange:
-            send = (await async_client()).exchange
-            self._begin(await send(_httpx_request(self._request, self._exchange)))
+            self._begin(await send_request_async(_httpx_request(self._request, self._exchange)))
         # Kept as in asend.
         self._arriving = aiter(cast("httpx.AsyncByteStream", self._response.stream))
         self._decoder: ContentDecoder | None = None
@@ -311,59 +316,39 @@ def _parsed(url: str) -> tuple[httpx.URL, str, str | None]:
     return parsed, parsed.netloc.decode("ascii"), unix_socket
 
 
-# --- errors of httpx as Ember's ------------------------------------------------------------------
-
-# Every subclass of httpx.HTTPError that a request can raise, subclasses before their bases.
-_ERRORS: tuple[tuple[type[httpx.HTTPError], ErrorType, str, str], ...] = (
-    (httpx.ConnectTimeout, "timeout", "connect", "no connection in time"),
-    (httpx.PoolTimeout, "timeout", "connect", "no connection in time"),
-    (httpx.WriteTimeout, "timeout", "write", "the request was not taken in time"),
-    (httpx.ReadTimeout, "timeout", "read", "no answer in time"),
-    (httpx.ProxyError, "connection", "connect", "the proxy refused"),
-    (httpx.ConnectError, "connection", "connect", "could not connect"),
-    (httpx.WriteError, "connection", "write", "the connection broke while sending"),
-    (httpx.ReadError, "connection", "read", "the connection broke"),
-    (httpx.CloseError, "connection", "read", "the connection broke while closing"),
-    (httpx.RemoteProtocolError, "connection", "read", "the server broke off its answer"),
-    (httpx.DecodingError, "bad_response", "read", "the answer's content encoding is broken"),
-    (BodyTooLong, "bad_response", "read", "the answer is too long"),
-)
-_SETUP_ERRORS = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
-
-
 class _Exchange:
-    """The deadlines of one call; as a context manager, it maps httpx's errors to Ember's.
+    """The deadlines of one call; as a context manager, it converts httpx's errors to Ember's.
 
     Attributes:
         answered: Whether the answer is complete and only the end of the body is missing.
-        connect: See `connection.Deadline`, as for `end`, `next` and `read`.
+        connect: See `pool.Deadline`, as for `end`, `read` and `read_end`.
     """
 
-    __slots__ = ("_request", "_streamed", "answered", "connect", "end", "next", "read")
+    __slots__ = ("_request", "_streamed", "answered", "connect", "end", "read", "read_end")
 
     def __init__(self, request: Request) -> None:
         connect, read, total = request.timeout
         self._request = request
         self._streamed = self.answered = False
-        self.end = math.inf if total is None else time.monotonic() + total
-        self.next: float | None = None
         self.connect = math.inf if connect is None else connect
         self.read = math.inf if read is None else read
+        self.end = math.inf if total is None else time.monotonic() + total
+        self.read_end: float | None = None
 
     def expect_first_event(self) -> None:
         """Start the wait for a stream's first event with a part of the answer: at most `total`."""
         self._streamed = True
-        self.next = None if self.end == math.inf else self.end
+        self.read_end = None if self.end == math.inf else self.end
 
     def expect_event(self) -> None:
         """Start the wait for the next such event; their number is not limited."""
-        self.end, self.next, self.answered = math.inf, None, False
+        self.end, self.read_end, self.answered = math.inf, None, False
 
     def expect_end(self) -> None:
         """Start the wait for the end of the body, which matters only for reuse."""
         if not self.answered:
             self.answered = True
-            self.end, self.next = math.inf, time.monotonic() + min(self.read, _END_SECONDS)
+            self.end, self.read_end = math.inf, time.monotonic() + min(self.read, _END_SECONDS)
 
     def check(self) -> None:
         """Enforce the deadline on a custom transport, which does not know it."""
@@ -379,104 +364,74 @@ class _Exchange:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        # A host name that cannot be encoded for DNS raises UnicodeError.
-        if isinstance(error, (httpx.InvalidURL, *_SETUP_ERRORS, UnicodeError)):
-            raise _setup_error(error, self._request) from _without_frames(error)
-        if isinstance(error, httpx.HTTPError):
-            late = time.monotonic() >= self.end
-            api_error = _api_error(error, self._request, self._streamed, late)
-            raise api_error from _without_frames(error)
+        if error is None:
+            return
+        request = self._request
+        limit = request.timeout.total if time.monotonic() >= self.end else None
+        facts = {"provider": request.provider, "model": request.model}
+        converted = as_ember_error(error, request.url, facts, self._streamed, limit)
+        if converted is not None:
+            raise converted from without_frames(error)
 
 
-def _setup_error(error: Exception, request: Request) -> ModelProviderError:
-    where, why = without_user(request.url), str(error)
-    if isinstance(error, httpx.LocalProtocolError):
-        # Its message and those of its causes contain the header's value, perhaps the key.
-        why = "a header is not valid HTTP"
-        error.args, error.__cause__, error.__context__ = (why,), None, None
-    if isinstance(error, httpx.HTTPError):
-        error.request = httpx.Request("POST", where)
-    return ModelProviderError(
-        f"{request.provider}: cannot send to {where!r}: {why}. Check base_url= (it begins with "
-        "http:// or https://, or http+unix:// for a socket), the key and extra_headers= (no "
-        "blanks at the ends, no line breaks)",
-        {"provider": request.provider, "model": request.model},
-    )
+class ContentDecoder:
+    """An incremental decoder for the content encoding of one body, with a length limit.
 
+    Unknown encodings, such as `utf-8`, are ignored, as in httpx.
 
-def _api_error(
-    error: httpx.HTTPError, request: Request, streamed: bool, late: bool
-) -> ProviderAPIError:
-    where = without_user(request.url)
-    # The request that httpx attaches has the key in its headers.
-    error.request = httpx.Request("POST", where)
-    error_type, phase, what = _named(error)
-    if error_type == "timeout" and late:
-        part = "event that says anything" if streamed else "whole answer"
-        what = f"no {part} within {request.timeout.total:g} s"
-    if streamed:
-        phase = "stream"
-        if error_type == "connection":
-            error_type = "incomplete_stream"
-    # Under trio only a cause has a message. Cancellations (BaseException) do not belong in it.
-    errors = (cause for cause in _causes(error) if isinstance(cause, Exception))
-    detail = next((f" ({cause})" for cause in errors if str(cause)), "")
-    proxy = proxy_for(_parsed(request.url)[0]) if phase == "connect" else None
-    through = f" through the proxy {without_user(proxy)}" if proxy else ""
-    remedy, retryable = _remedy(error, error_type, phase, bool(proxy))
-    return ProviderAPIError(
-        f"{request.provider}: {what} at {where}{through}{detail}{remedy}",
-        {**_context(request, error_type, phase), "in_stream": streamed},
-        retryable,
-    )
+    Args:
+        headers: The response's headers, with names in lower case.
 
+    Raises:
+        httpx.DecodingError: The body has several encodings, or one that was not requested.
+        ModelProviderError: `EMBER_MAX_BODY_BYTES` is not a number of 0 or more.
+    """
 
-def _named(error: httpx.HTTPError) -> tuple[ErrorType, str, str]:
-    for kind, error_type, phase, what in _ERRORS:
-        if isinstance(error, kind):
-            return error_type, phase, what
-    return "unknown", "read", type(error).__name__
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        self._most: float = _MAX_BODY_BYTES
+        if "EMBER_MAX_BODY_BYTES" in os.environ:
+            self._most = number("EMBER_MAX_BODY_BYTES", _MAX_BODY_BYTES)
+        self._length = 0
+        self._inflater = None
+        self._header = b""  # the zlib header of "deflate", which some servers omit
+        self._encoding = encoding = headers.get("content-encoding", "").strip().lower()
+        if encoding in ("br", "zstd", "compress") or "," in encoding:
+            raise httpx.DecodingError(f"content-encoding {encoding!r} was not asked for")
+        if encoding in ("gzip", "x-gzip"):
+            self._inflater = zlib.decompressobj(_GZIP)
 
+    def feed(self, data: bytes) -> Sequence[bytes]:
+        """Decode a piece of the body.
 
-def _remedy(
-    error: httpx.HTTPError, error_type: ErrorType, phase: str, proxied: bool
-) -> tuple[str, bool | None]:
-    """Return a hint, and whether the call may be retried (None: depends on the error type)."""
-    if error_type == "timeout":
-        return "; timeout= sets how long to wait", None
-    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error)):
-        return "; SSL_CERT_FILE names a file of trusted certificates", False
-    if proxied:
-        # The message of a proxy's own refusal begins with its status.
-        refused = isinstance(error, httpx.ProxyError) and str(error).startswith("4")
-        remedy = "; HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names it, NO_PROXY=host goes past it"
-        return remedy, False if refused else None
-    if phase == "connect":
-        return "; is the server up, and base_url= right?", None
-    return "", None
+        Raises:
+            BodyTooLong: The decoded body exceeds the limit.
+            httpx.DecodingError: The encoded data is invalid.
+        """
+        if self._inflater is None:
+            if self._encoding != "deflate":
+                self._length += len(data)
+                if self._length > self._most:
+                    raise self._too_long()
+                return (data,)
+            data = self._header = self._header + data
+            if len(data) < 2:
+                return ()
+            has_header = data[0] % 16 == zlib.DEFLATED and int.from_bytes(data[:2], "big") % 31 == 0
+            self._inflater = zlib.decompressobj(zlib.MAX_WBITS if has_header else -zlib.MAX_WBITS)
+        pieces: list[bytes] = []
+        while True:
+            try:
+                piece = self._inflater.decompress(data, _PIECE_BYTES)
+            except zlib.error as error:
+                raise httpx.DecodingError(str(error)) from error
+            self._length += len(piece)
+            if self._length > self._most:
+                raise self._too_long()
+            if piece:
+                pieces.append(piece)
+            data = self._inflater.unconsumed_tail
+            if not data and len(piece) < _PIECE_BYTES:
+                return pieces
 
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield the error and its chain of causes."""
-    seen: set[int] = set()  # an exception that is raised again can be its own cause
-    cause: BaseException | None = error
-    while cause is not None and id(cause) not in seen:
-        yield cause
-        seen.add(id(cause))
-        cause = cause.__cause__ or cause.__context__
-
-
-def _without_frames(error: BaseException) -> BaseException:
-    """Remove the traceback of an error: httpx's frames hold the request with the key."""
-    for cause in _causes(error):
-        cause.__traceback__ = None
-    return error
-
-
-def _context(request: Request, error_type: ErrorType, phase: str) -> dict[str, Any]:
-    return {
-        "error_type": error_type,
-        "provider": request.provider,
-        "model": request.model,
-        "phase": phase,
-    }
+    def _too_long(self) -> BodyTooLong:
+        return BodyTooLong(f"EMBER_MAX_BODY_BYTES allows {self._most:.0f} bytes, decoded")

@@ -9,7 +9,7 @@ import threading
 
 from ember.exceptions import ModelProviderError
 
-__all__ = ["trusted"]
+__all__ = ["ssl_context"]
 
 _Source = tuple[str | None, str | None]
 
@@ -17,7 +17,7 @@ _lock = threading.Lock()
 _loaded: tuple[_Source, ssl.SSLContext] | None = None
 
 
-def trusted() -> ssl.SSLContext:
+def ssl_context() -> ssl.SSLContext:
     """Return the process's TLS context for the current environment.
 
     Loading the trust store takes 18 ms; a call over plain http, or one answered without a

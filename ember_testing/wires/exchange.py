@@ -22,7 +22,7 @@ from ember.providers.arguments import Address
 from ember.providers.call import Call
 from ember.providers.provider import HTTPProvider, StreamedCall
 from ember.providers.servers import SERVERS
-from ember.transport.send import Reply
+from ember.transport.send import Response
 from ember_testing.wires import WIRES, wire_of
 from ember_testing.wires.body import as_bytes, headers_from_json
 from ember_testing.wires.event_bodies import EventReader, as_server_sent
@@ -241,7 +241,7 @@ def read_response(
     if (events := as_server_sent(lower, body)) is not None:
         body = events
     try:
-        return provider.answer(call, Reply(status, lower, body))
+        return provider.answer(call, Response(status, lower, body))
     except ProviderAPIError as error:
         # Some vendors accept requests in a known format, but answer in their own.
         content = read_content(lower, body)

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ember.api.exceptions import ModelProviderError, ProviderAPIError
-from ember.transport.bounds import ContentDecoder
+from ember.transport.send import ContentDecoder
 from tests.loopback import Received, Reply, serving
 from tests.ways import ALL, completion, events
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ember.transport.http1 import Answer, request_head
+from ember.transport.http1 import ResponseParser, request_head
 
 ANSWERS = (
     b"HTTP/1.1 200 OK\r\nServer: x\r\nContent-Length: 5\r\n\r\nhello",
@@ -23,24 +23,24 @@ ANSWERS = (
 @given(data=st.sampled_from(ANSWERS), cuts=st.lists(st.integers(1, 200), max_size=12))
 def test_response_reads_the_same_however_it_is_split(data: bytes, cuts: list[int]) -> None:
     """Status and body do not depend on how the network splits the bytes."""
-    answer, body = Answer(), b""
+    response, body = ResponseParser(), b""
     places = sorted({min(place, len(data)) for place in cuts} | {0, len(data)})
     for start, end in itertools.pairwise(places):
-        body += b"".join(answer.feed(data[start:end]))
-    if not answer.complete:
-        body += b"".join(answer.feed(b""))  # the body ends with the connection
-    assert (answer.status, body, answer.complete) == (200, b"hello", True)
-    assert answer.reusable is not data.startswith(b"HTTP/1.0")
+        body += b"".join(response.feed(data[start:end]))
+    if not response.complete:
+        body += b"".join(response.feed(b""))  # the body ends with the connection
+    assert (response.status, body, response.complete) == (200, b"hello", True)
+    assert response.reusable is not data.startswith(b"HTTP/1.0")
 
 
 @pytest.mark.parametrize("data", ANSWERS[:2])
 def test_response_that_ends_early_is_an_error(data: bytes) -> None:
     """A connection closed within the head, a chunk or the body is an error."""
     for length in range(len(data)):
-        answer = Answer()
+        response = ResponseParser()
         with pytest.raises(httpcore.RemoteProtocolError):
             for piece in (data[:length], b"") if length else (b"",):
-                answer.feed(piece)
+                response.feed(piece)
 
 
 @pytest.mark.parametrize(
@@ -58,20 +58,20 @@ def test_response_that_ends_early_is_an_error(data: bytes) -> None:
 @pytest.mark.parametrize("size", [1, 100_000], ids=["bytes", "pieces"])
 def test_endless_invalid_response_is_an_error_in_linear_time(data: bytes, size: int) -> None:
     """Endless or invalid data outside the body is an error in linear time, before its end."""
-    answer, started = Answer(), time.process_time()
+    response, started = ResponseParser(), time.process_time()
     with pytest.raises(httpcore.RemoteProtocolError):
         for at in range(0, len(data), size):
-            answer.feed(data[at : at + size])
+            response.feed(data[at : at + size])
     assert time.process_time() - started < 2
 
 
 def test_bytes_after_a_response_close_the_connection() -> None:
     """Bytes that follow a response are not read as the next one."""
-    answer = Answer()
+    response = ResponseParser()
     data = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nokHTTP/1.1 200 OK\r\n"
-    assert list(answer.feed(data)) == [b"ok"]
-    assert answer.complete
-    assert not answer.reusable
+    assert list(response.feed(data)) == [b"ok"]
+    assert response.complete
+    assert not response.reusable
 
 
 @pytest.mark.parametrize(
@@ -96,8 +96,8 @@ def test_invalid_header_is_refused_and_not_shown(name: bytes, value: bytes) -> N
 
 def test_chunks_are_passed_on_as_they_were_sent() -> None:
     """Chunks are not joined, since recordings keep the chunks of a stream."""
-    answer = Answer()
+    response = ResponseParser()
     head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
-    assert list(answer.feed(head + b"2\r\nab\r\n1\r\nc\r\n3\r\nde")) == [b"ab", b"c", b"de"]
-    assert list(answer.feed(b"f\r\n0\r\n\r\n")) == [b"f"]
-    assert answer.complete
+    assert list(response.feed(head + b"2\r\nab\r\n1\r\nc\r\n3\r\nde")) == [b"ab", b"c", b"de"]
+    assert list(response.feed(b"f\r\n0\r\n\r\n")) == [b"f"]
+    assert response.complete
