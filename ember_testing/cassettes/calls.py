@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
@@ -151,15 +151,18 @@ class Calls(Sequence[Call]):
         return f"<{len(self)} calls>"
 
 
-def rows_of(file: CassetteFile) -> Iterator[dict[str, Any]]:
-    """Yield all columns of all calls; responses that a killed recording left unread are read."""
-    for number in file.numbers():
+def rows_of(file: CassetteFile, numbers: Iterable[int]) -> Iterator[dict[str, Any]]:
+    """Yield all columns of these calls; responses that a killed recording left unread are read."""
+    for number in numbers:
         row = file.row(number)
         if row["provider"] is None and row["status"] is not None:
             row.update(read_row(row).columns)
         yield row
 
 
-def calls_of(file: CassetteFile) -> Iterator[Call]:
-    """Return all calls, in the order in which they were recorded."""
-    return map(from_row, rows_of(file))
+def calls_of(file: CassetteFile) -> Calls:
+    """Return all calls of a file, which must stay open, in the order of recording."""
+    calls = Calls(lambda numbers: list(rows_of(file, numbers)))
+    for number in file.numbers():
+        calls.add(number)
+    return calls

@@ -101,23 +101,25 @@ def cassettes_in(paths: Iterable[Path]) -> list[Path]:
     return sorted(found)
 
 
-def leftovers_in(paths: Iterable[Path], *, deep: bool = True) -> list[Path]:
+def leftovers_in(paths: Iterable[Path]) -> list[Path]:
     """Return files of unfinished recordings: in progress, or left by a killed process.
 
     Args:
-        paths: Folders, or cassettes, for which only their own files are returned.
-        deep: Whether to descend into subfolders.
+        paths: Folders with all below them, or cassettes, for which only their own are returned.
     """
     found: set[Path] = set()
+    cassettes: dict[Path, set[str]] = {}  # names by folder, so that each folder is listed once
     for path in paths:
-        folder = path if path.is_dir() else path.parent
-        prefix = "" if path.is_dir() else path.name
-        files = folder.rglob("*") if deep and path.is_dir() else folder.glob("*")
-        found.update(
-            each
-            for each in files
-            if each.name.endswith(_LEFT_OVER)
-            and ".sqlite" in each.name
-            and each.name.startswith(prefix)
-        )
+        if path.is_dir():
+            found.update(filter(_cassette_of, path.rglob("*")))
+        else:
+            cassettes.setdefault(path.parent, set()).add(path.name)
+    for folder, names in cassettes.items():
+        found.update(each for each in folder.glob("*") if _cassette_of(each) in names)
     return sorted(found)
+
+
+def _cassette_of(path: Path) -> str:
+    """Return the name of the cassette that a file of an unfinished recording is for; else ""."""
+    name, extension, rest = path.name.rpartition(".sqlite")
+    return name + extension if rest.endswith(_LEFT_OVER) else ""

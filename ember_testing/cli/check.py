@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ember_testing.cassettes.file import CassetteFile
 from ember_testing.cassettes.rows import COLUMNS, check_pieces, check_types, digest
+from ember_testing.cli.progress import progress_of_calls
 from ember_testing.exceptions import CassetteError
 from ember_testing.replay import request as matching
 from ember_testing.replay.lookup import request_of
@@ -109,7 +110,7 @@ def check_file(
             values = secrets_of_environment(environment) - allowed
             redaction = Redaction(values, file.salt)
             issued: set[str] = set()
-            for number in file.numbers():
+            for number in progress_of_calls(file.numbers(), "checking"):
                 findings += _call(file, number, redaction, allowed, issued)
             if not any(finding.kind == "secret" for finding in findings):
                 findings += _elsewhere(path, file, redaction, allowed)

@@ -1,18 +1,20 @@
-"""Compare two cassettes: requests in only one of them, answers that changed. Pure."""
+"""Compare two cassettes: requests in only one of them, answers that changed."""
 
 from __future__ import annotations
 
 import json
 from bisect import bisect_left
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+from ember_testing.cli.progress import progress_of_calls
 from ember_testing.replay import request as matching
 from ember_testing.replay.miss import differences, nearest
 from ember_testing.wires.body import as_bytes
 from ember_testing.wires.response import Request
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ember_testing.cassettes.calls import Call
 
 _CANDIDATES = 64  # most calls that one is compared with, so that time grows linearly
@@ -42,45 +44,49 @@ def request_of(call: Call) -> Request:
     return Request(call.method, call.url, call.request_headers, as_bytes(call.body))
 
 
-def compare(old: Iterable[Call], new: Iterable[Call]) -> list[Difference]:
+def compare(old: Sequence[Call], new: Sequence[Call]) -> list[Difference]:
     """Return the differences in the order of the old cassette, then the added calls.
 
     The n-th of identical requests is compared with the n-th on the other side. A request on one
     side only is shown with the most similar request of the other side, searched among at most 64
     recorded at about the same position.
     """
-    olds, news = _by_key(old), _by_key(new)
-    unmatched = [call for key, call in news.items() if key not in olds]
+    places = _places_by_key(new)
+    keys = _places_by_key(old)
+    unmatched = [place for key, place in places.items() if key not in keys]
     found: list[Difference] = []
-    for key, call in olds.items():
-        if key in news:
-            lines = _answers(call, news[key])
-            if lines:
-                found.append(Difference("changed", _title(call), call.id, news[key].id, lines))
+    for call, key in zip(progress_of_calls(old, "comparing"), keys, strict=True):
+        if key in places:
+            other = new[places[key]]
+            if lines := _answers(call, other):
+                found.append(Difference("changed", _title(call), call.id, other.id, lines))
             continue
-        middle = bisect_left(unmatched, call.id, key=lambda other: other.id)
+        middle = bisect_left(unmatched, keys[key])
         start = max(0, min(middle - _CANDIDATES // 2, len(unmatched) - _CANDIDATES))
         window = unmatched[start : start + _CANDIDATES]
-        pairs = [(number, request_of(other)) for number, other in enumerate(window, start)]
-        neighbour = nearest(request_of(call), pairs)
+        neighbour = nearest(request_of(call), [(place, request_of(new[place])) for place in window])
         if neighbour is None:
             found.append(Difference("removed", _title(call), call.id, None, []))
             continue
-        other = unmatched.pop(neighbour[0])
+        unmatched.remove(neighbour[0])
+        other = new[neighbour[0]]
         lines = differences(request_of(call), request_of(other), words=("old", "new"))
         lines += _answers(call, other)
         found.append(Difference("changed", _title(call), call.id, other.id, lines))
-    found += [Difference("added", _title(call), None, call.id, []) for call in unmatched]
+    found += [
+        Difference("added", _title(call), None, call.id, []) for call in (new[p] for p in unmatched)
+    ]
     return found
 
 
-def _by_key(calls: Iterable[Call]) -> dict[tuple[str, int], Call]:
-    found: dict[tuple[str, int], Call] = {}
+def _places_by_key(calls: Sequence[Call]) -> dict[tuple[str, int], int]:
+    """Return each call's index, by its request's key and position among identical requests."""
+    found: dict[tuple[str, int], int] = {}
     counts: dict[str, int] = {}
-    for call in calls:
+    for place, call in enumerate(progress_of_calls(calls, "reading")):
         key = matching.key(request_of(call))
         counts[key] = counts.get(key, 0) + 1
-        found[key, counts[key]] = call
+        found[key, counts[key]] = place
     return found
 
 

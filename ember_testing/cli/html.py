@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from ember_testing.cassettes.calls import calls_of
 from ember_testing.cassettes.file import CassetteFile
 from ember_testing.cli.conversation import conversation_of, media_summary
+from ember_testing.cli.progress import progress_of_calls
 from ember_testing.exceptions import CassetteError
 from ember_testing.wires.exchange import read_pieces
 
@@ -126,7 +127,7 @@ class Report:
         reason = None
         try:
             with closing(CassetteFile(path)) as file:
-                for call in calls_of(file):
+                for call in progress_of_calls(calls_of(file), "reading"):
                     self.add_call(call, file.chunks(call.id))
         except CassetteError as error:
             reason = str(error)

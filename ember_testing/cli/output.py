@@ -1,19 +1,20 @@
-"""The output of `ember-cassettes`: text for people, JSON for scripts, a progress bar."""
+"""The output of `ember-cassettes`: text for people, JSON for scripts."""
 
 from __future__ import annotations
 
 import base64
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ember_testing.cassettes.calls import calls_of
 from ember_testing.cassettes.file import CassetteFile
+from ember_testing.cli.progress import progress_of_calls
 from ember_testing.cli.stats import by_model
 from ember_testing.exceptions import CassetteError
 from ember_testing.replay.budget import dollars
@@ -28,23 +29,6 @@ if TYPE_CHECKING:
     from ember_testing.cli.drift import Drifted
     from ember_testing.cli.prune import Plan
     from ember_testing.cli.stats import Figures
-
-T = TypeVar("T")
-_MANY = 20  # files from which on a progress bar is shown
-
-
-def progress(items: Sequence[T], label: str) -> Iterator[T]:
-    """Iterate over items, with a progress bar on stderr if that is a terminal.
-
-    Args:
-        items: The items to process.
-        label: The text beside the bar.
-    """
-    if len(items) < _MANY or not sys.stderr.isatty():
-        yield from items
-        return
-    with click.progressbar(items, label=label, file=sys.stderr) as bar:
-        yield from bar
 
 
 def print_json(value: Any) -> None:
@@ -67,7 +51,7 @@ def line(path: Path) -> dict[str, Any]:
     """Return the entry of one cassette for `list`."""
     try:
         with closing(CassetteFile(path)) as file:
-            figures = by_model(calls_of(file))
+            figures = by_model(progress_of_calls(calls_of(file), "reading"))
     except CassetteError as error:
         size = path.stat().st_size if path.exists() else 0  # a dangling link
         return {"path": str(path), "bytes": size, "error": str(error)}

@@ -21,8 +21,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-# Different cassettes; the others are copies of them under other names.
-DIFFERENT = 50
+# Different cassettes; the others are copies of them under other names. So many that the page of
+# `html` has forgotten a text by the time it comes again.
+DIFFERENT = 1000
+EACH = 100  # files of a folder
 COMMANDS = ("check", "list", "stats", "html", "diff")
 # In a process of its own, which says what it took: the processor's time, and the most memory.
 PROGRAM = """
@@ -75,12 +77,13 @@ def record(path: Path, numbers: range, word: str = "word", every: int = 0) -> No
 def make(folder: Path, files: int, calls: int) -> Path:
     """A folder with so many cassettes of so many calls."""
     target = folder / f"{files}x{calls}"
-    first = [target / f"part{n:02}" / "test_it.0.sqlite" for n in range(min(DIFFERENT, files))]
-    for n, path in enumerate(first):
-        record(path, range(n * calls, (n + 1) * calls))
-    for n in range(len(first), files):
-        source = first[n % len(first)]
-        shutil.copyfile(source, source.with_name(f"test_it.{n}.sqlite"))
+    paths = [target / f"part{n // EACH:03}" / f"test_it.{n:05}.sqlite" for n in range(files)]
+    for n, path in enumerate(paths):
+        if n < DIFFERENT:
+            record(path, range(n * calls, (n + 1) * calls))
+        else:
+            path.parent.mkdir(exist_ok=True)
+            shutil.copyfile(paths[n % DIFFERENT], path)
     return target
 
 

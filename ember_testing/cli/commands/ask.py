@@ -21,6 +21,7 @@ from ember_testing.cli.commands.group import (
     open_cassette,
     paths_argument,
 )
+from ember_testing.cli.progress import progress
 from ember_testing.exceptions import CassetteError, ReplayFailure
 
 
@@ -72,9 +73,9 @@ def drift(paths: tuple[Path, ...], budget: float, timeout: float, as_json: bool)
 
     found: dict[str, Any] = {}
     with closing(Budget(budget)) as purse:
-        for path in output.progress(cassettes_of(paths), "asking again"):
+        for path in progress(cassettes_of(paths), "asking again"):
             with open_cassette(path) as file:
-                found[str(path)] = list(send_again(rows_of(file), purse, timeout))
+                found[str(path)] = list(send_again(rows_of(file, file.numbers()), purse, timeout))
         spent = purse.spent
     calls = [call for each in found.values() for call in each]
     if as_json:

@@ -13,7 +13,7 @@ import click
 from ember_testing.cassettes.calls import calls_of
 from ember_testing.cassettes.file import CassetteFile
 from ember_testing.cassettes.paths import cassettes_in
-from ember_testing.cli import output
+from ember_testing.cli.progress import progress, progress_of_calls
 from ember_testing.exceptions import CassetteError
 
 if TYPE_CHECKING:
@@ -57,16 +57,15 @@ def open_cassette(path: Path, about: dict[str, str] | None = None) -> Generator[
 def calls_in(
     paths: Sequence[Path], label: str, unreadable: list[Path]
 ) -> Iterator[tuple[Path, Call]]:
-    """Iterate over the calls of many cassettes; report an unreadable one and continue."""
-    for path in output.progress(cassettes_of(paths), label):
+    """Iterate over the calls of many cassettes; report where one cannot be read, and continue."""
+    for path in progress(cassettes_of(paths), label):
         try:
             with closing(CassetteFile(path)) as file:
-                found = list(calls_of(file))
+                for call in progress_of_calls(calls_of(file), label):
+                    yield path, call
         except CassetteError as error:
             click.echo(str(error), err=True)
             unreadable.append(path)
-        else:
-            yield from ((path, call) for call in found)
 
 
 @click.group(

@@ -24,6 +24,7 @@ from ember_testing.cli.commands.group import (
     open_cassette,
     paths_argument,
 )
+from ember_testing.cli.progress import progress
 from ember_testing.exceptions import CassetteError
 from ember_testing.replay.tally import counted
 
@@ -37,7 +38,7 @@ def list_(paths: tuple[Path, ...], as_json: bool) -> None:
     Files that cannot be read and leftovers of killed recordings are listed as well; the exit code
     is then 1.
     """
-    found = [output.line(path) for path in output.progress(cassettes_of(paths), "reading")]
+    found = [output.line(path) for path in progress(cassettes_of(paths), "reading")]
     left = [str(path) for path in leftovers_in(paths or [Path("cassettes")])]
     if as_json:
         output.print_json({"cassettes": found, "leftovers": left})
@@ -126,7 +127,7 @@ def html(paths: tuple[Path, ...], target: Path, as_json: bool) -> None:
     errors: list[str] = []
     files = cassettes_of(paths)
     with closing(Report()) as report:
-        for path in output.progress(files, "reading"):
+        for path in progress(files, "reading"):
             if (error := report.add_cassette(path)) is not None:
                 errors.append(error)
         report.write(target)

@@ -21,6 +21,7 @@ from ember_testing.cli.commands.group import (
     open_cassette,
     paths_argument,
 )
+from ember_testing.cli.progress import progress
 from ember_testing.exceptions import CassetteError
 
 
@@ -42,7 +43,7 @@ def check(paths: tuple[Path, ...], allow: tuple[str, ...], as_json: bool) -> Non
     allowed = frozenset(allow)
     found: dict[str, list[Finding]] = {}
     files = cassettes_of(paths)
-    for path in output.progress(files, "checking"):
+    for path in progress(files, "checking"):
         if findings := check_file(path, os.environ, allowed):
             found[str(path)] = findings
     for path in leftovers_in(paths or [Path("cassettes")]):
@@ -97,9 +98,9 @@ def prune(
         )
     proof = Proof(loaded)
     plans: list[Plan] = []
-    for path in output.progress(cassettes_of(paths), "looking"):
+    for path in progress(cassettes_of(paths), "looking"):
         with open_cassette(path) as file:
-            tests = {row["id"]: row["test"] or "" for row in file.rows(file.numbers())}
+            tests = {row["id"]: row["test"] or "" for row in file.requests()}
             each = proof.plan(Recorded(path, file.about().get("id", ""), tests))
         if each is not None:
             plans.append(each)
@@ -194,7 +195,7 @@ def import_(
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     done: list[dict[str, Any]] = []
-    for source, target in output.progress(targets(sources, into), "importing"):
+    for source, target in progress(targets(sources, into), "importing"):
         line: dict[str, Any] = {"from": str(source), "to": str(target), "calls": 0, "error": None}
         names = given if match_on else match_on_of(source)
         line["match_on"] = list(names)

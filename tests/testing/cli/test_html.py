@@ -361,7 +361,7 @@ def test_page_of_five_thousand_calls_is_usable(
     report = Report()
     report.add_cassette(folder / "b.sqlite")
     with closing(CassetteFile(folder / "b.sqlite")) as file:
-        call = next(calls_of(file))
+        call = calls_of(file)[0]
     assert isinstance(call.body, str)
     words = random.Random(5)
     for number in range(5000):
@@ -412,7 +412,7 @@ def test_a_damaged_cassette_is_reported_and_the_others_are_shown(
 def test_memory_does_not_grow_with_the_page(folder: Path, tmp_path: Path) -> None:
     """Of 24 MB of text in 600 calls, less than 3 MB stay in memory; equal texts are stored once."""
     with closing(CassetteFile(folder / "b.sqlite")) as file:
-        call = next(calls_of(file))
+        call = calls_of(file)[0]
     assert isinstance(call.body, str)
     with closing(Report()) as report:
         report.add_call(call)
@@ -440,7 +440,7 @@ def data_of(page: Path, name: str) -> list[Any]:
 def test_page_states_the_length_of_omitted_text(folder: Path, tmp_path: Path) -> None:
     """For a text that is too long, and for bytes that are not text, the page states the length."""
     with closing(CassetteFile(folder / "a.sqlite")) as file:
-        call = next(calls_of(file))
+        call = calls_of(file)[0]
     with closing(Report()) as report:
         report.add_call(replace(call, response_body=b"\xff\0" * 10, request_headers=()))
         report.add_call(replace(call, body="x" * 30_000))
