@@ -35,7 +35,7 @@ _TEXT_PATHS = (
     "$.delta",
     "$.candidates[0].content.parts[0].text",
 )
-_SHORT = 64  # characters of a text that is stored although the body has it, and hashed as it is
+_SHORT = 64  # characters up to which an answer's text is stored although the body has it
 
 
 def _is_count(value: int) -> bool:
@@ -152,18 +152,16 @@ def rows_after(
 
 def digest(values: Sequence[object]) -> int:
     """Return a 64-bit digest of these values."""
-    # `ascii` tells types apart and is the same in every version of Python, but slow for bodies.
-    short: list[object] = []
-    hashed = sha256()
+    parts: list[str] = []
     for value in values:
-        if isinstance(value, (str, bytes)) and len(value) > _SHORT:
-            content = as_bytes(value)
-            hashed.update(content)
-            short.append((type(value).__name__, len(content)))
+        if isinstance(value, str):
+            parts.append(f"text {len(value)} {value}")
+        elif isinstance(value, bytes):
+            parts.append(f"bytes {len(value)} {value.decode('latin-1')}")
         else:
-            short.append(value)
-    hashed.update(ascii(short).encode())
-    return int.from_bytes(hashed.digest()[:8], "big", signed=True)
+            parts.append(repr(value))
+    content = "\n".join(parts).encode("utf-8", "surrogatepass")
+    return int.from_bytes(sha256(content).digest()[:8], "big", signed=True)
 
 
 def checked(values: Sequence[Any], stored: object) -> dict[str, Any]:

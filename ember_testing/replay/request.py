@@ -41,7 +41,6 @@ _DISPOSITION = re.compile(
     re.I,
 )
 _ISSUED = re.compile(rb'"(?:id|call_id)"\s*:\s*"([^"\\]{1,200})"')
-_MAY_ISSUE = (b"tool", b"function", b"Function")
 _REFERS = (b'"tool_call_id"', b'"call_id"', b'"tool_use_id"', b'"functionResponse"')
 _IGNORED = "\0ignored"
 
@@ -330,7 +329,7 @@ def drop(value: Json, path: tuple[str, ...]) -> None:
 
 def issued_ids(body: bytes) -> list[str]:
     """Return the ids that an answer may have given to tool calls."""
-    if not any(word in body for word in _MAY_ISSUE):
+    if b"tool" not in body and b"unction" not in body:  # function_call, functionCall
         return []
     return [found.decode("utf-8", "replace") for found in _ISSUED.findall(body)]
 
