@@ -28,9 +28,9 @@ from ember_testing.cassettes.rows import (
     check_price,
     checked,
     digest,
+    first_after,
     layout_columns,
     pieces_of,
-    rows_after,
     text_columns,
     values_of,
 )
@@ -129,10 +129,11 @@ class CassetteFile:
         Skips recordings added since this file was opened: a session replays what it found.
         """
         if self.loaded is not None:
-            rows = rows_after(self.loaded, key, after)[:1]
+            row = first_after(self.loaded.get(key, ()), after)
         else:
             rows = self._read(f"{_PLAIN} {_FIND}", (key, after, self.horizon))
-        return answer_of(self._checked(rows[0])) if rows else None
+            row = rows[0] if rows else None
+        return None if row is None else answer_of(self._checked(row))
 
     def load(self) -> None:
         """Load the recordings into memory if they are few, for lookups that must not block on I/O.

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import math
+from bisect import bisect_right
 from datetime import datetime
 from functools import lru_cache
 from hashlib import sha256
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from urllib.parse import urlsplit
 
@@ -143,11 +145,10 @@ def by_key(rows: Iterable[tuple[Any, ...]]) -> dict[str, list[tuple[Any, ...]]] 
     return found or None
 
 
-def rows_after(
-    rows: Mapping[str, Sequence[tuple[Any, ...]]], key: str, n: int
-) -> list[tuple[Any, ...]]:
-    """Return the rows of a key after position `n`."""
-    return [row for row in rows.get(key, ()) if row[_N] > n]
+def first_after(rows: Sequence[tuple[Any, ...]], n: int) -> tuple[Any, ...] | None:
+    """Return the first of a key's rows after position `n`; the rows are sorted by position."""
+    index = bisect_right(rows, n, key=itemgetter(_N))
+    return rows[index] if index < len(rows) else None
 
 
 def digest(values: Sequence[object]) -> int:
