@@ -235,8 +235,7 @@ def layout_columns(row: Mapping[str, Any], pieces: Sequence[tuple[float, bytes]]
         layout += [ticks - before, len(data)]
         before = ticks
     encoded = raw != as_bytes(row["response_body"] or b"")
-    text = json.dumps(layout, separators=(",", ":"))
-    return {"layout": text, "response_raw": raw if encoded else None}
+    return {"layout": f"[{','.join(map(str, layout))}]", "response_raw": raw if encoded else None}
 
 
 def pieces_of(row: Mapping[str, Any]) -> Pieces:

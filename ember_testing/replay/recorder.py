@@ -16,6 +16,7 @@ from ember_testing.exceptions import BudgetExceeded, CassetteError
 from ember_testing.patches.exchange import Exchange
 from ember_testing.replay.claims import Claims, FailedRecordings, Recorded, adopt
 from ember_testing.replay.recording import (
+    UNREDACTED,
     first_leak,
     leak_of,
     leak_of_text,
@@ -225,6 +226,7 @@ class Recorder:
             raise CassetteError(self._outcome.problems[0])
         self.for_writing()
         written = self._comparison.written(sent, whole=True)
+        redaction = self._comparison.redaction
         reservation = None
         if self._budget is not None:
             try:
@@ -234,7 +236,7 @@ class Recorder:
                 message = self._comparison.redaction.text(str(error))
                 raise self._outcome.fail(BudgetExceeded(message)) from None
         place = {"n": n, "test": self._test or None, **self._comparison.columns(sent, written, key)}
-        exchange = Exchange(sent, partial(self._keep, place, written, reservation))
+        exchange = Exchange(sent, partial(self._keep, place, written, redaction, reservation))
         self._exchanges.add(exchange)
         return exchange
 
@@ -242,6 +244,7 @@ class Recorder:
         self,
         place: Mapping[str, Any],
         request: Request,
+        redaction: Redaction,
         reservation: int | None,
         exchange: Exchange,
     ) -> None:
@@ -286,7 +289,11 @@ class Recorder:
                 self._claims.record(key, n, where)
             if self._redaction is not comparison.redaction:
                 self._redaction, self._older = comparison.redaction, len(self.recorded)
-            self._note_leak(number, row, leak_of(row, comparison.redaction))
+            if comparison.redaction is redaction and not redaction.rules:
+                unredacted = {name: row[name] for name in UNREDACTED}  # the rest was just searched
+                self._note_leak(number, row, leak_of(unredacted, redaction))
+            else:
+                self._note_leak(number, row, leak_of(row, comparison.redaction))
             self._count(number)
             self._outcome.report("recorded", [number, row["recorded_at"]])
             if exchange.status is None and row["error_type"] in _NOTHING_WAS_SENT:

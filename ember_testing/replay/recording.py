@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 Chunks = list[tuple[float, bytes]]
 
 _REASONS: dict[int | None, str] = {status.value: status.phrase for status in HTTPStatus}
+UNREDACTED = ("method", "reason", "http_version", "error_type", "test")
+"""The columns that are recorded as they are."""
 _NOT_YET_READ: dict[str, Any] = dict.fromkeys(COLUMNS)
 
 
@@ -106,22 +108,17 @@ def first_leak(file: CassetteFile, numbers: Sequence[int], redaction: Redaction)
 
 
 def leak_of(row: Mapping[str, Any], redaction: Redaction) -> str | None:
-    """Return what is wrong with a row that holds a known secret, or None.
+    """Return what is wrong with a row, or a part of it, that holds a known secret, or None.
 
     Its pieces need no check: together they are the body.
     """
     content = b"\n".join(
         [as_bytes(value) for value in row.values() if isinstance(value, (str, bytes))]
     )
-    if redaction.holds_secret(content):
+    if redaction.holds_secret(content) or redaction.holds_encoded(content):
         return (
             "would hold a credential that became known after it; set it in the environment before "
             "the test's first call"
-        )
-    if redaction.holds_encoded(content):
-        return (
-            "would hold, inside of base64, a credential that became known after it; set it in the "
-            "environment before the test's first call"
         )
     return None
 

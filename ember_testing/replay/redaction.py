@@ -12,19 +12,18 @@ Redaction by name keeps schemas: a tool's property called `api_key` stays as it 
 
 from __future__ import annotations
 
-import base64
 import importlib
 import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import quote, unquote, unquote_plus, urlsplit
 
 from ember_testing.patches.keys import PLACEHOLDER
 from ember_testing.replay.fields import kind_of, without_addresses, without_fields
+from ember_testing.replay.search import Search, search_for, word_of
 from ember_testing.replay.secrets import (
     REDACTED,
     SHORTEST_SECRET,
@@ -57,8 +56,6 @@ _SHORTEST_IN_REQUESTS = 4  # characters of a value under a credential's name
 _USERINFO = re.compile(r"(?<=//)([^/@?#]*)@")
 _COOKIE = re.compile(r"^([^=;]*=)([^;]+)")
 _TEXT_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
-_URL_SAFE = bytes.maketrans(b"+/", b"-_")
-_NEVER_ESCAPED = re.compile("[A-Za-z0-9._~-]+")
 
 
 def rule_of(given: str | Rule) -> Rule:
@@ -84,60 +81,6 @@ def rule_of(given: str | Rule) -> Rule:
         ) from None
 
 
-def _spelled(character: str) -> bytes:
-    """Return a pattern for a character in a URL, a form, JSON, and JSON nested in JSON."""
-    content = character.encode("utf-8", "surrogatepass")
-    if _NEVER_ESCAPED.fullmatch(character):
-        return re.escape(content)
-    in_url = b"".join(b"%%%02x" % byte for byte in content)
-    # Servers differ in which characters they write as \uXXXX.
-    units = character.encode("utf-16-be", "surrogatepass").hex()
-    in_json = rb"".join(
-        rb"\\+u" + units[start : start + 4].encode() for start in range(0, len(units), 4)
-    )
-    return rb"(?:\\*%b|(?i:%b|%b))" % (re.escape(content), in_url, in_json)
-
-
-@lru_cache(maxsize=64)
-def _search(values: frozenset[str]) -> tuple[tuple[bytes, ...], re.Pattern[bytes]]:
-    """Return fragments and a pattern to search for these values.
-
-    Returns:
-        The longest part of each value that is never escaped, for a fast check; and the pattern.
-    """
-    # Longest first: one key may be a prefix of another.
-    ordered = sorted(values, key=lambda value: (-len(value), value))
-    fragments = {max(_NEVER_ESCAPED.findall(value), key=len, default="") for value in ordered}
-    patterns = (b"".join(map(_spelled, value)) for value in ordered)
-    return tuple(each.encode() for each in sorted(fragments)), re.compile(b"|".join(patterns))
-
-
-@lru_cache(maxsize=64)
-def _in_base64(values: frozenset[str]) -> tuple[bytes, ...]:
-    """Return the forms of these values inside a longer base64 text, at any offset."""
-    found: set[bytes] = set()
-    for value in values:
-        content = value.encode("utf-8", "surrogatepass")
-        for before in range(3):
-            text = base64.b64encode(bytes(before) + content)
-            # Without the characters at both ends that depend on neighbouring bytes.
-            inner = text[-(-8 * before // 6) : 8 * (before + len(content)) // 6]
-            found |= {inner, inner.translate(_URL_SAFE)}
-    return tuple(sorted(found, key=len, reverse=True))
-
-
-def _word(length: int) -> str:
-    return REDACTED.ljust(length, "*")[:length]
-
-
-def without(values: frozenset[str], content: bytes) -> bytes:
-    """Return the bytes with each of these values, in any spelling, replaced by a fixed word."""
-    fragments, pattern = _search(values)
-    if any(fragment in content for fragment in fragments):
-        return pattern.sub(REDACTED.encode(), content)
-    return content
-
-
 @dataclass(frozen=True, slots=True)
 class Redaction:
     """Replaces known secret values, values under a credential's name, and matches of rules.
@@ -153,15 +96,11 @@ class Redaction:
     salt: bytes = b""
     rules: tuple[Rule, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict[str, str], repr=False, compare=False)
-    _fragments: tuple[bytes, ...] = field(init=False, repr=False)
-    _pattern: re.Pattern[bytes] = field(init=False, repr=False)
-    _encoded: tuple[bytes, ...] = field(init=False, repr=False)
+    _search: Search = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        fragments, pattern = _search(self.values)
-        object.__setattr__(self, "_fragments", fragments)
-        object.__setattr__(self, "_pattern", pattern)
-        object.__setattr__(self, "_encoded", _in_base64(self.values - {PLACEHOLDER}))
+        search = search_for(self.values, self.values - {PLACEHOLDER})
+        object.__setattr__(self, "_search", search)
 
     def __repr__(self) -> str:
         return f"Redaction({len(self.values)} values)"  # the values are secret
@@ -174,34 +113,20 @@ class Redaction:
         return Redaction(more, self.salt, self.rules, {**self.variables, **(variables or {})})
 
     def holds_secret(self, content: bytes) -> bool:
-        """Return whether these bytes contain a known value, in any spelling that is replaced."""
-        for fragment in self._fragments:  # not `any`: a generator costs more than the search
-            if fragment in content:
-                return bool(self._pattern.search(content))
-        return False
+        """Return whether these bytes contain a known value, plain or escaped."""
+        return self._search.is_spelled_in(content)
 
     def holds_encoded(self, content: bytes) -> bool:
-        """Return whether these bytes contain a known value in base64."""
-        return any(inner in content for inner in self._encoded)
-
-    def _without_encoded(self, content: bytes) -> bytes:
-        """Replace each known value in base64 by as many base64 characters."""
-        for inner in self._encoded:
-            if inner in content:
-                word = REDACTED.encode().ljust(len(inner), b"A")[: len(inner)]
-                content = content.replace(inner, word)
-        return content
+        """Return whether these bytes contain a known value in an encoding, such as base64."""
+        return self._search.is_encoded_in(content)
 
     def variables_in(self, content: bytes) -> list[str]:
         """Return the environment variables whose values these bytes contain."""
-        if not (self.holds_secret(content) or self.holds_encoded(content)):
-            return []
-        found = [
-            name
-            for value, name in self.variables.items()
-            if (one := Redaction(frozenset([value]))).holds_secret(content)
-            or one.holds_encoded(content)
-        ]
+        found: list[str] = []
+        for value, name in self.variables.items():
+            search = search_for(one := frozenset([value]), one)
+            if search.is_spelled_in(content) or search.is_encoded_in(content):
+                found.append(name)
         return sorted(found)
 
     def digest(self, value: str | bytes) -> str:
@@ -226,9 +151,7 @@ class Redaction:
         """
         if self.rules:
             body = self._by_rules(body, lambda match: self.digest(match.group()))[0]
-        if self.holds_secret(body):
-            body = self._pattern.sub(REDACTED.encode(), body)
-        body = self._without_encoded(body)
+        body = self._search.replaced(body, _fixed_word)
 
         def digest(value: bytes) -> bytes:
             return self.digest(value).encode()
@@ -274,9 +197,7 @@ class Redaction:
             by_name[value] = written = self.issued(value)
             return written
 
-        if self.holds_secret(body):
-            body = self._pattern.sub(lambda match: _word(len(match.group())).encode(), body)
-        body = self._without_encoded(body)
+        body = self._search.replaced(body, word_of)
         body = without_fields(
             body,
             word,
@@ -311,7 +232,9 @@ class Redaction:
         redacted = self.response_body(body, of_model=of_model, hidden=hidden)
         edits: list[tuple[int, int, bytes]] = []
         if self.rules:
-            redacted, edits = self._by_rules(redacted, lambda match: _word(len(match.group())))
+            redacted, edits = self._by_rules(
+                redacted, lambda match: word_of(len(match.group())).decode()
+            )
         return redacted, _recut(redacted, [len(piece) for piece in pieces], edits)
 
     def _by_rules(
@@ -363,10 +286,7 @@ class Redaction:
     def text(self, text: str) -> str:
         """Redact known values in a text."""
         content = self.by_rules(text).encode("utf-8", "surrogatepass")
-        if self.holds_secret(content):
-            content = self._pattern.sub(REDACTED.encode(), content)
-        content = self._without_encoded(content)
-        return content.decode("utf-8", "surrogatepass")
+        return self._search.replaced(content, _fixed_word).decode("utf-8", "surrogatepass")
 
     def message(self, text: str) -> str:
         """Redact known values and credentials in addresses in an exception's message."""
@@ -466,6 +386,10 @@ class Redaction:
             )
             return content.decode("utf-8", "surrogatepass")
         return value
+
+
+def _fixed_word(_: int) -> bytes:
+    return REDACTED.encode()
 
 
 def _host(url: str) -> str:

@@ -21,8 +21,13 @@ from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias, cast
 from urllib.parse import unquote_to_bytes, urlsplit
 
-from ember_testing.replay.redaction import without
-from ember_testing.replay.secrets import is_credential_header, is_credential_name, is_provider
+from ember_testing.replay.search import search_for
+from ember_testing.replay.secrets import (
+    REDACTED,
+    is_credential_header,
+    is_credential_name,
+    is_provider,
+)
 from ember_testing.replay.settings import (
     DEFAULT_RULES,
     FORM,
@@ -43,6 +48,7 @@ _DISPOSITION = re.compile(
 _ISSUED = re.compile(rb'"(?:id|call_id)"\s*:\s*"([^"\\]{1,200})"')
 _REFERS = (b'"tool_call_id"', b'"call_id"', b'"tool_use_id"', b'"functionResponse"')
 _IGNORED = "\0ignored"
+_KEY = REDACTED.encode()  # in place of each key
 
 
 class Number:
@@ -138,7 +144,7 @@ def key(request: Request, rules: Rules = DEFAULT_RULES, context: Context = _NOWH
     """
     url = request.url
     if context.keys:
-        url = without(context.keys, url.encode("utf-8", "surrogatepass")).decode()
+        url = _without(context.keys, url.encode("utf-8", "surrogatepass")).decode()
     parts = [_url_part(url, rules)]
     for part in rules.match_on:
         if part == "method":
@@ -154,11 +160,15 @@ def key(request: Request, rules: Rules = DEFAULT_RULES, context: Context = _NOWH
     return digest.hexdigest()[:24]
 
 
+def _without(values: frozenset[str], content: bytes) -> bytes:
+    return search_for(values).replaced(content, lambda _: _KEY)
+
+
 def _header_part(request: Request, name: str, context: Context) -> bytes:
     if is_credential_header(name):
         return b""
     content = request.header(name).encode("utf-8", "surrogatepass")
-    return without(context.keys, content) if context.keys else content
+    return _without(context.keys, content) if context.keys else content
 
 
 @lru_cache(maxsize=512)
@@ -214,7 +224,7 @@ def _body_part(request: Request, rules: Rules, context: Context) -> bytes:
     """Return the canonical form of the body."""
     body = content_of(request)
     if context.keys:
-        body = without(context.keys, body)
+        body = _without(context.keys, body)
     found, value = parsed(body)
     if found:
         value = compared(value, rules)
