@@ -24,7 +24,7 @@ _CONNECTION = {"host", "content-length", "connection", "accept-encoding", "trans
 _LONGEST = 6  # lines about changes of shape, for each kind of change
 
 
-class Drifted(NamedTuple):
+class DriftResult(NamedTuple):
     """The result of sending one call again.
 
     Args:
@@ -49,7 +49,7 @@ class _NotSent(Exception):
 
 def drift(
     rows: Iterable[Mapping[str, Any]], budget: Budget, timeout: float = 60.0
-) -> Iterator[Drifted]:
+) -> Iterator[DriftResult]:
     """Send recorded requests again and compare the answers' status, shape, model and usage.
 
     Args:
@@ -69,7 +69,7 @@ def drift(
         for row in rows:
             title = f"{row['method']} {row['url']}"
             if over:
-                yield Drifted(row["id"], title, ["not sent: the budget is spent"], None, False)
+                yield DriftResult(row["id"], title, ["not sent: the budget is spent"], None, False)
                 continue
             try:
                 url, headers = _with_keys(row)
@@ -77,11 +77,11 @@ def drift(
                 reservation = budget.reserve(row["method"], url, body)
                 url = _where_it_listens(row, url)
             except _NotSent as error:
-                yield Drifted(row["id"], title, [f"not sent: {error}"], None, False)
+                yield DriftResult(row["id"], title, [f"not sent: {error}"], None, False)
                 continue
             except BudgetExceeded as error:
                 over = True
-                yield Drifted(row["id"], title, [str(error)], None, False)
+                yield DriftResult(row["id"], title, [str(error)], None, False)
                 continue
             yield _send(client, row, url, headers, body, budget, reservation)
 
@@ -94,7 +94,7 @@ def _send(
     body: bytes,
     budget: Budget,
     reservation: int | None,
-) -> Drifted:
+) -> DriftResult:
     title = f"{row['method']} {row['url']}"
     import httpx
 
@@ -103,14 +103,14 @@ def _send(
         response = client.request(row["method"], url, headers=headers, content=body)
     except httpx.TransportError as error:
         if row["error_type"] == type(error).__name__:
-            return Drifted(row["id"], title, [], None, True)
+            return DriftResult(row["id"], title, [], None, True)
         redaction = Redaction(secrets_of_environment(os.environ))
         message = redaction.text(f"{type(error).__name__}: {error}")
         if not isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
-            return Drifted(row["id"], title, [f"no answer: {message}"], None, True)
+            return DriftResult(row["id"], title, [f"no answer: {message}"], None, True)
         if reservation is not None:
             budget.settle(reservation, 0.0)
-        return Drifted(row["id"], title, [f"not sent: {message}"], None, False)
+        return DriftResult(row["id"], title, [f"not sent: {message}"], None, False)
     new: dict[str, Any] = {
         **row,
         "status": response.status_code,
@@ -121,7 +121,7 @@ def _send(
     new.update(read_row(new).columns)
     if reservation is not None:
         budget.settle(reservation, new["cost_usd"])
-    return Drifted(row["id"], title, compare(row, new), new["cost_usd"], True)
+    return DriftResult(row["id"], title, compare(row, new), new["cost_usd"], True)
 
 
 def _with_keys(row: Mapping[str, Any]) -> tuple[str, list[tuple[str, str]]]:

@@ -38,7 +38,7 @@ def setup_commands() -> list[str]:
     ]
 
 
-class Changed(NamedTuple):
+class ChangedCassette(NamedTuple):
     """A cassette that changed since a revision.
 
     Args:
@@ -56,7 +56,7 @@ class GitError(Exception):
     """Git could not be run, or returned an error."""
 
 
-def changed_since(revision: str, paths: Sequence[Path]) -> list[Changed]:
+def changed_since(revision: str, paths: Sequence[Path]) -> list[ChangedCassette]:
     """Return the cassettes that changed since the working tree branched off from a revision.
 
     Args:
@@ -74,14 +74,14 @@ def changed_since(revision: str, paths: Sequence[Path]) -> list[Changed]:
     listed = _git("diff", "--name-only", "--no-renames", "--relative", "-z", commit, "--", *where)
     listed += _git("ls-files", "--others", "--exclude-standard", "-z", "--", *where)
     names = sorted({name for name in listed.decode(errors="surrogateescape").split("\0") if name})
-    found: list[Changed] = []
+    found: list[ChangedCassette] = []
     for path in map(Path, names):
         if path.suffix == ".sqlite":
             try:
                 before = _git("show", f"{commit}:./{path.as_posix()}")
             except GitError:
                 before = None
-            found.append(Changed(path, before, path.exists()))
+            found.append(ChangedCassette(path, before, path.exists()))
     return found
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -26,14 +25,18 @@ if TYPE_CHECKING:
     from ember_testing.cassettes.calls import Call
     from ember_testing.cli.check import Finding
     from ember_testing.cli.diff import Difference
-    from ember_testing.cli.drift import Drifted
-    from ember_testing.cli.prune import Plan
-    from ember_testing.cli.stats import Figures
+    from ember_testing.cli.drift import DriftResult
+    from ember_testing.cli.prune import PrunePlan
+    from ember_testing.cli.since import CassetteDifference
+    from ember_testing.cli.stats import Totals
 
 
-def print_json(value: Any) -> None:
-    """Print one JSON document."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+def emit(as_json: bool, data: Any, lines: Iterable[str]) -> None:
+    """Print one JSON document for scripts, or lines for people."""
+    if as_json:
+        lines = [json.dumps(data, indent=2, ensure_ascii=False)]
+    for line in lines:
+        click.echo(line)
 
 
 def call_as_dict(call: Call, *, dated: bool = True) -> dict[str, Any]:
@@ -47,20 +50,20 @@ def call_as_dict(call: Call, *, dated: bool = True) -> dict[str, Any]:
     return found
 
 
-def line(path: Path) -> dict[str, Any]:
+def cassette_summary(path: Path) -> dict[str, Any]:
     """Return the entry of one cassette for `list`."""
     try:
         with closing(CassetteFile(path)) as file:
-            figures = by_model(progress_of_calls(calls_of(file), "reading"))
+            totals = by_model(progress_of_calls(calls_of(file), "reading"))
     except CassetteError as error:
         size = path.stat().st_size if path.exists() else 0  # a dangling link
         return {"path": str(path), "bytes": size, "error": str(error)}
-    total = figures.pop("all")
+    total = totals.pop("all")
     return {
         "path": str(path),
         "bytes": path.stat().st_size,
         "error": None,
-        "models": list(figures),
+        "models": list(totals),
         **total.as_dict(),
     }
 
@@ -82,21 +85,21 @@ def in_columns(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int = 
     ]
 
 
-def _amounts(figures: Mapping[str, Any]) -> list[str]:
+def _amounts(totals: Mapping[str, Any]) -> list[str]:
     """Format tokens, cost, time and age as cells."""
-    unknown = figures["unpriced"] == figures["calls"]
-    days = figures["age_days"]
+    unknown = totals["unpriced"] == totals["calls"]
+    days = totals["age_days"]
     return [
-        f"{figures['prompt_tokens']:,}",
-        f"{figures['completion_tokens']:,}",
-        click.style("?", fg="yellow") if unknown else dollars(figures["cost"]),
-        f"{figures['seconds']:,.1f} s",
+        f"{totals['prompt_tokens']:,}",
+        f"{totals['completion_tokens']:,}",
+        click.style("?", fg="yellow") if unknown else dollars(totals["cost"]),
+        f"{totals['seconds']:,.1f} s",
         "" if days is None else f"{days:.0f} d",
     ]
 
 
-def print_list(found: list[dict[str, Any]], left: list[str]) -> None:
-    """Print a table of the cassettes, and the errors of those that cannot be read."""
+def list_lines(found: list[dict[str, Any]], leftovers: list[str]) -> Iterator[str]:
+    """Format a table of the cassettes, and the errors of those that cannot be read."""
     readable = [each for each in found if not each["error"]]
     rows = [
         [
@@ -109,19 +112,19 @@ def print_list(found: list[dict[str, Any]], left: list[str]) -> None:
         for each in readable
     ]
     heads = ("cassette", "models", "calls", "size", "in", "out", "cost", "time", "age")
-    for text in in_columns(heads, rows, left=2) if rows else ():
-        click.echo(text)
+    if rows:
+        yield from in_columns(heads, rows, left=2)
     for each in found:
         if each["error"]:
-            click.echo(f"{click.style('!', fg='red')} {each['path']}: {each['error']}")
+            yield f"{click.style('!', fg='red')} {each['path']}: {each['error']}"
     calls = sum(each["calls"] for each in readable)
-    click.echo(f"{counted(len(found), 'cassette')}, {counted(calls, 'call')}")
-    for path in left:
-        click.echo(f"left by a killed recording, or being written now: {path}")
+    yield f"{counted(len(found), 'cassette')}, {counted(calls, 'call')}"
+    for path in leftovers:
+        yield f"left by a killed recording, or being written now: {path}"
 
 
-def print_stats(rows: Mapping[str, Figures]) -> None:
-    """Print a table of the sums by model, with the total last."""
+def stats_lines(rows: Mapping[str, Totals]) -> Iterator[str]:
+    """Format a table of the sums by model, with the total last."""
     heads = ("model", "calls", "in", "out", "cost", "time", "age", "errors")
     cells = [
         [
@@ -132,99 +135,81 @@ def print_stats(rows: Mapping[str, Figures]) -> None:
         ]
         for name, row in rows.items()
     ]
-    for text in in_columns(heads, cells):
-        click.echo(text)
+    yield from in_columns(heads, cells)
     if rows["all"].unpriced:
-        click.echo(f"{counted(rows['all'].unpriced, 'call')} of unknown cost")
+        yield f"{counted(rows['all'].unpriced, 'call')} of unknown cost"
 
 
-def print_differences(found: list[Difference]) -> None:
-    """Print a block for each call that differs."""
-    signs = {
+def difference_lines(found: list[Difference]) -> Iterator[str]:
+    """Format a block for each call that differs."""
+    symbols = {
         "removed": click.style("-", fg="red"),
         "added": click.style("+", fg="green"),
         "changed": click.style("!", fg="yellow"),
     }
     for each in found:
         numbers = " -> ".join(str(n) for n in (each.old, each.new) if n is not None)
-        click.echo(f"{signs[each.kind]} {each.call} (call {numbers}, {each.kind})")
-        for text in each.lines:
-            click.echo(f"    {text}")
-    click.echo(f"different: {counted(len(found), 'call')}" if found else "the same")
+        yield f"{symbols[each.kind]} {each.call} (call {numbers}, {each.kind})"
+        yield from (f"    {text}" for text in each.lines)
+    yield f"different: {counted(len(found), 'call')}" if found else "the same"
 
 
-def print_findings(found: Mapping[str, Sequence[Finding]], count: int) -> None:
-    """Print a line for each finding."""
+def since_lines(found: Sequence[CassetteDifference]) -> Iterator[str]:
+    """Format a block for each cassette that differs from an older version."""
+    for each in found:
+        yield click.style(f"{each.path}{each.error and f': {each.error}'}", bold=True)
+        if not each.error:
+            yield from difference_lines(each.found)
+    if not found:
+        yield "the same"
+
+
+def finding_lines(found: Mapping[str, Sequence[Finding]], count: int) -> Iterator[str]:
+    """Format a line for each finding."""
     for path, findings in found.items():
         for each in findings:
             call = "" if each.call is None else f" call {each.call}"
             kind = click.style(each.kind, fg="red")
-            click.echo(f"{path}:{call} {each.where}: {kind}: {each.what}")
+            yield f"{path}:{call} {each.where}: {kind}: {each.what}"
     total = sum(map(len, found.values()))
-    click.echo(f"{counted(count, 'cassette')} checked, {counted(total, 'finding')}")
+    yield f"{counted(count, 'cassette')} checked, {counted(total, 'finding')}"
 
 
-def plan_as_dict(plan: Plan, deleted: bool) -> dict[str, Any]:
-    """Return the entry of one cassette for `prune`."""
-    return {
-        "path": str(plan.path),
-        "recordings": plan.numbers,
-        "whole": plan.whole,
-        "kept": plan.kept or None,
-        "tests": plan.tests,
-        "runs": plan.runs,
-        "deleted": deleted and not plan.kept,
-    }
-
-
-def print_plans(plans: Sequence[Plan], deleted: bool) -> None:
-    """Print a line for each cassette."""
+def plan_lines(plans: Sequence[PrunePlan], deleted: bool) -> Iterator[str]:
+    """Format a line for each cassette."""
     verb = "deleted" if deleted else "would be deleted (--yes)"
     for each in plans:
         if each.kept:
-            click.echo(f"{each.path}: stays as it is: {each.kept}")
+            yield f"{each.path}: stays as it is: {each.kept}"
             continue
-        numbers = ", ".join(map(str, each.numbers))
+        numbers = ", ".join(map(str, each.recordings))
         what = "no test uses it" if each.whole else f"recordings {numbers}"
-        click.echo(f"{each.path}: {verb}: {what}")
+        yield f"{each.path}: {verb}: {what}"
         for test in each.tests or ["no test of pytest"]:
-            click.echo(f"    recorded by {test}, not used by run {', '.join(each.runs)}")
-    if not any(not each.kept for each in plans):
-        click.echo("nothing to delete")
+            yield f"    recorded by {test}, not used by run {', '.join(each.runs)}"
+    if all(each.kept for each in plans):
+        yield "nothing to delete"
 
 
-def print_imports(done: Sequence[dict[str, Any]]) -> None:
-    """Print a line for each file."""
+def import_lines(done: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Format a line for each file."""
     for each in done:
         if each["error"]:
-            click.echo(f"not imported: {each['from']}: {each['error']}")
+            yield f"not imported: {each['from']}: {each['error']}"
         else:
             rule = f", compared by {', '.join(each['match_on'])}" if each["match_on"] else ""
-            click.echo(f"{each['from']} -> {each['to']} ({counted(each['calls'], 'call')}{rule})")
-    click.echo(
-        f"{sum(not each['error'] for each in done)} of {counted(len(done), 'file')} imported"
-    )
+            yield f"{each['from']} -> {each['to']} ({counted(each['calls'], 'call')}{rule})"
+    yield f"{sum(not each['error'] for each in done)} of {counted(len(done), 'file')} imported"
 
 
-def print_drift(found: Mapping[str, Sequence[Drifted]], spent: float) -> None:
-    """Print a block for each call that differs or was not sent, and the counts."""
+def drift_lines(found: Mapping[str, Sequence[DriftResult]], spent: float) -> Iterator[str]:
+    """Format a block for each call that differs or was not sent, and the counts."""
     calls = [(path, call) for path, each in found.items() for call in each]
     for path, call in calls:
         if call.lines:
-            click.echo(f"{path}: call {call.call} ({call.title})")
-            for text in call.lines:
-                click.echo(f"    {text}")
+            yield f"{path}: call {call.call} ({call.title})"
+            yield from (f"    {text}" for text in call.lines)
     sent = sum(call.sent for _, call in calls)
     drifted = sum(bool(call.lines) and call.sent for _, call in calls)
     not_sent = f", {len(calls) - sent} not sent" if sent < len(calls) else ""
-    click.echo(f"{sent} sent, {drifted} differ{not_sent}, {dollars(spent)} spent")
-
-
-def print_served(environment: Mapping[str, str], as_json: bool) -> None:
-    """Print the variables that point clients at a server, flushed: a script may wait for them."""
-    if as_json:
-        print_json(environment)
-    else:
-        for name, url in environment.items():
-            click.echo(f"{name}={url}")
-    sys.stdout.flush()
+    yield f"{sent} sent, {drifted} differ{not_sent}, {dollars(spent)} spent"

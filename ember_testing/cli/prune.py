@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
+class CassetteContents:
     """The origin of a cassette and its recordings.
 
     Attributes:
@@ -30,12 +30,12 @@ class Recorded:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class PrunePlan:
     """The unused recordings of one cassette.
 
     Attributes:
         path: The file.
-        numbers: Numbers of the recordings to delete; empty if the whole file is deleted.
+        recordings: Numbers of the recordings to delete; empty if the whole file is deleted.
         whole: Whether the whole file is unused.
         kept: Why unused recordings are kept; "" if they are deleted.
         tests: Node ids of the tests that made the unused recordings.
@@ -43,11 +43,21 @@ class Plan:
     """
 
     path: Path
-    numbers: list[int]
+    recordings: list[int]
     whole: bool = False
     kept: str = ""
     tests: list[str] = field(default_factory=list[str])
     runs: list[str] = field(default_factory=list[str])
+
+    def as_dict(self, deleted: bool) -> dict[str, Any]:
+        """Return the plan in JSON types."""
+        kept = self.kept or None
+        return {
+            **asdict(self),
+            "path": str(self.path),
+            "kept": kept,
+            "deleted": deleted and not kept,
+        }
 
 
 def read_report(path: Path) -> dict[str, Any]:
@@ -72,8 +82,8 @@ def read_report(path: Path) -> dict[str, Any]:
     return report  # pyright: ignore[reportUnknownVariableType]  # any JSON
 
 
-class Proof:
-    """Combined evidence of several runs, as for several Python versions or parts of a suite.
+class SuiteUsage:
+    """The recordings that several runs used, as for several Python versions or parts of a suite.
 
     Args:
         reports: Results of `read_report`.
@@ -107,7 +117,7 @@ class Proof:
         own = folder / cassette_file(f"{module}::test").parent if module else folder
         self._folders[own.resolve()] = self._untested[module]
 
-    def plan(self, cassette: Recorded) -> Plan | None:
+    def plan(self, cassette: CassetteContents) -> PrunePlan | None:
         """Return what can be deleted of one cassette; None if all of it is used."""
         path, tests = cassette.path, cassette.tests
         known = self._used.get(path.resolve())
@@ -115,18 +125,18 @@ class Proof:
         if known is not None:
             if known.unfinished:
                 test = min(known.unfinished)
-                return Plan(path, [], kept=f"{test} did not pass, or was skipped")
+                return PrunePlan(path, [], kept=f"{test} did not pass, or was skipped")
             if known.id != cassette.id:
-                return Plan(path, [], kept="it was recorded anew after the run")
+                return PrunePlan(path, [], kept="it was recorded anew after the run")
             if not numbers:
                 return None
-        if kept := self._doubt(cassette, shared=known is not None and known.shared):
-            return Plan(path, [], kept=kept)
+        if kept := self._reason_to_keep(cassette, shared=known is not None and known.shared):
+            return PrunePlan(path, [], kept=kept)
         gone = sorted({tests[number] for number in numbers} - {""})
         whole = len(numbers) == len(tests)
-        return Plan(path, numbers if known else [], whole=whole, tests=gone, runs=self._runs)
+        return PrunePlan(path, numbers if known else [], whole=whole, tests=gone, runs=self._runs)
 
-    def _doubt(self, cassette: Recorded, shared: bool) -> str:
+    def _reason_to_keep(self, cassette: CassetteContents, shared: bool) -> str:
         """Return why a test outside these runs may use the cassette; "" if no such test can."""
         path = cassette.path.resolve()
         for folder, why in self._folders.items():

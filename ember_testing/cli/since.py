@@ -100,7 +100,7 @@ def as_markdown(found: Sequence[CassetteDifference], revision: str) -> str:
         revision: The revision that they were compared with.
     """
     if not found:
-        return f"No recorded call differs from {_code(revision)}.\n"
+        return f"No recorded call differs from {_code(revision)}."
     total = dollars(sum(each.cost for each in found))
     lines = [
         f"### Recorded calls since {_code(revision)}",
@@ -121,7 +121,7 @@ def as_markdown(found: Sequence[CassetteDifference], revision: str) -> str:
         lines.append(row)
         blocks.append(block)
     changes = f"{counted(len(found), 'cassette')}, {total} to record."
-    return "\n".join([*lines, "", changes, "", *blocks]) + "\n"
+    return "\n".join([*lines, "", changes, "", *blocks])
 
 
 def _code(text: str) -> str:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class Figures:
+class Totals:
     """Sums over calls.
 
     Attributes:
@@ -69,12 +69,12 @@ def age(moment: str, now: datetime | None = None) -> float | None:
     return round(((now or datetime.now(timezone.utc)) - then).total_seconds() / 86400, 1)
 
 
-def by_model(calls: Iterable[Call]) -> dict[str, Figures]:
+def by_model(calls: Iterable[Call]) -> dict[str, Totals]:
     """Return the sums of each model, named `provider/model`, and of `all` last."""
-    found: dict[str, Figures] = {}
-    total = Figures()
+    found: dict[str, Totals] = {}
+    total = Totals()
     for call in calls:
         name = f"{call.provider}/{call.model}" if call.provider else "no known provider"
-        found.setdefault(name, Figures()).add(call)
+        found.setdefault(name, Totals()).add(call)
         total.add(call)
     return {**dict(sorted(found.items())), "all": total}

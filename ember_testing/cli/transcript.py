@@ -21,21 +21,28 @@ _LONGEST = 4000
 """Maximum number of characters of a body that is not a conversation."""
 
 
-def transcript(call: Call, *, dated: bool = True) -> str:
-    """Return the transcript of one call: a heading, the conversation and the answer.
+def transcripts(calls: Iterable[Call], *, dated: bool = True) -> Iterator[str]:
+    """Yield the lines of the transcripts of all calls, separated by empty lines.
 
     Args:
-        call: The call.
-        dated: Whether to include its duration and the date of recording.
+        calls: The calls.
+        dated: Whether to include durations and the dates of recording.
     """
+    for number, call in enumerate(calls):
+        if number:
+            yield ""
+        yield from _transcript(call, dated)
+
+
+def _transcript(call: Call, dated: bool) -> Iterator[str]:
     outcome = call.outcome if call.error is None else f"{call.outcome} ({call.error})"
     status = "no answer" if call.status is None else str(call.status)
-    lines = [f"## {call.id}  {call.method} {call.url}  {status} {outcome}"]
-    lines += [f"   {fact}" for fact in [", ".join(_facts(call, dated))] if fact]
+    yield f"## {call.id}  {call.method} {call.url}  {status} {outcome}"
+    if facts := ", ".join(_facts(call, dated)):
+        yield f"   {facts}"
     conversation = conversation_of(call)
-    lines += _request(call, conversation)
-    lines += _answer(call, conversation)
-    return "\n".join(lines) + "\n"
+    yield from _request(call, conversation)
+    yield from _answer(call, conversation)
 
 
 def _facts(call: Call, dated: bool) -> Iterator[str]:
@@ -115,8 +122,3 @@ def _shortened(value: Any) -> Any:
     if isinstance(value, Sequence):
         return [_shortened(each) for each in cast("Sequence[object]", value)]
     return value
-
-
-def transcripts(calls: Iterable[Call], *, dated: bool = True) -> str:
-    """Return the transcripts of all calls, separated by empty lines."""
-    return "\n".join(transcript(call, dated=dated) for call in calls)

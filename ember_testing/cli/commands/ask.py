@@ -42,7 +42,9 @@ def serve(path: Path, record: Any, port: int, as_json: bool) -> None:
         with cassette_server(path, record, port=port) as server, suppress(KeyboardInterrupt):
             for number in (signal.SIGINT, signal.SIGTERM):  # a script's `serve &` ignores SIGINT
                 signal.signal(number, signal.default_int_handler)
-            output.print_served(server.environment, as_json)
+            variables = [f"{name}={url}" for name, url in server.environment.items()]
+            output.emit(as_json, server.environment, variables)
+            sys.stdout.flush()  # a script may wait for them
             threading.Event().wait()
     except (CassetteError, ReplayFailure) as error:
         click.echo(str(error), err=True)
@@ -72,17 +74,15 @@ def drift(paths: tuple[Path, ...], budget: float, timeout: float, as_json: bool)
     from ember_testing.replay.budget import Budget
 
     found: dict[str, Any] = {}
-    with closing(Budget(budget)) as purse:
+    with closing(Budget(budget)) as limit:
         for path in progress(cassettes_of(paths), "asking again"):
             with open_cassette(path) as file:
-                found[str(path)] = list(send_again(rows_of(file, file.numbers()), purse, timeout))
-        spent = purse.spent
+                found[str(path)] = list(send_again(rows_of(file, file.numbers()), limit, timeout))
+        spent = limit.spent
     calls = [call for each in found.values() for call in each]
-    if as_json:
-        lists = {path: [call._asdict() for call in each] for path, each in found.items()}
-        output.print_json({"spent": spent, "cassettes": lists})
-    else:
-        output.print_drift(found, spent)
+    lists = {path: [call._asdict() for call in each] for path, each in found.items()}
+    data = {"spent": spent, "cassettes": lists}
+    output.emit(as_json, data, output.drift_lines(found, spent))
     if any(call.lines for call in calls if call.sent):
         sys.exit(1)
     sys.exit(3 if any(not call.sent for call in calls) else 0)

@@ -16,6 +16,7 @@ from ember_testing.cli.commands.group import (
     json_option,
     main,
     open_cassette,
+    usage_error,
 )
 from ember_testing.exceptions import CassetteError
 
@@ -30,13 +31,9 @@ def git_setup(as_json: bool) -> None:
     from ember_testing.cli.git import ATTRIBUTES, setup_commands
 
     commands = setup_commands()
-    if as_json:
-        output.print_json({".gitattributes": ATTRIBUTES, "commands": commands})
-        return
-    click.echo(f"# in .gitattributes, for everybody:\n{ATTRIBUTES}\n")
-    click.echo("# once in each clone:")
-    for command in commands:
-        click.echo(command)
+    attributes = f"# in .gitattributes, for everybody:\n{ATTRIBUTES}\n"
+    data = {".gitattributes": ATTRIBUTES, "commands": commands}
+    output.emit(as_json, data, [attributes, "# once in each clone:", *commands])
 
 
 @main.command(epilog=EXAMPLE + "ember-cassettes merge ancestor.sqlite ours.sqlite theirs.sqlite")
@@ -53,12 +50,9 @@ def merge(ancestor: Path, ours: Path, theirs: Path, name: str | None, as_json: b
     """
     from ember_testing.cassettes.merge import merge as join
 
-    try:
+    with usage_error(CassetteError):
         conflicts = join(ancestor, ours, theirs)
-    except CassetteError as error:
-        raise click.UsageError(str(error)) from None
-    if as_json:
-        output.print_json({"conflicts": conflicts})
+    output.emit(as_json, {"conflicts": conflicts}, [])
     for each in conflicts:
         click.echo(f"{name or ours}: {each}", err=True)
     if conflicts:
@@ -94,10 +88,8 @@ def diff(paths: tuple[Path, ...], since: str | None, markdown: bool, as_json: bo
         raise click.UsageError("name two files, an old and a new cassette, or --since REV")
     with open_cassette(paths[0]) as left, open_cassette(paths[1]) as right:
         found = compare(calls_of(left), calls_of(right))
-    if as_json:
-        output.print_json([each._asdict() for each in found])
-    else:
-        output.print_differences(found)
+    data = [each._asdict() for each in found]
+    output.emit(as_json, data, output.difference_lines(found))
     sys.exit(1 if found else 0)
 
 
@@ -105,19 +97,8 @@ def _diff_since(since: str, paths: Sequence[Path], markdown: bool, as_json: bool
     from ember_testing.cli.git import GitError
     from ember_testing.cli.since import as_markdown, differences_since
 
-    try:
+    with usage_error(GitError):
         found = differences_since(since, paths)
-    except GitError as error:
-        raise click.UsageError(str(error)) from None
-    if as_json:
-        output.print_json([each.as_dict() for each in found])
-    elif markdown:
-        click.echo(as_markdown(found, since), nl=False)
-    else:
-        for each in found:
-            click.secho(f"{each.path}{each.error and f': {each.error}'}", bold=True)
-            if not each.error:
-                output.print_differences(each.found)
-        if not found:
-            click.echo("the same")
+    lines = [as_markdown(found, since)] if markdown else output.since_lines(found)
+    output.emit(as_json, [each.as_dict() for each in found], lines)
     sys.exit(1 if found else 0)

@@ -6,7 +6,7 @@ import os
 import warnings
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,7 +17,7 @@ from ember_testing.cli.progress import progress, progress_of_calls
 from ember_testing.exceptions import CassetteError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
 
     from ember_testing.cassettes.calls import Call
 
@@ -26,32 +26,34 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 EXISTING = click.Path(exists=True, path_type=Path)
 
 
-def paths_argument(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the argument PATHS: files or folders, by default `cassettes`."""
-    return click.argument("paths", nargs=-1, type=EXISTING)(command)
+def _or_cassettes(_: click.Context, __: click.Parameter, paths: tuple[Path, ...]) -> Sequence[Path]:
+    return paths or (Path("cassettes"),)
 
 
+paths_argument = click.argument("paths", nargs=-1, type=EXISTING, callback=_or_cassettes)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 
 
-def cassettes_of(paths: Sequence[Path]) -> list[Path]:
-    """Return the cassettes in these files and folders, by default in `cassettes`."""
-    folders = list(paths) or [Path("cassettes")]
+@contextmanager
+def usage_error(kind: type[Exception], remedy: str = "") -> Generator[None]:
+    """Report an error of this kind as a wrong use of the command, with exit code 2."""
     try:
-        found = cassettes_in(folders)
-    except FileNotFoundError as error:
-        raise click.UsageError(f"{error}; name the files or folders to look at") from None
-    return found
+        yield
+    except kind as error:
+        raise click.UsageError(f"{error}{remedy}") from None
+
+
+def cassettes_of(paths: Sequence[Path]) -> list[Path]:
+    """Return the cassettes in these files and folders."""
+    with usage_error(FileNotFoundError, "; name the files or folders to look at"):
+        return cassettes_in(paths)
 
 
 @contextmanager
 def open_cassette(path: Path, about: dict[str, str] | None = None) -> Generator[CassetteFile]:
     """Open a cassette; a file that cannot be read is a usage error."""
-    try:
-        with closing(CassetteFile(path, about)) as file:
-            yield file
-    except CassetteError as error:
-        raise click.UsageError(str(error)) from None
+    with usage_error(CassetteError), closing(CassetteFile(path, about)) as file:
+        yield file
 
 
 def calls_in(

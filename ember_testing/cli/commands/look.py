@@ -38,13 +38,11 @@ def list_(paths: tuple[Path, ...], as_json: bool) -> None:
     Files that cannot be read and leftovers of killed recordings are listed as well; the exit code
     is then 1.
     """
-    found = [output.line(path) for path in progress(cassettes_of(paths), "reading")]
-    left = [str(path) for path in leftovers_in(paths or [Path("cassettes")])]
-    if as_json:
-        output.print_json({"cassettes": found, "leftovers": left})
-    else:
-        output.print_list(found, left)
-    sys.exit(1 if left or any(each["error"] for each in found) else 0)
+    found = [output.cassette_summary(path) for path in progress(cassettes_of(paths), "reading")]
+    leftovers = [str(path) for path in leftovers_in(paths)]
+    data = {"cassettes": found, "leftovers": leftovers}
+    output.emit(as_json, data, output.list_lines(found, leftovers))
+    sys.exit(1 if leftovers or any(each["error"] for each in found) else 0)
 
 
 @main.command(epilog=EXAMPLE + "ember-cassettes show test_capital.sqlite --call 2")
@@ -59,10 +57,7 @@ def show(path: Path, number: int | None, as_json: bool) -> None:
         calls = [call for call in calls_of(file) if number in (None, call.id)]
     if number is not None and not calls:
         raise click.UsageError(f"{path} has no call {number}")
-    if as_json:
-        output.print_json([output.call_as_dict(call) for call in calls])
-    else:
-        click.echo(transcripts(calls), nl=False)
+    output.emit(as_json, [output.call_as_dict(call) for call in calls], transcripts(calls))
 
 
 @main.command(epilog=EXAMPLE + "ember-cassettes textconv test_capital.sqlite")
@@ -82,10 +77,8 @@ def textconv(path: Path, as_json: bool) -> None:
     except CassetteError as error:
         click.echo(json.dumps({"error": str(error)}) if as_json else str(error))
         return
-    if as_json:
-        output.print_json([output.call_as_dict(call, dated=False) for call in calls])
-    else:
-        click.echo(transcripts(calls, dated=False), nl=False)
+    data = [output.call_as_dict(call, dated=False) for call in calls]
+    output.emit(as_json, data, transcripts(calls, dated=False))
 
 
 @main.command(epilog=EXAMPLE + "ember-cassettes stats cassettes")
@@ -97,10 +90,8 @@ def stats(paths: tuple[Path, ...], as_json: bool) -> None:
 
     unreadable: list[Path] = []
     rows = by_model(call for _, call in calls_in(paths, "adding up", unreadable))
-    if as_json:
-        output.print_json({name: row.as_dict() for name, row in rows.items()})
-    else:
-        output.print_stats(rows)
+    data = {name: row.as_dict() for name, row in rows.items()}
+    output.emit(as_json, data, output.stats_lines(rows))
     sys.exit(1 if unreadable else 0)
 
 
@@ -132,13 +123,11 @@ def html(paths: tuple[Path, ...], target: Path, as_json: bool) -> None:
                 errors.append(error)
         report.write(target)
         calls = report.calls.length
-    if as_json:
-        summary = {"page": str(target), "cassettes": len(files), "calls": calls}
-        output.print_json({**summary, "errors": errors})
-    else:
-        for error in errors:
-            click.echo(error, err=True)
-        click.echo(f"{target}: {counted(calls, 'call')} of {counted(len(files), 'cassette')}")
+    for error in errors:
+        click.echo(error, err=True)
+    summary = f"{target}: {counted(calls, 'call')} of {counted(len(files), 'cassette')}"
+    data = {"page": str(target), "cassettes": len(files), "calls": calls, "errors": errors}
+    output.emit(as_json, data, [summary])
     sys.exit(1 if errors else 0)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,9 +20,13 @@ from ember_testing.cli.commands.group import (
     main,
     open_cassette,
     paths_argument,
+    usage_error,
 )
 from ember_testing.cli.progress import progress
 from ember_testing.exceptions import CassetteError
+
+if TYPE_CHECKING:
+    from ember_testing.cli.prune import PrunePlan
 
 
 @main.command(epilog=EXAMPLE + "ember-cassettes check cassettes")
@@ -46,15 +50,11 @@ def check(paths: tuple[Path, ...], allow: tuple[str, ...], as_json: bool) -> Non
     for path in progress(files, "checking"):
         if findings := check_file(path, os.environ, allowed):
             found[str(path)] = findings
-    for path in leftovers_in(paths or [Path("cassettes")]):
+    for path in leftovers_in(paths):
         what = "left by a killed recording, or being written now; delete it if nothing records"
         found[str(path)] = [Finding("leftover", None, "file", what)]
-    if as_json:
-        output.print_json(
-            {path: [each._asdict() for each in each_] for path, each_ in found.items()}
-        )
-    else:
-        output.print_findings(found, len(files))
+    data = {path: [each._asdict() for each in findings] for path, findings in found.items()}
+    output.emit(as_json, data, output.finding_lines(found, len(files)))
     sys.exit(1 if found else 0)
 
 
@@ -84,43 +84,38 @@ def prune(
     collected. The report of a run that did not collect every test, or lost a worker process, is
     refused. Nothing is deleted without --yes; exit code 1 says that something could be.
     """
-    from ember_testing.cli.prune import Plan, Proof, Recorded, read_report
+    from ember_testing.cli.prune import CassetteContents, SuiteUsage, read_report
 
-    try:
+    with usage_error(ValueError):
         loaded = [read_report(path) for path in reports]
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
     parts = [reason for report in loaded for reason in report["partial"]]
     if parts and not partial:
         raise click.UsageError(
             f"the report is of a part of the suite ({'; '.join(parts)}): what the rest uses is not "
             "known. Run all of it, or say --partial"
         )
-    proof = Proof(loaded)
-    plans: list[Plan] = []
+    usage = SuiteUsage(loaded)
+    plans: list[PrunePlan] = []
     for path in progress(cassettes_of(paths), "looking"):
         with open_cassette(path) as file:
             tests = {row["id"]: row["test"] or "" for row in file.requests()}
-            each = proof.plan(Recorded(path, file.about().get("id", ""), tests))
-        if each is not None:
-            plans.append(each)
-            if yes and not each.kept:
-                _prune(path, each.numbers, each.whole)
-    if as_json:
-        output.print_json([output.plan_as_dict(each, yes) for each in plans])
-    else:
-        output.print_plans(plans, yes)
+            plan = usage.plan(CassetteContents(path, file.about().get("id", ""), tests))
+        if plan is not None:
+            plans.append(plan)
+            if yes and not plan.kept:
+                _delete(plan)
+    output.emit(as_json, [each.as_dict(yes) for each in plans], output.plan_lines(plans, yes))
     sys.exit(1 if not yes and any(not each.kept for each in plans) else 0)
 
 
-def _prune(path: Path, numbers: list[int], whole: bool) -> None:
+def _delete(plan: PrunePlan) -> None:
     from ember_testing.cassettes import schema
 
-    if whole:
-        path.unlink()
+    if plan.whole:
+        plan.path.unlink()
         return
-    with open_cassette(path, schema.about()) as file:
-        file.remove(numbers)
+    with open_cassette(plan.path, schema.about()) as file:
+        file.remove(plan.recordings)
 
 
 @main.command(
@@ -146,15 +141,10 @@ def mv(old: str, new: str, folder: Path, replace: bool, as_json: bool) -> None:
     """
     from ember_testing.cli.move import move, path_of
 
-    try:
+    with usage_error(CassetteError):
         pairs = move(path_of(old, folder), path_of(new, folder), replace=replace)
-    except CassetteError as error:
-        raise click.UsageError(str(error)) from None
-    if as_json:
-        output.print_json([{"from": str(each), "to": str(target)} for each, target in pairs])
-    else:
-        for each, target in pairs:
-            click.echo(f"{each} -> {target}")
+    data = [{"from": str(each), "to": str(target)} for each, target in pairs]
+    output.emit(as_json, data, (f"{each} -> {target}" for each, target in pairs))
 
 
 @main.command("import", epilog=EXAMPLE + "ember-cassettes import tests/cassettes --into cassettes")
@@ -190,10 +180,8 @@ def import_(
     from ember_testing.replay.settings import Settings
 
     given = VCR_MATCH_ON if match_on == "vcr" else tuple((match_on or "").split(","))
-    try:
+    with usage_error(ValueError):
         Settings(match_on=given if match_on else VCR_MATCH_ON)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
     done: list[dict[str, Any]] = []
     for source, target in progress(targets(sources, into), "importing"):
         line: dict[str, Any] = {"from": str(source), "to": str(target), "calls": 0, "error": None}
@@ -206,8 +194,5 @@ def import_(
         except CassetteError as error:
             line["error"] = str(error)
         done.append(line)
-    if as_json:
-        output.print_json(done)
-    else:
-        output.print_imports(done)
+    output.emit(as_json, done, output.import_lines(done))
     sys.exit(1 if any(line["error"] for line in done) else 0)
