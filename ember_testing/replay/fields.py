@@ -119,6 +119,7 @@ def without_fields(
     parts: list[bytes] = []
     done = 0
     looked_at = 0  # bytes of objects and lists: a hostile body nests thousands
+    members: frozenset[bytes] = frozenset()
     for match in _NAME.finditer(body):
         kind = kind_of(match["name"].decode("latin-1"))
         if match.end() <= done or not kind or (sure_only and kind != "sure"):
@@ -132,7 +133,8 @@ def without_fields(
             looked_at += _LONGEST_VALUE
             if looked_at > 2 * len(body) + 10 * _LONGEST_VALUE:
                 continue
-        for start, end in _values(body, at, quote, kind, shortest):
+            members = members or frozenset(each["name"] for each in _NAME.finditer(body))
+        for start, end in _values(body, at, quote, kind, shortest, members):
             if start >= done:
                 parts += [body[done:start], replacement(body[start:end])]
                 done = end
@@ -149,7 +151,7 @@ def _may_have_fields(body: bytes) -> bool:
 
 
 def _values(
-    body: bytes, at: int, quote: bytes, kind: str, shortest: int
+    body: bytes, at: int, quote: bytes, kind: str, shortest: int, members: frozenset[bytes]
 ) -> Iterator[tuple[int, int]]:
     """Yield the spans of the credentials in the value that begins at `at`."""
     if body.startswith(quote, at):
@@ -157,7 +159,7 @@ def _values(
         if found and _is_credential(found["text"], kind, shortest):
             yield found.span("text")
     elif body[at : at + 1] in (b"[", b"{") and kind in ("sure", "likely"):
-        yield from _inside(body, at, quote, shortest)
+        yield from _inside(body, at, quote, shortest, members)
 
 
 def _is_credential(text: bytes, kind: str, shortest: int) -> bool:
@@ -184,8 +186,19 @@ def _tokens(quote: bytes) -> re.Pattern[bytes]:
     return re.compile(rb"(?:%b)|[\[\]{}]" % _string(quote).pattern, re.S)
 
 
-def _inside(body: bytes, at: int, quote: bytes, shortest: int) -> list[tuple[int, int]]:
-    """Return the spans of the credentials in an object or list; none if it is a schema."""
+def _inside(
+    body: bytes, at: int, quote: bytes, shortest: int, members: frozenset[bytes]
+) -> list[tuple[int, int]]:
+    """Return the spans of the credentials in an object or list; none if it is a schema.
+
+    Args:
+        body: The whole body.
+        at: Where the object or list begins.
+        quote: The quote character, with its backslashes.
+        shortest: The shortest credential, in bytes.
+        members: The names of the body's members: a list of them, as in a schema's
+            `dependentRequired`, holds no credentials.
+    """
     found: list[tuple[int, int]] = []
     names: list[bytes | None] = []  # of the open containers
     name: bytes | None = None
@@ -211,6 +224,8 @@ def _inside(body: bytes, at: int, quote: bytes, shortest: int) -> list[tuple[int
             if under == b"type" and text in _TYPES:
                 return []
             held = under is None or under in _INNER or kind_of(under.decode("latin-1")) != ""
+            if name is None and text in members:
+                continue
             if held and _is_credential(text, "sure", shortest) and not re.search(rb"\s", text):
                 found.append(match.span("text"))
             name = None

@@ -252,10 +252,19 @@ def test_a_tool_schema_survives_byte_for_byte() -> None:
             "authorization": {"$ref": "#/defs/auth"},
         },
         "required": ["password", "api_key"],
+        "dependentRequired": {"api_key": ["access_token", "password"], "password": ["api_key"]},
+        "secrets": ["access_token", "authorization"],
     }
     body = json.dumps({"tools": [{"input_schema": schema}], "max_tokens": 10}, indent=1).encode()
     assert known.request_body(body) == body
     assert known.response_body(body) == body
+
+
+def test_a_list_of_credentials_beside_a_schema_is_redacted() -> None:
+    """Only the names of the body's own members are kept in a list under a credential's name."""
+    body = b'{"properties": {"api_token": {}}, "secrets": ["api_token", "s3cr3t-s3cr3t"]}'
+    written = Redaction().request_body(body)
+    assert json.loads(written)["secrets"] == ["api_token", Redaction().digest("s3cr3t-s3cr3t")]
 
 
 def test_redaction_without_secrets_changes_nothing() -> None:
