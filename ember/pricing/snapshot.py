@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import pkgutil
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
@@ -138,6 +137,8 @@ def seller(provider: str, base_url: str) -> tuple[str, str | None]:
         provider: The provider that was called; it is the seller if the URL is unknown.
         base_url: The base URL of the call.
     """
+    if not base_url.startswith("https://"):  # as each seller's hosts do: compile no patterns
+        return provider, None
     sellers = _shipped.sellers
     own = _SAME_PRICES.get(provider, provider)
     region = _REGION.match(base_url)
@@ -265,7 +266,8 @@ def _matches(pattern: Any, name: str) -> bool:
 
 def _read(name: str) -> Any:
     # Read by the package's loader: the program may have replaced the file system by now.
-    text = pkgutil.get_data(__name__, f"prices/{name}") or b""
+    loader: Any = __spec__.loader
+    text = loader.get_data(str(Path(__file__).with_name("prices") / name))
     return json.loads(text, parse_float=Decimal)
 
 

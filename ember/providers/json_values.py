@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import math
-import pkgutil
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 __all__ = [
@@ -260,7 +260,9 @@ def whole_characters(value: Any) -> Any:
 def data_file(name: str) -> dict[str, Any]:
     """Return a table of `data/`, where each has its source and date."""
     # Read by the package's loader: the program may have replaced the file system by now.
-    table: dict[str, Any] = json.loads(pkgutil.get_data(__name__, f"data/{name}.json") or b"")
+    path = Path(__file__).with_name("data") / f"{name}.json"
+    loader: Any = __spec__.loader
+    table: dict[str, Any] = json.loads(loader.get_data(str(path)))
     return table
 
 

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import nullcontext, suppress
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import httpcore
 
@@ -284,30 +284,6 @@ class AsyncConnection(httpcore.AsyncHTTPConnection):
 # --- idle connections ---------------------------------------------------------------------------
 
 
-class _IdleLimits(NamedTuple):
-    """Limits on idle connections.
-
-    Args:
-        seconds: How long each is kept.
-        connections: How many are kept per origin.
-    """
-
-    seconds: float
-    connections: float
-
-
-def _idle_limits() -> _IdleLimits:
-    """Return the limits that the environment sets now.
-
-    Raises:
-        ModelProviderError: A variable is not a number of 0 or more.
-    """
-    # Most load balancers close an idle connection after 60 s or more; with httpx's default of 5 s
-    # a program that calls rarely would open a new one each time.
-    seconds = number("EMBER_KEEPALIVE_SECONDS", 30.0)
-    return _IdleLimits(seconds, number("EMBER_MAX_IDLE_CONNECTIONS", _half_of_descriptors()))
-
-
 def _half_of_descriptors() -> float:
     """Return half the number of files that the process may open.
 
@@ -332,9 +308,20 @@ class _IdleConnections(Generic[_Connection]):
     """
 
     def __init__(self) -> None:
-        self.limits = _idle_limits()  # updated with each new connection
+        self.update_limits()
         self._origins: dict[object, deque[tuple[float, _Connection]]] = {}
         self._last_sweep = -math.inf
+
+    def update_limits(self) -> None:
+        """Read the limits from the environment, as with each new connection.
+
+        Raises:
+            ModelProviderError: A variable is not a number of 0 or more.
+        """
+        # Most load balancers close an idle connection after 60 s or more; with httpx's default of
+        # 5 s a program that calls rarely would open a new one each time.
+        self._seconds = number("EMBER_KEEPALIVE_SECONDS", 30.0)
+        self._most = number("EMBER_MAX_IDLE_CONNECTIONS", _half_of_descriptors())
 
     def pop(self, to: object) -> tuple[_Connection | None, bool]:
         """Return the idle connection that was used last, or None, and whether it is usable."""
@@ -342,7 +329,7 @@ class _IdleConnections(Generic[_Connection]):
             since, connection = self._origins[to].pop()
         except LookupError:
             return None, False
-        expired = time.monotonic() - since >= self.limits.seconds
+        expired = time.monotonic() - since >= self._seconds
         return connection, not expired and not connection.http11.is_stale()
 
     def push(self, to: object, connection: _Connection) -> list[_Connection]:
@@ -352,19 +339,18 @@ class _IdleConnections(Generic[_Connection]):
             idle = self._origins.setdefault(to, deque())
         now = time.monotonic()
         idle.append((now, connection))
-        if len(idle) > self.limits.connections:
+        if len(idle) > self._most:
             with suppress(IndexError):  # another thread took the last one
                 return [idle.popleft()[1]]
-        return self._expired(now) if now - self._last_sweep >= self.limits.seconds else []
+        return self._expired(now) if now - self._last_sweep >= self._seconds else []
 
     def _expired(self, now: float) -> list[_Connection]:
         """Remove the expired connections to all origins, after a burst perhaps thousands."""
-        seconds = self.limits.seconds
         self._last_sweep = now
         expired: list[_Connection] = []
         for idle in tuple(self._origins.values()):
             with suppress(IndexError):  # none is left
-                while now - idle[0][0] >= seconds:
+                while now - idle[0][0] >= self._seconds:
                     expired.append(idle.popleft()[1])
         return expired
 
@@ -429,7 +415,7 @@ class Pool:
                 if not _was_closed_idle(error, connection, sent):
                     raise
                 break
-        self.idle.limits = _idle_limits()
+        self.idle.update_limits()
         return self._send(request, Connection(request), to)
 
     def _send(self, request: httpcore.Request, connection: Connection, to: object) -> Any:
@@ -494,7 +480,7 @@ class AsyncPool:
                 if not _was_closed_idle(error, connection, sent):
                     raise
                 break
-        self.idle.limits = _idle_limits()
+        self.idle.update_limits()
         return await self._send(request, AsyncConnection(request), to)
 
     async def _send(

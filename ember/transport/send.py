@@ -19,8 +19,6 @@ from urllib.parse import unquote
 import httpx
 
 from ember.transport.client import send_request, send_request_async
-from ember.transport.environment import number
-from ember.transport.errors import BodyTooLong, as_ember_error, without_frames
 
 __all__ = ["AsyncBody", "Body", "Request", "Response", "Timeout", "aopen", "asend", "open", "send"]
 
@@ -366,6 +364,9 @@ class _Exchange:
     ) -> None:
         if error is None:
             return
+        # Late, as in ContentDecoder: most programs start without needing it.
+        from ember.transport.errors import as_ember_error, without_frames
+
         request = self._request
         limit = request.timeout.total if time.monotonic() >= self.end else None
         facts = {"provider": request.provider, "model": request.model}
@@ -390,6 +391,8 @@ class ContentDecoder:
     def __init__(self, headers: Mapping[str, str]) -> None:
         self._most: float = _MAX_BODY_BYTES
         if "EMBER_MAX_BODY_BYTES" in os.environ:
+            from ember.transport.environment import number
+
             self._most = number("EMBER_MAX_BODY_BYTES", _MAX_BODY_BYTES)
         self._length = 0
         self._inflater = None
@@ -433,5 +436,7 @@ class ContentDecoder:
             if not data and len(piece) < _PIECE_BYTES:
                 return pieces
 
-    def _too_long(self) -> BodyTooLong:
+    def _too_long(self) -> httpx.TransportError:
+        from ember.transport.errors import BodyTooLong
+
         return BodyTooLong(f"EMBER_MAX_BODY_BYTES allows {self._most:.0f} bytes, decoded")

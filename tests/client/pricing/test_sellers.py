@@ -19,6 +19,7 @@ from ember.pricing.cost import Billing, SubCall, cost
 from ember.pricing.snapshot import is_local
 
 MILLION = UsageStats(1_000_000, 1_000_000)
+PRICES = Path(__file__).resolve().parents[3] / "ember/pricing/prices"
 NOON = datetime(2026, 11, 22, 12, tzinfo=timezone.utc)
 
 
@@ -65,6 +66,14 @@ def test_lookalike_addresses_select_no_seller(base_url: str) -> None:
     """Lookalikes of a seller's address, and hosts that anyone can use, select no seller."""
     assert math.isnan(quiet_cost("openai", "glm-4.6", MILLION, base_url=base_url))
     assert cost("openai", "gpt-4", MILLION, base_url=base_url) == 90.0
+
+
+def test_all_sellers_have_https_addresses() -> None:
+    """Every seller's hosts begin with https://: other addresses are not searched for."""
+    about = json.loads((PRICES / "about.json").read_bytes())
+    hosts = [facts["hosts"] for facts in about["providers"].values() if facts["hosts"]]
+    assert hosts
+    assert all(pattern.startswith("https://") for pattern in hosts)
 
 
 LOCAL = [
