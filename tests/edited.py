@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 from ember_testing.cassettes.rows import COLUMNS, digest
-from ember_testing.cassettes.schema import write_about
+from ember_testing.cassettes.schema import seal_prices
 
 
 def edit(path: Path, statement: str, *values: object) -> None:
@@ -26,4 +26,4 @@ def reseal(connection: sqlite3.Connection) -> None:
     columns = "since, provider, model, requested_model, tier, rates"
     for number, *values in connection.execute(f"select rowid, {columns} from prices").fetchall():
         connection.execute("update prices set digest = ? where rowid = ?", (digest(values), number))
-    write_about(connection, {})
+    seal_prices(connection)

@@ -66,7 +66,8 @@ _FIND = "(select id from calls where key = ? and n > ? and id <= ? order by n li
 _INSERT = f"insert into calls (digest, {', '.join(COLUMNS)}) values (?{', ?' * len(COLUMNS)})"
 _DESCRIBED = (*READ_COLUMNS, "text_at")
 _DESCRIBE = f"update calls set digest = ?, {' = ?, '.join(_DESCRIBED)} = ? where id = ?"
-_PRICES = "select since, provider, model, requested_model, tier, rates, digest from prices"
+_PRICES = """select cassette.value, since, provider, model, requested_model, tier, rates, digest
+from cassette left join prices where name = 'prices' order by since, prices.rowid"""
 _CHARGE = "insert into prices values (?, ?, ?, ?, ?, ?, ?)"
 _FIND_TEXT = f"select {schema.TEXT} from (select ? as response_body, ? as text_at, null as text)"
 
@@ -258,15 +259,18 @@ class CassetteFile:
         """Return the rows of the table `prices` without digests, ordered by their first call.
 
         Raises:
-            CassetteError: A row is damaged.
+            CassetteError: A row is damaged or missing.
         """
-        rows = self._read(f"{_PRICES} order by since, rowid", ())
+        rows = self._read(_PRICES, ())
         try:
-            for row in rows:
-                check_price(row[:-1], row[-1])
+            prices = [row for _, *row in rows if row[0] is not None]
+            for *values, stored in prices:
+                check_price(values, stored)
+            if [row[0] for row in rows[:1]] != [schema.prices_digest(row[-1] for row in prices)]:
+                raise ValueError("the table prices is not as it was written")
         except ValueError as error:
             raise schema.damaged(self.path, error) from None
-        return [row[:-1] for row in rows]
+        return [tuple(row[:-1]) for row in prices]
 
     def verify(self, key: str) -> None:
         """Check whether a recording is missing because the file is damaged.
@@ -343,26 +347,37 @@ class CassetteFile:
         connection = self._connection
         with self.transaction("immediate"):
             exchanged = self._connection is not connection
-            known = {row[1:5]: row[5] for row in self.prices()}
+            rates: dict[Any, list[tuple[int, str]]] = {}
+            for since, *charge, text in self.prices():
+                rates.setdefault(tuple(charge), []).append((since, text))
             for row, read in found:
                 if exchanged:  # another file has replaced this one; its ids differ
                     number = self.number_of(row["recorded_at"], row["key"], row["n"])
                     if number is None:
                         continue
                     row = self._plain(number)
-                self._describe(row, read, known)
+                self._describe(row, read, rates)
 
-    def _describe(self, row: Mapping[str, Any], read: ParsedRow, known: dict[Any, str]) -> None:
+    def _describe(
+        self,
+        row: Mapping[str, Any],
+        read: ParsedRow,
+        known: dict[Any, list[tuple[int, str]]],
+    ) -> None:
         row = {**row, **read.columns}
         row |= text_columns(row["text"], partial(self._text, row["response_body"]))
         stored, *values = values_of(row)
         described = [values[COLUMNS.index(name)] for name in _DESCRIBED]
         self._connection.execute(_DESCRIBE, (stored, *described, row["id"]))
         for charge, rates in read.charges:
-            if known.get(charge) != rates:
-                known[charge] = rates
+            # Another process may have described later calls already.
+            earlier = [text for since, text in known.get(charge, ()) if since <= row["id"]]
+            if earlier[-1:] != [rates]:
+                known.setdefault(charge, []).append((row["id"], rates))
+                known[charge].sort(key=lambda price: price[0])
                 line = (row["id"], *charge, rates)
                 self._connection.execute(_CHARGE, (*line, digest(line)))
+                schema.seal_prices(self._connection)
 
     def _text(self, body: str | bytes, path: str) -> object:
         """Return what the views find at a path of a response's body."""

@@ -15,7 +15,7 @@ from ember_testing.cassettes.rows import digest
 from ember_testing.exceptions import CassetteError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
 APPLICATION_ID = 0x454D4252  # "EMBR"; `file cassette.sqlite` shows it
@@ -139,6 +139,7 @@ def about(run: str = "", salt: str = "") -> dict[str, str]:
         "id": uuid4().hex,
         "salt": salt,
         "run": run,
+        "prices": prices_digest(()),
         "recorded_by": f"ember-models {ember}",
         "created_at": datetime.now(timezone.utc).isoformat(timespec="microseconds"),
     }
@@ -184,6 +185,17 @@ def write_about(connection: sqlite3.Connection, changes: Mapping[str, str]) -> N
     connection.executemany(statement, list(changes.items()))
     about = dict(connection.execute("select name, value from cassette").fetchall())
     connection.execute(statement, (_DIGEST, about_digest(about)))
+
+
+def prices_digest(digests: Iterable[object]) -> str:
+    """Return the digest of all rows of the table `prices` from their own."""
+    return str(digest(list(digests)))
+
+
+def seal_prices(connection: sqlite3.Connection) -> None:
+    """Store the digest of all rows of the table `prices`, so that a missing one is noticed."""
+    rows = connection.execute("select digest from prices order by since, rowid").fetchall()
+    write_about(connection, {"prices": prices_digest(each for (each,) in rows)})
 
 
 def about_digest(about: Mapping[str, str]) -> str:

@@ -75,11 +75,10 @@ def undo(file: CassetteFile) -> None:
             return
         for call_id, recorded_at in file.added:
             # Compare the time too: if the file was replaced, the id belongs to another call.
-            row = connection.execute(
+            # Its price stays: it may be that of others' later calls.
+            connection.execute(
                 "delete from calls where id = ? and recorded_at = ?", (call_id, recorded_at)
             )
-            if row.rowcount:
-                connection.execute("delete from prices where since = ?", (call_id,))
 
 
 def _restore(path: Path, content: bytes) -> bool:

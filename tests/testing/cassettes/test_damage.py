@@ -227,6 +227,29 @@ def test_changes_to_other_tables_are_found(recorded: Path, statement: str, seale
 @pytest.mark.parametrize(
     "statement",
     [
+        "delete from prices",
+        "insert into prices select * from prices",
+        "update cassette set value = '' where name = 'prices'",
+    ],
+)
+def test_a_lost_price_is_damage(recorded: Path, statement: str) -> None:
+    """Without its price a call would replay at another one."""
+    with closing(sqlite3.connect(recorded)) as connection:
+        assert connection.execute("select 1 from prices").fetchall()
+        connection.execute(statement)
+        connection.commit()
+    with (
+        pytest.raises(CassetteError, match=r"table (prices|cassette)"),
+        ember_testing.cassette(recorded),
+    ):
+        pass
+    (finding,) = check_file(recorded, {})
+    assert finding.kind == "integrity"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
         "update cassette set value = 'other' where name = 'salt'",
         "update cassette set value = '' where name = 'created_at'",
         "delete from cassette where name = 'id'",

@@ -13,6 +13,8 @@ import pytest
 
 import ember_testing
 from ember.api import models
+from ember_testing.replay.active import activate, deactivate
+from ember_testing.replay.session import Session
 from tests.loopback import Loopback, Received, Reply, serving
 from tests.testing.chat import SUITE, chat
 
@@ -126,6 +128,41 @@ class TestPrices:
         monkeypatch.delenv("EMBER_MODEL_COSTS_JSON")
         with ember_testing.cassette(path):
             assert [call(GONE), call(GONE, seed=7)] == pytest.approx([20e-6, 20e-6])
+
+    def test_sessions_of_one_cassette_keep_their_prices_whichever_ends_first(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A call's price is stored though a later call with the same one was read before it."""
+        with serving(chat) as server:
+            base = f"{server.url}/v1"
+            with ember_testing.cassette(path, record="new"):
+                call(base)
+                with ember_testing.cassette(path, record="new"):
+                    call(base, seed=7)
+        monkeypatch.setenv("EMBER_MODEL_COSTS_JSON", PRICES)
+        with ember_testing.cassette(path):
+            assert [call(GONE), call(GONE, seed=7)] == pytest.approx([0.0006, 0.0006])
+
+    def test_a_dropped_recording_leaves_others_their_price(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The price stored with a failed test's call stays in force for another's later one."""
+        with serving(chat) as server:
+            base = f"{server.url}/v1"
+            failed = Session(path, "new")
+            activate(failed)
+            try:
+                call(base)
+                assert failed.recorded[0].cost == pytest.approx(0.0006)
+                with ember_testing.cassette(path, record="new"):
+                    call(base, seed=7)
+            finally:
+                deactivate(failed)
+                failed.close(passed=False)
+        monkeypatch.setenv("EMBER_MODEL_COSTS_JSON", PRICES)
+        with ember_testing.cassette(path) as cassette:
+            assert call(GONE, seed=7) == pytest.approx(0.0006)
+            assert len(cassette) == 1
 
 
 Run = Callable[..., pytest.RunResult]
