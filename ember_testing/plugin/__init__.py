@@ -19,6 +19,7 @@ from ember_testing.plugin.failures import (
     fail_report,
     messages,
 )
+from ember_testing.plugin.imports import pytest_load_initial_conftests
 from ember_testing.plugin.options import (
     MARKER,
     arguments_of,
@@ -63,6 +64,7 @@ __all__ = [
     "pytest_configure_node",
     "pytest_deselected",
     "pytest_ignore_collect",
+    "pytest_load_initial_conftests",
     "pytest_make_collect_report",
     "pytest_sessionfinish",
     "pytest_terminal_summary",

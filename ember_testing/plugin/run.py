@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ember_testing.plugin.imports import collected_with_placeholders
 from ember_testing.plugin.options import (
     MARKER,
     arguments_of,
@@ -242,6 +243,8 @@ def pytest_make_collect_report(
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     """Note modules skipped or failed during collection: their tests are unknown."""
     report = yield
+    if report.failed:
+        report = collected_with_placeholders(collector) or report
     if not report.passed:
         module = report.nodeid.partition("::")[0]
         collector.config.stash[_untested_key][module] = report.outcome + _AT_COLLECTION

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
+import httpx
 import pytest
 
+import ember_testing
+from tests.loopback import Reply, serving
+
+# Imported here, because each of the runs below unloads the modules that it imports first.
+pytest.importorskip("openai", reason="in the extra dev")
 Run = Callable[..., pytest.RunResult]
 
 HEAD = """
@@ -112,3 +121,74 @@ def test_recording_sees_none(run: Run) -> None:
     """A marked test that may record sees no placeholder: its call would fail at the provider."""
     body = HEAD + "@pytest.mark.ember_replay\ndef test_one(): assert keys() == ['', '']\n"
     run(body, "--ember-record").assert_outcomes(passed=1)
+
+
+CLIENT = """
+import httpx
+from openai import OpenAI
+client = OpenAI(base_url="http://127.0.0.1:9/v1", http_client=httpx.Client(verify=False))
+"""
+USES_IT = """
+import os, pytest
+{imports}
+ready = "OPENAI_API_KEY" in os.environ
+@pytest.mark.ember_replay
+def test_answer():
+    messages = [{{"role": "user", "content": "Hi"}}]
+    answer = client.chat.completions.create(model="gpt-4", messages=messages)
+    assert answer.choices[0].message.content == "Hello"
+def test_unmarked(): assert "OPENAI_API_KEY" not in os.environ
+"""
+OTHERS = """
+import os, pytest
+@pytest.mark.skipif("OPENAI_API_KEY" not in os.environ, reason="needs a key")
+def test_live(): raise AssertionError("not skipped")
+"""
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    """Return a cassette with the answer that the tests below ask for."""
+    choice = {"index": 0, "message": {"role": "assistant", "content": "Hello"}}
+    answer = {"id": "c", "model": "gpt-4", "object": "chat.completion", "choices": [choice]}
+    question = {"model": "gpt-4", "messages": [{"role": "user", "content": "Hi"}]}
+    path = tmp_path / "recording.sqlite"
+    with (
+        serving(lambda request: Reply(json.dumps(answer).encode())) as server,
+        ember_testing.cassette(path, record="new", match_on=["method", "path", "body"]),
+        httpx.Client() as client,
+    ):
+        client.post(f"{server.url}/v1/chat/completions", json=question)
+    return path
+
+
+@pytest.mark.parametrize("where", ["application", "conftest", "test module"])
+def test_a_client_made_at_import_replays_without_a_key(
+    where: str, run: Run, pytester: pytest.Pytester, recording: Path
+) -> None:
+    """A module with a client is imported with a placeholder, every other without."""
+    pytester.makeini("[pytest]\nember_match_on =\n  method\n  path\n  body\n")
+    pytester.makepyfile(app=CLIENT, test_other=OTHERS)
+    if where == "conftest":
+        pytester.makeconftest("from app import client")
+    imports = CLIENT if where == "test module" else "from app import client"
+    target = pytester.path / "cassettes" / "test_it" / "test_answer.sqlite"
+    target.parent.mkdir(parents=True)
+    shutil.copyfile(recording, target)
+    pytester.syspathinsert()
+    result = run(USES_IT.format(imports=imports))
+    result.assert_outcomes(passed=2, skipped=1)
+    assert "OPENAI_API_KEY" not in os.environ
+
+
+@pytest.mark.parametrize("file", ["conftest", "test_it"])
+def test_another_failure_at_import_is_shown_as_it_was(
+    file: str, run: Run, pytester: pytest.Pytester
+) -> None:
+    """An import that fails with placeholders too fails once, with its first reason."""
+    (pytester.path / "cassettes").mkdir()
+    pytester.makepyfile(**{file: "import os\nos.environ['NO_SUCH_' + 'VARIABLE']"})
+    result = run()
+    text = result.stdout.str() + result.stderr.str()
+    assert text.count("E   KeyError: 'NO_SUCH_VARIABLE'") == 1
+    assert result.ret != pytest.ExitCode.OK
