@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _CONNECTION = {"host", "content-length", "connection", "accept-encoding", "transfer-encoding"}
-_LONGEST = 6  # lines about changes of shape, for each kind of change
+_MAX_SHAPE_LINES = 6  # lines about changes of shape, for each kind of change
 
 
 class DriftResult(NamedTuple):
@@ -63,54 +62,55 @@ def drift(
     """
     import httpx  # late: the command's help does not need it
 
-    with ExitStack() as stack:
-        client = stack.enter_context(httpx.Client(timeout=timeout))
-        over = False
+    is_spent = False
+    with httpx.Client(timeout=timeout) as client:
         for row in rows:
-            title = f"{row['method']} {row['url']}"
-            if over:
-                yield DriftResult(row["id"], title, ["not sent: the budget is spent"], None, False)
-                continue
+            lines: list[str] = []
+            cost: float | None = None
+            sent = False
             try:
-                url, headers = _with_keys(row)
-                body = as_bytes(row["request_body"] or b"")
-                reservation = budget.reserve(row["method"], url, body)
-                url = _where_it_listens(row, url)
+                if is_spent:
+                    raise _NotSent("the budget is spent")
+                lines, cost = _send(client, row, budget)
+                sent = True
             except _NotSent as error:
-                yield DriftResult(row["id"], title, [f"not sent: {error}"], None, False)
-                continue
+                lines = [f"not sent: {error}"]
             except BudgetExceeded as error:
-                over = True
-                yield DriftResult(row["id"], title, [str(error)], None, False)
-                continue
-            yield _send(client, row, url, headers, body, budget, reservation)
+                is_spent = True
+                lines = [str(error)]
+            yield DriftResult(row["id"], f"{row['method']} {row['url']}", lines, cost, sent)
 
 
 def _send(
     client: Any,  # an httpx.Client, which is imported late
     row: Mapping[str, Any],
-    url: str,
-    headers: list[tuple[str, str]],
-    body: bytes,
     budget: Budget,
-    reservation: int | None,
-) -> DriftResult:
-    title = f"{row['method']} {row['url']}"
+) -> tuple[list[str], float | None]:
+    """Send a request again; return the differences and the cost in USD.
+
+    Raises:
+        _NotSent: A key is missing, or the host could not be reached.
+        BudgetExceeded: It might cost more than is left.
+    """
     import httpx
 
+    url, headers = _with_keys(row)
+    address = _embedded_address(row, url)
+    body = as_bytes(row["request_body"] or b"")
+    reservation = budget.reserve(row["method"], url, body)
     started = time.perf_counter()
     try:
-        response = client.request(row["method"], url, headers=headers, content=body)
+        response = client.request(row["method"], address, headers=headers, content=body)
     except httpx.TransportError as error:
         if row["error_type"] == type(error).__name__:
-            return DriftResult(row["id"], title, [], None, True)
+            return [], None
         redaction = Redaction(secrets_of_environment(os.environ))
         message = redaction.text(f"{type(error).__name__}: {error}")
         if not isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
-            return DriftResult(row["id"], title, [f"no answer: {message}"], None, True)
+            return [f"no answer: {message}"], None
         if reservation is not None:
             budget.settle(reservation, 0.0)
-        return DriftResult(row["id"], title, [f"not sent: {message}"], None, False)
+        raise _NotSent(message) from error
     new: dict[str, Any] = {
         **row,
         "status": response.status_code,
@@ -121,7 +121,7 @@ def _send(
     new.update(read_row(new).columns)
     if reservation is not None:
         budget.settle(reservation, new["cost_usd"])
-    return DriftResult(row["id"], title, compare(row, new), new["cost_usd"], True)
+    return compare(row, new), new["cost_usd"]
 
 
 def _with_keys(row: Mapping[str, Any]) -> tuple[str, list[tuple[str, str]]]:
@@ -169,7 +169,7 @@ def _provider(row: Mapping[str, Any]) -> str:
     return request.route if request is not None else ""
 
 
-def _where_it_listens(row: Mapping[str, Any], url: str) -> str:
+def _embedded_address(row: Mapping[str, Any], url: str) -> str:
     """Return the URL to send to, which is the embedded model's address for its own calls.
 
     Raises:
@@ -195,21 +195,17 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         old: Columns of the recorded call.
         new: Columns of the new call. The text is expected to differ and is not compared.
     """
-    lines = [
-        f"{name}: recorded {old[name]}, now {new[name]}"
-        for name in ("status", "provider", "model", "prompt_tokens")
-        if old[name] != new[name]
-    ]
+    names = ["status", "provider", "model", "prompt_tokens"]
     # A model's text differs each time: its length may vary, but it must not become empty.
     if bool(old["completion_tokens"]) != bool(new["completion_tokens"]):
-        lines.append(
-            f"completion_tokens: recorded {old['completion_tokens']}, "
-            f"now {new['completion_tokens']}"
-        )
+        names.append("completion_tokens")
+    lines = [
+        f"{name}: recorded {old[name]}, now {new[name]}" for name in names if old[name] != new[name]
+    ]
     before, now = (shape_of_body(row["response_body"] or "") for row in (old, new))
-    for sign, paths in (("-", before - now), ("+", now - before)):
+    for symbol, paths in (("-", before - now), ("+", now - before)):
         listed = sorted(paths)
-        lines += [f"{sign} {path}" for path in listed[:_LONGEST]]
-        if len(listed) > _LONGEST:
-            lines.append(f"{sign} and {len(listed) - _LONGEST} more")
+        lines += [f"{symbol} {path}" for path in listed[:_MAX_SHAPE_LINES]]
+        if len(listed) > _MAX_SHAPE_LINES:
+            lines.append(f"{symbol} and {len(listed) - _MAX_SHAPE_LINES} more")
     return lines

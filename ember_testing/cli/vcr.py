@@ -10,12 +10,12 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timezone
 from email.utils import parsedate_to_datetime
 from importlib import import_module
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from ember_testing.cassettes.paths import cassette_file
@@ -26,13 +26,15 @@ from ember_testing.patches.exchange import Exchange
 from ember_testing.replay.session import Session
 from ember_testing.replay.settings import DEFAULT_MATCH_ON, Settings, match_on_of
 from ember_testing.wires.body import decoded
-from ember_testing.wires.response import Request
+from ember_testing.wires.response import Request, Response
 
 if TYPE_CHECKING:
     from ember_testing.wires.body import Headers
 
 _SUFFIXES = (".yaml", ".yml", ".json")
-_TAG = "tag:yaml.org,2002:python/"
+_OBJECT = ("object", "object/new", "object/apply")
+_REQUEST = ("Request", "HeadersDict")
+_CONTAINERS = ("frozenset", "set", "list", "tuple", "dict")
 _MULTIDICT = ("multidict", "multidict._istr", "multidict._multidict", "multidict._multidict_py")
 _MOST_BY_ALIASES = 16  # growth allowed by expanding aliases: vcrpy shares lists of headers
 _SMALL = 2**20  # characters; an expanded file of at most this size is always accepted
@@ -44,34 +46,8 @@ _LONGEST_QUOTED = 60  # characters of a wrong value in a message
 _NOT_READ = (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
 
 
-class Interaction(NamedTuple):
-    """One request with its answer, as vcrpy stored them.
-
-    Args:
-        method: The request's method.
-        url: The request's URL.
-        request_headers: Name and value pairs.
-        body: The request's body.
-        status: The answer's status code.
-        reason: The reason phrase.
-        http_version: A version such as `HTTP/1.1`; "" if not stored.
-        response_headers: Name and value pairs.
-        content: The answer's body as sent, compressed if the headers say so.
-    """
-
-    method: str
-    url: str
-    request_headers: Headers
-    body: bytes
-    status: int
-    reason: str
-    http_version: str
-    response_headers: Headers
-    content: bytes
-
-
-def read(path: Path) -> list[Interaction]:
-    """Return the interactions of a vcrpy cassette in order.
+def read(path: Path) -> list[tuple[Request, Response]]:
+    """Return the requests of a vcrpy cassette with their responses, in order.
 
     Args:
         path: The YAML file (or JSON, which is YAML too).
@@ -79,7 +55,20 @@ def read(path: Path) -> list[Interaction]:
     Raises:
         CassetteError: Not a vcrpy cassette, or not safe to read; the message says where.
     """
-    return list(_interactions(path, _load(path)))
+    loaded = _load(path)
+    # Version 1 is a mapping with a list; before version 1 there was only the list.
+    found = loaded.get("interactions") if isinstance(loaded, dict) else loaded  # pyright: ignore - YAML's
+    if not isinstance(found, list):
+        raise CassetteError(f"{path} is no vcrpy cassette: it has no list `interactions`")
+    interactions: list[tuple[Request, Response]] = []
+    for number, each in enumerate(cast("list[object]", found), 1):
+        try:
+            interactions.append(_interaction(_mapping(each)))
+        except _NOT_READ as error:
+            raise CassetteError(
+                f"{path}: interaction {number} is not read: {type(error).__name__}: {error}"
+            ) from error
+    return interactions
 
 
 def targets(sources: Sequence[Path], into: Path) -> list[tuple[Path, Path]]:
@@ -101,32 +90,40 @@ def targets(sources: Sequence[Path], into: Path) -> list[tuple[Path, Path]]:
         if source.is_dir():
             files = sorted(each for each in source.rglob("*") if each.suffix in _SUFFIXES)
         for each in files:
-            parts = _from_here(each).parent.parts
             # Not with_suffix: a test's parameter may contain a dot.
             name = each.name.removesuffix(each.suffix)
-            is_here = not Path(*parts).is_absolute()
-            is_laid_out = is_here and parts[-2:-1] == ("cassettes",)
-            module = PurePosixPath(*parts[:-2], *parts[-1:])
-            if is_here and not (is_laid_out and Path(f"{module}.py").is_file()):
-                test = module_of(each)
-                if test is not None:
-                    is_laid_out = True
-                    module = PurePosixPath(*_from_here(test).with_suffix("").parts)
-            if is_laid_out:
-                found[each] = into / _of_test(module, name)
+            module = _module_of(each)
+            if module is not None:
+                found[each] = into / _test_cassette(module, name)
             else:
                 below = each.parent.relative_to(source) if source.is_dir() else Path()
                 found[each] = into / below / f"{name}.sqlite"
     return list(found.items())
 
 
-def _from_here(path: Path) -> Path:
+def _module_of(cassette: Path) -> PurePosixPath | None:
+    """Return the path, without suffix, of the module whose test a cassette belongs to, or None."""
+    folder = _relative_to_cwd(cassette).parent
+    if folder.is_absolute():
+        return None
+    by_folder = None
+    if folder.parent.name == "cassettes":
+        by_folder = PurePosixPath(folder.parent.parent, folder.name)
+        if Path(f"{by_folder}.py").is_file():
+            return by_folder
+    by_name = module_of(cassette)
+    return (
+        by_folder if by_name is None else PurePosixPath(_relative_to_cwd(by_name)).with_suffix("")
+    )
+
+
+def _relative_to_cwd(path: Path) -> Path:
     """Return a path relative to the working directory, or unchanged if it is outside."""
-    whole, here = path.resolve(), Path.cwd().resolve()
-    return whole.relative_to(here) if whole.is_relative_to(here) else path
+    absolute, cwd = path.resolve(), Path.cwd().resolve()
+    return absolute.relative_to(cwd) if absolute.is_relative_to(cwd) else path
 
 
-def _of_test(module: PurePosixPath, name: str) -> PurePosixPath:
+def _test_cassette(module: PurePosixPath, name: str) -> PurePosixPath:
     """Return the path at which the plugin looks for a cassette such as `TestA.test_b[1.5]`."""
     test, bracket, parameters = name.partition("[")
     names = test.split(".")
@@ -149,36 +146,39 @@ def import_file(source: Path, target: Path, match_on: Sequence[str] = ()) -> int
     Raises:
         CassetteError: The source cannot be read, or the target cannot be written.
     """
+    interactions = read(source)
+    if not interactions:
+        raise CassetteError(f"{source} holds no interaction: nothing to import")
     try:
-        calls = _import(read(source), source, target, match_on)
+        _record(interactions, target, match_on)
     except OSError as error:  # a name too long with its suffix, a file in place of a folder
         raise CassetteError(f"{target} cannot be written: {error}") from error
     if match_on:
         add_about(target, "match_on", json.dumps(match_on_of(match_on)))
-    return calls
+    return len(interactions)
 
 
-def _import(
-    interactions: list[Interaction], source: Path, target: Path, match_on: Sequence[str]
-) -> int:
-    if not interactions:
-        raise CassetteError(f"{source} holds no interaction: nothing to import")
+def _record(
+    interactions: list[tuple[Request, Response]], target: Path, match_on: Sequence[str]
+) -> None:
     settings = Settings(match_on=match_on or DEFAULT_MATCH_ON, record_errors=True)
     session = Session(target, "all", settings)
     passed = False
     try:
-        for each in interactions:
-            call = session.begin(Request(each.method, each.url, each.request_headers, each.body))
+        for request, response in interactions:
+            call = session.begin(request)
             assert isinstance(call, Exchange)  # re-recording never replays
-            call.recorded_at = _date(each.response_headers) or call.recorded_at
-            call.head(each.status, each.response_headers, each.http_version, each.reason)
-            if each.content:
-                call.piece(each.content)
+            assert response.status is not None  # `_status` refuses an interaction without one
+            call.recorded_at = _date(response.headers) or call.recorded_at
+            call.head(
+                response.status, response.headers, response.http_version, response.reason or ""
+            )
+            if response.body:
+                call.piece(response.body)
             call.finish("complete")
         passed = True
     finally:
         session.close(passed)
-    return len(interactions)
 
 
 def _load(path: Path) -> Any:
@@ -198,36 +198,34 @@ def _load(path: Path) -> Any:
     def sequence(loader: Any, node: Any) -> list[Any]:
         return list(loader.construct_sequence(node, deep=True))
 
-    def applied(loader: Any, node: Any) -> Any:  # frozenset([...]), OrderedDict([...])
+    def argument(loader: Any, node: Any) -> Any:  # frozenset([...]), OrderedDict([...])
         if isinstance(node, yaml.MappingNode):
             return loader.construct_mapping(node, deep=True)
-        arguments = loader.construct_sequence(node, deep=True)
-        return arguments[0] if arguments else []
+        arguments = sequence(loader, node)
+        return arguments[0] if arguments else arguments
 
-    def word(loader: Any, node: Any) -> str:  # istr: a header's name
+    def header_name(loader: Any, node: Any) -> str:  # istr, in one of three spellings
         if isinstance(node, yaml.ScalarNode):
             return text(loader, node)
         if isinstance(node, yaml.MappingNode):
-            return _text(loader.construct_mapping(node, deep=True)["args"][0])
-        return _text(loader.construct_sequence(node, deep=True)[0])
+            return _text(argument(loader, node)["args"][0])
+        return _text(sequence(loader, node)[0])
 
     def state(loader: Any, node: Any) -> Any:
         found = loader.construct_mapping(node, deep=True)
         return found.get("state", found)
 
-    for name in ("unicode", "str"):
-        loader_class.add_constructor(_TAG + name, text)
-    loader_class.add_constructor(_TAG + "tuple", sequence)
-    for module in ("__builtin__", "builtins"):
-        for name in ("frozenset", "set", "list", "tuple", "dict"):
-            loader_class.add_constructor(f"{_TAG}object/apply:{module}.{name}", applied)
-    loader_class.add_constructor(_TAG + "object/apply:collections.OrderedDict", applied)
-    for kind in ("object", "object/new"):
-        loader_class.add_constructor(f"{_TAG}{kind}:vcr.request.Request", state)
-        loader_class.add_constructor(f"{_TAG}{kind}:vcr.request.HeadersDict", state)
-    for kind in ("object/new", "object/apply"):
-        for module in _MULTIDICT:
-            loader_class.add_constructor(f"{_TAG}{kind}:{module}.istr", word)
+    builtin = (f"{module}.{name}" for module in ("__builtin__", "builtins") for name in _CONTAINERS)
+    tags: dict[str, Any] = {
+        "unicode": text,
+        "str": text,
+        "tuple": sequence,
+        **{f"object/apply:{name}": argument for name in (*builtin, "collections.OrderedDict")},
+        **{f"{tag}:vcr.request.{name}": state for tag in _OBJECT[:2] for name in _REQUEST},
+        **{f"{tag}:{module}.istr": header_name for tag in _OBJECT[1:] for module in _MULTIDICT},
+    }
+    for tag, constructor in tags.items():
+        loader_class.add_constructor(f"tag:yaml.org,2002:python/{tag}", constructor)
     try:
         if not path.is_file():
             raise CassetteError(f"{path} is no regular file")
@@ -273,41 +271,22 @@ def _check_size(root: Any) -> None:
         sizes[id(node)] = own + inner
         return own + inner
 
-    whole = size(root) if root is not None else 0
-    if whole > _MOST_BY_ALIASES * written + _SMALL:
+    expanded = size(root) if root is not None else 0
+    if expanded > _MOST_BY_ALIASES * written + _SMALL:
         raise ValueError("its aliases make more than is read of it: each holds others many times")
 
 
-def _interactions(path: Path, loaded: Any) -> Iterator[Interaction]:
-    # Version 1 is a mapping with a list; before version 1 there was only the list.
-    found = loaded.get("interactions") if isinstance(loaded, dict) else loaded  # pyright: ignore - YAML's
-    if not isinstance(found, list):
-        raise CassetteError(f"{path} is no vcrpy cassette: it has no list `interactions`")
-    for number, each in enumerate(cast("list[object]", found), 1):
-        try:
-            yield _interaction(each)
-        except _NOT_READ as error:
-            raise CassetteError(
-                f"{path}: interaction {number} is not read: {type(error).__name__}: {error}"
-            ) from error
-
-
-def _interaction(each: Any) -> Interaction:
-    interaction = _mapping(each)
+def _interaction(interaction: Mapping[str, Any]) -> tuple[Request, Response]:
     request, response = _mapping(interaction["request"]), _mapping(interaction["response"])
     status, reason = _status(response)
-    content = _content(response)
-    headers = _headers(response.get("headers"))
-    return Interaction(
-        _method(request),
-        _url(request),
-        _headers(request.get("headers")),
-        _content(request),
-        status,
-        reason,
-        _text(response.get("http_version") or response.get("protocol") or ""),
-        _fitting(headers, content),
-        content,
+    body = _content(response)
+    headers = _fitting(_headers(response.get("headers")), body)
+    http_version = _text(response.get("http_version") or response.get("protocol") or "")
+    return (
+        Request(
+            _method(request), _url(request), _headers(request.get("headers")), _content(request)
+        ),
+        Response(status, headers, (body,), http_version=http_version, reason=reason),
     )
 
 
@@ -442,20 +421,14 @@ def _fitting(headers: Headers, content: bytes) -> Headers:
     Some recorders stored a decoded body but kept `content-encoding`, so a client would decode it
     again.
     """
-    encoded = any(
-        name.lower() == "content-encoding" and value.lower() not in ("", "identity")
-        for name, value in headers
-    )
-    is_plain = encoded and decoded(headers, content) == content
-    remaining = [
-        (name, value)
-        for name, value in headers
-        if not (is_plain and name.lower() == "content-encoding")
-    ]
-    return tuple(
-        (name, str(len(content)) if name.lower() == "content-length" and content else value)
-        for name, value in remaining
-    )
+    is_plain = decoded(headers, content) == content
+    fitting: list[tuple[str, str]] = []
+    for name, value in headers:
+        if name.lower() == "content-length" and content:
+            fitting.append((name, str(len(content))))
+        elif not (is_plain and name.lower() == "content-encoding" and value.lower() != "identity"):
+            fitting.append((name, value))
+    return tuple(fitting)
 
 
 def _date(headers: Headers) -> str | None:
