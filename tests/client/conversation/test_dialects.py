@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import anthropic
 import pydantic
 import pytest
-from openai.lib._pydantic import to_strict_json_schema
 
 from ember.exceptions import ModelProviderError
 from ember.models.schemas import ChatResponse
@@ -55,6 +53,8 @@ def objects(schema: Any) -> list[dict[str, Any]]:
 
 def test_anthropic_schema_equals_the_sdks() -> None:
     """The schema of a class is the one that the vendor's own package generates."""
+    import anthropic  # late, here and below: loading a vendor's package takes long
+
     body = sent(CLAUDE, response_format=Outer).body
     schema = body["output_config"]["format"]["schema"]
     assert schema == anthropic.transform_schema(Outer)
@@ -65,6 +65,8 @@ def test_anthropic_schema_equals_the_sdks() -> None:
 
 def test_anthropic_strict_tools_are_closed_and_others_are_not() -> None:
     """A strict tool gets Anthropic's dialect of JSON schema; other tools are unchanged."""
+    import anthropic
+
     tool = {"name": "f", "parameters": Outer.model_json_schema()}
     strict, plain = (
         sent(CLAUDE, tools=[{**tool, **more}]).body["tools"][0]["input_schema"]
@@ -77,6 +79,8 @@ def test_anthropic_strict_tools_are_closed_and_others_are_not() -> None:
 @pytest.mark.parametrize("model", [CHAT, RESPONSES])
 def test_openai_strict_schemas_equal_the_sdks(model: str) -> None:
     """Strict schemas are closed as by OpenAI's own package; others are unchanged."""
+    from openai.lib._pydantic import to_strict_json_schema
+
     schema = Outer.model_json_schema()
     given = {"name": "f", "parameters": schema}
     form = {"type": "json_schema", "json_schema": {"name": "c", "schema": schema}}

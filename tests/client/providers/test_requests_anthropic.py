@@ -12,9 +12,6 @@ from ember.exceptions import ModelProviderError
 from ember.models.schemas import ToolCall
 from tests.corpus import Sent, sent
 
-httpx2 = pytest.importorskip("httpx2", reason="the SDK's HTTP library is not installed")
-sdk = pytest.importorskip("anthropic", reason="Anthropic's SDK is a development dependency")
-
 PNG = b"\x89PNG\r\n\x1a\n0000"
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 CLOSED = {**SCHEMA, "additionalProperties": False}  # as Anthropic requires for strict schemas
@@ -26,6 +23,9 @@ USER = [{"role": "user", "content": "hi"}]
 
 def by_sdk(**arguments: Any) -> Sent:
     """What the SDK sends for `messages.create`."""
+    # Loaded here, since it takes long, and not when this file is collected.
+    sdk = pytest.importorskip("anthropic", reason="Anthropic's SDK is a development dependency")
+    httpx2 = pytest.importorskip("httpx2", reason="the SDK's HTTP library is not installed")
     requests: list[Any] = []
 
     def answer(request: Any) -> Any:

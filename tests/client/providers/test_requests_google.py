@@ -12,24 +12,24 @@ import pytest
 from ember.exceptions import ModelProviderError
 from tests.corpus import Sent, sent
 
-httpx2 = pytest.importorskip("httpx2", reason="the SDK's HTTP library is not installed")
-genai = pytest.importorskip("google.genai", reason="Google's SDK is a development dependency")
-
 PNG = b"\x89PNG\r\n\x1a\n0000"
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 TOOL = {"name": "weather", "description": "The weather.", "parameters": SCHEMA}
-DECLARATIONS = genai.types.Tool(
-    function_declarations=[
-        genai.types.FunctionDeclaration(
-            name="weather", description="The weather.", parameters_json_schema=SCHEMA
-        )
-    ]
-)
+DECLARATIONS = {"function_declarations": [
+    {"name": "weather", "description": "The weather.", "parameters_json_schema": SCHEMA}
+]}  # fmt: skip
 MODEL = "gemini-3.8-flash"
+
+
+def sdk() -> Any:
+    """Google's SDK, which takes long to load: not when this file is collected."""
+    return pytest.importorskip("google.genai", reason="Google's SDK is a development dependency")
 
 
 def by_sdk(contents: Any = "hi", stream: bool = False, model: str = MODEL, **config: Any) -> Sent:
     """What the SDK sends for `generate_content`."""
+    genai = sdk()
+    httpx2 = pytest.importorskip("httpx2", reason="the SDK's HTTP library is not installed")
     requests: list[Any] = []
 
     def answer(request: Any) -> Any:
@@ -88,7 +88,7 @@ PARAMETERS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"tools": [TOOL]}, {"tools": [DECLARATIONS]}),
     (
         {"tools": [TOOL, {"googleSearch": {}}], "tool_choice": "weather"},
-        {"tools": [DECLARATIONS, genai.types.Tool(google_search={})],
+        {"tools": [DECLARATIONS, {"google_search": {}}],
          "tool_config": {"function_calling_config": {
              "mode": "ANY", "allowed_function_names": ["weather"]}}},
     ),
@@ -165,12 +165,13 @@ def test_version_and_base_url(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_media_are_sent_inline_or_by_uri() -> None:
     """Images, PDFs and audio are sent as inline data or by URI."""
     pdf, mp3 = b"%PDF-1.7", b"ID3 mp3"
-    part = genai.types.Part
-    contents = [genai.types.Content(role="user", parts=[
+    types = sdk().types
+    part = types.Part
+    contents = [types.Content(role="user", parts=[
         part(text="What?"),
-        *[part(inline_data=genai.types.Blob(mime_type=kind, data=data))
+        *[part(inline_data=types.Blob(mime_type=kind, data=data))
           for kind, data in (("image/png", PNG), ("application/pdf", pdf), ("audio/mpeg", mp3))],
-        part(file_data=genai.types.FileData(mime_type="image/jpeg",
+        part(file_data=types.FileData(mime_type="image/jpeg",
                                             file_uri="https://example.com/a.jpg")),
     ])]  # fmt: skip
     ours = sent(MODEL, ["What?", PNG, pdf, mp3, "https://example.com/a.jpg"])
@@ -197,7 +198,8 @@ def test_conversation_with_tools() -> None:
         {"role": "tool", "tool_call_id": "abc", "content": "12:00", "is_error": False},
         {"role": "user", "content": "And?"},
     ]
-    content, part = genai.types.Content, genai.types.Part
+    types = sdk().types
+    content, part = types.Content, types.Part
     contents = [
         content(role="user", parts=[part(text="Weather?")]),
         content(role="model", parts=[

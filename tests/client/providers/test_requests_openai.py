@@ -17,9 +17,6 @@ from ember.models.schemas import ToolCall
 from ember_testing import Answer, FakeModel
 from tests.corpus import Sent, sent
 
-httpx2 = pytest.importorskip("httpx2", reason="the SDK's HTTP library is not installed")
-sdk = pytest.importorskip("openai", reason="OpenAI's SDK is a development dependency")
-
 PNG = b"\x89PNG\r\n\x1a\n0000"
 DATA_URL = "data:image/png;base64," + base64.b64encode(PNG).decode()
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
@@ -28,8 +25,14 @@ TOOL = {"name": "weather", "description": "The weather.", "parameters": SCHEMA}
 USER = [{"role": "user", "content": "hi"}]
 
 
+def sdk() -> Any:
+    """OpenAI's SDK, which takes long to load: not when this file is collected."""
+    return pytest.importorskip("openai", reason="OpenAI's SDK is a development dependency")
+
+
 def by_sdk(method: str, client: Any = None, **arguments: Any) -> Sent:
     """What the SDK sends for a call of one of its methods."""
+    httpx2 = pytest.importorskip("httpx2", reason="the SDK's HTTP library is not installed")
     requests: list[Any] = []
 
     def answer(request: Any) -> Any:
@@ -37,7 +40,7 @@ def by_sdk(method: str, client: Any = None, **arguments: Any) -> Sent:
         return httpx2.Response(200, json={})
 
     http_client = httpx2.Client(transport=httpx2.MockTransport(answer))
-    make = client or sdk.OpenAI
+    make = client or sdk().OpenAI
     vendor_client = make(api_key="sk-of-a-test", http_client=http_client, max_retries=0)
     call = vendor_client.chat.completions if method == "chat" else vendor_client.responses
     call.create(**arguments)
@@ -338,8 +341,8 @@ def test_azure_with_a_version(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_VERSION", "2024-10-21")
 
     def azure(**arguments: Any) -> Any:
-        return sdk.AzureOpenAI(azure_endpoint="https://r.openai.azure.com",
-                               api_version="2024-10-21", **arguments)  # fmt: skip
+        return sdk().AzureOpenAI(azure_endpoint="https://r.openai.azure.com",
+                                 api_version="2024-10-21", **arguments)  # fmt: skip
 
     theirs = by_sdk("chat", azure, model="my-gpt", messages=USER, max_completion_tokens=5)
     same(sent("azure/my-gpt", max_tokens=5), theirs)

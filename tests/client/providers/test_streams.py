@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 from typing import TYPE_CHECKING, Any
@@ -88,6 +89,13 @@ def test_recording_reads_the_same_however_it_is_split(kind: str, places: list[in
     assert read(wire_of(row), cut(body, places), row["status"]) == whole
 
 
+@functools.cache
+def whole(identity: str) -> dict[str, Any]:
+    """The result of a recorded stream in one piece, read once for all framings."""
+    row = rows()[identity]
+    return read(wire_of(row), [row["response_body"].encode().replace(b"\r\n", b"\n")])
+
+
 REFRAMED: dict[str, Callable[[bytes], bytes]] = {
     "CRLF": lambda body: body.replace(b"\n", b"\r\n"),
     "CR": lambda body: body.replace(b"\n", b"\r"),
@@ -114,7 +122,7 @@ def test_every_recorded_stream_reads_the_same_in_other_framings(
             body = row["response_body"].encode().replace(b"\r\n", b"\n")
             same = frame(body)
             pieces = cut(same, list(range(0, len(same), 7 if same is body else 4096)))
-            assert read(wire_of(row), pieces) == read(wire_of(row), [body]), row["id"]
+            assert read(wire_of(row), pieces) == whole(row["id"]), row["id"]
             compared += 1
     assert compared > 500
 

@@ -118,14 +118,14 @@ def test_gzip_bomb_stops_at_the_default_limit() -> None:
 
 
 HOSTILE = {
-    "a line": b"data: " + b"x" * 16 * MiB,
-    "an event": b"data: " + b"[" * 16 * MiB + b"\n\n",
-    "arrays": b"[" * 16 * MiB,
-    "objects": b'{"a":' * MiB,
-    "arrays in an object": b'{"a":' + b"[" * 16 * MiB,
-    "many objects": b"[" + b"{}," * (MiB // 4),
-    "an open string": b'"' + b'\\"' * 4 * MiB,
-    "blanks": b" " * 16 * MiB,
+    "a line": b"data: " + b"x" * 4 * MiB,
+    "an event": b"data: " + b"[" * 4 * MiB + b"\n\n",
+    "arrays": b"[" * 4 * MiB,
+    "objects": b'{"a":' * (MiB // 4),
+    "arrays in an object": b'{"a":' + b"[" * 4 * MiB,
+    "many objects": b"[" + b"{}," * (MiB // 16),
+    "an open string": b'"' + b'\\"' * MiB,
+    "blanks": b" " * 4 * MiB,
 }
 
 
@@ -140,7 +140,7 @@ def test_invalid_bodies_take_linear_time(way: Way, body: bytes) -> None:
         spent = time.process_time() - started
     assert caught.value.error_type in ("bad_response", "incomplete_stream")
     assert len(str(caught.value)) < 1000
-    assert spent < 8, f"{spent:.1f} s"
+    assert spent < 2, f"{spent:.1f} s"
 
 
 @pytest.mark.parametrize("way", [ALL["stream"], ALL["stream-asyncio"]])

@@ -330,11 +330,10 @@ def test_it(way, wire, model, failure):
 @pytest.mark.parametrize(
     ("options", "failures"),
     [
-        ((), 48),
-        (("-l",), 48),
+        (("-l",), 48),  # which prints all that is printed without the option
         (("-l", "--tb=long", "-vvv", "--full-trace", "-k", "late and awaited"), 8),
     ],
-    ids=["plain", "locals", "everything"],
+    ids=["locals", "everything"],
 )
 def test_pytest_prints_no_key(
     options: tuple[str, ...], failures: int, run: Callable[..., pytest.RunResult], url: str
