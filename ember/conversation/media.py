@@ -120,9 +120,9 @@ def from_image(image: Any) -> Media:
 
 def from_url(url: str) -> Media:
     """Create a medium from a URL: from its data if it is a `data:` URL, else to be fetched."""
-    return (
-        _from_data_url(url) if url.startswith("data:") else Media(mime_type_of_name(url), url=url)
-    )
+    if url.startswith("data:"):
+        return _from_data_url(url)
+    return Media(mime_type_of_name(url), url=url)
 
 
 # Some of these are missing from `mimetypes` on some systems and Python versions.

@@ -136,10 +136,8 @@ def _message(item: Mapping[str, Any], index: int) -> Message:
         raise ModelProviderError(
             f"message {index}: {name!r} is not a message's role; there are {', '.join(_ROLES)}"
         )
-    # Google omits the parts of an empty answer.
-    if name != "model" and not item.keys() & (
-        _ANSWER_KEYS if role == "assistant" else _CONTENT_KEYS
-    ):
+    keys = _ANSWER_KEYS if role == "assistant" else _CONTENT_KEYS
+    if name != "model" and not item.keys() & keys:  # Google omits the parts of an empty answer
         raise ModelProviderError(
             f"message {index} has no 'content': {excerpt(item)}; write "
             f"{{'role': {name!r}, 'content': ...}}"

@@ -78,20 +78,17 @@ def function_schema(function: Callable[..., Any]) -> tuple[str, str | None, _Sch
     The descriptions come from the docstring; those of arguments from `Annotated[int, "..."]`, the
     docstring's `Args:` section (Google style) or `:param name:` lines.
     """
-    described: Any = function
-    if isinstance(described, functools.partial):
-        described = cast("Any", described).func
-    name = getattr(described, "__name__", type(described).__name__)
-    called = described  # for a class or another callable object: `__init__` or `__call__`
-    if not inspect.isroutine(described):
-        method = "__init__" if isinstance(described, type) else "__call__"
-        called = getattr(described, method)
-    hints = _hints(called)
+    named: Any = function
+    if isinstance(named, functools.partial):
+        named = cast("Any", named).func
+    name = getattr(named, "__name__", type(named).__name__)
+    method = "__init__" if isinstance(named, type) else "__call__"  # of another callable
+    hints = _hints(named if inspect.isroutine(named) else getattr(named, method))
     try:
         parameters = inspect.signature(function).parameters
     except ValueError as error:
         raise ModelProviderError(f"the tool {name!r} has no signature: {error}") from error
-    summary, descriptions = _docstring(inspect.getdoc(described) or "")
+    summary, descriptions = _docstring(inspect.getdoc(named) or "")
     definitions = _Definitions()
     properties: dict[str, _Schema] = {}
     required: list[str] = []
@@ -103,16 +100,15 @@ def function_schema(function: Callable[..., Any]) -> tuple[str, str | None, _Sch
             )
         if parameter.kind is parameter.VAR_KEYWORD:
             continue
-        schema = _schema(hints.get(key, Any), definitions)
-        if key in descriptions:
-            schema = {"description": descriptions[key], **schema}
+        about = {"description": descriptions[key]} if key in descriptions else {}
+        schema = {**about, **_schema(hints.get(key, Any), definitions)}
         if parameter.default is parameter.empty:
             required.append(key)
         elif isinstance(parameter.default, (str, int, float, bool)):
-            schema = {**schema, "default": parameter.default}
+            schema["default"] = parameter.default
         properties[key] = schema
-    made: _Schema = {"type": "object", "properties": properties, "required": required}
-    return name, summary or None, {**made, "$defs": definitions} if definitions else made
+    result: _Schema = {"type": "object", "properties": properties, "required": required}
+    return name, summary or None, {**result, "$defs": definitions} if definitions else result
 
 
 def with_parsed(kind: object, response: ChatResponse) -> ChatResponse:
@@ -212,9 +208,7 @@ def _schema(kind: Any, definitions: _Definitions) -> _Schema:
     if _is_enum(kind):
         return {"enum": [member.value for member in kind]}
     origin, arguments = get_origin(kind), get_args(kind)
-    if origin in _QUALIFIERS:
-        return _schema(arguments[0], definitions)
-    if origin is Annotated:
+    if origin is Annotated or origin in _QUALIFIERS:
         notes = [note for note in arguments[1:] if isinstance(note, str)]
         schema = _schema(arguments[0], definitions)
         return {"description": notes[0], **schema} if notes else schema
@@ -227,19 +221,14 @@ def _schema(kind: Any, definitions: _Definitions) -> _Schema:
         if len(described) == 1 and any(get_origin(each) is Annotated for each in arguments):
             union["description"] = described[0]["description"]
         return union
-    return _collection_schema(kind, origin or kind, arguments, definitions)
-
-
-def _collection_schema(
-    kind: object, origin: object, arguments: Sequence[Any], definitions: _Definitions
-) -> _Schema:
-    if origin is tuple and arguments and arguments[-1] is not Ellipsis:
+    collection: Any = origin or kind
+    if collection is tuple and arguments and arguments[-1] is not Ellipsis:
         parts = [_schema(each, definitions) for each in arguments]
         count = len(parts)
         return {"type": "array", "prefixItems": parts, "minItems": count, "maxItems": count}
-    if origin in _LISTS:
+    if collection in _LISTS:
         return {"type": "array", "items": _schema(arguments[0], definitions) if arguments else {}}
-    if origin in _DICTS:
+    if collection in _DICTS:
         values = _schema(arguments[1], definitions) if len(arguments) == 2 else {}
         return {"type": "object", "additionalProperties": values or True}
     raise ModelProviderError(
@@ -264,9 +253,8 @@ def _object_schema(
         _, descriptions = _docstring(inspect.getdoc(kind) or "")
         properties: dict[str, _Schema] = {}
         for key, hint, _ in fields:
-            schema = _schema(hint, definitions)
             about = {"description": descriptions[key]} if key in descriptions else {}
-            properties[key] = {**about, **schema}
+            properties[key] = {**about, **_schema(hint, definitions)}
         definitions[name] = {
             "type": "object",
             "title": name,
@@ -359,10 +347,5 @@ def _object(kind: Any, fields: list[tuple[str, object, bool]], value: object, wh
         raise ValueError(f"{where} has no {', '.join(map(repr, missing))}")
     if unknown := given.keys() - {key for key, _, _ in fields}:
         raise ValueError(f"{where} has {', '.join(map(repr, sorted(unknown)))} beside the fields")
-    return kind(
-        **{
-            key: _value(hint, given[key], f"{where}.{key}")
-            for key, hint, _ in fields
-            if key in given
-        }
-    )
+    present = [(key, hint) for key, hint, _ in fields if key in given]
+    return kind(**{key: _value(hint, given[key], f"{where}.{key}") for key, hint in present})
