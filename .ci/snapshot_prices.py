@@ -52,8 +52,8 @@ def used(value: Any) -> set[str]:
 
 def snapshot(generated: str) -> dict[str, str]:
     """The files by name: one a provider, with a model a line, and what holds for all of them."""
-    tables = price_tables(providers)
-    priced = used(tables.rows)
+    sellers, tables = price_tables(providers)
+    priced = used(tables)
     head = {
         "generated": generated,
         "source": {
@@ -72,9 +72,9 @@ def snapshot(generated: str) -> dict[str, str]:
     }
     lines = [f"{compact(key)}:{compact(value)}," for key, value in head.items()]
     lines += ['"units":{', *joined(map(member, units.items()))]
-    lines += ['},\n"providers":{', *joined(map(member, tables.sellers.items()))]
+    lines += ['},\n"providers":{', *joined(map(member, sellers.items()))]
     files = {ABOUT_FILE: "\n".join(["{", *lines, "}}", ""])}
-    for name, rows in tables.rows.items():
+    for name, rows in tables.items():
         files[f"{name}.json"] = "\n".join(["[", *joined(map(compact, rows)), "]", ""])
     return files
 

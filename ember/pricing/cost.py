@@ -52,8 +52,6 @@ from ember.pricing.snapshot import (
 if TYPE_CHECKING:
     from datetime import datetime
 
-__all__ = ["REPORTED", "Billing", "PriceQuery", "SubCall", "cost", "find_prices"]
-
 _JSON = "EMBER_MODEL_COSTS_JSON"
 _PREFIX = "EMBER_COST_"
 # Keys of an override, and the table's price that each replaces. `input` and `output` come first:
@@ -71,8 +69,7 @@ _ELSEWHERE = " at "
 
 _FREE: Prices = {}
 _NO_COUNTS: Mapping[str, int] = {}
-_NO_COSTS: Mapping[str, Mapping[str, Decimal]] = {}
-
+_NO_OVERRIDE: Mapping[str, Decimal] = {}
 
 REPORTED: Prices = {"reported": 1}
 """Placeholder for the cost that the provider reports."""
@@ -133,10 +130,6 @@ class Billing(NamedTuple):
     subcalls: Sequence[SubCall] = ()
 
 
-_NO_BILLING = Billing()
-_NO_TOKENS = UsageStats()
-
-
 def cost(
     provider: str,
     model: str,
@@ -166,25 +159,25 @@ def cost(
         ModelProviderError: An override is malformed, or `EMBER_PRICES` cannot be read; the message
             names the variable.
     """
-    billing = billing or _NO_BILLING
+    billing = billing or Billing()
     query = _price_query(provider, model, requested_model, billing, base_url)
     prices = find_prices(query, billing.reported, at)
     if prices == REPORTED:
         return math.nan if billing.reported is None else billing.reported
-    if not billing.subcalls:
-        amount = _amount(prices, usage, billing.counts)
-        return _dollars(query, amount)
-    amount = _amount(prices, _NO_TOKENS, billing.counts) if billing.counts else Decimal(0)
-    for subcall in billing.subcalls:
-        its_query, its_prices = query, prices
-        if subcall.model is not None and subcall.model != model:
-            its_query = query._replace(model=subcall.model, requested_model=None)
-            its_prices = find_prices(its_query, None, at)
-        part = _amount(its_prices, subcall.usage, subcall.counts)
-        if part is None or amount is None:
-            return _dollars(its_query if part is None else query, None)
-        amount = EXACT.add(amount, part)
-    return _dollars(query, amount)
+    subcalls = billing.subcalls or (SubCall(None, usage, billing.counts),)
+    if billing.subcalls and billing.counts:
+        subcalls = (SubCall(None, UsageStats(), billing.counts), *subcalls)
+    total = Decimal(0)
+    for subcall in subcalls:
+        subquery, subprices = query, prices
+        if subcall.model not in (None, model):
+            subquery = query._replace(model=subcall.model, requested_model=None)
+            subprices = find_prices(subquery, None, at)
+        if subprices is None:
+            _warn(subquery.provider, subquery.model or subquery.requested_model or "")
+            return math.nan
+        total = EXACT.add(total, _amount(subprices, subcall.usage, subcall.counts))
+    return float(total)
 
 
 def _price_query(
@@ -207,15 +200,7 @@ def find_prices(query: PriceQuery, reported: float | None, at: datetime | None) 
     """Return the prices of a call by the precedence above, or None if no price is known.
 
     All price look-ups go through this module's attribute, which may be replaced to apply other
-    prices for a while.
-
-    Args:
-        query: The values that the price depends on.
-        reported: The cost that the provider reports, in US dollars.
-        at: The time of the call, UTC if naive; now by default.
-
-    Raises:
-        ModelProviderError: As for `cost`.
+    prices for a while. `reported` and `at` are those of `Billing` and `cost`.
     """
     provider, _, elsewhere = query.provider.partition(_ELSEWHERE)
     override = _override(provider, query.model, query.requested_model)
@@ -233,18 +218,8 @@ def find_prices(query: PriceQuery, reported: float | None, at: datetime | None) 
 # Arithmetic.
 
 
-def _dollars(query: PriceQuery, amount: Decimal | None) -> float:
-    """Return the amount as a float; if it is unknown, `nan`, and warn once per model."""
-    if amount is None:
-        _warn(query.provider, query.model or query.requested_model or "")
-        return math.nan
-    return float(amount)
-
-
-def _amount(prices: Prices | None, usage: UsageStats, parts: Mapping[str, int]) -> Decimal | None:
-    """Return the exact cost of these counts, or None if the prices are unknown."""
-    if prices is None:
-        return None
+def _amount(prices: Prices, usage: UsageStats, parts: Mapping[str, int]) -> Decimal:
+    """Return the exact cost of these counts."""
     counts = {
         "input_tokens": usage.prompt_tokens,
         "output_tokens": usage.completion_tokens,
@@ -298,17 +273,15 @@ def _is_in(part: str, whole: str) -> bool:
 def _override(provider: str, reported: str, requested: str | None) -> Mapping[str, Decimal]:
     """Return the environment's prices of the reported model, else of the requested one."""
     text = os.environ.get(_JSON, "").strip()
-    table = _costs_json(text) if text else _NO_COSTS
+    table: Mapping[str, Mapping[str, Decimal]] = _costs_json(text) if text else {}
     for model in dict.fromkeys((reported, requested or reported)):
-        found: Mapping[str, Decimal] = (
-            table.get(_plain(provider + model)) or table.get(_plain(model)) or {}
-        )
+        found = table.get(_plain(provider + model)) or table.get(_plain(model)) or _NO_OVERRIDE
         for name, side in _variables(model):
             if text := os.environ.get(name, "").strip():
                 found = {**found, side: _dollars_per_million(text, name)}
         if found:
             return found
-    return {}
+    return _NO_OVERRIDE
 
 
 def _overridden(prices: Prices, override: Mapping[str, Decimal]) -> Prices:
@@ -352,11 +325,11 @@ def _costs_json(text: str) -> Mapping[str, Mapping[str, Decimal]]:
         raise _malformed(_JSON, f"{text!r} is not JSON ({error})") from error
     keys = ", ".join(_OVERRIDES)
     table: dict[str, Mapping[str, Decimal]] = {}
-    for model, entry in _items(costs, f"{text!r} is not an object of models"):
+    for model, entry in _entries(costs, f"{text!r} is not an object of models"):
         if _plain(model) in table:
             raise _malformed(_JSON, f"{model!r} stands there twice, but for punctuation")
         prices: dict[str, Decimal] = {}
-        for key, value in _items(entry, f"{model!r}: {entry!r} is not an object of {keys}"):
+        for key, value in _entries(entry, f"{model!r}: {entry!r} is not an object of {keys}"):
             if key not in _OVERRIDES:
                 raise _malformed(_JSON, f"{model!r}: {key!r} is none of {keys}")
             prices[key] = _dollars_per_million(value, _JSON, f"{model!r}: {key!r}: ")
@@ -364,7 +337,7 @@ def _costs_json(text: str) -> Mapping[str, Mapping[str, Decimal]]:
     return table
 
 
-def _items(value: Any, otherwise: str) -> Iterable[tuple[str, Any]]:
+def _entries(value: Any, otherwise: str) -> Iterable[tuple[str, Any]]:
     if not isinstance(value, dict):
         raise _malformed(_JSON, otherwise)
     return cast("dict[str, Any]", value).items()

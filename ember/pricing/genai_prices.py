@@ -11,9 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import time, timezone
 from decimal import Decimal
-from typing import Any, NamedTuple, cast
-
-__all__ = ["Tables", "price_tables"]
+from typing import Any, cast
 
 # genai-prices' names of providers that Ember names differently.
 _NAMES = {"x-ai": "xai"}
@@ -55,35 +53,25 @@ _FREE = {
 }
 
 
-class Tables(NamedTuple):
-    """Prices of all sellers.
+def price_tables(
+    providers: Iterable[Any],
+) -> tuple[dict[str, dict[str, Any]], dict[str, list[dict[str, Any]]]]:
+    """Return facts about each seller, and the rows of its models, by its name in Ember.
 
-    Args:
-        sellers: Facts about each seller, by its name in Ember: `pricing_urls`, `hosts`, `names`
-            and `fallbacks` of `prices/about.json`.
-        rows: The models of each seller, by its name in Ember.
-    """
-
-    sellers: dict[str, dict[str, Any]]
-    rows: dict[str, list[dict[str, Any]]]
-
-
-def price_tables(providers: Iterable[Any]) -> Tables:
-    """Return the tables in the format of `prices/`.
+    Both have the format of `prices/`: see "providers" of `prices/about.json`.
 
     Args:
         providers: genai-prices' providers, as objects or parsed JSON.
     """
-    tables = Tables({}, {})
+    sellers: dict[str, dict[str, Any]] = {}
+    rows: dict[str, list[dict[str, Any]]] = {}
     for provider in map(_fields, providers):
         name: str = provider["id"]
-        if name in _NO_SELLERS:
-            continue
-        rows = _rows(name, [_fields(model) for model in provider["models"]])
-        if rows:
-            tables.rows[_NAMES.get(name, name)] = rows
-            tables.sellers[_NAMES.get(name, name)] = _seller(name, provider)
-    return tables
+        models = [_fields(model) for model in provider["models"]]
+        if name not in _NO_SELLERS and (found := _rows(name, models)):
+            rows[_NAMES.get(name, name)] = found
+            sellers[_NAMES.get(name, name)] = _seller(name, provider)
+    return sellers, rows
 
 
 def _seller(name: str, provider: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,10 +87,7 @@ def _seller(name: str, provider: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _rows(provider: str, models: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    for model in models:
-        if _is_priced(provider, model) and (row := _row(model)):
-            rows.append(row)
+    rows = [row for model in models if _is_priced(provider, model) and (row := _row(model))]
     for alias, name in _ALIASES.get(provider, {}).items():
         found = [row for row in rows if name in (row["match"], *row["match"])]
         rows += [{**row, "match": alias} for row in found[:1]]
@@ -146,13 +131,14 @@ def _price_sets(prices: Any) -> list[tuple[str | None, dict[str, Any]]]:
     found: list[tuple[str | None, dict[str, Any]]] = []
     for entry in map(_fields, cast("list[object]", prices)):
         constraint = _fields(entry.get("constraint") or {})
+        when = None
         if "start_date" in constraint:
-            found.append((str(constraint["start_date"]), _price_set(entry["prices"])))
+            when = str(constraint["start_date"])
         elif "start_time" in constraint:
-            span = f"{_clock(constraint['start_time'])}-{_clock(constraint['end_time'])}"
-            found.append((span, _price_set(entry["prices"])))
-        elif not constraint:
-            found.append((None, _price_set(entry["prices"])))
+            when = f"{_clock(constraint['start_time'])}-{_clock(constraint['end_time'])}"
+        elif constraint:
+            continue
+        found.append((when, _price_set(entry["prices"])))
     return found
 
 

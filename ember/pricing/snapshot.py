@@ -8,10 +8,11 @@ the installed package, any other value the path of the JSON that its repository 
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from decimal import Context, Decimal
 from functools import cache, lru_cache
@@ -20,16 +21,14 @@ from typing import Any, NamedTuple, cast
 
 from ember.exceptions import ModelProviderError
 
-__all__ = ["EXACT", "Prices", "Rate", "Unit", "is_local", "seller", "table_prices", "units"]
-
-_NEWER = "EMBER_PRICES"
+_VARIABLE = "EMBER_PRICES"
 _SAME_PRICES = {"openai-responses": "openai"}
 
 # A number, or [base, [N, the price of all tokens above N input tokens], ...].
 Rate = Decimal | int | list[Any]
 Prices = Mapping[str, Rate]
 # A condition (None, a start date, a time span of the day) and the prices that apply if it holds.
-_Conditional = tuple[str | None, Prices]
+_ConditionalPrices = tuple[str | None, Prices]
 
 EXACT = Context(prec=60)
 """For all arithmetic on prices; the program may have changed the thread's own context."""
@@ -46,8 +45,8 @@ _UPLIFTED = {
 
 
 class _Row(NamedTuple):
-    prices: Prices | list[_Conditional]
-    variants: Mapping[str, list[_Conditional]]
+    prices: Prices | list[_ConditionalPrices]
+    variants: Mapping[str, list[_ConditionalPrices]]
     seller: str
 
 
@@ -81,9 +80,8 @@ def table_prices(
         ModelProviderError: `EMBER_PRICES` names something that cannot be read.
     """
     names = (model, requested_model) if requested_model else (model,)
-    tables = (
-        (_newer(value), _shipped) if (value := os.environ.get(_NEWER, "").strip()) else _SHIPPED
-    )
+    source = os.environ.get(_VARIABLE, "").strip()
+    tables = (_tables_from(source), _shipped()) if source else (_shipped(),)
     row = next((r for table in tables for name in names if (r := table.find(provider, name))), None)
     if row is None:
         return None
@@ -139,7 +137,7 @@ def seller(provider: str, base_url: str) -> tuple[str, str | None]:
     """
     if not base_url.startswith("https://"):  # as each seller's hosts do: compile no patterns
         return provider, None
-    sellers = _shipped.sellers
+    sellers = _shipped().sellers
     own = _SAME_PRICES.get(provider, provider)
     region = _REGION.match(base_url)
     for name in (own, *sellers) if own in sellers else sellers:
@@ -189,22 +187,15 @@ class _Tables:
     """Prices of all sellers.
 
     Args:
-        sellers: Returns facts about each seller; see "providers" of `prices/about.json`.
+        sellers: Facts about each seller, by its name in Ember; see "providers" of
+            `prices/about.json`.
         rows: Returns the rows of a seller's models.
     """
 
-    def __init__(
-        self, sellers: Callable[[], Mapping[str, Any]], rows: Callable[[str], list[Any]]
-    ) -> None:
-        self._sellers = sellers
+    def __init__(self, sellers: Mapping[str, Any], rows: Callable[[str], list[Any]]) -> None:
+        self.sellers = sellers
         self._rows = rows
         self.find = lru_cache(maxsize=4096)(self._find)
-        self._index = cache(self._indexed)
-
-    @property
-    def sellers(self) -> Mapping[str, Any]:
-        """Facts about each seller, by its name in Ember."""
-        return self._sellers()
 
     def _find(self, provider: str, model: str) -> _Row | None:
         """Return the first matching row of the provider, else of those whose models it sells."""
@@ -215,39 +206,14 @@ class _Tables:
             own = next(owners, "")
         if not own:
             return None
-        sellers = [own, *self.sellers[own]["fallbacks"]]
-        return self._row(sellers, name) or self._row(sellers, _COMPACT_DATE.sub(r"-\1-\2-\3", name))
-
-    def _row(self, sellers: list[str], name: str) -> _Row | None:
-        for each in sellers:
-            names, patterns = self._index(each)
-            first = names.get(name)
-            for number, pattern in patterns:
-                if first is not None and number > first:
-                    break
-                if _matches(pattern, name):
-                    first = number
-                    break
-            if first is not None:
-                row = self._rows(each)[first]
-                # The tiers are the owner's; this seller may not have them.
-                variants: Any = row.get("variants", {}) if each == sellers[0] else {}
-                return _Row(row["prices"], variants, sellers[0])
+        for spelling in (name, _COMPACT_DATE.sub(r"-\1-\2-\3", name)):
+            for each in (own, *self.sellers[own]["fallbacks"]):
+                for row in self._rows(each):
+                    if _matches(row["match"], spelling):
+                        # The tiers are the owner's; this seller may not have them.
+                        variants: Any = row.get("variants", {}) if each == own else {}
+                        return _Row(row["prices"], variants, own)
         return None
-
-    def _indexed(self, seller: str) -> tuple[dict[str, int], list[tuple[int, Any]]]:
-        """Return the first row of each plain name, and all other patterns with their rows."""
-        names: dict[str, int] = {}
-        patterns: list[tuple[int, Any]] = []
-        for number, row in enumerate(self._rows(seller)):
-            match: object = row["match"]
-            parts = cast("Sequence[Any]", match) if isinstance(match, list) else [match]
-            for part in parts:
-                if isinstance(part, str) and not part.startswith("/") and "*" not in part:
-                    names.setdefault(part, number)
-                else:
-                    patterns.append((number, part))
-        return names, patterns
 
 
 def _matches(pattern: Any, name: str) -> bool:
@@ -271,7 +237,7 @@ def _read(name: str) -> Any:
     return json.loads(text, parse_float=Decimal)
 
 
-@lru_cache(maxsize=1)
+@cache
 def _about() -> Any:
     """Return the units and providers, common to all tables."""
     return _read("about.json")
@@ -284,12 +250,13 @@ def _table(provider: str) -> list[Any]:
     return rows
 
 
-_shipped = _Tables(lambda: _about()["providers"], _table)
-_SHIPPED = (_shipped,)
+@cache
+def _shipped() -> _Tables:
+    return _Tables(_about()["providers"], _table)
 
 
 @lru_cache(maxsize=4)
-def _newer(source: str) -> _Tables:
+def _tables_from(source: str) -> _Tables:
     """Load the tables that `EMBER_PRICES` names."""
     from ember.pricing.genai_prices import price_tables  # imported late: rarely needed
 
@@ -302,31 +269,26 @@ def _newer(source: str) -> _Tables:
             providers = json.loads(Path(source).read_text(encoding="utf-8"), parse_float=Decimal)
             if isinstance(providers, dict):
                 providers = cast("dict[str, Any]", providers)["providers"]
-        tables = price_tables(providers)
+        sellers, rows = price_tables(providers)
     except (ImportError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ModelProviderError(
-            f"{_NEWER}: no prices can be read from {source!r} ({type(error).__name__}: {error}). "
-            "Set it to genai-prices, with that package installed, or to the path of its "
+            f"{_VARIABLE}: no prices can be read from {source!r} ({type(error).__name__}: "
+            f"{error}). Set it to genai-prices, with that package installed, or to the path of its "
             "repository's prices/new_data/v2/data.json; or unset it.",
-            {"variable": _NEWER},
+            {"variable": _VARIABLE},
         ) from error
-    known = units()
-    rows = {
-        name: [row for row in rows if _is_known(row, known)] for name, rows in tables.rows.items()
-    }
-    return _Tables(lambda: tables.sellers, lambda name: rows.get(name, []))
+    known = {name: [row for row in rows[name] if _has_known_units(row)] for name in rows}
+    return _Tables(sellers, lambda name: known.get(name, []))
 
 
-def _is_known(row: Mapping[str, Any], known: Mapping[str, Unit]) -> bool:
-    """Return whether the unit of each price of a row is known."""
+def _has_known_units(row: Mapping[str, Any]) -> bool:
     prices: Any = row["prices"]
     pairs: list[Any] = [*prices] if isinstance(prices, list) else [(None, prices)]
-    for tier in row.get("variants", {}).values():
-        pairs += tier
-    return all(each.keys() <= known.keys() for _, each in pairs)
+    pairs += itertools.chain(*row.get("variants", {}).values())
+    return all(each.keys() <= units().keys() for _, each in pairs)
 
 
-@lru_cache(maxsize=1)
+@cache
 def units() -> Mapping[str, Unit]:
     """Return the unit of each price, by the price's name."""
     return {

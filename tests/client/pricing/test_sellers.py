@@ -288,7 +288,7 @@ def test_missing_genai_prices_is_an_error(monkeypatch: pytest.MonkeyPatch) -> No
     """A missing package is an error, not a silent fallback."""
     from ember.pricing import snapshot
 
-    snapshot._newer.cache_clear()
+    snapshot._tables_from.cache_clear()
     monkeypatch.setitem(sys.modules, "genai_prices", None)
     monkeypatch.setenv("EMBER_PRICES", "genai-prices")
     with pytest.raises(ModelProviderError, match="EMBER_PRICES"):
