@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 _ABSENT = object()
 _NO_PLAIN_STEP = re.compile(r"[.\[\]]")
 _NO_FIRST_STEP = re.compile(r"\$|re:|(?:query|form)$")
+_WEIGHTS = {"path": 4.0, "host": 2.0, "method": 4.0}  # of a difference; 1.0 for others
 _SIBLINGS = 100  # cassettes that are searched for a request
 
 
@@ -135,10 +136,7 @@ def _holder(request: Request, path: Path, rules: Rules) -> Path | None:
     for sibling in siblings[:_SIBLINGS]:
         try:
             with closing(CassetteFile(sibling)) as file:
-                if any(
-                    not differences(each, request, 1, rules=rules)
-                    for _, each in stored_requests(file)
-                ):
+                if any(_is_same(each, request, rules) for _, each in stored_requests(file)):
                     return sibling
         except CassetteError:
             continue  # `ember-cassettes check` reports it
@@ -202,30 +200,45 @@ def _step(path: str, name: str) -> str:
     return f"{path}[{quote}{name}{quote}]"
 
 
-def distance(left: dict[str, Any], right: dict[str, Any]) -> float:
+def _distance(
+    left: dict[str, Any], right: dict[str, Any], apart: Callable[[str, str], float]
+) -> float:
     """Return the distance between two tables of leaves, 0.0 if they are equal.
 
-    A leaf on one side only counts 1, a changed text its share of words not in common, any other
-    changed value 0.5; a different path or host weighs more than any leaf.
+    A leaf on one side only counts 1, changed texts what `apart` says, any other changed value 0.5;
+    a different path or host weighs more than any leaf.
     """
     total = 0.0
-    for name in left.keys() | right.keys():
-        old, new = left.get(name, _ABSENT), right.get(name, _ABSENT)
+    for name, old, new in _changes(left, right):
         if old is _ABSENT or new is _ABSENT:
             total += 1.0
-        elif old != new:
-            weight = {"path": 4.0, "host": 2.0, "method": 4.0}.get(name, 1.0)
-            total += weight * _apart(old, new)
+        else:
+            are_texts = isinstance(old, str) and isinstance(new, str)
+            total += _WEIGHTS.get(name, 1.0) * (apart(old, new) if are_texts else 0.5)
     return total
 
 
-def _apart(old: Any, new: Any) -> float:
-    if not (isinstance(old, str) and isinstance(new, str)):
-        return 0.5
+def _apart_by_words(old: str, new: str) -> float:
     words_old, words_new = set(old.split()), set(new.split())
     every = len(words_old | words_new)
     # Never 0: texts that differ only in white space or word order are still different.
     return max(0.05, 1 - len(words_old & words_new) / every) if every else 0.05
+
+
+def _apart_by_characters(old: str, new: str) -> float:
+    return max(0.01, 1 - difflib.SequenceMatcher(None, old[:2000], new[:2000]).ratio())
+
+
+def _changes(old: dict[str, Any], new: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Yield each name whose value differs, with both values."""
+    for name in {**old, **new}:
+        before, now = old.get(name, _ABSENT), new.get(name, _ABSENT)
+        if before != now:
+            yield name, before, now
+
+
+def _is_same(first: Request, second: Request, rules: Rules) -> bool:
+    return leaves(first, rules) == leaves(second, rules)
 
 
 def nearest(
@@ -241,29 +254,20 @@ def nearest(
     requested = leaves(request, rules)
     rough = heapq.nsmallest(
         8,
-        ((distance(requested, leaves(other, rules)), number, other) for number, other in stored),
+        (
+            (_distance(requested, leaves(other, rules), _apart_by_words), number, other)
+            for number, other in stored
+        ),
         key=lambda entry: entry[:2],
     )
     if not rough:
         return None
     # Word sets preselect eight candidates; the slower comparison by characters decides.
     best = min(
-        rough, key=lambda entry: (_fine_distance(requested, leaves(entry[2], rules)), entry[1])
+        (_distance(requested, leaves(other, rules), _apart_by_characters), number, other)
+        for _, number, other in rough
     )
-    return best[1], best[2]
-
-
-def _fine_distance(left: dict[str, Any], right: dict[str, Any]) -> float:
-    total = 0.0
-    for name in left.keys() | right.keys():
-        old, new = left.get(name, _ABSENT), right.get(name, _ABSENT)
-        if isinstance(old, str) and isinstance(new, str) and old != new:
-            matcher = difflib.SequenceMatcher(None, old[:2000], new[:2000])
-            weight = {"path": 4.0, "host": 2.0, "method": 4.0}.get(name, 1.0)
-            total += weight * max(0.01, 1 - matcher.ratio())
-        elif old != new:
-            total += 1.0 if old is _ABSENT or new is _ABSENT else 0.5
-    return total
+    return best[1:]
 
 
 def differences(
@@ -284,12 +288,8 @@ def differences(
     """
     first, second = words
     source = "in the recording" if first == "recorded" else f"in the {first} one"
-    old, new = leaves(recorded, rules), leaves(request, rules)
     lines: list[str] = []
-    for name in [*old, *(name for name in new if name not in old)]:
-        before, now = old.get(name, _ABSENT), new.get(name, _ABSENT)
-        if before == now:
-            continue
+    for name, before, now in _changes(leaves(recorded, rules), leaves(request, rules)):
         if before is _ABSENT:
             lines.append(f"+ {name}: {_short(now)}  (not {source})")
         elif now is _ABSENT:
@@ -322,12 +322,8 @@ def random_leaves(recorded: Request, request: Request, rules: Rules = DEFAULT_RU
         request: The other request.
         rules: The rules of comparison.
     """
-    old, new = leaves(recorded, rules), leaves(request, rules)
     found: list[str] = []
-    for name in {**old, **new}:
-        before, now = old.get(name, _ABSENT), new.get(name, _ABSENT)
-        if before == now:
-            continue
+    for name, before, now in _changes(leaves(recorded, rules), leaves(request, rules)):
         if name in _WHOLE or name.startswith("header:"):
             return []
         if (rest := _beside_random(before)) is None or rest != _beside_random(now):
@@ -342,7 +338,7 @@ def _is_enough(paths: list[str], recorded: Request, request: Request, rules: Rul
         rules = replace(rules, ignore=(*rules.ignore, *paths))
     except ValueError:  # no path can express this name
         return False
-    return not differences(recorded, request, 1, rules=rules)
+    return _is_same(recorded, request, rules)
 
 
 def _beside_random(value: Any) -> str | None:
@@ -358,10 +354,9 @@ def _beside_random(value: Any) -> str | None:
 
 def _differ_by_nulls(recorded: Request, request: Request, rules: Rules) -> bool:
     """Return whether requests differ only by nulls at the top of the body that one side omits."""
-    if rules.null_is_absent or not differences(recorded, request, 1, rules=rules):
+    if rules.null_is_absent or _is_same(recorded, request, rules):
         return False
-    alike = replace(rules, null_is_absent=True)
-    return not differences(recorded, request, 1, rules=alike)
+    return _is_same(recorded, request, replace(rules, null_is_absent=True))
 
 
 def _short(value: Any) -> str:
