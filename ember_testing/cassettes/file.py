@@ -59,9 +59,9 @@ _READ = (
 _ALL = f"select id, digest, {', '.join(COLUMNS)} from calls"
 _PLAIN = f"{_ALL} where id ="
 _IS_SMALL = "(select page_count * page_size <= ? from pragma_page_count, pragma_page_size)"
-_ABOUT = "select name, value from cassette"
+_METADATA = "select name, value from cassette"
 # Runs for every test that replays, hence a single query.
-_FIRST = f"select '', (select coalesce(max(id), 0) from calls) union all {_ABOUT}"
+_FIRST = f"select '', (select coalesce(max(id), 0) from calls) union all {_METADATA}"
 _FIND = "(select id from calls where key = ? and n > ? and id <= ? order by n limit 1)"
 _INSERT = f"insert into calls (digest, {', '.join(COLUMNS)}) values (?{', ?' * len(COLUMNS)})"
 _DESCRIBED = (*READ_COLUMNS, "text_at")
@@ -77,7 +77,7 @@ class CassetteFile:
 
     Args:
         path: The file.
-        written_by: Rows of the table `cassette` if the file must be created; None to only read.
+        new_metadata: Rows of the table `cassette` if the file must be created; None to only read.
 
     Attributes:
         path: The file.
@@ -95,9 +95,9 @@ class CassetteFile:
         CassetteError: The file is no cassette, damaged, too new, or cannot be opened.
     """
 
-    def __init__(self, path: Path, written_by: Mapping[str, str] | None = None) -> None:
+    def __init__(self, path: Path, new_metadata: Mapping[str, str] | None = None) -> None:
         self.path = path
-        self.written_by = written_by
+        self.new_metadata = new_metadata
         self.created = False
         self.added: list[tuple[int, str]] = []
         self.snapshot: bytes | None = None
@@ -107,19 +107,19 @@ class CassetteFile:
         self.loaded: dict[str, list[tuple[Any, ...]]] | None = None
         self._is_loadable = True
         with LOCK:
-            if written_by is not None and not path.exists():
-                self.created = schema.create(path, written_by)
+            if new_metadata is not None and not path.exists():
+                self.created = schema.create(path, new_metadata)
             self._connection = self._open()
             try:
-                (_, horizon), *about = self._read(_FIRST, ())
+                (_, horizon), *rows = self._read(_FIRST, ())
                 self.horizon: int = horizon
-                described = schema.about_of(about, path)
-                self.salt = described.get("salt", "").encode()[:_LONGEST_SALT]
-                self.match_on = self._match_on(described.get("match_on", "[]"))
+                metadata = schema.metadata_of(rows, path)
+                self.salt = metadata.get("salt", "").encode()[:_LONGEST_SALT]
+                self.match_on = self._match_on(metadata.get("match_on", "[]"))
             except CassetteError:
                 self.close()
                 raise
-            if written_by is not None and not self.created:
+            if new_metadata is not None and not self.created:
                 self.snapshot = _stable_bytes(path)
 
     # Reading ---------------------------------------------------------------------------------
@@ -231,7 +231,7 @@ class CassetteFile:
         row["id"] = call_id
         return row
 
-    def number_of(self, recorded_at: str, key: str | None = None, n: int = 1) -> int | None:
+    def find_by_time(self, recorded_at: str, key: str | None = None, n: int = 1) -> int | None:
         """Return the id of the call that was recorded at this time.
 
         Args:
@@ -291,9 +291,9 @@ class CassetteFile:
                 if sentence != "ok":
                     raise schema.damaged(self.path, sentence)
 
-    def about(self) -> dict[str, str]:
+    def metadata(self) -> dict[str, str]:
         """Return the table `cassette`: which version made the file, when, in which run."""
-        return schema.about_of(self._read(_ABOUT, ()), self.path)
+        return schema.metadata_of(self._read(_METADATA, ()), self.path)
 
     def _match_on(self, text: str) -> tuple[str, ...]:
         try:
@@ -352,7 +352,7 @@ class CassetteFile:
                 rates.setdefault(tuple(charge), []).append((since, text))
             for row, read in found:
                 if exchanged:  # another file has replaced this one; its ids differ
-                    number = self.number_of(row["recorded_at"], row["key"], row["n"])
+                    number = self.find_by_time(row["recorded_at"], row["key"], row["n"])
                     if number is None:
                         continue
                     row = self._plain(number)
@@ -407,7 +407,7 @@ class CassetteFile:
             if self._closed:
                 return
             self._closed = True
-            if self.written_by is not None:
+            if self.new_metadata is not None:
                 _delete_journal(self._connection)
             self._connection.close()
             if self._wrote and self.path.exists():
@@ -440,8 +440,8 @@ class CassetteFile:
                     if isinstance(error, CassetteError):
                         raise
                     raise CassetteError(f"cannot open the cassette {self.path}: {error}") from error
-                if self.written_by is not None and not self.path.exists():
-                    schema.create(self.path, self.written_by)
+                if self.new_metadata is not None and not self.path.exists():
+                    schema.create(self.path, self.new_metadata)
         raise AssertionError("the last attempt returns or raises")
 
     def _is_current(self) -> bool:
@@ -449,11 +449,11 @@ class CassetteFile:
         try:
             status = self.path.stat()
         except FileNotFoundError:
-            return self.written_by is None
+            return self.new_metadata is None
         return (status.st_dev, status.st_ino) == self._identity
 
     def _open_once(self, has_journal: bool) -> sqlite3.Connection:
-        writing = self.written_by is not None
+        writing = self.new_metadata is not None
         if has_journal and not writing:
             _recover(self.path)
         mode = "rw" if writing else "ro"
@@ -511,8 +511,8 @@ class CassetteFile:
                 return
             self._connection.execute("rollback")
             self._connection.close()
-            if self.written_by is not None and not self.path.exists():
-                schema.create(self.path, self.written_by)
+            if self.new_metadata is not None and not self.path.exists():
+                schema.create(self.path, self.new_metadata)
             self._connection = self._open()
             self.snapshot = None
             self.created = False
@@ -520,7 +520,7 @@ class CassetteFile:
 
     def _renumber(self) -> None:
         """Find the calls that this object added in the file that replaced the old one."""
-        found = {old: (self.number_of(at), at) for old, at in self.added}
+        found = {old: (self.find_by_time(at), at) for old, at in self.added}
         self.added = [(number, at) for number, at in found.values() if number is not None]
         self.horizon = self._read("select coalesce(max(id), 0) from calls", ())[0][0]
         self.on_replaced({old: number for old, (number, _) in found.items() if number is not None})

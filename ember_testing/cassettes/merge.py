@@ -45,7 +45,9 @@ def merge(ancestor: Path, ours: Path, theirs: Path) -> list[str]:
         gone, added, conflicts = plan(_ancestor(ancestor, mine.salt), left, right)
         if conflicts or not (gone or added):
             return [_line(left.get(each), right.get(each)) for each in conflicts]
-        runs = " ".join(dict.fromkeys(f"{mine.about()['run']} {other.about()['run']}".split()))
+        runs = " ".join(
+            dict.fromkeys(f"{mine.metadata()['run']} {other.metadata()['run']}".split())
+        )
         part = ours.with_name(f"{ours.name}.{uuid4().hex[:8]}.part")
         try:
             shutil.copyfile(ours, part)
@@ -114,11 +116,11 @@ def _line(mine: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> st
 
 
 def _write(path: Path, other: CassetteFile, gone: list[int], added: list[int], runs: str) -> None:
-    with closing(CassetteFile(path, schema.about())) as file:
+    with closing(CassetteFile(path, schema.new_metadata())) as file:
         if gone:
             file.remove(gone)
         for number in added:
             swap.copy(file, other, number)
         # A new id: a report of the recordings used on one side does not apply to the other's.
         with file.transaction("immediate") as connection:
-            schema.write_about(connection, {"id": uuid4().hex, "run": runs})
+            schema.write_metadata(connection, {"id": uuid4().hex, "run": runs})

@@ -122,7 +122,7 @@ def salt_of(path: Path) -> str:
     return blake2b(path.name.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
-def about(run: str = "", salt: str = "") -> dict[str, str]:
+def new_metadata(run: str = "", salt: str = "") -> dict[str, str]:
     """Return the rows of the table `cassette` for a new file.
 
     Args:
@@ -145,12 +145,12 @@ def about(run: str = "", salt: str = "") -> dict[str, str]:
     }
 
 
-def create(path: Path, about: Mapping[str, str]) -> bool:
+def create(path: Path, metadata: Mapping[str, str]) -> bool:
     """Create an empty cassette at `path` atomically, unless a file is there already.
 
     Args:
         path: The file; missing folders are created.
-        about: The rows of the table `cassette`.
+        metadata: The rows of the table `cassette`.
 
     Returns:
         Whether this call created the file; another process may have been faster.
@@ -161,7 +161,7 @@ def create(path: Path, about: Mapping[str, str]) -> bool:
     part = path.with_name(f"{path.name}.{uuid4().hex[:8]}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_empty(part, about)
+        _write_empty(part, metadata)
         return place(part, path)
     except (OSError, sqlite3.Error) as error:
         raise CassetteError(
@@ -173,18 +173,18 @@ def create(path: Path, about: Mapping[str, str]) -> bool:
             part.unlink()
 
 
-def add_about(path: Path, name: str, value: str) -> None:
+def add_metadata(path: Path, name: str, value: str) -> None:
     """Add a row to the table `cassette` of an existing file."""
     with closing(sqlite3.connect(path)) as connection, connection:
-        write_about(connection, {name: value})
+        write_metadata(connection, {name: value})
 
 
-def write_about(connection: sqlite3.Connection, changes: Mapping[str, str]) -> None:
+def write_metadata(connection: sqlite3.Connection, changes: Mapping[str, str]) -> None:
     """Change rows of the table `cassette`, and its digest with them."""
     statement = "insert or replace into cassette values (?, ?)"
     connection.executemany(statement, list(changes.items()))
-    about = dict(connection.execute("select name, value from cassette").fetchall())
-    connection.execute(statement, (_DIGEST, about_digest(about)))
+    metadata = dict(connection.execute("select name, value from cassette").fetchall())
+    connection.execute(statement, (_DIGEST, _metadata_digest(metadata)))
 
 
 def prices_digest(digests: Iterable[object]) -> str:
@@ -195,37 +195,37 @@ def prices_digest(digests: Iterable[object]) -> str:
 def seal_prices(connection: sqlite3.Connection) -> None:
     """Store the digest of all rows of the table `prices`, so that a missing one is noticed."""
     rows = connection.execute("select digest from prices order by since, rowid").fetchall()
-    write_about(connection, {"prices": prices_digest(each for (each,) in rows)})
+    write_metadata(connection, {"prices": prices_digest(each for (each,) in rows)})
 
 
-def about_digest(about: Mapping[str, str]) -> str:
+def _metadata_digest(metadata: Mapping[str, str]) -> str:
     """Return the digest of the other rows of the table `cassette`."""
     return str(
-        digest([each for pair in sorted(about.items()) if pair[0] != _DIGEST for each in pair])
+        digest([each for pair in sorted(metadata.items()) if pair[0] != _DIGEST for each in pair])
     )
 
 
-def about_of(rows: Sequence[tuple[object, object]], path: Path) -> dict[str, str]:
+def metadata_of(rows: Sequence[tuple[object, object]], path: Path) -> dict[str, str]:
     """Return the rows of the table `cassette` by name, without their digest.
 
     Raises:
         CassetteError: They are not as they were written.
     """
-    about = {str(name): value for name, value in rows if isinstance(value, str)}
-    if len(about) < len(rows) or about.get(_DIGEST) != about_digest(about):
+    metadata = {str(name): value for name, value in rows if isinstance(value, str)}
+    if len(metadata) < len(rows) or metadata.get(_DIGEST) != _metadata_digest(metadata):
         raise damaged(path, "the table cassette is not as it was written")
-    del about[_DIGEST]
-    return about
+    del metadata[_DIGEST]
+    return metadata
 
 
-def _write_empty(part: Path, about: Mapping[str, str]) -> None:
+def _write_empty(part: Path, metadata: Mapping[str, str]) -> None:
     with closing(sqlite3.connect(part, isolation_level=None)) as connection:
         connection.execute(f"pragma page_size = {PAGE_SIZE}")
         connection.execute("pragma synchronous = off")  # no other process has the file yet
         connection.execute("begin")
         for statement in (*_DECLARATIONS.values(), *VIEWS.values()):
             connection.execute(statement)
-        write_about(connection, about)
+        write_metadata(connection, metadata)
         connection.execute(f"pragma application_id = {APPLICATION_ID}")
         connection.execute(f"pragma user_version = {VERSION}")
         connection.execute("commit")

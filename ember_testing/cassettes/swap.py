@@ -50,9 +50,9 @@ def found_at(path: Path) -> tuple[Replaced | None, str]:
             raise
         return Replaced(UNREADABLE, 0), ""
     with closing(present):
-        about = present.about()
-        found = Replaced(about.get("id", ""), present.horizon, about.get("salt", ""))
-        return found, about.get("run", "")
+        metadata = present.metadata()
+        found = Replaced(metadata.get("id", ""), present.horizon, metadata.get("salt", ""))
+        return found, metadata.get("run", "")
 
 
 def undo(file: CassetteFile) -> None:
@@ -110,15 +110,15 @@ def replace(file: CassetteFile, path: Path, since: Replaced | None) -> None:
             file.close()
             if schema.place(file.path, path):
                 return
-            file = CassetteFile(file.path, file.written_by)  # another process was faster
+            file = CassetteFile(file.path, file.new_metadata)  # another process was faster
         if path.stat().st_size == 0 or (since is not None and since.id == UNREADABLE):
             file.close()
             file.path.replace(path)
             return
-        with closing(CassetteFile(path, file.written_by)) as present:
+        with closing(CassetteFile(path, file.new_metadata)) as present:
             with present.transaction("exclusive"):
-                runs = [*file.about()["run"].split(), *present.about()["run"].split()]
-                if since is not None and present.about().get("id") == since.id:
+                runs = [*file.metadata()["run"].split(), *present.metadata()["run"].split()]
+                if since is not None and present.metadata().get("id") == since.id:
                     _join(file, present, since.horizon)
                     name_runs(file, runs)
                     file.close()
@@ -148,7 +148,7 @@ def _join(file: CassetteFile, other: CassetteFile, after: int) -> None:
 def name_runs(file: CassetteFile, runs: list[str]) -> None:
     """Store the runs whose later tests add to the file instead of starting it anew."""
     with file.transaction("immediate") as connection:
-        schema.write_about(connection, {"run": " ".join([*dict.fromkeys(runs)][:_RUNS])})
+        schema.write_metadata(connection, {"run": " ".join([*dict.fromkeys(runs)][:_RUNS])})
 
 
 def copy(file: CassetteFile, other: CassetteFile, call_id: int) -> int:

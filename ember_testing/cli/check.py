@@ -238,7 +238,7 @@ def _elsewhere(
     path: Path, file: CassetteFile, redaction: Redaction, allowed: frozenset[str]
 ) -> Iterator[Finding]:
     """Check the file outside the calls: the other tables and deleted rows."""
-    for value in (*file.about().values(), *(str(row) for row in file.prices())):
+    for value in (*file.metadata().values(), *(str(row) for row in file.prices())):
         for name, secret in _secrets(as_bytes(value), redaction, allowed):
             yield Finding("secret", None, "cassette", f"{name}: {_masked(secret)}")
     if redaction.holds_secret(path.read_bytes()):

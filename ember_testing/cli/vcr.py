@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from ember_testing.cassettes.paths import cassette_file
-from ember_testing.cassettes.schema import add_about
+from ember_testing.cassettes.schema import add_metadata
 from ember_testing.cli.vcr_project import module_of
 from ember_testing.exceptions import CassetteError
 from ember_testing.patches.exchange import Exchange
@@ -154,7 +154,7 @@ def import_file(source: Path, target: Path, match_on: Sequence[str] = ()) -> int
     except OSError as error:  # a name too long with its suffix, a file in place of a folder
         raise CassetteError(f"{target} cannot be written: {error}") from error
     if match_on:
-        add_about(target, "match_on", json.dumps(match_on_of(match_on)))
+        add_metadata(target, "match_on", json.dumps(match_on_of(match_on)))
     return len(interactions)
 
 

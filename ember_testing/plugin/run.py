@@ -85,7 +85,7 @@ class Run:
 
             try:
                 with closing(CassetteFile(session.path)) as file:
-                    identity = file.about().get("id", "")
+                    identity = file.metadata().get("id", "")
                     if session.tally.recorded:
                         rows = file.rows(file.numbers())
                         numbers |= {row["id"] for row in rows if row["test"] == session.test}

@@ -86,11 +86,11 @@ def adopt(
         The recording; None if it no longer exists.
     """
     if found.file == str(file.path.resolve()):
-        number = file.number_of(found.recorded_at, *place)
+        number = file.find_by_time(found.recorded_at, *place)
         return None if number is None else file.answer(number)
     for path in (Path(found.file), cassette):
         with suppress(CassetteError, FileNotFoundError), closing(_existing(path)) as other:
-            number = other.number_of(found.recorded_at, *place)
+            number = other.find_by_time(found.recorded_at, *place)
             if number is not None:
                 return file.answer(copy(file, other, number))
     return None

@@ -79,7 +79,7 @@ class Comparison:
         rules: The rules of comparison.
         redaction: Replaces the secrets known so far.
         sets_prices: Whether the environment sets prices.
-        hidden: Values that answers held under a credential's name, and their replacements.
+        replacements: Values that answers held under a credential's name, and their replacements.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -89,8 +89,8 @@ class Comparison:
         self._environment: object = None  # its version when last read
         self._keys: frozenset[str] = frozenset()
         self._issued: set[str] = set()
-        self.hidden: dict[bytes, bytes] = {}
-        self._stand_ins: dict[bytes, bytes] = {}
+        self.replacements: dict[bytes, bytes] = {}
+        self._sent_back: dict[bytes, bytes] = {}
         named = [part[len("header:") :].lower() for part in self.rules.match_on]
         self._compared_headers = f" {' '.join(named)} "
 
@@ -131,27 +131,27 @@ class Comparison:
 
         Args:
             sent: The request; a value that it holds was not issued by its answer.
-            known: The number of `hidden` values before the answer.
+            known: The number of `replacements` values before the answer.
         """
-        for value, written in [*self.hidden.items()][known:]:
+        for value, written in [*self.replacements.items()][known:]:
             if len(value) < SHORTEST_SECRET or is_common(value.decode("utf-8", "replace")):
                 continue
             for spelled in _spellings(value):
                 if spelled not in sent.body and spelled not in sent.url.encode("utf-8", "replace"):
-                    self._stand_ins[spelled] = written
-        for each in (self.hidden, self._stand_ins):
+                    self._sent_back[spelled] = written
+        for each in (self.replacements, self._sent_back):
             while len(each) > _MOST_HIDDEN:
                 del each[next(iter(each))]
 
     def as_replayed(self, sent: Request) -> Request:
         """Return a request with issued credentials replaced as a replay's client will send them."""
-        if not self._stand_ins:
+        if not self._sent_back:
             return sent
         # Search answers for the original credentials nevertheless.
         self.redaction = self.redaction.also(secrets_of_request(sent.url, sent.headers))
         url, body = sent.url, sent.body
         is_form = "form-urlencoded" in sent.header("content-type")
-        for value, written in self._stand_ins.items():
+        for value, written in self._sent_back.items():
             if value in body:
                 body = body.replace(value, quote_plus(written).encode() if is_form else written)
             if (text := value.decode("utf-8", "replace")) in url:

@@ -24,7 +24,7 @@ from ember_testing.replay.secrets import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["kind_of", "without_addresses", "without_fields"]
+__all__ = ["credential_kind", "without_addresses", "without_fields"]
 
 _SURE = re.compile(
     r"""(?:api|access|secret|secret_?access|private|signing|encryption|account|master|
@@ -83,7 +83,7 @@ _USER = re.compile(rb"(?P<head>:(?:\\{0,8}/){2}[^/@?#:\\]*:)(?P<value>[^/@?#\\]+
 
 
 @lru_cache(maxsize=2048)
-def kind_of(name: str) -> str:
+def credential_kind(name: str) -> str:
     """Classify a JSON field's name: `sure`, `likely`, `code`, `token`; "" for no credential."""
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
     words = re.sub(r"[-. ]", "_", words)
@@ -121,7 +121,7 @@ def without_fields(
     looked_at = 0  # bytes of objects and lists: a hostile body nests thousands
     members: frozenset[bytes] = frozenset()
     for match in _NAME.finditer(body):
-        kind = kind_of(match["name"].decode("latin-1"))
+        kind = credential_kind(match["name"].decode("latin-1"))
         if match.end() <= done or not kind or (sure_only and kind != "sure"):
             continue
         quote, at = match["quote"], match.end()
@@ -223,7 +223,9 @@ def _inside(
             under = name or names[-1]  # list items belong to the list's name
             if under == b"type" and text in _TYPES:
                 return []
-            held = under is None or under in _INNER or kind_of(under.decode("latin-1")) != ""
+            held = (
+                under is None or under in _INNER or bool(credential_kind(under.decode("latin-1")))
+            )
             if name is None and text in members:
                 continue
             if held and _is_credential(text, "sure", shortest) and not re.search(rb"\s", text):

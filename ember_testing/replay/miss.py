@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _ABSENT = object()
-_NO_PLAIN_STEP = re.compile(r"[.\[\]]")
-_NO_FIRST_STEP = re.compile(r"\$|re:|(?:query|form)$")
+_NEEDS_BRACKETS = re.compile(r"[.\[\]]")
+_NEEDS_BRACKETS_AT_FIRST = re.compile(r"[.\[\]]|^(?:\$|re:|(?:query|form)$)")
 _WEIGHTS = {"path": 4.0, "host": 2.0, "method": 4.0}  # of a difference; 1.0 for others
 _SIBLINGS = 100  # cassettes that are searched for a request
 
@@ -87,7 +87,7 @@ def explain(
         lines.append(f"there is no cassette {path}")
         if compare and orphans is not None:
             lines += orphans(request)
-        elif compare and (other := _holder(request, path, rules)) is not None:
+        elif compare and (other := _sibling_with(request, path, rules)) is not None:
             lines.append(f"{other} holds this request; if it is this test's, by an earlier name:")
             lines.append(f"  git mv {shlex.quote(str(other))} {shlex.quote(str(path))}")
     elif recorded:
@@ -102,7 +102,7 @@ def explain(
             lines += _nearest_lines(request, file, rules)
         if compare and orphans is not None:
             lines += orphans(request)
-    if _is_nobodys(request.url):
+    if _is_unknown_server(request.url):
         host = urlsplit(request.url).hostname
         lines.append(f"no known provider is there; ignore_hosts=[{host!r}] leaves its calls out")
     lines.append(f"to record it: {command}")
@@ -124,13 +124,13 @@ def _nearest_lines(request: Request, file: CassetteFile, rules: Rules) -> list[s
     return lines
 
 
-def _is_nobodys(url: str) -> bool:
+def _is_unknown_server(url: str) -> bool:
     """Return whether the URL is on another machine and belongs to no known provider."""
     host, path = host_and_path(url)
     return vendor_at(host, path) == UNKNOWN and urlsplit(url).hostname not in LOOPBACK
 
 
-def _holder(request: Request, path: Path, rules: Rules) -> Path | None:
+def _sibling_with(request: Request, path: Path, rules: Rules) -> Path | None:
     """Return a cassette in the same folder with the request, as after a test was renamed."""
     siblings = sorted(each for each in path.parent.glob("*.sqlite") if each != path)
     for sibling in siblings[:_SIBLINGS]:
@@ -194,7 +194,8 @@ def _walk(value: Json, path: str) -> Iterator[tuple[str, Any]]:
 
 def _step(path: str, name: str) -> str:
     """Return the path to a key, in the syntax of `ignore`."""
-    if name and not _NO_PLAIN_STEP.search(name) and (path or not _NO_FIRST_STEP.match(name)):
+    needs_brackets = _NEEDS_BRACKETS if path else _NEEDS_BRACKETS_AT_FIRST
+    if name and not needs_brackets.search(name):
         return f"{path}.{name}" if path else name
     quote = '"' if "'" in name else "'"
     return f"{path}[{quote}{name}{quote}]"
@@ -295,7 +296,7 @@ def differences(
         elif now is _ABSENT:
             lines.append(f"- {name}: {_short(before)}  (only {source})")
         else:
-            recorded_text, now_text = _around(before, now)
+            recorded_text, now_text = _where_texts_differ(before, now)
             lines.append(f"! {name}: {first} {recorded_text}, {second} {now_text}")
     if len(lines) > limit:
         lines[limit:] = [f"  and {len(lines) - limit} more"]
@@ -309,7 +310,7 @@ _RANDOM = re.compile(
     r"|(?<![a-z0-9])(?=[a-z_-]*[0-9])(?=[0-9_-]*[a-z])[a-z0-9_-]{16,}(?![a-z0-9])"
 )
 # Parts of a request that `ignore` cannot name.
-_WHOLE = ("method", "scheme", "host", "path", "body")
+_CANNOT_BE_IGNORED = ("method", "scheme", "host", "path", "body")
 
 
 def random_leaves(recorded: Request, request: Request, rules: Rules = DEFAULT_RULES) -> list[str]:
@@ -324,9 +325,9 @@ def random_leaves(recorded: Request, request: Request, rules: Rules = DEFAULT_RU
     """
     found: list[str] = []
     for name, before, now in _changes(leaves(recorded, rules), leaves(request, rules)):
-        if name in _WHOLE or name.startswith("header:"):
+        if name in _CANNOT_BE_IGNORED or name.startswith("header:"):
             return []
-        if (rest := _beside_random(before)) is None or rest != _beside_random(now):
+        if (rest := _without_random_part(before)) is None or rest != _without_random_part(now):
             return []
         found.append(f"query.{name[1:]}" if name[0] == "?" else name)
     return found if found and _is_enough(found, recorded, request, rules) else []
@@ -341,7 +342,7 @@ def _is_enough(paths: list[str], recorded: Request, request: Request, rules: Rul
     return _is_same(recorded, request, rules)
 
 
-def _beside_random(value: Any) -> str | None:
+def _without_random_part(value: Any) -> str | None:
     """Return an id without its random part; None if it is not such an id."""
     text = value.text if isinstance(value, Number) else value
     if isinstance(value, int) and not isinstance(value, bool):
@@ -364,7 +365,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _around(old: Any, new: Any, width: int = 60) -> tuple[str, str]:
+def _where_texts_differ(old: Any, new: Any, width: int = 60) -> tuple[str, str]:
     """Return both values, with long texts cut to where they begin to differ."""
     if not (isinstance(old, str) and isinstance(new, str)) or max(len(old), len(new)) <= width:
         return _short(old), _short(new)

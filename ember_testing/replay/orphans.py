@@ -39,7 +39,7 @@ def orphan_lines(
         try:
             with closing(CassetteFile(other)) as file:
                 found = file.recorded(key(request, rules, Context(salt=file.salt)))
-                shared = file.about().get("run")
+                shared = file.metadata().get("run")
         except (CassetteError, OSError):  # unusable, but not this test's problem
             continue
         if found and not shared:

@@ -116,7 +116,7 @@ class Recorder:
                 self.record = "new"
         salt = ""
         if self.record != "all" and self._path.exists():
-            self.file = CassetteFile(self._path, self._about() if self.record else None)
+            self.file = CassetteFile(self._path, self._metadata() if self.record else None)
             self.file.on_replaced = self._renumber
             salt = self.file.salt.decode()
         salt = salt or (self._replaces.salt if self._replaces else "") or schema.salt_of(self._path)
@@ -131,12 +131,12 @@ class Recorder:
             return True
         if self._claims is None or not self._claims.others_record(runs):
             return False
-        with closing(CassetteFile(self._path, self._about())) as file:
+        with closing(CassetteFile(self._path, self._metadata())) as file:
             swap.name_runs(file, [self._run, *runs])
         return True
 
-    def _about(self) -> dict[str, str]:
-        return schema.about(self._run, self._comparison.redaction.salt.decode())
+    def _metadata(self) -> dict[str, str]:
+        return schema.new_metadata(self._run, self._comparison.redaction.salt.decode())
 
     def for_writing(self) -> CassetteFile:
         """Return the file to record to; created for the first call, before it is paid for."""
@@ -145,7 +145,7 @@ class Recorder:
             if self.record == "all":
                 # In the same folder, so that it can replace the old file atomically.
                 path = path.with_name(f"{path.name}.{os.getpid()}-{uuid4().hex[:8]}.part")
-            self.file = CassetteFile(path, self._about())
+            self.file = CassetteFile(path, self._metadata())
             self.file.on_replaced = self._renumber
         return self.file
 
@@ -266,8 +266,8 @@ class Recorder:
                 return
             self.use_own_connection()
             comparison = self._comparison
-            known = len(comparison.hidden)
-            row, chunks = row_of(exchange, request, comparison.redaction, comparison.hidden)
+            known = len(comparison.replacements)
+            row, chunks = row_of(exchange, request, comparison.redaction, comparison.replacements)
             row |= place
             comparison.add_issued_credentials(exchange.request, known)
             body = as_bytes(row["response_body"] or b"")

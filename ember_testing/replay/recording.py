@@ -28,7 +28,7 @@ _NOT_YET_READ: dict[str, Any] = dict.fromkeys(COLUMNS)
 
 
 def row_of(
-    exchange: Exchange, request: Request, redaction: Redaction, hidden: dict[bytes, bytes]
+    exchange: Exchange, request: Request, redaction: Redaction, replacements: dict[bytes, bytes]
 ) -> tuple[dict[str, Any], Chunks]:
     """Return the columns of a finished call, and the pieces of its response.
 
@@ -36,13 +36,13 @@ def row_of(
         exchange: The call.
         request: Its request, redacted.
         redaction: Replaces the secrets known so far.
-        hidden: Values that answers held under a credential's name, and their replacements; those
-            of this answer are added.
+        replacements: Values that answers held under a credential's name, and their replacements;
+            those of this answer are added.
 
     Returns:
         All columns but `key`, `n`, `rules` and `test`; seconds and bytes of each piece.
     """
-    headers, chunks, body = _response(exchange, redaction, hidden)
+    headers, chunks, body = _response(exchange, redaction, replacements)
     error, outcome = exchange.error, exchange.outcome
     if outcome == "closed" and ends_stream(body):
         outcome = "complete"  # the reader left after the stream's last event and missed nothing
@@ -68,20 +68,21 @@ def row_of(
 
 
 def _response(
-    exchange: Exchange, redaction: Redaction, hidden: dict[bytes, bytes]
+    exchange: Exchange, redaction: Redaction, replacements: dict[bytes, bytes]
 ) -> tuple[Headers, Chunks, bytes]:
     """Return headers, pieces and decoded body, redacted."""
-    headers, chunks = redaction.headers(exchange.headers, hidden=hidden), exchange.chunks
+    headers = redaction.headers(exchange.headers, replacements=replacements)
+    chunks = exchange.chunks
     of_model = asks_model(exchange.request.url)
     raw = [data for _, data in chunks]
     whole = b"".join(raw)
     plain = decoded(exchange.headers, whole)
     if plain is whole:
-        body, pieces = redaction.response(whole, raw, of_model=of_model, hidden=hidden)
+        body, pieces = redaction.response(whole, raw, of_model=of_model, replacements=replacements)
         if len(body) != len(whole):
             headers = _with_length(headers, len(body))
         return headers, [(at, piece) for (at, _), piece in zip(chunks, pieces, strict=True)], body
-    body, pieces = redaction.response(plain, [plain], of_model=of_model, hidden=hidden)
+    body, pieces = redaction.response(plain, [plain], of_model=of_model, replacements=replacements)
     if body == plain:
         return headers, chunks, body
     # A compressed body held a secret: only the decoded body can be kept redacted.

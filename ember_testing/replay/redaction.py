@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import quote, unquote, unquote_plus, urlsplit
 
 from ember_testing.patches.keys import PLACEHOLDER
-from ember_testing.replay.fields import kind_of, without_addresses, without_fields
+from ember_testing.replay.fields import credential_kind, without_addresses, without_fields
 from ember_testing.replay.search import Search, search_for, word_of
 from ember_testing.replay.secrets import (
     REDACTED,
@@ -180,7 +180,7 @@ class Redaction:
         return match["head"] + self.digest(value).encode()
 
     def response_body(
-        self, body: bytes, *, of_model: bool = False, hidden: dict[bytes, bytes] | None = None
+        self, body: bytes, *, of_model: bool = False, replacements: dict[bytes, bytes] | None = None
     ) -> bytes:
         """Return a response body with each credential replaced by as many bytes; rules not applied.
 
@@ -188,10 +188,10 @@ class Redaction:
             body: The whole body, without content encoding.
             of_model: Whether a model answers, which may have been asked for a password: then only
                 values with a sure name are redacted by name.
-            hidden: Values redacted by name in earlier answers, and their replacements; those of
-                this answer are added.
+            replacements: Values redacted by name in earlier answers, and their replacements; those
+                of this answer are added.
         """
-        by_name = {} if hidden is None else hidden
+        by_name = {} if replacements is None else replacements
 
         def word(value: bytes) -> bytes:
             by_name[value] = written = self.issued(value)
@@ -219,7 +219,7 @@ class Redaction:
         pieces: Sequence[bytes],
         *,
         of_model: bool = False,
-        hidden: dict[bytes, bytes] | None = None,
+        replacements: dict[bytes, bytes] | None = None,
     ) -> tuple[bytes, list[bytes]]:
         """Return a response body, redacted, and its pieces.
 
@@ -227,9 +227,9 @@ class Redaction:
             body: The whole body, without content encoding.
             pieces: The same bytes, in pieces as received.
             of_model: As in `response_body`.
-            hidden: As in `response_body`.
+            replacements: As in `response_body`.
         """
-        redacted = self.response_body(body, of_model=of_model, hidden=hidden)
+        redacted = self.response_body(body, of_model=of_model, replacements=replacements)
         edits: list[tuple[int, int, bytes]] = []
         if self.rules:
             redacted, edits = self._by_rules(
@@ -296,22 +296,22 @@ class Redaction:
         return self.text(content.decode("utf-8", "surrogatepass"))
 
     def url(
-        self, url: str, *, compared: bool = True, hidden: dict[bytes, bytes] | None = None
+        self, url: str, *, compared: bool = True, replacements: dict[bytes, bytes] | None = None
     ) -> str:
         """Return a URL, redacted.
 
         Args:
             url: The whole URL.
             compared: Whether it is a request's URL, so that different values stay different.
-            hidden: As in `response_body`; values replaced in the query are added.
+            replacements: As in `response_body`; values replaced in the query are added.
         """
         digest = self._digest_for(url, compared)
 
         def replaced(value: str) -> str:
-            if hidden is None:
+            if replacements is None:
                 return digest(value)
             content = value.encode("utf-8", "surrogatepass")
-            hidden[content] = written = self.issued(content)
+            replacements[content] = written = self.issued(content)
             return written.decode()
 
         url = _USERINFO.sub(f"{REDACTED}@", url)
@@ -344,30 +344,32 @@ class Redaction:
         self,
         headers: Iterable[tuple[str, str]],
         compared: str = "",
-        hidden: dict[bytes, bytes] | None = None,
+        replacements: dict[bytes, bytes] | None = None,
     ) -> Headers:
         """Return header pairs in order, redacted.
 
         Args:
             headers: Name and value pairs.
             compared: Names that the rules compare, in lower case with a space on each side.
-            hidden: As in `response_body`; values replaced in addresses are added.
+            replacements: As in `response_body`; values replaced in addresses are added.
         """
-        pairs = [(name, self._header(name, value, compared, hidden)) for name, value in headers]
+        pairs = [
+            (name, self._header(name, value, compared, replacements)) for name, value in headers
+        ]
         every = "\n".join([value for _, value in pairs]).encode("utf-8", "surrogatepass")
         if not (self.rules or self.holds_secret(every) or self.holds_encoded(every)):
             return tuple(pairs)
         return tuple([(name, self.text(value)) for name, value in pairs])
 
     def _header(
-        self, name: str, value: str, compared: str, hidden: dict[bytes, bytes] | None
+        self, name: str, value: str, compared: str, replacements: dict[bytes, bytes] | None
     ) -> str:
         lower = name.lower()
 
         def replaced(value: bytes) -> bytes:
-            if hidden is None:
+            if replacements is None:
                 return REDACTED.encode()
-            hidden[value] = written = self.issued(value)
+            replacements[value] = written = self.issued(value)
             return written
 
         if lower == "set-cookie":
@@ -377,7 +379,7 @@ class Redaction:
                 return self.digest(value)
             return REDACTED
         if lower in ("location", "content-location"):
-            return self.url(value, compared=False, hidden=hidden)
+            return self.url(value, compared=False, replacements=replacements)
         if "/" in value and ("=" in value or "@" in value):  # link, refresh, referer
             content = without_addresses(
                 value.encode("utf-8", "surrogatepass"),
@@ -406,13 +408,13 @@ def _is_json_like(text: str) -> bool:
 
 def _is_in_forms(name: str) -> bool:
     """Return whether a form field of this name holds a credential."""
-    return name in _IN_FORMS or kind_of(name) != ""
+    return name in _IN_FORMS or credential_kind(name) != ""
 
 
 def _form_field(field: bytes, replacement: Callable[[bytes], bytes]) -> bytes:
     name, mark, value = field.partition(b"=")
-    hidden = value and kind_of(name.decode("latin-1")) == "sure"
-    return name + mark + replacement(value) if hidden else field
+    is_hidden = value and credential_kind(name.decode("latin-1")) == "sure"
+    return name + mark + replacement(value) if is_hidden else field
 
 
 def _with_parameters(
@@ -425,8 +427,8 @@ def _with_parameters(
     for part in query.split("&"):
         name, mark, value = part.partition("=")
         plain = unquote(value)
-        hidden = value and not plain.startswith(REDACTED) and is_secret(unquote_plus(name))
-        remaining.append(name + mark + replacement(plain) if hidden else part)
+        is_hidden = value and not plain.startswith(REDACTED) and is_secret(unquote_plus(name))
+        remaining.append(name + mark + replacement(plain) if is_hidden else part)
     return "&".join(remaining)
 
 

@@ -50,9 +50,9 @@ def cassettes_of(paths: Sequence[Path]) -> list[Path]:
 
 
 @contextmanager
-def open_cassette(path: Path, about: dict[str, str] | None = None) -> Generator[CassetteFile]:
+def open_cassette(path: Path, metadata: dict[str, str] | None = None) -> Generator[CassetteFile]:
     """Open a cassette; a file that cannot be read is a usage error."""
-    with usage_error(CassetteError), closing(CassetteFile(path, about)) as file:
+    with usage_error(CassetteError), closing(CassetteFile(path, metadata)) as file:
         yield file
 
 

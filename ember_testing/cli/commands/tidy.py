@@ -99,7 +99,7 @@ def prune(
     for path in progress(cassettes_of(paths), "looking"):
         with open_cassette(path) as file:
             tests = {row["id"]: row["test"] or "" for row in file.requests()}
-            plan = usage.plan(CassetteContents(path, file.about().get("id", ""), tests))
+            plan = usage.plan(CassetteContents(path, file.metadata().get("id", ""), tests))
         if plan is not None:
             plans.append(plan)
             if yes and not plan.kept:
@@ -114,7 +114,7 @@ def _delete(plan: PrunePlan) -> None:
     if plan.whole:
         plan.path.unlink()
         return
-    with open_cassette(plan.path, schema.about()) as file:
+    with open_cassette(plan.path, schema.new_metadata()) as file:
         file.remove(plan.recordings)
 
 
