@@ -77,38 +77,30 @@ __all__ = [
     "no_sleep",
 ]
 
-_HOMES = {
-    "Answer": "wires.answer",
-    "Embeddings": "wires.embeddings",
-    "FakeCall": "fakes.model",
-    "FakeModel": "fakes.model",
-    "UnansweredCall": "fakes.model",
-    "fake_model": "fakes.model",
-    "FaultServer": "fakes.server",
-    "fault_server": "fakes.server",
-    "Verdict": "fakes.verdict",
-    "Call": "cassettes.calls",
-    "Cassette": "replay.cassette",
-    "cassette": "replay.cassette",
-    "CassetteServer": "replay.server",
-    "cassette_server": "replay.server",
-    "NoSleep": "patches.sleep",
-    "no_sleep": "patches.sleep",
-    "BudgetExceeded": "exceptions",
-    "CassetteError": "exceptions",
-    "CassetteMiss": "exceptions",
-    "NetworkBlocked": "exceptions",
-    "RecordingWarning": "exceptions",
-    "ReplayFailure": "exceptions",
-}
+_NAMES = {
+    "wires.answer": ("Answer",),
+    "wires.embeddings": ("Embeddings",),
+    "fakes.model": ("FakeCall", "FakeModel", "UnansweredCall", "fake_model"),
+    "fakes.server": ("FaultServer", "fault_server"),
+    "fakes.verdict": ("Verdict",),
+    "cassettes.calls": ("Call",),
+    "replay.cassette": ("Cassette", "cassette"),
+    "replay.server": ("CassetteServer", "cassette_server"),
+    "patches.sleep": ("NoSleep", "no_sleep"),
+    "exceptions": (
+        "BudgetExceeded", "CassetteError", "CassetteMiss", "NetworkBlocked", "RecordingWarning",
+        "ReplayFailure",
+    ),
+}  # fmt: skip
+_MODULES = {name: module for module, names in _NAMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     __tracebackhide__ = True  # the message about a missing package is enough
     try:
-        module = importlib.import_module(f"{__name__}.{_HOMES[name]}")
+        module = importlib.import_module(f"{__name__}.{_MODULES[name]}")
     except ModuleNotFoundError as error:
         from ember_testing.exceptions import missing_extra
 

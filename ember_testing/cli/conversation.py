@@ -11,6 +11,7 @@ from ember.exceptions import EmberError
 from ember.models.schemas import ToolCall
 from ember_testing.fakes.call import call_of_request, is_conversation
 from ember_testing.wires.body import as_bytes
+from ember_testing.wires.embeddings import inputs_of
 from ember_testing.wires.exchange import read_request, read_response
 
 if TYPE_CHECKING:
@@ -69,6 +70,9 @@ def conversation_of(call: Call) -> Conversation:
 def _turns(request: ModelRequest | None) -> list[tuple[str, list[Content]]]:
     if request is None:
         return []
+    if (inputs := inputs_of(request)) is not None:
+        texts = [Content("text" if isinstance(each, str) else "other", each) for each in inputs]
+        return [("user", texts)]
     try:
         call = call_of_request(request, {})
         turns = [(str(each.role), [*map(_content, _parts(each.parts))]) for each in call.messages]

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, cast
 
 from ember_testing.cli.conversation import conversation_of, media_summary
@@ -84,15 +86,21 @@ def _answer(call: Call, conversation: Conversation) -> Iterator[str]:
 
 
 def _turn(role: str, contents: Iterable[Content]) -> Iterator[str]:
-    for kind, value, name in contents:
-        if kind == "call":
-            given = value if isinstance(value, str) else _compact(value)
-            yield from _labelled("tool call", f"{name}({given})")
-        elif kind == "image":
-            yield from _labelled(role, f"[{media_summary(value)}]")
-        else:
-            label = kind if kind in ("reasoning", "refusal") else role
-            yield from _labelled(label, value if isinstance(value, str) else _compact(value))
+    labelled = (_label_and_text(role, content) for content in contents)
+    for label, group in groupby(labelled, key=itemgetter(0)):
+        texts = [text for _, text in group]
+        for text in texts if label == "tool call" else ["\n".join(texts)]:
+            yield from _labelled(label, text)
+
+
+def _label_and_text(role: str, content: Content) -> tuple[str, str]:
+    kind, value, name = content
+    if kind == "image":
+        return role, f"[{media_summary(value)}]"
+    text = value if isinstance(value, str) else _compact(value)
+    if kind == "call":
+        return "tool call", f"{name}({text})"
+    return (kind if kind in ("reasoning", "refusal") else role), text
 
 
 def _labelled(label: str, text: str) -> list[str]:

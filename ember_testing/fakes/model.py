@@ -202,9 +202,8 @@ class FakeModel:
             raise self._fail(UnansweredCall(f"fake_model({queue.pattern!r}): {error}")) from error
         partial = ""
         if fault is not None and not replaces_answer(fault) and fault.error_type is not None:
-            url, headers = request.url, dict(response.headers)
-            facts = read_exchange("POST", url, request.body, 200, headers, response.body)
-            partial = (facts.text if facts is not None else None) or ""
+            facts = read_exchange(parsed, 200, dict(response.headers), response.body)
+            partial = facts.text or ""
         self._note_attempt(call, request.url, started_at, fault, partial, text)
         return response
 

@@ -68,7 +68,7 @@ def answer_response(
 
 def error_response(wire: str, failure: Failure) -> Response:
     """Return the response for an error."""
-    status = failure.status.get(wire, failure.status["openai"])
+    status = failure.on(wire)[0]
     headers: Headers = (_JSON, (_ENCODERS[wire].request_id, "req_fake"))
     if failure.retry_after is not None and wire != "google":
         headers += (("retry-after", f"{failure.retry_after:g}"),)
@@ -77,21 +77,19 @@ def error_response(wire: str, failure: Failure) -> Response:
 
 def error_event(wire: str, failure: Failure) -> bytes:
     """Return the event that reports an error in a stream that began successfully."""
+    if wire == "openai-responses":
+        _, code, kind, message = failure.on(wire)
+        data = {"type": "error", "code": code or kind, "message": message, "param": None}
+        return event(data, "error")
     body = _error_body(wire, failure)
     if wire == "google":
         # Google sends it between events: multi-line JSON without `data:`.
         return json.dumps(body, indent=2).encode() + b"\r\n\r\n"
-    if wire == "openai-responses":
-        code, kind = failure.words.get(wire, failure.words["openai"])
-        message = failure.messages.get(wire, failure.messages["openai"])
-        data = {"type": "error", "code": code or kind, "message": message, "param": None}
-        return event(data, "error")
     return event(body, "error" if wire == "anthropic" else None)
 
 
 def _error_body(wire: str, failure: Failure) -> dict[str, Any]:
-    message = failure.messages.get(wire, failure.messages["openai"])
-    code, kind = failure.words.get(wire, failure.words["openai"])
+    status, code, kind, message = failure.on(wire)
     if wire == "anthropic":
         error: dict[str, Any] = {"type": kind, "message": message}
         return {"type": "error", "error": error, "request_id": "req_fake"}
@@ -103,7 +101,6 @@ def _error_body(wire: str, failure: Failure) -> dict[str, Any]:
         if failure.retry_after is not None:
             info = "type.googleapis.com/google.rpc.RetryInfo"
             details.append({"@type": info, "retryDelay": f"{failure.retry_after:g}s"})
-        status = failure.status.get(wire, failure.status["openai"])
         error = {"code": status, "message": message, "status": kind}
         return {"error": {**error, "details": details} if details else error}
     return {"error": {"message": message, "type": kind, "param": None, "code": code}}

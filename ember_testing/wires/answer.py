@@ -96,6 +96,13 @@ class Failure:
     retry_after: float | None = None
     after_chunks: int | None = None
 
+    def on(self, wire: str) -> tuple[int, str | None, str, str]:
+        """Return status, error code, error type and message on a wire."""
+        default = "openai"
+        code, kind = self.words.get(wire, self.words[default])
+        message = self.messages.get(wire, self.messages[default])
+        return self.status.get(wire, self.status[default]), code, kind, message
+
 
 def _check(usage: UsageStats) -> None:
     if usage.cached_tokens + usage.cache_write_tokens > usage.prompt_tokens:

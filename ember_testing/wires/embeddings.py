@@ -130,7 +130,7 @@ def embedding_error(request: ModelRequest, failure: Failure) -> Response:
     """Return a provider's error in the format of the vendor's embedding calls."""
     if request.api in ("openai-embeddings", "google-embeddings", "vertex-predict"):
         return error_response("openai" if request.api == "openai-embeddings" else "google", failure)
-    message, status = failure.messages["openai"], failure.status["openai"]
+    status, _, _, message = failure.on("openai")
     if request.api == "ollama-embeddings":
         return Response(status, _JSON, (dumps({"error": message}),))
     headers = _JSON

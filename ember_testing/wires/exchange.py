@@ -177,41 +177,27 @@ def _model_request(vendor: str, kind: CallKind, body: Mapping[str, Any], url: st
 
 
 def read_exchange(
-    method: str,
-    url: str,
-    request_body: bytes,
-    status: int,
-    response_headers: Mapping[str, str],
-    response_body: bytes,
-) -> CallFacts | None:
-    """Parse an exchange with a provider; return None for any other exchange.
+    request: ModelRequest, status: int, headers: Mapping[str, str], body: bytes
+) -> CallFacts:
+    """Parse a provider's answer, even if it is an error or incomplete.
 
     Args:
-        method: The HTTP method.
-        url: The whole URL.
-        request_body: The request's body.
+        request: The request.
         status: The answer's status.
-        response_headers: The answer's headers.
-        response_body: The answer's body without content encoding; of a stream, what has arrived.
+        headers: The answer's headers.
+        body: The answer's body without content encoding; of a stream, what has arrived.
     """
-    request = read_request(url, request_body) if method == "POST" else None
-    if request is None:
-        return None
-    if request.wire is None:
-        return _other_facts(request, status, _lower(response_headers), response_body)
     try:
-        response = read_response(request, status, response_headers, response_body)
-    except ProviderAPIError as error:
-        return CallFacts(request.provider, request.model, text=error.context.get("partial_text"))
-    except EmberError:
-        return CallFacts(request.provider, request.model)
+        response, (prompt_known, completion_known) = _parse(request, status, _lower(headers), body)
+    except EmberError as error:
+        partial = error.context.get("partial_text") if isinstance(error, ProviderAPIError) else None
+        return CallFacts(request.provider, request.model, text=partial)
     usage = response.usage
-    counted = bool(usage.total_tokens)
     return CallFacts(
         request.provider,
         response.model,
-        usage.prompt_tokens if counted else None,
-        usage.completion_tokens if counted else None,
+        usage.prompt_tokens if prompt_known else None,
+        usage.completion_tokens if completion_known else None,
         None if math.isnan(usage.cost) else usage.cost,
         response.text,
     )
@@ -231,44 +217,50 @@ def read_response(
     Raises:
         EmberError: The answer is an error, or malformed.
     """
-    lower = _lower(headers)
+    return _parse(request, status, _lower(headers), body)[0]
+
+
+def _parse(
+    request: ModelRequest, status: int, headers: Mapping[str, str], body: bytes
+) -> tuple[ChatResponse, tuple[bool, bool]]:
+    """Return the answer, and whether it reports input and output tokens."""
     if request.wire is None:
         if status >= 400:
             raise ModelProviderError(f"{request.provider} answered with status {status}")
-        content = read_content(lower, body)
-        return content.response(request.provider, request.model, _dollars(request, content))
+        return _other_response(request, read_content(headers, body))
     provider, call = _provider(request), _call(request)
-    if (events := as_server_sent(lower, body)) is not None:
+    if (events := as_server_sent(headers, body)) is not None:
         body = events
     try:
-        return provider.answer(call, Response(status, lower, body))
+        response = provider.answer(call, Response(status, headers, body))
     except ProviderAPIError as error:
         # Some vendors accept requests in a known format, but answer in their own.
-        content = read_content(lower, body)
+        content = read_content(headers, body)
         if error.error_type != "bad_response" or not all(content.counted):
             raise
-        return content.response(request.provider, request.model, _dollars(request, content))
+        return _other_response(request, content)
+    is_counted = bool(response.usage.total_tokens)
+    return response, (is_counted, is_counted)
+
+
+def _other_response(
+    request: ModelRequest, content: Content
+) -> tuple[ChatResponse, tuple[bool, bool]]:
+    """Return the answer in a format that Ember's client does not support."""
+    response = ChatResponse(
+        content.text,
+        (content.usage or UsageStats()).priced(_dollars(request, content)),
+        content.model or request.model,
+        request.provider,
+        None,
+        list(content.tool_calls),
+        content.reasoning or None,
+    )
+    return response, content.counted
 
 
 def _lower(headers: Mapping[str, str]) -> Mapping[str, str]:
     return {name.lower(): value for name, value in headers.items()}
-
-
-def _other_facts(
-    request: ModelRequest, status: int, headers: Mapping[str, str], body: bytes
-) -> CallFacts:
-    if status >= 400:
-        return CallFacts(request.provider, request.model)
-    content = read_content(headers, body)
-    dollars, usage = _dollars(request, content), content.usage or UsageStats()
-    return CallFacts(
-        request.provider,
-        content.model or request.model,
-        usage.prompt_tokens if content.counted[0] else None,
-        usage.completion_tokens if content.counted[1] else None,
-        None if math.isnan(dollars) else dollars,
-        content.text,
-    )
 
 
 def _dollars(request: ModelRequest, content: Content) -> float:
@@ -359,22 +351,17 @@ def read_row(row: Mapping[str, Any]) -> ParsedRow:
             `calls`.
     """
     columns: dict[str, Any] = dict.fromkeys(COLUMNS)
-    if row["status"] is None:
+    if row["status"] is None or row["method"] != "POST":
         return ParsedRow(columns)
+    headers = dict(headers_from_json(row["response_headers"]))
     try:
-        facts = read_exchange(
-            row["method"],
-            row["url"],
-            as_bytes(row["request_body"] or b""),
-            row["status"],
-            dict(headers_from_json(row["response_headers"])),
-            as_bytes(row["response_body"] or b""),
-        )
+        request = read_request(row["url"], as_bytes(row["request_body"] or b""))
+        if request is not None:
+            body = as_bytes(row["response_body"] or b"")
+            columns = read_exchange(request, row["status"], headers, body)._asdict()
     except Exception as error:  # an answer of an unexpected shape is recorded anyway
         problem = f"usage and cost not read: {type(error).__name__}: {error}"
         return ParsedRow(columns, problem=problem)
-    if facts is not None:
-        columns = facts._asdict()
     # JSON can escape a lone surrogate, which is not valid UTF-8 and which SQLite rejects.
     for name, value in columns.items():
         if isinstance(value, str):

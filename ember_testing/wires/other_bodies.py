@@ -15,7 +15,7 @@ from contextlib import suppress
 from functools import cache
 from typing import Any, NamedTuple, cast
 
-from ember.models.schemas import ChatResponse, ToolCall, UsageStats
+from ember.models.schemas import ToolCall, UsageStats
 from ember_testing.wires.event_bodies import EventReader, values_of
 from ember_testing.wires.vendors import data_file
 
@@ -47,19 +47,6 @@ class Content(NamedTuple):
     counted: tuple[bool, bool]
     billed: UsageStats | None
     reported_cost: float | None
-
-    def response(self, provider: str, model: str, cost: float) -> ChatResponse:
-        """Return the contents as Ember's response."""
-        usage = (self.usage or UsageStats()).priced(cost)
-        return ChatResponse(
-            self.text,
-            usage,
-            self.model or model,
-            provider,
-            None,
-            list(self.tool_calls),
-            self.reasoning or None,
-        )
 
 
 @cache
