@@ -16,6 +16,7 @@ __all__ = ["Search", "search_for", "word_of"]
 
 _NEVER_ESCAPED = re.compile("[A-Za-z0-9._~-]+")
 _ESCAPED_LETTER = re.compile(rb"\\u00(?:3[0-9]|[46][1-9a-f]|[57][0-9a])", re.I)
+_HTML_NAMES = {"&": b"amp", "<": b"lt", ">": b"gt", '"': b"quot", "'": b"apos"}
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _BACKSLASHES = rb"\\{1,16}"  # before an escaped character: JSON may be nested in JSON
 
@@ -97,13 +98,14 @@ def search_for(values: frozenset[str], encoded: frozenset[str] = frozenset()) ->
 
 
 def _as_sent(character: str) -> bytes:
-    """Return a pattern for a character in a URL, a form, JSON, and JSON nested in JSON."""
+    """Return a pattern for a character in a URL, a form, JSON, JSON nested in JSON, and HTML."""
     if _NEVER_ESCAPED.fullmatch(character):
         return re.escape(character.encode())
     content = character.encode("utf-8", "surrogatepass")
     in_url = b"".join(b"%%%02x" % byte for byte in content)
     in_json = _in_json(character)
-    return rb"(?:\\{0,16}%b|(?i:%b|%b))" % (re.escape(content), in_url, in_json)
+    escaped = in_url, in_json, _in_html(character)
+    return rb"(?:\\{0,16}%b|(?i:%b|%b|%b))" % (re.escape(content), *escaped)
 
 
 def _as_escaped(character: str) -> bytes:
@@ -119,6 +121,12 @@ def _in_json(character: str) -> bytes:
     return b"".join(
         _BACKSLASHES + b"u" + units[start : start + 4].encode() for start in range(0, len(units), 4)
     )
+
+
+def _in_html(character: str) -> bytes:
+    number = ord(character)
+    named = _HTML_NAMES.get(character, b"#%d" % number)
+    return rb"&(?:%b|#0{0,6}%d|#x0{0,6}%x);" % (named, number, number)
 
 
 def _encodings(value: str) -> list[tuple[bytes, bytes]]:

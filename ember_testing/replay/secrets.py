@@ -41,6 +41,8 @@ _ABOUT = re.compile(
 )
 _ADDRESS = re.compile(r"(?:URLS?|URIS?|DSN|PROXY|CONNECTION|CONNECTION_STRING)$", re.IGNORECASE)
 _CONNECTION_PASSWORD = re.compile(r"(?:password|pwd|accountkey|sharedaccesskey)=([^;\s]+)", re.I)
+_PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----(.+?)-----END", re.DOTALL)
+_LINE_END = re.compile(r"(?:\\r|\\n|\s)+")
 _HOLDS_THE_VALUE = re.compile(
     r"(?:API_?KEY|ACCESS_KEY|TOKEN|SECRET|PASSWORD|PASS|PWD|JWT)$", re.IGNORECASE
 )
@@ -170,9 +172,11 @@ def variables_of_environment(
     # Filter by name first: os.environ decodes a value on each access.
     found: dict[str, str] = {}
     for name in _variables(names or tuple(environment)):
-        value = environment[name]
+        value = environment[name].strip()  # a line end of a file that was read into it
         if _ADDRESS.search(name):
             values = _passwords_of_address(value)
+        elif private := _PRIVATE_KEY.search(value):  # as it is, or in JSON
+            values = _LINE_END.split(private[1])
         else:
             values = [] if _is_path(name, value) else [value]
         found |= {each: name for each in values if could_be_secret(each)}
@@ -222,7 +226,7 @@ def keys_of_environment(
     """
     every = tuple(names or environment)
     present = _key_variables().intersection(every).union(filter(_OF_A_PROVIDER.search, every))
-    values = {environment[name] for name in present} | {PLACEHOLDER}
+    values = {environment[name].strip() for name in present} | {PLACEHOLDER}
     return frozenset(value for value in values if could_be_secret(value))
 
 

@@ -33,8 +33,9 @@ from ember_testing.cli import main
 started = time.process_time()
 try:
     main(sys.argv[1:], standalone_mode=False)
-except SystemExit:
-    pass
+except SystemExit as end:
+    if end.code and sys.argv[1] != "diff":
+        raise
 seconds = time.process_time() - started
 memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 print(json.dumps([seconds, memory]), file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import json
 from urllib.parse import quote
 
@@ -17,6 +18,7 @@ def spellings(secret: str) -> set[bytes]:
     plain = secret.encode()
     found = {plain, json.dumps(secret)[1:-1].encode(), quote(secret, safe="").encode()}
     found.add(json.dumps(secret, ensure_ascii=False)[1:-1].encode())
+    found.add(html.escape(secret).encode())
     found.add(json.dumps(json.dumps(secret))[3:-3].encode())
     for before in range(3):
         text = base64.b64encode(bytes(before) + plain)

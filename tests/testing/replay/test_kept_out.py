@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import html
 import json
 import os
 import random
@@ -131,6 +132,7 @@ IN_MORE_PLACES: dict[str, Callable[[str], dict[str, Any]]] = {
     "an answer's login": lambda s: {"path": "/login", "extensions": {"secret": s}},
     "an answer's list": lambda s: {"path": "/list", "extensions": {"secret": s}},
     "an answer in base64": lambda s: {"path": "/base64", "extensions": {"secret": s}},
+    "an answer in HTML": lambda s: {"path": "/html", "extensions": {"secret": s}},
     "an answer in hexadecimal": lambda s: {"path": "/hex", "extensions": {"secret": s}},
     "an answer with each letter escaped": lambda s: {
         "path": "/escaped",
@@ -152,6 +154,7 @@ IN_A_VARIABLE = (
     "a variable of which each letter is escaped",
     "the same in JSON in JSON",
     "an answer in base64",
+    "an answer in HTML",
     "an answer in hexadecimal",
     "an answer with each letter escaped",
 )
@@ -179,6 +182,8 @@ def answer(secret: str) -> Callable[[Received], Reply]:
             "/base64": {"said": base64.b64encode(f"{{key: {secret}}}".encode()).decode()},
             "/login-pieces": {"session_token": secret, "said": f"welcome {secret}"},
         }
+        if path == "/html":
+            return Reply(f"<p>No such key: {html.escape(secret)}</p>".encode())
         if path == "/hex":
             return Reply(f"signed with {secret.encode().hex()}".encode())
         if path == "/escaped":
@@ -224,6 +229,28 @@ def test_no_secret_is_in_the_bytes_of_a_cassette(
         content = path.read_bytes()
         found = [each for each in spellings(secret) if each in content]
         assert not found, (place, secret, found)
+
+
+@pytest.mark.parametrize("form", ["as it is", "in JSON", "with a line end"])
+def test_variable_of_several_lines_is_searched_for_by_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    """A private key's lines are secrets, as is a key that has the line end of its file."""
+    lines = ["MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC7VJTUt9Us8cKj",
+             "MzEfYyjiWA4R4/M2bS1GB4t7NXp98C3SC6dVMvDuictGeurT8jNbvJZHtCSuYEvu"]  # fmt: skip
+    key = "\n".join(["-----BEGIN PRIVATE KEY-----", *lines, "-----END PRIVATE KEY-----", ""])
+    if form == "with a line end":
+        key = f"{lines[0]}\n"
+    monkeypatch.setenv("APP_PRIVATE_KEY", json.dumps({"k": key}) if form == "in JSON" else key)
+    path = tmp_path / "c.sqlite"
+    with (
+        serving() as server,
+        ember_testing.cassette(path, record="new"),
+        httpx.Client(verify=False) as sender,
+    ):
+        sender.post(server.url, json={"text": f"sign with {key}"})
+    content = path.read_bytes()
+    assert not [line for line in lines if line.encode() in content]
 
 
 @pytest.mark.parametrize("body", [{"q": 1}, None])
