@@ -89,18 +89,18 @@ class ModelRegistry:
         if not GUARDED.isdisjoint(params):
             guard(params)
         entry = self._entry(model)
-        with _Observed(entry, self._metrics, params) as observed:
+        with _CallObserver(entry, self._metrics, params) as observer:
             answer = entry.provider.complete(prompt, entry.wire_id, **params)
-            return observed.answered(answer)
+            return observer.accept(answer)
 
     async def invoke_model_async(self, model: str, prompt: Prompt, **params: Any) -> ChatResponse:
         """`invoke_model` without blocking the event loop."""
         if not GUARDED.isdisjoint(params):
             guard(params)
         entry = self._entry(model)
-        with _Observed(entry, self._metrics, params) as observed:
+        with _CallObserver(entry, self._metrics, params) as observer:
             answer = await entry.provider.acomplete(prompt, entry.wire_id, **params)
-            return observed.answered(answer)
+            return observer.accept(answer)
 
     def stream_model(self, model: str, prompt: Prompt, **params: Any) -> Stream:
         """Answer a prompt in pieces; see `invoke_model`.
@@ -111,7 +111,7 @@ class ModelRegistry:
             guard(params)
         entry = self._entry(model)
         source = entry.provider.stream(prompt, entry.wire_id, **params)
-        return Stream(source, lambda: _Observed(entry, self._metrics, params))
+        return Stream(source, lambda: _CallObserver(entry, self._metrics, params))
 
     def astream_model(self, model: str, prompt: Prompt, **params: Any) -> AsyncStream:
         """`stream_model` for an event loop."""
@@ -119,7 +119,7 @@ class ModelRegistry:
             guard(params)
         entry = self._entry(model)
         source = entry.provider.stream(prompt, entry.wire_id, **params)
-        return AsyncStream(source, lambda: _Observed(entry, self._metrics, params))
+        return AsyncStream(source, lambda: _CallObserver(entry, self._metrics, params))
 
     def get_usage_summary(self, model: str) -> UsageSummary | None:
         """Return the usage of a model, by the name used in its calls.
@@ -222,7 +222,7 @@ class _Entry(NamedTuple):
     tally: _Tally
 
 
-class _Observed:
+class _CallObserver:
     """A call whose usage is counted, timed, logged and reported to the metrics."""
 
     __slots__ = ("_answer", "_entry", "_metrics", "_params", "_started")
@@ -233,10 +233,10 @@ class _Observed:
         self._entry = entry
         self._metrics = metrics
         self._params = params
-        self._answer: object = None
+        self._answer: ChatResponse | None = None
         self._started = time.perf_counter()
 
-    def __enter__(self) -> _Observed:
+    def __enter__(self) -> _CallObserver:
         return self
 
     def __exit__(
@@ -245,35 +245,28 @@ class _Observed:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        given = self._answer
+        answer: Any = self._answer
         if isinstance(error, EmberError):
             # There is an answer, but its price is malformed or it does not fit `response_format`.
-            given = error.context.get("response")
-        # pyright: ignore below: the type of `parsed` does not matter here
-        response = given if isinstance(given, ChatResponse) else None  # pyright: ignore[reportUnknownVariableType] - as above
-        if response is not None:
-            self._count(response.usage)
-        if self._metrics:
-            self._report(error)
-        if _logger.isEnabledFor(logging.INFO):
-            self._log(response, error)  # pyright: ignore[reportUnknownArgumentType] - as above
+            answer = error.context.get("response")
+        # pyright: the type of `parsed`, which does not matter here, is unknown after isinstance
+        self._record(answer if isinstance(answer, ChatResponse) else None, error)  # pyright: ignore[reportUnknownArgumentType] - as above
 
-    def answered(self, answer: ChatResponse) -> ChatResponse:
+    def accept(self, answer: ChatResponse) -> ChatResponse:
         """Complete an answer, which the end of the `with` block counts."""
-        response = answer if self._entry.provider.is_priced else self.finished(answer)
-        self._answer = response
+        self._answer = response = self.complete(answer)
         return response
 
-    def finished(self, answer: ChatResponse) -> ChatResponse:
+    def complete(self, answer: ChatResponse) -> ChatResponse:
         """Return an answer with the fields that a custom provider left out."""
-        entry, given = self._entry, answer
+        entry = self._entry
         if entry.provider.is_priced:
             return answer
-        if not isinstance(given, ChatResponse):  # pyright: ignore[reportUnnecessaryIsInstance] - providers without types
+        if not isinstance(answer, ChatResponse):  # pyright: ignore[reportUnnecessaryIsInstance] - providers without types
             raise ModelProviderError(
                 f"{type(entry.provider).__name__}.complete() must return a ChatResponse; for "
-                f"{entry.model!r} it returned {given!r}",
-                {"model": entry.model, "response": given},
+                f"{entry.model!r} it returned {answer!r}",
+                {"model": entry.model, "response": answer},
             )
         provider = answer.provider or entry.model.partition("/")[0]
         usage, model = answer.usage, answer.model or entry.wire_id
@@ -286,19 +279,26 @@ class _Observed:
                 error.context["response"] = answer  # it was billed
                 raise
             usage = usage.priced(cost)
-        finished = replace(answer, usage=usage, provider=provider, model=model)
-        if finished.parsed is not None:
-            return finished
+        completed = replace(answer, usage=usage, provider=provider, model=model)
+        if completed.parsed is not None:
+            return completed
         from ember.providers.call import with_parsed  # late: loads the conversations
 
-        return with_parsed(self._params, finished)
+        return with_parsed(self._params, completed)
 
-    def ended(self, response: ChatResponse, error: BaseException | None) -> None:
+    def end(self, response: ChatResponse, error: BaseException | None) -> None:
         """Count a stream; a failed one only if the provider had reported usage."""
-        if error is None or response.usage.total_tokens:
-            self._count(response.usage)
+        is_counted = error is None or bool(response.usage.total_tokens)
+        self._record(response, error, is_counted)
+
+    def _record(
+        self, response: ChatResponse | None, error: BaseException | None, is_counted: bool = True
+    ) -> None:
+        usage = response.usage if response is not None and is_counted else None
+        if usage is not None:
+            self._entry.tally.add(usage)
         if self._metrics:
-            self._report(error)
+            self._fill_metrics(usage, error)
         if _logger.isEnabledFor(logging.INFO):
             self._log(response, error)
 
@@ -319,26 +319,19 @@ class _Observed:
             (response.request_id if response is not None else context.get("request_id")) or "-",
         )
 
-    def _count(self, usage: UsageStats) -> None:
-        self._entry.tally.add(usage)
-        if not self._metrics:
-            return
-        model = self._entry.model
-        if tokens := self._metrics.get("model_tokens"):
+    def _fill_metrics(self, usage: UsageStats | None, error: BaseException | None) -> None:
+        model, metrics = self._entry.model, self._metrics
+        if usage is not None and (tokens := metrics.get("model_tokens")):
             tokens.labels(model=model, kind="prompt").inc(usage.prompt_tokens)
             tokens.labels(model=model, kind="completion").inc(usage.completion_tokens)
-        if (cost := self._metrics.get("model_cost")) and not math.isnan(usage.cost):
+        if usage is not None and (cost := metrics.get("model_cost")) and not math.isnan(usage.cost):
             cost.labels(model=model).inc(usage.cost)
-
-    def _report(self, error: BaseException | None) -> None:
-        model = self._entry.model
-        if calls := self._metrics.get("model_invocations"):
+        if calls := metrics.get("model_invocations"):
             calls.labels(model=model).inc()
-        if duration := self._metrics.get("invocation_duration"):
+        if duration := metrics.get("invocation_duration"):
             duration.labels(model=model).observe(time.perf_counter() - self._started)
-        if error is not None and (errors := self._metrics.get("model_errors")):
+        if error is not None and (errors := metrics.get("model_errors")):
+            error_type: str = type(error).__name__
             if isinstance(error, ProviderAPIError):
-                error_type: str = error.error_type
-            else:
-                error_type = type(error).__name__
+                error_type = error.error_type
             errors.labels(model=model, error_type=error_type).inc()

@@ -13,7 +13,7 @@ from weakref import WeakSet
 from ember.exceptions import EmberError, ModelProviderError
 from ember.models.schemas import ChatResponse, Chunk, UsageStats
 
-__all__ = ["AsyncStream", "Observe", "Observed", "Stream", "StreamSource", "close_open_streams"]
+__all__ = ["AsyncStream", "Stream", "StreamObserver", "StreamSource", "close_open_streams"]
 
 
 class StreamSource(Protocol):
@@ -32,10 +32,10 @@ class StreamSource(Protocol):
         ...
 
 
-class Observed(Protocol):
+class StreamObserver(Protocol):
     """An observer of one stream from its request to its end."""
 
-    def finished(self, answer: ChatResponse) -> ChatResponse:
+    def complete(self, answer: ChatResponse) -> ChatResponse:
         """Return the answer with the fields that the provider left out.
 
         Raises:
@@ -43,26 +43,22 @@ class Observed(Protocol):
         """
         ...
 
-    def ended(self, response: ChatResponse, error: BaseException | None) -> None:
+    def end(self, response: ChatResponse, error: BaseException | None) -> None:
         """Count the stream."""
         ...
 
 
-# Called when the request is sent.
-Observe = Callable[[], Observed]
-
-
-class _Streamed:
+class _BaseStream:
     """The part that sync and async streams share: the text so far, and the end of the stream.
 
     Streams are not generators: an event loop closes all async generators at once as it ends, so
     one that closes another could find it already running.
     """
 
-    def __init__(self, source: StreamSource, observe: Observe) -> None:
+    def __init__(self, source: StreamSource, start_observer: Callable[[], StreamObserver]) -> None:
         self._source = source
-        self._observe = observe
-        self._observed: Observed | None = None
+        self._start_observer = start_observer
+        self._observer: StreamObserver | None = None
         self._pieces: list[str] = []
         self._response: ChatResponse | None = None
 
@@ -93,34 +89,34 @@ class _Streamed:
     def _end(self, error: BaseException | None = None) -> None:
         if self._response is not None:
             return
-        observed = self._observed
+        observer = self._observer
         failure: EmberError | None = None
         try:
             response = self._source.response()
-            self._response = observed.finished(response) if observed else response
-        except EmberError as unfinished:
+            self._response = observer.complete(response) if observer else response
+        except EmberError as error_at_end:
             # The answer was billed nevertheless.
-            failure, paid = unfinished, unfinished.context.get("response")
+            failure, paid = error_at_end, error_at_end.context.get("response")
             self._response = paid if isinstance(paid, ChatResponse) else ChatResponse("")
-        if observed is not None:
-            observed.ended(self._response, error or failure)
+        if observer is not None:
+            observer.end(self._response, error or failure)
         if failure is not None and error is None:
             raise failure
 
     def __del__(self) -> None:
         # Collected before its end: count its usage. Its generator closes the connection.
-        if self._observed is not None and not sys.is_finalizing():
+        if self._observer is not None and not sys.is_finalizing():
             self._end()
 
 
-class Stream(_Streamed):
+class Stream(_BaseStream):
     """A streamed answer: an iterator of chunks, and a context manager that closes it.
 
     The request is sent when the first chunk is read. Leaving early closes the connection.
     """
 
-    def __init__(self, source: StreamSource, observe: Observe) -> None:
-        super().__init__(source, observe)
+    def __init__(self, source: StreamSource, start_observer: Callable[[], StreamObserver]) -> None:
+        super().__init__(source, start_observer)
         self._chunks = source.run()
         _open_streams.add(self)
 
@@ -128,8 +124,8 @@ class Stream(_Streamed):
         return self
 
     def __next__(self) -> Chunk:
-        if self._observed is None:
-            self._observed = self._observe()
+        if self._observer is None:
+            self._observer = self._start_observer()
         try:
             chunk = next(self._chunks)
         except StopIteration:
@@ -183,19 +179,19 @@ def close_open_streams() -> None:
 atexit.register(close_open_streams)
 
 
-class AsyncStream(_Streamed):
+class AsyncStream(_BaseStream):
     """`Stream` for an event loop: `async for`, `async with`, `await stream.close()`."""
 
-    def __init__(self, source: StreamSource, observe: Observe) -> None:
-        super().__init__(source, observe)
+    def __init__(self, source: StreamSource, start_observer: Callable[[], StreamObserver]) -> None:
+        super().__init__(source, start_observer)
         self._chunks = source.arun()
 
     def __aiter__(self) -> AsyncStream:
         return self
 
     async def __anext__(self) -> Chunk:
-        if self._observed is None:
-            self._observed = self._observe()
+        if self._observer is None:
+            self._observer = self._start_observer()
         try:
             chunk = await self._chunks.__anext__()
         except StopAsyncIteration:
