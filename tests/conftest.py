@@ -18,7 +18,9 @@ from hypothesis import settings
 with contextlib.suppress(ImportError):  # in the extra vcr
     importlib.import_module("yaml")
 
-# The long run, by hand: pytest --hypothesis-profile=long tests/testing/strategies
+# More examples of each law: `thorough` is run by `.ci/run`, `long` by hand, as in
+# pytest --hypothesis-profile=long tests/testing/strategies
+settings.register_profile("thorough", max_examples=1_000, deadline=None)
 settings.register_profile("long", max_examples=100_000, deadline=None)
 
 
@@ -41,24 +43,35 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 # The files that take longest: begun first, so that no process ends up alone with one of them.
 _LONGEST = (
-    "docs/test_guides.py",
-    "testing/plugin/test_forks.py",
-    "testing/strategies/test_strategies.py",
-    "client/pricing/test_genai_prices.py",
-    "client/transport/test_bodies.py",
-    "client/providers/test_damaged_answers.py",
     "client/transport/test_timeouts.py",
-    "testing/plugin/test_plugin.py",
-    "testing/cli/test_commands.py",
+    "testing/strategies/test_strategies.py",
     "testing/plugin/test_secrets.py",
-    "testing/replay/test_server.py",
-    "client/pricing/test_pricing.py",
-    "client/test_command.py",
-    "testing/cli/test_html.py",
-    "testing/fakes/test_fake_surroundings.py",
-    "client/conversation/test_messages.py",
+    "testing/plugin/test_forks.py",
     "client/providers/test_streams.py",
+    "client/pricing/test_genai_prices.py",
+    "client/transport/test_proxies.py",
+    "testing/replay/test_libraries.py",
+    "testing/replay/test_server.py",
+    "client/providers/test_damaged_answers.py",
+    "docs/test_guides.py",
+    "testing/cli/test_commands.py",
+    "testing/cli/test_html.py",
+    "testing/cassettes/test_cassette.py",
+    "client/test_command.py",
+    "client/transport/test_network_failures.py",
+    "client/transport/test_bodies.py",
+    "testing/replay/test_kept_out.py",
     "client/transport/test_concurrency.py",
+    "testing/plugin/test_plugin.py",
+    "testing/patches/test_children.py",
+    "testing/cli/test_vcr_switch.py",
+    "docs/test_project_files.py",
+    "testing/fakes/test_fake_surroundings.py",
+    "testing/cli/test_git.py",
+    "testing/plugin/test_wide_fixtures.py",
+    "test_house.py",
+    "client/providers/test_corpus.py",
+    "client/conversation/test_crossing_corpus.py",
 )
 
 
@@ -77,9 +90,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """One process more than there are cores: many tests wait, for a timeout or for a process."""
+    """Two processes more than there are cores: many tests wait, for a timeout or for a process."""
     has_affinity = hasattr(os, "sched_getaffinity")
-    return 1 + (len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1)
+    return 2 + (len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1)
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from ember_testing.cassettes import used
+from ember_testing.cli import prune
+from ember_testing.replay import orphans
+
+# Imported here, because each run of `run` below unloads the modules that it imports first.
+LOADED = (orphans, prune, used)
+
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:

@@ -155,7 +155,6 @@ def mutated(draw: st.DrawFn, value: Any) -> Any:
 
 
 many = settings(
-    max_examples=150,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -192,7 +191,7 @@ def test_mutated_stream_yields_text_or_raises_ember_error(
 
 @needs_corpus
 @given(data=st.data())
-@settings(many, max_examples=400)
+@settings(many, max_examples=max(200, settings().max_examples))
 def test_mutated_recording_returns_or_raises_ember_error(
     data: st.DataObject, played: Player
 ) -> None:

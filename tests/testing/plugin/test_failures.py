@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import anyio
 import pytest
+import tenacity
+import trio
+
+# Imported here, because each of the runs below unloads the modules that it imports first.
+LOADED = (anyio, tenacity, trio)
 
 Run = Callable[..., pytest.RunResult]
 

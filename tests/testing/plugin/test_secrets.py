@@ -8,6 +8,7 @@ import dataclasses
 import json
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -120,6 +121,7 @@ def pieces(secret: str) -> set[str]:
 PIECES = pieces(KEY)
 
 
+@lru_cache(4096)  # frames share their locals
 def holds_key(text: str) -> bool:
     """Return whether a text contains a part of the key."""
     return any(piece in text for piece in PIECES)
