@@ -92,7 +92,7 @@ class Redaction:
         variables: The environment variable of each value that comes from one.
     """
 
-    values: frozenset[str] = frozenset()
+    values: frozenset[str] = field(default=frozenset(), repr=False)
     salt: bytes = b""
     rules: tuple[Rule, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict[str, str], repr=False, compare=False)
