@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -32,7 +32,7 @@ from ember_testing.plugin.options import (
 )
 from ember_testing.plugin.run import (
     begin_run,
-    budget_of,
+    begin_session,
     count,
     counts_use,
     expect,
@@ -161,22 +161,17 @@ def _error(call: pytest.CallInfo[None]) -> BaseException | None:
 def _begin(item: pytest.Item) -> None:
     from ember_testing.exceptions import CassetteError
     from ember_testing.plugin.hangs import HANGS, HangHooks
-    from ember_testing.replay.active import activate
-    from ember_testing.replay.session import Session
     from ember_testing.replay.settings import Settings
 
-    arguments = arguments_of(item)
+    arguments = {**arguments_of(item)}
     name = arguments.pop("cassette", None)
-    mode = mode_of(item.config)
-    record = None if mode == "none" else cast("Literal['new', 'all']", mode)
     try:
-        session = Session(
+        session = begin_session(
+            item.config,
             path_of(item, name),
-            record,
             Settings(**arguments),
             test=item.nodeid,
             run=run_name(item.config) if name else "",
-            budget=budget_of(item.config) if record else None,
         )
     except (ValueError, CassetteError) as error:
         raise pytest.fail.Exception(f"{MARKER}: {error}", pytrace=False) from None
@@ -185,8 +180,7 @@ def _begin(item: pytest.Item) -> None:
     look_for_leftovers(item.config, session)
     hangs: HangHooks | None = item.config.pluginmanager.get_plugin(HANGS)
     if hangs is not None:
-        hangs.watch(session)
-    activate(session)
+        hangs.session = session
     item.config.stash[_running_key] = item.stash[SESSION] = session
     item.stash[_passed_key] = False
 
@@ -209,10 +203,10 @@ def _end(
     del item.config.stash[_running_key]
     shared = bool(arguments_of(item).get("cassette"))
     unused = session.unused() if passed and not shared else 0
-    session.tally.unused = unused
-    session.tally.stale = session.stale(max_age(item.config))
+    session.outcome.tally.unused = unused
+    session.outcome.tally.stale = session.stale(max_age(item.config))
     if unused and (rule := unused_rule(item.config)) != "ignore":
-        session.note(f"not used: {counted(unused, 'recording')} of {session.path}")
+        session.outcome.note(f"not used: {counted(unused, 'recording')} of {session.path}")
     else:
         rule = "ignore"
     try:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ember_testing.patches.hangs import HangWatch
+from ember_testing.plugin.failures import messages
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
@@ -23,17 +24,15 @@ class HangHooks:
 
     Args:
         marked: The tests with the marker.
+
+    Attributes:
+        session: The session of the test.
     """
 
     def __init__(self, marked: Iterable[pytest.Item]) -> None:
         self._marked = frozenset(marked)
-        self._session: Session | None = None
+        self.session: Session | None = None
         self._watch: HangWatch | None = None
-
-    def watch(self, session: Session) -> None:
-        """Watch the test of this session."""
-        self._session = session
-        session.on_failure = self.failed
 
     def failed(self) -> None:
         """Start watching after a failure in any thread: the test may now wait forever."""
@@ -41,32 +40,19 @@ class HangHooks:
             self._watch.begin()
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None]:
-        """Watch the setup: fixtures may wait forever."""
-        return (yield from self._watched(item))
-
-    @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None]:
-        """Watch the test: it may wait forever."""
-        return (yield from self._watched(item))
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None]:
-        """Watch the teardown: fixtures may wait forever."""
-        return (yield from self._watched(item))
-
-    def _watched(self, item: pytest.Item) -> Generator[None]:
+        """Watch a phase: the test or a fixture may wait forever."""
         if item not in self._marked:
             return (yield)
         watch = self._watch = HangWatch()
         try:
             return (yield)
         except KeyboardInterrupt:
-            if not watch.interrupted or self._session is None:
+            if not watch.interrupted or self.session is None:
                 raise
-            failures = "\n\n".join(dict.fromkeys(map(str, self._session.failures)))
             pytest.fail(
-                f"{failures}\nThe test was waiting for the thread, task or process that met this.",
+                f"{messages(self.session.failures)}\n"
+                "The test was waiting for the thread, task or process that met this.",
                 pytrace=False,
             )
         finally:
@@ -74,3 +60,5 @@ class HangHooks:
             # The interrupt may arrive while the phase is ending normally.
             with suppress(KeyboardInterrupt) if watch.interrupted else nullcontext():
                 watch.end()
+
+    pytest_runtest_setup = pytest_runtest_teardown = pytest_runtest_call

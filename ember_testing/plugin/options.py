@@ -13,9 +13,11 @@ import pytest
 from ember_testing.replay.settings import Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 MARKER = "ember_replay"
+_arguments_key = pytest.StashKey["Mapping[str, Any]"]()
 _ARGUMENTS = ("cassette", *(each.name for each in fields(Settings)))
 _MODES = ("none", "new", "all")
 _UNUSED = ("ignore", "warn", "fail")
@@ -187,8 +189,14 @@ def budget_limit(config: pytest.Config) -> float | None:
     return limit
 
 
-def arguments_of(item: pytest.Item) -> dict[str, Any]:
+def arguments_of(item: pytest.Item) -> Mapping[str, Any]:
     """Return the combined arguments of the markers of a test, its class and its module."""
+    if _arguments_key not in item.stash:
+        item.stash[_arguments_key] = _with_ini(item.config, _arguments_of_markers(item))
+    return item.stash[_arguments_key]
+
+
+def _arguments_of_markers(item: pytest.Item) -> dict[str, Any]:
     arguments: dict[str, Any] = {}
     for mark in item.iter_markers(MARKER):  # closest first: the test's before its class's
         unknown = [name for name in mark.kwargs if name not in _ARGUMENTS]
@@ -199,7 +207,7 @@ def arguments_of(item: pytest.Item) -> dict[str, Any]:
                 pytrace=False,
             )
         arguments = {**mark.kwargs, **arguments}
-    return _with_ini(item.config, arguments)
+    return arguments
 
 
 def _with_ini(config: pytest.Config, arguments: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import re
 import time
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import pytest
 
@@ -21,6 +21,7 @@ from ember_testing.plugin.options import (
     arguments_of,
     budget_limit,
     folder_of,
+    mode_of,
     path_of,
     relative,
     unused_rule,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from ember_testing.cassettes.used import Used
     from ember_testing.replay.budget import Budget
     from ember_testing.replay.session import Session
+    from ember_testing.replay.settings import Settings
     from ember_testing.wires.response import Request
 
 _name_key = pytest.StashKey[str]()
@@ -86,7 +88,7 @@ class Run:
             try:
                 with closing(CassetteFile(session.path)) as file:
                     identity = file.metadata().get("id", "")
-                    if session.tally.recorded:
+                    if session.outcome.tally.recorded:
                         rows = file.rows(file.numbers())
                         numbers |= {row["id"] for row in rows if row["test"] == session.test}
             except CassetteError:  # already reported by the session
@@ -205,6 +207,37 @@ def budget_of(config: pytest.Config) -> Budget | None:
             ledger: str | None = getattr(config, "workerinput", {}).get("ember_ledger")
             config.stash[_budget_key] = Budget(limit, Path(ledger) if ledger else None)
     return config.stash[_budget_key]
+
+
+def begin_session(
+    config: pytest.Config, path: Path, settings: Settings, *, test: str, target: str = "", run: str
+) -> Session:
+    """Open a cassette in the run's mode and make it the innermost.
+
+    Args:
+        config: The run's config.
+        path: The cassette.
+        settings: The replay settings.
+        test: Node id of the test, or the name of a fixture.
+        target: Node id for the command that records, if `test` is none.
+        run: The name of the run if other tests use the cassette too, else "".
+
+    Raises:
+        CassetteError: The cassette cannot be used.
+    """
+    from ember_testing.plugin.hangs import HANGS, HangHooks
+    from ember_testing.replay.active import activate
+    from ember_testing.replay.session import Session
+
+    mode = mode_of(config)
+    record = None if mode == "none" else cast("Literal['new', 'all']", mode)
+    budget = budget_of(config) if record else None
+    session = Session(path, record, settings, test=test, target=target, run=run, budget=budget)
+    hangs: HangHooks | None = config.pluginmanager.get_plugin(HANGS)
+    if hangs is not None:
+        session.outcome.on_failure = hangs.failed
+    activate(session)
+    return session
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -366,7 +399,9 @@ def look_for_leftovers(config: pytest.Config, session: Session) -> None:
     if folder not in config.stash[_folders_key]:
         config.stash[_folders_key].add(folder)
         for path in left_behind(folder, config.stash[_began_key]):
-            session.tally.notes.append(f"left by a recording that was killed, delete it: {path}")
+            session.outcome.tally.notes.append(
+                f"left by a recording that was killed, delete it: {path}"
+            )
 
 
 def orphans_of(item: pytest.Item, session: Session) -> Callable[[Request], list[str]]:
@@ -404,7 +439,7 @@ def orphans_of(item: pytest.Item, session: Session) -> Callable[[Request], list[
 def count(item: pytest.Item, session: Session, passed: bool) -> None:
     """Add a test's calls to the counts of the run."""
     run = run_of(item.config)
-    run.tally += session.tally
+    run.tally += session.outcome.tally
     shared = bool(arguments_of(item).get("cassette"))
     if shared or item.config.getoption("ember_report") is not None:
         run.finish(relative(item.config, session.path), session, passed, shared)
@@ -413,7 +448,7 @@ def count(item: pytest.Item, session: Session, passed: bool) -> None:
 def count_fixture(config: pytest.Config, session: Session, passed: bool) -> None:
     """Add the calls of a fixture wider than a test to the counts of the run."""
     run = run_of(config)
-    run.tally += session.tally
+    run.tally += session.outcome.tally
     if session.path.exists():
         run.finish(relative(config, session.path), session, passed, shared=True)
 

@@ -12,13 +12,12 @@ import inspect
 import re
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ember_testing.plugin.hangs import HANGS, HangHooks
-from ember_testing.plugin.options import MARKER, arguments_of, folder_of, mode_of, relative
-from ember_testing.plugin.run import budget_of, count_fixture, run_name, run_of
+from ember_testing.plugin.options import MARKER, arguments_of, folder_of, relative
+from ember_testing.plugin.run import begin_session, count_fixture, run_name, run_of
 from ember_testing.replay.settings import Settings
 
 if TYPE_CHECKING:
@@ -124,28 +123,18 @@ class _Use:
     def enter(self, *, teardown: bool = False) -> None:
         """Activate the fixture's cassette."""
         from ember_testing.exceptions import CassetteError
-        from ember_testing.replay.active import activate
-        from ember_testing.replay.session import Session
 
-        path = _of_teardown(self._path) if teardown else self._path
-        mode = mode_of(self._config)
-        record = None if mode == "none" else cast("Literal['new', 'all']", mode)
         try:
-            self._session = Session(
-                path,
-                record,
+            self._session = begin_session(
+                self._config,
+                _of_teardown(self._path) if teardown else self._path,
                 self._settings,
                 test=self._name,
                 target=self._target,
                 run=run_name(self._config),
-                budget=budget_of(self._config) if record else None,
             )
         except CassetteError as error:
             raise pytest.fail.Exception(str(error), pytrace=False) from None
-        hangs: HangHooks | None = self._config.pluginmanager.get_plugin(HANGS)
-        if hangs is not None:
-            self._session.on_failure = hangs.failed
-        activate(self._session)
 
     def leave(self, error: BaseException | None) -> BaseException | None:
         """Deactivate the cassette.

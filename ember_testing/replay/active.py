@@ -54,9 +54,9 @@ def deactivate(session: Session, *, replay_follows: bool = False) -> None:
         if not _sessions:
             remove(_answerer, pause=replay_follows)
         if unrecorded := _unrecorded.pop(session, None):
-            session.note(_unrecorded_note(unrecorded))
+            session.outcome.note(_unrecorded_note(unrecorded))
         if unseen := children.unseen_libraries():
-            session.tally.notes.append(
+            session.outcome.tally.notes.append(
                 f"loaded, with sockets that no guard sees: {', '.join(unseen)}; {children.OPEN}"
             )
         _apply(replay_follows=replay_follows)
@@ -86,7 +86,7 @@ def _note_unrecorded(session: Session, connection: str) -> None:
     if connection not in noted:
         noted[connection] = None
         if session in _inherited:  # its end is in another process: report now
-            session.note(_unrecorded_note([connection]))
+            session.outcome.note(_unrecorded_note([connection]))
 
 
 def _watch_forks() -> None:
@@ -155,7 +155,7 @@ def _skips_wait(seconds: float) -> bool:
         return True
     if session.record:
         return False
-    session.tally.waits += seconds
+    session.outcome.tally.waits += seconds
     return True
 
 
@@ -181,13 +181,13 @@ def _apply(*, replay_follows: bool = False) -> None:
         allow_loopback=session.settings.allow_loopback,
         hosts=session.settings.hosts,
         ignored=session.settings.ignored_hosts,
-        fail=session.fail,
+        fail=session.outcome.fail,
         command=session.command(),
     )
     if session.settings.allow_subprocess:
         children.open_children()
     else:
-        children.close_children(hosts=session.settings.hosts, fail=session.fail)
+        children.close_children(hosts=session.settings.hosts, fail=session.outcome.fail)
 
 
 def _report_unrecorded(session: Session) -> None:

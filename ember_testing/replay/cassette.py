@@ -227,7 +227,7 @@ def opened(
         session.close(passed=passed or session.record == "new")
         if purse is not None:
             purse.close()
-        for note in session.tally.notes:
+        for note in session.outcome.tally.notes:
             warnings.warn(note, RecordingWarning, stacklevel=5)
         if session.failures and not isinstance(sys.exc_info()[1], type(session.failures[0])):
             raise session.failures[0]

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ember_testing.replay.budget import Budget
-    from ember_testing.replay.tally import Tally
 
 _LOOK_AGAIN = 0.02  # seconds
 _CALLS = "calls"  # a key of the positions, whose other keys are digests
@@ -60,6 +59,7 @@ class Session:
         CassetteError: The file exists and cannot be used.
 
     Attributes:
+        outcome: Counts, notes and failures.
         played: The calls that were answered from the file.
         prices: The prices of those calls.
         orphans: Returns the lines of a miss about a renamed test's cassette; None if no tests are
@@ -83,7 +83,7 @@ class Session:
         self._target = target or test
         self.orphans: Callable[[Request], list[str]] | None = None
         self._lock = threading.RLock()
-        self._outcome = Outcome(test or str(path))
+        self.outcome = Outcome(test or str(path))
         self._comparison = Comparison(self.settings)
         self._lookup = Lookup(self._comparison.rules, repeats_last=self.settings.repeats == "last")
         self._budget = budget
@@ -94,7 +94,7 @@ class Session:
             test=test,
             lock=self._lock,
             comparison=self._comparison,
-            outcome=self._outcome,
+            outcome=self.outcome,
             budget=budget,
             record_errors=self.settings.record_errors,
             command=self.command,
@@ -151,7 +151,7 @@ class Session:
                     return self._send(sent, key, self._lookup.count(key))
                 raise self._miss(self._comparison.written(sent), key)
         except CassetteError as error:
-            self._outcome.problems.append(str(error))
+            self.outcome.problems.append(str(error))
             raise
 
     async def begin_async(self, sent: Request) -> _Reply:
@@ -171,7 +171,7 @@ class Session:
         if self.record or self.settings.faults or file is None or not worker.is_idle():
             return None
         with self._lock:
-            if self._outcome.shared is not None or not self._comparison.has_environment:
+            if self.outcome.shared is not None or not self._comparison.has_environment:
                 return None
             answer = self._lookup.next_loaded(file, self._comparison.key(sent))
             if answer is None:
@@ -202,7 +202,7 @@ class Session:
             with self._lock:
                 return self._send(sent, key, n, waited)
         except CassetteError as error:
-            self._outcome.problems.append(str(error))
+            self.outcome.problems.append(str(error))
             raise
 
     def _look_again(self, sent: Request, file: CassetteFile, key: str) -> tuple[str, Answer | None]:
@@ -249,7 +249,7 @@ class Session:
 
     def _count_call(self) -> int:
         """Return the number of this call, from 1, across all processes of the test."""
-        if (shared := self._outcome.shared) is not None:
+        if (shared := self.outcome.shared) is not None:
             self._calls = shared[_CALLS]
             shared[_CALLS] = self._calls + 1
         self._calls += 1
@@ -269,14 +269,14 @@ class Session:
 
     def _count_played(self, number: int, elapsed: float | None, cost: float | None) -> None:
         self.played.add(number)
-        self.tally.replayed += 1
-        self.tally.avoided += elapsed or 0.0
-        self._outcome.count_cost("saved", cost)
-        self._outcome.report("played", [number, elapsed, cost])
+        self.outcome.tally.replayed += 1
+        self.outcome.tally.avoided += elapsed or 0.0
+        self.outcome.count_cost("saved", cost)
+        self.outcome.report("played", [number, elapsed, cost])
 
     def _unplayable(self, number: int, sent: Request, what: str) -> ReplayFailure:
         url = self._comparison.redaction.url(sent.url)
-        return self.fail(
+        return self.outcome.fail(
             CassetteMiss(
                 f"recording {number} of {sent.method} {url} {what}\n"
                 f"to record it anew: {self.command(anew=True)}"
@@ -285,34 +285,12 @@ class Session:
 
     # Results -----------------------------------------------------------------------------------
 
-    def note(self, sentence: str) -> None:
-        """Add a sentence to the summary of the run."""
-        self._outcome.note(sentence)
-
-    def fail(self, failure: ReplayFailure) -> ReplayFailure:
-        """Store a failure, so that the test fails even if its code swallows the exception."""
-        return self._outcome.fail(failure)
-
-    @property
-    def tally(self) -> Tally:
-        """Counts, and notes for the end of the run."""
-        return self._outcome.tally
-
     @property
     def failures(self) -> list[ReplayFailure]:
         """The failures so far, in this process and in those that the test forked."""
         worker.drain()
         self.collect()
-        return self._outcome.failures
-
-    @property
-    def on_failure(self) -> Callable[[], None]:
-        """Called after each failure, in any thread."""
-        return self._outcome.on_failure
-
-    @on_failure.setter
-    def on_failure(self, call: Callable[[], None]) -> None:
-        self._outcome.on_failure = call
+        return self.outcome.failures
 
     # Forked processes --------------------------------------------------------------------------
 
@@ -324,14 +302,14 @@ class Session:
             positions = self._lookup.positions
             if not isinstance(positions, SharedCounts):
                 shared = SharedCounts({**positions, _CALLS: self._calls})
-                self._outcome.shared = self._lookup.positions = shared
-                hangs.watch_forks(lambda: self.on_failure())
+                self.outcome.shared = self._lookup.positions = shared
+                hangs.watch_forks(lambda: self.outcome.on_failure())
                 if self._budget is not None:
                     self._budget.share()
             if self.record:
                 self._recorder.for_writing()  # one file, whichever process records first
         except CassetteError as error:
-            self._outcome.problems.append(str(error))
+            self.outcome.problems.append(str(error))
 
     def after_fork(self, *, forked: bool) -> None:
         """Release the locks, in both processes.
@@ -340,7 +318,7 @@ class Session:
             forked: Whether this is the child.
         """
         if forked:
-            self._outcome.is_forked = True
+            self.outcome.is_forked = True
             self._recorder.fork()
         LOCK.release()
         self._lock.release()
@@ -348,19 +326,19 @@ class Session:
     @contextmanager
     def _counting(self) -> Generator[None]:
         """Keep the test's other processes from counting inside the block."""
-        if self._outcome.shared is None:
+        if self.outcome.shared is None:
             yield
             return
         self._recorder.use_own_connection()
-        with self._outcome.shared.locked():
+        with self.outcome.shared.locked():
             yield
 
     def collect(self) -> None:
         """Count the forked processes' calls since the last time."""
-        if self._outcome.shared is None:
+        if self.outcome.shared is None:
             return
         with self._lock:
-            for kind, value in self._outcome.new_calls():
+            for kind, value in self.outcome.new_calls():
                 if kind == "played":
                     self._count_played(*value)
                 else:
@@ -377,19 +355,19 @@ class Session:
         Raises:
             CassetteError: A file could not be written, or would have held a credential.
         """
-        if self._outcome.is_forked:
+        if self.outcome.is_forked:
             return  # the parent process ends the session
         worker.drain()
         with self._lock:
             self._recorder.finish_exchanges()
             self.collect()
-            if self._outcome.shared is not None:
-                self._outcome.shared.end()
+            if self.outcome.shared is not None:
+                self.outcome.shared.end()
                 hangs.ignore_forks()
             if passed and not self.record:
-                self._outcome.problems += self.settings.unmet_faults(self._calls)
+                self.outcome.problems += self.settings.unmet_faults(self._calls)
             self._recorder.close(passed)
-            self._outcome.raise_problems()
+            self.outcome.raise_problems()
 
     def stale(self, days: float | None) -> int:
         """Return how many of the replayed recordings are older than `days`."""
@@ -415,9 +393,9 @@ class Session:
         return record_command(self._target, self.path, anew=anew)
 
     def _miss(self, request: Request, key: str) -> ReplayFailure:
-        self.tally.missed += 1
+        self.outcome.tally.missed += 1
         file = self._recorder.file
-        return self.fail(
+        return self.outcome.fail(
             CassetteMiss(
                 explain(
                     request,
@@ -425,7 +403,7 @@ class Session:
                     file,
                     n=self._lookup.count(key),
                     recorded=self._lookup.recorded(file, key) if file else 0,
-                    compare=len(self._outcome.failures) < _EXPLAINED,
+                    compare=len(self.outcome.failures) < _EXPLAINED,
                     command=self.command(),
                     rules=self._comparison.rules,
                     orphans=self.orphans,
