@@ -249,7 +249,7 @@ class _CallObserver:
         if isinstance(error, EmberError):
             # There is an answer, but its price is malformed or it does not fit `response_format`.
             answer = error.context.get("response")
-        # pyright: the type of `parsed`, which does not matter here, is unknown after isinstance
+        # The type of `parsed`, unknown after isinstance, does not matter here.
         self._record(answer if isinstance(answer, ChatResponse) else None, error)  # pyright: ignore[reportUnknownArgumentType] - as above
 
     def accept(self, answer: ChatResponse) -> ChatResponse:

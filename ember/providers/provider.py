@@ -423,7 +423,7 @@ class StreamedCall:
         assert self._request is not None
         piece = b""
         try:
-            with transport.open(self._request) as body:
+            with transport.StreamedResponse(self._request) as body:
                 self.start(body.status, body.headers)
                 for piece in body.pieces():
                     yield from self.feed(piece)
@@ -441,7 +441,7 @@ class StreamedCall:
         assert self._request is not None
         piece = b""
         try:
-            async with transport.aopen(self._request) as body:
+            async with transport.AsyncStreamedResponse(self._request) as body:
                 self.start(body.status, body.headers)
                 async for piece in body.pieces():
                     for chunk in self.feed(piece):

@@ -88,16 +88,16 @@ def client() -> Client:
 
 async def async_client() -> AsyncClient:
     """Return the running event loop's client: connections cannot be shared between loops."""
-    held = _of_loops().get(None)
-    if held is None:
+    entry = _clients_of_loops().get(None)
+    if entry is None:
         new_client = AsyncClient(transport=_AsyncTransport())
         closer = _close_with_loop(new_client)
         await closer.__anext__()
-        _of_loops().set(held := (new_client, closer))
-    return held[0]
+        _clients_of_loops().set(entry := (new_client, closer))
+    return entry[0]
 
 
-def _of_loops() -> RunVar[tuple[AsyncClient, AsyncGenerator[None]]]:
+def _clients_of_loops() -> RunVar[tuple[AsyncClient, AsyncGenerator[None]]]:
     global _async_clients
     if _async_clients is None:
         # Late: httpx itself depends on anyio, but imports it only at its first async request.
@@ -118,18 +118,18 @@ async def _close_with_loop(client: AsyncClient) -> AsyncGenerator[None]:
         await client.aclose()
 
 
-def _close() -> None:
+def _close_client() -> None:
     if _client is not None:
         _client.close()
 
 
-def _start_afresh() -> None:
+def _reset_after_fork() -> None:
     global _client, _async_clients, _lock
     _parents.extend((_client, _async_clients))
     _client = _async_clients = None
     _lock = threading.Lock()
 
 
-atexit.register(_close)
+atexit.register(_close_client)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_afresh)
+    os.register_at_fork(after_in_child=_reset_after_fork)

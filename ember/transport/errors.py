@@ -37,14 +37,14 @@ _SETUP_ERRORS = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
 
 
 def as_ember_error(
-    error: BaseException, url: str, facts: Mapping[str, Any], streamed: bool, limit: float | None
+    error: BaseException, url: str, context: Mapping[str, Any], streamed: bool, limit: float | None
 ) -> EmberError | None:
     """Return Ember's error for one that was raised while sending a request or reading a response.
 
     Args:
         error: The error; it must not be raised itself, since it may hold the key.
         url: The URL of the request.
-        facts: The provider and the model, for the error's context.
+        context: The provider and the model, for the error's context.
         streamed: Whether the response was read as a stream.
         limit: `timeout.total` in seconds if that time is over, else None.
 
@@ -53,13 +53,13 @@ def as_ember_error(
     """
     # A host name that cannot be encoded for DNS raises UnicodeError.
     if isinstance(error, (httpx.InvalidURL, *_SETUP_ERRORS, UnicodeError)):
-        return _setup_error(error, without_user(url), facts)
+        return _setup_error(error, without_user(url), context)
     if isinstance(error, httpx.HTTPError):
-        return _api_error(error, url, facts, streamed, limit)
+        return _api_error(error, url, context, streamed, limit)
     return None
 
 
-def _setup_error(error: Exception, where: str, facts: Mapping[str, Any]) -> ModelProviderError:
+def _setup_error(error: Exception, where: str, context: Mapping[str, Any]) -> ModelProviderError:
     why = str(error)
     if isinstance(error, httpx.LocalProtocolError):
         # Its message and those of its causes contain the header's value, perhaps the key.
@@ -68,20 +68,24 @@ def _setup_error(error: Exception, where: str, facts: Mapping[str, Any]) -> Mode
     if isinstance(error, httpx.HTTPError):
         error.request = httpx.Request("POST", where)
     return ModelProviderError(
-        f"{facts['provider']}: cannot send to {where!r}: {why}. Check base_url= (it begins with "
+        f"{context['provider']}: cannot send to {where!r}: {why}. Check base_url= (it begins with "
         "http:// or https://, or http+unix:// for a socket), the key and extra_headers= (no "
         "blanks at the ends, no line breaks)",
-        facts,
+        context,
     )
 
 
 def _api_error(
-    error: httpx.HTTPError, url: str, facts: Mapping[str, Any], streamed: bool, limit: float | None
+    error: httpx.HTTPError,
+    url: str,
+    context: Mapping[str, Any],
+    streamed: bool,
+    limit: float | None,
 ) -> ProviderAPIError:
     where = without_user(url)
     # The request that httpx attaches has the key in its headers.
     error.request = httpx.Request("POST", where)
-    error_type, phase, what = _named(error)
+    error_type, phase, what = _classify(error)
     if error_type == "timeout" and limit is not None:
         part = "event that says anything" if streamed else "whole answer"
         what = f"no {part} within {limit:g} s"
@@ -96,13 +100,13 @@ def _api_error(
     through = f" through the proxy {without_user(proxy)}" if proxy else ""
     remedy, retryable = _remedy(error, error_type, phase, bool(proxy))
     return ProviderAPIError(
-        f"{facts['provider']}: {what} at {where}{through}{detail}{remedy}",
-        {"error_type": error_type, **facts, "phase": phase, "in_stream": streamed},
+        f"{context['provider']}: {what} at {where}{through}{detail}{remedy}",
+        {"error_type": error_type, **context, "phase": phase, "in_stream": streamed},
         retryable,
     )
 
 
-def _named(error: httpx.HTTPError) -> tuple[ErrorType, str, str]:
+def _classify(error: httpx.HTTPError) -> tuple[ErrorType, str, str]:
     for kind, error_type, phase, what in _ERRORS:
         if isinstance(error, kind):
             return error_type, phase, what

@@ -38,19 +38,19 @@ class Proxy(NamedTuple):
             resolves host names.
         host: The proxy's host.
         port: The proxy's port.
-        user: Name and password, or None.
+        credentials: User name and password, or None.
     """
 
     scheme: str
     host: str
     port: int
-    user: tuple[bytes, bytes] | None
+    credentials: tuple[bytes, bytes] | None
 
     def handshake(self, origin: httpcore.Origin) -> Handshake | None:
         """Return the handshake that opens a tunnel to a server; None if the proxy forwards."""
         host, port = origin.host, origin.port
         if self.scheme.startswith("socks"):
-            return _socks5(host, port, self.user)
+            return _socks5(host, port, self.credentials)
         if origin.scheme == b"https":
             return _tunnel(b"%b:%d" % (_bracketed(host), port), self._headers())
         return None
@@ -62,10 +62,10 @@ class Proxy(NamedTuple):
         return target, [*self._headers(), *headers]
 
     def _headers(self) -> Headers:
-        if self.user is None:
+        if self.credentials is None:
             return []
-        credentials = base64.b64encode(b"%b:%b" % self.user)
-        return [(b"proxy-authorization", b"Basic " + credentials)]
+        encoded = base64.b64encode(b"%b:%b" % self.credentials)
+        return [(b"proxy-authorization", b"Basic " + encoded)]
 
 
 def proxy_of(origin: httpcore.Origin) -> Proxy | None:
@@ -106,38 +106,40 @@ def _tunnel(target: bytes, headers: Headers) -> Handshake:
         raise httpcore.ProxyError(f"{response.status} {reason}")
 
 
-def _socks5(host: bytes, port: int, user: tuple[bytes, bytes] | None) -> Handshake:
+def _socks5(host: bytes, port: int, credentials: tuple[bytes, bytes] | None) -> Handshake:
     """Connect as in RFC 1928, with RFC 1929 for a user name and a password."""
     received = bytearray()
 
-    def ask(send: bytes, count: int) -> Generator[bytes, bytes, bytes]:
+    def exchange(send: bytes, count: int) -> Generator[bytes, bytes, bytes]:
         while len(received) < count:
             data = yield send
             if not data:
                 raise httpcore.ProxyError("it closed the connection")
             received.extend(data)
             send = b""
-        taken = bytes(received[:count])
+        response = bytes(received[:count])
         del received[:count]
-        return taken
+        return response
 
-    method = 0 if user is None else 2
-    if (yield from ask(bytes([5, 1, method]), 2)) != bytes([5, method]):
-        wants = "no password" if user else "a user name and password, or another method"
+    method = 0 if credentials is None else 2
+    if (yield from exchange(bytes([5, 1, method]), 2)) != bytes([5, method]):
+        wants = "no password" if credentials else "a user name and password, or another method"
         raise httpcore.ProxyError(f"it is no SOCKS5 proxy, or it wants {wants}")
-    if user is not None:
-        if max(map(len, user)) > 255:
+    if credentials is not None:
+        if max(map(len, credentials)) > 255:
             raise httpcore.ProxyError("its user name or password is longer than 255 bytes")
-        name, password = (bytes([len(part)]) + part for part in user)
-        if (yield from ask(b"\x01" + name + password, 2))[1]:
+        name, password = (bytes([len(part)]) + part for part in credentials)
+        if (yield from exchange(b"\x01" + name + password, 2))[1]:
             raise httpcore.ProxyError("it refuses the user name or the password")
     to = b"\x05\x01\x00" + _socks_address(host) + port.to_bytes(2, "big")
-    _, reply, _, kind, first = yield from ask(to, 5)
+    _, reply, _, address_type, first = yield from exchange(to, 5)
     if reply:
         known = reply < len(_SOCKS_REPLIES)
         why = _SOCKS_REPLIES[reply] if known else f"its reply is {reply}"
         raise httpcore.ProxyError(f"it could not connect: {why}")
-    yield from ask(b"", {1: 3, 4: 15}.get(kind, first) + 2)  # the address it connected from
+    yield from exchange(
+        b"", {1: 3, 4: 15}.get(address_type, first) + 2
+    )  # the address it connected from
 
 
 def _socks_address(host: bytes) -> bytes:

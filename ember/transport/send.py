@@ -20,7 +20,15 @@ import httpx
 
 from ember.transport.client import send_request, send_request_async
 
-__all__ = ["AsyncBody", "Body", "Request", "Response", "Timeout", "aopen", "asend", "open", "send"]
+__all__ = [
+    "AsyncStreamedResponse",
+    "Request",
+    "Response",
+    "StreamedResponse",
+    "Timeout",
+    "asend",
+    "send",
+]
 
 # The wait after a stream's last event, for what some servers send after it and for the body's end,
 # without which the connection cannot be reused.
@@ -98,7 +106,7 @@ def send(request: Request) -> Response:
                 if decoded := decoder.feed(piece):
                     pieces += decoded
                     exchange.read_end = None
-                exchange.check()
+                exchange.enforce_deadline()
         except BaseException:
             # The response may repeat the key: clear the variables that a traceback could show.
             pieces, piece, decoded = [], b"", []
@@ -119,12 +127,12 @@ async def asend(request: Request) -> Response:
             exchange.read_end = None
             # A variable keeps the iterator until the connection is closed: if it were collected
             # earlier, the event loop would close it at some other time.
-            arriving = aiter(cast("httpx.AsyncByteStream", response.stream))
-            async for piece in arriving:
+            stream = aiter(cast("httpx.AsyncByteStream", response.stream))
+            async for piece in stream:
                 if decoded := decoder.feed(piece):
                     pieces += decoded
                     exchange.read_end = None
-                exchange.check()
+                exchange.enforce_deadline()
         except BaseException:
             # The response may repeat the key: clear the variables that a traceback could show.
             pieces, piece, decoded = [], b"", []
@@ -134,17 +142,7 @@ async def asend(request: Request) -> Response:
         return Response(response.status_code, headers, b"".join(pieces))
 
 
-def open(request: Request) -> Body:
-    """Return a context manager that sends a request, to read the response as it arrives."""
-    return Body(request)
-
-
-def aopen(request: Request) -> AsyncBody:
-    """`open` without blocking the event loop."""
-    return AsyncBody(request)
-
-
-class _OpenResponse:
+class _BaseStreamedResponse:
     """The part of a response that sync and async share: status, headers and timeouts."""
 
     status: int
@@ -175,10 +173,10 @@ class _OpenResponse:
         self._exchange.expect_end()
 
 
-class Body(_OpenResponse):
+class StreamedResponse(_BaseStreamedResponse):
     """A response that is read as it arrives, inside a `with` block."""
 
-    def __enter__(self) -> Body:
+    def __enter__(self) -> StreamedResponse:
         self._exchange = _Exchange(self._request)
         with self._exchange:
             self._begin(send_request(_httpx_request(self._request, self._exchange)))
@@ -192,7 +190,7 @@ class Body(_OpenResponse):
                 for piece in cast("httpx.SyncByteStream", self._response.stream):
                     yield from decoder.feed(piece)
             except httpx.TransportError:
-                if not self._exchange.answered:
+                if not self._exchange.is_answered:
                     raise
 
     def __exit__(
@@ -205,18 +203,18 @@ class Body(_OpenResponse):
             self._response.close()
 
 
-class AsyncBody(_OpenResponse):
-    """`Body` for an event loop.
+class AsyncStreamedResponse(_BaseStreamedResponse):
+    """`StreamedResponse` for an event loop.
 
     An iterator, not a generator, for the reason given in `streams.py`.
     """
 
-    async def __aenter__(self) -> AsyncBody:
+    async def __aenter__(self) -> AsyncStreamedResponse:
         self._exchange = _Exchange(self._request)
         with self._exchange:
             self._begin(await send_request_async(_httpx_request(self._request, self._exchange)))
         # Kept as in asend.
-        self._arriving = aiter(cast("httpx.AsyncByteStream", self._response.stream))
+        self._stream = aiter(cast("httpx.AsyncByteStream", self._response.stream))
         self._decoder: ContentDecoder | None = None
         self._decoded: deque[bytes] = deque()
         return self
@@ -234,9 +232,9 @@ class AsyncBody(_OpenResponse):
                 self._decoder = ContentDecoder(self.headers)
             try:
                 while not self._decoded:
-                    self._decoded += self._decoder.feed(await self._arriving.__anext__())
+                    self._decoded += self._decoder.feed(await self._stream.__anext__())
             except httpx.TransportError:
-                if not self._exchange.answered:
+                if not self._exchange.is_answered:
                     raise
                 raise StopAsyncIteration from None
             return self._decoded.popleft()
@@ -272,7 +270,7 @@ def _httpx_request(request: Request, exchange: _Exchange) -> httpx.Request:
         extensions["ember_unix_socket"] = unix_socket
     if request.address is not None:
         extensions["ember_address"] = request.address
-    made = httpx.Request(
+    httpx_request = httpx.Request(
         "POST",
         url,
         headers={
@@ -285,8 +283,8 @@ def _httpx_request(request: Request, exchange: _Exchange) -> httpx.Request:
         stream=httpx.ByteStream(request.content),
         extensions=extensions,
     )
-    made.read()  # for hooks that read request.content
-    return made
+    httpx_request.read()  # for hooks that read request.content
+    return httpx_request
 
 
 @functools.lru_cache(maxsize=100)
@@ -318,16 +316,16 @@ class _Exchange:
     """The deadlines of one call; as a context manager, it converts httpx's errors to Ember's.
 
     Attributes:
-        answered: Whether the answer is complete and only the end of the body is missing.
+        is_answered: Whether the answer is complete and only the end of the body is missing.
         connect: See `pool.Deadline`, as for `end`, `read` and `read_end`.
     """
 
-    __slots__ = ("_request", "_streamed", "answered", "connect", "end", "read", "read_end")
+    __slots__ = ("_request", "_streamed", "connect", "end", "is_answered", "read", "read_end")
 
     def __init__(self, request: Request) -> None:
         connect, read, total = request.timeout
         self._request = request
-        self._streamed = self.answered = False
+        self._streamed = self.is_answered = False
         self.connect = math.inf if connect is None else connect
         self.read = math.inf if read is None else read
         self.end = math.inf if total is None else time.monotonic() + total
@@ -340,15 +338,15 @@ class _Exchange:
 
     def expect_event(self) -> None:
         """Start the wait for the next such event; their number is not limited."""
-        self.end, self.read_end, self.answered = math.inf, None, False
+        self.end, self.read_end, self.is_answered = math.inf, None, False
 
     def expect_end(self) -> None:
         """Start the wait for the end of the body, which matters only for reuse."""
-        if not self.answered:
-            self.answered = True
+        if not self.is_answered:
+            self.is_answered = True
             self.end, self.read_end = math.inf, time.monotonic() + min(self.read, _END_SECONDS)
 
-    def check(self) -> None:
+    def enforce_deadline(self) -> None:
         """Enforce the deadline on a custom transport, which does not know it."""
         if time.monotonic() > self.end:
             raise httpx.ReadTimeout("timed out")
@@ -389,11 +387,11 @@ class ContentDecoder:
     """
 
     def __init__(self, headers: Mapping[str, str]) -> None:
-        self._most: float = _MAX_BODY_BYTES
+        self._limit: float = _MAX_BODY_BYTES
         if "EMBER_MAX_BODY_BYTES" in os.environ:
             from ember.transport.environment import number
 
-            self._most = number("EMBER_MAX_BODY_BYTES", _MAX_BODY_BYTES)
+            self._limit = number("EMBER_MAX_BODY_BYTES", _MAX_BODY_BYTES)
         self._length = 0
         self._inflater = None
         self._header = b""  # the zlib header of "deflate", which some servers omit
@@ -413,7 +411,7 @@ class ContentDecoder:
         if self._inflater is None:
             if self._encoding != "deflate":
                 self._length += len(data)
-                if self._length > self._most:
+                if self._length > self._limit:
                     raise self._too_long()
                 return (data,)
             data = self._header = self._header + data
@@ -428,7 +426,7 @@ class ContentDecoder:
             except zlib.error as error:
                 raise httpx.DecodingError(str(error)) from error
             self._length += len(piece)
-            if self._length > self._most:
+            if self._length > self._limit:
                 raise self._too_long()
             if piece:
                 pieces.append(piece)
@@ -439,4 +437,4 @@ class ContentDecoder:
     def _too_long(self) -> httpx.TransportError:
         from ember.transport.errors import BodyTooLong
 
-        return BodyTooLong(f"EMBER_MAX_BODY_BYTES allows {self._most:.0f} bytes, decoded")
+        return BodyTooLong(f"EMBER_MAX_BODY_BYTES allows {self._limit:.0f} bytes, decoded")

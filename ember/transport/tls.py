@@ -57,10 +57,10 @@ def _context(source: _Source) -> ssl.SSLContext:
     return context
 
 
-def _start_afresh() -> None:
+def _reset_after_fork() -> None:
     global _lock
     _lock = threading.Lock()  # another thread of the parent may have held it
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_afresh)
+    os.register_at_fork(after_in_child=_reset_after_fork)

@@ -574,5 +574,8 @@ def test_error_while_closing_is_mapped(monkeypatch: pytest.MonkeyPatch) -> None:
     request = transport.Request(
         "http://127.0.0.1:9/", {}, b"", transport.Timeout(), "openai", "gpt-4"
     )
-    with pytest.raises(ProviderAPIError, match="while closing"), transport.open(request):
+    with (
+        pytest.raises(ProviderAPIError, match="while closing"),
+        transport.StreamedResponse(request),
+    ):
         pass  # left before the body is read
