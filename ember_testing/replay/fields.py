@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote_plus
 
 from ember_testing.replay.secrets import (
-    REDACTED,
     SHORTEST_SECRET,
     could_be_secret,
     is_certain_name,
     is_credential_name,
+    is_redacted,
 )
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def _values(
 
 
 def _is_credential(text: bytes, kind: str, shortest: int) -> bool:
-    if text.startswith(REDACTED.encode()):
+    if is_redacted(text.decode("latin-1")):
         return False
     if kind == "code":
         return bool(_DIGITS.fullmatch(text))
@@ -271,6 +271,6 @@ def _is_template(value: bytes) -> bool:
     return (
         len(value) < SHORTEST_SECRET // 2
         or value[:1] in b"$%*<["
-        or value.startswith(REDACTED.encode())
+        or is_redacted(value.decode("latin-1"))
         or value.upper().startswith((b"YOUR", b"MY_", b"XXX"))
     )

@@ -26,11 +26,13 @@ from ember_testing.replay.fields import credential_kind, without_addresses, with
 from ember_testing.replay.search import Search, search_for, word_of
 from ember_testing.replay.secrets import (
     REDACTED,
+    SHORT,
     SHORTEST_SECRET,
     could_be_secret,
     is_credential_header,
     is_credential_name,
     is_provider,
+    is_redacted,
 )
 
 if TYPE_CHECKING:
@@ -51,7 +53,8 @@ _PART = re.compile(
     re.X | re.I | re.S,
 )
 _MOST_REPEATED = 256  # values of fields that are also searched for in the rest of an answer
-_DIGITS_IN_ANSWERS = 8  # digits of the digest of an issued value
+_LENGTH_IN_ANSWERS = len(REDACTED) + 1 + 8  # with eight digits of the digest of an issued value
+_LENGTH_WITH_WORD = len(REDACTED) + 1 + 4  # a shorter one would have too few digits after the word
 _SHORTEST_IN_REQUESTS = 4  # characters of a value under a credential's name
 _USERINFO = re.compile(r"(?<=//)([^/@?#]*)@")
 _COOKIE = re.compile(r"^([^=;]*=)([^;]+)")
@@ -139,8 +142,11 @@ class Redaction:
 
         A client sends it back, so different credentials need different replacements.
         """
-        short = self.digest(value)[: len(REDACTED) + 1 + _DIGITS_IN_ANSWERS]
-        return short.ljust(len(value), "*")[: len(value)].encode()
+        digest = self.digest(value)
+        replacement = digest[:_LENGTH_IN_ANSWERS].ljust(len(value), "*")
+        if SHORTEST_SECRET <= len(value) < _LENGTH_WITH_WORD:
+            replacement = SHORT + digest.removeprefix(f"{REDACTED}-")
+        return replacement[: len(value)].encode()
 
     def request_body(self, body: bytes, content_type: str = "") -> bytes:
         """Return a request body, redacted.
@@ -175,7 +181,7 @@ class Redaction:
         """Return a part of a multipart form, redacted."""
         value = match["value"]
         is_secret = _is_in_forms(match["name"].decode("latin-1"))
-        if not value or not is_secret or value.startswith(REDACTED.encode()):
+        if not value or not is_secret or is_redacted(value.decode("latin-1")):
             return match.group()
         return match["head"] + self.digest(value).encode()
 
@@ -427,7 +433,7 @@ def _with_parameters(
     for part in query.split("&"):
         name, mark, value = part.partition("=")
         plain = unquote(value)
-        is_hidden = value and not plain.startswith(REDACTED) and is_secret(unquote_plus(name))
+        is_hidden = value and not is_redacted(plain) and is_secret(unquote_plus(name))
         remaining.append(name + mark + replacement(plain) if is_hidden else part)
     return "&".join(remaining)
 

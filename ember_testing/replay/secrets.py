@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 REDACTED = "REDACTED"
+SHORT = "R~"
+"""Begins the replacement of a short credential; digits that tell it from others follow."""
+_SHORT_REPLACEMENT = re.compile(f"{SHORT}[0-9a-f]+")
 SHORTEST_SECRET = 8
 """Characters. Anything shorter ("test", "x") would match inside ordinary words."""
 
@@ -123,13 +126,18 @@ def is_provider(host: str) -> bool:
     return host in SELLERS or host.endswith((*azure, ".googleapis.com"))
 
 
+def is_redacted(value: str) -> bool:
+    """Return whether a value stands in for a credential: in a recording that is sent again, say."""
+    return value.startswith(REDACTED) or bool(_SHORT_REPLACEMENT.fullmatch(value))
+
+
 @lru_cache(maxsize=512)  # every test checks the same few values
 def could_be_secret(value: str) -> bool:
     """Return whether a value is searched for everywhere: long enough, and no common word."""
     # A sentence or an address may appear in a body for its own sake.
     return (
         len(value) >= SHORTEST_SECRET
-        and REDACTED not in value  # a recording that is sent again, or imported
+        and not (REDACTED in value or is_redacted(value))
         and not value.startswith(("http://", "https://"))
         and len(value.split()) == 1
         and not is_common(value)
