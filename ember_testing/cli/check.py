@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 # API keys that can be recognized by their format alone. Of the providers that Ember knows, the keys
 # of Cohere, Mistral, Together, SambaNova and Azure have no fixed format. Each pattern is followed
 # by byte strings, one of which is in every match: searching for those first is much faster.
-_SHAPES = {
+_KEY_FORMATS = {
     "Anthropic key": (rb"sk-ant-[A-Za-z0-9_-]{20,}", b"sk-ant-"),
     "OpenAI or compatible key": (
         rb"sk-(?!ant-)(?:proj-|svcacct-|admin-|or-v1-)?[A-Za-z0-9_-]{20,}",
@@ -64,10 +64,10 @@ _SHAPES = {
     "private key": (rb"-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----", b"-----BEGIN "),
     "bearer token": (rb"[Bb]earer (?!REDACTED)[A-Za-z0-9._~+/-]{16,}", b"earer "),
 }
-_NAMES = list(_SHAPES)
-_HINTS = [(hint, name) for name, (_, *hints) in _SHAPES.items() for hint in hints]
+_FORMAT_NAMES = list(_KEY_FORMATS)
+_BYTES_IN_KEYS = [(part, name) for name, (_, *parts) in _KEY_FORMATS.items() for part in parts]
 _ENCODED = re.compile(rb"[A-Za-z0-9+/_-]{24,}")
-_STANDARD = bytes.maketrans(b"-_", b"+/")
+_STANDARD_BASE64 = bytes.maketrans(b"-_", b"+/")
 
 
 class Finding(NamedTuple):
@@ -111,16 +111,16 @@ def check_file(
             redaction = Redaction(values, file.salt)
             issued: set[str] = set()
             for number in progress_of_calls(file.numbers(), "checking"):
-                findings += _call(file, number, redaction, allowed, issued)
+                findings += _call_findings(file, number, redaction, allowed, issued)
             if not any(finding.kind == "secret" for finding in findings):
-                findings += _elsewhere(path, file, redaction, allowed)
+                findings += _outside_calls(path, file, redaction, allowed)
             recorded_prices(file)
         except CassetteError as error:
             findings.append(Finding("integrity", None, "file", str(error)))
     return findings
 
 
-def _call(
+def _call_findings(
     file: CassetteFile,
     number: int,
     redaction: Redaction,
@@ -144,9 +144,9 @@ def _call(
             check_pieces(row)
         except ValueError as error:
             yield Finding("integrity", number, "calls", str(error))
-        yield from _key(row, file, issued)
+        yield from _key_findings(row, file, issued)
         issued.update(matching.issued_ids(as_bytes(row["response_body"] or b"")))
-        yield from _by_name(row, redaction)
+        yield from _named_secrets(row, redaction)
         if row["response_raw"] is not None:
             headers = headers_from_json(row["response_headers"])
             contents["response_raw"] = decoded(headers, row["response_raw"])
@@ -158,7 +158,9 @@ def _call(
             seen.add(secret)
 
 
-def _key(row: Mapping[str, Any], file: CassetteFile, issued: Collection[str]) -> Iterator[Finding]:
+def _key_findings(
+    row: Mapping[str, Any], file: CassetteFile, issued: Collection[str]
+) -> Iterator[Finding]:
     """Check that a replay would find the call."""
     try:
         rules = Rules.from_text(row["rules"])
@@ -173,7 +175,7 @@ def _key(row: Mapping[str, Any], file: CassetteFile, issued: Collection[str]) ->
         yield Finding("schema", row["id"], "key", "is not that of its request: edited by hand?")
 
 
-def _by_name(row: Mapping[str, Any], redaction: Redaction) -> Iterator[Finding]:
+def _named_secrets(row: Mapping[str, Any], redaction: Redaction) -> Iterator[Finding]:
     """Redact the call again: a change means that the recording missed a credential."""
     for column in ("request_headers", "response_headers"):
         pairs = headers_from_json(row[column])
@@ -202,39 +204,39 @@ def _secrets(
             known = Redaction(frozenset([value]))
             if known.holds_secret(content) or known.holds_encoded(content):
                 yield "a credential of this environment", value.encode("utf-8", "surrogatepass")
-    for match in _shapes_in(content):
-        name = _NAMES[int(str(match.lastgroup)[1:])]
+    for match in _keys_in(content):
+        name = _FORMAT_NAMES[int(str(match.lastgroup)[1:])]
         if match.group().decode("latin-1").removeprefix("Bearer ") not in allowed:
             yield name, match.group()
     for run in _ENCODED.findall(content):
         yield from _in_base64(run, allowed)
 
 
-def _shapes_in(content: bytes) -> Iterable[re.Match[bytes]]:
+def _keys_in(content: bytes) -> Iterable[re.Match[bytes]]:
     """Return non-overlapping matches of key formats; `lastgroup` is the format's number."""
-    names = tuple(dict.fromkeys(name for hint, name in _HINTS if hint in content))
+    names = tuple(dict.fromkeys(name for part, name in _BYTES_IN_KEYS if part in content))
     return _pattern(names).finditer(content) if names else ()
 
 
 @lru_cache(maxsize=256)
 def _pattern(names: tuple[str, ...]) -> re.Pattern[bytes]:
     """Return one pattern that matches any of these key formats."""
-    shapes = ((_NAMES.index(name), _SHAPES[name][0]) for name in names)
-    parts = (rb"(?P<s%d>(?<![A-Za-z0-9_-])%b)" % numbered for numbered in shapes)
+    formats = ((_FORMAT_NAMES.index(name), _KEY_FORMATS[name][0]) for name in names)
+    parts = (rb"(?P<s%d>(?<![A-Za-z0-9_-])%b)" % numbered for numbered in formats)
     return re.compile(b"|".join(parts))
 
 
 def _in_base64(run: bytes, allowed: frozenset[str]) -> Iterator[tuple[str, bytes]]:
     """Find keys in a run of characters decoded as base64 at each of the four alignments."""
-    text = run.translate(_STANDARD)
+    text = run.translate(_STANDARD_BASE64)
     for start in range(4):
         whole = text[start : start + (len(text) - start) // 4 * 4]
-        for match in _shapes_in(base64.b64decode(whole)):
+        for match in _keys_in(base64.b64decode(whole)):
             if match.group().decode("latin-1") not in allowed:
-                yield f"{_NAMES[int(str(match.lastgroup)[1:])]} in base64", match.group()
+                yield f"{_FORMAT_NAMES[int(str(match.lastgroup)[1:])]} in base64", match.group()
 
 
-def _elsewhere(
+def _outside_calls(
     path: Path, file: CassetteFile, redaction: Redaction, allowed: frozenset[str]
 ) -> Iterator[Finding]:
     """Check the file outside the calls: the other tables and deleted rows."""

@@ -15,21 +15,6 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class CassetteContents:
-    """The origin of a cassette and its recordings.
-
-    Attributes:
-        path: The file.
-        id: The id in its table `cassette`.
-        tests: For each recording's number, the node id of the test that made it.
-    """
-
-    path: Path
-    id: str
-    tests: Mapping[int, str]
-
-
-@dataclass(frozen=True, slots=True)
 class PrunePlan:
     """The unused recordings of one cassette.
 
@@ -117,42 +102,45 @@ class SuiteUsage:
         own = folder / cassette_file(f"{module}::test").parent if module else folder
         self._folders[own.resolve()] = self._untested[module]
 
-    def plan(self, cassette: CassetteContents) -> PrunePlan | None:
-        """Return what can be deleted of one cassette; None if all of it is used."""
-        path, tests = cassette.path, cassette.tests
+    def plan(self, path: Path, cassette_id: str, tests: Mapping[int, str]) -> PrunePlan | None:
+        """Return what can be deleted of one cassette; None if all of it is used.
+
+        Args:
+            path: The file.
+            cassette_id: The id in its table `cassette`.
+            tests: For each recording's number, the node id of the test that made it.
+        """
         known = self._used.get(path.resolve())
         numbers = [number for number in tests if known is None or number not in known.numbers]
         if known is not None:
             if known.unfinished:
                 test = min(known.unfinished)
                 return PrunePlan(path, [], kept=f"{test} did not pass, or was skipped")
-            if known.id != cassette.id:
+            if known.id != cassette_id:
                 return PrunePlan(path, [], kept="it was recorded anew after the run")
             if not numbers:
                 return None
-        if kept := self._reason_to_keep(cassette, shared=known is not None and known.shared):
+        shared = known is not None and known.shared
+        if kept := self._reason_to_keep(path.resolve(), set(tests.values()), shared):
             return PrunePlan(path, [], kept=kept)
         gone = sorted({tests[number] for number in numbers} - {""})
         whole = len(numbers) == len(tests)
         return PrunePlan(path, numbers if known else [], whole=whole, tests=gone, runs=self._runs)
 
-    def _reason_to_keep(self, cassette: CassetteContents, shared: bool) -> str:
+    def _reason_to_keep(self, path: Path, tests: set[str], shared: bool) -> str:
         """Return why a test outside these runs may use the cassette; "" if no such test can."""
-        path = cassette.path.resolve()
         for folder, why in self._folders.items():
-            if folder == path.parent or folder in path.parents:
+            if folder in path.parents:
                 return why
-        for test in cassette.tests.values():
-            module = test.partition("::")[0]
-            for name, why in self._untested.items():
-                if not name or module == name or module.startswith(f"{name}/"):
-                    return why
+        modules = {test.partition("::")[0] for test in tests}
+        for name, why in self._untested.items():
+            if any(not name or each == name or each.startswith(f"{name}/") for each in modules):
+                return why
         if self._is_partial and not shared:
             ran = {test.partition("::")[0] for used in self._used.values() for test in used.tests}
-            modules = {test.partition("::")[0] for test in cassette.tests.values()}
-            if strange := modules - ran:
-                return f"no test of {min(strange) or 'pytest'} was part of the run"
-        own = {cassette_file(test).name for test in cassette.tests.values() if test}
+            if unknown := modules - ran:
+                return f"no test of {min(unknown) or 'pytest'} was part of the run"
+        own = {cassette_file(test).name for test in tests if test}
         if self._folders and (shared or own != {path.name}):
             return f"another module may share it ({min(self._folders.values())})"
         return ""

@@ -14,7 +14,18 @@ __all__ = ["VCR_MATCH_ON", "match_on_of", "module_of"]
 VCR_MATCH_ON = ("method", "scheme", "host", "port", "path", "query")
 """What vcrpy compares by default."""
 
-_HERE = {"method", "scheme", "host", "port", "path", "query", "uri", "url", "body", "raw_body"}
+_SUPPORTED_MATCHERS = {
+    "method",
+    "scheme",
+    "host",
+    "port",
+    "path",
+    "query",
+    "uri",
+    "url",
+    "body",
+    "raw_body",
+}
 
 
 _TEST_MODULE = re.compile(r"test_.*\.py|.*_test\.py")
@@ -26,9 +37,9 @@ def match_on_of(cassette: Path) -> tuple[str, ...]:
 
     Custom matchers and `headers` are left out. Empty if the project sets nothing.
     """
-    for source in _sources(cassette):
-        for names in _lists_of(source):
-            if found := tuple(name for name in names if name in _HERE):
+    for source in _settings_modules(cassette):
+        for names in _match_on_lists(source):
+            if found := tuple(name for name in names if name in _SUPPORTED_MATCHERS):
                 return found
     return ()
 
@@ -48,8 +59,8 @@ def module_of(cassette: Path) -> Path | None:
     for folder in above:
         found = [
             source
-            for source in _modules(folder)
-            if name in (tests := _tests(source)) and set(classes) <= tests
+            for source in _test_modules(folder)
+            if name in (tests := _definitions(source)) and set(classes) <= tests
         ]
         named = [source for source in found if source.stem == cassette.parent.name]
         if len(found) == 1 or len(named) == 1:
@@ -57,7 +68,7 @@ def module_of(cassette: Path) -> Path | None:
     return None
 
 
-def _sources(cassette: Path) -> Iterator[Path]:
+def _settings_modules(cassette: Path) -> Iterator[Path]:
     """Iterate over the modules that may set `match_on`, nearest first."""
     folders = [each for each in cassette.resolve().parents if each.is_relative_to(Path.cwd())]
     for folder in folders:
@@ -67,7 +78,7 @@ def _sources(cassette: Path) -> Iterator[Path]:
 
 
 @lru_cache(maxsize=64)
-def _modules(folder: Path) -> Sequence[Path]:
+def _test_modules(folder: Path) -> Sequence[Path]:
     """Return the test modules below a folder, without those of installed packages."""
     found: list[Path] = []
     for place, folders, files in os.walk(folder):
@@ -78,7 +89,7 @@ def _modules(folder: Path) -> Sequence[Path]:
 
 
 @lru_cache(maxsize=1024)
-def _tree(source: Path) -> ast.AST | None:
+def _syntax_tree(source: Path) -> ast.AST | None:
     try:
         return ast.parse(source.read_bytes())
     except (
@@ -91,31 +102,31 @@ def _tree(source: Path) -> ast.AST | None:
 
 
 @lru_cache(maxsize=1024)
-def _tests(source: Path) -> frozenset[str]:
+def _definitions(source: Path) -> frozenset[str]:
     """Return the names of a module's functions and classes."""
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-    tree = _tree(source)
+    tree = _syntax_tree(source)
     nodes = ast.walk(tree) if tree is not None else ()
     return frozenset(node.name for node in nodes if isinstance(node, kinds))
 
 
-def _lists_of(source: Path) -> Iterator[list[str]]:
+def _match_on_lists(source: Path) -> Iterator[list[str]]:
     """Find the lists given as `match_on` in a dictionary, a call or an assignment."""
-    tree = _tree(source)
+    tree = _syntax_tree(source)
     for node in ast.walk(tree) if tree is not None else ():
         values: list[ast.expr] = []
         if isinstance(node, ast.Dict):
-            values = [v for k, v in zip(node.keys, node.values, strict=True) if _is_name(k)]
+            values = [v for k, v in zip(node.keys, node.values, strict=True) if _is_match_on(k)]
         elif isinstance(node, ast.Call):
             values = [each.value for each in node.keywords if each.arg == "match_on"]
-        elif isinstance(node, ast.Assign) and any(map(_is_name, node.targets)):
+        elif isinstance(node, ast.Assign) and any(map(_is_match_on, node.targets)):
             values = [node.value]
         for value in values:
             if isinstance(value, (ast.List, ast.Tuple)):
                 yield [str(each.value) for each in value.elts if isinstance(each, ast.Constant)]
 
 
-def _is_name(node: ast.AST | None) -> bool:
+def _is_match_on(node: ast.AST | None) -> bool:
     if isinstance(node, ast.Constant):
         return node.value == "match_on"
     return isinstance(node, (ast.Attribute, ast.Subscript)) and "match_on" in ast.unparse(node)

@@ -190,7 +190,7 @@ class FakeModel:
             if parsed.provider == UNKNOWN or not last:
                 return None
             raise self._fail(UnansweredCall(unsupported_message(parsed)))
-        queues = self._replies.of(parsed.route, parsed.model, parsed.is_guessed)
+        queues = self._replies.of(parsed.route, parsed.model, parsed.has_unknown_address)
         if not queues and not last:
             return None
         started_at = time.monotonic()

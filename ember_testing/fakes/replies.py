@@ -82,18 +82,18 @@ class ReplyQueue:
             return ""
         return f"{self.pattern}: {len(self._waiting)} of {self.total} answers"
 
-    def matches(self, provider: str, model: str, guessed: bool) -> bool:
+    def matches(self, provider: str, model: str, unknown_address: bool) -> bool:
         """Return whether the pattern matches a call.
 
         Args:
             provider: The provider's name.
             model: The model's id on the wire.
-            guessed: Whether only the wire format identifies the provider (a custom base URL).
+            unknown_address: Whether only the wire format identifies the provider.
         """
         names = {f"{provider}/{model}"}
         if self.provider is None:
             names.add(model)
-        elif guessed and wire_of(self.provider) == wire_of(provider):
+        elif unknown_address and wire_of(self.provider) == wire_of(provider):
             names.add(f"{self.provider}/{model}")
         if provider == "openai-responses":
             names.add(f"openai/{model}")
@@ -132,12 +132,12 @@ class Replies:
         self.queues.clear()
         self._found.clear()
 
-    def of(self, provider: str, model: str, guessed: bool = False) -> list[ReplyQueue]:
+    def of(self, provider: str, model: str, unknown_address: bool = False) -> list[ReplyQueue]:
         """Return the replies whose pattern matches a call."""
-        key = provider, model, guessed
+        key = provider, model, unknown_address
         found = self._found.get(key)
         if found is None:
-            found = [each for each in self.queues if each.matches(provider, model, guessed)]
+            found = [each for each in self.queues if each.matches(provider, model, unknown_address)]
             self._found[key] = found
         return found
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ember_testing.faults import Fault, applied, replaces_answer
 from ember_testing.wires.exchange import read_request
-from ember_testing.wires.response import NetworkFailure, Request, Response, plain
+from ember_testing.wires.response import NetworkFailure, Request, Response, without_encoding
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +26,7 @@ def faulted(fault: Fault, request: Request, recorded: Callable[[], Response]) ->
         recorded: Returns its recording; called only if the fault uses it.
     """
     found = Response(200) if replaces_answer(fault) else recorded()
-    response = plain(found)
+    response = without_encoding(found)
     if response is not found:  # decoded: the network's pieces no longer apply
         pieces = [piece for piece in _EVENT_END.split(response.body) if piece]
         response = response._replace(pieces=pieces)

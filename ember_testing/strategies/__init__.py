@@ -151,9 +151,9 @@ def messages(
         first: str | None, pairs: list[tuple[str, str]], last: str
     ) -> list[dict[str, str]]:
         turns = [] if first is None else [{"role": "system", "content": first}]
-        for asked, answered in pairs:
-            turns.append({"role": "user", "content": asked})
-            turns.append({"role": "assistant", "content": answered})
+        for question, reply in pairs:
+            turns.append({"role": "user", "content": question})
+            turns.append({"role": "assistant", "content": reply})
         return [*turns, {"role": "user", "content": last}]
 
     pairs = st.lists(st.tuples(texts, texts), max_size=max_turns - 1)
@@ -209,11 +209,11 @@ def usages(
     return of("google") if wires is None else _of_each(wires, of)
 
 
-def _usage(cached: int, written: int, thought: int, fresh: int, said: int) -> UsageStats:
+def _usage(cached: int, written: int, thought: int, fresh: int, output: int) -> UsageStats:
     return UsageStats(
         # At least one, as every provider counts: an answer without usage is a different case.
         1 + fresh + cached + written,
-        1 + said + thought,
+        1 + output + thought,
         cached_tokens=cached,
         cache_write_tokens=written,
         reasoning_tokens=thought,
@@ -326,12 +326,15 @@ def streams(
 
 
 def _sent(
-    wires: SearchStrategy[str] | None, said: SearchStrategy[Answer] | None, *, stream: bool
+    wires: SearchStrategy[str] | None, answers: SearchStrategy[Answer] | None, *, stream: bool
 ) -> SearchStrategy[ProviderResponse]:
     def of(wire: str) -> SearchStrategy[ProviderResponse]:
         names = st.sampled_from(_MODELS[wire])
         return st.builds(
-            sent, st.just(wire), names, _answers(wire, _usages(wire)) if said is None else said
+            sent,
+            st.just(wire),
+            names,
+            _answers(wire, _usages(wire)) if answers is None else answers,
         )
 
     def sent(wire: str, model: str, answer: Answer) -> ProviderResponse:
@@ -367,9 +370,9 @@ def errors(
         wires: The wire formats.
         failures: The errors; by default all of `ember_testing.faults`, some with a time to wait.
     """
-    told = st.sampled_from(_FAILURES).map(lambda make: make())
+    plain = st.sampled_from(_FAILURES).map(lambda make: make())
     waits = st.integers(1, 36_000).map(lambda tenths: tenths / 10)
-    hinted = st.sampled_from((faults.rate_limit, faults.overloaded)).flatmap(
+    with_wait = st.sampled_from((faults.rate_limit, faults.overloaded)).flatmap(
         lambda make: waits.map(make)
     )
 
@@ -385,7 +388,7 @@ def errors(
         )
 
     return st.builds(
-        sent, _wires(wires), st.booleans(), told | hinted if failures is None else failures
+        sent, _wires(wires), st.booleans(), plain | with_wait if failures is None else failures
     )
 
 

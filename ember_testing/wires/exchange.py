@@ -84,7 +84,7 @@ class ModelRequest:
         return self.api if self.api in WIRES else None
 
     @property
-    def is_guessed(self) -> bool:
+    def has_unknown_address(self) -> bool:
         """Whether the address belongs to none of Ember's providers."""
         return self.provider not in SERVERS
 

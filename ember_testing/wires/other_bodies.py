@@ -75,9 +75,9 @@ def read_content(headers: Mapping[str, str], body: bytes) -> Content:
         completion = 0
     return Content(
         text or vectors,
-        "".join(_joined("reasoning", value) for value in values),
+        "".join(_text(value, "reasoning") for value in values),
         [call for call in calls if call is not None],
-        _last_text("model", values),
+        next((text for value in reversed(values) for text in _texts("model", value)[-1:]), None),
         None if prompt is completion is None else _usage(prompt, completion, values),
         (prompt is not None, completion is not None),
         _billed(values),
@@ -89,7 +89,7 @@ def text_of_pieces(headers: Mapping[str, str], pieces: Sequence[bytes]) -> list[
     """Return the text and reasoning that each piece of a streamed answer completes."""
     reader = EventReader(headers)
     return [
-        "".join(_joined("reasoning", value) + _text(value) for value in reader.feed(piece))
+        "".join(_text(value, "reasoning") + _text(value) for value in reader.feed(piece))
         for piece in pieces
     ]
 
@@ -118,22 +118,16 @@ def _first(name: str, value: _Json) -> list[_Json]:
     return []
 
 
-def _joined(name: str, value: _Json) -> str:
-    """Return the joined texts at the first path that has any."""
+def _texts(name: str, value: _Json) -> list[str]:
+    """Return the texts at the first path that has any."""
     for path in _paths(name):
-        texts = [each for each in _at(value, path) if isinstance(each, str)]
-        if texts:
-            return "".join(texts)
-    return ""
+        if texts := [each for each in _at(value, path) if isinstance(each, str)]:
+            return texts
+    return []
 
 
-def _text(value: _Json) -> str:
-    return _joined("text", value)
-
-
-def _last_text(name: str, values: Sequence[_Json]) -> str | None:
-    found = [each for value in values for each in _first(name, value) if isinstance(each, str)]
-    return found[-1] if found else None
+def _text(value: _Json, name: str = "text") -> str:
+    return "".join(_texts(name, value))
 
 
 def _number(name: str, values: Sequence[_Json]) -> float | None:

@@ -18,7 +18,7 @@ __all__ = [
     "ProviderResponse",
     "Request",
     "Response",
-    "plain",
+    "without_encoding",
 ]
 
 _TIMED_OUT = "The read operation timed out"
@@ -96,17 +96,17 @@ class Response(NamedTuple):
         return b"".join(self.pieces)
 
     def timed_pieces(
-        self, patience: float | None, error: Callable[[NetworkFailure], BaseException]
+        self, read_timeout: float | None, error: Callable[[NetworkFailure], BaseException]
     ) -> Iterator[tuple[float, bytes]]:
         """Yield each piece with the pause before it; after the last, raise the body's error.
 
         Args:
-            patience: The caller's read timeout in seconds; a longer pause raises its error at
+            read_timeout: The caller's read timeout in seconds; a longer pause raises its error at
                 once.
             error: Creates the exception of the client's library.
         """
         for pause, piece in zip(chain(self.pauses, repeat(0.0)), self.pieces, strict=False):
-            if patience is not None and pause > patience:
+            if read_timeout is not None and pause > read_timeout:
                 raise error(NetworkFailure("ReadTimeout", _TIMED_OUT))
             yield pause, piece
         if self.end is not None:
@@ -119,7 +119,7 @@ class Response(NamedTuple):
         return self.end()
 
 
-def plain(response: Response) -> Response:
+def without_encoding(response: Response) -> Response:
     """Return the response without content encoding, so that its body can be cut or extended."""
     if not any(name.lower() == "content-encoding" for name, _ in response.headers):
         return response

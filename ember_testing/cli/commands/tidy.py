@@ -84,7 +84,7 @@ def prune(
     collected. The report of a run that did not collect every test, or lost a worker process, is
     refused. Nothing is deleted without --yes; exit code 1 says that something could be.
     """
-    from ember_testing.cli.prune import CassetteContents, SuiteUsage, read_report
+    from ember_testing.cli.prune import SuiteUsage, read_report
 
     with usage_error(ValueError):
         loaded = [read_report(path) for path in reports]
@@ -99,7 +99,7 @@ def prune(
     for path in progress(cassettes_of(paths), "looking"):
         with open_cassette(path) as file:
             tests = {row["id"]: row["test"] or "" for row in file.requests()}
-            plan = usage.plan(CassetteContents(path, file.metadata().get("id", ""), tests))
+            plan = usage.plan(path, file.metadata().get("id", ""), tests)
         if plan is not None:
             plans.append(plan)
             if yes and not plan.kept:

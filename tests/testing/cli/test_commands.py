@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 import ember_testing
 from ember_testing.cli import main
-from ember_testing.cli.check import _SHAPES, _shapes_in
+from ember_testing.cli.check import _KEY_FORMATS, _keys_in
 from tests.edited import edit
 from tests.loopback import serving
 from tests.testing.chat import KEY, chat
@@ -267,9 +267,9 @@ def test_check_finds_a_planted_secret_of_each_kind(
 @settings(max_examples=300, deadline=None)
 def test_check_knows_every_key_format(data: st.DataObject) -> None:
     """Every key format is found: each match contains one of the bytes searched for first."""
-    name = data.draw(st.sampled_from(sorted(_SHAPES)))
-    key = data.draw(st.from_regex(_SHAPES[name][0], fullmatch=True))
-    assert next(iter(_shapes_in(b'"' + key + b'"'))).group() in key + b'"'
+    name = data.draw(st.sampled_from(sorted(_KEY_FORMATS)))
+    key = data.draw(st.from_regex(_KEY_FORMATS[name][0], fullmatch=True))
+    assert next(iter(_keys_in(b'"' + key + b'"'))).group() in key + b'"'
 
 
 def test_check_finds_a_secret_in_a_compressed_piece_and_in_other_tables(
