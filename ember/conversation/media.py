@@ -151,29 +151,25 @@ def mime_type_of_name(name: str) -> str:
 
 # How files begin. The second byte of an audio frame is MPEG's version, its layer, and whether there
 # is a checksum. A comment of an SVG ends at its first `-->` only: the search is linear.
-_SIGNATURES = [
-    (re.compile(pattern, re.DOTALL), mime_type)
-    for pattern, mime_type in (
-        (rb"\x89PNG\r\n\x1a\n", "image/png"),
-        (rb"\xff\xd8\xff", "image/jpeg"),
-        (rb"GIF8[79]a", "image/gif"),
-        (rb"II\*\x00|MM\x00\*", "image/tiff"),
-        (rb"BM....\x00{4}", "image/bmp"),
-        (rb"RIFF....WEBP", "image/webp"),
-        (rb"RIFF....WAVE", "audio/wav"),
-        (rb"RIFF....AVI ", "video/x-msvideo"),
-        (rb"%PDF-", "application/pdf"),
-        (rb"ID3|\xff[\xfb\xfa\xf3\xf2\xe3\xe2\xfd\xfc\xf5\xf4]", "audio/mpeg"),
-        (rb"\xff[\xf1\xf0\xf9\xf8]", "audio/aac"),
-        (rb"fLaC", "audio/flac"),
-        (rb"OggS", "audio/ogg"),
-        (
-            rb"(?:\xef\xbb\xbf)?\s*(?:(?:<\?xml[^>]*>|<!--(?:(?!-->).)*-->|<!DOCTYPE[^>]*>)\s*)*"
-            rb"<svg[\s>]",
-            "image/svg+xml",
-        ),
-    )
-]
+_SIGNATURES = (
+    (rb"\x89PNG\r\n\x1a\n", "image/png"),
+    (rb"\xff\xd8\xff", "image/jpeg"),
+    (rb"GIF8[79]a", "image/gif"),
+    (rb"II\*\x00|MM\x00\*", "image/tiff"),
+    (rb"BM....\x00{4}", "image/bmp"),
+    (rb"RIFF....WEBP", "image/webp"),
+    (rb"RIFF....WAVE", "audio/wav"),
+    (rb"RIFF....AVI ", "video/x-msvideo"),
+    (rb"%PDF-", "application/pdf"),
+    (rb"ID3|\xff[\xfb\xfa\xf3\xf2\xe3\xe2\xfd\xfc\xf5\xf4]", "audio/mpeg"),
+    (rb"\xff[\xf1\xf0\xf9\xf8]", "audio/aac"),
+    (rb"fLaC", "audio/flac"),
+    (rb"OggS", "audio/ogg"),
+    (
+        rb"(?:\xef\xbb\xbf)?\s*(?:(?:<\?xml[^>]*>|<!--(?:(?!-->).)*-->|<!DOCTYPE[^>]*>)\s*)*<svg[\s>]",
+        "image/svg+xml",
+    ),
+)
 # By the first three letters of an ISO base media file's brand; MP4, HEIC and others are such files.
 _BRANDS = {
     **dict.fromkeys((b"hei", b"hev"), "image/heic"),
@@ -193,8 +189,8 @@ def _mime_type(data: bytes, declared: str = "") -> str:
     if data[:4] == b"\x1aE\xdf\xa3":
         kind = "webm" if b"webm" in data[:64] else "x-matroska"
         return f"audio/{kind}" if declared == f"audio/{kind}" else f"video/{kind}"
-    for signature, mime_type in _SIGNATURES:
-        if signature.match(data, 0, 2**16):
+    for pattern, mime_type in _SIGNATURES:  # compiled at the first use: most calls have no media
+        if re.match(pattern, data[: 2**16], re.DOTALL):
             return mime_type
     if not declared:
         raise ModelProviderError(

@@ -39,8 +39,8 @@ EXACT = Context(prec=60)
 # (https://developers.openai.com/api/docs/pricing).
 _UPLIFT = Decimal("1.1")
 _UPLIFTED = {
-    "anthropic": re.compile(r"claude-(fable|mythos|(opus|sonnet|haiku)-(4-[6-9]|[5-9]))"),
-    "openai": re.compile(r"gpt-(5[.-][4-9]|[6-9]|realtime-2\.[1-9])"),
+    "anthropic": r"claude-(fable|mythos|(opus|sonnet|haiku)-(4-[6-9]|[5-9]))",
+    "openai": r"gpt-(5[.-][4-9]|[6-9]|realtime-2\.[1-9])",
 }
 
 
@@ -99,7 +99,8 @@ def table_prices(
             if _holds(when, moment):
                 prices = {**prices, **variant}
     uplifted = _UPLIFTED.get(row.seller)
-    if uplifted and any(len(word) == 2 for word in words) and any(map(uplifted.search, names)):
+    has_region = any(len(word) == 2 for word in words)
+    if uplifted and has_region and any(re.search(uplifted, name) for name in names):
         prices = {key: _uplifted(key, rate) for key, rate in prices.items()}
     return prices
 
@@ -124,9 +125,6 @@ def _holds(when: str | None, moment: datetime) -> bool:
     return start <= now < end if start <= end else now >= start or now < end
 
 
-_REGION = re.compile(r"https://([a-z]{2})\.api\.openai\.com(?=[:/?#]|$)")
-
-
 @lru_cache(maxsize=256)
 def seller(provider: str, base_url: str) -> tuple[str, str | None]:
     """Return the seller whose prices apply, and the region that the URL names, if any.
@@ -139,7 +137,7 @@ def seller(provider: str, base_url: str) -> tuple[str, str | None]:
         return provider, None
     sellers = _shipped().sellers
     own = _SAME_PRICES.get(provider, provider)
-    region = _REGION.match(base_url)
+    region = re.match(r"https://([a-z]{2})\.api\.openai\.com(?=[:/?#]|$)", base_url)
     for name in (own, *sellers) if own in sellers else sellers:
         hosts = sellers[name]["hosts"]
         if hosts and re.match(rf"(?:{hosts})(?=[:/?#]|$)", base_url):
