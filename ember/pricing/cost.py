@@ -38,16 +38,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from ember.exceptions import ModelProviderError, UnknownPriceWarning
 from ember.models.schemas import UsageStats
-from ember.pricing.snapshot import (
-    EXACT,
-    Prices,
-    Rate,
-    Unit,
-    is_local,
-    seller,
-    table_prices,
-    units,
-)
+from ember.pricing.snapshot import EXACT, Prices, Rate, Unit, is_local, seller, table_prices, units
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -245,10 +236,8 @@ def _amount(prices: Prices, usage: UsageStats, parts: Mapping[str, int]) -> Deci
 def _rate(rate: Rate, input_tokens: int) -> Decimal | int:
     if not isinstance(rate, list):
         return rate
-    price: Decimal | int = rate[0]
-    for start, above in rate[1:]:
-        if input_tokens > start:
-            price = above
+    tiers = (price for start, price in reversed(rate[1:]) if input_tokens > start)
+    price: Decimal | int = next(tiers, rate[0])
     return price
 
 

@@ -58,10 +58,8 @@ def price_tables(
 ) -> tuple[dict[str, dict[str, Any]], dict[str, list[dict[str, Any]]]]:
     """Return facts about each seller, and the rows of its models, by its name in Ember.
 
-    Both have the format of `prices/`: see "providers" of `prices/about.json`.
-
-    Args:
-        providers: genai-prices' providers, as objects or parsed JSON.
+    The providers are genai-prices', as objects or parsed JSON; `prices/about.json` documents the
+    result's format.
     """
     sellers: dict[str, dict[str, Any]] = {}
     rows: dict[str, list[dict[str, Any]]] = {}

@@ -69,15 +69,8 @@ def table_prices(
 ) -> Prices | None:
     """Return the prices of a call from the tables, or None if they have none.
 
-    Args:
-        provider: The provider's name in Ember, in lower case.
-        model: The model that the response reports.
-        requested_model: The model that was requested, looked up if the reported one is missing.
-        tier: The service tier; after it, or alone, the region that processed the call (`us`).
-        at: The time of the call, UTC if naive; now by default.
-
-    Raises:
-        ModelProviderError: `EMBER_PRICES` names something that cannot be read.
+    The arguments are those of `cost.PriceQuery`, with the provider in lower case, and the time of
+    the call: UTC if naive, now by default.
     """
     names = (model, requested_model) if requested_model else (model,)
     source = os.environ.get(_VARIABLE, "").strip()
@@ -92,9 +85,8 @@ def table_prices(
         moment = at or datetime.now(timezone.utc)
         moment = moment.replace(tzinfo=moment.tzinfo or timezone.utc).astimezone(timezone.utc)
         if isinstance(prices, list):
-            prices = next(
-                (each for when, each in reversed(prices) if _holds(when, moment)), prices[0][1]
-            )
+            in_force = (each for when, each in reversed(prices) if _holds(when, moment))
+            prices = next(in_force, prices[0][1])
         for when, variant in reversed(variants):
             if _holds(when, moment):
                 prices = {**prices, **variant}
@@ -107,10 +99,8 @@ def table_prices(
 
 def _uplifted(key: str, rate: Rate) -> Rate:
     if isinstance(rate, list):
-        return [
-            _uplifted(key, rate[0]),
-            *([above, _uplifted(key, each)] for above, each in rate[1:]),
-        ]
+        tiers = [[above, _uplifted(key, each)] for above, each in rate[1:]]
+        return [_uplifted(key, rate[0]), *tiers]
     is_of_tokens = ("family", "tokens") in units()[key].dimensions
     return EXACT.multiply(_UPLIFT, Decimal(rate)) if is_of_tokens else rate
 
@@ -129,9 +119,7 @@ def _holds(when: str | None, moment: datetime) -> bool:
 def seller(provider: str, base_url: str) -> tuple[str, str | None]:
     """Return the seller whose prices apply, and the region that the URL names, if any.
 
-    Args:
-        provider: The provider that was called; it is the seller if the URL is unknown.
-        base_url: The base URL of the call.
+    The seller at an unknown URL is the provider that was called.
     """
     if not base_url.startswith("https://"):  # as each seller's hosts do: compile no patterns
         return provider, None
@@ -182,12 +170,9 @@ _COMPACT_DATE = re.compile(r"-(20\d{2})(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(?=-|
 
 
 class _Tables:
-    """Prices of all sellers.
+    """Prices of all sellers: facts about each, and a function for the rows of its models.
 
-    Args:
-        sellers: Facts about each seller, by its name in Ember; see "providers" of
-            `prices/about.json`.
-        rows: Returns the rows of a seller's models.
+    `prices/about.json` documents both.
     """
 
     def __init__(self, sellers: Mapping[str, Any], rows: Callable[[str], list[Any]]) -> None:
@@ -228,29 +213,18 @@ def _matches(pattern: Any, name: str) -> bool:
     return name.endswith(text) if pattern.startswith("*") else name == text
 
 
+@cache
 def _read(name: str) -> Any:
+    """Read a file of `prices/`: reading all would take as long as a first call may."""
     # Read by the package's loader: the program may have replaced the file system by now.
     loader: Any = __spec__.loader
-    text = loader.get_data(str(Path(__file__).with_name("prices") / name))
+    text = loader.get_data(str(Path(__file__).with_name("prices") / f"{name}.json"))
     return json.loads(text, parse_float=Decimal)
 
 
 @cache
-def _about() -> Any:
-    """Return the units and providers, common to all tables."""
-    return _read("about.json")
-
-
-@cache
-def _table(provider: str) -> list[Any]:
-    """Return a provider's rows; reading all providers' would take as long as a first call may."""
-    rows: list[Any] = _read(f"{provider}.json")
-    return rows
-
-
-@cache
 def _shipped() -> _Tables:
-    return _Tables(_about()["providers"], _table)
+    return _Tables(_read("about")["providers"], _read)
 
 
 @lru_cache(maxsize=4)
@@ -291,5 +265,5 @@ def units() -> Mapping[str, Unit]:
     """Return the unit of each price, by the price's name."""
     return {
         key: Unit(usage_key, per, frozenset(dimensions.items()))
-        for key, (usage_key, per, dimensions) in _about()["units"].items()
+        for key, (usage_key, per, dimensions) in _read("about")["units"].items()
     }

@@ -275,9 +275,9 @@ def test_prices_are_read_at_the_first_cost_only() -> None:
     """Importing Ember reads no prices, and genai-prices is never imported."""
     code = (
         "import sys; from ember.models import schemas; from ember.pricing import cost, snapshot; "
-        "assert snapshot._table.cache_info().currsize == 0; "
+        "assert snapshot._read.cache_info().currsize == 0; "
         "cost.cost('openai', 'gpt-4', schemas.UsageStats(1, 1)); "
-        "assert snapshot._table.cache_info().currsize == 1; "  # its own provider's
+        "assert snapshot._read.cache_info().currsize == 2; "  # about.json, and its provider's
         "assert 'genai_prices' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
