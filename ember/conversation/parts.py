@@ -43,9 +43,9 @@ class ToolResult(NamedTuple):
     @property
     def _items(self) -> Sequence[object]:
         content: object = self.content
-        return (
-            cast("Sequence[object]", content) if isinstance(content, (list, tuple)) else [content]
-        )
+        if isinstance(content, (list, tuple)):
+            return cast("Sequence[object]", content)
+        return [content]
 
     @property
     def text_parts(self) -> Sequence[Mapping[str, Any]]:
