@@ -18,6 +18,9 @@ from hypothesis import settings
 with contextlib.suppress(ImportError):  # in the extra vcr
     importlib.import_module("yaml")
 
+# The tests start several hundred processes: what these import is compiled once.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # More examples of each law: `thorough` is run by `.ci/run`, `long` by hand, as in
 # pytest --hypothesis-profile=long tests/testing/strategies
 settings.register_profile("thorough", max_examples=1_000, deadline=None)

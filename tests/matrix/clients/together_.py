@@ -2,70 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-from typing import Any
-
 import together
+
+from tests.matrix.chat_completions import ChatCompletions
 
 PACKAGE = "together"
 PACKAGES = ("together",)
 OVER = "httpx"
 WITHOUT: dict[str, str] = {}
-TOOL: Any = {
-    "type": "function",
-    "function": {
-        "name": "weather",
-        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
-    },
-}
-
-
-def _asked(prompt: str) -> dict[str, Any]:
-    return {
-        "model": "meta-llama/Llama-3.3-70B-Instruct-Turbo",
-        "messages": [{"role": "user", "content": prompt}],
-    }
-
-
-def _client() -> together.Together:
-    return together.Together(max_retries=0)
-
-
-def plain(prompt: str) -> str:
-    return _client().chat.completions.create(**_asked(prompt)).choices[0].message.content
-
-
-async def gathered(prompts: list[str]) -> list[str]:
-    async with together.AsyncTogether(max_retries=0) as client:
-        calls = (client.chat.completions.create(**_asked(prompt)) for prompt in prompts)
-        return [answer.choices[0].message.content for answer in await asyncio.gather(*calls)]
-
-
-def stream(prompt: str) -> list[str]:
-    chunks = _client().chat.completions.create(**_asked(prompt), stream=True)
-    return [chunk.choices[0].delta.content for chunk in chunks if chunk.choices]
-
-
-async def async_stream(prompt: str) -> list[str]:
-    async with together.AsyncTogether(max_retries=0) as client:
-        chunks = await client.chat.completions.create(**_asked(prompt), stream=True)
-        return [chunk.choices[0].delta.content async for chunk in chunks if chunk.choices]
-
-
-def tools(prompt: str) -> str:
-    asked = _asked(prompt) | {"tools": [TOOL]}
-    message = _client().chat.completions.create(**asked).choices[0].message
-    call = message.tool_calls[0]
-    result = {
-        "role": "tool",
-        "tool_call_id": call.id,
-        "content": json.loads(call.function.arguments)["city"],
-    }
-    asked["messages"] += [message, result]
-    return _client().chat.completions.create(**asked).choices[0].message.content
+CHAT = ChatCompletions(
+    model="meta-llama/Llama-3.3-70B-Instruct-Turbo",
+    client=lambda: together.Together(max_retries=0),
+    async_client=lambda: together.AsyncTogether(max_retries=0),
+)
+plain, gathered, stream = CHAT.plain, CHAT.gathered, CHAT.stream
+async_stream, tools = CHAT.async_stream, CHAT.tools
 
 
 def embeddings(text: str) -> list[float]:
-    found = _client().embeddings.create(model="BAAI/bge-base-en-v1.5", input=text)
+    client = together.Together(max_retries=0)
+    found = client.embeddings.create(model="BAAI/bge-base-en-v1.5", input=text)
     return found.data[0].embedding
