@@ -21,7 +21,6 @@ _REQUEST_HEAD = re.compile(
     rb"(?:[-!#$%&'*+.^_`|~0-9A-Za-z]+: (?:[^\x00\s]+(?:[ \t]+[^\x00\s]+)*)?\r\n)*\r\n"
 )
 _A_REQUEST = h11.Request(method=b"POST", target=b"/", headers=[(b"host", b"")])
-_ITS_END = h11.EndOfMessage()
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -58,8 +57,7 @@ class ResponseParser:
         self.complete = self.reusable = False
         self._began = False
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=_LONGEST_HEAD)
-        self._h11.send(_A_REQUEST)
-        self._h11.send(_ITS_END)
+        self._h11.send(_A_REQUEST)  # h11 then reads a response; the request's end is not needed
 
     def feed(self, data: bytes) -> Sequence[bytes]:
         """Return the pieces of the body in these bytes, still encoded; b"" means end of file.
@@ -82,8 +80,8 @@ class ResponseParser:
                     self.headers = event.headers.raw_items()
                 elif isinstance(event, h11.EndOfMessage):
                     self.complete = True
-                    both_done = parser.our_state is parser.their_state is h11.DONE
-                    self.reusable = both_done and parser.trailing_data == (b"", False)
+                    is_done = parser.their_state is h11.DONE  # not if it is to be closed
+                    self.reusable = is_done and parser.trailing_data == (b"", False)
                     break
         except h11.RemoteProtocolError as error:
             raise httpcore.RemoteProtocolError(str(error)) from error
