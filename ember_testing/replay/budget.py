@@ -11,12 +11,10 @@ from __future__ import annotations
 import json
 import math
 import os
-import sqlite3
 import tempfile
 import threading
 import warnings
 from collections.abc import Mapping
-from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
 
@@ -86,34 +84,12 @@ class Budget:
             raise ValueError(f"budget={limit!r}: expected US dollars, 0 or more")
         self.limit = limit
         self._lock = threading.Lock()
-        self._in_memory: sqlite3.Connection | None = None
-        self._ledger: SideFile | None = None
-        self._delete = ledger is None
-        if ledger is None:
-            self._in_memory = sqlite3.connect(
-                ":memory:", isolation_level=None, check_same_thread=False
-            )
-            self._in_memory.execute(_SCHEMA)
-        else:
-            self._ledger = SideFile(ledger, _SCHEMA)
-
-    @property
-    def _connection(self) -> sqlite3.Connection:
-        if self._ledger is not None:
-            return self._ledger.connection
-        assert self._in_memory is not None  # one of the two is set
-        return self._in_memory
-
-    def share(self) -> None:
-        """Move the ledger to a file because this process is about to fork."""
-        with self._lock:
-            if self._in_memory is not None:
-                handle, name = tempfile.mkstemp(prefix="ember-", suffix=".ledger")
-                os.close(handle)
-                self._ledger = SideFile(Path(name), _SCHEMA)
-                self._in_memory.backup(self._ledger.connection)
-                self._in_memory.close()
-                self._in_memory = None
+        self._is_owner = ledger is None
+        if ledger is None:  # a file all the same, for processes that a test forks
+            handle, name = tempfile.mkstemp(prefix="ember-", suffix=".ledger")
+            os.close(handle)
+            ledger = Path(name)
+        self._ledger = SideFile(ledger, _SCHEMA)
 
     def reserve(self, method: str, url: str, body: bytes) -> int | None:
         """Reserve the estimated cost of a call, before it is sent.
@@ -141,15 +117,11 @@ class Budget:
                 f"${self.limit:g} cannot be kept; set EMBER_COST_{name}_INPUT and _OUTPUT (US "
                 "dollars per million tokens), or record without a budget"
             )
-        with self._lock:
-            self._connection.execute("begin immediate")
-            try:
-                spent = self._sum()
-                if spent + amount <= self.limit:
-                    row = self._connection.execute("insert into calls (usd) values (?)", (amount,))
-                    return row.lastrowid
-            finally:
-                self._connection.execute("commit")
+        with self._lock, self._ledger.transaction() as connection:
+            spent = self._sum()
+            if spent + amount <= self.limit:
+                row = connection.execute("insert into calls (usd) values (?)", (amount,))
+                return row.lastrowid
         raise BudgetExceeded(
             f"{where} not sent: it may cost ${amount:.6f}, and ${spent:.6f} of the budget of "
             f"${self.limit:g} are spent or set aside; raise the budget, or lower the call's "
@@ -165,7 +137,7 @@ class Budget:
         """
         if amount is not None:
             with self._lock:
-                self._connection.execute(
+                self._ledger.connection.execute(
                     "update calls set usd = ? where id = ?", (amount, reservation)
                 )
 
@@ -176,15 +148,12 @@ class Budget:
             return self._sum()
 
     def _sum(self) -> float:
-        with closing(self._connection.execute("select coalesce(sum(usd), 0) from calls")) as rows:
-            return float(rows.fetchone()[0])
+        query = "select coalesce(sum(usd), 0) from calls"
+        return float(self._ledger.connection.execute(query).fetchone()[0])
 
     def close(self) -> None:
-        """Close the ledger."""
-        if self._in_memory is not None:
-            self._in_memory.close()
-        elif self._ledger is not None:
-            self._ledger.close(delete=self._delete)
+        """Close the ledger; the process that made it deletes it."""
+        self._ledger.close(delete=self._is_owner)
 
 
 def dollars(amount: float) -> str:

@@ -43,6 +43,8 @@ create table if not exists runs (
     cassette text, run text, process text, primary key (cassette, run, process)
 );
 """
+_WHERE = "where cassette = ? and key = ? and n = ?"
+_STALE = 60.0  # seconds after which an unlocked lock file belongs to a dead process
 
 
 class Recorded(NamedTuple):
@@ -121,11 +123,11 @@ class Claims:
                 self._sweep(connection)
                 connection.execute(
                     "insert into sessions values (?, ?, ?)",
-                    (self._session, self._cassette, str(_process_lock()[0])),
+                    (self._session, self._cassette, _process_lock()),
                 )
                 connection.execute(
                     "insert or ignore into runs values (?, ?, ?)",
-                    (self._cassette, run, str(_process_lock()[0])),
+                    (self._cassette, run, _process_lock()),
                 )
         except (OSError, sqlite3.Error) as error:
             raise CassetteError(f"cannot claim calls in {_folder()}: {error}") from error
@@ -138,7 +140,7 @@ class Claims:
         """
         query = "select run, process from runs where cassette = ?"
         found = self._file.connection.execute(query, (self._cassette,)).fetchall()
-        mine = str(_process_lock()[0])
+        mine = _process_lock()
         return any(run in runs and at != mine and _is_alive(at) for run, at in found)
 
     def claim(self, key: str, n: int) -> Recorded | bool:
@@ -154,8 +156,7 @@ class Claims:
         """
         with self._file.transaction() as connection:
             row = connection.execute(
-                "select owner, file, number, recorded_at from claims "
-                "where cassette = ? and key = ? and n = ?",
+                f"select owner, file, number, recorded_at from claims {_WHERE}",
                 (self._cassette, key, n),
             ).fetchone()
             if row is not None and row[1] is not None:
@@ -173,8 +174,7 @@ class Claims:
         """Tell the other sessions where a request's recording is."""
         with self._file.transaction() as connection:
             connection.execute(
-                "update claims set owner = ?, file = ?, number = ?, recorded_at = ? "
-                "where cassette = ? and key = ? and n = ?",
+                f"update claims set owner = ?, file = ?, number = ?, recorded_at = ? {_WHERE}",
                 (self._session, *where, self._cassette, key, n),
             )
             self._hold(connection, key, n)
@@ -183,10 +183,7 @@ class Claims:
         """Give up a claim because the answer was not kept, or no longer exists."""
         with self._file.transaction() as connection:
             for table in ("claims", "holders"):
-                connection.execute(
-                    f"delete from {table} where cassette = ? and key = ? and n = ?",
-                    (self._cassette, key, n),
-                )
+                connection.execute(f"delete from {table} {_WHERE}", (self._cassette, key, n))
 
     def end_session(self, passed: bool) -> FailedRecordings:
         """End this session.
@@ -264,10 +261,6 @@ class Claims:
                 connection.execute(f"delete from {table} where cassette = ?", mine)
 
 
-_STALE = 60.0  # seconds after which an unlocked lock file belongs to a dead process
-_WHERE = "where cassette = ? and key = ? and n = ?"
-
-
 def _folder() -> Path:
     user = os.getuid() if hasattr(os, "getuid") else "user"
     folder = Path(tempfile.gettempdir()) / f"ember-claims-{user}"
@@ -276,8 +269,8 @@ def _folder() -> Path:
 
 
 @lru_cache(maxsize=1)
-def _process_lock() -> tuple[Path, int]:
-    """Return a file, and its descriptor, that stays locked while this process lives."""
+def _process_lock() -> str:
+    """Return the path of a file that stays locked while this process lives."""
     path = _folder() / f"{os.getpid()}-{uuid4().hex[:8]}.lock"
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     if os.name == "posix":
@@ -291,7 +284,7 @@ def _process_lock() -> tuple[Path, int]:
 
     atexit.register(remove)
     _delete_stale_locks(path)
-    return path, handle
+    return str(path)
 
 
 def _delete_stale_locks(mine: Path) -> None:
@@ -305,7 +298,7 @@ def _delete_stale_locks(mine: Path) -> None:
 
 def _is_alive(lock: str) -> bool:
     """Return whether the process that locked this file is alive."""
-    if lock == str(_process_lock()[0]):
+    if lock == _process_lock():
         return True  # opening and closing our own file would release its lock
     return _is_alive_at(Path(lock))
 

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, cast, overload
+from typing import TYPE_CHECKING, Any, cast
 
 from ember_testing.cassettes.schema import damaged
 from ember_testing.exceptions import CassetteError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator, Sequence
     from datetime import datetime
 
     from ember.pricing.cost import PriceQuery
@@ -95,27 +94,17 @@ def recorded_prices(file: CassetteFile) -> RecordedPrices:
 _current: ContextVar[tuple[RecordedPrices, int | None] | None] = ContextVar("current", default=None)
 
 
-class _PricedPieces(Sequence[bytes]):
+class _PricedPieces(list[bytes]):
     def __init__(self, prices: RecordedPrices, number: int, pieces: Sequence[bytes]) -> None:
+        super().__init__(pieces)
         self._prices = prices
         self._number = number
-        self._pieces = pieces
 
     def __iter__(self) -> Iterator[bytes]:
-        for piece in self._pieces:
+        for piece in super().__iter__():
             self._prices.apply(self._number)
             yield piece
         self._prices.apply(self._number)
-
-    def __len__(self) -> int:
-        return len(self._pieces)
-
-    @overload
-    def __getitem__(self, index: int) -> bytes: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[bytes]: ...
-    def __getitem__(self, index: int | slice) -> bytes | Sequence[bytes]:
-        return self._pieces[index]
 
 
 class _PriceLookup:

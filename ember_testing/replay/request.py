@@ -17,6 +17,7 @@ import hashlib
 import json
 import re
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias, cast
 from urllib.parse import unquote_to_bytes, urlsplit
@@ -51,39 +52,18 @@ _IGNORED = "\0ignored"
 _KEY = REDACTED.encode()  # in place of each key
 
 
+@dataclass(slots=True, unsafe_hash=True)
 class Number:
-    """A JSON number as written, which a float would not preserve: 1.10, 1e400.
+    """A JSON number as written, such as 1.10 or 1e400, which a float would not preserve."""
 
-    Args:
-        text: Such as `1e400`.
-    """
-
-    __slots__ = ("text",)
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Number) and other.text == self.text
-
-    def __hash__(self) -> int:
-        return hash(self.text)
-
-    def __repr__(self) -> str:
-        return self.text
+    text: str
 
 
+@dataclass(slots=True)
 class Pairs:
-    """A JSON object with duplicate keys.
+    """A JSON object with duplicate keys; its members in order."""
 
-    Args:
-        pairs: Its members in order.
-    """
-
-    __slots__ = ("pairs",)
-
-    def __init__(self, pairs: list[tuple[str, Json]]) -> None:
-        self.pairs = pairs
+    pairs: list[tuple[str, Json]]
 
 
 Json: TypeAlias = "dict[str, Json] | list[Json] | Number | Pairs | str | int | None"

@@ -86,7 +86,6 @@ class Session:
         self.outcome = Outcome(test or str(path))
         self._comparison = Comparison(self.settings)
         self._lookup = Lookup(self._comparison.rules, repeats_last=self.settings.repeats == "last")
-        self._budget = budget
         self._recorder = Recorder(
             path,
             record,
@@ -304,8 +303,6 @@ class Session:
                 shared = SharedCounts({**positions, _CALLS: self._calls})
                 self.outcome.shared = self._lookup.positions = shared
                 hangs.watch_forks(lambda: self.outcome.on_failure())
-                if self._budget is not None:
-                    self._budget.share()
             if self.record:
                 self._recorder.for_writing()  # one file, whichever process records first
         except CassetteError as error:
