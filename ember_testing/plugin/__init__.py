@@ -6,8 +6,6 @@ of httpx, SQLite or Ember.
 
 from __future__ import annotations
 
-import sys
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,22 +20,13 @@ from ember_testing.plugin.failures import (
 from ember_testing.plugin.imports import pytest_load_initial_conftests
 from ember_testing.plugin.options import (
     MARKER,
-    arguments_of,
     check_options,
-    max_age,
-    mode_of,
-    path_of,
     pytest_addoption,
-    unused_rule,
 )
 from ember_testing.plugin.run import (
     begin_run,
-    begin_session,
-    count,
     counts_use,
     expect,
-    look_for_leftovers,
-    orphans_of,
     pytest_configure_node,
     pytest_deselected,
     pytest_ignore_collect,
@@ -46,8 +35,8 @@ from ember_testing.plugin.run import (
     pytest_terminal_summary,
     pytest_testnodedown,
     pytest_unconfigure,
-    run_name,
 )
+from ember_testing.plugin.sessions import PASSED, abandon, begin, end, replay_follows
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -73,8 +62,6 @@ __all__ = [
 ]
 
 
-_passed_key = pytest.StashKey[bool]()
-_running_key = pytest.StashKey["Session"]()
 _fake_key = pytest.StashKey["FakeModel"]()
 
 
@@ -82,7 +69,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Declare the marker and reject invalid settings."""
     check_options(config)
     begin_run(config)
-    config.add_cleanup(lambda: _abandon(config))
+    config.add_cleanup(lambda: abandon(config))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -109,7 +96,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Activate the cassette before the test's fixtures are set up: they may make calls too."""
     if item.get_closest_marker(MARKER) is not None:
-        _begin(item)
+        begin(item)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -123,8 +110,8 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
         result = yield
         torn_down = True
     finally:
-        passed = torn_down and item.stash.get(_passed_key, False) and not session.failures
-        _end(item, session, passed, torn_down, _replay_follows(item, nextitem))
+        passed = torn_down and item.stash.get(PASSED, False) and not session.failures
+        end(item, session, passed, torn_down, replay_follows(item, nextitem))
     return result
 
 
@@ -148,7 +135,7 @@ def pytest_runtest_makereport(
         fail_report(item, call, report, messages(failures), failures)
     if call.when == "call":
         # A test that is expected to fail keeps its recording too, or it could never be replayed.
-        item.stash[_passed_key] = report.passed or hasattr(report, "wasxfail")
+        item.stash[PASSED] = report.passed or hasattr(report, "wasxfail")
     elif call.when == "teardown":
         del item.stash[SESSION]
     return report
@@ -156,91 +143,6 @@ def pytest_runtest_makereport(
 
 def _error(call: pytest.CallInfo[None]) -> BaseException | None:
     return call.excinfo.value if call.excinfo else None
-
-
-def _begin(item: pytest.Item) -> None:
-    from ember_testing.exceptions import CassetteError
-    from ember_testing.plugin.hangs import HANGS, HangHooks
-    from ember_testing.replay.settings import Settings
-
-    arguments = {**arguments_of(item)}
-    name = arguments.pop("cassette", None)
-    try:
-        session = begin_session(
-            item.config,
-            path_of(item, name),
-            Settings(**arguments),
-            test=item.nodeid,
-            run=run_name(item.config) if name else "",
-        )
-    except (ValueError, CassetteError) as error:
-        raise pytest.fail.Exception(f"{MARKER}: {error}", pytrace=False) from None
-    if name is None:
-        session.orphans = orphans_of(item, session)
-    look_for_leftovers(item.config, session)
-    hangs: HangHooks | None = item.config.pluginmanager.get_plugin(HANGS)
-    if hangs is not None:
-        hangs.session = session
-    item.config.stash[_running_key] = item.stash[SESSION] = session
-    item.stash[_passed_key] = False
-
-
-def _replay_follows(item: pytest.Item, nextitem: pytest.Item | None) -> bool:
-    """Return whether the next code of the project to run is a test that replays."""
-    stops = item.session.shouldstop or item.session.shouldfail
-    marked = nextitem is not None and nextitem.get_closest_marker(MARKER) is not None
-    return marked and not stops and mode_of(item.config) == "none"
-
-
-def _end(
-    item: pytest.Item, session: Session, passed: bool, torn_down: bool, replay_follows: bool
-) -> None:
-    from ember_testing.exceptions import CassetteError
-    from ember_testing.replay.active import deactivate
-    from ember_testing.replay.tally import counted
-
-    deactivate(session, replay_follows=replay_follows)
-    del item.config.stash[_running_key]
-    shared = bool(arguments_of(item).get("cassette"))
-    unused = session.unused() if passed and not shared else 0
-    session.outcome.tally.unused = unused
-    session.outcome.tally.stale = session.stale(max_age(item.config))
-    if unused and (rule := unused_rule(item.config)) != "ignore":
-        session.outcome.note(f"not used: {counted(unused, 'recording')} of {session.path}")
-    else:
-        rule = "ignore"
-    try:
-        session.close(passed)
-    except CassetteError as error:
-        raise pytest.fail.Exception(str(error), pytrace=False) from None
-    finally:
-        count(item, session, passed)
-    in_call: bool = item.stash.get(_passed_key, False)
-    if session.failures and in_call and torn_down:
-        pytest.fail(
-            messages(session.failures), pytrace=False
-        )  # a miss after the call phase had passed
-    if rule == "fail" and torn_down:
-        pytest.fail(
-            f"not used: {counted(unused, 'recording')} of {session.path} (ember_unused=fail); to "
-            f"record anew: {session.command(anew=True)}",
-            pytrace=False,
-        )
-
-
-def _abandon(config: pytest.Config) -> None:
-    """Drop what an interrupted test has recorded: pytest does not tear it down."""
-    active = sys.modules.get("ember_testing.replay.active")
-    if active is None:  # nothing was recorded or replayed
-        return
-    session = config.stash.get(_running_key, None)
-    if session is not None:
-        from ember_testing.exceptions import CassetteError
-
-        active.deactivate(session)
-        with suppress(CassetteError):  # the file stays as it is
-            session.close(passed=False)
-    active.restore()
 
 
 @pytest.fixture

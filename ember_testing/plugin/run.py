@@ -6,45 +6,40 @@ Under pytest-xdist each worker process counts separately and the main process ad
 from __future__ import annotations
 
 import json
-import os
-import re
 import time
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ember_testing.plugin.imports import collected_with_placeholders
 from ember_testing.plugin.options import (
-    MARKER,
     arguments_of,
     budget_limit,
     folder_of,
-    mode_of,
     path_of,
     relative,
     unused_rule,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+    from collections.abc import Generator, Iterable, Mapping, Sequence
 
     from ember_testing.cassettes.used import Used
     from ember_testing.replay.budget import Budget
     from ember_testing.replay.session import Session
-    from ember_testing.replay.settings import Settings
-    from ember_testing.wires.response import Request
 
 _name_key = pytest.StashKey[str]()
 _run_key = pytest.StashKey["Run"]()
 _ledger_key = pytest.StashKey[str]()
 _budget_key = pytest.StashKey["Budget | None"]()
-_began_key = pytest.StashKey[float]()
-_deselected_key = pytest.StashKey[int]()
+BEGAN = pytest.StashKey[float]()
+"""When the run began, in seconds since the epoch."""
+DESELECTED = pytest.StashKey[int]()
+"""The number of deselected tests."""
 _untested_key = pytest.StashKey[dict[str, str]]()
 _workers_key = pytest.StashKey[set[str]]()
-_folders_key = pytest.StashKey[set["Path"]]()
 _AT_COLLECTION = " at collection"
 
 
@@ -171,11 +166,10 @@ class Run:
 
 def begin_run(config: pytest.Config) -> None:
     """Reset the counts of a run."""
-    config.stash[_began_key] = time.time()
-    config.stash[_deselected_key] = 0
+    config.stash[BEGAN] = time.time()
+    config.stash[DESELECTED] = 0
     config.stash[_untested_key] = {}
     config.stash[_workers_key] = set()
-    config.stash[_folders_key] = set()
 
 
 def run_name(config: pytest.Config) -> str:
@@ -209,37 +203,6 @@ def budget_of(config: pytest.Config) -> Budget | None:
     return config.stash[_budget_key]
 
 
-def begin_session(
-    config: pytest.Config, path: Path, settings: Settings, *, test: str, target: str = "", run: str
-) -> Session:
-    """Open a cassette in the run's mode and make it the innermost.
-
-    Args:
-        config: The run's config.
-        path: The cassette.
-        settings: The replay settings.
-        test: Node id of the test, or the name of a fixture.
-        target: Node id for the command that records, if `test` is none.
-        run: The name of the run if other tests use the cassette too, else "".
-
-    Raises:
-        CassetteError: The cassette cannot be used.
-    """
-    from ember_testing.plugin.hangs import HANGS, HangHooks
-    from ember_testing.replay.active import activate
-    from ember_testing.replay.session import Session
-
-    mode = mode_of(config)
-    record = None if mode == "none" else cast("Literal['new', 'all']", mode)
-    budget = budget_of(config) if record else None
-    session = Session(path, record, settings, test=test, target=target, run=run, budget=budget)
-    hangs: HangHooks | None = config.pluginmanager.get_plugin(HANGS)
-    if hangs is not None:
-        session.outcome.on_failure = hangs.failed
-    activate(session)
-    return session
-
-
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     """Tell a worker process where the ledger is (a hook of pytest-xdist)."""
@@ -266,7 +229,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:
     """Note deselected tests: the run does not show which recordings they use."""
     for item in items:
-        item.config.stash[_deselected_key] += 1
+        item.config.stash[DESELECTED] += 1
         item.config.stash[_untested_key][item.nodeid.partition("::")[0]] = "tests deselected"
 
 
@@ -314,7 +277,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     output: dict[str, Any] | None = getattr(config, "workeroutput", None)
     run = config.stash.get(_run_key, None)
     if output is not None:
-        output["ember_deselected"] = config.stash[_deselected_key]
+        output["ember_deselected"] = config.stash[DESELECTED]
         output["ember_untested"] = config.stash[_untested_key]
         if run is not None:
             output["ember"] = run.as_dict()
@@ -346,7 +309,7 @@ def _partial(session: pytest.Session) -> list[str]:
         parameters = config.invocation_params
         testpaths: list[str] = config.getini("testpaths")
         reasons = narrowed(config.args, parameters.dir, config.rootpath, testpaths)
-    if count := config.stash[_deselected_key]:
+    if count := config.stash[DESELECTED]:
         reasons.append(f"{count} tests deselected")
     reasons += [
         f"{module} {why}"
@@ -373,7 +336,7 @@ def pytest_testnodedown(node: Any, error: object) -> None:
         stash[_workers_key].discard(node.gateway.id)
         stash[_untested_key].update(output["ember_untested"])
     # Every worker collects and deselects the same tests.
-    stash[_deselected_key] = max(stash[_deselected_key], output.get("ember_deselected", 0))
+    stash[DESELECTED] = max(stash[DESELECTED], output.get("ember_deselected", 0))
     if counts := output.get("ember"):
         run_of(node.config).add(Run.from_dict(counts))
 
@@ -391,49 +354,6 @@ def pytest_terminal_summary(
         terminalreporter.section("ember", sep="-")
         for line in lines:
             terminalreporter.write_line(line)
-
-
-def look_for_leftovers(config: pytest.Config, session: Session) -> None:
-    """Report files that killed recordings left, once per folder."""
-    folder = session.path.parent
-    if folder not in config.stash[_folders_key]:
-        config.stash[_folders_key].add(folder)
-        for path in left_behind(folder, config.stash[_began_key]):
-            session.outcome.tally.notes.append(
-                f"left by a recording that was killed, delete it: {path}"
-            )
-
-
-def orphans_of(item: pytest.Item, session: Session) -> Callable[[Request], list[str]]:
-    """Return a function that finds, on a miss, cassettes whose test no longer exists."""
-    folder, root = folder_of(item.config), item.config.rootpath
-
-    def look(request: Request) -> list[str]:
-        from ember_testing.replay.orphans import orphan_lines
-
-        marked = [each for each in item.session.items if each.get_closest_marker(MARKER)]
-        used = {path_of(each, None) for each in marked}
-        functions = {each.nodeid.partition("[")[0] for each in marked}
-        config = item.config
-        narrow = config.stash[_deselected_key] or any("[" in each for each in config.args)
-
-        def is_orphan(path: Path) -> bool:
-            if path in used or "@" in path.name.partition("[")[0]:
-                return False
-            module = path.relative_to(folder).parent.with_suffix(".py").as_posix()
-            names = path.stem.partition("[")[0].split(".")
-            if "::".join([module, *names]) in functions:
-                return not narrow  # the parameters have changed
-            try:
-                source = (root / module).read_text(encoding="utf-8", errors="replace")
-            except OSError:
-                return True
-            name = re.sub(r"-[0-9a-f]{8}$", "", names[-1])
-            return re.search(rf"\bdef {re.escape(name)}\b", source) is None
-
-        return orphan_lines(request, session.path, item.nodeid, session.settings.rules(), is_orphan)
-
-    return look
 
 
 def count(item: pytest.Item, session: Session, passed: bool) -> None:
@@ -471,20 +391,3 @@ def narrowed(
     named = [(started_in / argument).resolve() for argument in given if "::" not in argument]
     covered = all(any(each == part or each in part.parents for each in named) for part in whole)
     return [] if covered else [f"arguments: {' '.join(given)}"]
-
-
-def left_behind(folder: Path, before: float) -> list[str]:
-    """Return the files of recordings that were killed before this run began.
-
-    Args:
-        folder: A folder of cassettes.
-        before: When the run began, in seconds since the epoch.
-    """
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as entries:
-        return [
-            entry.path
-            for entry in entries
-            if entry.name.endswith(".part") and entry.stat().st_mtime < before
-        ]

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ember_testing.plugin.options import MARKER, arguments_of, folder_of, relative
-from ember_testing.plugin.run import begin_session, count_fixture, run_name, run_of
+from ember_testing.plugin.run import count_fixture, run_name, run_of
+from ember_testing.plugin.sessions import begin_session
 from ember_testing.replay.settings import Settings
 
 if TYPE_CHECKING:
