@@ -24,7 +24,7 @@ from ember_testing.wires.body import as_bytes, decoded, headers_from_json
 from ember_testing.wires.exchange import asks_model
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
     from pathlib import Path
 
 # API keys that can be recognized by their format alone. Of the providers that Ember knows, the keys
@@ -64,25 +64,17 @@ _KEY_FORMATS = {
     "private key": (rb"-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----", b"-----BEGIN "),
     "bearer token": (rb"[Bb]earer (?!REDACTED)[A-Za-z0-9._~+/-]{16,}", b"earer "),
 }
-_FORMAT_NAMES = list(_KEY_FORMATS)
 _BYTES_IN_KEYS = [(part, name) for name, (_, *parts) in _KEY_FORMATS.items() for part in parts]
 _ENCODED = re.compile(rb"[A-Za-z0-9+/_-]{24,}")
 _STANDARD_BASE64 = bytes.maketrans(b"-_", b"+/")
 
 
 class Finding(NamedTuple):
-    """A problem found in a cassette.
+    """A problem found in a cassette; of a secret, only the first characters are shown."""
 
-    Args:
-        kind: `integrity`, `schema`, `secret` or `leftover`.
-        call: The call's number; None if the problem concerns no single call.
-        where: The column or place.
-        what: A description; of a secret only the first characters are shown.
-    """
-
-    kind: str
-    call: int | None
-    where: str
+    kind: str  # `integrity`, `schema`, `secret` or `leftover`
+    call: int | None  # its number; None if the problem concerns no single call
+    where: str  # the column or place
     what: str
 
 
@@ -204,25 +196,24 @@ def _secrets(
             known = Redaction(frozenset([value]))
             if known.holds_secret(content) or known.holds_encoded(content):
                 yield "a credential of this environment", value.encode("utf-8", "surrogatepass")
-    for match in _keys_in(content):
-        name = _FORMAT_NAMES[int(str(match.lastgroup)[1:])]
-        if match.group().decode("latin-1").removeprefix("Bearer ") not in allowed:
-            yield name, match.group()
+    for name, key in _keys_in(content):
+        if key.decode("latin-1").removeprefix("Bearer ") not in allowed:
+            yield name, key
     for run in _ENCODED.findall(content):
         yield from _in_base64(run, allowed)
 
 
-def _keys_in(content: bytes) -> Iterable[re.Match[bytes]]:
-    """Return non-overlapping matches of key formats; `lastgroup` is the format's number."""
+def _keys_in(content: bytes) -> Iterator[tuple[str, bytes]]:
+    """Yield the name of its format and each key, without overlaps."""
     names = tuple(dict.fromkeys(name for part, name in _BYTES_IN_KEYS if part in content))
-    return _pattern(names).finditer(content) if names else ()
+    for match in _pattern(names).finditer(content) if names else ():
+        yield names[(match.lastindex or 1) - 1], match.group()
 
 
 @lru_cache(maxsize=256)
 def _pattern(names: tuple[str, ...]) -> re.Pattern[bytes]:
-    """Return one pattern that matches any of these key formats."""
-    formats = ((_FORMAT_NAMES.index(name), _KEY_FORMATS[name][0]) for name in names)
-    parts = (rb"(?P<s%d>(?<![A-Za-z0-9_-])%b)" % numbered for numbered in formats)
+    """Return one pattern with a group for each of these key formats."""
+    parts = (rb"((?<![A-Za-z0-9_-])%b)" % _KEY_FORMATS[name][0] for name in names)
     return re.compile(b"|".join(parts))
 
 
@@ -231,9 +222,9 @@ def _in_base64(run: bytes, allowed: frozenset[str]) -> Iterator[tuple[str, bytes
     text = run.translate(_STANDARD_BASE64)
     for start in range(4):
         whole = text[start : start + (len(text) - start) // 4 * 4]
-        for match in _keys_in(base64.b64decode(whole)):
-            if match.group().decode("latin-1") not in allowed:
-                yield f"{_FORMAT_NAMES[int(str(match.lastgroup)[1:])]} in base64", match.group()
+        for name, key in _keys_in(base64.b64decode(whole)):
+            if key.decode("latin-1") not in allowed:
+                yield f"{name} in base64", key
 
 
 def _outside_calls(

@@ -23,32 +23,19 @@ if TYPE_CHECKING:
 
 
 class Content(NamedTuple):
-    """One part of a message or of an answer.
+    """One part of a message or of an answer."""
 
-    Attributes:
-        kind: `text`, `reasoning`, `refusal`, `call`, `result`, `image` or `other`.
-        value: A text, the arguments or the result of a tool, a `Media`, or JSON.
-        name: The tool's name.
-    """
-
-    kind: str
-    value: Any
-    name: str = ""
+    kind: str  # `text`, `reasoning`, `refusal`, `call`, `result`, `image` or `other`
+    value: Any  # a text, the arguments or the result of a tool, a `Media`, or JSON
+    name: str = ""  # the tool's
 
 
 class Conversation(NamedTuple):
-    """The contents of a call.
+    """The contents of a call."""
 
-    Attributes:
-        request: The parsed request; None if it is no call of a model.
-        turns: Role and contents of each message; empty if the request's format is unknown.
-        answer: The answer's contents; empty if there is none or it cannot be read.
-        finish_reason: Why the answer ended, or None.
-    """
-
-    request: ModelRequest | None
-    turns: list[tuple[str, list[Content]]]
-    answer: list[Content]
+    request: ModelRequest | None  # None if it is no call of a model
+    turns: list[tuple[str, list[Content]]]  # by role; empty if the request's format is unknown
+    answer: list[Content]  # empty if there is none or it cannot be read
     finish_reason: str | None
 
     @property

@@ -22,21 +22,13 @@ _FACTS = ("status", "outcome", "provider", "model", "prompt_tokens", "completion
 
 
 class Difference(NamedTuple):
-    """One call that differs.
+    """One call that differs."""
 
-    Args:
-        kind: `removed` (only in the old cassette), `added`, or `changed`.
-        call: The request in one line.
-        old: The call's number in the old cassette.
-        new: The call's number in the new cassette.
-        lines: The differences, one line each.
-    """
-
-    kind: str
-    call: str
-    old: int | None
-    new: int | None
-    lines: list[str]
+    kind: str  # `removed` (only in the old cassette), `added`, or `changed`
+    call: str  # the request in one line
+    old: int | None  # its number in the old cassette
+    new: int | None  # its number in the new cassette
+    lines: list[str]  # the differences
 
 
 def request_of(call: Call) -> Request:
@@ -113,12 +105,7 @@ def _short(value: Any) -> str:
 
 
 def shape(value: Any, path: str = "$") -> set[str]:
-    """Return the paths and types of a JSON value, such as `$.choices[].index number`.
-
-    Args:
-        value: Parsed JSON; all items of a list share one path.
-        path: The path of the value.
-    """
+    """Return the paths and types of a JSON value, such as `$.choices[].index number`."""
     if isinstance(value, dict):
         members = cast("dict[str, object]", value)
         inside = (shape(each, f"{path}.{name}") for name, each in members.items())

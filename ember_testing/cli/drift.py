@@ -24,21 +24,12 @@ _MAX_SHAPE_LINES = 6  # lines about changes of shape, for each kind of change
 
 
 class DriftResult(NamedTuple):
-    """The result of sending one call again.
+    """The result of sending one call again."""
 
-    Args:
-        call: The call's number.
-        title: The request in one line.
-        lines: The differences, one line each; empty if the answer is as recorded.
-        cost: Cost of the new answer in USD; None if unknown.
-        sent: Whether the request was sent: False if it exceeds the budget, if a key is missing,
-            or if the host could not be reached.
-    """
-
-    call: int
-    title: str
-    lines: list[str]
-    cost: float | None
+    call: int  # its number
+    title: str  # the request in one line
+    lines: list[str]  # the differences, or why it was not sent; empty if it answers as recorded
+    cost: float | None  # USD; None if unknown
     sent: bool
 
 

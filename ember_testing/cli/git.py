@@ -39,17 +39,10 @@ def setup_commands() -> list[str]:
 
 
 class ChangedCassette(NamedTuple):
-    """A cassette that changed since a revision.
+    """A cassette that changed since a revision."""
 
-    Args:
-        path: Current name, or the former one if deleted, relative to the working directory.
-        before: The file's bytes at the revision; None if it did not exist.
-        is_there: Whether the file exists now.
-    """
-
-    path: Path
-    before: bytes | None
-    is_there: bool
+    path: Path  # relative to the working directory, whether or not it exists now
+    before: bytes | None  # the file at the revision; None if it did not exist
 
 
 class GitError(Exception):
@@ -58,10 +51,6 @@ class GitError(Exception):
 
 def changed_since(revision: str, paths: Sequence[Path]) -> list[ChangedCassette]:
     """Return the cassettes that changed since the working tree branched off from a revision.
-
-    Args:
-        revision: A revision such as `origin/main`.
-        paths: Files or folders to look at.
 
     Raises:
         GitError: The revision or the repository does not exist.
@@ -81,7 +70,7 @@ def changed_since(revision: str, paths: Sequence[Path]) -> list[ChangedCassette]
                 before = _git("show", f"{commit}:./{path.as_posix()}")
             except GitError:
                 before = None
-            found.append(ChangedCassette(path, before, path.exists()))
+            found.append(ChangedCassette(path, before))
     return found
 
 

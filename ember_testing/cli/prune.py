@@ -16,23 +16,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PrunePlan:
-    """The unused recordings of one cassette.
-
-    Attributes:
-        path: The file.
-        recordings: Numbers of the recordings to delete; empty if the whole file is deleted.
-        whole: Whether the whole file is unused.
-        kept: Why unused recordings are kept; "" if they are deleted.
-        tests: Node ids of the tests that made the unused recordings.
-        runs: The runs that did not use them.
-    """
+    """The unused recordings of one cassette."""
 
     path: Path
-    recordings: list[int]
-    whole: bool = False
-    kept: str = ""
-    tests: list[str] = field(default_factory=list[str])
-    runs: list[str] = field(default_factory=list[str])
+    recordings: list[int]  # numbers of those to delete; empty if the whole file is deleted
+    whole: bool = False  # whether the whole file is unused
+    kept: str = ""  # why unused recordings are kept; "" if they are deleted
+    tests: list[str] = field(default_factory=list[str])  # node ids of those that recorded them
+    runs: list[str] = field(default_factory=list[str])  # those that did not use them
 
     def as_dict(self, deleted: bool) -> dict[str, Any]:
         """Return the plan in JSON types."""

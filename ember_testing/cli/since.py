@@ -29,19 +29,12 @@ _MOST_CHARACTERS = 60_000  # GitHub takes 65,536 characters in a comment
 
 @dataclass(frozen=True, slots=True)
 class CassetteDifference:
-    """The changes of one cassette.
+    """The changes of one cassette."""
 
-    Attributes:
-        path: The file, relative to the working directory.
-        found: The calls that differ.
-        cost: Cost in USD of the calls that are new or were recorded again.
-        error: Why it could not be compared; "" if it was compared.
-    """
-
-    path: Path
+    path: Path  # relative to the working directory
     found: list[Difference] = field(default_factory=list[Difference])
-    cost: float = 0.0
-    error: str = ""
+    cost: float = 0.0  # USD, of the calls that are new or were recorded again
+    error: str = ""  # why it could not be compared
 
     def count(self, kind: str) -> int:
         """Return how many calls were `added`, `changed` or `removed`."""
@@ -75,7 +68,7 @@ def differences_since(revision: str, paths: Sequence[Path]) -> list[CassetteDiff
                 if each.before is not None:
                     old.write_bytes(each.before)
                 before = _calls(old) if each.before is not None else []
-                now = _calls(each.path) if each.is_there else []
+                now = _calls(each.path) if each.path.exists() else []
             except CassetteError as error:
                 text = str(error).replace(str(old), f"{each.path} at {revision}")
                 found.append(CassetteDifference(each.path, error=text))
@@ -93,12 +86,7 @@ def _calls(path: Path) -> list[Call]:
 
 
 def as_markdown(found: Sequence[CassetteDifference], revision: str) -> str:
-    """Return a comment for a pull request: a table, and each cassette's calls folded.
-
-    Args:
-        found: The changed cassettes.
-        revision: The revision that they were compared with.
-    """
+    """Return a comment for a pull request: a table, and each cassette's calls folded."""
     if not found:
         return f"No recorded call differs from {_code(revision)}."
     total = dollars(sum(each.cost for each in found))

@@ -14,28 +14,16 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Totals:
-    """Sums over calls.
-
-    Attributes:
-        calls: Number of calls.
-        prompt_tokens: Input tokens.
-        completion_tokens: Output tokens.
-        cost: USD, of the calls whose cost is known.
-        unpriced: Calls whose cost is unknown.
-        errors: Calls with a status of 400 or above, or without an answer.
-        seconds: Provider time in seconds.
-        oldest: When the oldest call was recorded, ISO 8601.
-        newest: When the newest call was recorded, ISO 8601.
-    """
+    """Sums over calls."""
 
     calls: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    cost: float = 0.0
-    unpriced: int = 0
-    errors: int = 0
+    cost: float = 0.0  # USD, of the calls whose cost is known
+    unpriced: int = 0  # calls whose cost is unknown
+    errors: int = 0  # calls with a status of 400 or above, or without an answer
     seconds: float = 0.0
-    oldest: str = ""
+    oldest: str = ""  # ISO 8601
     newest: str = ""
 
     def add(self, call: Call) -> None:
@@ -56,12 +44,7 @@ class Totals:
 
 
 def age(moment: str, now: datetime | None = None) -> float | None:
-    """Return the days since a time; None if `moment` is empty.
-
-    Args:
-        moment: A time in ISO 8601.
-        now: The current time in UTC.
-    """
+    """Return the days since a time in ISO 8601; None if it is empty."""
     if not moment:
         return None
     then = datetime.fromisoformat(moment.replace("Z", "+00:00"))

@@ -42,11 +42,6 @@ _WILD = re.compile(r"[*?\[]")
 class ReplyQueue:
     """The replies set up by one `fake_model(pattern, ...)`; not thread-safe.
 
-    Args:
-        pattern: The pattern as given.
-        replies: The replies in order.
-        usage: Token counts of each answer, or None.
-
     Raises:
         TypeError: There is no reply, or one of another type.
     """
@@ -83,13 +78,7 @@ class ReplyQueue:
         return f"{self.pattern}: {len(self._waiting)} of {self.total} answers"
 
     def matches(self, provider: str, model: str, unknown_address: bool) -> bool:
-        """Return whether the pattern matches a call.
-
-        Args:
-            provider: The provider's name.
-            model: The model's id on the wire.
-            unknown_address: Whether only the wire format identifies the provider.
-        """
+        """Return whether the pattern matches a call, by its wire format if need be."""
         names = {f"{provider}/{model}"}
         if self.provider is None:
             names.add(model)
@@ -147,17 +136,11 @@ _INTERRUPTED = "This answer does not come to its end."
 
 
 class FakeResponse(NamedTuple):
-    """The response for a reply.
-
-    Attributes:
-        response: The response on the wire.
-        fault: The fault in it, or None.
-        text: The text of a whole answer, or "".
-    """
+    """The response for a reply."""
 
     response: Response
-    fault: Fault | None
-    text: str
+    fault: Fault | None  # the fault in it
+    text: str  # the text of a whole answer, or ""
 
 
 def build_response(
@@ -167,7 +150,7 @@ def build_response(
     usage: UsageStats | None,
     number: int,
 ) -> FakeResponse:
-    """Return the response for a reply to a call that Ember's wires or embeddings can express.
+    """Return the response for a reply to a call of one of Ember's wires, or for embeddings.
 
     Args:
         request: The parsed request.

@@ -29,27 +29,16 @@ _NOT_RETRYABLE: frozenset[ErrorType | None] = frozenset(
 
 
 class Attempt(NamedTuple):
-    """One request, and how the fake answered it.
-
-    Attributes:
-        call: The call.
-        url: The request's URL; "" for a custom provider.
-        started_at: Time of arrival, by `time.monotonic()`.
-        fault: The error type in Ember's vocabulary; None for an answer.
-        retry_after: Seconds that the caller was request to wait, or None.
-        partial: The text before the answer broke off, or "".
-        text: The text of a whole answer, or "".
-        flow: The thread or task that made the request.
-    """
+    """One request, and how the fake answered it."""
 
     call: FakeCall
-    url: str
-    started_at: float
-    fault: ErrorType | None
-    retry_after: float | None
-    partial: str
-    text: str
-    flow: object
+    url: str  # "" for a custom provider
+    started_at: float  # by `time.monotonic()`
+    fault: ErrorType | None  # None for an answer
+    retry_after: float | None  # seconds that the caller was asked to wait
+    partial: str  # the text before the answer broke off
+    text: str  # the text of a whole answer
+    flow: object  # the thread or task that made the request
 
     @property
     def name(self) -> str:
@@ -96,13 +85,7 @@ class Verdict:
 def judge(
     attempts: Sequence[Attempt], result: object = None, skips: Sequence[Skip] = ()
 ) -> Verdict:
-    """Return the verdict on a sequence of attempts.
-
-    Args:
-        attempts: All attempts in order.
-        result: What the code under test returned, to be searched for a partial answer.
-        skips: The waits that were skipped meanwhile.
-    """
+    """Return the verdict on all attempts, the code's result and the waits that were skipped."""
     complaints: list[str] = []
     waits: list[float] = []
     last: dict[object, tuple[int, Attempt]] = {}

@@ -108,8 +108,8 @@ def embedding_response(
     """Return the response with the vectors.
 
     Args:
-        request: The request.
-        inputs: The inputs to embed.
+        request: The parsed request.
+        inputs: The inputs to embed, as of `inputs_of`.
         embeddings: The vectors.
         tokens: Number of input tokens, for formats that report it.
         number: Number of the call, for the ids.

@@ -58,25 +58,16 @@ _FORM_PATHS = ("/audio/transcriptions", "/audio/translations", "/images/edits")
 
 @dataclass(frozen=True, slots=True)
 class ModelRequest:
-    """A request to a model.
+    """A request to a model."""
 
-    Args:
-        provider: The provider called: one of Ember's, a vendor of `data/vendors.json`, or
-            `unknown`.
-        model: The model's id on the wire.
-        stream: Whether a streamed answer is requested.
-        body: The request's JSON.
-        api: The API called: `openai`, `openai-responses`, `anthropic`, `google`, or another of
-            `data/vendors.json`; `other` if only the address is understood.
-        url: The request's URL.
-    """
-
-    provider: str
-    model: str
-    stream: bool
+    provider: str  # one of Ember's, a vendor of `data/vendors.json`, or `unknown`
+    model: str  # its id on the wire
+    stream: bool  # whether a streamed answer is requested
     body: Mapping[str, Any]
+    # `openai`, `openai-responses`, `anthropic`, `google`, or another of `data/vendors.json`;
+    # `other` if only the address is understood.
     api: str
-    url: str = ""
+    url: str
 
     @property
     def wire(self) -> str | None:
@@ -100,21 +91,12 @@ class ModelRequest:
 
 
 class CallFacts(NamedTuple):
-    """The columns of the table `calls` that are parsed; None for what is not reported.
-
-    Args:
-        provider: The provider's name in Ember.
-        model: The model that the answer reports, else the requested one.
-        prompt_tokens: All input tokens.
-        completion_tokens: All billed output tokens.
-        cost_usd: US dollars.
-        text: The answer's text.
-    """
+    """The columns of the table `calls` that are parsed; None for what is not reported."""
 
     provider: str
-    model: str
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
+    model: str  # the one that the answer reports, else the requested one
+    prompt_tokens: int | None = None  # all input tokens
+    completion_tokens: int | None = None  # all billed output tokens
     cost_usd: float | None = None
     text: str | None = None
 
@@ -182,7 +164,7 @@ def read_exchange(
     """Parse a provider's answer, even if it is an error or incomplete.
 
     Args:
-        request: The request.
+        request: The parsed request.
         status: The answer's status.
         headers: The answer's headers.
         body: The answer's body without content encoding; of a stream, what has arrived.
@@ -206,13 +188,7 @@ def read_exchange(
 def read_response(
     request: ModelRequest, status: int, headers: Mapping[str, str], body: bytes
 ) -> ChatResponse:
-    """Return the answer to a request, parsed by Ember's client if it supports the format.
-
-    Args:
-        request: The request.
-        status: The answer's status.
-        headers: The answer's headers.
-        body: The answer's body without content encoding.
+    """Do the same as `read_exchange`, for the whole answer.
 
     Raises:
         EmberError: The answer is an error, or malformed.
@@ -303,14 +279,7 @@ def _call(request: ModelRequest) -> Call:
 def read_pieces(
     request: ModelRequest, status: int, headers: Mapping[str, str], pieces: Sequence[bytes]
 ) -> list[str]:
-    """Return the text and reasoning that each piece of a streamed answer completes.
-
-    Args:
-        request: The request.
-        status: The answer's status.
-        headers: The answer's headers.
-        pieces: The answer's body without content encoding.
-    """
+    """Return the text and reasoning that each piece of a streamed answer completes."""
     lower = _lower(headers)
     if request.wire is None or EventReader(lower).framed:
         return text_of_pieces(lower, pieces)
@@ -327,17 +296,12 @@ def read_pieces(
 
 
 class ParsedRow(NamedTuple):
-    """The values parsed from one row.
+    """The values parsed from one row."""
 
-    Args:
-        columns: Values for `COLUMNS`, None if unknown.
-        charges: The charges (`pricing.cost.PriceQuery`), each with its prices as JSON text.
-        problem: Why the row could not be parsed, or None.
-    """
-
-    columns: dict[str, Any]
+    columns: dict[str, Any]  # values for `COLUMNS`, None if unknown
+    # Each charge (`pricing.cost.PriceQuery`) with its prices as JSON text.
     charges: Sequence[tuple[tuple[Any, ...], str]] = ()
-    problem: str | None = None
+    problem: str | None = None  # why the row could not be parsed
 
 
 def read_row(row: Mapping[str, Any]) -> ParsedRow:

@@ -26,27 +26,16 @@ _Json = Any
 
 
 class Content(NamedTuple):
-    """The contents of a body; None for what it does not report.
+    """The contents of a body; None for what it does not report."""
 
-    Args:
-        text: The answer's text, or the number and length of its vectors.
-        reasoning: The reasoning text.
-        tool_calls: The requested tool calls; from a stream, only those sent whole.
-        model: The model that it reports.
-        usage: Token counts; 0 if only the other side is reported.
-        counted: Whether input and output tokens are known; vectors are 0 output tokens.
-        billed: The token counts that are charged for.
-        reported_cost: The cost that the vendor reports, in US dollars.
-    """
-
-    text: str
+    text: str  # the answer's text, or the number and length of its vectors
     reasoning: str
-    tool_calls: Sequence[ToolCall]
+    tool_calls: Sequence[ToolCall]  # from a stream, only those sent whole
     model: str | None
-    usage: UsageStats | None
-    counted: tuple[bool, bool]
-    billed: UsageStats | None
-    reported_cost: float | None
+    usage: UsageStats | None  # 0 tokens if only the other side is reported
+    counted: tuple[bool, bool]  # whether input and output are known; vectors are 0 output tokens
+    billed: UsageStats | None  # the token counts that are charged for
+    reported_cost: float | None  # by the vendor, in US dollars
 
 
 @cache

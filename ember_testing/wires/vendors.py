@@ -32,20 +32,12 @@ _AZURE_PATH = re.compile(r"/openai/deployments/[^/]+/")
 
 
 class CallKind(NamedTuple):
-    """The kind of a call.
+    """The kind of a call."""
 
-    Args:
-        api: The API: `openai`, `openai-responses`, `anthropic` or `google`, which Ember's client
-            parses, or another of the table.
-        model: The model in the path, or "".
-        stream: Whether the path requests a streamed answer.
-        needs: Groups of keys; the body of such a call has at least one key of each.
-    """
-
-    api: str
-    model: str = ""
-    stream: bool = False
-    needs: Sequence[Sequence[str]] = ()
+    api: str  # `openai` or another wire format that Ember's client parses, or one of the table
+    model: str = ""  # as in the path
+    stream: bool = False  # whether the path requests a streamed answer
+    needs: Sequence[Sequence[str]] = ()  # groups of keys: the body has at least one key of each
 
 
 class _Path(NamedTuple):
