@@ -196,10 +196,12 @@ def _media_format(item: Mapping[str, Any]) -> tuple[str, str, str] | None:
         kind = next((key for key in _in_camel_case(item) if key in ("inlineData", "fileData")), "")
     elif kind in ("image", "audio") and "data" in item and "mimeType" in item:
         return "mcp", "data", ""
-    elif kind in ("image_url", "file", "image", "document"):
-        # Without content it is something else, such as an entry in the listing of a folder.
-        content = "source" if kind in ("image", "document") else kind
-        return _MEDIA_FORMATS[kind] if item.get(content) else None
+    elif kind in ("image", "document", "file"):
+        # Without this object it is other data, such as an entry in the listing of a folder.
+        if not isinstance(item.get("file" if kind == "file" else "source"), Mapping):
+            return None
+    elif kind == "image_url" and not item.get("image_url"):
+        return None
     return _MEDIA_FORMATS.get(kind) if isinstance(kind, str) else None
 
 

@@ -207,8 +207,13 @@ LISTING = [{"type": "file", "path": "a.txt"}, {"type": "folder", "path": "b"}]
 
 
 @pytest.mark.parametrize(
-    "content", [["a", "b"], {"type": "image"}, [{"a": 1}], 7, None, [], LISTING, LISTING[:1]]
-)
+    "content",
+    [
+        ["a", "b"], {"type": "image"}, {"type": "image", "source": "camera"}, [{"a": 1}], 7, None,
+        [], LISTING, LISTING[:1], {"type": "file", "file": "a.txt"},
+        {"type": "document", "source": []},
+    ],
+)  # fmt: skip
 def test_tool_result_that_is_not_an_image_is_sent_as_json(content: Any) -> None:
     """A result that is not a picture is sent as JSON on every wire."""
     prompt = asked_for(content)
