@@ -16,7 +16,15 @@ import httpcore
 from ember.transport.proxies import Handshake, Proxy
 from ember.transport.tls import ssl_context
 
-__all__ = ["READ_BYTES", "AsyncOpened", "Opened", "Target", "aclose", "connect", "connect_async"]
+__all__ = [
+    "READ_BYTES",
+    "AsyncNetworkConnection",
+    "NetworkConnection",
+    "Target",
+    "aclose",
+    "connect",
+    "connect_async",
+]
 
 READ_BYTES = 64 * 1024
 _SYNC = httpcore.SyncBackend()
@@ -69,7 +77,7 @@ class Target(NamedTuple):
         return self.origin.host.decode("ascii")
 
 
-class Opened(NamedTuple):
+class NetworkConnection(NamedTuple):
     """An open connection.
 
     Args:
@@ -83,8 +91,8 @@ class Opened(NamedTuple):
     round_trip: float = 0.0
 
 
-class AsyncOpened(NamedTuple):
-    """`Opened` for an event loop; `round_trip` includes the name lookup."""
+class AsyncNetworkConnection(NamedTuple):
+    """`NetworkConnection` for an event loop; `round_trip` includes the name lookup."""
 
     stream: httpcore.AsyncNetworkStream
     round_trip: float = 0.0
@@ -104,33 +112,35 @@ def _handshake_errors() -> Generator[None]:
 # --- sync ---------------------------------------------------------------------------------------
 
 
-def connect(target: Target, time_left: _TimeLeft) -> Opened:
+def connect(target: Target, time_left: _TimeLeft) -> NetworkConnection:
     """Open a connection."""
     if target.unix_socket is not None:
-        opened = _opened(_SYNC.connect_unix_socket(target.unix_socket, time_left()))
+        network = _network_connection(_SYNC.connect_unix_socket(target.unix_socket, time_left()))
     else:
-        opened = _connect_tcp(*target.address(), time_left)
-    stream = opened.stream
+        network = _connect_tcp(*target.address(), time_left)
+    stream = network.stream
     try:
         for layer in target.layers():
             if not isinstance(layer, str):
-                _shake_hands(opened.stream, layer, time_left)
-            elif isinstance(opened.socket, ssl.SSLSocket):
-                opened = opened._replace(socket=_tls_in_tls(opened.socket, layer, time_left()))
+                _shake_hands(network.stream, layer, time_left)
+            elif isinstance(network.socket, ssl.SSLSocket):
+                network = network._replace(socket=_tls_in_tls(network.socket, layer, time_left()))
             else:
-                stream = opened.stream.start_tls(ssl_context(), layer, time_left())
-                opened = _opened(stream, opened.round_trip)
+                stream = network.stream.start_tls(ssl_context(), layer, time_left())
+                network = _network_connection(stream, network.round_trip)
     except BaseException:
         stream.close()
         raise
-    return opened
+    return network
 
 
-def _opened(stream: httpcore.NetworkStream, round_trip: float = 0.0) -> Opened:
-    return Opened(stream, stream.get_extra_info("socket"), round_trip)
+def _network_connection(
+    stream: httpcore.NetworkStream, round_trip: float = 0.0
+) -> NetworkConnection:
+    return NetworkConnection(stream, stream.get_extra_info("socket"), round_trip)
 
 
-def _connect_tcp(host: str, port: int, time_left: _TimeLeft) -> Opened:
+def _connect_tcp(host: str, port: int, time_left: _TimeLeft) -> NetworkConnection:
     """Connect to the first address of a host that answers in its share of the time."""
     addresses = _resolve(host, port, time_left())
     for position, address in enumerate(addresses, 1):
@@ -143,7 +153,7 @@ def _connect_tcp(host: str, port: int, time_left: _TimeLeft) -> Opened:
             if position == len(addresses):
                 raise
         else:
-            return _opened(stream, time.monotonic() - started)
+            return _network_connection(stream, time.monotonic() - started)
     raise httpcore.ConnectError(f"the host {host!r} has no address")
 
 
@@ -246,7 +256,7 @@ class _TLSInTLS:
 # --- async --------------------------------------------------------------------------------------
 
 
-async def connect_async(target: Target, time_left: _TimeLeft) -> AsyncOpened:
+async def connect_async(target: Target, time_left: _TimeLeft) -> AsyncNetworkConnection:
     """`connect` without blocking the event loop."""
     started = time.monotonic()
     if target.unix_socket is not None:
@@ -264,7 +274,7 @@ async def connect_async(target: Target, time_left: _TimeLeft) -> AsyncOpened:
     except BaseException:
         await aclose(stream)
         raise
-    return AsyncOpened(stream, round_trip)
+    return AsyncNetworkConnection(stream, round_trip)
 
 
 async def _shake_hands_async(

@@ -19,8 +19,8 @@ import httpcore
 
 from ember.transport.connect import (
     READ_BYTES,
-    AsyncOpened,
-    Opened,
+    AsyncNetworkConnection,
+    NetworkConnection,
     Target,
     aclose,
     connect,
@@ -32,7 +32,7 @@ from ember.transport.proxies import proxy_of
 
 __all__ = ["AsyncPool", "Deadline", "Pool"]
 
-_Opened = TypeVar("_Opened", bound=Opened | AsyncOpened)
+_NetworkConnection = TypeVar("_NetworkConnection", bound=NetworkConnection | AsyncNetworkConnection)
 
 # If a server closes an idle connection while a request is in transit, the client notices within one
 # round trip plus the time to schedule the waiting thread. If the connection breaks later, the
@@ -101,16 +101,16 @@ class _Response:
         self.extensions = {"http_version": b"HTTP/1.1", "reason_phrase": response.reason}
 
 
-class _HTTP11(Generic[_Opened]):
+class _HTTP11(Generic[_NetworkConnection]):
     """A connection that carries one request at a time; the part that does no I/O.
 
     Attributes:
         idle: Whether the last response was read completely and another request may follow.
         is_sent: Whether the last request was sent completely.
-        opened: The open connection; None before the first request and after the end.
+        network: The open connection; None before the first request and after the end.
     """
 
-    opened: _Opened | None = None
+    network: _NetworkConnection | None = None
 
     def __init__(self, request: Any) -> None:  # Any: httpcore does not type extensions
         self.idle = self.is_sent = False
@@ -121,7 +121,7 @@ class _HTTP11(Generic[_Opened]):
 
     def is_stale(self) -> bool:
         """Return whether the server has closed it or sent unexpected bytes."""
-        return self.opened is None or self.opened.stream.get_extra_info("is_readable")
+        return self.network is None or self.network.stream.get_extra_info("is_readable")
 
     def info(self) -> str:
         """Return the state for the repr of httpcore's connection."""
@@ -135,26 +135,26 @@ class _HTTP11(Generic[_Opened]):
         return request_head(request.method, target, headers)
 
 
-class _SyncHTTP11(_HTTP11[Opened], httpcore.ConnectionInterface):
+class _SyncHTTP11(_HTTP11[NetworkConnection], httpcore.ConnectionInterface):
     def handle_request(self, request: Any) -> Any:
         self.idle = False
         deadline: Deadline = request.extensions["ember_deadline"]
         # A memoryview, since its repr hides the bytes: the request contains the key.
         data = memoryview(self._head(request) + b"".join(request.stream))
-        if self.opened is None:
+        if self.network is None:
             self._target.load_certificates()
-            self.opened = connect(self._target, _start_connecting(deadline))
-        socket = self.opened.socket
-        self.is_sent = _send(socket, data, deadline)
+            self.network = connect(self._target, _start_connecting(deadline))
+        socket = self.network.socket
+        self.is_sent = _write_request(socket, data, deadline)
         received = _receive(socket, deadline)
         # Made after the wait: with many calls in flight, each object costs garbage collections.
         response = ResponseParser()
         pieces = response.feed(received)
         while response.status is None:
             pieces = response.feed(_receive(socket, deadline))
-        return _Response(response, self._body(response, pieces, socket, deadline))
+        return _Response(response, self._pieces(response, pieces, socket, deadline))
 
-    def _body(
+    def _pieces(
         self, response: ResponseParser, pieces: Sequence[bytes], socket: Any, deadline: Deadline
     ) -> Iterator[bytes]:
         yield from pieces
@@ -163,12 +163,12 @@ class _SyncHTTP11(_HTTP11[Opened], httpcore.ConnectionInterface):
         self.idle = response.reusable and self.is_sent
 
     def close(self) -> None:
-        opened, self.opened = self.opened, None
-        if opened is not None:
-            opened.stream.close()
+        network, self.network = self.network, None
+        if network is not None:
+            network.stream.close()
 
 
-def _send(socket: Any, data: memoryview, deadline: Deadline) -> bool:
+def _write_request(socket: Any, data: memoryview, deadline: Deadline) -> bool:
     """Send a request; return False if the server closed: it may have answered before the end."""
     while data:
         seconds = _write_timeout(deadline)
@@ -194,21 +194,21 @@ def _receive(socket: Any, deadline: Deadline) -> bytes:
     return received
 
 
-class _AsyncHTTP11(_HTTP11[AsyncOpened], httpcore.AsyncConnectionInterface):
+class _AsyncHTTP11(_HTTP11[AsyncNetworkConnection], httpcore.AsyncConnectionInterface):
     async def handle_async_request(self, request: Any) -> Any:
         self.idle = False
         deadline: Deadline = request.extensions["ember_deadline"]
         data: Any = memoryview(  # Any: httpcore's types lack memoryview
             self._head(request) + b"".join([part async for part in request.stream])
         )
-        if self.opened is None:
+        if self.network is None:
             self._target.load_certificates()
-            self.opened = await connect_async(self._target, _start_connecting(deadline))
-        stream = self.opened.stream
+            self.network = await connect_async(self._target, _start_connecting(deadline))
+        stream = self.network.stream
         try:
             await stream.write(data, _write_timeout(deadline))
             self.is_sent = True
-        except httpcore.WriteError:  # as in _send
+        except httpcore.WriteError:  # as in _write_request
             self.is_sent = False
         received = await stream.read(READ_BYTES, _read_timeout(deadline))
         response = ResponseParser()  # after the wait, as above
@@ -218,9 +218,9 @@ class _AsyncHTTP11(_HTTP11[AsyncOpened], httpcore.AsyncConnectionInterface):
         return _Response(response, _AsyncPieces(self, stream, response, pieces, deadline))
 
     async def aclose(self) -> None:
-        opened, self.opened = self.opened, None
-        if opened is not None:
-            await opened.stream.aclose()
+        network, self.network = self.network, None
+        if network is not None:
+            await network.stream.aclose()
 
 
 class _AsyncPieces:
@@ -323,20 +323,20 @@ class _IdleConnections(Generic[_Connection]):
         self._seconds = number("EMBER_KEEPALIVE_SECONDS", 30.0)
         self._most = number("EMBER_MAX_IDLE_CONNECTIONS", _half_of_descriptors())
 
-    def pop(self, to: object) -> tuple[_Connection | None, bool]:
+    def pop(self, key: object) -> tuple[_Connection | None, bool]:
         """Return the idle connection that was used last, or None, and whether it is usable."""
         try:
-            since, connection = self._origins[to].pop()
+            since, connection = self._origins[key].pop()
         except LookupError:
             return None, False
         expired = time.monotonic() - since >= self._seconds
         return connection, not expired and not connection.http11.is_stale()
 
-    def push(self, to: object, connection: _Connection) -> list[_Connection]:
+    def push(self, key: object, connection: _Connection) -> list[_Connection]:
         """Keep a connection for reuse; return those that the caller must close."""
-        idle = self._origins.get(to)
+        idle = self._origins.get(key)
         if idle is None:
-            idle = self._origins.setdefault(to, deque())
+            idle = self._origins.setdefault(key, deque())
         now = time.monotonic()
         idle.append((now, connection))
         if len(idle) > self._most:
@@ -361,7 +361,7 @@ class _IdleConnections(Generic[_Connection]):
         return idle
 
 
-def _route(request: Any) -> object:  # Any: httpcore does not type extensions
+def _connection_key(request: Any) -> object:  # Any: httpcore does not type extensions
     """Return the key of the connections that a request may use.
 
     A server in this process starts when it is asked for its address. That is done only here, so
@@ -380,8 +380,8 @@ def _was_closed_idle(
     error: Exception, connection: Connection | AsyncConnection, sent: float
 ) -> bool:
     """Return whether the server closed an idle connection before it received the request."""
-    opened = connection.http11.opened
-    round_trip = min(opened.round_trip if opened else 0.0, _LONGEST_ROUND_TRIP_SECONDS)
+    network = connection.http11.network
+    round_trip = min(network.round_trip if network else 0.0, _LONGEST_ROUND_TRIP_SECONDS)
     if time.monotonic() - sent > round_trip + _SCHEDULING_SECONDS:
         return False
     if isinstance(error, httpcore.RemoteProtocolError):
@@ -400,9 +400,9 @@ class Pool:
 
     def handle_request(self, request: httpcore.Request) -> Any:
         """Send a request on an idle connection, or on a new one."""
-        to = _route(request)
+        key = _connection_key(request)
         while True:
-            connection, is_usable = self.idle.pop(to)
+            connection, is_usable = self.idle.pop(key)
             if connection is None:
                 break
             if not is_usable:
@@ -410,21 +410,21 @@ class Pool:
                 continue
             sent = time.monotonic()
             try:
-                return self._send(request, connection, to)
+                return self._send_on(request, connection, key)
             except Exception as error:
                 if not _was_closed_idle(error, connection, sent):
                     raise
                 break
         self.idle.update_limits()
-        return self._send(request, Connection(request), to)
+        return self._send_on(request, Connection(request), key)
 
-    def _send(self, request: httpcore.Request, connection: Connection, to: object) -> Any:
+    def _send_on(self, request: httpcore.Request, connection: Connection, key: object) -> Any:
         try:
             response: Any = connection.handle_request(request)
         except BaseException:
             connection.close()
             raise
-        response.stream = _Body(self, to, connection, response.stream)
+        response.stream = _PooledBody(self, key, connection, response.stream)
         return response
 
     def close(self) -> None:
@@ -433,12 +433,12 @@ class Pool:
             connection.close()
 
 
-class _Body:
+class _PooledBody:
     """The body of a response; closing it returns its connection to the pool."""
 
-    def __init__(self, pool: Pool, to: object, connection: Connection, stream: Any) -> None:
+    def __init__(self, pool: Pool, key: object, connection: Connection, stream: Any) -> None:
         self._pool = pool
-        self._to = to
+        self._key = key
         self._connection: Connection | None = connection
         self._stream = stream
 
@@ -450,7 +450,7 @@ class _Body:
         if connection is None:
             return
         reusable = connection.http11.idle  # False if the body was not read completely
-        for one in self._pool.idle.push(self._to, connection) if reusable else [connection]:
+        for one in self._pool.idle.push(self._key, connection) if reusable else [connection]:
             one.close()
 
 
@@ -465,9 +465,9 @@ class AsyncPool:
 
     async def handle_async_request(self, request: httpcore.Request) -> Any:
         """Send a request on an idle connection, or on a new one."""
-        to = _route(request)
+        key = _connection_key(request)
         while True:
-            connection, is_usable = self.idle.pop(to)
+            connection, is_usable = self.idle.pop(key)
             if connection is None:
                 break
             if not is_usable:
@@ -475,23 +475,23 @@ class AsyncPool:
                 continue
             sent = time.monotonic()
             try:
-                return await self._send(request, connection, to)
+                return await self._send_on(request, connection, key)
             except Exception as error:
                 if not _was_closed_idle(error, connection, sent):
                     raise
                 break
         self.idle.update_limits()
-        return await self._send(request, AsyncConnection(request), to)
+        return await self._send_on(request, AsyncConnection(request), key)
 
-    async def _send(
-        self, request: httpcore.Request, connection: AsyncConnection, to: object
+    async def _send_on(
+        self, request: httpcore.Request, connection: AsyncConnection, key: object
     ) -> Any:
         try:
             response: Any = await connection.handle_async_request(request)
         except BaseException:
             await aclose(connection)
             raise
-        response.stream = _AsyncBody(self, to, connection, response.stream)
+        response.stream = _AsyncPooledBody(self, key, connection, response.stream)
         return response
 
     async def aclose(self) -> None:
@@ -500,14 +500,14 @@ class AsyncPool:
             await aclose(connection)
 
 
-class _AsyncBody:
-    """`_Body` for one event loop."""
+class _AsyncPooledBody:
+    """`_PooledBody` for one event loop."""
 
     def __init__(
-        self, pool: AsyncPool, to: object, connection: AsyncConnection, stream: Any
+        self, pool: AsyncPool, key: object, connection: AsyncConnection, stream: Any
     ) -> None:
         self._pool = pool
-        self._to = to
+        self._key = key
         self._connection: AsyncConnection | None = connection
         self._stream = stream
 
@@ -519,5 +519,5 @@ class _AsyncBody:
         if connection is None:
             return
         reusable = connection.http11.idle
-        for one in self._pool.idle.push(self._to, connection) if reusable else [connection]:
+        for one in self._pool.idle.push(self._key, connection) if reusable else [connection]:
             await aclose(one)

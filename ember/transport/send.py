@@ -95,18 +95,18 @@ def send(request: Request) -> Response:
         ProviderAPIError: Its type is `timeout`, `connection` or `bad_response`.
         ModelProviderError: The URL, a header or the proxy's address is not valid.
     """
-    with _Exchange(request) as exchange:
-        response = send_request(_httpx_request(request, exchange))
+    with _CallDeadline(request) as deadline:
+        response = send_request(_httpx_request(request, deadline))
         pieces: list[bytes] = []
         try:
             headers = _headers(response)
             decoder = ContentDecoder(headers)
-            exchange.read_end = None
+            deadline.read_end = None
             for piece in cast("httpx.SyncByteStream", response.stream):
                 if decoded := decoder.feed(piece):
                     pieces += decoded
-                    exchange.read_end = None
-                exchange.enforce_deadline()
+                    deadline.read_end = None
+                deadline.enforce()
         except BaseException:
             # The response may repeat the key: clear the variables that a traceback could show.
             pieces, piece, decoded = [], b"", []
@@ -118,21 +118,21 @@ def send(request: Request) -> Response:
 
 async def asend(request: Request) -> Response:
     """`send` without blocking the event loop."""
-    with _Exchange(request) as exchange:
-        response = await send_request_async(_httpx_request(request, exchange))
+    with _CallDeadline(request) as deadline:
+        response = await send_request_async(_httpx_request(request, deadline))
         pieces: list[bytes] = []
         try:
             headers = _headers(response)
             decoder = ContentDecoder(headers)
-            exchange.read_end = None
+            deadline.read_end = None
             # A variable keeps the iterator until the connection is closed: if it were collected
             # earlier, the event loop would close it at some other time.
             stream = aiter(cast("httpx.AsyncByteStream", response.stream))
             async for piece in stream:
                 if decoded := decoder.feed(piece):
                     pieces += decoded
-                    exchange.read_end = None
-                exchange.enforce_deadline()
+                    deadline.read_end = None
+                deadline.enforce()
         except BaseException:
             # The response may repeat the key: clear the variables that a traceback could show.
             pieces, piece, decoded = [], b"", []
@@ -147,7 +147,7 @@ class _BaseStreamedResponse:
 
     status: int
     headers: Mapping[str, str]
-    _exchange: _Exchange
+    _deadline: _CallDeadline
 
     def __init__(self, request: Request) -> None:
         self._request = request
@@ -156,41 +156,41 @@ class _BaseStreamedResponse:
         self._response = response
         self.status = response.status_code
         self.headers = _headers(response)
-        self._exchange.expect_first_event()
+        self._deadline.expect_first_event()
 
     def expect_event(self) -> None:
         """Start the wait for the next event that carries a part of the answer.
 
         `timeout.read` limits it, whatever else the server sends.
         """
-        self._exchange.expect_event()
+        self._deadline.expect_event()
 
     def expect_end(self) -> None:
         """Wait a few seconds for the end of the body: the answer is complete.
 
         From now on it is no error if the connection stays open or breaks.
         """
-        self._exchange.expect_end()
+        self._deadline.expect_end()
 
 
 class StreamedResponse(_BaseStreamedResponse):
     """A response that is read as it arrives, inside a `with` block."""
 
     def __enter__(self) -> StreamedResponse:
-        self._exchange = _Exchange(self._request)
-        with self._exchange:
-            self._begin(send_request(_httpx_request(self._request, self._exchange)))
+        self._deadline = _CallDeadline(self._request)
+        with self._deadline:
+            self._begin(send_request(_httpx_request(self._request, self._deadline)))
         return self
 
     def pieces(self) -> Iterator[bytes]:
         """Iterate over the decoded body as it arrives."""
-        with self._exchange:
+        with self._deadline:
             decoder = ContentDecoder(self.headers)
             try:
                 for piece in cast("httpx.SyncByteStream", self._response.stream):
                     yield from decoder.feed(piece)
             except httpx.TransportError:
-                if not self._exchange.is_answered:
+                if not self._deadline.is_answered:
                     raise
 
     def __exit__(
@@ -199,7 +199,7 @@ class StreamedResponse(_BaseStreamedResponse):
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        with self._exchange:
+        with self._deadline:
             self._response.close()
 
 
@@ -210,9 +210,9 @@ class AsyncStreamedResponse(_BaseStreamedResponse):
     """
 
     async def __aenter__(self) -> AsyncStreamedResponse:
-        self._exchange = _Exchange(self._request)
-        with self._exchange:
-            self._begin(await send_request_async(_httpx_request(self._request, self._exchange)))
+        self._deadline = _CallDeadline(self._request)
+        with self._deadline:
+            self._begin(await send_request_async(_httpx_request(self._request, self._deadline)))
         # Kept as in asend.
         self._stream = aiter(cast("httpx.AsyncByteStream", self._response.stream))
         self._decoder: ContentDecoder | None = None
@@ -227,14 +227,14 @@ class AsyncStreamedResponse(_BaseStreamedResponse):
         return self
 
     async def __anext__(self) -> bytes:
-        with self._exchange:
+        with self._deadline:
             if self._decoder is None:
                 self._decoder = ContentDecoder(self.headers)
             try:
                 while not self._decoded:
                     self._decoded += self._decoder.feed(await self._stream.__anext__())
             except httpx.TransportError:
-                if not self._exchange.is_answered:
+                if not self._deadline.is_answered:
                     raise
                 raise StopAsyncIteration from None
             return self._decoded.popleft()
@@ -245,7 +245,7 @@ class AsyncStreamedResponse(_BaseStreamedResponse):
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        with self._exchange:
+        with self._deadline:
             await self._response.aclose()
 
 
@@ -260,11 +260,11 @@ def _headers(response: httpx.Response) -> Mapping[str, str]:
     return headers
 
 
-def _httpx_request(request: Request, exchange: _Exchange) -> httpx.Request:
+def _httpx_request(request: Request, deadline: _CallDeadline) -> httpx.Request:
     url, host, unix_socket = _parsed(request.url)
     extensions: dict[str, Any] = {
         "timeout": _by_phase(request.timeout),
-        "ember_deadline": exchange,
+        "ember_deadline": deadline,
     }
     if unix_socket:
         extensions["ember_unix_socket"] = unix_socket
@@ -312,7 +312,7 @@ def _parsed(url: str) -> tuple[httpx.URL, str, str | None]:
     return parsed, parsed.netloc.decode("ascii"), unix_socket
 
 
-class _Exchange:
+class _CallDeadline:
     """The deadlines of one call; as a context manager, it converts httpx's errors to Ember's.
 
     Attributes:
@@ -346,12 +346,12 @@ class _Exchange:
             self.is_answered = True
             self.end, self.read_end = math.inf, time.monotonic() + min(self.read, _END_SECONDS)
 
-    def enforce_deadline(self) -> None:
+    def enforce(self) -> None:
         """Enforce the deadline on a custom transport, which does not know it."""
         if time.monotonic() > self.end:
             raise httpx.ReadTimeout("timed out")
 
-    def __enter__(self) -> _Exchange:
+    def __enter__(self) -> _CallDeadline:
         return self
 
     def __exit__(
