@@ -180,11 +180,8 @@ class Recorder:
                 return self.file.rows(numbers)
         if not self._path.exists():
             return []
-        file = CassetteFile(self._path)
-        try:
+        with closing(CassetteFile(self._path)) as file:
             return file.rows(numbers)
-        finally:
-            file.close()
 
     # A call ----------------------------------------------------------------------------------
 
@@ -205,8 +202,10 @@ class Recorder:
             BudgetExceeded: The call might cost more than is left.
             CassetteError: The answer could not be recorded.
         """
-        found = self._claims.claim(key, n) if self._claims is not None else True
-        if isinstance(found, Recorded) and self._claims is not None:
+        if self._claims is None:
+            return self._exchange(sent, key, n)
+        found = self._claims.claim(key, n)
+        if isinstance(found, Recorded):
             file = self.for_writing()
             answer = adopt(file, found, self._path, (key, n))
             if answer is not None:
@@ -235,21 +234,22 @@ class Recorder:
                 self._release(key, n)
                 message = self._comparison.redaction.text(str(error))
                 raise self._outcome.fail(BudgetExceeded(message)) from None
-        place = {"n": n, "test": self._test or None, **self._comparison.columns(sent, written, key)}
-        exchange = Exchange(sent, partial(self._keep, place, written, redaction, reservation))
+        columns = self._comparison.columns(sent, written, key)
+        columns |= {"n": n, "test": self._test or None}
+        exchange = Exchange(sent, partial(self._keep, columns, written, redaction, reservation))
         self._exchanges.add(exchange)
         return exchange
 
     def _keep(
         self,
-        place: Mapping[str, Any],
+        columns: Mapping[str, Any],
         request: Request,
         redaction: Redaction,
         reservation: int | None,
         exchange: Exchange,
     ) -> None:
         """Record a finished call; if that fails, the test fails at its end."""
-        key, n = place["key"], place["n"]
+        key, n = columns["key"], columns["n"]
         with self._lock:
             if exchange not in self._exchanges:
                 return  # the session is over
@@ -268,7 +268,7 @@ class Recorder:
             comparison = self._comparison
             known = len(comparison.replacements)
             row, chunks = row_of(exchange, request, comparison.redaction, comparison.replacements)
-            row |= place
+            row |= columns
             comparison.add_issued_credentials(exchange.request, known)
             body = as_bytes(row["response_body"] or b"")
             comparison.add_issued_ids(body)

@@ -116,21 +116,16 @@ class Redaction:
         return Redaction(more, self.salt, self.rules, {**self.variables, **(variables or {})})
 
     def holds_secret(self, content: bytes) -> bool:
-        """Return whether these bytes contain a known value, plain or escaped."""
-        return self._search.is_spelled_in(content)
-
-    def holds_encoded(self, content: bytes) -> bool:
-        """Return whether these bytes contain a known value in an encoding, such as base64."""
-        return self._search.is_encoded_in(content)
+        """Return whether these bytes contain a known value: plain, escaped or encoded."""
+        return self._search.finds_in(content)
 
     def variables_in(self, content: bytes) -> list[str]:
         """Return the environment variables whose values these bytes contain."""
-        found: list[str] = []
-        for value, name in self.variables.items():
-            search = search_for(one := frozenset([value]), one)
-            if search.is_spelled_in(content) or search.is_encoded_in(content):
-                found.append(name)
-        return sorted(found)
+        return sorted(
+            name
+            for value, name in self.variables.items()
+            if search_for(one := frozenset([value]), one).finds_in(content)
+        )
 
     def digest(self, value: str | bytes) -> str:
         """Return the replacement of a value outside a credential position: a salted digest."""
@@ -363,7 +358,7 @@ class Redaction:
             (name, self._header(name, value, compared, replacements)) for name, value in headers
         ]
         every = "\n".join([value for _, value in pairs]).encode("utf-8", "surrogatepass")
-        if not (self.rules or self.holds_secret(every) or self.holds_encoded(every)):
+        if not (self.rules or self.holds_secret(every)):
             return tuple(pairs)
         return tuple([(name, self.text(value)) for name, value in pairs])
 

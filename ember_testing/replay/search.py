@@ -45,13 +45,10 @@ class Search:
         self._encodings = sorted(found.items(), key=lambda pair: -len(pair[0]))
         self._wide = [(needle, _wide_word(len(needle))) for needle in _in_utf_16(encoded)]
 
-    def is_spelled_in(self, content: bytes) -> bool:
-        """Return whether a value is in these bytes, plain or escaped."""
-        pattern = self._needed(content)
-        return pattern is not None and bool(pattern.search(content))
-
-    def is_encoded_in(self, content: bytes) -> bool:
-        """Return whether a value is in these bytes in base64, hexadecimal digits or UTF-16."""
+    def finds_in(self, content: bytes) -> bool:
+        """Return whether a value is in these bytes: plain, escaped or encoded."""
+        if (pattern := self._needed(content)) is not None and pattern.search(content):
+            return True
         for needle, _ in self._encodings:  # not `any`: a generator costs more than the search
             if needle in content:
                 return True

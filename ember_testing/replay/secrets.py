@@ -191,16 +191,9 @@ def variables_of_environment(
     return found
 
 
-def secrets_of_environment(
-    environment: Mapping[str, str], names: tuple[str, ...] | None = None
-) -> frozenset[str]:
-    """Return the values of all variables that are named like credentials.
-
-    Args:
-        environment: Usually `os.environ`.
-        names: Its names, if the caller has them.
-    """
-    return frozenset(variables_of_environment(environment, names))
+def secrets_of_environment(environment: Mapping[str, str]) -> frozenset[str]:
+    """Return the values of all variables that are named like credentials."""
+    return frozenset(variables_of_environment(environment))
 
 
 @lru_cache(maxsize=64)

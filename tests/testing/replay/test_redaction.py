@@ -143,9 +143,9 @@ def test_a_key_inside_of_base64_is_seen(before: bytes, after: bytes, secret: str
     """It is found at any offset of the encoded text, in both alphabets."""
     redaction = Redaction(frozenset({secret}))
     whole = before + secret.encode() + after
-    assert redaction.holds_encoded(b"sent " + base64.b64encode(whole))
-    assert redaction.holds_encoded(b"sent " + base64.urlsafe_b64encode(whole))
-    assert not known.holds_encoded(base64.b64encode(b"nothing of the kind, at some length"))
+    assert redaction.holds_secret(b"sent " + base64.b64encode(whole))
+    assert redaction.holds_secret(b"sent " + base64.urlsafe_b64encode(whole))
+    assert not known.holds_secret(base64.b64encode(b"nothing of the kind, at some length"))
 
 
 def test_a_key_that_begins_with_a_slash_is_no_path() -> None:
