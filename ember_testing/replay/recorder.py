@@ -344,7 +344,7 @@ class Recorder:
                 self._outcome.note(read.problem)
             self._outcome.count_cost("spent", read.columns["cost_usd"])
         status, cost = rows[-1]["status"] or 0, found[-1][1].columns["cost_usd"]
-        self._settle(reservation, 0.0 if status >= 400 else cost)
+        self._settle(reservation, 0.0 if status >= 300 else cost)
 
     # The end ---------------------------------------------------------------------------------
 

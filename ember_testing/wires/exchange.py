@@ -333,10 +333,13 @@ def read_row(row: Mapping[str, Any]) -> ParsedRow:
     return ParsedRow(columns)
 
 
+_PRICE_VARIABLES = ("EMBER_COST_", "EMBER_MODEL_COSTS_JSON", "EMBER_PRICES")
+
+
 @lru_cache(maxsize=16)
 def sets_prices(variables: tuple[str, ...]) -> bool:
     """Return whether variables of these names set prices.
 
     A test may set them only while it runs, so its calls are parsed at once.
     """
-    return any(name.startswith(("EMBER_COST_", "EMBER_MODEL_COSTS_JSON")) for name in variables)
+    return any(name.startswith(_PRICE_VARIABLES) for name in variables)

@@ -250,8 +250,9 @@ def test_worker_processes_share_one_budget(
 @pytest.mark.filterwarnings("ignore:.*not kept. status 429:ember_testing.RecordingWarning")
 @pytest.mark.parametrize("record_errors", [False, True])
 def test_free_answer_releases_its_estimate(tmp_path: Path, record_errors: bool) -> None:
-    """Two 429 answers and a refused connection leave the budget for the next call."""
-    replies = [Reply(b"{}", status=429), Reply(b"{}", status=429)]
+    """Two 429 answers, a refused connection and a redirect leave the budget for the next call."""
+    moved = Reply(b"", status=307, headers={"location": "/v1/chat/completions"})
+    replies = [moved, Reply(b"{}", status=429), Reply(b"{}", status=429)]
     estimate_of_one = 100 * OUTPUT + 40 * INPUT
 
     def answer(request: Any) -> Reply:
@@ -270,10 +271,10 @@ def test_free_answer_releases_its_estimate(tmp_path: Path, record_errors: bool) 
             record_errors=record_errors,
             budget=1.5 * estimate_of_one,
         ),
-        httpx.Client(verify=False) as sender,
+        httpx.Client(verify=False, follow_redirects=True) as sender,
     ):
         url = f"{server.url}/v1/chat/completions"
         with pytest.raises(httpx.ConnectError):
             sender.post("http://127.0.0.1:1/v1/chat/completions", json=body)
         assert [sender.post(url, json=body).status_code for _ in range(3)] == [429, 429, 200]
-        assert len(server.received) == 3
+        assert len(server.received) == 4
