@@ -42,7 +42,7 @@ FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "error"
 _NOTHING: Mapping[str, Any] = {}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class UsageStats:
     """The usage of a call: tokens and US dollars.
 

@@ -9,6 +9,7 @@ than calls in flight.
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -291,11 +292,10 @@ def _half_of_descriptors() -> float:
     files while they are idle.
     """
     try:
-        import resource  # Unix only
-    except ImportError:
-        return math.inf
-    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return math.inf if most == resource.RLIM_INFINITY else float(most // 2)
+        most = os.sysconf("SC_OPEN_MAX")
+    except (AttributeError, ValueError):  # Windows has no such limit
+        most = -1
+    return most // 2 if most >= 0 else math.inf
 
 
 _Connection = TypeVar("_Connection", bound=Connection | AsyncConnection)

@@ -94,6 +94,22 @@ def test_invalid_header_is_refused_and_not_shown(name: bytes, value: bytes) -> N
     )
 
 
+@pytest.mark.parametrize(
+    ("head", "reusable"),
+    [
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n", True),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: Close, x\r\n", False),
+        (b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n", False),
+    ],
+    ids=["kept", "closed", "HTTP/1.0"],
+)
+def test_connection_that_the_server_closes_is_not_reused(head: bytes, reusable: bool) -> None:
+    """A whole response leaves its connection reusable unless the server announces its end."""
+    response = ResponseParser()
+    assert b"".join(response.feed(head + b"\r\nok")) == b"ok"
+    assert (response.complete, response.reusable) == (True, reusable)
+
+
 def test_chunks_are_passed_on_as_they_were_sent() -> None:
     """Chunks are not joined, since recordings keep the chunks of a stream."""
     response = ResponseParser()
