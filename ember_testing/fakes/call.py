@@ -55,19 +55,19 @@ class FakeCall:
         Each message has a `role` (user, assistant, tool), `parts` and their `text`. The tool calls
         of one answer are parts of one message, and so are their results.
         """
-        turns = _turns(self.body)
+        _, turns = _turns(self.body)
         conversation = [turns] if isinstance(turns, str) else [_with_role(turn) for turn in turns]
         messages = as_messages(conversation or [self.prompt])
-        turns_made: list[Message] = []
-        for message in map(_in_our_words, messages):
-            last = turns_made[-1] if turns_made else None
+        merged: list[Message] = []
+        for message in map(_normalized, messages):
+            last = merged[-1] if merged else None
             if last and last.role == message.role and message.role in ("assistant", "tool"):
                 # Some formats have one message per call and per result, others one for all.
                 extra = {**last.extra, **message.extra}
-                turns_made[-1] = Message(last.role, [*last.parts, *message.parts], extra)
+                merged[-1] = Message(last.role, [*last.parts, *message.parts], extra)
             elif message.role != "system":
-                turns_made.append(message)
-        return turns_made
+                merged.append(message)
+        return merged
 
     @property
     def images(self) -> list[Media]:
@@ -88,7 +88,7 @@ def is_conversation(name: str) -> bool:
 def call_of_request(request: ModelRequest, headers: Mapping[str, str]) -> FakeCall:
     """Return the call that a request makes; names of headers in lower case."""
     body = request.body
-    turns = _turns(body)
+    conversation, turns = _turns(body)
     system: object = next((body[name] for name in _SYSTEM if body.get(name)), None)
     if isinstance(turns, str):
         prompt = turns
@@ -97,13 +97,12 @@ def call_of_request(request: ModelRequest, headers: Mapping[str, str]) -> FakeCa
         if system is None:
             roles = ("system", "developer")
             system = next((turn for turn in turns if _role(turn) in roles), None)
-    # "content" and "prompt" are parameters beside a conversation.
-    conversation = next((name for name in _TURNS if body.get(name)), "")
     return FakeCall(
         request.route,
         request.model,
         prompt,
         None if system is None else _text(system),
+        # "content" and "prompt" are parameters beside a conversation.
         {k: v for k, v in body.items() if k not in _NOT_PARAMETERS and k != conversation},
         bool(body.get("stream")) or request.stream,
         headers,
@@ -121,9 +120,11 @@ def call_of_custom(provider: str, model: str, prompt: Any, params: Mapping[str, 
     return FakeCall(provider, model, text, system, others, False, {}, body)
 
 
-def _turns(body: Mapping[str, Any]) -> str | Sequence[Mapping[str, Any]]:
-    turns: Any = next((body[name] for name in _TURNS if body.get(name)), ())
-    return [cast("Mapping[str, Any]", turns)] if isinstance(turns, Mapping) else turns
+def _turns(body: Mapping[str, Any]) -> tuple[str, str | Sequence[Mapping[str, Any]]]:
+    """Return the conversation, and the name of the field that holds it."""
+    name = next((name for name in _TURNS if body.get(name)), "")
+    turns: Any = body.get(name, ())
+    return name, [cast("Mapping[str, Any]", turns)] if isinstance(turns, Mapping) else turns
 
 
 def _role(turn: object) -> object:
@@ -147,7 +148,7 @@ def _with_role(turn: Any) -> Any:
     return item if "role" in item or "type" in item else {"role": "user", **item}
 
 
-def _in_our_words(message: Message) -> Message:
+def _normalized(message: Message) -> Message:
     parts = [_part(part) for part in message.parts]
     results = bool(parts) and all(isinstance(part, ToolResult) for part in parts)
     return message._replace(parts=parts, role="tool" if results else message.role)

@@ -234,10 +234,10 @@ class FakeModel:
         with self._lock:
             self.calls.append(call)
             number = len(self.calls)
-            taken = ((queue, queue.take()) for queue in queues)
-            queue, reply = next((each for each in taken if each[1] is not None), (None, None))
-        if queue is None or reply is None:
+            taken = next(((each, r) for each in queues if (r := each.take()) is not None), None)
+        if taken is None:
             raise self._fail(UnansweredCall(self._unanswered_message(queues, call)))
+        queue, reply = taken
         return queue, reply(call) if callable(reply) else reply, number
 
     def _unanswered_message(self, queues: Sequence[ReplyQueue], call: FakeCall) -> str:

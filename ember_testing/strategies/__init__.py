@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from typing import Any, TypeVar
 
@@ -272,32 +273,15 @@ def _usages(wire: str) -> SearchStrategy[UsageStats]:
 
 
 def _answers(wire: str, usage: SearchStrategy[UsageStats]) -> SearchStrategy[Answer]:
-    pieces = st.lists(_texts(max_size=12), max_size=5)
     reasoning = st.none() | _texts(min_size=1, max_size=20)
     calls = st.lists(tool_calls(), min_size=1, max_size=3, unique_by=lambda call: call.id)
+    refusal = _texts(min_size=1, max_size=20)
     # All three begin with the same draws, so that a failing refusal shrinks to plain text.
-    text = st.builds(
-        Answer,
-        usage=usage,
-        chunks=pieces,
-        reasoning=reasoning,
-        finish_reason=st.sampled_from(_REASONS[wire]),
-    )
-    tools = st.builds(
-        Answer,
-        usage=usage,
-        chunks=pieces,
-        reasoning=reasoning,
-        tool_calls=calls,
-        finish_reason=st.just("tool_calls"),
-    )
-    refusals = st.builds(
-        Answer,
-        usage=usage,
-        chunks=pieces,
-        refusal=_texts(min_size=1, max_size=20),
-        finish_reason=st.just("content_filter"),
-    )
+    chunks = st.lists(_texts(max_size=12), max_size=5)
+    answer = partial(st.builds, Answer, usage=usage, chunks=chunks)
+    text = answer(reasoning=reasoning, finish_reason=st.sampled_from(_REASONS[wire]))
+    tools = answer(reasoning=reasoning, tool_calls=calls, finish_reason=st.just("tool_calls"))
+    refusals = answer(refusal=refusal, finish_reason=st.just("content_filter"))
     return text | tools | refusals
 
 
