@@ -511,7 +511,7 @@ PARAMETERS = st.dictionaries(
 )
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=max(200, settings().max_examples), deadline=None)
 @given(
     prompt=ANYTHING | st.just("hi"), params=PARAMETERS, model=st.sampled_from([*MODELS.values()])
 )

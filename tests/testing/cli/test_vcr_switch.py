@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,10 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_vcrpy_suite_runs_unchanged_with_a_conftest(
-    layout: str, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+    layout: str,
+    pytester: pytest.Pytester,
+    run: Callable[..., pytest.RunResult],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Names of cassettes, `match_on` and the fixture's attributes work in unchanged tests."""
     monkeypatch.chdir(pytester.path)
@@ -139,7 +143,7 @@ def test_vcrpy_suite_runs_unchanged_with_a_conftest(
     done = CliRunner().invoke(main, ["import", LAYOUTS[layout], "--into", "cassettes"])
     assert done.exit_code == 0, done.output
     assert "(2 calls, compared by method, uri)" in done.output
-    result = pytester.runpytest_subprocess("-q", "-p", "no:cacheprovider")
+    result = run()
     result.assert_outcomes(passed=3)
     result.stdout.fnmatch_lines(["5 replayed*"])
 

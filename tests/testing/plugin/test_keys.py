@@ -14,8 +14,6 @@ import pytest
 import ember_testing
 from tests.loopback import Reply, serving
 
-# Imported here, because each of the runs below unloads the modules that it imports first.
-pytest.importorskip("openai", reason="in the extra dev")
 Run = Callable[..., pytest.RunResult]
 
 HEAD = """
@@ -24,6 +22,12 @@ KEYS = ("OPENAI_API_KEY", "MISTRAL_API_KEY")
 def keys(): return [os.environ.get(name, "") for name in KEYS]
 def are_placeholders(): return all("no-key-is-needed" in each for each in keys())
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _loaded() -> None:
+    """Imported before the runs below, each of which unloads the modules that it imports first."""
+    pytest.importorskip("openai", reason="in the extra dev")
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -271,7 +271,11 @@ def test_server_inside_another_recording_sends_once(path: Path, tmp_path: Path) 
         assert len(provider.received) == 1
 
 
-def test_the_fixture_records_and_replays_with_its_test(pytester: pytest.Pytester) -> None:
+def test_the_fixture_records_and_replays_with_its_test(
+    pytester: pytest.Pytester,
+    run: Callable[..., pytest.RunResult],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The fixture uses the test's cassette and the run's mode; a miss fails the test."""
     pytester.makepyfile(
         test_it="""
@@ -303,18 +307,14 @@ def test_the_fixture_records_and_replays_with_its_test(pytester: pytest.Pytester
         """
     )
     with serving() as provider:
-        with pytest.MonkeyPatch.context() as patched:
-            patched.setenv("PROVIDER", provider.url)
-            # Loading other plugins would take longer than the whole test.
-            patched.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-            options = ("-q", "-p", "ember_testing.plugin")
-            pytester.runpytest_subprocess(*options, "--ember-record").assert_outcomes(passed=2)
-            assert len(provider.received) == 1
-            pytester.runpytest_subprocess(*options).assert_outcomes(passed=2)
-            patched.setenv("MORE", "1")
-            result = pytester.runpytest_subprocess(*options)
-            result.assert_outcomes(passed=1, failed=1)
-            result.stdout.fnmatch_lines(["*no recording for POST*", "*--ember-record*test_missed*"])
+        monkeypatch.setenv("PROVIDER", provider.url)
+        run(None, "--ember-record").assert_outcomes(passed=2)
+        assert len(provider.received) == 1
+        run().assert_outcomes(passed=2)
+        monkeypatch.setenv("MORE", "1")
+        result = run()
+        result.assert_outcomes(passed=1, failed=1)
+        result.stdout.fnmatch_lines(["*no recording for POST*", "*--ember-record*test_missed*"])
         assert len(provider.received) == 1
 
 
