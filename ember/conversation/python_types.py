@@ -120,6 +120,8 @@ def with_parsed(kind: object, response: ChatResponse) -> ChatResponse:
         ProviderAPIError: The text does not fit the type (`bad_response`); the context has the
             text as `partial_text`, and the whole response.
     """
+    if kind is None or isinstance(kind, Mapping):
+        return response
     if response.refusal or response.finish_reason in ("tool_calls", "content_filter"):
         return response
     try:

@@ -282,9 +282,9 @@ class _CallObserver:
         completed = replace(answer, usage=usage, provider=provider, model=model)
         if completed.parsed is not None:
             return completed
-        from ember.providers.call import with_parsed  # late: loads the conversations
+        from ember.conversation.python_types import with_parsed  # late: loads the conversations
 
-        return with_parsed(self._params, completed)
+        return with_parsed(self._params.get("response_format"), completed)
 
     def end(self, response: ChatResponse, error: BaseException | None) -> None:
         """Count a stream; a failed one only if the provider had reported usage."""

@@ -27,7 +27,15 @@ from ember.exceptions import ModelProviderError
 from ember.models.schemas import Chunk, FinishReason, ToolCall, UsageStats
 from ember.pricing.cost import Billing, SubCall
 from ember.providers.arguments import Headers
-from ember.providers.call import Answer, Call, Fold, as_stops, cut_off, ending
+from ember.providers.call import (
+    Call,
+    Fold,
+    ParsedAnswer,
+    as_stops,
+    chunks_of,
+    final_reason,
+    mark_cut_off,
+)
 from ember.providers.json_values import (
     count,
     counts,
@@ -36,8 +44,9 @@ from ember.providers.json_values import (
     fields,
     index,
     items,
-    places,
     string,
+    token_paths,
+    usage_stats,
     without_none,
 )
 from ember.providers.provider import HTTPProvider
@@ -52,14 +61,14 @@ _FINISH: Mapping[str, FinishReason] = {
     "tool_use": "tool_calls",
     "refusal": "content_filter",
 }
-_USAGE = places(
-    input="input_tokens",
-    output="output_tokens",
+_USAGE = token_paths(
+    prompt="input_tokens",
+    completion="output_tokens",
     cached="cache_read_input_tokens",
-    written="cache_creation_input_tokens",
+    cache_write="cache_creation_input_tokens",
     reasoning="output_tokens_details.thinking_tokens",
 )
-_BILLED = places(
+_BILLED = token_paths(
     cache_write_5m_tokens="cache_creation.ephemeral_5m_input_tokens",
     cache_write_1h_tokens="cache_creation.ephemeral_1h_input_tokens",
     web_searches="server_tool_use.web_search_requests",
@@ -67,8 +76,8 @@ _BILLED = places(
 # Anthropic requires max_tokens. Its documentation recommends 16,000 without streaming; thinking
 # counts against it. Every older model can write 4096, and refuses a prompt that leaves no room for
 # max_tokens. A longer answer ends with finish_reason "length".
-_MAX_TOKENS, _OLD_MAX_TOKENS = 16_000, 4096
-_NEW = re.compile(r"claude-(?!instant|\d)(?!(opus|sonnet)-4(-[01])?(-\d{8})?$)")
+_MAX_TOKENS, _OLDER_MAX_TOKENS = 16_000, 4096
+_NEWER_MODELS = re.compile(r"claude-(?!instant|\d)(?!(opus|sonnet)-4(-[01])?(-\d{8})?$)")
 # These accept a system message within the conversation; for the others it is moved to the front.
 _SYSTEM_IN_PLACE = re.compile(r"claude-(opus-4-8|opus-5(?!-5)|fable-5|mythos-5)")
 # These accept no schema for their answer: they are made to call a tool that has the schema.
@@ -88,13 +97,13 @@ _SAMPLING = ("temperature", "top_p", "top_k")
 class AnthropicMessages(HTTPProvider):
     """Anthropic's Messages API."""
 
-    places = {  # noqa: RUF012 - a table, never changed
-        "stop": ("stop_sequences",),
-        "response_format": ("output_config", "format"),
-        "reasoning_effort": ("output_config", "effort"),
+    paths = {  # noqa: RUF012 - a table, never changed
+        "stop": "stop_sequences",
+        "response_format": "output_config.format",
+        "reasoning_effort": "output_config.effort",
     }
     merged = ("output_config",)
-    refused = {  # noqa: RUF012 - a table, never changed
+    unsupported = {  # noqa: RUF012 - a table, never changed
         "seed": "leave it out; its answers cannot be pinned"
     }
 
@@ -120,12 +129,12 @@ class AnthropicMessages(HTTPProvider):
         body: dict[str, Any] = {
             "model": call.model,
             "messages": _messages(turns),
-            "max_tokens": _MAX_TOKENS if _NEW.match(call.model) else _OLD_MAX_TOKENS,
+            "max_tokens": _MAX_TOKENS if _NEWER_MODELS.match(call.model) else _OLDER_MAX_TOKENS,
         }
         # The thinking budget counts against max_tokens and must be smaller.
         body["max_tokens"] += count(fields(call.params.get("thinking")).get("budget_tokens"))
         if blocks := _blocks(system):
-            body["system"] = _alone(blocks)
+            body["system"] = _as_content(blocks)
         params = dict(call.params)
         parallel = params.pop("parallel_tool_calls", None)
         if params.get("reasoning_effort") == "none":
@@ -188,11 +197,11 @@ class AnthropicMessages(HTTPProvider):
             "schema": for_anthropic(json_format.schema, "response_format="),
         }
 
-    def read(self, body: Mapping[str, Any]) -> Answer | None:
+    def read(self, body: Mapping[str, Any]) -> ParsedAnswer | None:
         is_message = body.get("type") == "message" and not body.keys().isdisjoint(_ENDINGS)
         if not is_message and not isinstance(body.get("content"), list):
             return None
-        content = [_answered(block) for block in entries(body.get("content"))]
+        content = [_as_text_block(block) for block in entries(body.get("content"))]
         calls = [
             ToolCall(string(b.get("id")), string(b.get("name")), parsed_arguments(b.get("input")))
             for b in content
@@ -213,18 +222,16 @@ class AnthropicMessages(HTTPProvider):
             details = fields(body.get("stop_details"))
             explanation = string(details.get("explanation")) or string(details.get("category"))
             refusal = explanation or "refused"
-        stats, billing = _counted(fields(body.get("usage")))
-        return Answer(
+        return ParsedAnswer(
             text,
-            ending(reason, calls, refusal),
-            cut_off(calls, reason, last),
+            final_reason(reason, calls, refusal),
+            mark_cut_off(calls, reason, last),
             "".join(thoughts) or None,
             refusal,
             string(body.get("model")),
             string(body.get("id")) or None,
             {"role": "assistant", "content": content},
-            stats,
-            billing,
+            *_usage_and_billing(fields(body.get("usage"))),
         )
 
     def fold(self) -> Fold:
@@ -246,7 +253,7 @@ def _messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
             continue
         results_of = blocks if message.role == "tool" else None
         role = "user" if message.role == "tool" else message.role
-        turns_sent.append({"role": role, "content": _alone(blocks)})
+        turns_sent.append({"role": role, "content": _as_content(blocks)})
     if turns_sent and turns_sent[-1]["role"] == "assistant":
         # The prefilled beginning of the answer: white space at its end is refused.
         if isinstance(content := turns_sent[-1]["content"], str):
@@ -256,7 +263,7 @@ def _messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
     return turns_sent
 
 
-def _alone(blocks: list[Mapping[str, Any]]) -> Any:
+def _as_content(blocks: list[Mapping[str, Any]]) -> Any:
     """Return blocks as content: a single text block as a string."""
     alone = len(blocks) == 1 and set(blocks[0]) == {"type", "text"}
     return blocks[0]["text"] if alone else blocks
@@ -278,7 +285,7 @@ def _block(part: Part) -> Mapping[str, Any]:
     if isinstance(part, ToolResult):
         content: Any = _blocks(part.parts_with_media("anthropic"))
         if not content:
-            content = part.content if _are_blocks(part.content) else part.text
+            content = part.content if _is_in_this_format(part.content) else part.text
         block: dict[str, Any] = {
             "type": "tool_result",
             "tool_use_id": call_id_for(part.id, _CALL_ID),
@@ -300,7 +307,7 @@ def _block(part: Part) -> Mapping[str, Any]:
     return {"type": kind, "source": source}
 
 
-def _are_blocks(content: object) -> bool:
+def _is_in_this_format(content: object) -> bool:
     """Return whether a tool's result is already in Anthropic's format."""
     blocks = items(content)
     return bool(blocks) and all(string(fields(block).get("type")) for block in blocks)
@@ -320,18 +327,18 @@ class _MessageFold(Fold):
         self._blocks: list[_Block] = []
         self._at: dict[int, _Block] = {}
 
-    def add(self, name: str, event: Mapping[str, Any]) -> Chunk | None:
+    def add(self, name: str, event: Mapping[str, Any]) -> Sequence[Chunk]:
         kind = string(event.get("type")) or name
         self.started = self.started or kind.startswith(("message", "content_block", "ping"))
         if kind == "content_block_delta":
             block, delta = self._block(event), fields(event.get("delta"))
             text, thoughts = block.add(delta)
-            self.pieces = block.piece(string(delta.get("partial_json")))
             self._text.append(text)
-            return Chunk(text, thoughts, event) if text or thoughts else None
-        text = ""
+            arguments = string(delta.get("partial_json"))
+            return chunks_of(event, text, thoughts, block.calls(arguments))
+        begun: list[_Block] = []
         if kind == "content_block_start":
-            text = self._begin(fields(event.get("content_block")), index(event.get("index")))
+            begun = [self._begin(fields(event.get("content_block")), index(event.get("index")))]
         elif kind == "message_delta":
             self._merge(fields(event.get("delta")), event.get("usage"))
         elif kind == "message_stop":
@@ -343,26 +350,21 @@ class _MessageFold(Fold):
             self._merge(message, message.get("usage"))
             content = entries(message.get("content"))
             begun = [self._begin(block, place) for place, block in enumerate(content)]
-            text = "".join(begun)
             self.complete = self.complete or whole
+        text = "".join([block.first_text for block in begun])
         self._text.append(text)
-        return Chunk(text, "", event) if text else None
+        return chunks_of(event, text, "", [call for block in begun for call in block.calls("")])
 
-    def _begin(self, content: Mapping[str, Any], place: int | None) -> str:
+    def _begin(self, content: Mapping[str, Any], place: int | None) -> _Block:
         block = _Block(content)
-        self.pieces = block.piece("")
-        content = _answered(content)
         self._at[len(self._blocks) if place is None else place] = block
         self._blocks.append(block)
-        return string(content.get("text")) if content.get("type") == "text" else ""
+        return block
 
     def _block(self, event: Mapping[str, Any]) -> _Block:
         place = index(event.get("index"))
         block = self._at.get(place) if place is not None else next(reversed(self._blocks), None)
-        if block is None:
-            self._begin({}, place)
-            block = self._blocks[-1]
-        return block
+        return self._begin({}, place) if block is None else block
 
     def _merge(self, message: Mapping[str, Any], usage: object) -> None:
         for key in ("id", "model", "stop_reason", "stop_details"):
@@ -378,7 +380,7 @@ class _MessageFold(Fold):
         return {**self._message, "content": content, "usage": self._usage, "text": text}
 
 
-def _answered(block: Mapping[str, Any]) -> Mapping[str, Any]:
+def _as_text_block(block: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return a block; a call of the tool that replaces a response format becomes text."""
     if block.get("type") != "tool_use" or block.get("name") != _ANSWER_TOOL:
         return block
@@ -387,7 +389,7 @@ def _answered(block: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 # The field of a block that each type of delta extends.
-_GROWING = {
+_TEXT_DELTAS = {
     "text_delta": "text",
     "thinking_delta": "thinking",
     "input_json_delta": "partial_json",
@@ -398,16 +400,18 @@ class _Block:
     """One block of a streamed message, as received so far."""
 
     def __init__(self, content: Mapping[str, Any]) -> None:
-        self._content = dict(_answered(content))
+        self._content = dict(_as_text_block(content))
         self._is_answer = content.get("name") == _ANSWER_TOOL
         self._pieces: dict[str, list[str]] = {}
+        is_text = self._content.get("type") == "text"
+        self.first_text = string(self._content.get("text")) if is_text else ""
 
     def add(self, delta: Mapping[str, Any]) -> tuple[str, str]:
         """Add a delta; return its text and its reasoning."""
         kind = delta.get("type")
         if self._is_answer and kind == "input_json_delta":
             kind, delta = "text_delta", {"text": delta.get("partial_json")}
-        if key := _GROWING.get(string(kind)):
+        if key := _TEXT_DELTAS.get(string(kind)):
             new = string(delta.get(key))
             self._pieces.setdefault(key, []).append(new)
             return new if key == "text" else "", new if key == "thinking" else ""
@@ -420,8 +424,8 @@ class _Block:
             self._content["citations"] = cited
         return "", ""
 
-    def piece(self, arguments: str) -> list[ToolCall]:
-        """Return new text of a call's arguments, or nothing if the block is not a call."""
+    def calls(self, arguments: str) -> list[ToolCall]:
+        """Return the call with new text of its arguments, or nothing if this is not a call."""
         block = self._content
         if block.get("type") != "tool_use":
             return []
@@ -439,14 +443,14 @@ class _Block:
         return block
 
 
-def _counted(usage: Mapping[str, Any]) -> tuple[UsageStats | None, Billing | None]:
+def _usage_and_billing(usage: Mapping[str, Any]) -> tuple[UsageStats | None, Billing | None]:
     """Return the answer's usage in Ember's form, and the other data for its price."""
     if not usage:
         return None, None
     stats, billed = _tokens(usage), counts(usage, _BILLED)
     subcalls = [
         SubCall(string(each.get("model")) or None, _tokens(each), counts(each, _BILLED))
-        for each in _billed_iterations(entries(usage.get("iterations")))
+        for each in _billed_separately(entries(usage.get("iterations")))
     ]
     if subcalls:
         total = sum((subcall.usage for subcall in subcalls), UsageStats())
@@ -464,18 +468,12 @@ def _counted(usage: Mapping[str, Any]) -> tuple[UsageStats | None, Billing | Non
 
 def _tokens(usage: Mapping[str, Any]) -> UsageStats:
     found = counts(usage, _USAGE)
-    cached, written = found.get("cached", 0), found.get("written", 0)
-    return UsageStats(
-        # Anthropic's input_tokens do not include cache reads and writes.
-        found.get("input", 0) + cached + written,
-        found.get("output", 0),
-        cached_tokens=cached,
-        cache_write_tokens=written,
-        reasoning_tokens=found.get("reasoning", 0),
-    )
+    # Anthropic's input_tokens do not include cache reads and writes.
+    found["prompt"] = sum(found.get(name, 0) for name in ("prompt", "cached", "cache_write"))
+    return usage_stats(found)
 
 
-def _billed_iterations(iterations: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def _billed_separately(iterations: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Return the iterations of an answer that are billed separately, or none if it had only one.
 
     The usage around them omits compactions and other models' parts. If a fallback model served

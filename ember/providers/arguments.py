@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, SupportsIndex
 
+from ember.exceptions import ModelProviderError
+
 __all__ = [
     "GUARDED",
     "KEY_HEADER",
@@ -19,6 +21,8 @@ __all__ = [
     "Address",
     "Headers",
     "Key",
+    "as_address",
+    "as_key",
     "guard",
     "hide_secrets",
 ]
@@ -106,6 +110,20 @@ PARAMETERS = (
     "messages",
 )  # fmt: skip
 """The parameters that Ember has for every provider."""
+
+
+def as_address(value: object) -> Address | None:
+    """Return the URL of `base_url=`, or None if it is empty; refuse anything but a string."""
+    if value is None or isinstance(value, str):
+        return Address(value) if value else None
+    raise ModelProviderError(f"base_url= is a string such as 'https://host/v1', not {value!r}")
+
+
+def as_key(value: object) -> Key | None:
+    """Return the key of `api_key=`, or None if it is empty; the error for others hides them."""
+    if value is None or isinstance(value, str):
+        return Key(value) if value else None
+    raise ModelProviderError(f"api_key= is a string, not {type(value).__name__}")
 
 
 def hide_secrets(api_key: Any, base_url: Any, extra_headers: Any) -> tuple[Any, Any, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncGenerator, Generator, Mapping
+from types import SimpleNamespace
 from typing import Any, cast
 
 from ember.exceptions import ModelProviderError
@@ -60,40 +61,29 @@ class BaseProvider:
 
     def stream(self, prompt: Any, model: str, **kwargs: Any) -> StreamSource:
         """Prepare a streamed answer, sent when it runs; by default as a single chunk."""
-        return _WholeAnswer(self, prompt, model, kwargs)
+        answer = ChatResponse("")
+
+        def run() -> Generator[Chunk]:
+            nonlocal answer
+            answer = self.complete(prompt, model, **kwargs)
+            yield from _chunks(answer)
+
+        async def arun() -> AsyncGenerator[Chunk]:
+            nonlocal answer
+            answer = await self.acomplete(prompt, model, **kwargs)
+            for chunk in _chunks(answer):
+                yield chunk
+
+        return cast("StreamSource", SimpleNamespace(run=run, arun=arun, response=lambda: answer))
 
     def _get_api_key_from_env(self) -> str | None:
         return None
 
 
-class _WholeAnswer:
-    """The stream of a provider that does not stream: one chunk."""
-
-    def __init__(
-        self, provider: BaseProvider, prompt: Any, model: str, params: Mapping[str, Any]
-    ) -> None:
-        self._provider = provider
-        self._prompt = prompt
-        self._model = model
-        self._params = params
-        self._answer = ChatResponse("")
-
-    def run(self) -> Generator[Chunk]:
-        self._answer = self._provider.complete(self._prompt, self._model, **self._params)
-        yield from self._chunks()
-
-    async def arun(self) -> AsyncGenerator[Chunk]:
-        self._answer = await self._provider.acomplete(self._prompt, self._model, **self._params)
-        for chunk in self._chunks():
-            yield chunk
-
-    def response(self) -> ChatResponse:
-        return self._answer
-
-    def _chunks(self) -> Generator[Chunk]:
-        answer = cast("object", self._answer)
-        if isinstance(answer, ChatResponse):  # else the registry raises an error
-            yield Chunk(answer.text, answer.reasoning or "", answer.raw)
+def _chunks(answer: object) -> list[Chunk]:
+    if not isinstance(answer, ChatResponse):
+        return []  # the registry raises an error
+    return [Chunk(answer.text, answer.reasoning or "", answer.raw)]
 
 
 _lock = threading.Lock()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from ember.conversation.messages import Message
 from ember.exceptions import ModelProviderError, ProviderAPIError
-from ember.models.schemas import ChatResponse, Chunk, FinishReason, ToolCall, UsageStats
+from ember.models.schemas import Chunk, FinishReason, ToolCall, UsageStats
 from ember.providers.arguments import KEY_HEADER, NO_HEADERS, PARAMETERS, Address, Headers, Key
 from ember.providers.json_values import data_file
 from ember.transport.send import Timeout
@@ -20,44 +20,38 @@ if TYPE_CHECKING:
 __all__ = [
     "DOCUMENTED",
     "ENCODER",
-    "Answer",
     "Call",
     "Fold",
-    "as_address",
+    "ParsedAnswer",
     "as_headers",
-    "as_key",
     "as_object",
     "as_prompt",
     "as_stops",
     "as_timeout",
+    "body_error",
     "check_names",
-    "cut_off",
-    "ending",
-    "not_json",
-    "sendable",
-    "unsendable",
+    "chunks_of",
+    "final_reason",
+    "header_error",
+    "is_valid_header",
+    "mark_cut_off",
     "with_answer",
-    "with_parsed",
 ]
 
 
 _NAMES = data_file("parameters")
 DOCUMENTED = frozenset(PARAMETERS).union(*_NAMES["documented"].values())
 """Names that Ember or a provider documents."""
-_BORROWED: Mapping[str, list[str]] = _NAMES["borrowed"]
+_OTHER_LIBRARIES: Mapping[str, list[str]] = _NAMES["borrowed"]
 
 
 def check_names(names: Collection[str]) -> None:
-    """Refuse another library's names for parameters, and misspellings of Ember's.
-
-    Raises:
-        ModelProviderError: There is such a name; the message says what to write.
-    """
+    """Raise an error for another library's parameter name, or a misspelling of one of Ember's."""
     for name in names:
         if name in DOCUMENTED:
             continue
-        if name in _BORROWED:
-            instead, library = _BORROWED[name]
+        if name in _OTHER_LIBRARIES:
+            instead, library = _OTHER_LIBRARIES[name]
             raise ModelProviderError(
                 f"{name}= is no parameter here, as it is elsewhere ({library}): use {instead}",
                 {"param": name},
@@ -71,11 +65,7 @@ def check_names(names: Collection[str]) -> None:
 
 
 def as_prompt(prompt: object, messages: object) -> object:
-    """Return the prompt, which may be passed as `messages=`.
-
-    Raises:
-        ModelProviderError: Both are given.
-    """
+    """Return the prompt, which may be passed as `messages=`; refuse both."""
     if prompt is not None and messages is not None:
         raise ModelProviderError(
             "a prompt and messages= were both given: make the prompt the last message, "
@@ -115,7 +105,7 @@ class Call(NamedTuple):
         return [self.key or Key(), *keys, *self.base_url.secrets()]
 
 
-class Answer(NamedTuple):
+class ParsedAnswer(NamedTuple):
     """A provider's answer as read by a wire; the fields are those of `ChatResponse`.
 
     `usage` and `billing` are None if the provider reports no usage.
@@ -137,8 +127,8 @@ class Fold:
     """Folds the events of one stream into the body of the same answer without streaming.
 
     `started` is whether any event was in this wire's format, `complete` whether the wire's end
-    marker was seen (`[DONE]` if `ends_with_done`), `failure` the error that an event reported
-    without being an error itself, and `pieces` are the pieces of tool calls in the last event.
+    marker was seen (`[DONE]` if `ends_with_done`), and `failure` the error that an event reported
+    without being an error itself.
     """
 
     ends_with_done = False
@@ -147,10 +137,9 @@ class Fold:
         self.started = False
         self.complete = False
         self.failure: Mapping[str, Any] | None = None
-        self.pieces: list[ToolCall] = []
 
-    def add(self, name: str, event: Mapping[str, Any]) -> Chunk | None:
-        """Add an event; return its text and reasoning, or None if it has neither."""
+    def add(self, name: str, event: Mapping[str, Any]) -> Sequence[Chunk]:
+        """Add an event and return its chunks, `chunks_of` its content."""
         raise NotImplementedError
 
     def body(self) -> Mapping[str, Any]:
@@ -158,7 +147,17 @@ class Fold:
         raise NotImplementedError
 
 
-def with_answer(error: ProviderAPIError, answer: Answer | None) -> ProviderAPIError:
+def chunks_of(
+    event: object, text: str, reasoning: str = "", calls: Iterable[ToolCall] = ()
+) -> Sequence[Chunk]:
+    """Return the chunks of an event: its text and reasoning, then its pieces of tool calls."""
+    chunks = [Chunk(text, reasoning, event)] if text or reasoning else []
+    for call in calls:
+        chunks.append(Chunk("", "", event, call))
+    return chunks
+
+
+def with_answer(error: ProviderAPIError, answer: ParsedAnswer | None) -> ProviderAPIError:
     """Return the error with the partial answer, which is paid for, in its context."""
     error = error.with_traceback(None)  # its frames hold the answer, which may contain the key
     error.context["partial_text"] = answer.text if answer else ""
@@ -170,10 +169,10 @@ def with_answer(error: ProviderAPIError, answer: Answer | None) -> ProviderAPIEr
 
 
 # Finish reasons of answers that may have ended in the middle of a tool call.
-_CUT = (None, "length", "content_filter", "error")
+_MAY_BE_CUT_OFF = (None, "length", "content_filter", "error")
 
 
-def ending(
+def final_reason(
     reason: FinishReason | None, calls: Sequence[ToolCall], refusal: str | None
 ) -> FinishReason | None:
     """Return the finish reason, corrected for refusals and tool calls."""
@@ -182,17 +181,14 @@ def ending(
     return "tool_calls" if calls and reason == "stop" else reason
 
 
-def cut_off(
+def mark_cut_off(
     calls: list[ToolCall], reason: FinishReason | None, last_arguments: object
 ) -> list[ToolCall]:
     """Return the calls; if the last was cut off before its arguments began, they become "".
 
-    Args:
-        calls: The calls as read, with {} for missing arguments.
-        reason: The finish reason.
-        last_arguments: The arguments of the last call as the provider sent them.
+    The wires read missing arguments as {}; `last_arguments` are the last call's as they were sent.
     """
-    if calls and reason in _CUT and not last_arguments:
+    if calls and reason in _MAY_BE_CUT_OFF and not last_arguments:
         calls[-1] = calls[-1]._replace(arguments="")
     return calls
 
@@ -201,11 +197,7 @@ def cut_off(
 
 
 def as_stops(value: object) -> list[str]:
-    """Return the strings of `stop=`, one or several.
-
-    Raises:
-        ModelProviderError: It is neither a string nor a list of strings.
-    """
+    """Return the strings of `stop=`, one or several; refuse anything else."""
     stops = [value] if isinstance(value, str) else value
     if isinstance(stops, Sequence) and all(isinstance(s, str) for s in cast("Any", stops)):
         return list(cast("Sequence[str]", stops))
@@ -213,44 +205,14 @@ def as_stops(value: object) -> list[str]:
 
 
 def as_object(name: str, value: object) -> Mapping[str, Any]:
-    """Check that a parameter to which Ember adds keys is a dict, and return it.
-
-    Raises:
-        ModelProviderError: It is not a dict.
-    """
+    """Return a parameter to which Ember adds keys; refuse anything but a dict."""
     if isinstance(value, Mapping):
         return cast("Mapping[str, Any]", value)
     raise ModelProviderError(f"{name}= is a dict, not {value!r}", {"param": name})
 
 
-def as_address(value: object) -> Address | None:
-    """Return the URL of `base_url=`, or None if it is empty.
-
-    Raises:
-        ModelProviderError: It is not a string.
-    """
-    if value is None or isinstance(value, str):
-        return Address(value) if value else None
-    raise ModelProviderError(f"base_url= is a string such as 'https://host/v1', not {value!r}")
-
-
-def as_key(value: object) -> Key | None:
-    """Return the key of `api_key=`, or None if it is empty.
-
-    Raises:
-        ModelProviderError: It is not a string; the message does not show it.
-    """
-    if value is None or isinstance(value, str):
-        return Key(value) if value else None
-    raise ModelProviderError(f"api_key= is a string, not {type(value).__name__}")
-
-
 def as_headers(value: object) -> Headers:
-    """Return the headers of `extra_headers=`.
-
-    Raises:
-        ModelProviderError: It is not a dict of strings; the message shows no value.
-    """
+    """Return the headers of `extra_headers=`; the error for other values shows none of them."""
     if not isinstance(value, Mapping):
         what = type(value).__name__
         raise ModelProviderError(f"extra_headers= is a dict of names and values, not {what}")
@@ -263,11 +225,7 @@ def as_headers(value: object) -> Headers:
 
 
 def as_timeout(value: object) -> Timeout:
-    """Convert `timeout=`: seconds, a dict by phase, an httpx.Timeout, or None for no timeout.
-
-    Raises:
-        ModelProviderError: It is none of these.
-    """
+    """Convert `timeout=`: seconds, a dict by phase, an httpx.Timeout, or None for no timeout."""
     if value is None:
         return Timeout(None, None, None)
     if isinstance(value, Timeout):
@@ -288,7 +246,7 @@ def as_timeout(value: object) -> Timeout:
 
 
 # In seconds; anything longer is no timeout, since a socket does not support much more.
-_LONGEST_WAIT = 10**9
+_MAX_SECONDS = 10**9
 
 
 def _seconds(value: object) -> float | None:
@@ -296,19 +254,19 @@ def _seconds(value: object) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
         raise ModelProviderError(f"timeout= is a number of seconds above 0, not {value!r}")
-    return float(value) if value <= _LONGEST_WAIT else None
+    return float(value) if value <= _MAX_SECONDS else None
 
 
 # --- requests that cannot be sent -----------------------------------------------------------------
 
 ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-sendable = re.compile(r"[ -~]*").fullmatch
+is_valid_header = re.compile(r"[ -~]*").fullmatch
 """Matches headers of printable ASCII characters only."""
 
 
-def unsendable(headers: Headers, provider: str) -> ModelProviderError:
-    """Return the error for a header that is not `sendable`, without the value: it may be a key."""
-    name = next(name for name in headers if not sendable(name) or not sendable(headers[name]))
+def header_error(headers: Headers, provider: str) -> ModelProviderError:
+    """Return the error for an invalid header, without its value, which may be a key."""
+    name = next(name for name in headers if not is_valid_header(name + headers[name]))
     return ModelProviderError(
         f"{provider}: the header {name!r} cannot be sent: it holds a line break or a character "
         "beyond ASCII; look at the key, or at extra_headers=",
@@ -316,7 +274,7 @@ def unsendable(headers: Headers, provider: str) -> ModelProviderError:
     )
 
 
-def not_json(body: Mapping[str, Any], provider: str, error: Exception) -> ModelProviderError:
+def body_error(body: Mapping[str, Any], provider: str, error: Exception) -> ModelProviderError:
     """Return the error for a body that cannot be sent, naming the parameter at fault."""
     param = None
     for name, value in body.items():
@@ -329,17 +287,3 @@ def not_json(body: Mapping[str, Any], provider: str, error: Exception) -> ModelP
         f"{provider}: {param!r} cannot be sent as JSON: {error}",
         {"provider": provider, "param": param},
     )
-
-
-def with_parsed(params: Mapping[str, Any], response: ChatResponse) -> ChatResponse:
-    """Return the response with its parsed object, if `response_format=` is a type.
-
-    Raises:
-        ProviderAPIError: The answer does not fit the type.
-    """
-    kind = params.get("response_format")
-    if kind is None or isinstance(kind, Mapping):
-        return response
-    from ember.conversation import python_types  # imported late: rarely needed
-
-    return python_types.with_parsed(kind, response)

@@ -51,8 +51,8 @@ def read_error(body: object) -> ErrorBody:
     if wrapped := items(body):
         body = wrapped[0]
     if isinstance(body, str):
-        error_object = _first_object(body)
-        return read_error(error_object) if error_object else ErrorBody(_plain(body))
+        error_object = _first_event(body)
+        return read_error(error_object) if error_object else ErrorBody(_message_of_text(body))
     top = fields(body)
     if isinstance(page := top.get("html-message"), str):
         return read_error(parsed(page))  # Portkey wraps the upstream's JSON in a string
@@ -68,9 +68,9 @@ def read_error(body: object) -> ErrorBody:
 
 
 def _from_fields(error: Mapping[str, Any], top: Mapping[str, Any]) -> ErrorBody:
-    sentence = next(
-        (text for key in ("message", "detail", "msg") if (text := _sentence(error.get(key)))),
-        _sentence(top.get("message")),
+    message = next(
+        (text for key in ("message", "detail", "msg") if (text := _message(error.get(key)))),
+        _message(top.get("message")),
     )
     code, kind = error.get("code", error.get("error_code")), error.get("type")
     if kind == "error":
@@ -92,18 +92,18 @@ def _from_fields(error: Mapping[str, Any], top: Mapping[str, Any]) -> ErrorBody:
     words += [code, kind, status]
     if upstream := metadata.get("raw"):
         inner = read_error(parsed(upstream) if isinstance(upstream, str) else upstream)
-        sentence = f"{sentence}: {inner.message}" if inner.message else sentence
+        message = f"{message}: {inner.message}" if inner.message else message
         words += inner.words
         details = [*details, *inner.details]
     param = error.get("param")
-    waits = (
+    delays = (
         metadata.get("retry_after_seconds_raw"),  # OpenRouter
         metadata.get("retry_after_seconds"),
         fields(metadata.get("headers")).get("Retry-After"),
         error.get("resets_in_seconds"),  # ChatGPT's plans
     )
     return ErrorBody(
-        sentence,
+        message,
         None if code is None else str(code),
         str(kind) if kind else status if isinstance(status, str) else None,
         None if param is None else str(param),
@@ -112,7 +112,7 @@ def _from_fields(error: Mapping[str, Any], top: Mapping[str, Any]) -> ErrorBody:
         _status(code, kind, error.get("status_code"), top.get("status_code")),
         [str(word).lower() for word in words if word not in (None, "")],
         details,
-        next((str(wait) for wait in waits if wait), None),
+        next((str(wait) for wait in delays if wait), None),
     )
 
 
@@ -121,30 +121,30 @@ def _status(*values: object) -> int | None:
     return next((status for status in statuses if 400 <= status <= 599), None)
 
 
-def _sentence(value: object) -> str:
+def _message(value: object) -> str:
     """Return an error's message: a string, or FastAPI's list of locations and errors (Mistral)."""
     if isinstance(value, str):
         return value
     wrong = entries(value)
-    sentences: list[str] = []
+    messages: list[str] = []
     for item in wrong:
         where = ".".join(str(step) for step in items(item.get("loc")))
-        what = next((w for k in ("msg", "message", "detail") if (w := _sentence(item.get(k)))), "")
-        sentences.append(f"{where}: {what}" if where else what)
-    return "; ".join(filter(None, sentences)) or (json.dumps(value) if value else "")
+        what = next((w for k in ("msg", "message", "detail") if (w := _message(item.get(k)))), "")
+        messages.append(f"{where}: {what}" if where else what)
+    return "; ".join(filter(None, messages)) or (json.dumps(value) if value else "")
 
 
-def _first_object(text: str) -> Mapping[str, Any]:
+def _first_event(text: str) -> Mapping[str, Any]:
     """Return the object of an error sent as an event, or as a truncated array (Google)."""
     if text.lstrip().startswith(("data:", "event:", "[")):
         decoder = EventDecoder()
-        for event in (*decoder.feed(text.encode()), *decoder.finish()):
-            if event_error := fields(parsed(event.data)):
+        for _, data in (*decoder.feed(text.encode()), *decoder.finish()):
+            if event_error := fields(parsed(data)):
                 return event_error
     return {}
 
 
-def _plain(text: str) -> str:
+def _message_of_text(text: str) -> str:
     """Return the message of a body that is not JSON: an HTML page's title, or the text itself."""
     title = _TITLE.search(text)
     return " ".join((title[1] if title else text).split())

@@ -13,7 +13,7 @@ import math
 import re
 import time
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from ember.exceptions import ErrorType, ProviderAPIError
 from ember.providers.error_bodies import ErrorBody, read_error
@@ -21,25 +21,27 @@ from ember.providers.json_values import data_file, entries, fields, items, reque
 from ember.providers.retired import retirement
 from ember.transport.environment import without_user
 
-__all__ = ["api_error", "broken_off", "not_of_wire"]
+__all__ = ["FailedResponse"]
 
 _TABLES = data_file("errors")
-_WORDS: Mapping[str, ErrorType] = {
+_TYPES_BY_WORD: Mapping[str, ErrorType] = {
     word: kind for kind, words in _TABLES["words"].items() for word in words
 }
-_STATUS: Mapping[int, ErrorType] = {int(s): kind for s, kind in _TABLES["statuses"].items()}
-_MESSAGES: Mapping[ErrorType, re.Pattern[str]] = {
+_TYPES_BY_STATUS: Mapping[int, ErrorType] = {
+    int(s): kind for s, kind in _TABLES["statuses"].items()
+}
+_PATTERNS: Mapping[ErrorType, re.Pattern[str]] = {
     kind: re.compile("|".join(patterns), re.IGNORECASE | re.DOTALL)
     for kind, patterns in _TABLES["messages"].items()
 }
 _OUT_OF_MONEY = re.compile("|".join(_TABLES["out_of_money"]), re.IGNORECASE)
 # Statuses at which only the message says so: Fireworks suspends an account with a 412.
-_SAYS_MONEY = frozenset({400, 403, 412, 422, 429})
+_MONEY_STATUSES = frozenset({400, 403, 412, 422, 429})
 _BAD_REQUEST = frozenset(
     {"invalid_request_error", "invalid_request", "invalid_argument", "badrequesterror"}
 )
-_PASSING = frozenset({"overloaded", "server", "timeout", "rate_limit"})
-_FINAL_STATUS = frozenset({400, 401, 402, 403, 404, 413, 422})
+_TRANSIENT = frozenset({"overloaded", "server", "timeout", "rate_limit"})
+_FINAL_STATUSES = frozenset({400, 401, 402, 403, 404, 413, 422})
 
 _WAIT = re.compile(
     r"(?:(?:try again|retry) (?:in|after)|wait(?: for)?) "
@@ -51,7 +53,7 @@ _LARGER_THAN_LIMIT = re.compile(
 )
 _DURATION = re.compile(r"([\d.]+)\s*(ms|milli|s|m|h)", re.IGNORECASE)
 # Characters of a message: some bodies repeat the whole request.
-_LONGEST = 1000
+_MAX_MESSAGE = 1000
 _UNIT_SECONDS = {"ms": 0.001, "milli": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 _REMEDIES: Mapping[str, str] = {
@@ -63,116 +65,101 @@ _REMEDIES: Mapping[str, str] = {
 }
 
 
-def api_error(
-    provider: str,
-    model: str,
-    status: int,
-    headers: Mapping[str, str],
-    body: object,
-    keys: Collection[str] = (),
-    key_names: str = "api_key=",
-    facts: Mapping[str, Any] | None = None,
-    vendor: str | None = None,
-) -> ProviderAPIError:
-    """Return the error for a provider's answer.
+class FailedResponse(NamedTuple):
+    """A response of which an error is made.
 
     Args:
         provider: The provider's name in Ember.
         model: The model that was requested.
         status: The HTTP status; 200 for an error inside a stream or a success's body.
         headers: The response's headers, names in lower case.
-        body: The parsed JSON, or the text if it is not JSON.
+        in_stream: Whether the error was found while reading a stream.
+        vendor: The owner of the server, if its URL belongs to another provider (`openai/` with
+            `base_url=`); "" for the provider.
+        base_url: The base URL of the call.
         keys: The keys that were sent; they are removed from the error.
         key_names: Where the key comes from, for the remedy.
-        facts: More entries of the error's context (`in_stream`, `partial_text`, ...).
-        vendor: The owner of the server, if its URL belongs to another provider (`openai/` with
-            `base_url=`); the provider by default.
     """
-    body = _without_keys(body, keys)
-    error = read_error(body)
-    effective = status if status >= 400 else error.status or _status_meant(error) or status
-    vendor = vendor or provider
-    error_type = _classify(vendor, effective, error)
-    # A success may have a retry-after header too (Anthropic's do): it means nothing there.
-    waits = _waits(headers if status >= 400 else {}, error, error_type)
-    sentence = error.message or (json.dumps(body, ensure_ascii=False) if body else "")
-    sentence = sentence or f"HTTP status {status} without a word"
-    if len(sentence) > _LONGEST:
-        sentence = f"{sentence[:_LONGEST]}..."
-    remedy = _remedy(vendor, model, status, headers, error_type).replace("{key}", key_names)
-    message = f"{provider} ({model}): {sentence} [{_label(status, error_type, error)}]"
-    context: dict[str, Any] = {
-        **_context(error_type, provider, model, status, headers),
-        "request_id": request_id(headers) or error.request_id,
-        "provider_code": error.code,
-        "provider_type": error.type,
-        "param": error.param,
-        "body": body,
-        **(facts or {}),
-    }
-    return ProviderAPIError(
-        f"{message}; {remedy}" if remedy else message,
-        context,
-        _retryable(headers, effective, error_type, error.message, context),
-        next(filter(None, waits), None),
-    )
 
+    provider: str
+    model: str
+    status: int
+    headers: Mapping[str, str]
+    in_stream: bool = False
+    vendor: str = ""
+    base_url: str = ""
+    keys: Collection[str] = ()
+    key_names: str = "api_key="
 
-def _remedy(
-    vendor: str, model: str, status: int, headers: Mapping[str, str], error_type: ErrorType
-) -> str:
-    """Return what the caller can do; `{key}` is a placeholder for where the key comes from."""
-    if error_type == "not_found" and (note := retirement(vendor, model)):
-        return note
-    if 300 <= status < 400:
-        target = without_user(headers.get("location", "nowhere").partition("?")[0])
-        return f"it redirects to {target!r}: is base_url= right?"
-    return _REMEDIES.get(error_type, "")
+    def reported_error(self, body: object) -> ProviderAPIError:
+        """Return the error that the body (JSON, or text if it is not JSON) reports."""
+        body = _redact_keys(body, self.keys)
+        error, status = read_error(body), self.status
+        effective = status if status >= 400 else error.status or _implied_status(error) or status
+        error_type = _classify(self.vendor or self.provider, effective, error)
+        # A success may have a retry-after header too (Anthropic's do): it means nothing there.
+        delays = _retry_delays(self.headers if status >= 400 else {}, error, error_type)
+        sentence = error.message or (json.dumps(body, ensure_ascii=False) if body else "")
+        sentence = sentence or f"HTTP status {status} without a word"
+        if len(sentence) > _MAX_MESSAGE:
+            sentence = f"{sentence[:_MAX_MESSAGE]}..."
+        remedy = self._remedy(error_type)
+        message = f"{sentence} [{_label(status, error_type, error)}]"
+        context = self._context(error_type) | {
+            "request_id": request_id(self.headers) or error.request_id,
+            "provider_code": error.code,
+            "provider_type": error.type,
+            "param": error.param,
+            "body": body,
+        }
+        return self._error(
+            f"{message}; {remedy}" if remedy else message,
+            context,
+            _retryable(self.headers, effective, error_type, error.message),
+            next(filter(None, delays), None),
+        )
 
+    def wrong_format(self, body: object) -> ProviderAPIError:
+        """Return the error for a body that this provider does not send."""
+        body = _redact_keys(body, self.keys)
+        text = body if isinstance(body, str) else json.dumps(body, ensure_ascii=False)
+        return self._error(
+            f"the answer with status {self.status} is not what this provider sends: "
+            f"{text[:200]!r}; is base_url= right ({without_user(self.base_url)})?",
+            {**self._context("bad_response"), "body": body},
+        )
 
-def not_of_wire(
-    provider: str,
-    model: str,
-    status: int,
-    headers: Mapping[str, str],
-    body: object,
-    keys: Collection[str],
-    base_url: str,
-    facts: Mapping[str, Any],
-) -> ProviderAPIError:
-    """Return the error for an answer in another format; for the arguments see `api_error`."""
-    body = _without_keys(body, keys)
-    text = body if isinstance(body, str) else json.dumps(body, ensure_ascii=False)
-    return ProviderAPIError(
-        f"{provider} ({model}): the answer with status {status} is not what this provider sends: "
-        f"{text[:200]!r}; is base_url= right ({without_user(base_url)})?",
-        {**_context("bad_response", provider, model, status, headers), "body": body, **facts},
-    )
+    def incomplete_stream(self) -> ProviderAPIError:
+        """Return the error for a stream without end marker."""
+        return self._error(
+            "the stream ended before the answer did; what arrived is in context['partial_text']",
+            self._context("incomplete_stream"),
+        )
 
+    def _error(self, message: str, *details: Any) -> ProviderAPIError:
+        return ProviderAPIError(f"{self.provider} ({self.model}): {message}", *details)
 
-def broken_off(
-    provider: str, model: str, status: int, headers: Mapping[str, str], facts: Mapping[str, Any]
-) -> ProviderAPIError:
-    """Return the error for a stream without end marker; for the arguments see `api_error`."""
-    return ProviderAPIError(
-        f"{provider} ({model}): the stream ended before the answer did; what arrived is in "
-        "context['partial_text']",
-        {**_context("incomplete_stream", provider, model, status, headers), **facts},
-    )
+    def _remedy(self, error_type: ErrorType) -> str:
+        """Return what the caller can do."""
+        vendor = self.vendor or self.provider
+        if error_type == "not_found" and (note := retirement(vendor, self.model)):
+            return note
+        if 300 <= self.status < 400:
+            target = without_user(self.headers.get("location", "nowhere").partition("?")[0])
+            return f"it redirects to {target!r}: is base_url= right?"
+        return _REMEDIES.get(error_type, "").replace("{key}", self.key_names)
 
-
-def _context(
-    error_type: ErrorType, provider: str, model: str, status: int, headers: Mapping[str, str]
-) -> dict[str, Any]:
-    """Return the context that all these errors have."""
-    return {
-        "error_type": error_type,
-        "status_code": status,
-        "provider": provider,
-        "model": model,
-        "request_id": request_id(headers),
-        "phase": "read",
-    }
+    def _context(self, error_type: ErrorType) -> dict[str, Any]:
+        """Return the context that all these errors have."""
+        return {
+            "error_type": error_type,
+            "status_code": self.status,
+            "provider": self.provider,
+            "model": self.model,
+            "request_id": request_id(self.headers),
+            "phase": "stream" if self.in_stream else "read",
+            **({"in_stream": True} if self.in_stream else {}),
+        }
 
 
 def _label(status: int, error_type: str, error: ErrorBody) -> str:
@@ -186,16 +173,16 @@ def _classify(vendor: str, status: int, error: ErrorBody) -> ErrorType:
         return "quota"
     if vendor == "xai" and error.message.startswith("Incorrect API key"):
         return "authentication"  # xAI answers a wrong key with 400; only the message says so
-    if (status < 300 or status in _SAYS_MONEY) and _OUT_OF_MONEY.search(error.message):
+    if (status < 300 or status in _MONEY_STATUSES) and _OUT_OF_MONEY.search(error.message):
         return "quota"
     if status >= 500 and error.message.rstrip(".") == "Context size has been exceeded":
         return "context_length"  # llama.cpp, whose type for it is `server_error`
     by_message: ErrorType | None = None
     if status < 300 or status in (400, 422) or (status == 403 and vendor == "together"):
         # Together answers a prompt that is too long with 403 (its docs, "Error codes").
-        by_message = next((k for k, sign in _MESSAGES.items() if sign.search(error.message)), None)
+        by_message = next((k for k, p in _PATTERNS.items() if p.search(error.message)), None)
     for word in error.words:
-        if kind := _WORDS.get(word):
+        if kind := _TYPES_BY_WORD.get(word):
             # A general code does not blame the server if the status blames the call (Ollama's 404
             # of the type `api_error`), or if the message is about the prompt (inside a stream
             # that has begun).
@@ -204,12 +191,12 @@ def _classify(vendor: str, status: int, error: ErrorBody) -> ErrorType:
             if kind == "rate_limit" and status == 413:
                 continue  # Groq: larger than the tokens per minute; waiting does not help
             return kind
-    if by_status := by_message or _STATUS.get(status):
+    if by_status := by_message or _TYPES_BY_STATUS.get(status):
         return by_status
     return "server" if status >= 500 else "invalid_request" if status >= 400 else "unknown"
 
 
-def _status_meant(error: ErrorBody) -> int | None:
+def _implied_status(error: ErrorBody) -> int | None:
     """Return the status that an error inside a success would have had on its own."""
     return 400 if _BAD_REQUEST.intersection(error.words) else None
 
@@ -224,11 +211,7 @@ def _daily_quota(error: ErrorBody) -> bool:
 
 
 def _retryable(
-    headers: Mapping[str, str],
-    status: int,
-    error_type: str,
-    message: str,
-    context: Mapping[str, Any],
+    headers: Mapping[str, str], status: int, error_type: str, message: str
 ) -> bool | None:
     if error_type in ("quota", "context_length"):
         return False
@@ -238,13 +221,15 @@ def _retryable(
             return False  # waiting does not help
     advice = headers.get("x-should-retry")
     if advice in ("true", "false"):
-        return advice == "true" and not context.get("partial_text")
-    if status in _FINAL_STATUS and error_type not in _PASSING:
+        return advice == "true"
+    if status in _FINAL_STATUSES and error_type not in _TRANSIENT:
         return False
     return None
 
 
-def _waits(headers: Mapping[str, str], error: ErrorBody, error_type: str) -> Iterator[float | None]:
+def _retry_delays(
+    headers: Mapping[str, str], error: ErrorBody, error_type: str
+) -> Iterator[float | None]:
     milliseconds = _number(headers.get("retry-after-ms"))
     yield None if milliseconds is None else milliseconds / 1000
     yield _seconds_or_date(headers.get("retry-after"))
@@ -282,23 +267,23 @@ def _duration(text: str) -> float | None:
     return round(sum(n * _UNIT_SECONDS[unit] for n, unit in parts), 6)
 
 
-def _without_keys(body: object, keys: Collection[str]) -> object:
+def _redact_keys(body: object, keys: Collection[str]) -> object:
     """Return the body without the keys, which some servers repeat in their errors."""
-    keys = [key for key in keys if len(key) >= _SHORTEST_KEY]
-    return _without(body, keys) if keys else body
+    keys = [key for key in keys if len(key) >= _MIN_KEY]
+    return _redact(body, keys) if keys else body
 
 
-def _without(value: object, keys: Collection[str]) -> object:
+def _redact(value: object, keys: Collection[str]) -> object:
     if isinstance(value, str):
         for key in keys:
             value = value.replace(key, "***")
         return value
     if found := fields(value):
-        return {_without(name, keys): _without(item, keys) for name, item in found.items()}
+        return {_redact(name, keys): _redact(item, keys) for name, item in found.items()}
     if several := items(value):
-        return [_without(item, keys) for item in several]
+        return [_redact(item, keys) for item in several]
     return value
 
 
 # Shorter ones are not keys, and replacing them would garble any message.
-_SHORTEST_KEY = 6
+_MIN_KEY = 6

@@ -27,7 +27,15 @@ from ember.conversation.tools import PLAIN_TEXT, JsonFormat, Tool, ToolChoice
 from ember.exceptions import ModelProviderError
 from ember.models.schemas import ChatResponse, Chunk, FinishReason, ToolCall, UsageStats
 from ember.pricing.cost import Billing
-from ember.providers.call import Answer, Call, Fold, as_stops, cut_off, ending
+from ember.providers.call import (
+    Call,
+    Fold,
+    ParsedAnswer,
+    as_stops,
+    chunks_of,
+    final_reason,
+    mark_cut_off,
+)
 from ember.providers.json_values import (
     NOTHING,
     count,
@@ -35,8 +43,9 @@ from ember.providers.json_values import (
     entries,
     fields,
     items,
-    places,
     string,
+    token_paths,
+    usage_stats,
     without_none,
 )
 from ember.providers.provider import HTTPProvider
@@ -63,8 +72,8 @@ _VERSION_AT_END = re.compile(r"/v\d+(alpha|beta)?\d*$")
 _LEVELS = ["minimal", "low", "medium", "high", "xhigh"]
 _BUDGETS = {"none": 0, "minimal": 1024, "low": 1024, "medium": 8192, "high": 24576}
 # The prefix of the ids that Ember gives to calls without one.
-_INVENTED = "ember_"
-_NOT_IN_IDS = re.compile(r"[^A-Za-z0-9_-]")
+_GENERATED_ID_PREFIX = "ember_"
+_NOT_ALLOWED_IN_IDS = re.compile(r"[^A-Za-z0-9_-]")
 _FILTERS = """
     SAFETY RECITATION BLOCKLIST PROHIBITED_CONTENT SPII IMAGE_SAFETY IMAGE_PROHIBITED_CONTENT
     IMAGE_RECITATION MODEL_ARMOR
@@ -82,15 +91,15 @@ _FINISH: Mapping[str, FinishReason] = {
 }
 # With `enum-encoding=int` enums are numbers. google.ai.generativelanguage and aiplatform agree on
 # the first six; 7 and 8 are different content filters.
-_NUMBERS = """
+_NAMES_BY_NUMBER = """
     FINISH_REASON_UNSPECIFIED STOP MAX_TOKENS SAFETY RECITATION OTHER OTHER BLOCKLIST
     PROHIBITED_CONTENT
 """
-_FINISH_NUMBERS = _NUMBERS.split()
-_USAGE = places(
+_FINISH_NUMBERS = _NAMES_BY_NUMBER.split()
+_USAGE = token_paths(
     prompt="promptTokenCount",
-    candidates="candidatesTokenCount",
-    thoughts="thoughtsTokenCount",
+    completion="candidatesTokenCount",
+    reasoning="thoughtsTokenCount",
     total="totalTokenCount",
     cached="cachedContentTokenCount",
     tools="toolUsePromptTokenCount",
@@ -106,7 +115,7 @@ _MODALITIES: Mapping[str | int, str] = {
     4: "audio",
     5: "image",
 }
-_DETAILS = (
+_DETAILS_BY_MODALITY = (
     ("promptTokensDetails", "input_{}_tokens"),
     ("toolUsePromptTokensDetails", "input_{}_tokens"),
     ("candidatesTokensDetails", "output_{}_tokens"),
@@ -115,15 +124,15 @@ _DETAILS = (
 
 
 # Before Gemini 3 searches are billed once per grounded prompt, not per query.
-_BILLED_BY_PROMPT = re.compile(r"gemini-[12]\b")
+_BILLED_PER_PROMPT = re.compile(r"gemini-[12]\b")
 
 
 class GoogleGenerate(HTTPProvider):
     """Google's generateContent."""
 
-    places = {  # noqa: RUF012 - a table, never changed
-        **{name: ("generationConfig", inside) for name, inside in _RENAMED.items()},
-        "tool_choice": ("toolConfig",),
+    paths = {  # noqa: RUF012 - a table, never changed
+        **{name: f"generationConfig.{key}" for name, key in _RENAMED.items()},
+        "tool_choice": "toolConfig",
     }
     merged = ("generationConfig", "thinkingConfig")
 
@@ -188,8 +197,8 @@ class GoogleGenerate(HTTPProvider):
             responseMimeType="application/json", responseJsonSchema=json_format.schema
         )
 
-    def read(self, body: Mapping[str, Any]) -> Answer | None:
-        candidate = _first(body)
+    def read(self, body: Mapping[str, Any]) -> ParsedAnswer | None:
+        candidate = _first_candidate(body)
         if not (candidate or body.get("promptFeedback") or body.get("usageMetadata")):
             return None
         answer_id = string(body.get("responseId"))
@@ -199,7 +208,7 @@ class GoogleGenerate(HTTPProvider):
         refusal: str | None = None
         feedback = fields(body.get("promptFeedback"))
         if finish := _finish_name(candidate.get("finishReason")):
-            reason = ending(_FINISH.get(finish, "other"), calls, None)
+            reason = final_reason(_FINISH.get(finish, "other"), calls, None)
             if reason == "content_filter":
                 refusal = string(candidate.get("finishMessage")) or finish
         elif blocked := feedback.get("blockReason"):
@@ -208,29 +217,27 @@ class GoogleGenerate(HTTPProvider):
         last = fields(parts[-1].get("functionCall")) if parts else NOTHING
         whole = not last or "args" in last
         text, thoughts = _text_and_reasoning(parts)
-        stats, billing = _counted(fields(body.get("usageMetadata")), _searches(candidate))
-        return Answer(
+        return ParsedAnswer(
             text,
             reason,
-            cut_off(calls, reason, whole),
+            mark_cut_off(calls, reason, whole),
             thoughts or None,
             refusal,
             string(body.get("modelVersion")),
             answer_id or None,
-            {"role": "model", "parts": _joined(parts)},
-            stats,
-            billing,
+            {"role": "model", "parts": _join_texts(parts)},
+            *_usage_and_billing(fields(body.get("usageMetadata")), _searches(candidate)),
         )
 
     def fold(self) -> Fold:
         return _ContentFold()
 
     def response(
-        self, call: Call, answer: Answer, headers: Mapping[str, str], raw: object
+        self, call: Call, answer: ParsedAnswer, headers: Mapping[str, str], raw: object
     ) -> ChatResponse:
         billing = answer.billing
-        by_prompt = _BILLED_BY_PROMPT.search(answer.model or call.model)
-        if by_prompt and billing is not None and "web_searches" in billing.counts:
+        per_prompt = _BILLED_PER_PROMPT.search(answer.model or call.model)
+        if per_prompt and billing is not None and "web_searches" in billing.counts:
             once = {**billing.counts, "web_searches": 1}
             answer = answer._replace(billing=billing._replace(counts=once))
         return super().response(call, answer, headers, raw)
@@ -255,27 +262,27 @@ def _contents(messages: Sequence[Message], newer: bool) -> list[dict[str, Any]]:
         if not parts:
             continue
         if newer and role == "model":
-            _sign(parts)
-        if message.role == "tool" and contents and _holds_results(contents[-1]):
+            _add_signature(parts)
+        if message.role == "tool" and contents and _has_results(contents[-1]):
             contents[-1]["parts"] += parts  # the results of one turn's calls go into one content
         else:
             contents.append({"role": role, "parts": parts})
     return contents
 
 
-def _sign(parts: list[Mapping[str, Any]]) -> None:
+def _add_signature(parts: list[Mapping[str, Any]]) -> None:
     """Give the first call of a turn a signature if no call has one."""
     calls = [at for at, part in enumerate(parts) if "functionCall" in part]
     if calls and not any("thoughtSignature" in parts[at] for at in calls):
         parts[calls[0]] = {**parts[calls[0]], "thoughtSignature": _NO_SIGNATURE}
 
 
-def _holds_results(content: Mapping[str, Any]) -> bool:
+def _has_results(content: Mapping[str, Any]) -> bool:
     return any("functionResponse" in part for part in content["parts"])
 
 
 # Prefixes of ids made by Ember, OpenAI or Anthropic: Google links calls and results by name.
-_NOT_GOOGLES = (_INVENTED, "call_", "toolu_")
+_FOREIGN_ID_PREFIXES = (_GENERATED_ID_PREFIX, "call_", "toolu_")
 
 
 def _parts(part: Part, newer: bool) -> list[Mapping[str, Any]]:
@@ -293,7 +300,7 @@ def _part(part: Part) -> Mapping[str, Any]:
         return {"text": part.text}
     if isinstance(part, ToolCall):
         call: dict[str, Any] = {"name": part.name, "args": fields(parsed_arguments(part.arguments))}
-        if part.id and not part.id.startswith(_NOT_GOOGLES):
+        if part.id and not part.id.startswith(_FOREIGN_ID_PREFIXES):
             call["id"] = part.id
         call_part: dict[str, Any] = {"functionCall": call}
         if part.signature is not None:
@@ -309,7 +316,7 @@ def _part(part: Part) -> Mapping[str, Any]:
                 texts_before = "\n".join(texts) or "The result is beside this."
             result = {"error" if part.is_error else "result": texts_before}
         response: dict[str, Any] = {"name": part.name, "response": result}
-        if part.id and part.id != part.name and not part.id.startswith(_NOT_GOOGLES):
+        if part.id and part.id != part.name and not part.id.startswith(_FOREIGN_ID_PREFIXES):
             response["id"] = part.id
         return {"functionResponse": response}
     if isinstance(part, NativePart):
@@ -351,13 +358,13 @@ class _ContentFold(Fold):
         self._parts: list[Mapping[str, Any]] = []
         self._usage: dict[str, Any] = {}
 
-    def add(self, name: str, event: Mapping[str, Any]) -> Chunk | None:
+    def add(self, name: str, event: Mapping[str, Any]) -> Sequence[Chunk]:
         self.started = self.started or not event.keys().isdisjoint(_ANSWER_FIELDS)
         for key in ("modelVersion", "responseId", "promptFeedback"):
             if value := event.get(key):
                 self._about[key] = value
-        self._usage = _newer(self._usage, fields(event.get("usageMetadata")))
-        candidate = dict(_first(event))
+        self._usage = _updated_usage(self._usage, fields(event.get("usageMetadata")))
+        candidate = dict(_first_candidate(event))
         parts = entries(fields(candidate.pop("content", None)).get("parts"))
         if not _finish_name(candidate.get("finishReason")):
             candidate.pop("finishReason", None)
@@ -370,17 +377,17 @@ class _ContentFold(Fold):
         self.complete = self.complete or bool(blocked) or "finishReason" in candidate
         before = len([part for part in self._parts if part.get("functionCall")])
         _, calls = _parts_and_calls(parts, string(self._about.get("responseId")), before)
-        self.pieces = [call._replace(arguments=arguments_text(call.arguments)) for call in calls]
+        pieces = [call._replace(arguments=arguments_text(call.arguments)) for call in calls]
         self._parts += parts
         text, thoughts = _text_and_reasoning(parts)
-        return Chunk(text, thoughts, event) if text or thoughts else None
+        return chunks_of(event, text, thoughts, pieces)
 
     def body(self) -> Mapping[str, Any]:
         candidate = {**self._candidate, "content": {"role": "model", "parts": self._parts}}
         return {**self._about, "candidates": [candidate], "usageMetadata": self._usage}
 
 
-def _first(body: Mapping[str, Any]) -> Mapping[str, Any]:
+def _first_candidate(body: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the candidate that is the answer; the others are in `raw`."""
     candidates = entries(body.get("candidates")) or [{}]
     return next((each for each in candidates if not each.get("index")), candidates[0])
@@ -395,8 +402,9 @@ def _parts_and_calls(
     for part in given:
         if call := fields(part.get("functionCall")):
             # Not every call has an id, and a tool's result must name one.
-            invented_id = f"{_INVENTED}{_NOT_IN_IDS.sub('', answer_id)[:24]}_{before + len(calls)}"
-            call_id = string(call.get("id")) or invented_id
+            answer_part = _NOT_ALLOWED_IN_IDS.sub("", answer_id)[:24]
+            generated_id = f"{_GENERATED_ID_PREFIX}{answer_part}_{before + len(calls)}"
+            call_id = string(call.get("id")) or generated_id
             signature = string(part.get("thoughtSignature")) or None
             calls.append(
                 ToolCall(call_id, string(call.get("name")), fields(call.get("args")), signature)
@@ -419,7 +427,7 @@ def _text_and_reasoning(parts: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     return "".join(string(part.get("text")) for part in parts if not part.get("thought")), thoughts
 
 
-def _joined(parts: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def _join_texts(parts: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Join the pieces of each text in the parts of all chunks; parts with signatures stay apart."""
     joined: list[Mapping[str, Any]] = []
     for part in parts:
@@ -433,7 +441,7 @@ def _joined(parts: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return joined
 
 
-def _newer(known: dict[str, Any], latest: Mapping[str, Any]) -> dict[str, Any]:
+def _updated_usage(known: dict[str, Any], latest: Mapping[str, Any]) -> dict[str, Any]:
     """Return the usage after a chunk: counts are cumulative, and a chunk may omit some.
 
     If the counts of a chunk add up to its total, and to no less than before, they are complete:
@@ -441,13 +449,13 @@ def _newer(known: dict[str, Any], latest: Mapping[str, Any]) -> dict[str, Any]:
     """
     latest = {name: value for name, value in latest.items() if value is not None}
     total = count(latest.get("totalTokenCount"))
-    whole = total == sum(count(latest.get(name)) for name in _SUMMANDS)
+    whole = total == sum(count(latest.get(name)) for name in _PARTS_OF_TOTAL)
     if total and whole and total >= count(known.get("totalTokenCount")):
         return latest
     return known | latest
 
 
-_SUMMANDS = (
+_PARTS_OF_TOTAL = (
     "promptTokenCount",
     "candidatesTokenCount",
     "thoughtsTokenCount",
@@ -455,25 +463,26 @@ _SUMMANDS = (
 )
 
 
-def _counted(usage: Mapping[str, Any], searches: int) -> tuple[UsageStats | None, Billing | None]:
+def _usage_and_billing(
+    usage: Mapping[str, Any], searches: int
+) -> tuple[UsageStats | None, Billing | None]:
     """Return the answer's usage in Ember's form, and the other data for its price."""
     if not usage:
         return None, None
     found = counts(usage, _USAGE)
-    # Results of Google's own tools are billed as input in addition to the prompt.
-    prompt, thoughts = found.get("prompt", 0) + found.get("tools", 0), found.get("thoughts", 0)
-    completion = found.get("candidates", 0) + thoughts
-    total = found.get("total") or prompt + completion
-    stats = UsageStats(prompt, completion, total, min(found.get("cached", 0), prompt), 0, thoughts)
+    # Results of Google's own tools are billed as input in addition to the prompt, and thoughts as
+    # output in addition to the candidates.
+    found["prompt"] = found.get("prompt", 0) + found.get("tools", 0)
+    found["completion"] = found.get("completion", 0) + found.get("reasoning", 0)
     billed: Counter[str] = Counter()
-    for name, key in _DETAILS:
+    for name, key in _DETAILS_BY_MODALITY:
         for detail in entries(usage.get(name)):
             modality = detail.get("modality")
             if isinstance(modality, (str, int)) and modality in _MODALITIES:
                 billed[key.format(_MODALITIES[modality])] += count(detail.get("tokenCount"))
     if searches:
         billed["web_searches"] = searches
-    return stats, Billing(billed, string(usage.get("serviceTier")) or None)
+    return usage_stats(found), Billing(billed, string(usage.get("serviceTier")) or None)
 
 
 def _searches(candidate: Mapping[str, Any]) -> int:

@@ -14,9 +14,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
+from ember.models.schemas import UsageStats
+
 __all__ = [
     "NOTHING",
-    "Places",
+    "Json",
+    "TokenPaths",
     "body_of",
     "carries_answer",
     "count",
@@ -26,27 +29,29 @@ __all__ = [
     "dollars_of_ticks",
     "entries",
     "fields",
-    "half_at_end",
+    "has_surrogates",
     "index",
     "items",
     "loaded",
-    "may_hold_halves",
     "parsed",
-    "places",
+    "replace_surrogates",
     "request_id",
     "string",
     "text_of",
-    "whole_characters",
+    "token_paths",
+    "usage_stats",
     "without_none",
 ]
+
+Json: TypeAlias = dict[str, Any] | list[Any] | str | float | None
 
 NOTHING: Mapping[str, Any] = {}
 _DECODER = json.JSONDecoder()
 # No answer has this many tokens: a larger number is not a count.
-_MOST = 10**15
+_MAX_COUNT = 10**15
 # A string is matched to its end, or to the end of a truncated text: otherwise each quotation mark
 # of a long unfinished string would be tried as its start.
-_COMMA_AT_END = r"""(?s)("[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z))|,(?=\s*[}\]])"""
+_TRAILING_COMMA = r"""(?s)("[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z))|,(?=\s*[}\]])"""
 # The keys of text, reasoning, pieces of tool calls and usage in the events of all wires: strings,
 # and objects in which any value counts.
 _ANSWER_STRINGS = frozenset({
@@ -68,10 +73,8 @@ def items(value: object) -> Sequence[Any]:
 
 def entries(value: object) -> list[Mapping[str, Any]]:
     """Return the objects in a JSON array; a lone object counts as an array of one."""
-    if isinstance(value, list):
-        several = cast("list[object]", value)
-        return [cast("Mapping[str, Any]", item) for item in several if isinstance(item, dict)]
-    return [cast("Mapping[str, Any]", value)] if isinstance(value, dict) else []
+    several = value if isinstance(value, list) else [value]  # pyright: ignore[reportUnknownVariableType] - JSON's
+    return [item for item in several if isinstance(item, dict)]  # pyright: ignore[reportUnknownVariableType] - JSON's
 
 
 def string(value: object) -> str:
@@ -81,32 +84,36 @@ def string(value: object) -> str:
 
 def count(value: object) -> int:
     """Return a provider's count, or 0 for anything else."""
-    if type(value) is int and 0 <= value <= _MOST:
+    if type(value) is int and 0 <= value <= _MAX_COUNT:
         return value
     if isinstance(value, str) and value.isdecimal() and len(value) <= 15:
         value = int(value)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _MOST:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or not 0 <= value <= _MAX_COUNT
+    ):
         return 0
     return int(value)
 
 
 # By a provider's key: the name of the count, the key inside an object there ("" if it is a number),
-# and the rank of this place among those of the name.
-Places: TypeAlias = Mapping[str, Sequence[tuple[str, str, int]]]
+# and the rank of this path among those of the name.
+TokenPaths: TypeAlias = Mapping[str, Sequence[tuple[str, str, int]]]
 
 
-def places(**by_name: str) -> Places:
-    """Return a table of counts and their places: `cached="details.cached_tokens cached"`."""
+def token_paths(**by_name: str) -> TokenPaths:
+    """Return a table of counts and their paths: `cached="details.cached_tokens cached"`."""
     table: dict[str, list[tuple[str, str, int]]] = {}
     for name, where in by_name.items():
-        for rank, place in enumerate(where.split()):
-            outer, _, inner = place.partition(".")
+        for rank, path in enumerate(where.split()):
+            outer, _, inner = path.partition(".")
             table.setdefault(outer, []).append((name, inner, rank))
     return table
 
 
-def counts(usage: Mapping[str, Any], table: Places) -> dict[str, int]:
-    """Return a provider's counts, each from the first of its places that is above 0."""
+def counts(usage: Mapping[str, Any], table: TokenPaths) -> dict[str, int]:
+    """Return a provider's counts, each from the first of its paths that is above 0."""
     found: dict[str, int] = {}
     ranks: dict[str, int] = {}
     for key, value in usage.items():
@@ -118,6 +125,19 @@ def counts(usage: Mapping[str, Any], table: Places) -> dict[str, int]:
     return found
 
 
+def usage_stats(found: Mapping[str, int]) -> UsageStats:
+    """Return the usage of counts that have the names of its fields, without `_tokens`."""
+    prompt, completion = found.get("prompt", 0), found.get("completion", 0)
+    return UsageStats(
+        prompt,
+        completion,
+        found.get("total") or prompt + completion,
+        min(found.get("cached", 0), prompt),  # Azure's grok has reported more
+        found.get("cache_write", 0),
+        found.get("reasoning", 0),
+    )
+
+
 def without_none(**values: Any) -> dict[str, Any]:
     """Return a JSON object of the values that are not None."""
     return {name: value for name, value in values.items() if value is not None}
@@ -125,7 +145,7 @@ def without_none(**values: Any) -> dict[str, Any]:
 
 def index(value: object) -> int | None:
     """Return the index that an item gives itself, or None."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or abs(value) > _MOST:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or abs(value) > _MAX_COUNT:
         return None
     return None if math.isnan(value) else int(value)
 
@@ -134,7 +154,7 @@ def dollars(value: object) -> float | None:
     """Return a cost that a provider reports, or None if it is not an amount."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return float(value) if abs(value) <= _MOST and math.isfinite(value) else None
+    return float(value) if abs(value) <= _MAX_COUNT and math.isfinite(value) else None
 
 
 def dollars_of_ticks(usage: Mapping[str, Any]) -> float | None:
@@ -150,17 +170,17 @@ def carries_answer(event: object) -> bool:
     """
     if response := fields(fields(event).get("response")):  # it repeats the request
         event = {key: response.get(key) for key in ("output", "usage")}
-    waiting: list[tuple[object, bool]] = [(event, False)]
-    while waiting:
-        value, counts_all = waiting.pop()
+    stack: list[tuple[object, bool]] = [(event, False)]
+    while stack:
+        value, any_value = stack.pop()
         if isinstance(value, dict):
             for key, inner in cast("Mapping[str, object]", value).items():
                 if key in _ANSWER_STRINGS and isinstance(inner, str) and inner:
                     return True
-                waiting.append((inner, counts_all or key in _ANSWER_OBJECTS))
+                stack.append((inner, any_value or key in _ANSWER_OBJECTS))
         elif isinstance(value, list):
-            waiting += [(inner, counts_all) for inner in cast("list[object]", value)]
-        elif counts_all and value:
+            stack += [(inner, any_value) for inner in cast("list[object]", value)]
+        elif any_value and value:
             return True
     return False
 
@@ -178,7 +198,7 @@ def text_of(content: bytes) -> str:
     return content.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace")
 
 
-def parsed(text: str) -> object:
+def parsed(text: str) -> Json:
     """Parse a JSON text, or return the text itself if it is not JSON."""
     try:
         return loaded(text)
@@ -186,24 +206,17 @@ def parsed(text: str) -> object:
         return text
 
 
-def body_of(content: bytes) -> tuple[object, bool]:
+def body_of(content: bytes) -> tuple[Json, bool]:
     """Return a body's JSON, or its text, and whether it may contain unpaired surrogates.
 
     The returned value contains none, except escaped in JSON inside one of its strings.
     """
-    text = content.decode("utf-8", "replace").removeprefix("\ufeff")
-    body: object = None
-    try:
-        body, end = _DECODER.raw_decode(text)
-    except (ValueError, RecursionError):
-        end = -1
-    if end != len(text):
-        body = parsed(text)  # surrounded by blanks, malformed or not JSON
-    halves = may_hold_halves(text)
-    return whole_characters(body) if halves else body, halves
+    text = text_of(content)
+    body, surrogates = parsed(text), has_surrogates(text)
+    return replace_surrogates(body) if surrogates else body, surrogates
 
 
-def loaded(text: str) -> object:
+def loaded(text: str) -> Json:
     """Parse a JSON text.
 
     Some text that `json` rejects is accepted: control characters inside strings, numbers too long
@@ -212,34 +225,33 @@ def loaded(text: str) -> object:
     Raises:
         ValueError: The text is not JSON.
     """
+    text = text.strip()
+    value: Json
     try:
         value, end = _DECODER.raw_decode(text)
         if end == len(text):
             return value
-        return json.loads(text)  # surrounded by blanks, or not JSON
     except (ValueError, RecursionError):
         pass
+    text = re.sub(_TRAILING_COMMA, lambda found: found[1] or "", text)
     try:
-        return json.loads(
-            re.sub(_COMMA_AT_END, lambda found: found[1] or "", text),
-            strict=False,
-            parse_int=_whole,
-        )
+        value = json.loads(text, strict=False, parse_int=_parse_int)
+        return value
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 
 
-def _whole(digits: str) -> int | float:
+def _parse_int(digits: str) -> int | float:
     # Python refuses to read numbers of more than 4300 digits.
     return int(digits) if len(digits) < 4300 else float(digits)
 
 
-def may_hold_halves(text: str) -> bool:
+def has_surrogates(text: str) -> bool:
     """Return whether a JSON text has escaped surrogates, which may be unpaired."""
-    return "\\ud" in text or "\\uD" in text
+    return "\\u" in text and ("\\ud" in text or "\\uD" in text)
 
 
-def whole_characters(value: Any) -> Any:
+def replace_surrogates(value: Any) -> Any:
     """Return the value with surrogate pairs joined and unpaired ones replaced by U+FFFD.
 
     A character beyond U+FFFF is escaped as two surrogates, and some servers cut between them.
@@ -248,10 +260,10 @@ def whole_characters(value: Any) -> Any:
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, dict):
         pairs: dict[Any, Any] = value  # pyright: ignore[reportUnknownVariableType] - any JSON
-        return {whole_characters(key): whole_characters(item) for key, item in pairs.items()}
+        return {replace_surrogates(key): replace_surrogates(item) for key, item in pairs.items()}
     if isinstance(value, (list, tuple)):
         several: list[Any] | tuple[Any, ...] = value  # pyright: ignore[reportUnknownVariableType] - any JSON
-        changed = [whole_characters(item) for item in several]
+        changed = [replace_surrogates(item) for item in several]
         named = getattr(several, "_make", None)
         return named(changed) if named else changed
     return value
@@ -264,8 +276,3 @@ def data_file(name: str) -> dict[str, Any]:
     loader: Any = __spec__.loader
     table: dict[str, Any] = json.loads(loader.get_data(str(path)))
     return table
-
-
-def half_at_end(text: str) -> str:
-    """Return the unpaired first surrogate at the end of a text, or "" if there is none."""
-    return text[-1:] if "\ud800" <= text[-1:] < "\udc00" else ""

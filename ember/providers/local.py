@@ -40,7 +40,7 @@ _server: Any = None
 class LocalChat(OpenAIChat):
     """Chat completions of the embedded model, which starts only when a request is sent."""
 
-    refused = dict.fromkeys(
+    unsupported = dict.fromkeys(
         ("tools", "tool_choice"),
         "the embedded model calls no tools; use a model that does, such as one behind ollama/",
     )
@@ -57,7 +57,8 @@ class LocalChat(OpenAIChat):
             )
         return super().call(prompt, wire_id, kwargs, stream)
 
-    def key(self) -> Key | None:
+    @property
+    def api_key(self) -> Key | None:  # type: ignore[override]  # as in `HTTPProvider`
         return Key(_key)
 
     def request(self, call: Call) -> Request:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from ember.conversation.dialects import for_openai
 from ember.conversation.media import Media
@@ -27,7 +27,16 @@ from ember.exceptions import ModelProviderError
 from ember.models.schemas import Chunk, FinishReason, ToolCall, UsageStats
 from ember.pricing.cost import Billing
 from ember.pricing.snapshot import seller
-from ember.providers.call import Answer, Call, Fold, as_address, as_object, cut_off, ending
+from ember.providers.arguments import as_address
+from ember.providers.call import (
+    Call,
+    Fold,
+    ParsedAnswer,
+    as_object,
+    chunks_of,
+    final_reason,
+    mark_cut_off,
+)
 from ember.providers.json_values import (
     NOTHING,
     counts,
@@ -37,27 +46,28 @@ from ember.providers.json_values import (
     fields,
     index,
     items,
-    places,
     string,
+    token_paths,
+    usage_stats,
     without_none,
 )
 from ember.providers.provider import HTTPProvider
-from ember.providers.servers import SERVERS
+from ember.providers.servers import SERVERS, Server
 
 __all__ = ["OpenAIChat"]
 
 # OpenAI's reasoning models: their role of the system message is `developer`, and they refuse
 # `max_tokens`.
-_THINKS = re.compile(r"(ft:)?(o[134]|gpt-5|gpt-6)([-.:]|$)")
+_REASONING_MODELS = re.compile(r"(ft:)?(o[134]|gpt-5|gpt-6)([-.:]|$)")
 _OPENAI_HOST = re.compile(r"https://([a-z]+\.)?api\.openai\.com(/|$)")
-_TOOLS_ELSEWHERE = re.compile(r"(ft:)?gpt-(5\.6|6)([-.:]|$)")
-_TOOLS_OR_EFFORT = re.compile(r"(ft:)?gpt-(5\.[456]|6)([-.:]|$)")
+_TOOLS_NEED_RESPONSES = re.compile(r"(ft:)?gpt-(5\.6|6)([-.:]|$)")
+_TOOLS_WITH_EFFORT_NEED_RESPONSES = re.compile(r"(ft:)?gpt-(5\.[456]|6)([-.:]|$)")
 _AUDIO_FORMATS = {"audio/wav": "wav", "audio/x-wav": "wav", "audio/mpeg": "mp3"}
 # Every choice has at least one of these.
-_IN_A_CHOICE = ("message", "delta", "text", "finish_reason")
+_KEYS_OF_A_CHOICE = ("message", "delta", "text", "finish_reason")
 # Fields other than content and tool_calls that some servers want back in the next turn.
-_THOUGHTS = ("reasoning_content", "reasoning_details")
-_TO_RETURN = ("tool_calls", *_THOUGHTS)
+_REASONING = ("reasoning_content", "reasoning_details")
+_KEYS_TO_RETURN = ("tool_calls", *_REASONING)
 _FINISH: Mapping[str, FinishReason] = {
     "stop": "stop",
     "eos": "stop",  # Together
@@ -79,7 +89,7 @@ _FINISH: Mapping[str, FinishReason] = {
     "network_error": "error",  # Z.ai
 }
 # The parts of the prompt are counted in its details, else at the top level.
-_USAGE = places(
+_USAGE = token_paths(
     prompt="prompt_tokens",
     completion="completion_tokens",
     total="total_tokens",
@@ -88,13 +98,13 @@ _USAGE = places(
     " num_cached_tokens"  # Mistral
     " prompt_cache_hit_tokens"  # DeepSeek
     " cache_read_input_tokens",  # Databricks, Vercel
-    written="prompt_tokens_details.cache_write_tokens"  # OpenAI, OpenRouter
+    cache_write="prompt_tokens_details.cache_write_tokens"  # OpenAI, OpenRouter
     " prompt_tokens_details.cache_creation_input_tokens"
     " cache_write_tokens cache_creation_input_tokens",
     reasoning="completion_tokens_details.reasoning_tokens reasoning_tokens",
 )
-_TOKENS = places(prompt="prompt_tokens", completion="completion_tokens")
-_BILLED = places(
+_TOKENS = token_paths(prompt="prompt_tokens", completion="completion_tokens")
+_BILLED = token_paths(
     input_audio_tokens="prompt_tokens_details.audio_tokens",
     input_image_tokens="prompt_tokens_details.image_tokens",
     output_audio_tokens="completion_tokens_details.audio_tokens",
@@ -109,14 +119,16 @@ _BILLED = places(
 class OpenAIChat(HTTPProvider):
     """Chat completions of OpenAI, or of a server that is compatible with it."""
 
-    def serving(self, model: str, params: Mapping[str, Any]) -> HTTPProvider:
+    path = "/chat/completions"
+
+    def for_tools(self, model: str, params: Mapping[str, Any]) -> HTTPProvider:
         """Return this provider, or the Responses API's for tools of OpenAI's reasoning models."""
         if self.server.name != "openai" or not params.get("tools"):
             return self
         effort, base = params.get("reasoning_effort"), as_address(params.get("base_url"))
         # Chat completions answer 400 ("Function tools with reasoning_effort are not supported"):
         # for gpt-5.4 and 5.5 if an effort is requested, for the newer models without it too.
-        needed = _TOOLS_ELSEWHERE if effort is None else _TOOLS_OR_EFFORT
+        needed = _TOOLS_NEED_RESPONSES if effort is None else _TOOLS_WITH_EFFORT_NEED_RESPONSES
         at_openai = _OPENAI_HOST.match(base or self.base_url())
         if effort == "none" or not at_openai or not needed.match(model):
             return self
@@ -124,23 +136,19 @@ class OpenAIChat(HTTPProvider):
 
         return OpenAIResponses(SERVERS["openai-responses"], stores=False)
 
-    def url(self, call: Call) -> str:
-        base, mark, query = call.base_url.partition("?")
-        return f"{base.rstrip('/')}/chat/completions{mark}{query}"
-
     def body(self, call: Call) -> dict[str, Any]:
         server = self.server
         own = server.base_url in ("", call.base_url) or _OPENAI_HOST.match(call.base_url)
-        thinks = server.name == "openai" and bool(_THINKS.match(call.model))
-        system = "developer" if own and thinks else "system"
+        is_reasoning = server.name == "openai" and bool(_REASONING_MODELS.match(call.model))
+        system = "developer" if own and is_reasoning else "system"
         # Another server behind `openai/` only gets what all servers understand.
         known = bool(own) or server.name != "openai"
-        thoughts = server.thoughts_back or not known
         at = SERVERS.get(seller(server.name, call.base_url)[0], server)
-        words = _Words(system, thoughts, at.blank_answers, at.call_ids)
-        body: dict[str, Any] = {"model": call.model, "messages": _messages(call.messages, words)}
+        at = at._replace(returns_reasoning=server.returns_reasoning or not known)
+        messages = _messages(call.messages, system, at)
+        body: dict[str, Any] = {"model": call.model, "messages": messages}
         params = dict(call.params)
-        if "max_tokens" in params and self.takes_max_tokens(call, known or thinks):
+        if "max_tokens" in params and self.takes_max_tokens(call, known or is_reasoning):
             body["max_tokens"] = params.pop("max_tokens")
         if server.thinking_switch and params.get("reasoning_effort") == "none":
             del params["reasoning_effort"]
@@ -178,43 +186,37 @@ class OpenAIChat(HTTPProvider):
             return {"type": "json_object"}
         return {"type": "json_schema", "json_schema": json_format.for_openai()}
 
-    def read(self, body: Mapping[str, Any]) -> Answer | None:
+    def read(self, body: Mapping[str, Any]) -> ParsedAnswer | None:
         choices = entries(body.get("choices"))
         usage = fields(body.get("usage")) or _groq_usage(body)
         if not choices and not (body.get("object") == "chat.completion" and usage):
             return None
         # With n > 1 the first choice is the answer; the others are in `raw`. Without any choice,
         # the answer is empty, but paid for.
-        choice = choices[0] if len(choices) == 1 else min(choices, key=_place, default=NOTHING)
-        if choices and choice.keys().isdisjoint(_IN_A_CHOICE):
+        choice = choices[0] if len(choices) == 1 else min(choices, key=_number, default=NOTHING)
+        if choices and choice.keys().isdisjoint(_KEYS_OF_A_CHOICE):
             return None
         message = fields(choice.get("message"))
         content = message.get("content", choice.get("text"))
-        text, thoughts = (content, "") if isinstance(content, str) else _content(content)
-        to_return = {key: message[key] for key in _TO_RETURN if message.get(key)}
-        reasoning = thoughts or string(message.get("reasoning"))
+        text, thoughts = (content, "") if isinstance(content, str) else _text_and_reasoning(content)
+        to_return = {key: message[key] for key in _KEYS_TO_RETURN if message.get(key)}
+        reasoning = string(message.get("reasoning")) or string(message.get("reasoning_content"))
         word = choice.get("finish_reason")
         # null, and Snowflake's "", mean that there is no finish reason.
         reason = _FINISH.get(word.lower(), "other") if isinstance(word, str) and word else None
         calls = _tool_calls(message, reason) if to_return or "function_call" in message else []
-        refusal, model = string(message.get("refusal")), string(body.get("model"))
-        answer_id = string(body.get("id"))
-        reasoning = reasoning or string(message.get("reasoning_content"))
-        if calls or refusal:
-            reason = ending(reason, calls, refusal)
+        refusal = string(message.get("refusal")) or None
         usage = usage or fields(choice.get("usage"))  # Moonshot
-        stats, billing = _counted(usage, body.get("service_tier"))
-        return Answer(
+        return ParsedAnswer(
             text,
-            reason,
+            final_reason(reason, calls, refusal) if calls or refusal else reason,
             calls,
-            reasoning or None,
-            refusal or None,
-            model,
-            answer_id or None,
+            thoughts or reasoning or None,
+            refusal,
+            string(body.get("model")),
+            string(body.get("id")) or None,
             {"role": "assistant", "content": message.get("content"), **to_return},
-            stats,
-            billing,
+            *_usage_and_billing(usage, body.get("service_tier")),
         )
 
     def fold(self) -> Fold:
@@ -224,62 +226,48 @@ class OpenAIChat(HTTPProvider):
 # --- requests ----------------------------------------------------------------------------------
 
 
-class _Words(NamedTuple):
-    """A server's format of messages.
-
-    Args:
-        system: The role of system messages.
-        thoughts: Whether it accepts earlier reasoning.
-        blank_answers: Whether it accepts blank assistant messages.
-        call_ids: A regular expression for the tool call ids that it accepts.
-    """
-
-    system: str
-    thoughts: bool
-    blank_answers: bool
-    call_ids: str
-
-
-def _messages(turns: Sequence[Message], words: _Words) -> list[dict[str, Any]]:
-    turns_sent: list[dict[str, Any]] = []
+def _messages(turns: Sequence[Message], system: str, server: Server) -> list[dict[str, Any]]:
+    """Convert a conversation for a server; `system` is its role of system messages."""
+    messages: list[dict[str, Any]] = []
     media: list[Mapping[str, Any]] = []  # of results, whose messages accept text only
     for turn in turns:
         if media and turn.role != "tool":
-            turns_sent.append({"role": "user", "content": media})
+            messages.append({"role": "user", "content": media})
             media = []
-        turns_sent += _turn(turn, words, media)
-    return [*turns_sent, {"role": "user", "content": media}] if media else turns_sent
+        role = system if turn.role == "system" else turn.role
+        messages += _turn(turn, role, server, media)
+    return [*messages, {"role": "user", "content": media}] if media else messages
 
 
-def _turn(message: Message, words: _Words, media: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _turn(
+    message: Message, role: str, server: Server, media: list[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
     """Convert a turn to OpenAI's format, in which each tool result is a separate message.
 
     Media in a result are added to `media`, to follow all results of the turn.
     """
-    role = words.system if message.role == "system" else message.role
-    if role == "assistant" and not words.blank_answers and _is_blank(message.parts):
+    if role == "assistant" and not server.blank_answers and _is_blank(message.parts):
         return []
     if len(message.parts) == 1 and isinstance(message.parts[0], Text) and not message.extra:
         return [{"role": role, "content": message.parts[0].text}]  # fast path
     parts = message.parts_for("chat")
     results = [part for part in parts if isinstance(part, ToolResult)]
-    calls = [_call(part, words) for part in parts if _is_call(part)]
+    calls = [_call(part, server) for part in parts if _is_call(part)]
     rest = [part for part in parts if not isinstance(part, ToolResult) and not _is_call(part)]
-    out: list[dict[str, Any]] = []
+    messages: list[dict[str, Any]] = []
     for result in results:
-        call_id = call_id_for(result.id, words.call_ids)
+        call_id = call_id_for(result.id, server.call_ids)
         content = _result(result.with_error_in_text(), media)
-        out.append({"role": "tool", "tool_call_id": call_id, "content": content})
-    extra = {k: v for k, v in message.extra.items() if words.thoughts or k not in _THOUGHTS}
-    if not rest and not calls and (results or not extra):
-        return out
-    if media:
-        out.append({"role": "user", "content": [*media]})
-        media.clear()
-    message_sent: dict[str, Any] = {"role": role, "content": _parts(rest), **extra}
-    if calls:
-        message_sent["tool_calls"] = calls
-    return [*out, message_sent]
+        messages.append({"role": "tool", "tool_call_id": call_id, "content": content})
+    reasoning_too = server.returns_reasoning
+    extra = {k: v for k, v in message.extra.items() if reasoning_too or k not in _REASONING}
+    if rest or calls or (extra and not results):
+        if media:
+            messages.append({"role": "user", "content": [*media]})
+            media.clear()
+        called = {"tool_calls": calls} if calls else {}
+        messages.append({"role": role, "content": _content(rest), **extra, **called})
+    return messages
 
 
 def _result(result: ToolResult, media: list[Mapping[str, Any]]) -> Any:
@@ -303,27 +291,23 @@ def _is_call(part: Part) -> bool:
     return isinstance(part, ToolCall)
 
 
-def _call(part: Part, words: _Words) -> Mapping[str, Any]:
+def _call(part: Part, server: Server) -> Mapping[str, Any]:
     if isinstance(part, NativePart):
-        call = {k: v for k, v in part.value.items() if words.thoughts or k != "extra_content"}
+        extra_too = server.returns_reasoning
+        call = {k: v for k, v in part.value.items() if extra_too or k != "extra_content"}
         if "id" in call:
-            call["id"] = call_id_for(string(call["id"]), words.call_ids)
+            call["id"] = call_id_for(string(call["id"]), server.call_ids)
         return call
     assert isinstance(part, ToolCall)
     function = {"name": part.name, "arguments": arguments_text(part.arguments)}
-    call_id = call_id_for(part.id or part.name, words.call_ids)
+    call_id = call_id_for(part.id or part.name, server.call_ids)
     return {"id": call_id, "type": "function", "function": function}
 
 
-def _parts(parts: Sequence[Part]) -> Any:
-    if not parts:
-        return None
-    if all(isinstance(part, Text) for part in parts):
-        texts = [part.text for part in parts if isinstance(part, Text)]
-        if len(texts) == 1:
-            return texts[0]
-        return [{"type": "text", "text": text} for text in texts]
-    return [_part_body(part) for part in parts]
+def _content(parts: Sequence[Part]) -> Any:
+    if len(parts) == 1 and isinstance(parts[0], Text):
+        return parts[0].text
+    return [_part_body(part) for part in parts] or None
 
 
 def _part_body(part: Part) -> Mapping[str, Any]:
@@ -368,33 +352,30 @@ class _ChatFold(Fold):
         self._about: dict[str, Any] = {}
         self._choices: dict[int, _Choice] = {}
 
-    def add(self, name: str, event: Mapping[str, Any]) -> Chunk | None:
+    def add(self, name: str, event: Mapping[str, Any]) -> Sequence[Chunk]:
         about = self._about
-        for key in ("id", "model"):
-            if string(event.get(key)):
-                about[key] = event[key]
-        if usage := fields(event.get("usage")) or _groq_usage(event):
-            self._count(usage, event)
-        if stopped := string(fields(event.get("x_groq")).get("error")):
-            self.failure = {"error": {"message": stopped}}
+        if event.get("id") != about.get("id") or event.get("model") != about.get("model"):
+            about |= {key: event[key] for key in ("id", "model") if string(event.get(key))}
+        if event.get("usage") or "x_groq" in event:
+            self._add_usage(fields(event.get("usage")) or _groq_usage(event), event)
+            if stopped := string(fields(event.get("x_groq")).get("error")):
+                self.failure = {"error": {"message": stopped}}
         if "choices" not in event:
-            return None
+            return ()
         self.started = True
-        text = reasoning = ""
+        chunks: list[Chunk] = []
         for part in entries(event["choices"]):
-            place = _place(part)
-            if (choice := self._choices.get(place)) is None:
-                choice = self._choices[place] = _Choice()
-            more, thoughts = choice.add(part)
-            if usage := fields(part.get("usage")):  # Moonshot
-                self._count(usage, event)
-            if place == 0:
-                self.pieces, choice.pieces = choice.pieces, []
+            if (choice := self._choices.get(number := _number(part))) is None:
+                choice = self._choices[number] = _Choice()
+            text, reasoning, calls = choice.add(part)
+            if usage := part.get("usage"):  # Moonshot
+                self._add_usage(fields(usage), event)
+            if number == 0:
+                chunks += chunks_of(event, text, reasoning, calls)
                 self.complete = self.complete or choice.ended
-                text, reasoning = text + more, reasoning + thoughts
-        return Chunk(text, reasoning, event) if text or reasoning else None
+        return chunks
 
-    def _count(self, usage: Mapping[str, Any], event: Mapping[str, Any]) -> None:
+    def _add_usage(self, usage: Mapping[str, Any], event: Mapping[str, Any]) -> None:
         about = self._about
         # The last usage counts, but one full of zeros does not replace an earlier one.
         if usage and ("usage" not in about or counts(usage, _TOKENS)):
@@ -410,7 +391,6 @@ class _Choice:
 
     def __init__(self) -> None:
         self.ended = False
-        self.pieces: list[ToolCall] = []
         self._finish: object = None
         self._text: list[str] = []
         self._texts: dict[str, list[str]] = {}
@@ -418,35 +398,34 @@ class _Choice:
         self._calls: list[dict[str, Any]] = []
         self._by_index: dict[int, dict[str, Any]] = {}
 
-    def add(self, part: Mapping[str, Any]) -> tuple[str, str]:
-        """Add a chunk's part of this choice; return its text and its reasoning."""
+    def add(self, part: Mapping[str, Any]) -> tuple[str, str, Sequence[ToolCall]]:
+        """Add a chunk's part of this choice; return its text, reasoning and pieces of calls."""
         delta = fields(part.get("delta"))
         if len(delta) == 1 and not part.get("finish_reason"):
             # Fast path: nearly all chunks only add text.
             text = delta.get("content")
             if isinstance(text, str):
                 self._text.append(text)
-                return text, ""
+                return text, "", ()
         if string(part.get("finish_reason")):
             self.ended, self._finish = True, part["finish_reason"]
         if "delta" not in part and "message" in part:
             # A server that does not stream answers in one piece.
             delta, self.ended = fields(part["message"]), True
-        text, thoughts = _content(delta.get("content", part.get("text")))
+        text, thoughts = _text_and_reasoning(delta.get("content", part.get("text")))
         reasoning_text = string(delta.get("reasoning_content"))
         reasoning = thoughts or reasoning_text or string(delta.get("reasoning"))
         self._text.append(text)
-        self._grow("reasoning", reasoning)
-        self._grow("refusal", string(delta.get("refusal")))
-        self._grow("reasoning_content", reasoning_text)
+        self._append("reasoning", reasoning)
+        self._append("refusal", string(delta.get("refusal")))
+        self._append("reasoning_content", reasoning_text)
         self._details += items(delta.get("reasoning_details"))
         calls = entries(delta.get("tool_calls"))
         if legacy := fields(delta.get("function_call")):
             calls = [*calls, {"index": 0, "function": legacy}]
-        self.pieces += map(self._add_call, calls)
-        return text, reasoning
+        return text, reasoning, [self._add_call(call) for call in calls]
 
-    def _grow(self, key: str, text: str) -> None:
+    def _append(self, key: str, text: str) -> None:
         if text:
             self._texts.setdefault(key, []).append(text)
 
@@ -455,9 +434,9 @@ class _Choice:
         function = _function(part)
         call_id, name = string(part.get("id")), string(function.get("name"))
         arguments = arguments_text(function.get("arguments", function.get("input")))
-        place = index(part.get("index"))
-        if place is not None:
-            call = self._by_index.get(place)
+        number = index(part.get("index"))
+        if number is not None:
+            call = self._by_index.get(number)
             # Google's compatible endpoint gives all calls the index 0: another id begins another
             # call; without ids, a name and arguments after those of a complete call do.
             new = call is None or bool(name and call_id and call["id"] and call_id != call["id"])
@@ -470,10 +449,10 @@ class _Choice:
             new = call is None or (
                 call_id != call["id"] if call_id else bool(name and call["name"])
             )
-            place = len(self._calls)
+            number = len(self._calls)
         if new or call is None:
-            call = dict[str, Any](id="", name="", arguments=[], custom=False, place=place)
-            self._by_index[place] = call
+            call = dict[str, Any](id="", name="", arguments=[], custom=False, number=number)
+            self._by_index[number] = call
             self._calls.append(call)
         call["id"], call["name"] = call_id or call["id"], name or call["name"]
         call["custom"] = call["custom"] or part.get("type") == "custom"
@@ -485,13 +464,14 @@ class _Choice:
         """Return the choice as it would be in a whole answer."""
         message: dict[str, Any] = {"content": "".join(self._text) or None}
         message |= {key: "".join(pieces) for key, pieces in self._texts.items()}
-        message["reasoning_details"] = _merged(self._details)
-        calls = sorted(self._calls, key=lambda call: cast("int", call["place"]))
-        message["tool_calls"] = [_echo(c) for c in calls if c["name"] or any(c["arguments"])]
+        message["reasoning_details"] = _join_details(self._details)
+        calls = sorted(self._calls, key=lambda call: cast("int", call["number"]))
+        calls = [call for call in calls if call["name"] or any(call["arguments"])]
+        message["tool_calls"] = [_call_to_return(call) for call in calls]
         return {"message": message, "finish_reason": self._finish}
 
 
-def _merged(details: Sequence[Any]) -> list[Any]:
+def _join_details(details: Sequence[Any]) -> list[Any]:
     """Join OpenRouter's pieces of reasoning that have the same type and index."""
     merged: dict[object, Any] = {}
     for at, detail in enumerate(details):
@@ -508,22 +488,22 @@ def _merged(details: Sequence[Any]) -> list[Any]:
     return [*merged.values()]
 
 
-def _echo(call: Mapping[str, Any]) -> dict[str, Any]:
+def _call_to_return(call: Mapping[str, Any]) -> dict[str, Any]:
     """Return a call as it is sent back with the conversation."""
     kind, key = ("custom", "input") if call["custom"] else ("function", "arguments")
-    asked = {"name": call["name"], key: "".join(call["arguments"])}
+    function = {"name": call["name"], key: "".join(call["arguments"])}
     # Google's compatible endpoint sends the thought signature in `extra_content`.
     extra = {"extra_content": call["extra"]} if call["extra"] else {}
-    return {"id": call["id"], "type": kind, kind: asked, **extra}
+    return {"id": call["id"], "type": kind, kind: function, **extra}
 
 
-def _place(choice: Mapping[str, Any]) -> int:
+def _number(choice: Mapping[str, Any]) -> int:
     # An index below 0 is invalid: the choice belongs to the only answer.
-    place = choice.get("index")
-    return 0 if place == 0 else max(0, index(place) or 0)
+    number = choice.get("index")
+    return 0 if number == 0 else max(0, index(number) or 0)
 
 
-def _content(content: object) -> tuple[str, str]:
+def _text_and_reasoning(content: object) -> tuple[str, str]:
     """Return text and reasoning of a `content`, which may be a list of parts (Mistral)."""
     if isinstance(content, str):
         return content, ""
@@ -538,7 +518,7 @@ def _content(content: object) -> tuple[str, str]:
             continue
         part_fields = fields(part)
         if part_fields.get("type") in ("thinking", "reasoning"):
-            thoughts += _content(part_fields.get("thinking", part_fields.get("text")))
+            thoughts += _text_and_reasoning(part_fields.get("thinking", part_fields.get("text")))
         else:
             text.append(string(part_fields.get("text")))
     return "".join(text), "".join(thoughts)
@@ -548,15 +528,15 @@ def _tool_calls(message: Mapping[str, Any], reason: FinishReason | None) -> list
     calls = entries(message.get("tool_calls"))
     if not calls and (legacy := fields(message.get("function_call"))):
         calls = [{"function": legacy}]
-    found_calls: list[ToolCall] = []
+    tool_calls: list[ToolCall] = []
     arguments: object = None
     for call in calls:
         function = _function(call)
         name = string(function.get("name"))
         arguments = function.get("arguments", function.get("input"))
         if name or arguments:  # Snowflake sends an empty function_call
-            found_calls.append(ToolCall(string(call.get("id")), name, parsed_arguments(arguments)))
-    return cut_off(found_calls, reason, arguments)
+            tool_calls.append(ToolCall(string(call.get("id")), name, parsed_arguments(arguments)))
+    return mark_cut_off(tool_calls, reason, arguments)
 
 
 def _function(call: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -567,18 +547,20 @@ def _function(call: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _groq_usage(body: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the usage of Groq's streams, which is under `x_groq`."""
-    return fields(fields(body.get("x_groq")).get("usage")) if "x_groq" in body else NOTHING
+    return fields(fields(body.get("x_groq")).get("usage"))
 
 
-def _counted(usage: Mapping[str, Any], tier: object) -> tuple[UsageStats | None, Billing | None]:
+def _usage_and_billing(
+    usage: Mapping[str, Any], tier: object
+) -> tuple[UsageStats | None, Billing | None]:
     """Return the answer's usage in Ember's form, and the other data for its price."""
     if not usage:
         return None, None
     found = counts(usage, _USAGE)
-    prompt, completion = found.get("prompt", 0), found.get("completion", 0)
-    total, reasoning = found.get("total", 0), found.get("reasoning", 0)
-    if reasoning and total == prompt + completion + reasoning:
-        completion += reasoning  # xAI does not include it in the completion
+    if reasoning := found.get("reasoning"):
+        parts = found.get("prompt", 0), found.get("completion", 0), reasoning
+        if found.get("total") == sum(parts):
+            found["completion"] = parts[1] + reasoning  # xAI does not include it
     cost = usage.get("cost")
     reported = dollars(fields(cost).get("total_cost", cost))  # Perplexity itemizes it
     if reported is None:
@@ -587,8 +569,4 @@ def _counted(usage: Mapping[str, Any], tier: object) -> tuple[UsageStats | None,
         # With the caller's own upstream key, the upstream bills in addition to OpenRouter.
         upstream = fields(usage.get("cost_details")).get("upstream_inference_cost")
         reported += dollars(upstream) or 0
-    billing = Billing(counts(usage, _BILLED), string(tier) or None, reported)
-    # Azure's grok has reported more cached tokens than the prompt has.
-    cached, written = min(found.get("cached", 0), prompt), found.get("written", 0)
-    total = total or prompt + completion
-    return UsageStats(prompt, completion, total, cached, written, reasoning), billing
+    return usage_stats(found), Billing(counts(usage, _BILLED), string(tier) or None, reported)

@@ -6,7 +6,7 @@ Source: the `openai` 3.54.0 package (`types/responses/`), read on 2026-11-22.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ember.conversation.dialects import for_openai
@@ -24,7 +24,7 @@ from ember.conversation.tools import JsonFormat, Tool, ToolChoice
 from ember.exceptions import ModelProviderError
 from ember.models.schemas import Chunk, FinishReason, ToolCall, UsageStats
 from ember.pricing.cost import Billing
-from ember.providers.call import Answer, Call, Fold, cut_off, ending
+from ember.providers.call import Call, Fold, ParsedAnswer, chunks_of, final_reason, mark_cut_off
 from ember.providers.json_values import (
     count,
     counts,
@@ -32,8 +32,9 @@ from ember.providers.json_values import (
     dollars_of_ticks,
     entries,
     fields,
-    places,
     string,
+    token_paths,
+    usage_stats,
     without_none,
 )
 from ember.providers.provider import HTTPProvider
@@ -47,43 +48,40 @@ _INCOMPLETE: Mapping[str, FinishReason] = {
     "content_filter": "content_filter",
 }
 _TERMINAL = ("response.completed", "response.incomplete", "response.failed")
-_USAGE = places(
-    input="input_tokens",
-    output="output_tokens",
+_USAGE = token_paths(
+    prompt="input_tokens",
+    completion="output_tokens",
     total="total_tokens",
     cached="input_tokens_details.cached_tokens",
-    written="input_tokens_details.cache_write_tokens",
+    cache_write="input_tokens_details.cache_write_tokens",
     reasoning="output_tokens_details.reasoning_tokens",
 )
 # The `include` for the reasoning of a response that is not stored, to be sent back; the parameters
 # that may request storage; and the models without reasoning, which refuse the `include`.
 _ENCRYPTED = "reasoning.encrypted_content"
-_STORAGE = frozenset({"store", "previous_response_id", "conversation", "background"})
-_NO_REASONING = re.compile(r"(ft:)?(gpt-[34]|chatgpt)|.*-chat\b")
+_STORAGE_PARAMETERS = frozenset({"store", "previous_response_id", "conversation", "background"})
+_MODELS_WITHOUT_REASONING = re.compile(r"(ft:)?(gpt-[34]|chatgpt)|.*-chat\b")
 _CALL_ID = ".{1,64}"
-_ELSEWHERE = "leave it out, or use a model that chat completions serve"
+_USE_CHAT = "leave it out, or use a model that chat completions serve"
 
 
 class OpenAIResponses(HTTPProvider):
     """OpenAI's Responses API."""
 
-    places = {  # noqa: RUF012 - a table, never changed
-        "max_tokens": ("max_output_tokens",),
-        "max_completion_tokens": ("max_output_tokens",),
-        "response_format": ("text", "format"),
-        "verbosity": ("text", "verbosity"),
-        "reasoning_effort": ("reasoning", "effort"),
+    path = "/responses"
+    paths = {  # noqa: RUF012 - a table, never changed
+        "max_tokens": "max_output_tokens",
+        "max_completion_tokens": "max_output_tokens",
+        "response_format": "text.format",
+        "verbosity": "text.verbosity",
+        "reasoning_effort": "reasoning.effort",
     }
     merged = ("reasoning", "text")
-    refused = {"stop": _ELSEWHERE, "seed": _ELSEWHERE}  # noqa: RUF012 - a table, never changed
+    unsupported = {"stop": _USE_CHAT, "seed": _USE_CHAT}  # noqa: RUF012 - a table, never changed
 
     def __init__(self, server: Server, stores: bool = True) -> None:
         super().__init__(server)
         self._stores = stores  # False if Ember, not the caller, chose this API
-
-    def url(self, call: Call) -> str:
-        base, mark, query = call.base_url.partition("?")
-        return f"{base.rstrip('/')}/responses{mark}{query}"
 
     def body(self, call: Call) -> dict[str, Any]:
         body: dict[str, Any] = {"model": call.model}
@@ -91,7 +89,7 @@ class OpenAIResponses(HTTPProvider):
         if turns[0].role == "system" and len(turns) > 1:
             body["instructions"] = turns.pop(0).text
         params = dict(call.params)
-        if not self._stores and params.keys().isdisjoint(_STORAGE):
+        if not self._stores and params.keys().isdisjoint(_STORAGE_PARAMETERS):
             params["store"] = False
         stored = params.get("store") is not False
         custom = {call_id for message in turns for call_id in _custom_calls(message)}
@@ -101,7 +99,7 @@ class OpenAIResponses(HTTPProvider):
             content = items[0].get("content")
             body["input"] = content if isinstance(content, str) else items
         self.add(body, params)
-        if not stored and not _NO_REASONING.match(call.model):
+        if not stored and not _MODELS_WITHOUT_REASONING.match(call.model):
             included = params.get("include") or ()
             body["include"] = [*included, *({_ENCRYPTED} - {*included})]
         if call.stream:
@@ -122,7 +120,7 @@ class OpenAIResponses(HTTPProvider):
             return {"type": "json_object"}
         return {"type": "json_schema", **json_format.for_openai()}
 
-    def read(self, body: Mapping[str, Any]) -> Answer | None:
+    def read(self, body: Mapping[str, Any]) -> ParsedAnswer | None:
         if body.get("object") != "response" and not isinstance(body.get("output"), list):
             return None
         thoughts: list[str] = []
@@ -140,22 +138,20 @@ class OpenAIResponses(HTTPProvider):
                 reasoning_parts = [*entries(item.get("summary")), *entries(item.get("content"))]
                 thoughts += [string(part.get("text")) for part in reasoning_parts]
         # Added to the items by the SDKs, some servers, and `_ResponseFold` (the streamed deltas).
-        beside = string(body.get("output_text"))
+        streamed_text = string(body.get("output_text"))
         answer_text = _text(output, "output_text", "text")
-        refusal = _text(output, "refusal", "refusal") or string(body.get("refusal"))
-        reason = ending(_finish(body), calls, refusal)
-        stats, billing = _counted(fields(body.get("usage")), body)
-        return Answer(
-            answer_text if answer_text.startswith(beside) else beside,
+        refusal = _text(output, "refusal", "refusal") or string(body.get("refusal")) or None
+        reason = final_reason(_finish_reason(body), calls, refusal)
+        return ParsedAnswer(
+            answer_text if answer_text.startswith(streamed_text) else streamed_text,
             reason,
-            cut_off(calls, reason, arguments),
+            mark_cut_off(calls, reason, arguments),
             "".join(thoughts) or string(body.get("reasoning_text")) or None,
-            refusal or None,
+            refusal,
             string(body.get("model")),
             string(body.get("id")) or None,
             {"role": "assistant", "content": output},
-            stats,
-            billing,
+            *_usage_and_billing(fields(body.get("usage")), body),
         )
 
     def fold(self) -> Fold:
@@ -195,7 +191,7 @@ def _items(message: Message, custom: Collection[str], stored: bool) -> list[Mapp
             kind = "custom_tool_call_output" if part.id in custom else "function_call_output"
             part = part.with_error_in_text()
             media = [_part(each, "user") for each in part.parts_with_media("openai-responses")]
-            output = part.content if _are_parts(part.content) else media or part.text
+            output = part.content if _is_in_this_format(part.content) else media or part.text
             call_id = call_id_for(part.id, _CALL_ID)
             items.append({"type": kind, "call_id": call_id, "output": output})
         elif isinstance(part, NativePart) and part.wire and not _is_content(part.value):
@@ -233,7 +229,7 @@ def _is_content(part: Mapping[str, Any]) -> bool:
     return string(part.get("type")).startswith(("input_", "output_"))
 
 
-def _are_parts(content: object) -> bool:
+def _is_in_this_format(content: object) -> bool:
     kinds = [part.get("type") for part in entries(content)]
     return bool(kinds) and set(kinds) <= {"input_text", "input_image", "input_file"}
 
@@ -264,7 +260,7 @@ def _part(part: Part, role: str) -> Mapping[str, Any]:
 # --- answers -----------------------------------------------------------------------------------
 
 # The text of the answer that the deltas of each event extend.
-_GROWING = {
+_TEXT_DELTAS = {
     "response.output_text.delta": "output_text",
     "response.reasoning_summary_text.delta": "reasoning_text",
     "response.reasoning_text.delta": "reasoning_text",
@@ -282,29 +278,30 @@ class _ResponseFold(Fold):
         super().__init__()
         self._response: Mapping[str, Any] = {}
         self._items: list[Mapping[str, Any]] = []
-        self._texts: dict[str, list[str]] = {key: [] for key in _GROWING.values()}
-        self._called: dict[str, tuple[str, str]] = {}  # id and name of calls, by item id
+        self._texts: dict[str, list[str]] = {key: [] for key in _TEXT_DELTAS.values()}
+        self._call_names: dict[str, tuple[str, str]] = {}  # id and name of calls, by item id
 
-    def add(self, name: str, event: Mapping[str, Any]) -> Chunk | None:
+    def add(self, name: str, event: Mapping[str, Any]) -> Sequence[Chunk]:
         kind = string(event.get("type")) or name
         response = event if event.get("object") == "response" else fields(event.get("response"))
         ours = kind.startswith(("response.", "keepalive"))
         self.started = self.started or ours or bool(response)
         text = reasoning = ""
-        if key := _GROWING.get(kind):
+        calls: list[ToolCall] = []
+        if key := _TEXT_DELTAS.get(kind):
             delta = string(event.get("delta"))
             self._texts[key].append(delta)
             text = delta if key == "output_text" else ""
             reasoning = delta if key == "reasoning_text" else ""
         elif kind in _ARGUMENTS:
-            called = self._called.get(string(event.get("item_id")), ("", ""))
-            self.pieces = [ToolCall(*called, string(event.get("delta")))]
+            called = self._call_names.get(string(event.get("item_id")), ("", ""))
+            calls = [ToolCall(*called, string(event.get("delta")))]
         elif kind == "response.output_item.added":
             item = fields(event.get("item"))
             if item.get("type") in ("function_call", "custom_tool_call"):
                 called = string(item.get("call_id")), string(item.get("name"))
-                self._called[string(item.get("id"))] = called
-                self.pieces = [ToolCall(*called, "")]
+                self._call_names[string(item.get("id"))] = called
+                calls = [ToolCall(*called, "")]
         elif kind == "response.output_item.done":
             self._items += entries(event.get("item"))
         elif response:
@@ -314,10 +311,10 @@ class _ResponseFold(Fold):
             if kind == "response.failed" or response.get("status") == "failed":
                 error = fields(response.get("error"))
                 self.failure = {"error": error or {"message": "the response failed"}}
-            text = self._rest() if self.complete else ""
-        return Chunk(text, reasoning, event) if text or reasoning else None
+            text = self._unstreamed_text() if self.complete else ""
+        return chunks_of(event, text, reasoning, calls)
 
-    def _rest(self) -> str:
+    def _unstreamed_text(self) -> str:
         """Return the text that is only in the whole response, not in any delta."""
         whole = _text(self._output(), "output_text", "text")
         whole = whole or string(self._response.get("output_text"))
@@ -346,7 +343,7 @@ def _text(output: list[Mapping[str, Any]], kind: str, key: str) -> str:
     return "".join([string(part.get(key)) for part in parts if part.get("type") == kind])
 
 
-def _finish(body: Mapping[str, Any]) -> FinishReason | None:
+def _finish_reason(body: Mapping[str, Any]) -> FinishReason | None:
     status = body.get("status")
     if status in ("failed", "cancelled"):
         return "error"
@@ -359,24 +356,14 @@ def _finish(body: Mapping[str, Any]) -> FinishReason | None:
     return "other" if status in ("queued", "in_progress") and "output" in body else None
 
 
-def _counted(
+def _usage_and_billing(
     usage: Mapping[str, Any], body: Mapping[str, Any]
 ) -> tuple[UsageStats | None, Billing | None]:
     """Return the answer's usage in Ember's form, and the other data for its price."""
     if not usage:
         return None, None
-    found = counts(usage, _USAGE)
-    prompt, completion = found.get("input", 0), found.get("output", 0)
-    stats = UsageStats(
-        prompt,
-        completion,
-        found.get("total") or prompt + completion,
-        min(found.get("cached", 0), prompt),
-        found.get("written", 0),
-        found.get("reasoning", 0),
-    )
     reported = dollars(usage.get("cost"))
-    return stats, Billing(
+    return usage_stats(counts(usage, _USAGE)), Billing(
         _searches(body),
         string(body.get("service_tier")) or None,
         dollars_of_ticks(usage) if reported is None else reported,

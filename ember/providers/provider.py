@@ -8,48 +8,52 @@ defines `url`, `body`, `read` and `fold`.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Collection, Generator, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import (
+    AsyncGenerator,
+    Collection,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from typing import TYPE_CHECKING, Any
 
 from ember.conversation.messages import as_messages
 from ember.conversation.tools import NativeTool, as_response_format, as_tool_choice, as_tools
 from ember.exceptions import ModelProviderError, ProviderAPIError
 from ember.models.schemas import ChatResponse, Chunk, UsageStats
 from ember.pricing.snapshot import seller
-from ember.providers.arguments import NO_HEADERS, Address, Headers, Key
+from ember.providers.arguments import NO_HEADERS, Address, Headers, Key, as_address, as_key
 from ember.providers.base import BaseProvider
 from ember.providers.call import (
     DOCUMENTED,
     ENCODER,
-    Answer,
     Call,
     Fold,
-    as_address,
+    ParsedAnswer,
     as_headers,
-    as_key,
     as_object,
     as_prompt,
     as_timeout,
+    body_error,
     check_names,
-    not_json,
-    sendable,
-    unsendable,
+    header_error,
+    is_valid_header,
     with_answer,
-    with_parsed,
 )
 from ember.providers.json_values import (
     NOTHING,
+    Json,
     body_of,
     carries_answer,
     fields,
-    half_at_end,
-    items,
+    has_surrogates,
     loaded,
-    may_hold_halves,
     parsed,
+    replace_surrogates,
     request_id,
     text_of,
-    whole_characters,
 )
 from ember.providers.servers import Server
 from ember.transport import send as transport
@@ -57,14 +61,13 @@ from ember.transport.send import Timeout
 
 if TYPE_CHECKING:
     from ember.conversation.tools import JsonFormat, Tool, ToolChoice
-    from ember.providers.sse import Event
+    from ember.providers.error_mapping import FailedResponse
 
 __all__ = ["HTTPProvider", "StreamedCall"]
 
 _DEFAULT_TIMEOUT = Timeout()
 # Bytes to keep of an answer in another format, to show what it was.
 _STRAY_LIMIT = 2000
-_STREAM: Mapping[str, Any] = {"in_stream": True, "phase": "stream"}
 
 
 class HTTPProvider(BaseProvider):
@@ -78,23 +81,25 @@ class HTTPProvider(BaseProvider):
     """
 
     is_priced = True
-    # The path of a parameter in the body, outermost key first, if it is not the parameter's name.
-    places: Mapping[str, Sequence[str]] = {}
+    path = ""
+    # The path in the body (`outer.inner`) of each parameter that has another name there.
+    paths: Mapping[str, str] = {}
     # Objects that a caller may pass in addition to parameters that belong inside them.
     merged: Collection[str] = ()
     # Parameters that the wire lacks, and what to do about it.
-    refused: Mapping[str, str] = {}
+    unsupported: Mapping[str, str] = {}
 
     def __init__(self, server: Server) -> None:
         self.server = server
-        self.places = {**self.places, **server.places}
+        self.paths = {**self.paths, **server.paths}
         self.merged = {*self.merged, *server.merged}
 
     # --- defined by each wire ---
 
     def url(self, call: Call) -> str:
-        """Return the URL of the call."""
-        raise NotImplementedError
+        """Return the URL of the call, by default the base URL with the wire's `path`."""
+        base, mark, query = call.base_url.partition("?")
+        return f"{base.rstrip('/')}{self.path}{mark}{query}"
 
     def body(self, call: Call) -> dict[str, Any]:
         """Return the call as the wire's JSON."""
@@ -112,7 +117,7 @@ class HTTPProvider(BaseProvider):
         """Return a response format as the wire has it."""
         raise NotImplementedError
 
-    def read(self, body: Mapping[str, Any]) -> Answer | None:
+    def read(self, body: Mapping[str, Any]) -> ParsedAnswer | None:
         """Read a whole answer; return None if the body is not in the wire's format."""
         raise NotImplementedError
 
@@ -120,32 +125,35 @@ class HTTPProvider(BaseProvider):
         """Return a new fold of a stream into a body for `read`."""
         raise NotImplementedError
 
-    def serving(self, model: str, params: Mapping[str, Any]) -> HTTPProvider:
+    def for_tools(self, model: str, params: Mapping[str, Any]) -> HTTPProvider:
         """Return the provider that serves a call with tools, by default this one."""
         return self
 
     # --- the steps of a call ---
 
     @property
-    def api_key(self) -> str | None:  # type: ignore[override]  # looked up, not stored
+    def api_key(self) -> Key | None:  # type: ignore[override]  # looked up, not stored
         """The key that is now in the environment."""
-        return self.key()
+        for name in self.server.key_vars:
+            if value := os.environ.get(name, "").strip():
+                return Key(value)
+        return None
 
     def complete(self, prompt: Any, model: str, **kwargs: Any) -> ChatResponse:
         """Answer a prompt; see `models` for the parameters and the errors."""
-        provider = self.serving(model, kwargs) if "tools" in kwargs else self
+        provider = self.for_tools(model, kwargs) if "tools" in kwargs else self
         call = provider.call(prompt, model, kwargs)
         return provider.answer(call, transport.send(provider.request(call)))
 
     async def acomplete(self, prompt: Any, model: str, **kwargs: Any) -> ChatResponse:
         """Answer a prompt without blocking the event loop."""
-        provider = self.serving(model, kwargs) if "tools" in kwargs else self
+        provider = self.for_tools(model, kwargs) if "tools" in kwargs else self
         call = provider.call(prompt, model, kwargs)
         return provider.answer(call, await transport.asend(provider.request(call)))
 
     def stream(self, prompt: Any, model: str, **kwargs: Any) -> StreamedCall:
         """Prepare a streamed answer; nothing is sent before it runs."""
-        provider = self.serving(model, kwargs) if "tools" in kwargs else self
+        provider = self.for_tools(model, kwargs) if "tools" in kwargs else self
         call = provider.call(prompt, model, kwargs, stream=True)
         return StreamedCall(provider, call, provider.request(call))
 
@@ -158,9 +166,8 @@ class HTTPProvider(BaseProvider):
             ModelProviderError: The key is missing, or an argument is invalid.
         """
         params = {name: value for name, value in kwargs.items() if value is not None}
-        url = as_address(params.pop("base_url")) if "base_url" in params else None
-        key = as_key(params.pop("api_key")) if "api_key" in params else None
-        key = key or self.key()
+        url = as_address(params.pop("base_url", None))
+        key = as_key(params.pop("api_key", None)) or self.api_key
         if bool(params.pop("stream", stream)) is not stream:
             raise ModelProviderError(
                 "stream= is no parameter: models.stream() and models.astream() stream, and "
@@ -196,14 +203,14 @@ class HTTPProvider(BaseProvider):
         name = self.server.name
         headers = self.headers(call)
         headers.update({header.lower(): value for header, value in call.extra_headers.items()})
-        if not sendable("".join([*headers, *headers.values()])):
-            raise unsendable(headers, name)
+        if not is_valid_header("".join([*headers, *headers.values()])):
+            raise header_error(headers, name)
         url = Address(self.url(call))
         body = self.body(call)
         try:
             content = ENCODER.encode(body).encode()
         except (TypeError, ValueError) as error:
-            raise not_json(body, name, error) from error
+            raise body_error(body, name, error) from error
         return transport.Request(url, headers, content, call.timeout, name, call.model)
 
     def headers(self, call: Call) -> Headers:
@@ -233,39 +240,30 @@ class HTTPProvider(BaseProvider):
             )
         return server.base_url
 
-    def key(self) -> Key | None:
-        """Return the key in the environment."""
-        for name in self.server.key_vars:
-            if value := os.environ.get(name, "").strip():
-                return Key(value)
-        return None
-
     def add(self, body: dict[str, Any], params: Mapping[str, Any]) -> None:
         """Add parameters to a body, by the tables above.
 
         Raises:
             ModelProviderError: The wire lacks a parameter, or a value cannot be sent.
         """
-        own: list[str] = []
+        objects = {name: value for name, value in params.items() if name in self.merged}
         for name, value in params.items():
-            if name in self.merged:
-                own.append(name)
+            if name in objects:
                 continue
-            if name in self.refused:
+            if remedy := self.unsupported.get(name):
                 raise ModelProviderError(
-                    f"{self.server.name} has no {name} ({name}={value!r}): {self.refused[name]}",
+                    f"{self.server.name} has no {name} ({name}={value!r}): {remedy}",
                     {"provider": self.server.name, "param": name},
                 )
-            inside, key = self._place(body, name)
-            inside[key] = self.translate(name, value)
-        for name in own:  # last: the caller's own objects take precedence
-            inside, key = self._place(body, name)
-            inside[key] = {**inside.get(key, {}), **as_object(name, params[name])}
+            parent, key = self._parent_and_key(body, name)
+            parent[key] = self.translate(name, value)
+        for name, value in objects.items():  # last: the caller's own objects take precedence
+            parent, key = self._parent_and_key(body, name)
+            parent[key] = {**parent.get(key, {}), **as_object(name, value)}
 
-    def _place(self, body: dict[str, Any], name: str) -> tuple[dict[str, Any], str]:
-        """Return the object that a parameter goes into, and its key there."""
-        *outside, key = self.places.get(name, (name,))
-        for step in outside:
+    def _parent_and_key(self, body: dict[str, Any], name: str) -> tuple[dict[str, Any], str]:
+        *outer, key = self.paths[name].split(".") if name in self.paths else (name,)
+        for step in outer:
             body = body.setdefault(step, {})
         return body, key
 
@@ -284,53 +282,48 @@ class HTTPProvider(BaseProvider):
 
     # --- answers ---
 
-    def answer(self, call: Call, reply: transport.Response) -> ChatResponse:
-        """Return the response for a reply.
+    def answer(self, call: Call, received: transport.Response) -> ChatResponse:
+        """Return the response to a call.
 
         Raises:
-            ProviderAPIError: The provider reports an error, or the reply is in another format.
+            ProviderAPIError: The provider reports an error, or the body is in another format.
         """
-        status, headers = reply.status, reply.headers
-        body, halves = body_of(reply.content)
+        status, headers = received.status, received.headers
+        body, surrogates = body_of(received.content)
         if not 200 <= status < 300:
-            error = self.error(call, status, headers, body)
+            error = self.failed(call, status, headers).reported_error(body)
         elif isinstance(body, dict):
-            item = cast("Mapping[str, Any]", body)
-            answer = self.read(item)
-            failed = _reports_error(item)
-            if answer is not None and not failed:
-                if halves:  # perhaps in the arguments of a tool call
-                    answer = whole_characters(answer)
-                response = self.response(call, answer, headers, item)
-                return with_parsed(call.params, response)
-            if failed:
-                error = with_answer(self.error(call, status, headers, item), answer)
-            else:
-                error = self.bad_response(call, status, headers, item)
-            item = {}
+            answer = self.read(body)
+            is_error = _reports_error(body)
+            if answer is not None and not is_error:
+                if surrogates:  # perhaps in the arguments of a tool call
+                    answer = replace_surrogates(answer)
+                return self.response(call, answer, headers, body)
+            failed = self.failed(call, status, headers)
+            error = failed.reported_error(body) if is_error else failed.wrong_format(body)
+            error = with_answer(error, answer) if is_error else error
         else:
             # Some servers stream unasked, and Google may send an array.
             streamed = StreamedCall(self, call)
             try:
-                for _ in streamed.read(status, headers, [reply.content]):
+                for _ in streamed.read(status, headers, [received.content]):
                     pass
                 return streamed.response()
             except ProviderAPIError as broken:
                 error = broken.with_traceback(None)
             if error.error_type == "incomplete_stream" and not error.context["partial_text"]:
-                error = self.bad_response(call, status, headers, body)
+                error = self.failed(call, status, headers).wrong_format(body)
         # Some servers repeat the key: no variable of this frame must show what they sent.
-        del reply, body
+        del received, body
         raise error
 
     def response(
-        self, call: Call, answer: Answer, headers: Mapping[str, str], raw: object
+        self, call: Call, answer: ParsedAnswer, headers: Mapping[str, str], raw: object
     ) -> ChatResponse:
-        """Return the answer as a `ChatResponse`, with its cost."""
+        """Return the answer as a `ChatResponse`, with its cost and its parsed object."""
         from ember.pricing import cost as pricing  # imported late: prices are read at first use
 
         name, model = self.server.name, answer.model or call.model
-        identity = headers.get("x-request-id") or request_id(headers) or answer.request_id
         usage = answer.usage
         failure: ModelProviderError | None = None
         if usage is None:  # not reported: the cost stays unknown
@@ -357,7 +350,7 @@ class HTTPProvider(BaseProvider):
             answer.tool_calls,
             answer.reasoning,
             answer.refusal,
-            identity,
+            request_id(headers) or answer.request_id,
             headers,
             answer.message or {"role": "assistant", "content": answer.text},
             raw,
@@ -365,28 +358,23 @@ class HTTPProvider(BaseProvider):
         if failure is not None:
             failure.context["response"] = response  # it is paid for
             raise failure
-        return response
+        if (requested := call.params.get("response_format")) is None:
+            return response
+        from ember.conversation.python_types import with_parsed  # imported late: rarely needed
 
-    def error(
-        self, call: Call, status: int, headers: Mapping[str, str], body: object, **facts: Any
-    ) -> ProviderAPIError:
-        """Return the error for the provider's answer."""
-        from ember.providers.error_mapping import api_error  # imported late: rarely needed
+        return with_parsed(requested, response)
 
-        key_names = " or ".join((*self.server.key_vars[:1], "api_key="))
+    def failed(
+        self, call: Call, status: int, headers: Mapping[str, str], in_stream: bool = False
+    ) -> FailedResponse:
+        """Return the response as one of which an error is made."""
+        from ember.providers.error_mapping import FailedResponse  # imported late: rarely needed
+
         name = self.server.name
         vendor, _ = seller(name, call.base_url)
-        keys = call.secrets()
-        return api_error(name, call.model, status, headers, body, keys, key_names, facts, vendor)
-
-    def bad_response(
-        self, call: Call, status: int, headers: Mapping[str, str], body: object, **facts: Any
-    ) -> ProviderAPIError:
-        """Return the error for an answer that is not in this wire's format."""
-        from ember.providers.error_mapping import not_of_wire  # imported late: rarely needed
-
-        name, keys = self.server.name, call.secrets()
-        return not_of_wire(name, call.model, status, headers, body, keys, call.base_url, facts)
+        key_names = " or ".join((*self.server.key_vars[:1], "api_key="))
+        facts = name, call.model, status, headers, in_stream, vendor, call.base_url
+        return FailedResponse(*facts, call.secrets(), key_names)
 
 
 class StreamedCall:
@@ -409,12 +397,11 @@ class StreamedCall:
         self._fold = provider.fold()
         self._decoder = EventDecoder()
         self._events: list[Any] = []
-        self._failed: list[bytes] = []
+        self._error_body: list[bytes] = []
         self._beginning = b""  # of the body
-        self._halves = False  # whether an event may contain unpaired surrogates
-        self._half: dict[str, str] = {}  # an unpaired surrogate at a text's end, until its pair
-        self._brought_text = False
-        self._examined = 0  # number of events that `_brought_answer` has seen
+        self._progressed = False  # whether the last piece had a part of the answer
+        self._has_surrogates = False  # whether an event may contain unpaired ones
+        self._surrogates: dict[str, str] = {}  # at the end of each text, until their pairs come
         self._status = 0
         self._headers: Mapping[str, str] = NO_HEADERS
 
@@ -427,10 +414,7 @@ class StreamedCall:
                 self.start(body.status, body.headers)
                 for piece in body.pieces():
                     yield from self.feed(piece)
-                    if self._brought_answer():
-                        body.expect_event()
-                    if self._fold.complete:
-                        body.expect_end()
+                    self._set_deadline(body)
             yield from self._finish()
         except ProviderAPIError as error:
             piece = b""  # see `HTTPProvider.answer`
@@ -446,10 +430,7 @@ class StreamedCall:
                 async for piece in body.pieces():
                     for chunk in self.feed(piece):
                         yield chunk
-                    if self._brought_answer():
-                        body.expect_event()
-                    if self._fold.complete:
-                        body.expect_end()
+                    self._set_deadline(body)
             for chunk in self._finish():
                 yield chunk
         except ProviderAPIError as error:
@@ -474,16 +455,17 @@ class StreamedCall:
             pieces, piece = (), b""
             raise with_answer(error, self.answer()) from error.__cause__
 
-    def answer(self) -> Answer:
+    def answer(self) -> ParsedAnswer:
         """Return the answer as read so far."""
-        answer = self._provider.read(self._fold.body()) or Answer()
-        return whole_characters(answer) if self._halves else answer
+        answer = self._provider.read(self._fold.body()) or ParsedAnswer()
+        return replace_surrogates(answer) if self._has_surrogates else answer
 
     def response(self) -> ChatResponse:
         """Return the answer as read so far as a `ChatResponse`."""
-        call, answer = self._call, self.answer()
-        response = self._provider.response(call, answer, self._headers, self._events)
-        return with_parsed(call.params, response) if self._fold.complete else response
+        call = self._call
+        if not self._fold.complete:  # perhaps half an object
+            call = call._replace(params={**call.params, "response_format": None})
+        return self._provider.response(call, self.answer(), self._headers, self._events)
 
     def start(self, status: int, headers: Mapping[str, str]) -> None:
         """Set the status and the headers of the answer."""
@@ -492,51 +474,39 @@ class StreamedCall:
     def feed(self, piece: bytes) -> Iterator[Chunk]:
         """Yield the chunks that a piece of the body completes."""
         if not 200 <= self._status < 300:
-            self._failed.append(piece)
+            self._error_body.append(piece)
             return
         if len(self._beginning) < _STRAY_LIMIT:
             self._beginning += piece[:_STRAY_LIMIT]
-        yield from self._chunks(self._decoder.feed(piece))
+        for name, data in self._decoder.feed(piece):
+            yield from self._read(name, data)
 
-    def _chunks(self, events: list[Event], at_end: bool = False) -> Iterator[Chunk]:
-        for name, data in events:
-            if (chunk := self._read(name, data, at_end)) is not None:
-                self._brought_text = True
-                yield chunk
-            while self._fold.pieces:
-                piece = self._fold.pieces.pop(0)
-                if self._halves:
-                    arguments = self._whole(f"arguments of {piece.id}", piece.arguments)
-                    piece = piece._replace(arguments=arguments)
-                yield Chunk("", "", self._events[-1], piece)
-
-    def _brought_answer(self) -> bool:
-        """Return whether an event since the last call had some of the answer."""
-        brought, self._brought_text = self._brought_text, False
-        events, self._examined = self._events[self._examined :], len(self._events)
-        return brought or any(map(carries_answer, events))
+    def _set_deadline(self, body: transport.Body | transport.AsyncBody) -> None:
+        """Set the deadline for the next event or, after the last one, for the end of the body."""
+        if self._progressed:
+            self._progressed = False
+            body.expect_event()
+        if self._fold.complete:
+            body.expect_end()
 
     def _finish(self) -> Iterator[Chunk]:
         """Yield the chunks that the end of the body completes."""
         if not 200 <= self._status < 300:
-            body = parsed(text_of(b"".join(self._failed)))
-            error = self._provider.error(self._call, self._status, self._headers, body)
+            body = parsed(text_of(b"".join(self._error_body)))
+            error = self._failed(in_stream=False).reported_error(body)
             del body  # see `HTTPProvider.answer`
             raise error
-        yield from self._chunks(self._decoder.finish(), at_end=True)
-        if self._half:
-            text, reasoning = self._half.get("text", ""), self._half.get("reasoning", "")
-            yield Chunk(whole_characters(text), whole_characters(reasoning))
-        if (found := self._something_else()) is not None:
-            raise self._misread(found)
-        if self._fold.complete:
-            return
-        from ember.providers.error_mapping import broken_off  # imported late: rarely needed
+        for name, data in self._decoder.finish():
+            yield from self._read(name, data, at_end=True)
+        if self._surrogates:
+            texts = (self._surrogates.get(what, "") for what in ("text", "reasoning"))
+            yield Chunk(*map(replace_surrogates, texts))
+        if (found := self._foreign_body()) is not None:
+            raise self._failed().wrong_format(found)
+        if not self._fold.complete:
+            raise self._failed().incomplete_stream()
 
-        name, model = self._provider.server.name, self._call.model
-        raise broken_off(name, model, self._status, self._headers, _STREAM)
-
-    def _something_else(self) -> object:
+    def _foreign_body(self) -> object:
         """Return what was received if it is not in this wire's format, else None."""
         if self._fold.started:
             # A whole body instead of a stream is judged as a whole body.
@@ -548,47 +518,50 @@ class StreamedCall:
             return self._events or stray
         return stray if stray.startswith(("[", "{")) and parsed(stray) != [] else None
 
-    def _read(self, name: str, data: str, at_end: bool) -> Chunk | None:
+    def _read(self, name: str, data: str, at_end: bool = False) -> Iterable[Chunk]:
+        """Add an event to the answer and return its chunks."""
         fold = self._fold
         try:
-            event = loaded(data)
+            event: Json = loaded(data)
         except ValueError:
             bare = data.strip()
             if bare == "[DONE]":
                 fold.complete = fold.complete or (fold.ends_with_done and fold.started)
-                return None
-            if at_end or not bare:
-                return None  # the last event was cut off: the missing end marker is reported
-            raise self._misread(data) from None
-        halves = may_hold_halves(data)
-        self._halves = self._halves or halves
-        self._events.append(whole_characters(event) if halves else event)
-        if len(wrapped := items(event)) == 1:
-            event = wrapped[0]  # Google sometimes wraps an error in a list
+            elif bare and not at_end:  # at the end it was cut off, which is reported as such
+                raise self._failed().wrong_format(data) from None
+            return ()
+        surrogates = has_surrogates(data)
+        self._has_surrogates = self._has_surrogates or surrogates
+        self._events.append(replace_surrogates(event) if surrogates else event)
+        if isinstance(event, list) and len(event) == 1:
+            event = event[0]  # Google sometimes wraps an error in a list
         if not isinstance(event, dict):
-            return None
-        item = cast("Mapping[str, Any]", event)
-        chunk = fold.add(name, item)
-        failure = item if name == "error" or _reports_error(item) else fold.failure
+            return ()
+        chunks = fold.add(name, event)
+        failure = event if name == "error" or _reports_error(event) else fold.failure
         if failure is not None:
-            error = self._provider.error
-            raise error(self._call, self._status, self._headers, failure, **_STREAM)
-        return self._joined(chunk) if self._halves and chunk is not None else chunk
+            raise self._failed().reported_error(failure)
+        self._progressed = self._progressed or bool(chunks) or carries_answer(event)
+        return self._with_pairs(chunks) if self._has_surrogates else chunks
 
-    def _joined(self, chunk: Chunk) -> Chunk | None:
-        """Return a chunk of whole characters; an unpaired surrogate waits for the next chunk."""
-        text, reasoning = self._whole("text", chunk.text), self._whole("reasoning", chunk.reasoning)
-        return Chunk(text, reasoning, self._events[-1]) if text or reasoning else None
+    def _with_pairs(self, chunks: Iterable[Chunk]) -> Iterator[Chunk]:
+        """Yield chunks of whole characters; an unpaired surrogate waits for the next chunk."""
+        for chunk in chunks:
+            text = self._pair("text", chunk.text)
+            reasoning, call = self._pair("reasoning", chunk.reasoning), chunk.tool_call
+            if call is not None:
+                call = call._replace(arguments=self._pair(f"call {call.id}", call.arguments))
+            if text or reasoning or call:
+                yield Chunk(text, reasoning, self._events[-1], call)
 
-    def _whole(self, what: str, text: str) -> str:
-        text = self._half.pop(what, "") + text
-        if half := half_at_end(text):
-            self._half[what] = half
-        return str(whole_characters(text.removesuffix(half)))
+    def _pair(self, what: str, text: str) -> str:
+        text = self._surrogates.pop(what, "") + text
+        if "\ud800" <= text[-1:] < "\udc00":  # the first of a pair
+            self._surrogates[what], text = text[-1], text[:-1]
+        return str(replace_surrogates(text))
 
-    def _misread(self, body: object) -> ProviderAPIError:
-        bad_response = self._provider.bad_response
-        return bad_response(self._call, self._status, self._headers, body, **_STREAM)
+    def _failed(self, in_stream: bool = True) -> FailedResponse:
+        return self._provider.failed(self._call, self._status, self._headers, in_stream)
 
 
 def _reports_error(body: Mapping[str, Any]) -> bool:

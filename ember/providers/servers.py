@@ -26,13 +26,13 @@ class Server(NamedTuple):
         key_required: Whether a call without a key is refused before it is sent.
         auth_header: The header that carries the key.
         token_var: The one of `key_vars` that holds a token for `authorization` instead.
-        places: The paths in the body of parameters that are not at the top under their own name.
+        paths: The paths in the body (`outer.inner`) of parameters that have other names there.
         merged: Objects that a caller may pass in addition to parameters that belong inside them.
         stream_usage: Whether a stream's usage must be requested with `stream_options`.
         required_tool: The `tool_choice` for "call some tool".
         strict_tools: Whether a tool may have `strict`, and its schema `$schema` and `$id`.
         thinking_switch: Whether reasoning is switched off by `thinking` instead of the effort.
-        thoughts_back: Whether earlier reasoning is accepted in the conversation.
+        returns_reasoning: Whether earlier reasoning is sent back in the conversation.
         blank_answers: Whether blank assistant messages are accepted.
         call_ids: A regular expression for the tool call ids that are accepted.
         header_vars: Headers, each with the environment variable that may set it.
@@ -46,13 +46,13 @@ class Server(NamedTuple):
     key_required: bool = True
     auth_header: str = "authorization"
     token_var: str = ""
-    places: Mapping[str, Sequence[str]] = {}
+    paths: Mapping[str, str] = {}
     merged: Sequence[str] = ()
     stream_usage: bool = True
     required_tool: str = "required"
     strict_tools: bool = True
     thinking_switch: bool = False
-    thoughts_back: bool = True
+    returns_reasoning: bool = True
     blank_answers: bool = True
     call_ids: str = ".+"
     header_vars: Sequence[Sequence[str]] = ()

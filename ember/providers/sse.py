@@ -9,24 +9,20 @@ object, raw JSON between two events, a last event without a blank line after it.
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import TypeAlias
 
 __all__ = ["Event", "EventDecoder"]
 
 _BOM = b"\xef\xbb\xbf"
 _FIELDS = frozenset({b"data", b"event", b"id", b"retry"})
-# The tokens that matter inside a JSON object: a string, up to its first escape, and brackets.
-_STRUCTURE = re.compile(rb'"[^"\\]*"?|[{\[]+|[}\]]+')
-_STRING_END = re.compile(rb'["\\]')
+# The tokens that matter around and inside JSON objects.
+_TOKENS = re.compile(rb'\\.?|["{}\[\]]', re.DOTALL)
 # Bytes to keep of an answer that is not an event stream, to show what it was.
 _STRAY_LIMIT = 2000
 
 
-class Event(NamedTuple):
-    """One event: its name ("" if the stream gives none) and its data."""
-
-    name: str
-    data: str
+# The name, "" if the stream gives none, and the data.
+Event: TypeAlias = tuple[str, str]
 
 
 class EventDecoder:
@@ -39,9 +35,10 @@ class EventDecoder:
         self.stray = b""
         # The beginning of a line, or of the body, in pieces: if they were joined at every piece,
         # a long line would be copied again and again.
-        self._begun: list[bytes] = []
+        self._pending: list[bytes] = []
         self._after_cr = False
         self._started = False
+        self._is_between_events = True
         self._json: _JsonObjects | None = None
         self._raw: _JsonObjects | None = None
         self._raw_name = ""
@@ -50,15 +47,27 @@ class EventDecoder:
 
     def feed(self, piece: bytes) -> list[Event]:
         """Return the events that this piece completes, in order."""
+        if self._is_between_events and piece.startswith(b"data: ") and piece.endswith(b"\n\n"):
+            # Fast path: most pieces are events of one line each.
+            texts = _text(piece[6:-2]).split("\n\ndata: ")
+            if piece.count(b"\n") == 2 * len(texts) and b"\r" not in piece:
+                self._started = True
+                return [("", text) for text in texts]
+        events = self._feed(piece)
+        begun = self._pending or self._data or self._name or self._after_cr
+        self._is_between_events = not (begun or self._json or self._raw)
+        return events
+
+    def _feed(self, piece: bytes) -> list[Event]:
         if not piece:
             return []
         if not self._started:
-            self._begun.append(piece)
+            self._pending.append(piece)
             if piece.isspace() or not self._start():
                 return []
-            piece = self._take_begun()
+            piece = self._take_pending()
         if self._json is not None:
-            return [Event("", text) for text in self._json.feed(piece)]
+            return [("", text) for text in self._json.feed(piece)]
         return self._feed_lines(piece)
 
     def finish(self) -> list[Event]:
@@ -67,11 +76,11 @@ class EventDecoder:
         if not self._started:
             self._started = True
             self._after_cr = False
-            events += self._feed_lines(self._take_begun())
+            events += self._feed_lines(self._take_pending())
         if self._json is not None:
             self._add_stray(self._json.rest())
             return events
-        if line := self._take_begun():
+        if line := self._take_pending():
             self._read_line(line, events)
         self._dispatch(events)
         if self._raw is not None:
@@ -81,12 +90,12 @@ class EventDecoder:
 
     def _start(self) -> bool:
         """Detect the kind of body; return False while its beginning is ambiguous."""
-        head = b"".join(self._begun)
-        if len(head) < len(_BOM) and _BOM.startswith(head):
+        beginning = b"".join(self._pending)
+        if len(beginning) < len(_BOM) and _BOM.startswith(beginning):
             return False
-        head = head.removeprefix(_BOM)
-        self._begun = [head]
-        first = head.lstrip()[:1]
+        beginning = beginning.removeprefix(_BOM)
+        self._pending = [beginning]
+        first = beginning.lstrip()[:1]
         if not first:
             return False
         self._started = True
@@ -94,13 +103,11 @@ class EventDecoder:
             self._json = _JsonObjects()
         return True
 
-    def _take_begun(self) -> bytes:
-        begun, self._begun = b"".join(self._begun), []
+    def _take_pending(self) -> bytes:
+        begun, self._pending = b"".join(self._pending), []
         return begun
 
     def _feed_lines(self, piece: bytes) -> list[Event]:
-        if piece.startswith(b"data: ") and self._is_one_event(piece):
-            return [Event("", _text(piece[6:-2]))]
         if self._after_cr and piece.startswith(b"\n"):
             piece = piece[1:]
             if not piece:
@@ -111,30 +118,14 @@ class EventDecoder:
             piece = piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         events: list[Event] = []
         if b"\n" not in piece:
-            self._begun.append(piece)
+            self._pending.append(piece)
             return events
-        *lines, rest = (self._take_begun() + piece).split(b"\n")
+        *lines, rest = (self._take_pending() + piece).split(b"\n")
         if rest:
-            self._begun.append(rest)
+            self._pending.append(rest)
         for line in lines:
-            # Fast path: nearly all lines are one of these two.
-            if self._raw is None and line.startswith(b"data: "):
-                self._data.append(line[6:])
-            elif self._raw is None and not line:
-                self._dispatch(events)
-            else:
-                self._read_line(line, events)
+            self._read_line(line, events)
         return events
-
-    def _is_one_event(self, piece: bytes) -> bool:
-        """Return whether this is exactly one event of one line, as most pieces are."""
-        return (
-            piece.find(b"\n") == len(piece) - 2
-            and piece.endswith(b"\n\n")
-            and b"\r" not in piece
-            and not (self._begun or self._data or self._name or self._after_cr)
-            and self._raw is None
-        )
 
     def _read_line(self, line: bytes, events: list[Event]) -> None:
         if self._raw is not None:
@@ -166,14 +157,14 @@ class EventDecoder:
 
     def _read_raw(self, line: bytes, events: list[Event]) -> None:
         assert self._raw is not None
-        events += [Event(self._raw_name, text) for text in self._raw.feed(line + b"\n")]
+        events += [(self._raw_name, text) for text in self._raw.feed(line + b"\n")]
         if self._raw.balanced:
             self._raw = None
 
     def _dispatch(self, events: list[Event]) -> None:
         if self._data:
             name = _text(self._name) if self._name else ""
-            events.append(Event(name, _text(b"\n".join(self._data))))
+            events.append((name, _text(b"\n".join(self._data))))
             self._data.clear()
         self._name = b""
 
@@ -185,11 +176,10 @@ class _JsonObjects:
     """Extracts the outermost JSON objects from a body such as `[{...}, {...}]`."""
 
     def __init__(self) -> None:
-        self._begun: list[bytes] = []  # the open object, from earlier pieces
+        self._pending: list[bytes] = []  # the open object, from earlier pieces
         self._brackets = 0  # open around the object
-        self._depth = 0  # of nesting inside the object
-        self._in_string = False
-        self._escaped = False
+        self._depth = 0  # of braces
+        self._in_string = self._escaped = False
 
     @property
     def balanced(self) -> bool:
@@ -198,59 +188,31 @@ class _JsonObjects:
 
     def feed(self, piece: bytes) -> list[str]:
         found: list[str] = []
-        start = at = 0
-        if self._escaped and piece:
-            self._escaped, at = False, 1
-        while at < len(piece):
-            if not self._depth:
-                brace = piece.find(b"{", at)
-                outside = (at, brace if brace >= 0 else len(piece))
-                self._brackets += piece.count(b"[", *outside) - piece.count(b"]", *outside)
-                if brace < 0:
-                    break
-                start, at, self._depth = brace, brace + 1, 1
+        start, escaped, self._escaped = 0, self._escaped, False
+        for match in _TOKENS.finditer(piece, int(escaped)):
+            token = match.group()
+            if token.startswith(b"\\"):
+                self._escaped = token == b"\\"  # the escaped byte is in the next piece
+            elif token == b'"':
+                self._in_string = not self._in_string
             elif self._in_string:
-                at = self._read_string(piece, at)
-            elif (end := self._read_object(piece, at)) is None:
-                break
-            else:
-                at = end
+                continue
+            elif token == b"{":
+                start = start if self._depth else match.start()
+                self._depth += 1
+            elif token == b"}" and self._depth:
+                self._depth -= 1
                 if not self._depth:
-                    found.append(_text(b"".join([*self._begun, piece[start:end]])))
-                    self._begun.clear()
+                    found.append(_text(b"".join([*self._pending, piece[start : match.end()]])))
+                    self._pending.clear()
+            elif not self._depth:
+                self._brackets += {b"[": 1, b"]": -1}.get(token, 0)
         if self._depth:
-            self._begun.append(piece[start:])
+            self._pending.append(piece[start:])
         return found
 
-    def _read_string(self, piece: bytes, at: int) -> int:
-        """Read on inside a string; return the next position, which may be beyond the piece."""
-        match = _STRING_END.search(piece, at)
-        if match is None:
-            return len(piece)
-        if match.group() == b'"':
-            self._in_string = False
-            return match.end()
-        self._escaped = match.end() == len(piece)
-        return match.end() + 1
-
-    def _read_object(self, piece: bytes, at: int) -> int | None:
-        """Read up to the end of the next string or run of brackets; return the position."""
-        match = _STRUCTURE.search(piece, at)
-        if match is None:
-            return None
-        first, count = piece[match.start()], match.end() - match.start()
-        if first == ord('"'):
-            self._in_string = count == 1 or piece[match.end() - 1] != first
-        elif first in b"{[":
-            self._depth += count
-        else:
-            closed = min(count, self._depth)
-            self._depth -= closed
-            return match.start() + closed
-        return match.end()
-
     def rest(self) -> bytes:
-        return b"".join(self._begun)
+        return b"".join(self._pending)
 
 
 def _text(data: bytes) -> str:

@@ -140,7 +140,7 @@ def _key(row: Mapping[str, Any]) -> str:
     from ember.providers.servers import SERVERS
 
     server = SERVERS.get(_provider(row))
-    key = built_in(server.name).key() if server is not None else None
+    key = built_in(server.name).api_key if server is not None else None
     if not key:
         names = " or ".join(server.key_vars) if server is not None else ""
         remedy = f"set {names}" if names else "its provider is none that Ember knows"

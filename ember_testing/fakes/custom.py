@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from ember.exceptions import ProviderAPIError
 from ember.models.schemas import ChatResponse, UsageStats
 from ember.providers import base
-from ember.providers.error_mapping import api_error
+from ember.providers.error_mapping import FailedResponse
 from ember_testing.faults import Damage, Fault
 from ember_testing.patches.patch import Patch
 from ember_testing.wires import error_response
@@ -113,4 +113,5 @@ def build_error(provider: str, model: str, fault: Fault) -> ProviderAPIError:
         )
     error = error_response("openai", fault)
     body = json.loads(error.body)
-    return api_error(provider, model, error.status or 0, dict(error.headers), body)
+    failed = FailedResponse(provider, model, error.status or 0, dict(error.headers))
+    return failed.reported_error(body)

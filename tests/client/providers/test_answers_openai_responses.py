@@ -98,6 +98,17 @@ def test_responses_usage_without_details_is_counted(played: Player) -> None:
     assert got.text == "a"
 
 
+def test_responses_details_of_the_usage_are_read(played: Player) -> None:
+    """Cached tokens, cache writes and reasoning are read from the details of the usage."""
+    details = {
+        "input_tokens_details": {"cached_tokens": 3, "cache_write_tokens": 2},
+        "output_tokens_details": {"reasoning_tokens": 1},
+    }
+    body = ended(output=output_items("a"), usage=COUNTS | details)["response"]
+    usage = answer(played, "openai-responses/m", body).usage
+    assert (usage.cached_tokens, usage.cache_write_tokens, usage.reasoning_tokens) == (3, 2, 1)
+
+
 def test_responses_failure_with_status_200_is_an_error(played: Player) -> None:
     """A failed response with HTTP status 200 raises the error for its code."""
     failed = ended("failed", error={"code": "rate_limit_exceeded", "message": "slow"})["response"]
