@@ -8,7 +8,6 @@ else.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -82,19 +81,19 @@ def string(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
+def _number(value: object) -> int | float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return value if abs(value) <= _MAX_COUNT else None  # neither infinity nor nan
+
+
 def count(value: object) -> int:
     """Return a provider's count, or 0 for anything else."""
     if type(value) is int and 0 <= value <= _MAX_COUNT:
         return value
     if isinstance(value, str) and value.isdecimal() and len(value) <= 15:
-        value = int(value)
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, (int, float))
-        or not 0 <= value <= _MAX_COUNT
-    ):
-        return 0
-    return int(value)
+        return int(value)
+    return int(max(_number(value) or 0, 0))
 
 
 # By a provider's key: the name of the count, the key inside an object there ("" if it is a number),
@@ -145,16 +144,14 @@ def without_none(**values: Any) -> dict[str, Any]:
 
 def index(value: object) -> int | None:
     """Return the index that an item gives itself, or None."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or abs(value) > _MAX_COUNT:
-        return None
-    return None if math.isnan(value) else int(value)
+    number = _number(value)
+    return None if number is None else int(number)
 
 
 def dollars(value: object) -> float | None:
     """Return a cost that a provider reports, or None if it is not an amount."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    return float(value) if abs(value) <= _MAX_COUNT and math.isfinite(value) else None
+    number = _number(value)
+    return None if number is None else float(number)
 
 
 def dollars_of_ticks(usage: Mapping[str, Any]) -> float | None:
