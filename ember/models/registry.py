@@ -280,11 +280,12 @@ class _CallObserver:
                 raise
             usage = usage.priced(cost)
         completed = replace(answer, usage=usage, provider=provider, model=model)
-        if completed.parsed is not None:
+        response_format = self._params.get("response_format")
+        if response_format is None or completed.parsed is not None:
             return completed
         from ember.conversation.python_types import with_parsed  # late: loads the conversations
 
-        return with_parsed(self._params.get("response_format"), completed)
+        return with_parsed(response_format, completed)
 
     def end(self, response: ChatResponse, error: BaseException | None) -> None:
         """Count a stream; a failed one only if the provider had reported usage."""

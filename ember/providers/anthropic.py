@@ -286,14 +286,10 @@ def _block(part: Part) -> Mapping[str, Any]:
         content: Any = _blocks(part.parts_with_media("anthropic"))
         if not content:
             content = part.content if _is_in_this_format(part.content) else part.text
-        block: dict[str, Any] = {
-            "type": "tool_result",
-            "tool_use_id": call_id_for(part.id, _CALL_ID),
-            "content": content,
-        }
-        if part.is_error:
-            block["is_error"] = True
-        return block
+        call_id, is_error = call_id_for(part.id, _CALL_ID), part.is_error or None
+        return without_none(
+            type="tool_result", tool_use_id=call_id, content=content, is_error=is_error
+        )
     if isinstance(part, NativePart):
         return part.value
     if part.mime_type.startswith(("audio/", "video/")):

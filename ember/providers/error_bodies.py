@@ -77,19 +77,18 @@ def _from_fields(error: Mapping[str, Any], top: Mapping[str, Any]) -> ErrorBody:
         kind = None  # names the envelope, not the error
     status = error.get("status")
     details = entries(error.get("details"))
-    words: list[object] = [detail.get("reason") for detail in details]  # Google's ErrorInfo
-    words.append(fields(error.get("details")).get("error_code"))  # Anthropic
-    for inner_name in ("innererror", "inner_error"):  # Azure
-        words.append(fields(error.get(inner_name)).get("code"))
-    if items(error.get("content_filters")):  # Azure, Responses API
-        words.append("content_filter")
     metadata = fields(error.get("metadata"))  # OpenRouter
-    words.append(metadata.get("error_type"))
-    if metadata.get("limit_source") == "openrouter_in_flight_budget":
-        words.append("rate_limit_exceeded")  # a 402 that is temporary
-    if "flagged_input" in metadata:
-        words.append("content_filter")
-    words += [code, kind, status]
+    in_flight = metadata.get("limit_source") == "openrouter_in_flight_budget"
+    is_filtered = items(error.get("content_filters")) or "flagged_input" in metadata
+    words: list[object] = [
+        *(detail.get("reason") for detail in details),  # Google's ErrorInfo
+        fields(error.get("details")).get("error_code"),  # Anthropic
+        *(fields(error.get(key)).get("code") for key in ("innererror", "inner_error")),  # Azure
+        metadata.get("error_type"),
+        "rate_limit_exceeded" if in_flight else None,  # a 402 that is temporary
+        "content_filter" if is_filtered else None,  # Azure's Responses API, OpenRouter
+        *(code, kind, status),
+    ]
     if upstream := metadata.get("raw"):
         inner = read_error(parsed(upstream) if isinstance(upstream, str) else upstream)
         message = f"{message}: {inner.message}" if inner.message else message

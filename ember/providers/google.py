@@ -285,11 +285,15 @@ def _has_results(content: Mapping[str, Any]) -> bool:
 _FOREIGN_ID_PREFIXES = (_GENERATED_ID_PREFIX, "call_", "toolu_")
 
 
+def _google_id(call_id: str) -> str | None:
+    return None if not call_id or call_id.startswith(_FOREIGN_ID_PREFIXES) else call_id
+
+
 def _parts(part: Part, newer: bool) -> list[Mapping[str, Any]]:
     """Convert a part to Google's format; media of a tool's result are inside it or after it."""
     translated = _part(part)
-    given = part.parts_with_media("google") if isinstance(part, ToolResult) else ()
-    media = [_part(each) for each in given if not isinstance(each, Text)]
+    parts = part.parts_with_media("google") if isinstance(part, ToolResult) else ()
+    media = [_part(each) for each in parts if not isinstance(each, Text)]
     if media and newer:
         return [{"functionResponse": {**translated["functionResponse"], "parts": media}}]
     return [translated, *media]
@@ -299,33 +303,24 @@ def _part(part: Part) -> Mapping[str, Any]:
     if isinstance(part, Text):
         return {"text": part.text}
     if isinstance(part, ToolCall):
-        call: dict[str, Any] = {"name": part.name, "args": fields(parsed_arguments(part.arguments))}
-        if part.id and not part.id.startswith(_FOREIGN_ID_PREFIXES):
-            call["id"] = part.id
-        call_part: dict[str, Any] = {"functionCall": call}
-        if part.signature is not None:
-            call_part["thoughtSignature"] = part.signature
-        return call_part
+        arguments = fields(parsed_arguments(part.arguments))
+        call = without_none(name=part.name, args=arguments, id=_google_id(part.id))
+        return without_none(functionCall=call, thoughtSignature=part.signature)
     if isinstance(part, ToolResult):
         result = part.content
         if part.is_error or not isinstance(result, Mapping):
             # A response must be an object; these two keys are Google's for other values.
-            texts_before = part.text if part.text_parts else result
+            value = part.text if part.text_parts else result
             if media := part.parts_with_media("google"):
                 texts = [each.text for each in media if isinstance(each, Text)]
-                texts_before = "\n".join(texts) or "The result is beside this."
-            result = {"error" if part.is_error else "result": texts_before}
-        response: dict[str, Any] = {"name": part.name, "response": result}
-        if part.id and part.id != part.name and not part.id.startswith(_FOREIGN_ID_PREFIXES):
-            response["id"] = part.id
-        return {"functionResponse": response}
+                value = "\n".join(texts) or "The result is beside this."
+            result = {"error" if part.is_error else "result": value}
+        call_id = _google_id("" if part.id == part.name else part.id)
+        return {"functionResponse": without_none(name=part.name, response=result, id=call_id)}
     if isinstance(part, NativePart):
         return part.value
     if part.data is None:
-        file = {"fileUri": part.url}
-        if part.mime_type:
-            file["mimeType"] = part.mime_type
-        return {"fileData": file}
+        return {"fileData": without_none(fileUri=part.url, mimeType=part.mime_type or None)}
     return {"inlineData": {"mimeType": part.mime_type, "data": part.base64}}
 
 

@@ -333,9 +333,7 @@ def _part_body(part: Part) -> Mapping[str, Any]:
         file = {"filename": part.name or "document.pdf", "file_data": part.data_url}
         return {"type": "file", "file": file}
     part.check_is_image("chat completions")
-    image = {"url": part.data_url}
-    if part.detail is not None:
-        image["detail"] = part.detail
+    image = without_none(url=part.data_url, detail=part.detail)
     return {"type": "image_url", "image_url": image}
 
 
@@ -493,7 +491,7 @@ def _call_to_return(call: Mapping[str, Any]) -> dict[str, Any]:
     kind, key = ("custom", "input") if call["custom"] else ("function", "arguments")
     function = {"name": call["name"], key: "".join(call["arguments"])}
     # Google's compatible endpoint sends the thought signature in `extra_content`.
-    extra = {"extra_content": call["extra"]} if call["extra"] else {}
+    extra = without_none(extra_content=call["extra"] or None)
     return {"id": call["id"], "type": kind, kind: function, **extra}
 
 

@@ -204,12 +204,9 @@ def _items(message: Message, custom: Collection[str], stored: bool) -> list[Mapp
         texts = [part["text"] for part in parts if isinstance(part.get("text"), str)]
         # An assistant's texts are joined: only items of answers, which have ids, have parts.
         is_text = len(texts) == len(parts) and (len(parts) == 1 or role == "assistant")
-        message_item: dict[str, Any] = {
-            "role": role,
-            "content": "".join(texts) if is_text else parts,
-        }
-        if "phase" in message.extra:  # commentary or the answer: wanted back
-            message_item["phase"] = message.extra["phase"]
+        content = "".join(texts) if is_text else parts
+        phase = message.extra.get("phase")  # commentary or the answer: it must be sent back
+        message_item = without_none(role=role, content=content, phase=phase)
         # An assistant's text precedes its calls; a user's text follows the results in its message.
         items.insert(0 if role == "assistant" else len(items), message_item)
     return items
@@ -251,10 +248,7 @@ def _part(part: Part, role: str) -> Mapping[str, Any]:
         name = part.name or "document.pdf"
         return {"type": "input_file", "filename": name, "file_data": part.data_url}
     part.check_is_image("the Responses API")
-    image: dict[str, Any] = {"type": "input_image", "image_url": part.data_url}
-    if part.detail is not None:
-        image["detail"] = part.detail
-    return image
+    return without_none(type="input_image", image_url=part.data_url, detail=part.detail)
 
 
 # --- answers -----------------------------------------------------------------------------------
