@@ -410,11 +410,11 @@ class StreamedCall:
         assert self._request is not None
         piece = b""
         try:
-            with transport.StreamedResponse(self._request) as body:
-                self.start(body.status, body.headers)
-                for piece in body.pieces():
+            with transport.StreamedResponse(self._request) as response:
+                self.start(response.status, response.headers)
+                for piece in response.pieces():
                     yield from self.feed(piece)
-                    self._set_deadline(body)
+                    self._set_deadline(response)
             yield from self._finish()
         except ProviderAPIError as error:
             piece = b""  # see `HTTPProvider.answer`
@@ -425,12 +425,12 @@ class StreamedCall:
         assert self._request is not None
         piece = b""
         try:
-            async with transport.AsyncStreamedResponse(self._request) as body:
-                self.start(body.status, body.headers)
-                async for piece in body.pieces():
+            async with transport.AsyncStreamedResponse(self._request) as response:
+                self.start(response.status, response.headers)
+                async for piece in response.pieces():
                     for chunk in self.feed(piece):
                         yield chunk
-                    self._set_deadline(body)
+                    self._set_deadline(response)
             for chunk in self._finish():
                 yield chunk
         except ProviderAPIError as error:
@@ -481,13 +481,15 @@ class StreamedCall:
         for name, data in self._decoder.feed(piece):
             yield from self._read(name, data)
 
-    def _set_deadline(self, body: transport.Body | transport.AsyncBody) -> None:
+    def _set_deadline(
+        self, response: transport.StreamedResponse | transport.AsyncStreamedResponse
+    ) -> None:
         """Set the deadline for the next event or, after the last one, for the end of the body."""
         if self._progressed:
             self._progressed = False
-            body.expect_event()
+            response.expect_event()
         if self._fold.complete:
-            body.expect_end()
+            response.expect_end()
 
     def _finish(self) -> Iterator[Chunk]:
         """Yield the chunks that the end of the body completes."""
