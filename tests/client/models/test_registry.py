@@ -177,7 +177,7 @@ def test_provider_may_call_the_registry_while_it_is_made() -> None:
 
 
 def test_provider_that_returns_no_chat_response_is_an_error() -> None:
-    """A return value that is not a ChatResponse is an error with the value in its context."""
+    """A return value that is not a ChatResponse is an error with the value; a stream's too."""
 
     class Wrong(BaseProvider):
         def complete(self, prompt: str, model: str, **kwargs: Any) -> Any:
@@ -187,6 +187,8 @@ def test_provider_that_returns_no_chat_response_is_an_error() -> None:
     with pytest.raises(ModelProviderError, match=r"must return a ChatResponse.*'text': 'hi'") as e:
         models("wrong/m", "Hi")
     assert e.value.context["response"] == {"text": "hi"}
+    with pytest.raises(ModelProviderError, match="must return a ChatResponse"):
+        list(models.stream("wrong/m", "Hi"))
 
 
 # --- usage --------------------------------------------------------------------------------------

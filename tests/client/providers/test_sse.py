@@ -27,6 +27,7 @@ def events(*pieces: bytes) -> list[Event]:
         (b"data:a\n\ndata:  b\n\n", [("", "a"), ("", " b")]),
         (b"data: a\r\rdata: b\r\n\r\n", [("", "a"), ("", "b")]),
         (b"data: a\r\ndata: b\r\n\r\n", [("", "a\nb")]),
+        (b"data: a\rdata: b\n\n", [("", "a\nb")]),
         (b"\xef\xbb\xbfdata: a\n\n", [("", "a")]),
         (b": c\n:\nid: 1\nretry: 2\ndata: a\n\n", [("", "a")]),
         (b"event: ping\n\ndata: a\n\n", [("", "a")]),
@@ -49,6 +50,14 @@ def test_body_has_these_events_in_one_piece_and_byte_by_byte(
     """Each body has these events, in one piece and byte by byte."""
     assert events(body) == expected
     assert events(*(body[i : i + 1] for i in range(len(body)))) == expected
+
+
+def test_event_inside_raw_json_is_a_part_of_it() -> None:
+    """Inside raw JSON a piece that looks like an event is none."""
+    assert events(b'data: a\n\n{"b": [\n', b"data: c\n\n", b"]}\n") == [
+        ("", "a"),
+        ("", '{"b": [\ndata: c\n\n]}'),
+    ]
 
 
 def test_stray_bytes_are_kept() -> None:
