@@ -6,18 +6,25 @@ Reading the environment with each call would take longer than comparing the call
 from __future__ import annotations
 
 import os
+import threading
 import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["EVENTS", "note_change", "version", "watch"]
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+__all__ = ["EVENTS", "note_change", "placeholders_only", "version", "watch"]
 
 EVENTS = frozenset({"os.putenv", "os.unsetenv"})
 """The audit events for which `note_change` must be called."""
 
+_thread = threading.local()
 _changes: int | None = None
 _last = 0.0
 _SETTLES = 0.05  # seconds; the event is raised before the change is made
 # pytest sets it in each phase of each test; it holds the test's name.
-_OF_PYTEST = ("PYTEST_CURRENT_TEST", b"PYTEST_CURRENT_TEST")
+_OF_PYTEST = "PYTEST_CURRENT_TEST" if os.name == "nt" else b"PYTEST_CURRENT_TEST"
 
 
 def watch() -> None:
@@ -26,11 +33,21 @@ def watch() -> None:
     _changes = _changes or 0
 
 
-def note_change(name: object) -> None:
-    """Record that a variable is being set or deleted."""
+def note_change(_event: str, arguments: tuple[Any, ...]) -> None:
+    """Handle an audit event: a variable is being set or deleted."""
     global _changes, _last
-    if name not in _OF_PYTEST:
+    if arguments[0] != _OF_PYTEST and not getattr(_thread, "sets_placeholders", False):
         _changes, _last = (_changes or 0) + 1, time.monotonic()
+
+
+@contextmanager
+def placeholders_only() -> Generator[None]:
+    """Count no changes of this thread inside the block, which sets or deletes placeholders."""
+    _thread.sets_placeholders = True
+    try:
+        yield
+    finally:
+        _thread.sets_placeholders = False
 
 
 def version() -> tuple[int, int] | None:

@@ -19,6 +19,7 @@ __all__ = [
     "PLACEHOLDER",
     "missing",
     "providers",
+    "restore_placeholders",
     "restore_variables",
     "set_placeholders",
     "set_variables",
@@ -100,25 +101,44 @@ def _restore(owner: object, name: str) -> None:
 
 
 def set_placeholders(owner: object) -> None:
-    """Set a placeholder for each missing key until `restore_variables`.
+    """Set a placeholder for each missing key until `restore_placeholders`.
 
     Where the owner's placeholders are still set from the test before, only what has changed is
     written: setting and deleting all of them would take longer than a replayed call.
     """
     global _complete
-    with _change:
-        version = environment.version()
+    version = environment.version()
+    with _change, environment.placeholders_only():
         if version is not None and (version, owner) == _complete:
             return
         for name in _names_of(owner):
             if os.environ.get(name) != _set[name][-1][1]:  # changed by a test
                 _restore(owner, name)
-        values, present = missing(), _names_of(owner)
+        values, present = _missing(version), _names_of(owner)
         for name in present:
             if name not in values:
                 _restore(owner, name)
         set_variables(owner, {name: values[name] for name in values.keys() - present})
-        _complete = environment.version(), owner
+        _complete = version, owner
+
+
+def restore_placeholders(owner: object) -> None:
+    """Restore the variables that `set_placeholders` has set."""
+    with environment.placeholders_only():
+        restore_variables(owner)
+
+
+_last_missing: tuple[object, Mapping[str, str]] = (None, {})
+
+
+def _missing(version: object) -> Mapping[str, str]:
+    """Return what `missing` does, which was the same when the environment had this version."""
+    global _last_missing
+    known, found = _last_missing
+    if version is None or version != known:
+        found = missing()
+        _last_missing = version, found
+    return found
 
 
 def missing() -> Mapping[str, str]:

@@ -207,12 +207,13 @@ _pairs = Patch(socket, "socketpair", _marked)
 
 
 def _audit(event: str, arguments: tuple[Any, ...]) -> None:
-    if not event.startswith("socket."):
-        if event in children.EVENTS:
-            children.watch(event, arguments)
-        elif event in environment.EVENTS:
-            environment.note_change(arguments[0])
-        return
+    handle = _HANDLERS.get(event)  # of a dozen events among the many that a process raises
+    if handle is not None:
+        handle(event, arguments)
+
+
+def _check(event: str, arguments: tuple[Any, ...]) -> None:
+    """Handle an audit event of a socket."""
     if _reporting is not None and event in _CONNECTS:
         _report(_reporting, arguments[0], arguments[1])
     if _blocking is None and not _fakes:
@@ -224,9 +225,16 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
         _check_connection(blocking, arguments[0], arguments[1])
     elif event in _LOOKUPS:
         _check_lookup(blocking, arguments[0])
-    elif event in _REVERSE:
+    else:
         host: Any = arguments[0]  # or host and port, or more
         _check_lookup(blocking, host[0] if isinstance(host, tuple) else host, reverse=True)
+
+
+_HANDLERS: dict[str, Callable[[str, tuple[Any, ...]], None]] = {
+    **dict.fromkeys(_CONNECTS | _LOOKUPS | _REVERSE, _check),
+    **dict.fromkeys(children.EVENTS, children.watch),
+    **dict.fromkeys(environment.EVENTS, environment.note_change),
+}
 
 
 def _report(reporting: _Reporting, used: socket.socket, address: Any) -> None:

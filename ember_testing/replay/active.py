@@ -70,7 +70,7 @@ def restore() -> None:
 
 
 def _restore() -> None:
-    keys.restore_variables(_answerer)
+    keys.restore_placeholders(_answerer)
     uninstall_paused()
 
 
