@@ -164,7 +164,7 @@ class Comparison:
         context = matching.Context(keys, self.redaction.salt, self._issued)
         return matching.key(sent, self.rules, context)
 
-    def written(self, sent: Request, *, whole: bool = False) -> Request:
+    def redacted(self, sent: Request, *, whole: bool = False) -> Request:
         """Return a request, redacted for recording.
 
         Args:
@@ -183,17 +183,17 @@ class Comparison:
             self.redaction.request_body(matching.content_of(sent), kind),
         )
 
-    def key_of_written(self, written: Request) -> str:
+    def key_of_redacted(self, redacted: Request) -> str:
         """Return the key of a recorded request, whose body has no content encoding."""
-        plain = tuple(pair for pair in written.headers if pair[0].lower() != "content-encoding")
-        return self.key(written._replace(headers=plain))
+        plain = tuple(pair for pair in redacted.headers if pair[0].lower() != "content-encoding")
+        return self.key(redacted._replace(headers=plain))
 
-    def columns(self, sent: Request, written: Request, key: str) -> dict[str, object]:
+    def columns(self, sent: Request, redacted: Request, key: str) -> dict[str, object]:
         """Return the columns `key`, `rules` and `redacted` of a request."""
-        same = (written.url, written.body) == (sent.url, sent.body)
+        same = (redacted.url, redacted.body) == (sent.url, sent.body)
         alike = same and not self.rules.compares_headers
-        redacted = int(not alike and self.key_of_written(written) != key)
-        return {"key": key, "rules": self.rules.text, "redacted": redacted}
+        differs = int(not alike and self.key_of_redacted(redacted) != key)
+        return {"key": key, "rules": self.rules.text, "redacted": differs}
 
     def replaced_variables(self, exchange: Exchange, written: bytes) -> list[str]:
         """Return the variables whose values were redacted in an answer but not in its request.

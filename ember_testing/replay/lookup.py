@@ -88,7 +88,7 @@ class Lookup:
         return answer
 
     @property
-    def by_written_form(self) -> bool:
+    def by_redacted_form(self) -> bool:
         """Whether requests are found by their recorded form, since other rules made the keys."""
         return self._index is not None
 

@@ -224,7 +224,7 @@ class Recorder:
         if self._outcome.problems:  # do not pay for answers that cannot be recorded
             raise CassetteError(self._outcome.problems[0])
         self.for_writing()
-        written = self._comparison.written(sent, whole=True)
+        redacted = self._comparison.redacted(sent, whole=True)
         redaction = self._comparison.redaction
         reservation = None
         if self._budget is not None:
@@ -234,9 +234,9 @@ class Recorder:
                 self._release(key, n)
                 message = self._comparison.redaction.text(str(error))
                 raise self._outcome.fail(BudgetExceeded(message)) from None
-        columns = self._comparison.columns(sent, written, key)
+        columns = self._comparison.columns(sent, redacted, key)
         columns |= {"n": n, "test": self._test or None}
-        exchange = Exchange(sent, partial(self._keep, columns, written, redaction, reservation))
+        exchange = Exchange(sent, partial(self._keep, columns, redacted, redaction, reservation))
         self._exchanges.add(exchange)
         return exchange
 

@@ -77,7 +77,7 @@ def _object(pairs: list[tuple[str, Json]]) -> dict[str, Json] | Pairs:
     return found
 
 
-def _marked(value: object) -> object:
+def _encodable(value: object) -> object:
     if isinstance(value, Number):
         return {"\0number": value.text}
     if isinstance(value, Pairs):
@@ -86,15 +86,15 @@ def _marked(value: object) -> object:
     raise TypeError(f"{type(value).__name__} is not JSON")
 
 
-def _whole(text: str) -> int | Number:
+def _integer(text: str) -> int | Number:
     return Number(text) if text == "-0" else int(text)
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=Number, parse_constant=Number)
 _WITH_MINUS_ZERO = json.JSONDecoder(
-    object_pairs_hook=_object, parse_float=Number, parse_constant=Number, parse_int=_whole
+    object_pairs_hook=_object, parse_float=Number, parse_constant=Number, parse_int=_integer
 )
-_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=_marked)
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=_encodable)
 
 
 class Context(NamedTuple):
@@ -111,10 +111,10 @@ class Context(NamedTuple):
     issued: Collection[str] = ()
 
 
-_NOWHERE = Context()
+_NO_CONTEXT = Context()
 
 
-def key(request: Request, rules: Rules = DEFAULT_RULES, context: Context = _NOWHERE) -> str:
+def key(request: Request, rules: Rules = DEFAULT_RULES, context: Context = _NO_CONTEXT) -> str:
     """Return the request's key: 24 hexadecimal digits, equal for requests that count as the same.
 
     Args:

@@ -148,7 +148,7 @@ class Session:
                     return self._play(answer, sent)
                 if self.record:
                     return self._send(sent, key, self._lookup.count(key))
-                raise self._miss(self._comparison.written(sent), key)
+                raise self._miss(self._comparison.redacted(sent), key)
         except CassetteError as error:
             self.outcome.problems.append(str(error))
             raise
@@ -213,9 +213,9 @@ class Session:
         if answer is None and self._takes_rules_of(file):
             key = self._comparison.key(sent)
             answer = self._lookup.next(file, key)
-        if answer is None and self._lookup.by_written_form:
-            written = self._comparison.written(sent)
-            answer = self._lookup.next(file, self._comparison.key_of_written(written))
+        if answer is None and self._lookup.by_redacted_form:
+            redacted = self._comparison.redacted(sent)
+            answer = self._lookup.next(file, self._comparison.key_of_redacted(redacted))
         if answer is None:
             file.verify(key)
         return key, answer
@@ -241,7 +241,7 @@ class Session:
         def recorded() -> Response:
             answer = self._lookup.peek(self._recorder.file, key)
             if answer is None:
-                raise self._miss(self._comparison.written(sent), key)
+                raise self._miss(self._comparison.redacted(sent), key)
             return self._play(answer, sent)
 
         return faulted(self.settings.faults[self._calls], sent, recorded)
