@@ -44,7 +44,7 @@ class Route(NamedTuple):
 _TABLES = data_file("models")
 _WIRE_IDS: Mapping[str, Mapping[str, str]] = _TABLES["wire_ids"]
 _FAMILIES = [(owner, tuple(begin)) for owner, begin in _TABLES["families"].items()]
-_WHOLE: Mapping[str, str] = _TABLES["whole"]
+_EXACT_NAMES: Mapping[str, str] = _TABLES["exact_names"]
 _RESPONSES_ONLY = frozenset(_TABLES["responses_only"])
 _SERVED_BY: Mapping[str, list[str]] = _TABLES["served_by"]
 _DATE_AT_END = r"-\d{4}-\d\d-\d\d$"
@@ -62,13 +62,13 @@ def resolve(model: str) -> Route:
     if slash and _is_provider(left):
         if not right:
             raise ModelProviderError(f"{model!r} names a provider and no model: add its name")
-        return _on_wire(left.lower(), right)
+        return _route_to(left.lower(), right)
     if base.is_known(model):
         return Route(model.lower(), model)
     lowered = model.lower()
     if (provider := _owner(lowered)) is None:
         raise ModelProviderError(_unknown(model, lowered), {"model": model})
-    return _on_wire(provider, model)
+    return _route_to(provider, model)
 
 
 def _owner(lowered: str) -> str | None:
@@ -76,14 +76,14 @@ def _owner(lowered: str) -> str | None:
     if lowered.startswith("gpt-oss"):
         return None  # open weights, served by many, but not by OpenAI
     owners = (owner for owner, beginnings in _FAMILIES if lowered.startswith(beginnings))
-    return _WHOLE.get(lowered) or next(owners, None)
+    return _EXACT_NAMES.get(lowered) or next(owners, None)
 
 
 def _is_provider(name: str) -> bool:
     return name.lower() in SERVERS or base.is_known(name)
 
 
-def _on_wire(provider: str, model: str) -> Route:
+def _route_to(provider: str, model: str) -> Route:
     if base.is_known(provider):
         return Route(provider, model)  # a custom provider has its own names
     model = _WIRE_IDS.get(provider, {}).get(model.lower(), model)
