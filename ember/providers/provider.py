@@ -487,9 +487,9 @@ class StreamedCall:
         """Set the deadline for the next event or, after the last one, for the end of the body."""
         if self._progressed:
             self._progressed = False
-            response.expect_event()
+            response.deadline.expect_event()
         if self._fold.complete:
-            response.expect_end()
+            response.deadline.expect_end()
 
     def _finish(self) -> Iterator[Chunk]:
         """Yield the chunks that the end of the body completes."""

@@ -1,4 +1,4 @@
-"""The HTTP clients of this process: one `Client`, and one `AsyncClient` for each event loop.
+"""The HTTP clients of this process: one `Client`, and one `httpx.AsyncClient` for each event loop.
 
 Code that intercepts requests can patch httpx as usual: `httpx.HTTPTransport.handle_request`, its
 async counterpart, or a client's transport.
@@ -17,7 +17,7 @@ import httpx
 if TYPE_CHECKING:
     from anyio.lowlevel import RunVar
 
-__all__ = ["AsyncClient", "Client", "async_client", "client", "send_request", "send_request_async"]
+__all__ = ["async_client", "client", "send_request", "send_request_async"]
 
 
 class _Transport(httpx.HTTPTransport):
@@ -39,65 +39,52 @@ class _AsyncTransport(httpx.AsyncHTTPTransport):
         self._pool: Any = AsyncPool()
 
 
-class Client(httpx.Client):
-    """httpx's client without redirects, cookies and authentication."""
-
-    def exchange(self, request: httpx.Request) -> httpx.Response:
-        """Send a request unchanged.
-
-        `Client.send` would add a tenth to the cost of a call. Like it, this method gets the
-        transport from `_transport_for_url`, which libraries that intercept clients replace.
-        """
-        return self._transport_for_url(request.url).handle_request(request)
-
-
-class AsyncClient(httpx.AsyncClient):
-    """`Client` for one event loop."""
-
-    async def exchange(self, request: httpx.Request) -> httpx.Response:
-        """Send a request unchanged."""
-        return await self._transport_for_url(request.url).handle_async_request(request)
-
-
 _lock = threading.Lock()
-_client: Client | None = None
-_async_clients: RunVar[tuple[AsyncClient, AsyncGenerator[None]]] | None = None
+_client: httpx.Client | None = None
+_async_clients: RunVar[tuple[httpx.AsyncClient, AsyncGenerator[None]]] | None = None
 # Clients of the parent process: a forked child must neither use nor close their connections.
 _parents: list[object] = []
 
 
 def send_request(request: httpx.Request) -> httpx.Response:
-    """Send a request unchanged; the caller reads and closes the response's stream."""
-    return client().exchange(request)
+    """Send a request unchanged; the caller reads and closes the response's stream.
+
+    `Client.send` would add a tenth to the cost of a call, with redirects, cookies and
+    authentication. Like it, this takes the transport from `_transport_for_url`, which libraries
+    that intercept clients replace.
+    """
+    transport = client()._transport_for_url(request.url)  # pyright: ignore[reportPrivateUsage] - as above
+    return transport.handle_request(request)
 
 
 async def send_request_async(request: httpx.Request) -> httpx.Response:
     """`send_request` without blocking the event loop."""
-    return await (await async_client()).exchange(request)
+    async_transport = (await async_client())._transport_for_url(request.url)  # pyright: ignore[reportPrivateUsage] - as above
+    return await async_transport.handle_async_request(request)
 
 
-def client() -> Client:
+def client() -> httpx.Client:
     """Return the process's client."""
     global _client
     if _client is None:
         with _lock:
             if _client is None:
-                _client = Client(transport=_Transport())
+                _client = httpx.Client(transport=_Transport())
     return _client
 
 
-async def async_client() -> AsyncClient:
+async def async_client() -> httpx.AsyncClient:
     """Return the running event loop's client: connections cannot be shared between loops."""
     entry = _clients_of_loops().get(None)
     if entry is None:
-        new_client = AsyncClient(transport=_AsyncTransport())
+        new_client = httpx.AsyncClient(transport=_AsyncTransport())
         closer = _close_with_loop(new_client)
         await closer.__anext__()
         _clients_of_loops().set(entry := (new_client, closer))
     return entry[0]
 
 
-def _clients_of_loops() -> RunVar[tuple[AsyncClient, AsyncGenerator[None]]]:
+def _clients_of_loops() -> RunVar[tuple[httpx.AsyncClient, AsyncGenerator[None]]]:
     global _async_clients
     if _async_clients is None:
         # Late: httpx itself depends on anyio, but imports it only at its first async request.
@@ -109,7 +96,7 @@ def _clients_of_loops() -> RunVar[tuple[AsyncClient, AsyncGenerator[None]]]:
     return _async_clients
 
 
-async def _close_with_loop(client: AsyncClient) -> AsyncGenerator[None]:
+async def _close_with_loop(client: httpx.AsyncClient) -> AsyncGenerator[None]:
     # An event loop closes its open async generators as it ends: the only hook that every loop
     # offers.
     try:

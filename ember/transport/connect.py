@@ -20,7 +20,6 @@ __all__ = [
     "READ_BYTES",
     "AsyncNetworkConnection",
     "NetworkConnection",
-    "Target",
     "aclose",
     "connect",
     "connect_async",
@@ -35,46 +34,21 @@ _T = TypeVar("_T")
 _TimeLeft: TypeAlias = Callable[[], "float | None"]
 
 
-class Target(NamedTuple):
-    """What to connect to.
+def _layers(origin: httpcore.Origin, proxy: Proxy | None) -> Iterator[Handshake | str]:
+    """Yield each layer to add to an open socket: a proxy's handshake, or a host for TLS."""
+    if proxy is not None:
+        if proxy.scheme == "https":
+            yield proxy.host
+        if (handshake := proxy.handshake(origin)) is not None:
+            yield handshake
+    if origin.scheme == b"https":
+        yield origin.host.decode("ascii")
 
-    Args:
-        origin: The server.
-        unix_socket: The path of the server's socket, or None for TCP.
-        proxy: The proxy to go through, or None.
-    """
 
-    origin: httpcore.Origin
-    unix_socket: str | None
-    proxy: Proxy | None
-
-    def load_certificates(self) -> None:
-        """Load the trusted certificates if they are needed.
-
-        Raises:
-            ModelProviderError: They cannot be read.
-        """
-        if self.origin.scheme == b"https":
-            ssl_context()
-
-    def address(self) -> tuple[str, int]:
-        """Return the host and port of the TCP connection."""
-        if self.proxy is not None:
-            return self.proxy.host, self.proxy.port
-        return self._host(), self.origin.port
-
-    def layers(self) -> Iterator[Handshake | str]:
-        """Yield each layer to add to an open socket: a proxy's handshake, or a host for TLS."""
-        if self.proxy is not None:
-            if self.proxy.scheme == "https":
-                yield self.proxy.host
-            if (handshake := self.proxy.handshake(self.origin)) is not None:
-                yield handshake
-        if self.origin.scheme == b"https":
-            yield self._host()
-
-    def _host(self) -> str:
-        return self.origin.host.decode("ascii")
+def _address(origin: httpcore.Origin, proxy: Proxy | None) -> tuple[str, int]:
+    if proxy is not None:
+        return proxy.host, proxy.port
+    return origin.host.decode("ascii"), origin.port
 
 
 class NetworkConnection(NamedTuple):
@@ -99,32 +73,44 @@ class AsyncNetworkConnection(NamedTuple):
 
 
 @contextmanager
-def _handshake_errors() -> Generator[None]:
-    """Turn the errors of a handshake with a proxy into errors of connecting."""
+def _connect_errors() -> Generator[None]:
+    """Turn the errors of a handshake into errors of connecting."""
     try:
         yield
-    except (httpcore.ReadTimeout, httpcore.WriteTimeout) as error:
+    except (httpcore.ReadTimeout, httpcore.WriteTimeout, TimeoutError) as error:
         raise httpcore.ConnectTimeout(str(error)) from error
     except (httpcore.NetworkError, httpcore.RemoteProtocolError) as error:
         raise httpcore.ProxyError(str(error)) from error
+    except OSError as error:
+        raise httpcore.ConnectError(str(error)) from error
 
 
 # --- sync ---------------------------------------------------------------------------------------
 
 
-def connect(target: Target, time_left: _TimeLeft) -> NetworkConnection:
-    """Open a connection."""
-    if target.unix_socket is not None:
-        network = _network_connection(_SYNC.connect_unix_socket(target.unix_socket, time_left()))
+def connect(
+    origin: httpcore.Origin, unix_socket: str | None, proxy: Proxy | None, time_left: _TimeLeft
+) -> NetworkConnection:
+    """Open a connection to a server, by a socket's path or through a proxy if there is one.
+
+    Raises:
+        ModelProviderError: The trusted certificates cannot be read.
+    """
+    if origin.scheme == b"https":
+        ssl_context()  # raises before a socket is open
+    if unix_socket is not None:
+        network = _network_connection(_SYNC.connect_unix_socket(unix_socket, time_left()))
     else:
-        network = _connect_tcp(*target.address(), time_left)
+        network = _connect_tcp(*_address(origin, proxy), time_left)
     stream = network.stream
     try:
-        for layer in target.layers():
+        for layer in _layers(origin, proxy):
             if not isinstance(layer, str):
                 _shake_hands(network.stream, layer, time_left)
             elif isinstance(network.socket, ssl.SSLSocket):
-                network = network._replace(socket=_tls_in_tls(network.socket, layer, time_left()))
+                with _connect_errors():
+                    tls = _TLSInTLS(network.socket, layer, time_left())
+                network = network._replace(socket=tls)
             else:
                 stream = network.stream.start_tls(ssl_context(), layer, time_left())
                 network = _network_connection(stream, network.round_trip)
@@ -190,20 +176,11 @@ def _resolve(host: str, port: int, seconds: float | None) -> list[str]:
 
 
 def _shake_hands(stream: httpcore.NetworkStream, handshake: Handshake, left: _TimeLeft) -> None:
-    with _handshake_errors(), suppress(StopIteration):
+    with _connect_errors(), suppress(StopIteration):
         send = next(handshake)
         while True:
             stream.write(send, left())
             send = handshake.send(stream.read(READ_BYTES, left()))
-
-
-def _tls_in_tls(outer: ssl.SSLSocket, host: str, seconds: float | None) -> _TLSInTLS:
-    try:
-        return _TLSInTLS(outer, host, seconds)
-    except TimeoutError as error:
-        raise httpcore.ConnectTimeout(str(error)) from error
-    except OSError as error:
-        raise httpcore.ConnectError(str(error)) from error
 
 
 class _TLSInTLS:
@@ -256,17 +233,20 @@ class _TLSInTLS:
 # --- async --------------------------------------------------------------------------------------
 
 
-async def connect_async(target: Target, time_left: _TimeLeft) -> AsyncNetworkConnection:
+async def connect_async(
+    origin: httpcore.Origin, unix_socket: str | None, proxy: Proxy | None, time_left: _TimeLeft
+) -> AsyncNetworkConnection:
     """`connect` without blocking the event loop."""
+    if origin.scheme == b"https":
+        ssl_context()  # as above
     started = time.monotonic()
-    if target.unix_socket is not None:
-        stream = await _ASYNC.connect_unix_socket(target.unix_socket, time_left())
-        round_trip = 0.0
+    if unix_socket is not None:
+        stream = await _ASYNC.connect_unix_socket(unix_socket, time_left())
     else:
-        stream = await _ASYNC.connect_tcp(*target.address(), time_left())
-        round_trip = time.monotonic() - started
+        stream = await _ASYNC.connect_tcp(*_address(origin, proxy), time_left())
+    round_trip = time.monotonic() - started
     try:
-        for layer in target.layers():
+        for layer in _layers(origin, proxy):
             if isinstance(layer, str):
                 stream = await stream.start_tls(ssl_context(), layer, time_left())
             else:
@@ -280,7 +260,7 @@ async def connect_async(target: Target, time_left: _TimeLeft) -> AsyncNetworkCon
 async def _shake_hands_async(
     stream: httpcore.AsyncNetworkStream, handshake: Handshake, left: _TimeLeft
 ) -> None:
-    with _handshake_errors(), suppress(StopIteration):
+    with _connect_errors(), suppress(StopIteration):
         send = next(handshake)
         while True:
             await stream.write(send, left())

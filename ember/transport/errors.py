@@ -39,17 +39,14 @@ _SETUP_ERRORS = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
 def as_ember_error(
     error: BaseException, url: str, context: Mapping[str, Any], streamed: bool, limit: float | None
 ) -> EmberError | None:
-    """Return Ember's error for one that was raised while sending a request or reading a response.
+    """Return Ember's error for one of httpx's; None for another, such as a cancellation.
 
     Args:
-        error: The error; it must not be raised itself, since it may hold the key.
+        error: The error.
         url: The URL of the request.
-        context: The provider and the model, for the error's context.
+        context: The provider and the model.
         streamed: Whether the response was read as a stream.
         limit: `timeout.total` in seconds if that time is over, else None.
-
-    Returns:
-        None for an error that is not about the request, such as a cancellation.
     """
     # A host name that cannot be encoded for DNS raises UnicodeError.
     if isinstance(error, (httpx.InvalidURL, *_SETUP_ERRORS, UnicodeError)):

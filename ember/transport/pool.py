@@ -22,7 +22,6 @@ from ember.transport.connect import (
     READ_BYTES,
     AsyncNetworkConnection,
     NetworkConnection,
-    Target,
     aclose,
     connect,
     connect_async,
@@ -118,7 +117,8 @@ class _HTTP11(Generic[_NetworkConnection]):
         origin, extensions = request.url.origin, request.extensions
         unix_socket = extensions.get("ember_unix_socket")
         is_local = unix_socket is not None or "ember_address" in extensions
-        self._target = Target(origin, unix_socket, None if is_local else proxy_of(origin))
+        self._proxy = None if is_local else proxy_of(origin)
+        self._target = (origin, unix_socket, self._proxy)
 
     def is_stale(self) -> bool:
         """Return whether the server has closed it or sent unexpected bytes."""
@@ -130,8 +130,8 @@ class _HTTP11(Generic[_NetworkConnection]):
 
     def _head(self, request: Any) -> bytes:
         target, headers = request.url.target, request.headers
-        proxy = self._target.proxy
-        if proxy is not None and proxy.handshake(self._target.origin) is None:
+        proxy = self._proxy
+        if proxy is not None and proxy.handshake(request.url.origin) is None:
             target, headers = proxy.forwarded(request.url, headers)
         return request_head(request.method, target, headers)
 
@@ -143,8 +143,7 @@ class _SyncHTTP11(_HTTP11[NetworkConnection], httpcore.ConnectionInterface):
         # A memoryview, since its repr hides the bytes: the request contains the key.
         data = memoryview(self._head(request) + b"".join(request.stream))
         if self.network is None:
-            self._target.load_certificates()
-            self.network = connect(self._target, _start_connecting(deadline))
+            self.network = connect(*self._target, _start_connecting(deadline))
         socket = self.network.socket
         self.is_sent = _write_request(socket, data, deadline)
         received = _receive(socket, deadline)
@@ -203,8 +202,7 @@ class _AsyncHTTP11(_HTTP11[AsyncNetworkConnection], httpcore.AsyncConnectionInte
             self._head(request) + b"".join([part async for part in request.stream])
         )
         if self.network is None:
-            self._target.load_certificates()
-            self.network = await connect_async(self._target, _start_connecting(deadline))
+            self.network = await connect_async(*self._target, _start_connecting(deadline))
         stream = self.network.stream
         try:
             await stream.write(data, _write_timeout(deadline))

@@ -143,11 +143,11 @@ async def asend(request: Request) -> Response:
 
 
 class _BaseStreamedResponse:
-    """The part of a response that sync and async share: status, headers and timeouts."""
+    """The part of a response that sync and async share: status, headers and deadline."""
 
     status: int
     headers: Mapping[str, str]
-    _deadline: _CallDeadline
+    deadline: _CallDeadline
 
     def __init__(self, request: Request) -> None:
         self._request = request
@@ -156,41 +156,27 @@ class _BaseStreamedResponse:
         self._response = response
         self.status = response.status_code
         self.headers = _headers(response)
-        self._deadline.expect_first_event()
-
-    def expect_event(self) -> None:
-        """Start the wait for the next event that carries a part of the answer.
-
-        `timeout.read` limits it, whatever else the server sends.
-        """
-        self._deadline.expect_event()
-
-    def expect_end(self) -> None:
-        """Wait a few seconds for the end of the body: the answer is complete.
-
-        From now on it is no error if the connection stays open or breaks.
-        """
-        self._deadline.expect_end()
+        self.deadline.expect_first_event()
 
 
 class StreamedResponse(_BaseStreamedResponse):
     """A response that is read as it arrives, inside a `with` block."""
 
     def __enter__(self) -> StreamedResponse:
-        self._deadline = _CallDeadline(self._request)
-        with self._deadline:
-            self._begin(send_request(_httpx_request(self._request, self._deadline)))
+        self.deadline = _CallDeadline(self._request)
+        with self.deadline:
+            self._begin(send_request(_httpx_request(self._request, self.deadline)))
         return self
 
     def pieces(self) -> Iterator[bytes]:
         """Iterate over the decoded body as it arrives."""
-        with self._deadline:
+        with self.deadline:
             decoder = ContentDecoder(self.headers)
             try:
                 for piece in cast("httpx.SyncByteStream", self._response.stream):
                     yield from decoder.feed(piece)
             except httpx.TransportError:
-                if not self._deadline.is_answered:
+                if not self.deadline.is_answered:
                     raise
 
     def __exit__(
@@ -199,7 +185,7 @@ class StreamedResponse(_BaseStreamedResponse):
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        with self._deadline:
+        with self.deadline:
             self._response.close()
 
 
@@ -210,9 +196,9 @@ class AsyncStreamedResponse(_BaseStreamedResponse):
     """
 
     async def __aenter__(self) -> AsyncStreamedResponse:
-        self._deadline = _CallDeadline(self._request)
-        with self._deadline:
-            self._begin(await send_request_async(_httpx_request(self._request, self._deadline)))
+        self.deadline = _CallDeadline(self._request)
+        with self.deadline:
+            self._begin(await send_request_async(_httpx_request(self._request, self.deadline)))
         # Kept as in asend.
         self._stream = aiter(cast("httpx.AsyncByteStream", self._response.stream))
         self._decoder: ContentDecoder | None = None
@@ -227,14 +213,14 @@ class AsyncStreamedResponse(_BaseStreamedResponse):
         return self
 
     async def __anext__(self) -> bytes:
-        with self._deadline:
+        with self.deadline:
             if self._decoder is None:
                 self._decoder = ContentDecoder(self.headers)
             try:
                 while not self._decoded:
                     self._decoded += self._decoder.feed(await self._stream.__anext__())
             except httpx.TransportError:
-                if not self._deadline.is_answered:
+                if not self.deadline.is_answered:
                     raise
                 raise StopAsyncIteration from None
             return self._decoded.popleft()
@@ -245,7 +231,7 @@ class AsyncStreamedResponse(_BaseStreamedResponse):
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        with self._deadline:
+        with self.deadline:
             await self._response.aclose()
 
 
