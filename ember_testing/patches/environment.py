@@ -8,16 +8,29 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-__all__ = ["EVENTS", "note_change", "placeholders_only", "version", "watch"]
+__all__ = [
+    "EVENTS",
+    "before_price_change",
+    "note_change",
+    "placeholders_only",
+    "sets_prices",
+    "version",
+    "watch",
+]
 
 EVENTS = frozenset({"os.putenv", "os.unsetenv"})
 """The audit events for which `note_change` must be called."""
+_PRICES = ("EMBER_COST_", "EMBER_MODEL_COSTS_JSON", "EMBER_PRICES")
+before_price_change: set[Callable[[], object]] = set()
+"""Called before a variable that sets prices changes."""
 
 _thread = threading.local()
 _changes: int | None = None
@@ -38,6 +51,15 @@ def note_change(_event: str, arguments: tuple[Any, ...]) -> None:
     global _changes, _last
     if arguments[0] != _OF_PYTEST and not getattr(_thread, "sets_placeholders", False):
         _changes, _last = (_changes or 0) + 1, time.monotonic()
+        if sets_prices((os.fsdecode(arguments[0]),)):
+            for call in tuple(before_price_change):
+                call()
+
+
+@lru_cache(maxsize=16)
+def sets_prices(variables: tuple[str, ...]) -> bool:
+    """Return whether variables of these names set prices."""
+    return any(name.startswith(_PRICES) for name in variables)
 
 
 @contextmanager

@@ -20,7 +20,6 @@ from ember_testing.replay.secrets import (
     variables_of_environment,
 )
 from ember_testing.wires.body import decoded
-from ember_testing.wires.exchange import sets_prices
 from ember_testing.wires.response import Request
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def _of_environment(version: object) -> _Environment:
         found = _Environment(
             keys_of_environment(os.environ, names),
             variables_of_environment(os.environ, names),
-            sets_prices(names),
+            environment.sets_prices(names),
         )
         _last_read = version, found
     return found

@@ -13,6 +13,7 @@ from ember_testing.cassettes import schema, swap
 from ember_testing.cassettes.calls import Calls
 from ember_testing.cassettes.file import CassetteFile
 from ember_testing.exceptions import BudgetExceeded, CassetteError
+from ember_testing.patches import environment
 from ember_testing.patches.exchange import Exchange
 from ember_testing.replay.claims import Claims, FailedRecordings, Recorded, adopt
 from ember_testing.replay.recording import (
@@ -105,6 +106,8 @@ class Recorder:
         self._older = 0  # number of calls recorded before with another redaction
         self._reopen = False
         self._claims = Claims(path, run) if record and run else None
+        if record:
+            environment.before_price_change.add(self._read_at_these_prices)
         self._open()
 
     # The file --------------------------------------------------------------------------------
@@ -330,6 +333,12 @@ class Recorder:
             batch, self._unread = self._unread[:_BATCH], self._unread[_BATCH:]
             self._read(self.file, batch, reservation)
 
+    def _read_at_these_prices(self) -> None:
+        """Read them before the environment's prices change."""
+        with self._lock:
+            self.use_own_connection()
+            self._attempt(self.read)
+
     def _read(self, file: CassetteFile, numbers: Sequence[int], reservation: int | None) -> None:
         rows = file.rows(numbers)
         found = [(row, read_with_prices(row)) for row in rows]
@@ -362,6 +371,7 @@ class Recorder:
         Raises:
             CassetteError: A file could not be read or written.
         """
+        environment.before_price_change.discard(self._read_at_these_prices)
         file = self.file
         try:
             if self.record:  # earlier rows may hold a secret that is new in the environment

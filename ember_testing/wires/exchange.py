@@ -11,7 +11,6 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, NamedTuple, cast
 from urllib.parse import urlsplit
 
@@ -48,7 +47,6 @@ __all__ = [
     "read_request",
     "read_response",
     "read_row",
-    "sets_prices",
 ]
 
 # The model in a multipart form, which OpenAI's endpoints under /audio and /images take.
@@ -331,15 +329,3 @@ def read_row(row: Mapping[str, Any]) -> ParsedRow:
         if isinstance(value, str):
             columns[name] = value.encode("utf-8", "backslashreplace").decode("utf-8")
     return ParsedRow(columns)
-
-
-_PRICE_VARIABLES = ("EMBER_COST_", "EMBER_MODEL_COSTS_JSON", "EMBER_PRICES")
-
-
-@lru_cache(maxsize=16)
-def sets_prices(variables: tuple[str, ...]) -> bool:
-    """Return whether variables of these names set prices.
-
-    A test may set them only while it runs, so its calls are parsed at once.
-    """
-    return any(name.startswith(_PRICE_VARIABLES) for name in variables)

@@ -63,6 +63,24 @@ class TestPrices:
             assert call(GONE) == pytest.approx(20e-6)
         assert cassette.played[0].cost == pytest.approx(20e-6)
 
+    @pytest.mark.parametrize("variable", ["EMBER_MODEL_COSTS_JSON", "EMBER_COST_GPT4_INPUT"])
+    def test_prices_that_change_between_two_calls_of_a_test_apply_to_the_later_one(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+    ) -> None:
+        """A variable set, changed and deleted during a recording: each call keeps its price."""
+        with serving(chat) as server, ember_testing.cassette(path, record="new"):
+            costs = [call(f"{server.url}/v1")]
+            for seed, price in enumerate(("1", "2")):
+                value = json.dumps({"gpt-4": {"input": int(price), "output": 2}})
+                monkeypatch.setenv(variable, value if "JSON" in variable else price)
+                costs.append(call(f"{server.url}/v1", seed=seed))
+            monkeypatch.delenv(variable)
+            costs.append(call(f"{server.url}/v1", seed=9))
+        assert len(set(costs)) == 3
+        with ember_testing.cassette(path):
+            played = [call(GONE), call(GONE, seed=0), call(GONE, seed=1), call(GONE, seed=9)]
+        assert played == costs
+
     def test_each_recording_keeps_its_own_price(
         self, path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
