@@ -9,12 +9,7 @@ from ember_testing.exceptions import CassetteError
 
 
 def path_of(name: str, folder: Path) -> Path:
-    """Return the path of a cassette that is named by path or by node id.
-
-    Args:
-        name: A path, returned unchanged, or a node id.
-        folder: The folder of the cassettes.
-    """
+    """Return the path of a cassette that is named by path, or by node id below the folder."""
     return folder / cassette_file(name) if "::" in name else Path(name)
 
 

@@ -17,13 +17,7 @@ _is_shown = False  # a second bar would overwrite the first
 
 
 def progress(items: Sequence[T], label: str, many: int = _MANY_FILES) -> Iterator[T]:
-    """Iterate over items, with a progress bar on stderr if that is a terminal.
-
-    Args:
-        items: The items to process.
-        label: The text beside the bar.
-        many: From how many items on a bar is shown.
-    """
+    """Iterate over items; if there are many, with a progress bar on stderr if it is a terminal."""
     global _is_shown
     if _is_shown or len(items) < many or not sys.stderr.isatty():
         yield from items

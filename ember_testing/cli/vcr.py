@@ -47,10 +47,7 @@ _NOT_READ = (LookupError, TypeError, ValueError, AttributeError, OverflowError, 
 
 
 def read(path: Path) -> list[tuple[Request, Response]]:
-    """Return the requests of a vcrpy cassette with their responses, in order.
-
-    Args:
-        path: The YAML file (or JSON, which is YAML too).
+    """Return the requests of a vcrpy cassette (YAML, or JSON) with their responses, in order.
 
     Raises:
         CassetteError: Not a vcrpy cassette, or not safe to read; the message says where.
@@ -243,8 +240,7 @@ def _load(path: Path) -> Any:
 def _check_size(root: Any) -> None:
     """Refuse a document that becomes far larger when its aliases are expanded.
 
-    Args:
-        root: The document as composed by PyYAML, in which an alias is the same node again.
+    In a document as PyYAML composes it, an alias is the same node again.
 
     Raises:
         ValueError: It becomes too large, or a node contains itself.

@@ -75,12 +75,7 @@ _interceptions: dict[type[base.BaseProvider], _Interception] = {}
 
 
 def intercept(cls: type[base.BaseProvider], interceptor: Interceptor) -> Callable[[], None]:
-    """Ask an interceptor before a provider; return a function that undoes it.
-
-    Args:
-        cls: The provider's class; existing instances are included.
-        interceptor: The interceptor.
-    """
+    """Ask an interceptor before a provider's instances, old and new; return what undoes it."""
     interception = _interceptions.setdefault(cls, _Interception(cls))
     interception.add(interceptor)
     return lambda: interception.remove(interceptor)

@@ -23,12 +23,7 @@ def headers_from_json(text: str | None) -> Headers:
 
 
 def decoded(headers: Headers, body: bytes) -> bytes:
-    """Return a body without its content encoding; unchanged if it has none or does not decode.
-
-    Args:
-        headers: Name and value pairs.
-        body: The bytes on the wire.
-    """
+    """Return a body without its content encoding; unchanged if it has none or does not decode."""
     encoding = next((value for name, value in headers if name.lower() == "content-encoding"), "")
     if encoding.lower() in _IDENTITY or not body:
         return body

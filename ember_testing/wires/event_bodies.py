@@ -42,11 +42,7 @@ def values_of(headers: Mapping[str, str], body: bytes) -> list[Any]:
 
 
 class EventReader:
-    """An incremental reader of a stream's events.
-
-    Args:
-        headers: Response headers, names in lower case.
-    """
+    """An incremental reader of a stream's events; names of headers in lower case."""
 
     def __init__(self, headers: Mapping[str, str]) -> None:
         self.framed = headers.get("content-type", "").startswith(_FRAMES)
@@ -78,12 +74,7 @@ class EventReader:
 
 
 def as_server_sent(headers: Mapping[str, str], body: bytes) -> bytes | None:
-    """Unwrap framed events into server-sent events of the model's vendor; None if not framed.
-
-    Args:
-        headers: Response headers, names in lower case.
-        body: The body without content encoding.
-    """
+    """Unwrap framed events into server-sent events of the model's vendor; None if not framed."""
     reader = EventReader(headers)
     if not reader.framed:
         return None

@@ -41,13 +41,7 @@ def arguments_object(call: ToolCall, vendor: str) -> dict[str, Any]:
 
 
 def event(data: dict[str, Any], name: str | None = None, end: bytes = b"\n\n") -> bytes:
-    """Return one server-sent event.
-
-    Args:
-        data: The JSON data.
-        name: The value of the `event:` line, or None for no such line.
-        end: The blank line after it.
-    """
+    """Return one server-sent event, with an `event:` line if it has a name."""
     head = f"event: {name}\n".encode() if name else b""
     return head + b"data: " + dumps(data) + end
 

@@ -49,12 +49,7 @@ def _paths(name: str) -> Sequence[_Path]:
 
 
 def read_content(headers: Mapping[str, str], body: bytes) -> Content:
-    """Parse the contents of an answer.
-
-    Args:
-        headers: Response headers, names in lower case.
-        body: The body without content encoding; of a stream, the part that has arrived.
-    """
+    """Parse the contents of an answer, as `values_of` reads its body."""
     values = values_of(headers, body)
     text = "".join(map(_text, values))
     vectors = "" if text else _vectors(values)

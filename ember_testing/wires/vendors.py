@@ -85,12 +85,7 @@ def _paths() -> Sequence[_Path]:
 
 @lru_cache(maxsize=256)
 def vendor_at(host: str, path: str) -> str:
-    """Return the vendor at an address, or `UNKNOWN`.
-
-    Args:
-        host: The host, with its port if it has one.
-        path: The URL's path.
-    """
+    """Return the vendor at a host, with its port if it has one, and path, or `UNKNOWN`."""
     host = host.rpartition("@")[2].lower().removesuffix(":443")
     for gateway in _gateways():
         if found := gateway.match(host + path):
@@ -110,12 +105,7 @@ def is_vendor(name: str) -> bool:
 
 @lru_cache(maxsize=256)
 def call_kinds(vendor: str, path: str) -> Sequence[CallKind]:
-    """Return the kinds of call at a path; a call is of the first kind whose keys its body has.
-
-    Args:
-        vendor: The vendor called.
-        path: The URL's path, as on the wire.
-    """
+    """Return the kinds of call at a path; a call is of the first kind whose keys its body has."""
     found: list[CallKind] = []
     for each in _paths():
         if each.vendors and vendor not in each.vendors:
