@@ -273,7 +273,7 @@ class _ResponseFold(Fold):
         self._response: Mapping[str, Any] = {}
         self._items: list[Mapping[str, Any]] = []
         self._texts: dict[str, list[str]] = {key: [] for key in _TEXT_DELTAS.values()}
-        self._call_names: dict[str, tuple[str, str]] = {}  # id and name of calls, by item id
+        self._calls: dict[str, tuple[str, str]] = {}  # their ids and names, by item id
 
     def add(self, name: str, event: Mapping[str, Any]) -> Sequence[Chunk]:
         kind = string(event.get("type")) or name
@@ -288,14 +288,14 @@ class _ResponseFold(Fold):
             text = delta if key == "output_text" else ""
             reasoning = delta if key == "reasoning_text" else ""
         elif kind in _ARGUMENTS:
-            called = self._call_names.get(string(event.get("item_id")), ("", ""))
-            calls = [ToolCall(*called, string(event.get("delta")))]
+            id_and_name = self._calls.get(string(event.get("item_id")), ("", ""))
+            calls = [ToolCall(*id_and_name, string(event.get("delta")))]
         elif kind == "response.output_item.added":
             item = fields(event.get("item"))
             if item.get("type") in ("function_call", "custom_tool_call"):
-                called = string(item.get("call_id")), string(item.get("name"))
-                self._call_names[string(item.get("id"))] = called
-                calls = [ToolCall(*called, "")]
+                id_and_name = string(item.get("call_id")), string(item.get("name"))
+                self._calls[string(item.get("id"))] = id_and_name
+                calls = [ToolCall(*id_and_name, "")]
         elif kind == "response.output_item.done":
             self._items += entries(event.get("item"))
         elif response:
