@@ -76,27 +76,16 @@ def as_prompt(prompt: object, messages: object) -> object:
 
 
 class Call(NamedTuple):
-    """One call in Ember's form, before it is converted to a provider's format.
+    """One call in Ember's form, before it is converted to a provider's format."""
 
-    Args:
-        model: The model's id on the wire.
-        messages: The conversation, `system=` as its first message.
-        params: The other parameters that were given, by Ember's names.
-        stream: Whether the answer is streamed.
-        base_url: The base URL, without a slash at its end.
-        key: The key, or None.
-        timeout: How long to wait.
-        extra_headers: Headers to send in addition to the wire's own.
-    """
-
-    model: str
-    messages: Sequence[Message]
-    params: Mapping[str, Any]
+    model: str  # its id on the wire
+    messages: Sequence[Message]  # the conversation, `system=` as its first message
+    params: Mapping[str, Any]  # the other parameters that were given, by Ember's names
     stream: bool
-    base_url: Address
+    base_url: Address  # without a slash at its end
     key: Key | None
     timeout: Timeout = Timeout()
-    extra_headers: Mapping[str, str] = NO_HEADERS
+    extra_headers: Mapping[str, str] = NO_HEADERS  # to send in addition to the wire's own
 
     def secrets(self) -> list[Key]:
         """Return the values that an error must not show."""
@@ -124,18 +113,14 @@ class ParsedAnswer(NamedTuple):
 
 
 class Fold:
-    """Folds the events of one stream into the body of the same answer without streaming.
+    """Folds the events of one stream into the body of the same answer without streaming."""
 
-    `started` is whether any event was in this wire's format, `complete` whether the wire's end
-    marker was seen (`[DONE]` if `ends_with_done`), and `failure` the error that an event reported
-    without being an error itself.
-    """
-
-    ends_with_done = False
+    ends_with_done = False  # whether `[DONE]` is the wire's end marker
 
     def __init__(self) -> None:
-        self.started = False
-        self.complete = False
+        self.started = False  # whether any event was in this wire's format
+        self.complete = False  # whether the end marker was seen
+        # The error that an event reported without being an error itself.
         self.failure: Mapping[str, Any] | None = None
 
     def add(self, name: str, event: Mapping[str, Any]) -> Sequence[Chunk]:

@@ -21,29 +21,18 @@ __all__ = ["ErrorBody", "read_error"]
 
 @dataclass(slots=True)
 class ErrorBody:
-    """The content of a provider's error, in one form.
-
-    Args:
-        message: The provider's message.
-        code: Its `code`, or None.
-        type: Its `type` or `status`, or None.
-        param: The parameter at fault, or None.
-        request_id: The provider's id of the request, or None.
-        status: The HTTP status that it contains, or None.
-        words: All its machine-readable codes in lower case, the most specific first.
-        details: Google's list of details.
-        wait: How long to wait, in the format of a `retry-after` header, or None.
-    """
+    """The content of a provider's error, in one form."""
 
     message: str = ""
     code: str | None = None
-    type: str | None = None
-    param: str | None = None
-    request_id: str | None = None
-    status: int | None = None
+    type: str | None = None  # its `type` or `status`
+    param: str | None = None  # the parameter at fault
+    request_id: str | None = None  # the provider's id of the request
+    status: int | None = None  # the HTTP status that it contains
+    # All its machine-readable codes in lower case, the most specific first.
     words: list[str] = field(default_factory=list[str])
-    details: list[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])
-    wait: str | None = None
+    details: list[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])  # Google's
+    wait: str | None = None  # in the format of a `retry-after` header
 
 
 def read_error(body: object) -> ErrorBody:

@@ -66,30 +66,18 @@ _REMEDIES: Mapping[str, str] = {
 
 
 class FailedResponse(NamedTuple):
-    """A response of which an error is made.
+    """A response of which an error is made."""
 
-    Args:
-        provider: The provider's name in Ember.
-        model: The model that was requested.
-        status: The HTTP status; 200 for an error inside a stream or a success's body.
-        headers: The response's headers, names in lower case.
-        in_stream: Whether the error was found while reading a stream.
-        vendor: The owner of the server, if its URL belongs to another provider (`openai/` with
-            `base_url=`); "" for the provider.
-        base_url: The base URL of the call.
-        keys: The keys that were sent; they are removed from the error.
-        key_names: Where the key comes from, for the remedy.
-    """
-
-    provider: str
-    model: str
-    status: int
-    headers: Mapping[str, str]
-    in_stream: bool = False
+    provider: str  # its name in Ember
+    model: str  # the one that was requested
+    status: int  # 200 for an error inside a stream or a success's body
+    headers: Mapping[str, str]  # names in lower case
+    in_stream: bool = False  # whether the error was found while reading a stream
+    # The owner of the server, if the URL belongs to another provider (`openai/` with `base_url=`).
     vendor: str = ""
     base_url: str = ""
-    keys: Collection[str] = ()
-    key_names: str = "api_key="
+    keys: Collection[str] = ()  # that were sent; they are removed from the error
+    key_names: str = "api_key="  # where the key comes from, for the remedy
 
     def reported_error(self, body: object) -> ProviderAPIError:
         """Return the error that the body (JSON, or text if it is not JSON) reports."""

@@ -15,47 +15,26 @@ __all__ = ["SELLERS", "SERVERS", "Server"]
 
 
 class Server(NamedTuple):
-    """A server that implements a wire, with its differences.
+    """A server that implements a wire, with its differences."""
 
-    Args:
-        name: The provider's name in Ember.
-        base_url: The URL that the wire's path is appended to; "" if only a variable has it.
-        key_vars: The environment variables that may hold the key; the first one set wins.
-        url_vars: The environment variables that may hold the base URL.
-        url_suffix: The path to append to a base URL of `url_vars` that names only the host.
-        key_required: Whether a call without a key is refused before it is sent.
-        auth_header: The header that carries the key.
-        token_var: The one of `key_vars` that holds a token for `authorization` instead.
-        paths: The paths in the body (`outer.inner`) of parameters that have other names there.
-        merged: Objects that a caller may pass in addition to parameters that belong inside them.
-        stream_usage: Whether a stream's usage must be requested with `stream_options`.
-        required_tool: The `tool_choice` for "call some tool".
-        strict_tools: Whether a tool may have `strict`, and its schema `$schema` and `$id`.
-        thinking_switch: Whether reasoning is switched off by `thinking` instead of the effort.
-        returns_reasoning: Whether earlier reasoning is sent back in the conversation.
-        blank_answers: Whether blank assistant messages are accepted.
-        call_ids: A regular expression for the tool call ids that are accepted.
-        header_vars: Headers, each with the environment variable that may set it.
-    """
-
-    name: str
-    base_url: str
-    key_vars: Sequence[str] = ()
-    url_vars: Sequence[str] = ()
-    url_suffix: str = ""
-    key_required: bool = True
-    auth_header: str = "authorization"
-    token_var: str = ""
-    paths: Mapping[str, str] = {}
-    merged: Sequence[str] = ()
-    stream_usage: bool = True
-    required_tool: str = "required"
-    strict_tools: bool = True
-    thinking_switch: bool = False
-    returns_reasoning: bool = True
-    blank_answers: bool = True
-    call_ids: str = ".+"
-    header_vars: Sequence[Sequence[str]] = ()
+    name: str  # the provider's name in Ember
+    base_url: str  # the wire's path is appended to it; "" if only a variable has it
+    key_vars: Sequence[str] = ()  # environment variables of the key; the first one set wins
+    url_vars: Sequence[str] = ()  # environment variables of the base URL
+    url_suffix: str = ""  # the path to append to a URL of `url_vars` that names only the host
+    key_required: bool = True  # whether a call without a key is refused before it is sent
+    auth_header: str = "authorization"  # the header that carries the key
+    token_var: str = ""  # the one of `key_vars` that holds a token for `authorization` instead
+    paths: Mapping[str, str] = {}  # parameters with other names in the body: `outer.inner`
+    merged: Sequence[str] = ()  # objects to pass in addition to parameters that belong inside them
+    stream_usage: bool = True  # whether a stream's usage is requested with `stream_options`
+    required_tool: str = "required"  # the `tool_choice` for "call some tool"
+    strict_tools: bool = True  # whether a tool may have `strict`, its schema `$schema` and `$id`
+    thinking_switch: bool = False  # whether `thinking`, not the effort, switches reasoning off
+    returns_reasoning: bool = True  # whether earlier reasoning is sent back
+    blank_answers: bool = True  # whether blank assistant messages are accepted
+    call_ids: str = ".+"  # a regular expression for the tool call ids that are accepted
+    header_vars: Sequence[Sequence[str]] = ()  # headers, each with the variable that may set it
 
 
 _ROWS = [Server(**row) for row in data_file("servers")["servers"]]
