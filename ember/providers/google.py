@@ -417,7 +417,6 @@ def _finish_name(reason: object) -> str:
 
 
 def _text_and_reasoning(parts: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
-    """Return the text and the reasoning of the parts."""
     thoughts = "".join(string(part.get("text")) for part in parts if part.get("thought"))
     return "".join(string(part.get("text")) for part in parts if not part.get("thought")), thoughts
 
@@ -481,6 +480,5 @@ def _usage_and_billing(
 
 
 def _searches(candidate: Mapping[str, Any]) -> int:
-    """Count the searches that ground an answer."""
     grounding = fields(candidate.get("groundingMetadata"))
     return sum(bool(string(q).strip()) for q in items(grounding.get("webSearchQueries")))

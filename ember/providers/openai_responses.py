@@ -170,10 +170,8 @@ def _custom_calls(message: Message) -> list[str]:
 def _items(message: Message, custom: Collection[str], stored: bool) -> list[Mapping[str, Any]]:
     """Convert a message to this API's items; tool calls and results are separate items.
 
-    Args:
-        message: The message.
-        custom: The ids of calls whose input is free text.
-        stored: Whether items may refer to those of stored responses.
+    `custom` has the ids of calls whose input is free text; `stored` is whether items may refer to
+    those of stored responses.
     """
     items: list[Mapping[str, Any]] = []
     parts: list[Mapping[str, Any]] = []

@@ -160,11 +160,7 @@ class HTTPProvider(BaseProvider):
     def call(
         self, prompt: object, model: str, kwargs: Mapping[str, Any], stream: bool = False
     ) -> Call:
-        """Check a caller's arguments and make a call of them.
-
-        Raises:
-            ModelProviderError: The key is missing, or an argument is invalid.
-        """
+        """Make a call of a caller's arguments; refuse invalid ones, and a missing key."""
         params = {name: value for name, value in kwargs.items() if value is not None}
         url = as_address(params.pop("base_url", None))
         key = as_key(params.pop("api_key", None)) or self.api_key
@@ -195,11 +191,7 @@ class HTTPProvider(BaseProvider):
         return Call(model, messages, params, stream, base_url, key, timeout, headers)
 
     def request(self, call: Call) -> transport.Request:
-        """Return the HTTP request of a call.
-
-        Raises:
-            ModelProviderError: Part of it cannot be sent.
-        """
+        """Return the HTTP request of a call; refuse what cannot be sent."""
         name = self.server.name
         headers = self.headers(call)
         headers.update({header.lower(): value for header, value in call.extra_headers.items()})
@@ -241,11 +233,7 @@ class HTTPProvider(BaseProvider):
         return server.base_url
 
     def add(self, body: dict[str, Any], params: Mapping[str, Any]) -> None:
-        """Add parameters to a body, by the tables above.
-
-        Raises:
-            ModelProviderError: The wire lacks a parameter, or a value cannot be sent.
-        """
+        """Add parameters to a body, by the tables above; refuse those that the wire lacks."""
         objects = {name: value for name, value in params.items() if name in self.merged}
         for name, value in params.items():
             if name in objects:
@@ -283,11 +271,7 @@ class HTTPProvider(BaseProvider):
     # --- answers ---
 
     def answer(self, call: Call, received: transport.Response) -> ChatResponse:
-        """Return the response to a call.
-
-        Raises:
-            ProviderAPIError: The provider reports an error, or the body is in another format.
-        """
+        """Return the response to a call, or raise the error that was received instead."""
         status, headers = received.status, received.headers
         body, surrogates = body_of(received.content)
         if not 200 <= status < 300:
@@ -440,11 +424,7 @@ class StreamedCall:
     def read(
         self, status: int, headers: Mapping[str, str], pieces: Sequence[bytes]
     ) -> Iterator[Chunk]:
-        """Yield the chunks of an answer that was already received, in these pieces.
-
-        Raises:
-            ProviderAPIError: The answer is or contains an error, or it ended too early.
-        """
+        """Do the same as `run` with an answer that was already received, in these pieces."""
         self.start(status, headers)
         piece = b""
         try:
