@@ -15,7 +15,13 @@ from typing import Any, TypeAlias
 from ember.models.registry import ModelRegistry
 from ember.models.schemas import ChatResponse, ParsedT, Prompt
 from ember.models.streams import AsyncStream, Stream
-from ember.providers.arguments import KEY_HEADER, PARAMETERS, UNSET, guard, hide_secrets
+from ember.providers.arguments import (
+    KEY_HEADER,
+    PARAMETERS,
+    UNSET,
+    hide_secret_parameters,
+    hide_secrets,
+)
 
 __all__ = ["CallablePackage", "ModelBinding", "Models", "default_registry"]
 
@@ -185,7 +191,7 @@ class ModelBinding:
     def __init__(self, model: str, **defaults: Any) -> None:
         default_registry.get_model(model)
         self.model = model
-        guard(defaults)
+        hide_secret_parameters(defaults)
         self._defaults = defaults
 
     # fmt: off

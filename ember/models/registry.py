@@ -18,7 +18,7 @@ from ember.models.routing import class_for, provider_of, resolve
 from ember.models.schemas import ChatResponse, Prompt, UsageStats
 from ember.models.streams import AsyncStream, Stream
 from ember.providers import base
-from ember.providers.arguments import GUARDED, guard
+from ember.providers.arguments import SECRET_PARAMETERS, hide_secret_parameters
 from ember.providers.base import BaseProvider
 
 __all__ = ["ModelRegistry", "UsageSummary"]
@@ -86,8 +86,8 @@ class ModelRegistry:
             ModelProviderError: The call cannot be made as configured.
             ProviderAPIError: The provider failed.
         """
-        if not GUARDED.isdisjoint(params):
-            guard(params)
+        if not SECRET_PARAMETERS.isdisjoint(params):
+            hide_secret_parameters(params)
         entry = self._entry(model)
         with _CallObserver(entry, self._metrics, params) as observer:
             answer = entry.provider.complete(prompt, entry.wire_id, **params)
@@ -95,8 +95,8 @@ class ModelRegistry:
 
     async def invoke_model_async(self, model: str, prompt: Prompt, **params: Any) -> ChatResponse:
         """`invoke_model` without blocking the event loop."""
-        if not GUARDED.isdisjoint(params):
-            guard(params)
+        if not SECRET_PARAMETERS.isdisjoint(params):
+            hide_secret_parameters(params)
         entry = self._entry(model)
         with _CallObserver(entry, self._metrics, params) as observer:
             answer = await entry.provider.acomplete(prompt, entry.wire_id, **params)
@@ -107,16 +107,16 @@ class ModelRegistry:
 
         Errors of the provider are raised by the iteration.
         """
-        if not GUARDED.isdisjoint(params):
-            guard(params)
+        if not SECRET_PARAMETERS.isdisjoint(params):
+            hide_secret_parameters(params)
         entry = self._entry(model)
         source = entry.provider.stream(prompt, entry.wire_id, **params)
         return Stream(source, lambda: _CallObserver(entry, self._metrics, params))
 
     def astream_model(self, model: str, prompt: Prompt, **params: Any) -> AsyncStream:
         """`stream_model` for an event loop."""
-        if not GUARDED.isdisjoint(params):
-            guard(params)
+        if not SECRET_PARAMETERS.isdisjoint(params):
+            hide_secret_parameters(params)
         entry = self._entry(model)
         source = entry.provider.stream(prompt, entry.wire_id, **params)
         return AsyncStream(source, lambda: _CallObserver(entry, self._metrics, params))
@@ -142,23 +142,23 @@ class ModelRegistry:
 
     def _entry(self, model: str) -> _Entry:
         entry = self._entries.get(model)
-        if entry is not None and entry.known is base.providers:
+        if entry is not None and entry.registered is base.providers:
             return entry
         route = resolve(model)
         with self._lock:
             # Read first: a registration while the provider is created makes the entry stale.
-            known = base.providers
+            registered = base.providers
             entry = self._entries.get(model)
-            if entry is None or entry.known is not known:
-                cls = known.get(route.provider) or class_for(route.provider)
+            if entry is None or entry.registered is not registered:
+                cls = registered.get(route.provider) or class_for(route.provider)
                 if entry is not None and entry.cls is cls:
                     provider = entry.provider  # the name still means the same class
-                elif route.provider in known:
-                    provider = base.create(cls)
+                elif route.provider in registered:
+                    provider = base.create_provider(cls)
                 else:
                     provider = provider_of(route)
                 tally = entry.tally if entry is not None else _Tally()
-                entry = _Entry(model, route.model, provider, cls, known, tally)
+                entry = _Entry(model, route.model, provider, cls, registered, tally)
                 self._entries[model] = entry
             return entry
 
@@ -218,7 +218,7 @@ class _Entry(NamedTuple):
     wire_id: str
     provider: BaseProvider
     cls: type[BaseProvider]
-    known: Mapping[str, type[BaseProvider]]
+    registered: Mapping[str, type[BaseProvider]]
     tally: _Tally
 
 

@@ -63,7 +63,7 @@ def resolve(model: str) -> Route:
         if not right:
             raise ModelProviderError(f"{model!r} names a provider and no model: add its name")
         return _route_to(left.lower(), right)
-    if base.is_known(model):
+    if base.is_registered(model):
         return Route(model.lower(), model)
     lowered = model.lower()
     if (provider := _owner(lowered)) is None:
@@ -80,11 +80,11 @@ def _owner(lowered: str) -> str | None:
 
 
 def _is_provider(name: str) -> bool:
-    return name.lower() in SERVERS or base.is_known(name)
+    return name.lower() in SERVERS or base.is_registered(name)
 
 
 def _route_to(provider: str, model: str) -> Route:
-    if base.is_known(provider):
+    if base.is_registered(provider):
         return Route(provider, model)  # a custom provider has its own names
     model = _WIRE_IDS.get(provider, {}).get(model.lower(), model)
     if provider == "openai" and re.sub(_DATE_AT_END, "", model.lower()) in _RESPONSES_ONLY:
@@ -100,7 +100,7 @@ def _unknown(model: str, lowered: str) -> str:
     import difflib  # late: few programs misspell a name
 
     left, slash, right = model.partition("/")
-    providers = sorted({*SERVERS, *base.known()})
+    providers = sorted({*SERVERS, *base.providers})
     if slash and (near := difflib.get_close_matches(left.lower(), providers, 2, 0.7)):
         return (
             f"there is no provider {left!r}: did you mean {_either(f'{n}/{right}' for n in near)}?"

@@ -13,17 +13,17 @@ from typing import Any, SupportsIndex
 from ember.exceptions import ModelProviderError
 
 __all__ = [
-    "GUARDED",
     "KEY_HEADER",
     "NO_HEADERS",
     "PARAMETERS",
+    "SECRET_PARAMETERS",
     "UNSET",
     "Address",
     "Headers",
     "Key",
     "as_address",
     "as_key",
-    "guard",
+    "hide_secret_parameters",
     "hide_secrets",
 ]
 
@@ -93,13 +93,13 @@ class Address(str):
 NO_HEADERS = Headers()
 KEY_HEADER = re.compile("auth|key|token|secret|cookie|credential", re.IGNORECASE)
 """Matches the names of headers that may contain a key."""
-GUARDED = frozenset({"api_key", "base_url", "extra_headers"})
-"""Parameters that may hold a key."""
-_GUARDS: Mapping[str, tuple[type, Callable[[Any], Any]]] = {
+_HIDING_TYPES: Mapping[str, tuple[type, Callable[[Any], Any]]] = {
     "api_key": (str, Key),
     "base_url": (str, Address),
     "extra_headers": (dict, Headers.of),
 }
+SECRET_PARAMETERS = frozenset(_HIDING_TYPES)
+"""Parameters that may hold a key."""
 
 
 UNSET: Any = ...
@@ -129,12 +129,12 @@ def as_key(value: object) -> Key | None:
 def hide_secrets(api_key: Any, base_url: Any, extra_headers: Any) -> tuple[Any, Any, Any]:
     """Return the three arguments in types whose repr hides secrets."""
     params = {"api_key": api_key, "base_url": base_url, "extra_headers": extra_headers}
-    guard(params)
+    hide_secret_parameters(params)
     return params["api_key"], params["base_url"], params["extra_headers"]
 
 
-def guard(params: dict[str, Any]) -> None:
+def hide_secret_parameters(params: dict[str, Any]) -> None:
     """Convert parameters that may contain a key, in place, to types whose repr hides it."""
-    for name, (kind, hidden) in _GUARDS.items():
+    for name, (kind, hidden) in _HIDING_TYPES.items():
         if type(params.get(name)) is kind:
             params[name] = hidden(params[name])

@@ -11,7 +11,7 @@ from ember.exceptions import ModelProviderError
 from ember.models.schemas import ChatResponse, Chunk
 from ember.models.streams import StreamSource
 
-__all__ = ["BaseProvider", "create", "is_known", "known", "register_provider"]
+__all__ = ["BaseProvider", "create_provider", "is_registered", "register_provider"]
 
 
 class BaseProvider:
@@ -121,17 +121,12 @@ def register_provider(name: str, provider: type[BaseProvider]) -> None:
 _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_.")
 
 
-def is_known(name: str) -> bool:
+def is_registered(name: str) -> bool:
     """Return whether a custom provider has this name."""
     return name.lower() in providers
 
 
-def known() -> Mapping[str, type[BaseProvider]]:
-    """Return the registered providers by name."""
-    return providers
-
-
-def create(cls: type[BaseProvider]) -> BaseProvider:
+def create_provider(cls: type[BaseProvider]) -> BaseProvider:
     """Create an instance of a custom provider."""
     if not issubclass(cls, BaseProvider):  # pyright: ignore[reportUnnecessaryIsInstance] - callers without types
         # A class with complete() is enough: BaseProvider adds the rest.

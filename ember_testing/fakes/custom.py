@@ -45,7 +45,7 @@ class _Interception:
                 patch.uninstall()
 
     def _answer(self, model: str, prompt: Any, params: Mapping[str, Any]) -> ChatResponse | None:
-        names = [name for name, known in base.known().items() if known is self._cls]
+        names = [name for name, cls in base.providers.items() if cls is self._cls]
         for interceptor in reversed(self._interceptors):
             answer = interceptor(names, model, prompt, params)
             if answer is not None:

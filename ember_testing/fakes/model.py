@@ -103,8 +103,8 @@ class FakeModel:
         queue = ReplyQueue(model, replies, usage)
         with self._lock:
             self._replies.add(queue)
-            if queue.provider is not None and base.is_known(queue.provider):
-                cls = base.known()[queue.provider]
+            if queue.provider is not None and base.is_registered(queue.provider):
+                cls = base.providers[queue.provider]
                 if cls not in self._intercepted:
                     self._intercepted[cls] = custom.intercept(cls, self._answer_custom)
 

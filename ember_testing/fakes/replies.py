@@ -59,7 +59,7 @@ class ReplyQueue:
         self._waiting = deque(replies)
         self._names = [re.compile(fnmatch.translate(name.lower())) for name in _names(pattern)]
         left, slash, _ = pattern.lower().partition("/")
-        self.provider = left if slash and (left in SERVERS or base.is_known(left)) else None
+        self.provider = left if slash and (left in SERVERS or base.is_registered(left)) else None
 
     @property
     def _is_endless(self) -> bool:
@@ -96,7 +96,7 @@ def _names(pattern: str) -> Iterator[str]:
         return
     with contextlib.suppress(EmberError):
         route = resolve(pattern)
-        if base.is_known(route.provider):
+        if base.is_registered(route.provider):
             return
         nothing = {"api_key": "fake-key", "base_url": "http://fake"}
         wire_id = built_in(route.provider).call("name", route.model, nothing).model
