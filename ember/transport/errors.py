@@ -93,7 +93,8 @@ def _api_error(
     # Under trio only a cause has a message. Cancellations (BaseException) do not belong in it.
     errors = (cause for cause in _causes(error) if isinstance(cause, Exception))
     detail = next((f" ({cause})" for cause in errors if str(cause)), "")
-    proxy = proxy_for(httpx.URL(url)) if phase == "connect" else None
+    by_network = phase == "connect" and not url.startswith("http+unix:")
+    proxy = proxy_for(httpx.URL(url)) if by_network else None
     through = f" through the proxy {without_user(proxy)}" if proxy else ""
     remedy, retryable = _remedy(error, error_type, phase, bool(proxy))
     return ProviderAPIError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import socket
@@ -355,6 +356,19 @@ def test_unix_socket(way: Callable[..., str], tmp_path: Path) -> None:
         server.drop_idle()
     with pytest.raises(ProviderAPIError, match=r"could not connect at http\+unix://.*server up"):
         way(server.url)
+
+
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # as above
+def test_refusing_unix_socket_is_not_said_to_be_behind_a_proxy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Unix socket is never reached through a proxy, and its error names none."""
+    for variable in ("HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(variable, "http://127.0.0.1:9")
+    address = f"http+unix://{str(tmp_path / 'none').replace('/', '%2F')}"
+    with pytest.raises(ProviderAPIError, match=r"^(?!.*(?i:proxy)).*is the server up"):
+        call(address)
+    gc.collect()  # while the warning is ignored
 
 
 def test_response_headers_are_normalised() -> None:
