@@ -69,6 +69,10 @@ _ENCODED = re.compile(rb"[A-Za-z0-9+/_-]{24,}")
 _STANDARD_BASE64 = bytes.maketrans(b"-_", b"+/")
 
 
+_BLOCK = 2**20  # bytes of a file that are searched at once
+_LONGEST_SECRET = 2**14
+
+
 class Finding(NamedTuple):
     """A problem found in a cassette; of a secret, only the first characters are shown."""
 
@@ -227,6 +231,15 @@ def _in_base64(run: bytes, allowed: frozenset[str]) -> Iterator[tuple[str, bytes
                 yield f"{name} in base64", key
 
 
+def _blocks(path: Path) -> Iterator[bytes]:
+    """Yield a file's bytes in blocks, each with the end of the one before."""
+    end = b""
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            yield end + block
+            end = block[-_LONGEST_SECRET:]
+
+
 def _outside_calls(
     path: Path, file: CassetteFile, redaction: Redaction, allowed: frozenset[str]
 ) -> Iterator[Finding]:
@@ -234,7 +247,7 @@ def _outside_calls(
     for value in (*file.metadata().values(), *(str(row) for row in file.prices())):
         for name, secret in _secrets(as_bytes(value), redaction, allowed):
             yield Finding("secret", None, "cassette", f"{name}: {_masked(secret)}")
-    if redaction.holds_secret(path.read_bytes()):
+    if any(map(redaction.holds_secret, _blocks(path))):
         yield Finding("secret", None, "file", "a credential of this environment")
 
 

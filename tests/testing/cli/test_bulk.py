@@ -19,6 +19,7 @@ from ember_testing.cassettes.file import CassetteFile
 from ember_testing.cassettes.paths import leftovers_in
 from ember_testing.cassettes.rows import COLUMNS
 from ember_testing.cli import main
+from ember_testing.cli.check import check_file
 from ember_testing.cli.diff import compare
 from tests.edited import edit
 from tests.testing.cli.command import found
@@ -107,6 +108,15 @@ def test_a_folder_is_listed_once_for_all_its_files(
     assert leftovers_in(files) == [tmp_path / "7.sqlite.12-ab.part"]
     assert listings == [tmp_path]
     assert list(found("check", *files[:8], code=1)) == [str(tmp_path / "7.sqlite.12-ab.part")]
+
+
+def test_a_secret_in_the_rest_of_a_large_file_is_found(recording: Path, tmp_path: Path) -> None:
+    """The file is searched in blocks, also over the end of a block."""
+    path = Path(shutil.copy(recording, tmp_path))
+    key = "sk-0123456789-of-a-deleted-row"
+    path.write_bytes(path.read_bytes().ljust(2**20 - 9, b"\0") + key.encode() + bytes(2**20))
+    (finding,) = check_file(path, {"SOME_API_KEY": key})
+    assert (finding.kind, finding.where) == ("secret", "file")
 
 
 def test_a_comparison_holds_no_bodies(large: Path) -> None:
