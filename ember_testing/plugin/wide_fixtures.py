@@ -67,8 +67,8 @@ class WideFixtures:
         if not items and item.get_closest_marker(MARKER) is None:
             return (yield)
         use = _Use(fixturedef, items or [item], item)
-        fixturedef.addfinalizer(use.leave_teardown)
-        use.enter()
+        fixturedef.addfinalizer(use.end_teardown)
+        use.begin()
         error: BaseException | None = None
         try:
             return (yield)
@@ -76,10 +76,10 @@ class WideFixtures:
             error = raised
             raise
         finally:
-            failure = use.leave(error)
-            fixturedef.addfinalizer(use.enter_teardown)  # finalizers run in reverse order
+            failure = use.end(error)
+            fixturedef.addfinalizer(use.begin_teardown)  # finalizers run in reverse order
             if failure is not None:
-                _keep(failure, fixturedef, request)
+                _cache_failure(failure, fixturedef, request)
                 raise failure from None
 
     def _items(self, fixturedef: Definition) -> Sequence[pytest.Item]:
@@ -121,7 +121,7 @@ class _Use:
         self._target = item.nodeid if item in items else items[0].nodeid
         self._session: Session | None = None
 
-    def enter(self, *, teardown: bool = False) -> None:
+    def begin(self, *, teardown: bool = False) -> None:
         """Activate the fixture's cassette."""
         from ember_testing.exceptions import CassetteError
 
@@ -137,7 +137,7 @@ class _Use:
         except CassetteError as error:
             raise pytest.fail.Exception(str(error), pytrace=False) from None
 
-    def leave(self, error: BaseException | None) -> BaseException | None:
+    def end(self, error: BaseException | None) -> BaseException | None:
         """Deactivate the cassette.
 
         Args:
@@ -165,18 +165,20 @@ class _Use:
         text = "\n\n".join(dict.fromkeys(messages))
         return pytest.fail.Exception(f"{self._name}: {text}", pytrace=False)
 
-    def enter_teardown(self) -> None:
+    def begin_teardown(self) -> None:
         """Activate the cassette, as the fixture's first finalizer."""
-        self.enter(teardown=True)
+        self.begin(teardown=True)
 
-    def leave_teardown(self) -> None:
+    def end_teardown(self) -> None:
         """Deactivate the cassette, as the fixture's last finalizer."""
-        failure = self.leave(None)
+        failure = self.end(None)
         if failure is not None:
             raise failure
 
 
-def _keep(failure: BaseException, fixturedef: Definition, request: pytest.FixtureRequest) -> None:
+def _cache_failure(
+    failure: BaseException, fixturedef: Definition, request: pytest.FixtureRequest
+) -> None:
     """Make every other test that needs the fixture fail in the same way.
 
     pytest caches a fixture's exception unless it is a BaseException such as a miss; since 9.1 later
