@@ -189,7 +189,7 @@ class _Tables:
             own = next(owners, "")
         if not own:
             return None
-        for spelling in (name, _COMPACT_DATE.sub(r"-\1-\2-\3", name)):
+        for spelling in dict.fromkeys((name, _COMPACT_DATE.sub(r"-\1-\2-\3", name))):
             for each in (own, *self.sellers[own]["fallbacks"]):
                 for row in self._rows(each):
                     if _matches(row["match"], spelling):
