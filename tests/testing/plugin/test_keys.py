@@ -12,9 +12,14 @@ import httpx
 import pytest
 
 import ember_testing
+from ember_testing.patches import seam_httpx
+from ember_testing.plugin import hangs, imports
+from ember_testing.replay import cassette as standalone
 from tests.loopback import Reply, serving
 
 Run = Callable[..., pytest.RunResult]
+# Imported here, because each of the runs below unloads the modules that it imports first.
+LOADED = (seam_httpx, hangs, imports, standalone)
 
 HEAD = """
 import os, pathlib, pytest
@@ -41,8 +46,9 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
 
 
+@pytest.mark.parametrize("options", [(), ("-p", "xdist", "-n1")], ids=["alone", "xdist"])
 def test_unmarked_tests_and_the_end_of_the_run_see_none(
-    run: Run, pytester: pytest.Pytester
+    options: tuple[str, ...], run: Run, pytester: pytest.Pytester
 ) -> None:
     """Between marked tests placeholders may stay, but no other code of the project sees them."""
     pytester.makeconftest(
@@ -65,7 +71,8 @@ class TestLast:
     def test_one(self): assert are_placeholders()
     @pytest.mark.ember_replay(allow_loopback=True)
     def test_two(self): assert are_placeholders()
-"""
+""",
+        *options,
     )
     result.assert_outcomes(passed=6)
     assert (pytester.path / "finished").read_text() == "['', '']"
