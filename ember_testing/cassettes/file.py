@@ -401,6 +401,12 @@ class CassetteFile:
         with LOCK:
             self._connection.execute("vacuum")
 
+    def __enter__(self) -> CassetteFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """Close the file and flush what was written to the disk."""
         with LOCK:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from contextlib import closing
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -35,7 +34,7 @@ def merge(ancestor: Path, ours: Path, theirs: Path) -> list[str]:
     Raises:
         CassetteError: A file cannot be read, or the two cannot be compared.
     """
-    with closing(CassetteFile(ours)) as mine, closing(CassetteFile(theirs)) as other:
+    with CassetteFile(ours) as mine, CassetteFile(theirs) as other:
         if mine.salt != other.salt:
             raise CassetteError(
                 "one side was recorded anew under another name, so that their requests cannot be "
@@ -101,7 +100,7 @@ def _answer(row: Mapping[str, Any] | None) -> tuple[Any, ...] | None:
 def _ancestor(path: Path, salt: bytes) -> Calls:
     if not path.stat().st_size:
         return {}
-    with closing(CassetteFile(path)) as file:
+    with CassetteFile(path) as file:
         return _calls(file) if file.salt == salt else {}
 
 
@@ -116,7 +115,7 @@ def _line(mine: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> st
 
 
 def _write(path: Path, other: CassetteFile, gone: list[int], added: list[int], runs: str) -> None:
-    with closing(CassetteFile(path, schema.new_metadata())) as file:
+    with CassetteFile(path, schema.new_metadata()) as file:
         if gone:
             file.remove(gone)
         for number in added:

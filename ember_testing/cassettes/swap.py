@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import uuid4
 
@@ -49,7 +48,7 @@ def found_at(path: Path) -> tuple[Replaced | None, str]:
         if path.stat().st_size:
             raise
         return Replaced(UNREADABLE, 0), ""
-    with closing(present):
+    with present:
         metadata = present.metadata()
         found = Replaced(metadata.get("id", ""), present.horizon, metadata.get("salt", ""))
         return found, metadata.get("run", "")
@@ -115,7 +114,7 @@ def replace(file: CassetteFile, path: Path, since: Replaced | None) -> None:
             file.close()
             file.path.replace(path)
             return
-        with closing(CassetteFile(path, file.new_metadata)) as present:
+        with CassetteFile(path, file.new_metadata) as present:
             with present.transaction("exclusive"):
                 runs = [*file.metadata()["run"].split(), *present.metadata()["run"].split()]
                 if since is not None and present.metadata().get("id") == since.id:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import re
 import shlex
-from contextlib import closing
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -97,7 +96,7 @@ def check_file(
     except CassetteError as error:
         return [Finding("integrity", None, "file", str(error))]
     findings: list[Finding] = []
-    with closing(file):
+    with file:
         try:
             findings += [Finding("integrity", None, "file", each) for each in file.problems()]
             for name in file.damaged_views():

@@ -14,7 +14,6 @@ import json
 import re
 import tempfile
 import zlib
-from contextlib import closing
 from datetime import datetime, timezone
 from hashlib import blake2b
 from importlib.resources import files
@@ -126,7 +125,7 @@ class Report:
         self._cassette = self._cassettes.length
         reason = None
         try:
-            with closing(CassetteFile(path)) as file:
+            with CassetteFile(path) as file:
                 for call in progress_of_calls(calls_of(file), "reading"):
                     self.add_call(call, file.chunks(call.id))
         except CassetteError as error:

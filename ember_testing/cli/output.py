@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +52,7 @@ def call_as_dict(call: Call, *, dated: bool = True) -> dict[str, Any]:
 def cassette_summary(path: Path) -> dict[str, Any]:
     """Return the entry of one cassette for `list`."""
     try:
-        with closing(CassetteFile(path)) as file:
+        with CassetteFile(path) as file:
             totals = by_model(progress_of_calls(calls_of(file), "reading"))
     except CassetteError as error:
         size = path.stat().st_size if path.exists() else 0  # a dangling link

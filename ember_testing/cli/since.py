@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import re
 import tempfile
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,7 +80,7 @@ def differences_since(revision: str, paths: Sequence[Path]) -> list[CassetteDiff
 
 
 def _calls(path: Path) -> list[Call]:
-    with closing(CassetteFile(path)) as file:
+    with CassetteFile(path) as file:
         return list(calls_of(file))
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import time
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,7 +80,7 @@ class Run:
             from ember_testing.exceptions import CassetteError
 
             try:
-                with closing(CassetteFile(session.path)) as file:
+                with CassetteFile(session.path) as file:
                     identity = file.metadata().get("id", "")
                     if session.outcome.tally.recorded:
                         rows = file.rows(file.numbers())
@@ -133,7 +132,7 @@ class Run:
         found: dict[str, int] = {}
         for path, used in self.cassettes.items():
             if used.shared and not used.unfinished and (root / path).exists():
-                with closing(CassetteFile(root / path)) as file:
+                with CassetteFile(root / path) as file:
                     if count := len(set(file.numbers()) - used.numbers):
                         found[path] = count
         return found

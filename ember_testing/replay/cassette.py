@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,7 +65,7 @@ class Cassette:
         """
         times = [call.recorded_at for call in (*self.played, *self.recorded)]
         if not times and self._session.record != "all" and self.path.exists():
-            with closing(CassetteFile(self.path)) as file:
+            with CassetteFile(self.path) as file:
                 times = [at for _, at, _ in file.times()]
         if not times:
             return datetime.now(timezone.utc)
@@ -110,7 +110,7 @@ class Cassette:
         recorded = list(self.recorded)
         if self._session.record == "all" or not self.path.exists():
             return recorded
-        with closing(CassetteFile(self.path)) as file:
+        with CassetteFile(self.path) as file:
             return list(calls_of(file))
 
     def __repr__(self) -> str:

@@ -13,7 +13,7 @@ import os
 import sqlite3
 import tempfile
 import time
-from contextlib import closing, suppress
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -91,16 +91,11 @@ def adopt(
         number = file.find_by_time(found.recorded_at, *place)
         return None if number is None else file.answer(number)
     for path in (Path(found.file), cassette):
-        with suppress(CassetteError, FileNotFoundError), closing(_existing(path)) as other:
+        with suppress(CassetteError), CassetteFile(path) as other:
             number = other.find_by_time(found.recorded_at, *place)
             if number is not None:
                 return file.answer(copy(file, other, number))
     return None
-
-
-def _existing(path: Path) -> CassetteFile:
-    path.stat()
-    return CassetteFile(path)
 
 
 class Claims:

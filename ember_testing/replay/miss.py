@@ -7,7 +7,6 @@ import heapq
 import json
 import re
 import shlex
-from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -135,7 +134,7 @@ def _sibling_with(request: Request, path: Path, rules: Rules) -> Path | None:
     siblings = sorted(each for each in path.parent.glob("*.sqlite") if each != path)
     for sibling in siblings[:_SIBLINGS]:
         try:
-            with closing(CassetteFile(sibling)) as file:
+            with CassetteFile(sibling) as file:
                 if any(_is_same(each, request, rules) for _, each in stored_requests(file)):
                     return sibling
         except CassetteError:

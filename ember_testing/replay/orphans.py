@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,7 +36,7 @@ def orphan_lines(
     """
     for other in islice(filter(is_orphan, _candidates(path, test)), _MOST_FILES):
         try:
-            with closing(CassetteFile(other)) as file:
+            with CassetteFile(other) as file:
                 found = file.recorded(key(request, rules, Context(salt=file.salt)))
                 shared = file.metadata().get("run")
         except (CassetteError, OSError):  # unusable, but not this test's problem

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from array import array
-from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -134,7 +133,7 @@ class Recorder:
             return True
         if self._claims is None or not self._claims.others_record(runs):
             return False
-        with closing(CassetteFile(self._path, self._metadata())) as file:
+        with CassetteFile(self._path, self._metadata()) as file:
             swap.name_runs(file, [self._run, *runs])
         return True
 
@@ -183,7 +182,7 @@ class Recorder:
                 return self.file.rows(numbers)
         if not self._path.exists():
             return []
-        with closing(CassetteFile(self._path)) as file:
+        with CassetteFile(self._path) as file:
             return file.rows(numbers)
 
     # A call ----------------------------------------------------------------------------------

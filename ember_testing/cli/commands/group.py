@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,7 +52,7 @@ def cassettes_of(paths: Sequence[Path]) -> list[Path]:
 @contextmanager
 def open_cassette(path: Path, metadata: dict[str, str] | None = None) -> Generator[CassetteFile]:
     """Open a cassette; a file that cannot be read is a usage error."""
-    with usage_error(CassetteError), closing(CassetteFile(path, metadata)) as file:
+    with usage_error(CassetteError), CassetteFile(path, metadata) as file:
         yield file
 
 
@@ -62,7 +62,7 @@ def calls_in(
     """Iterate over the calls of many cassettes; report where one cannot be read, and continue."""
     for path in progress(cassettes_of(paths), label):
         try:
-            with closing(CassetteFile(path)) as file:
+            with CassetteFile(path) as file:
                 for call in progress_of_calls(calls_of(file), label):
                     yield path, call
         except CassetteError as error:

@@ -72,7 +72,7 @@ def textconv(path: Path, as_json: bool) -> None:
     from ember_testing.cli.transcript import transcripts
 
     try:
-        with closing(CassetteFile(path)) as file:
+        with CassetteFile(path) as file:
             calls = list(calls_of(file))
     except CassetteError as error:
         click.echo(json.dumps({"error": str(error)}) if as_json else str(error))

@@ -138,7 +138,7 @@ def test_text_is_readable_in_any_client(tmp_path: Path) -> None:
         (1, "$.choices[0].message.content"),
         (1, "$.choices[0].delta.content"),
     ]
-    with closing(CassetteFile(path)) as file:
+    with CassetteFile(path) as file:
         assert [row["text"] for row in file.rows([1, 2])] == [content] * 2
 
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import tracemalloc
-from contextlib import closing, redirect_stderr, redirect_stdout, suppress
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 
 import pytest
@@ -121,7 +121,7 @@ def test_a_secret_in_the_rest_of_a_large_file_is_found(recording: Path, tmp_path
 
 def test_a_comparison_holds_no_bodies(large: Path) -> None:
     """The calls of two cassettes are read as they are compared: 1,000 take less than 1 MB."""
-    with closing(CassetteFile(large)) as old, closing(CassetteFile(large)) as new:
+    with CassetteFile(large) as old, CassetteFile(large) as new:
         tracemalloc.start()
         assert compare(calls_of(old), calls_of(new)) == []
         _, peak = tracemalloc.get_traced_memory()

@@ -360,7 +360,7 @@ def test_page_of_five_thousand_calls_is_usable(
     """A page of 5,000 calls opens, searches and pages in seconds."""
     report = Report()
     report.add_cassette(folder / "b.sqlite")
-    with closing(CassetteFile(folder / "b.sqlite")) as file:
+    with CassetteFile(folder / "b.sqlite") as file:
         call = calls_of(file)[0]
     assert isinstance(call.body, str)
     words = random.Random(5)
@@ -411,7 +411,7 @@ def test_a_damaged_cassette_is_reported_and_the_others_are_shown(
 
 def test_memory_does_not_grow_with_the_page(folder: Path, tmp_path: Path) -> None:
     """Of 24 MB of text in 600 calls, less than 3 MB stay in memory; equal texts are stored once."""
-    with closing(CassetteFile(folder / "b.sqlite")) as file:
+    with CassetteFile(folder / "b.sqlite") as file:
         call = calls_of(file)[0]
     assert isinstance(call.body, str)
     with closing(Report()) as report:
@@ -439,7 +439,7 @@ def data_of(page: Path, name: str) -> list[Any]:
 
 def test_page_states_the_length_of_omitted_text(folder: Path, tmp_path: Path) -> None:
     """For a text that is too long, and for bytes that are not text, the page states the length."""
-    with closing(CassetteFile(folder / "a.sqlite")) as file:
+    with CassetteFile(folder / "a.sqlite") as file:
         call = calls_of(file)[0]
     with closing(Report()) as report:
         report.add_call(replace(call, response_body=b"\xff\0" * 10, request_headers=()))

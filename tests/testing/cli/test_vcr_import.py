@@ -7,7 +7,6 @@ import gzip
 import json
 import os
 import sys
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +51,7 @@ def plain(headers: dict[str, list[str]], body: bytes) -> bytes:
 
 def played(path: Path) -> list[tuple[int, bytes]]:
     """Return status and body of each call of a cassette, as a client gets them."""
-    with closing(CassetteFile(path)) as file:
+    with CassetteFile(path) as file:
         calls = list(calls_of(file))
     found: list[tuple[int, bytes]] = []
     with ember_testing.cassette(path), httpx.Client(verify=False) as client:
@@ -379,7 +378,7 @@ def test_invalid_date_header_is_kept_but_not_used(date: str, tmp_path: Path) -> 
     """The call is imported with the time of the import and the unchanged header."""
     (tmp_path / "c.yaml").write_text(one(response=f"headers: {{date: '{date}'}}"))
     assert vcr.import_file(tmp_path / "c.yaml", tmp_path / "c.sqlite") == 1
-    with closing(CassetteFile(tmp_path / "c.sqlite")) as file:
+    with CassetteFile(tmp_path / "c.sqlite") as file:
         (call,) = calls_of(file)
     assert ("date", date) in call.response_headers
     assert played(tmp_path / "c.sqlite") == [(200, b"hello")]

@@ -8,7 +8,6 @@ import base64
 import json
 import struct
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -47,7 +46,7 @@ def recorded(path: Path, tmp_path: Path) -> Recorded:
         source = tmp_path / "c.json"
         source.write_text(json.dumps([{"request": request, "response": response}]))
         vcr.import_file(source, path)
-        with closing(CassetteFile(path)) as file:
+        with CassetteFile(path) as file:
             (call,) = calls_of(file)
         return call
 
