@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from ember_testing.exceptions import CassetteError
 from ember_testing.wires.body import headers_from_json
-from ember_testing.wires.exchange import read_row
+from ember_testing.wires.parsing import read_row
 
 if TYPE_CHECKING:
     from ember_testing.cassettes.file import CassetteFile

@@ -35,8 +35,8 @@ from ember_testing.cassettes.rows import (
     values_of,
 )
 from ember_testing.exceptions import CassetteError
-from ember_testing.wires.exchange import COLUMNS as READ_COLUMNS
-from ember_testing.wires.exchange import ParsedRow
+from ember_testing.wires.parsing import COLUMNS as READ_COLUMNS
+from ember_testing.wires.parsing import ParsedRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence

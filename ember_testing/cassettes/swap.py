@@ -9,7 +9,7 @@ from ember_testing.cassettes import schema
 from ember_testing.cassettes.file import CassetteFile
 from ember_testing.cassettes.rows import pieces_of
 from ember_testing.exceptions import CassetteError
-from ember_testing.wires.exchange import COLUMNS, ParsedRow
+from ember_testing.wires.parsing import COLUMNS, ParsedRow
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -20,7 +20,7 @@ from ember_testing.replay.redaction import Redaction
 from ember_testing.replay.secrets import REDACTED, secrets_of_environment
 from ember_testing.replay.settings import Rules
 from ember_testing.wires.body import as_bytes, decoded, headers_from_json
-from ember_testing.wires.exchange import asks_model
+from ember_testing.wires.parsing import asks_model
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping

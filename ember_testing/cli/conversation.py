@@ -12,14 +12,14 @@ from ember.models.schemas import ToolCall
 from ember_testing.fakes.call import call_of_request, is_conversation
 from ember_testing.wires.body import as_bytes
 from ember_testing.wires.embeddings import inputs_of
-from ember_testing.wires.exchange import read_request, read_response
+from ember_testing.wires.parsing import read_request, read_response
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ember.conversation.parts import Part
     from ember_testing.cassettes.calls import Call
-    from ember_testing.wires.exchange import ModelRequest
+    from ember_testing.wires.parsing import ModelRequest
 
 
 class Content(NamedTuple):

@@ -14,7 +14,7 @@ from ember_testing.replay.budget import Budget
 from ember_testing.replay.redaction import Redaction
 from ember_testing.replay.secrets import REDACTED, secrets_of_environment
 from ember_testing.wires.body import as_bytes, as_text, headers_from_json
-from ember_testing.wires.exchange import read_row
+from ember_testing.wires.parsing import read_row
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -151,7 +151,7 @@ def _key(row: Mapping[str, Any]) -> str:
 def _provider(row: Mapping[str, Any]) -> str:
     """Return the provider whose key is needed; for a local address, that of the API format."""
     from ember.pricing.snapshot import is_local  # late: loads all of ember
-    from ember_testing.wires.exchange import read_request
+    from ember_testing.wires.parsing import read_request
     from ember_testing.wires.vendors import UNKNOWN
 
     if row["provider"] != UNKNOWN or not is_local(row["url"]):

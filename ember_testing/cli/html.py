@@ -25,7 +25,7 @@ from ember_testing.cassettes.file import CassetteFile
 from ember_testing.cli.conversation import conversation_of, media_summary
 from ember_testing.cli.progress import progress_of_calls
 from ember_testing.exceptions import CassetteError
-from ember_testing.wires.exchange import read_pieces
+from ember_testing.wires.parsing import read_pieces
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from ember_testing.cassettes.calls import Call
     from ember_testing.cli.conversation import Content, Conversation
-    from ember_testing.wires.exchange import ModelRequest
+    from ember_testing.wires.parsing import ModelRequest
 
     Piece = tuple[float, bytes]
 

@@ -163,7 +163,7 @@ def _record(
     passed = False
     try:
         for request, response in interactions:
-            call = session.begin(request)
+            call = session.answer(request)
             assert isinstance(call, Exchange)  # re-recording never replays
             assert response.status is not None  # `_status` refuses an interaction without one
             call.recorded_at = _date(response.headers) or call.recorded_at

@@ -11,7 +11,7 @@ from ember.conversation.media import Media
 from ember.conversation.messages import Message, as_messages
 from ember.conversation.parts import NativePart, Part, ToolResult, parsed_arguments
 from ember.models.schemas import ToolCall
-from ember_testing.wires.exchange import ModelRequest
+from ember_testing.wires.parsing import ModelRequest
 
 __all__ = ["FakeCall", "call_of_custom", "call_of_request", "is_conversation"]
 

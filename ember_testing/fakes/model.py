@@ -33,7 +33,7 @@ from ember_testing.patches.sleep import flow, skips
 from ember_testing.patches.transport import install, is_asked_last, remove
 from ember_testing.wires.answer import as_answer, plausible_usage
 from ember_testing.wires.embeddings import inputs_of
-from ember_testing.wires.exchange import ModelRequest, asks_model, read_exchange, read_request
+from ember_testing.wires.parsing import ModelRequest, asks_model, read_exchange, read_request
 from ember_testing.wires.response import Request, Response
 from ember_testing.wires.vendors import UNKNOWN, api_title
 

@@ -25,7 +25,7 @@ from ember_testing.wires.embeddings import (
     embedding_response,
     inputs_of,
 )
-from ember_testing.wires.exchange import ModelRequest
+from ember_testing.wires.parsing import ModelRequest
 from ember_testing.wires.response import ProviderResponse, Response
 
 __all__ = ["FakeResponse", "Replies", "Reply", "ReplyQueue", "ReplyValue", "build_response"]

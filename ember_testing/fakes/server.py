@@ -13,7 +13,7 @@ from ember_testing.exceptions import ReplayFailure
 from ember_testing.fakes.model import FakeModel, unsupported_message
 from ember_testing.patches.http_server import http_server
 from ember_testing.wires.events import dumps
-from ember_testing.wires.exchange import read_request
+from ember_testing.wires.parsing import read_request
 from ember_testing.wires.response import Request, Response
 
 __all__ = ["FaultServer", "fault_server"]

@@ -136,13 +136,13 @@ def _accepts(url: str) -> bool:
 def _answer(request: Request) -> Response | Exchange | Later | None:
     __tracebackhide__ = True  # keep this frame out of a miss's traceback
     session = _innermost()
-    return None if session is None else session.begin(request)
+    return None if session is None else session.answer(request)
 
 
 async def _answer_async(request: Request) -> Response | Exchange | Later | None:
     __tracebackhide__ = True
     session = _innermost()
-    return None if session is None else await session.begin_async(request)
+    return None if session is None else await session.answer_async(request)
 
 
 _answerer = Answerer(_accepts, _answer, _answer_async)
@@ -153,7 +153,7 @@ def _skips_wait(seconds: float) -> bool:
     session = _innermost()
     if session is None:
         return True
-    if session.record:
+    if session.record_mode:
         return False
     session.outcome.tally.waits += seconds
     return True
@@ -165,7 +165,7 @@ sleep.watch(_skips_wait)
 def _apply(*, replay_follows: bool = False) -> None:
     session = _innermost()
     prices.use(session.prices if session is not None and session.prices else None)
-    if session is None or session.record:
+    if session is None or session.record_mode:
         tls.uninstall(pause=replay_follows)
         if session is None:
             network.open_network()

@@ -44,7 +44,7 @@ def estimate(method: str, url: str, body: bytes) -> float | None:
     from ember.exceptions import UnknownPriceWarning
     from ember.models.schemas import UsageStats
     from ember.pricing.cost import cost
-    from ember_testing.wires.exchange import read_request
+    from ember_testing.wires.parsing import read_request
     from ember_testing.wires.vendors import price_table
 
     request = read_request(url, body) if method == "POST" else None

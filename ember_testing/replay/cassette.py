@@ -15,7 +15,7 @@ from ember_testing.exceptions import RecordingWarning
 from ember_testing.replay.active import activate, deactivate
 from ember_testing.replay.budget import Budget
 from ember_testing.replay.session import Session
-from ember_testing.replay.settings import DEFAULT_MATCH_ON, Record, Settings
+from ember_testing.replay.settings import DEFAULT_MATCH_ON, RecordMode, Settings
 from ember_testing.replay.vcr_names import VcrRequest, vcr_response
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Cassette:
         first call, sends the same dates as when it was recorded.
         """
         times = [call.recorded_at for call in (*self.played, *self.recorded)]
-        if not times and self._session.record != "all" and self.path.exists():
+        if not times and self._session.record_mode != "all" and self.path.exists():
             with CassetteFile(self.path) as file:
                 times = [at for _, at, _ in file.times()]
         if not times:
@@ -108,7 +108,7 @@ class Cassette:
     def _recordings(self) -> list[Call]:
         """Return the recordings of the file and those that the test has added, in order."""
         recorded = list(self.recorded)
-        if self._session.record == "all" or not self.path.exists():
+        if self._session.record_mode == "all" or not self.path.exists():
             return recorded
         with CassetteFile(self.path) as file:
             return list(calls_of(file))
@@ -123,7 +123,7 @@ class Cassette:
 @contextmanager
 def cassette(
     path: str | os.PathLike[str],
-    record: Record | None = None,
+    record: RecordMode | None = None,
     *,
     match_on: Sequence[str] = DEFAULT_MATCH_ON,
     ignore: Sequence[str | re.Pattern[str]] = (),
@@ -205,7 +205,7 @@ def cassette(
 
 @contextmanager
 def opened(
-    path: Path, record: Record | None, budget: float | None, settings: Mapping[str, Any]
+    path: Path, record: RecordMode | None, budget: float | None, settings: Mapping[str, Any]
 ) -> Generator[Session]:
     """Open a session until the block ends; then warn of its notes and raise its failures.
 
@@ -224,7 +224,7 @@ def opened(
         yield session
         passed = True
     finally:
-        session.close(passed=passed or session.record == "new")
+        session.close(passed=passed or session.record_mode == "new")
         if purse is not None:
             purse.close()
         for note in session.outcome.tally.notes:

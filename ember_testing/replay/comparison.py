@@ -142,7 +142,7 @@ class Comparison:
             while len(each) > _MOST_HIDDEN:
                 del each[next(iter(each))]
 
-    def as_replayed(self, sent: Request) -> Request:
+    def with_replayed_credentials(self, sent: Request) -> Request:
         """Return a request with issued credentials replaced as a replay's client will send them."""
         if not self._sent_back:
             return sent

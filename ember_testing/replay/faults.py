@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from ember_testing.faults import Fault, applied, replaces_answer
-from ember_testing.wires.exchange import read_request
+from ember_testing.wires.parsing import read_request
 from ember_testing.wires.response import NetworkFailure, Request, Response, without_encoding
 
 if TYPE_CHECKING:

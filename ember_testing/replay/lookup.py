@@ -56,15 +56,15 @@ class Lookup:
         self._index = None
         self._looked_for_other_rules = False
 
-    def next(self, file: CassetteFile | None, key: str) -> Answer | None:
+    def take(self, file: CassetteFile | None, key: str) -> Answer | None:
         """Return the next recording of this request and advance its position."""
-        answer = self.peek(file, key)
+        answer = self.find(file, key)
         if answer is not None:
             self.positions[key] = answer.n
         return answer
 
-    def next_loaded(self, file: CassetteFile, key: str) -> Answer | None:
-        """Like `next`, from memory only; None if the file would have to be read."""
+    def take_loaded(self, file: CassetteFile, key: str) -> Answer | None:
+        """Like `take`, from memory only; None if the file would have to be read."""
         if self._index is not None or file.loaded is None:
             return None
         answer = file.find(key, self.positions[key])
@@ -72,19 +72,19 @@ class Lookup:
             self.positions[key] = answer.n
         return answer
 
-    def peek(self, file: CassetteFile | None, key: str) -> Answer | None:
-        """Return the recording that `next` would return, without advancing."""
+    def find(self, file: CassetteFile | None, key: str) -> Answer | None:
+        """Return the recording that `take` would return, without advancing."""
         if file is None or not file.horizon:
             return None
         after = self.positions[key]
-        answer = self._find(file, key, after)
+        answer = self._find_after(file, key, after)
         if answer is None and not self._looked_for_other_rules:
             self._looked_for_other_rules = True
             if file.has_other_rules(self._rules.text):
                 self._index = self._by_these_rules(file)
-                answer = self._find(file, key, after)
+                answer = self._find_after(file, key, after)
         if answer is None and after and self._repeats_last:
-            return self._find(file, key, after - 1)
+            return self._find_after(file, key, after - 1)
         return answer
 
     @property
@@ -101,7 +101,7 @@ class Lookup:
         """Return the number of recordings of this request."""
         return file.recorded(key) if self._index is None else len(self._index.get(key, []))
 
-    def _find(self, file: CassetteFile, key: str, after: int) -> Answer | None:
+    def _find_after(self, file: CassetteFile, key: str, after: int) -> Answer | None:
         if self._index is None:
             return file.find(key, after)
         ids = self._index.get(key, [])

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from ember_testing.replay.comparison import Comparison
     from ember_testing.replay.outcome import Outcome
     from ember_testing.replay.redaction import Redaction
-    from ember_testing.replay.settings import Record
+    from ember_testing.replay.settings import RecordMode
     from ember_testing.wires.response import Request
 
 _BATCH = 200  # calls that are read at a time at the end
@@ -73,7 +73,7 @@ class Recorder:
     def __init__(
         self,
         path: Path,
-        record: Record | None,
+        record: RecordMode | None,
         *,
         run: str,
         test: str,
@@ -85,7 +85,7 @@ class Recorder:
         command: Callable[[], str],
     ) -> None:
         self._path = path
-        self.record: Record | None = record
+        self.record_mode: RecordMode | None = record
         self._run = run
         self._test = test
         self._lock = lock
@@ -112,13 +112,13 @@ class Recorder:
     # The file --------------------------------------------------------------------------------
 
     def _open(self) -> None:
-        if self.record == "all":
+        if self.record_mode == "all":
             self._replaces, run = swap.found_at(self._path)
             if self._run and self._is_begun(run.split()):
-                self.record = "new"
+                self.record_mode = "new"
         salt = ""
-        if self.record != "all" and self._path.exists():
-            self.file = CassetteFile(self._path, self._metadata() if self.record else None)
+        if self.record_mode != "all" and self._path.exists():
+            self.file = CassetteFile(self._path, self._metadata() if self.record_mode else None)
             self.file.on_replaced = self._renumber
             salt = self.file.salt.decode()
         salt = salt or (self._replaces.salt if self._replaces else "") or schema.salt_of(self._path)
@@ -144,7 +144,7 @@ class Recorder:
         """Return the file to record to; created for the first call, before it is paid for."""
         if self.file is None:
             path = self._path
-            if self.record == "all":
+            if self.record_mode == "all":
                 # In the same folder, so that it can replace the old file atomically.
                 path = path.with_name(f"{path.name}.{os.getpid()}-{uuid4().hex[:8]}.part")
             self.file = CassetteFile(path, self._metadata())
@@ -373,19 +373,21 @@ class Recorder:
         environment.before_price_change.discard(self._read_at_these_prices)
         file = self.file
         try:
-            if self.record:  # earlier rows may hold a secret that is new in the environment
+            if self.record_mode:  # earlier rows may hold a secret that is new in the environment
                 self._comparison.read_environment(anew=True)
             self._attempt(self.read)
-            keep = passed and not (self.record and file and self._attempt(self._leaks) is not False)
+            keep = passed
+            if keep and self.record_mode and file:
+                keep = self._attempt(self._leaks) is False
             self.file = None
             failed = (
                 self._claims.end_session(keep) if self._claims is not None else FailedRecordings()
             )
             if file is None:
                 return
-            if self.record and not (keep and file.added):
+            if self.record_mode and not (keep and file.added):
                 self._drop(file, failed)
-            elif self.record == "all":
+            elif self.record_mode == "all":
                 swap.replace(file, self._path, self._replaces)
         finally:
             self.file = None
@@ -403,7 +405,7 @@ class Recorder:
             return None
 
     def _drop(self, file: CassetteFile, failed: FailedRecordings) -> None:
-        if self.record == "all":
+        if self.record_mode == "all":
             file.close()
             file.path.unlink(missing_ok=True)
         else:

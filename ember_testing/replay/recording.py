@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ember_testing.replay.prices import collected
 from ember_testing.wires.body import as_bytes, as_text, decoded, headers_to_json
 from ember_testing.wires.events import ends_stream
-from ember_testing.wires.exchange import COLUMNS, ParsedRow, asks_model, read_row
+from ember_testing.wires.parsing import COLUMNS, ParsedRow, asks_model, read_row
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Generator
 
-    from ember_testing.replay.settings import Record
+    from ember_testing.replay.settings import RecordMode
 
 __all__ = ["CassetteServer", "cassette_server", "serving"]
 
@@ -98,7 +98,7 @@ class CassetteServer(Cassette):
 @contextmanager
 def cassette_server(
     path: str | os.PathLike[str],
-    record: Record | None = None,
+    record: RecordMode | None = None,
     *,
     port: int = 0,
     budget: float | None = None,
@@ -136,7 +136,7 @@ def cassette_server(
 def serving(session: Session, port: int = 0) -> Generator[CassetteServer]:
     """Answer requests to a local port from a session; see `cassette_server`."""
     with (
-        httpx.Client(timeout=_TIMEOUT, trust_env=True, verify=session.record is not None) as client,
+        httpx.Client(timeout=_TIMEOUT, verify=session.record_mode is not None) as client,
         http_server(lambda request: _answer(session, client, request), port) as port,
         network.own_port(port),
     ):
@@ -152,7 +152,7 @@ def _answer(session: Session, client: httpx.Client, request: Request) -> Respons
         )
     request = request._replace(url=url)
     try:
-        answer = answer_of([Answerer(_is_any, session.begin)], request)
+        answer = answer_of([Answerer(_is_any, session.answer)], request)
     except (ReplayFailure, CassetteError) as failure:  # raised again when the server ends
         return _refusal(str(failure))
     assert answer is not None  # a session always answers

@@ -26,7 +26,7 @@ from ember_testing.replay.outcome import Outcome
 from ember_testing.replay.playing import response_of
 from ember_testing.replay.prices import RecordedPrices, recorded_prices
 from ember_testing.replay.recorder import Recorder
-from ember_testing.replay.settings import DEFAULT_MATCH_ON, Record, Settings
+from ember_testing.replay.settings import DEFAULT_MATCH_ON, RecordMode, Settings
 from ember_testing.replay.shared_counts import SharedCounts
 from ember_testing.wires.response import Request, Response
 
@@ -69,7 +69,7 @@ class Session:
     def __init__(
         self,
         path: Path,
-        record: Record | None,
+        record: RecordMode | None,
         settings: Settings | None = None,
         *,
         test: str = "",
@@ -105,9 +105,9 @@ class Session:
         self.prices = recorded_prices(file) if pinned and file is not None else RecordedPrices()
 
     @property
-    def record(self) -> Record | None:
+    def record_mode(self) -> RecordMode | None:
         """None to replay only, `new` to record what is missing, `all` to record anew."""
-        return self._recorder.record
+        return self._recorder.record_mode
 
     @property
     def recorded(self) -> Calls:
@@ -117,7 +117,7 @@ class Session:
 
     # A call ----------------------------------------------------------------------------------
 
-    def begin(self, sent: Request) -> _Reply:
+    def answer(self, sent: Request) -> _Reply:
         """Count a request and answer it, before it is sent.
 
         Args:
@@ -132,33 +132,33 @@ class Session:
             CassetteError: The file cannot be read or written.
         """
         try:
-            with self._lock, self._counting():
+            with self._lock, self._lock_shared_counts():
                 # A test may set a key while it runs.
-                if self.record or not self._comparison.has_environment:
+                if self.record_mode or not self._comparison.has_environment:
                     self._comparison.read_environment()
-                sent = self._comparison.as_replayed(sent)
+                sent = self._comparison.with_replayed_credentials(sent)
                 key = self._comparison.key(sent)
-                file = None if self.record == "all" else self._recorder.file
-                if self._count_call() in self.settings.faults and not self.record:
+                file = None if self.record_mode == "all" else self._recorder.file
+                if self._count_call() in self.settings.faults and not self.record_mode:
                     return self._faulted(sent, key)
-                answer = self._lookup.next(file, key)
+                answer = self._lookup.take(file, key)
                 if answer is None and file is not None:
                     key, answer = self._look_again(sent, file, key)
                 if answer is not None:
                     return self._play(answer, sent)
-                if self.record:
+                if self.record_mode:
                     return self._send(sent, key, self._lookup.count(key))
                 raise self._miss(self._comparison.redacted(sent), key)
         except CassetteError as error:
             self.outcome.problems.append(str(error))
             raise
 
-    async def begin_async(self, sent: Request) -> _Reply:
-        """Like `begin`, without blocking the event loop on files."""
+    async def answer_async(self, sent: Request) -> _Reply:
+        """Like `answer`, without blocking the event loop on files."""
         answer = self._loaded_answer(sent)
         if answer is not None:
             return answer
-        found = await worker.run(partial(self._load_and_begin, sent), close_abandoned)
+        found = await worker.run(partial(self._load_and_answer, sent), close_abandoned)
         if isinstance(found, Exchange):
             self.prices.apply(None)  # here, in the caller's context
         return found
@@ -167,23 +167,23 @@ class Session:
         """Return a recorded response that is already in memory."""
         file = self._recorder.file
         # Earlier requests that are still being looked up come first.
-        if self.record or self.settings.faults or file is None or not worker.is_idle():
+        if self.record_mode or self.settings.faults or file is None or not worker.is_idle():
             return None
         with self._lock:
             if self.outcome.shared is not None or not self._comparison.has_environment:
                 return None
-            answer = self._lookup.next_loaded(file, self._comparison.key(sent))
+            answer = self._lookup.take_loaded(file, self._comparison.key(sent))
             if answer is None:
                 return None
             self._count_call()
             return self._play(answer, sent)
 
-    def _load_and_begin(self, sent: Request) -> _Reply:
-        if self._recorder.file is not None and not self.record:
+    def _load_and_answer(self, sent: Request) -> _Reply:
+        if self._recorder.file is not None and not self.record_mode:
             with self._lock:
                 self._recorder.use_own_connection()
                 self._recorder.file.load()
-        return self.begin(sent)
+        return self.answer(sent)
 
     def _send(self, sent: Request, key: str, n: int, waited: float = 0.0) -> _Reply:
         """Answer a request that has no recording yet."""
@@ -207,15 +207,15 @@ class Session:
     def _look_again(self, sent: Request, file: CassetteFile, key: str) -> tuple[str, Answer | None]:
         """Look up a request again, with new secrets, the file's rules, or by recorded form."""
         answer = None
-        if not self.record and self._comparison.read_environment():
+        if not self.record_mode and self._comparison.read_environment():
             key = self._comparison.key(sent)
-            answer = self._lookup.next(file, key)
+            answer = self._lookup.take(file, key)
         if answer is None and self._takes_rules_of(file):
             key = self._comparison.key(sent)
-            answer = self._lookup.next(file, key)
+            answer = self._lookup.take(file, key)
         if answer is None and self._lookup.by_redacted_form:
             redacted = self._comparison.redacted(sent)
-            answer = self._lookup.next(file, self._comparison.key_of_redacted(redacted))
+            answer = self._lookup.take(file, self._comparison.key_of_redacted(redacted))
         if answer is None:
             file.verify(key)
         return key, answer
@@ -239,7 +239,7 @@ class Session:
         from ember_testing.replay.faults import faulted  # late: few tests use faults
 
         def recorded() -> Response:
-            answer = self._lookup.peek(self._recorder.file, key)
+            answer = self._lookup.find(self._recorder.file, key)
             if answer is None:
                 raise self._miss(self._comparison.redacted(sent), key)
             return self._play(answer, sent)
@@ -303,7 +303,7 @@ class Session:
                 shared = SharedCounts({**positions, _CALLS: self._calls})
                 self.outcome.shared = self._lookup.positions = shared
                 hangs.watch_forks(lambda: self.outcome.on_failure())
-            if self.record:
+            if self.record_mode:
                 self._recorder.for_writing()  # one file, whichever process records first
         except CassetteError as error:
             self.outcome.problems.append(str(error))
@@ -321,7 +321,7 @@ class Session:
         self._lock.release()
 
     @contextmanager
-    def _counting(self) -> Generator[None]:
+    def _lock_shared_counts(self) -> Generator[None]:
         """Keep the test's other processes from counting inside the block."""
         if self.outcome.shared is None:
             yield
@@ -361,7 +361,7 @@ class Session:
             if self.outcome.shared is not None:
                 self.outcome.shared.end()
                 hangs.ignore_forks()
-            if passed and not self.record:
+            if passed and not self.record_mode:
                 self.outcome.problems += self.settings.unmet_faults(self._calls)
             self._recorder.close(passed)
             self.outcome.raise_problems()
@@ -379,7 +379,7 @@ class Session:
         """Return how many recordings of the file were not replayed."""
         self.collect()
         file, played = self._recorder.file, len(set(self.played.numbers()))
-        if file is None or self.record or played == file.horizon:  # the ids begin at 1
+        if file is None or self.record_mode or played == file.horizon:  # the ids begin at 1
             return 0
         return file.size() - played
 

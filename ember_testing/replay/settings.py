@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ember_testing.patches.hosts import Hosts
     from ember_testing.replay.redaction import Rule
 
-Record = Literal["new", "all"]
+RecordMode = Literal["new", "all"]
 DEFAULT_MATCH_ON = ("method", "scheme", "host", "path", "query", "body")
 
 QUERY, FORM, PATTERN = "query.", "form.", "re:"

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, cast
 
 from ember_testing.cassettes.file import CassetteFile
 from ember_testing.wires.body import as_bytes, headers_from_json
-from ember_testing.wires.exchange import read_request
+from ember_testing.wires.parsing import read_request
 from ember_testing.wires.response import ProviderResponse, Response
 
 __all__ = ["Damages", "damaged", "recordings"]

@@ -15,7 +15,7 @@ from ember_testing.wires import error_response
 from ember_testing.wires.answer import Failure
 from ember_testing.wires.body import Headers
 from ember_testing.wires.events import dumps
-from ember_testing.wires.exchange import ModelRequest
+from ember_testing.wires.parsing import ModelRequest
 from ember_testing.wires.response import Response
 
 __all__ = ["Embeddings", "as_embeddings", "embedding_error", "embedding_response", "inputs_of"]

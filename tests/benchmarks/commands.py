@@ -50,7 +50,7 @@ def exchange(session: Any, asked: object, answer: object) -> None:
     headers = (("content-type", "application/json"),)
     url = "https://api.openai.com/v1/chat/completions"
     body = json.dumps(asked, separators=(",", ":")).encode()
-    call = session.begin(Request("POST", url, headers, body))
+    call = session.answer(Request("POST", url, headers, body))
     assert isinstance(call, Exchange)
     call.head(200, headers, "HTTP/1.1", "OK")
     call.piece(json.dumps(answer).encode())

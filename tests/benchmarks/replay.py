@@ -139,7 +139,7 @@ def cassette_of(count: int) -> Path:
         headers = (("content-type", "application/json"),)
         for i in range(count):
             body = json.dumps(question(i), separators=(",", ":"), ensure_ascii=False).encode()
-            call = session.begin(Request("POST", URL, headers, body))
+            call = session.answer(Request("POST", URL, headers, body))
             assert isinstance(call, Exchange)
             call.head(200, headers, "HTTP/1.1", "OK")
             call.piece(ANSWER)
