@@ -250,7 +250,7 @@ def test_idle_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         assert server.settles_at(2)
 
 
-def test_a_burst_finds_its_connections_again() -> None:
+def test_connections_of_a_burst_are_kept() -> None:
     """All connections of a burst are kept, so that the next one opens none."""
     burst = 120
     gate = threading.Barrier(burst)

@@ -59,7 +59,7 @@ REQUESTS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("url", REQUESTS)
-def test_tools_and_images_look_alike_on_every_wire(url: str, tmp_path: Path) -> None:
+def test_tools_and_images_have_one_form_on_every_wire(url: str, tmp_path: Path) -> None:
     """Tool calls, their results and images have one form in a transcript, on all four wires."""
     request = {"method": "POST", "uri": url, "body": json.dumps(REQUESTS[url]), "headers": {}}
     response = {"status": {"code": 200, "message": ""}, "headers": {}, "body": {"string": "{}"}}

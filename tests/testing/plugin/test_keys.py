@@ -47,7 +47,7 @@ def environment() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("options", [(), ("-p", "xdist", "-n1")], ids=["alone", "xdist"])
-def test_unmarked_tests_and_the_end_of_the_run_see_none(
+def test_unmarked_tests_see_no_placeholder_keys(
     options: tuple[str, ...], run: Run, pytester: pytest.Pytester
 ) -> None:
     """Between marked tests placeholders may stay, but no other code of the project sees them."""
@@ -79,7 +79,7 @@ class TestLast:
     assert environment() == before
 
 
-def test_what_a_test_changes_stays_changed(run: Run) -> None:
+def test_keys_changed_by_a_test_stay_changed(run: Run) -> None:
     """The next test finds keys as a test leaves them, and placeholders where they are missing."""
     result = run(
         HEAD
@@ -105,7 +105,7 @@ def test_sets_at_last(): os.environ["MISTRAL_API_KEY"] = "sk-last"
     assert "OPENAI_API_KEY" not in os.environ
 
 
-def test_a_run_that_stops_leaves_none(run: Run, pytester: pytest.Pytester) -> None:
+def test_stopped_run_leaves_no_placeholder_keys(run: Run, pytester: pytest.Pytester) -> None:
     """Stopped by a failure of a test or of its teardown, a run leaves no placeholder."""
     body = (
         HEAD
@@ -128,7 +128,7 @@ def test_more(): assert are_placeholders()
         assert environment() == before
 
 
-def test_recording_sees_none(run: Run) -> None:
+def test_recording_sees_no_placeholder_keys(run: Run) -> None:
     """A marked test that may record sees no placeholder: its call would fail at the provider."""
     body = HEAD + "@pytest.mark.ember_replay\ndef test_one(): assert keys() == ['', '']\n"
     run(body, "--ember-record").assert_outcomes(passed=1)
