@@ -9,10 +9,11 @@ import pytest
 
 from ember_testing.cassettes import used
 from ember_testing.cli import prune
+from ember_testing.replay import cassette as standalone
 from ember_testing.replay import orphans
 
 # Imported here, because each run of `run` below unloads the modules that it imports first.
-LOADED = (orphans, prune, used)
+LOADED = (orphans, prune, standalone, used)
 
 
 @pytest.fixture
