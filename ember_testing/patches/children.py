@@ -18,7 +18,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ember_testing.exceptions import NetworkBlocked, ReplayFailure
-from ember_testing.patches.hosts import Hosts, is_loopback
+from ember_testing.patches.hosts import Permissions, is_loopback
 from ember_testing.patches.keys import PLACEHOLDER, providers
 from ember_testing.patches.patch import Patch
 from ember_testing.patches.proxy import Proxy
@@ -27,13 +27,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 __all__ = [
+    "CHANGE",
     "EVENTS",
     "OPEN",
-    "close_children",
-    "close_children_for_fakes",
-    "open_children",
-    "open_children_for_fakes",
-    "report_children",
+    "Blocking",
+    "Reporting",
+    "enforce",
     "unseen_libraries",
     "watch",
 ]
@@ -43,6 +42,9 @@ EVENTS = frozenset({"import", "os.exec", "os.posix_spawn", "os.system"})
 
 OPEN = 'what remains open is listed in ember_testing/README.md, "What remains open"'
 """The end of each refusal."""
+
+CHANGE = threading.RLock()
+"""Held while the policy changes, and while this process forks."""
 
 # Read by the vendors' SDKs, in addition to the variables of Ember's table of servers.
 _VENDORS = (
@@ -81,84 +83,29 @@ _UNSEEN = _HONOUR_PROXIES | {
 _PACKAGES_WITH_PROXIES = frozenset(name.partition(".")[0] for name in _HONOUR_PROXIES)
 
 
-class _Blocking(NamedTuple):
-    """Children reach only these hosts; `fail` is called for each other attempt."""
+class Blocking(NamedTuple):
+    """The policy of a replay or of a fake: what is not permitted fails."""
 
-    hosts: Hosts
-    fail: Callable[[ReplayFailure], ReplayFailure]
-    why: str = (
-        "this test replays; mark it ember_replay(allow_hosts=[{host!r}]) to let it through, or "
-        "fake what the child asks"
-    )
+    permissions: Permissions
+    fail: Callable[[ReplayFailure], ReplayFailure]  # called for each attempt
+    why: str
+    # What to do about a connection to this machine, any other connection, and one of a child.
+    for_loopback: str
+    for_host: str
+    for_child: str
 
 
-class _Reporting(NamedTuple):
-    """Children reach everything; `tell` gets each connection except those to these hosts."""
+class Reporting(NamedTuple):
+    """The policy of a recording: what a replay will not permit is reported."""
 
-    hosts: Hosts
-    ignored: Hosts
+    permissions: Permissions
     report: Callable[[str], None]
 
 
-_change = threading.RLock()
-_of_cassette: _Blocking | _Reporting | None = None
-_fakes: dict[object, _Blocking] = {}  # by the fake; the innermost is last
-_in_force: _Blocking | _Reporting | None = None  # the cassette's, or else the innermost fake's
+_in_force: Blocking | Reporting | None = None
 _c_changes: set[str] = set()
 _hooked = False
 _starting = threading.local()
-
-
-def close_children(*, hosts: Hosts, fail: Callable[[ReplayFailure], ReplayFailure]) -> None:
-    """Give children an environment in which no provider can be reached, from now on.
-
-    Args:
-        hosts: Hosts that children may reach all the same.
-        fail: Called for each attempt.
-    """
-    _enforce(_Blocking(hosts, fail))
-
-
-def close_children_for_fakes(
-    owner: object, *, fail: Callable[[ReplayFailure], ReplayFailure]
-) -> None:
-    """Close children while models are faked, unless a cassette decides what they may reach.
-
-    Args:
-        owner: The fake.
-        fail: Called for each attempt.
-    """
-    why = "models are faked here; give the child the address of a fault_server to ask"
-    with _change:
-        _fakes[owner] = _Blocking(Hosts(), fail, why)
-        _enforce(_of_cassette)
-
-
-def open_children_for_fakes(owner: object) -> None:
-    """Undo `close_children_for_fakes` for this fake."""
-    with _change:
-        if _fakes.pop(owner, None) is not None:
-            _enforce(_of_cassette)
-
-
-def report_children(*, hosts: Hosts, ignored: Hosts, report: Callable[[str], None]) -> None:
-    """Give children proxies that report what they reach, unless proxies are already set.
-
-    Args:
-        hosts: Hosts that a replay lets children reach.
-        ignored: Hosts whose calls a replay may refuse.
-        report: Called in a thread for any other host: `HOST:PORT by a child process`.
-    """
-    _enforce(_Reporting(hosts, ignored, report))
-
-
-def open_children(*, pause: bool = False) -> None:
-    """Leave the environment of children unchanged, unless models are faked.
-
-    Args:
-        pause: Whether the patches are paused: another replay follows soon.
-    """
-    _enforce(None, pause=pause)
 
 
 def watch(event: str, arguments: tuple[Any, ...]) -> None:
@@ -173,7 +120,7 @@ def watch(event: str, arguments: tuple[Any, ...]) -> None:
         _change_c_environment()
     elif (
         event in ("os.exec", "os.posix_spawn")
-        and isinstance(blocking, _Blocking)
+        and isinstance(blocking, Blocking)
         and not getattr(_starting, "by_us", False)
     ):
         raise blocking.fail(
@@ -198,15 +145,23 @@ def unseen_libraries() -> list[str]:
 # Environments ------------------------------------------------------------------------------------
 
 
-def _enforce(of_cassette: _Blocking | _Reporting | None, *, pause: bool = False) -> None:
-    global _of_cassette, _in_force, _hooked
-    with _change:
-        _of_cassette = of_cassette
-        before, state = _in_force, of_cassette or next(reversed(_fakes.values()), None)
-        if before is state:
+def enforce(policy: Blocking | Reporting | None, *, pause: bool = False) -> None:
+    """Give children an environment for this policy; None leaves their environment unchanged.
+
+    While blocked, children have no keys, and proxies that refuse. While a cassette records, they
+    have proxies that report what they reach, unless proxies are already set.
+
+    Args:
+        policy: The policy from now on.
+        pause: Whether the patches are paused: another replay follows soon.
+    """
+    global _in_force
+    with CHANGE:
+        before = _in_force
+        if before is policy:
             return
-        _in_force = state
-        if state is None:
+        _in_force = policy
+        if policy is None:
             for patch in _patches():
                 patch.uninstall(pause=pause)
             _restore_c_environment()
@@ -218,7 +173,7 @@ def _enforce(of_cassette: _Blocking | _Reporting | None, *, pause: bool = False)
             _restore_c_environment()
             if _loaded():
                 _change_c_environment()
-    if isinstance(before, _Blocking) or isinstance(state, _Blocking):
+    if isinstance(before, Blocking) or isinstance(policy, Blocking):
         _end_forkserver()
 
 
@@ -237,21 +192,21 @@ def _variables_to_change(given: Mapping[bytes, bytes]) -> Mapping[str, str]:
     Args:
         given: The unchanged environment.
     """
-    with _change:
+    with CHANGE:
         state = _in_force
         if state is None:
             return {}
-        if isinstance(state, _Reporting) and (
+        if isinstance(state, Reporting) and (
             _PROXY_NAMES & given.keys() or (_is_forked and not _reporter.is_parents)
         ):
             return {}  # it must reach its hosts as without the plugin
-        port = (_refuser if isinstance(state, _Blocking) else _reporter).start()
+        port = (_refuser if isinstance(state, Blocking) else _reporter).start()
     proxy = f"http://127.0.0.1:{port}"
-    names = _PROXIES if isinstance(state, _Blocking) else _REPORTING_PROXIES
+    names = _PROXIES if isinstance(state, Blocking) else _REPORTING_PROXIES
     values = {each: proxy for name in names for each in (name, name.lower())}
-    values["NO_PROXY"] = values["no_proxy"] = state.hosts.no_proxy()
+    values["NO_PROXY"] = values["no_proxy"] = state.permissions.hosts.no_proxy()
     values["NODE_USE_ENV_PROXY"] = "1"  # without it Node.js's fetch ignores proxies
-    return values | (dict.fromkeys(_keys(), PLACEHOLDER) if isinstance(state, _Blocking) else {})
+    return values | (dict.fromkeys(_keys(), PLACEHOLDER) if isinstance(state, Blocking) else {})
 
 
 @lru_cache(maxsize=1)
@@ -270,7 +225,7 @@ def _child_environment(environment: Mapping[Any, Any] | None) -> dict[bytes, byt
 def _change_c_environment() -> None:
     """Change the C library's environment until the state changes."""
     values = _variables_to_change({os.fsencode(name): b"" for name in os.environ})
-    with _change:
+    with CHANGE:
         for name, value in values.items():
             os.putenv(name, value)
         _c_changes.update(values)
@@ -342,13 +297,16 @@ def _end_forkserver() -> None:
 
 def _refuse(host: str, port: int) -> str | None:
     blocking = _in_force
-    if is_loopback(host) or not isinstance(blocking, _Blocking) or blocking.hosts.allows(host):
+    if not isinstance(blocking, Blocking) or _is_allowed(blocking.permissions, host):
         return None
-    reason = (
-        f"{_who()} tried to reach {host}:{port}, blocked: {blocking.why.format(host=host)}; {OPEN}"
-    )
+    remedy = blocking.for_child.format(host=host)
+    reason = f"{_who()} tried to reach {host}:{port}, blocked: {blocking.why}; {remedy}; {OPEN}"
     blocking.fail(NetworkBlocked(reason))
     return reason
+
+
+def _is_allowed(permissions: Permissions, host: str) -> bool:
+    return is_loopback(host) or permissions.hosts.allows(host)
 
 
 def _who() -> str:
@@ -358,8 +316,8 @@ def _who() -> str:
 
 def _report(host: str, port: int) -> None:
     reporting = _in_force
-    if isinstance(reporting, _Reporting) and not (
-        is_loopback(host) or reporting.hosts.allows(host) or reporting.ignored.allows(host)
+    if isinstance(reporting, Reporting) and not (
+        _is_allowed(reporting.permissions, host) or reporting.permissions.ignored.allows(host)
     ):
         reporting.report(f"{host}:{port} by {_who()}")
 
@@ -372,14 +330,14 @@ _is_forked = False  # this process may call exec at any time
 
 
 def _before_fork() -> None:
-    _change.acquire()
+    CHANGE.acquire()
     _paused[:] = [each for each in (_refuser, _reporter) if each.pause()]
 
 
 def _resume() -> None:
     for each in _paused:
         each.start()
-    _change.release()
+    CHANGE.release()
 
 
 def _after_fork() -> None:
@@ -387,4 +345,4 @@ def _after_fork() -> None:
     _is_forked = True
     _refuser.abandon()
     _reporter.abandon()
-    _change.release()
+    CHANGE.release()

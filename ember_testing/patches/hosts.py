@@ -5,12 +5,12 @@ from __future__ import annotations
 import ipaddress
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Hosts", "hosts_of", "is_address", "is_loopback"]
+__all__ = ["Hosts", "Permissions", "hosts_of", "is_address", "is_loopback"]
 
 
 def is_address(host: str) -> bool:
@@ -70,6 +70,15 @@ class Hosts:
         """Return the value of `NO_PROXY` for these hosts and this machine."""
         names = [name.removeprefix("*") for name in self.names]
         return ",".join(["localhost", "127.0.0.1", "::1", *names])
+
+
+class Permissions(NamedTuple):
+    """What a test may reach although the network is blocked."""
+
+    hosts: Hosts = Hosts()
+    ignored: Hosts = Hosts()  # refused with ECONNREFUSED, which fails no test
+    allow_loopback: bool = False
+    allow_subprocess: bool = False
 
 
 @lru_cache(maxsize=32)

@@ -13,12 +13,13 @@ import socket
 import sys
 import threading
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from ember_testing.exceptions import NetworkBlocked, ReplayFailure
 from ember_testing.patches import children, environment
+from ember_testing.patches.children import CHANGE, Blocking, Reporting
 from ember_testing.patches.exchange import is_sending
-from ember_testing.patches.hosts import Hosts, is_address, is_loopback
+from ember_testing.patches.hosts import Permissions, is_address, is_loopback
 from ember_testing.patches.patch import Patch
 from ember_testing.patches.transport import RECORDED
 
@@ -30,29 +31,8 @@ _LOOKUPS = frozenset({"socket.getaddrinfo", "socket.gethostbyname"})
 _REVERSE = frozenset({"socket.gethostbyaddr", "socket.getnameinfo"})  # the name of an address
 
 
-class _Blocking(NamedTuple):
-    allow_loopback: bool
-    hosts: Hosts
-    ignored: Hosts
-    fail: Callable[[ReplayFailure], ReplayFailure]
-    why: str
-    for_loopback: str
-    remedy: str
-
-
-class _Reporting(NamedTuple):
-    """A recording, to which unrecorded connections are reported."""
-
-    allow_loopback: bool
-    hosts: Hosts
-    ignored: Hosts
-    report: Callable[[str], None]
-
-
-_blocking: _Blocking | None = None
-_reporting: _Reporting | None = None
-_recording = False
-_fakes: dict[int, _Blocking] = {}  # by the fake's id; the innermost is last
+_of_cassette: Blocking | Reporting | None = None
+_fakes: dict[int, Blocking] = {}  # by the fake's id; the innermost is last
 _hooked = False
 _pairing = threading.local()
 _own_ports: set[object] = set()
@@ -60,60 +40,42 @@ _allowed_names: set[str] = set()  # allowed names that were looked up
 
 
 def close_network(
-    *,
-    allow_loopback: bool,
-    hosts: Hosts,
-    ignored: Hosts,
-    fail: Callable[[ReplayFailure], ReplayFailure],
-    command: str,
+    permissions: Permissions, *, fail: Callable[[ReplayFailure], ReplayFailure], command: str
 ) -> None:
-    """Stop every connection and name look-up from now on, in all threads.
+    """Stop every connection and name look-up from now on, in all threads and child processes.
 
     Args:
-        allow_loopback: Let connections to this machine through.
-        hosts: Let connections to these hosts through.
-        ignored: Refuse connections to these hosts with ECONNREFUSED, and report nothing.
+        permissions: What is let through all the same.
         fail: Called for each attempt, so that swallowing the error does not hide it.
         command: The command that records instead, for the message.
     """
-    global _blocking, _recording, _reporting
-    _recording, _reporting = False, None
-    _blocking = _Blocking(
-        allow_loopback,
-        hosts,
-        ignored,
-        fail,
-        "this test replays",
-        "a server of the test's own needs @pytest.mark.ember_replay(allow_loopback=True)",
-        f"recorded are calls by {RECORDED}; to record: {command}",
+    _enforce(
+        Blocking(
+            permissions,
+            fail,
+            "this test replays",
+            "a server of the test's own needs @pytest.mark.ember_replay(allow_loopback=True)",
+            f"recorded are calls by {RECORDED}; to record: {command}",
+            "mark it ember_replay(allow_hosts=[{host!r}]) to let it through, or fake what the "
+            "child asks",
+        )
     )
-    _hook()
 
 
-def open_network() -> None:
-    """Let everything through again."""
-    global _blocking, _recording, _reporting
-    _blocking, _recording, _reporting = None, False, None
-    _allowed_names.clear()
-    _unhook()
+def open_network(*, pause: bool = False) -> None:
+    """Let everything through again; `pause` as in `children.enforce`."""
+    _enforce(None, pause=pause)
 
 
-def record_network(
-    *, allow_loopback: bool, hosts: Hosts, ignored: Hosts, report: Callable[[str], None]
-) -> None:
+def record_network(permissions: Permissions, *, report: Callable[[str], None]) -> None:
     """Let everything through while a cassette records, even if models are faked.
 
     Args:
-        allow_loopback: A replay will let connections to this machine through.
-        hosts: A replay will let connections to these hosts through.
-        ignored: A replay will refuse connections to these hosts, as the test expects.
+        permissions: What a replay will let through.
         report: Called for each unrecorded connection that a replay will refuse: `HOST:PORT by
             LIBRARY`.
     """
-    global _recording, _reporting
-    open_network()
-    _recording, _reporting = True, _Reporting(allow_loopback, hosts, ignored, report)
-    _hook()
+    _enforce(Reporting(permissions, report))
 
 
 def close_for_fakes(
@@ -126,25 +88,24 @@ def close_for_fakes(
         allow_loopback: Let connections to this machine through.
         fail: Called for each attempt.
     """
-    _fakes[id(owner)] = _Blocking(
-        allow_loopback,
-        Hosts(),
-        Hosts(),
-        fail,
-        "models are faked here",
-        "a server of the test's own needs fake_model.allow_loopback = True",
-        f"fake_model answers calls of models by {RECORDED}; mock the rest, or fake the custom "
-        "provider that sends it",
-    )
-    _hook()
-    children.close_children_for_fakes(id(owner), fail=fail)
+    with CHANGE:
+        _fakes[id(owner)] = Blocking(
+            Permissions(allow_loopback=allow_loopback),
+            fail,
+            "models are faked here",
+            "a server of the test's own needs fake_model.allow_loopback = True",
+            f"fake_model answers calls of models by {RECORDED}; mock the rest, or fake the custom "
+            "provider that sends it",
+            "give the child the address of a fault_server to ask",
+        )
+        _enforce(_of_cassette)
 
 
 def open_for_fakes(owner: object) -> None:
     """Undo `close_for_fakes` for this fake."""
-    _fakes.pop(id(owner), None)
-    children.open_children_for_fakes(id(owner))
-    _unhook()
+    with CHANGE:
+        if _fakes.pop(id(owner), None) is not None:
+            _enforce(_of_cassette)
 
 
 @contextmanager
@@ -162,34 +123,36 @@ def is_own(host: str, port: int | None) -> bool:
     return port in _own_ports and is_loopback(host)
 
 
-def _hook() -> None:
-    global _hooked
-    if not _hooked:
-        sys.addaudithook(_audit)
-        environment.watch()
-        _hooked = True
-    if sys.platform == "win32":
-        # On Windows a socket pair, which event loops need, is a connection to this machine.
-        _pairs.install()
+def _enforce(of_cassette: Blocking | Reporting | None, *, pause: bool = False) -> None:
+    global _of_cassette, _hooked
+    with CHANGE:
+        _of_cassette = of_cassette
+        if not isinstance(of_cassette, Blocking):
+            _allowed_names.clear()
+        is_open = of_cassette is None and not _fakes
+        if not (is_open or _hooked):
+            sys.addaudithook(_audit)
+            environment.watch()
+            _hooked = True
+        if sys.platform == "win32":
+            # On Windows a socket pair, which event loops need, is a connection to this machine.
+            (_pairs.uninstall if is_open else _pairs.install)()
+        # Of a cassette and a fake, the cassette decides what children may reach.
+        if of_cassette is None or of_cassette.permissions.allow_subprocess:
+            children.enforce(next(reversed(_fakes.values()), None), pause=pause)
+        else:
+            children.enforce(of_cassette)
 
 
-def _unhook() -> None:
-    if sys.platform == "win32" and _blocking is None and not _fakes:
-        _pairs.uninstall()
-
-
-def _in_force() -> _Blocking | None:
-    replay = _blocking
-    if _recording or not _fakes:
-        return replay
+def _in_force() -> Blocking | None:
+    replay = _of_cassette
+    if isinstance(replay, Reporting):
+        return None
     fake = next(reversed([*_fakes.values()]), None)
-    if fake is not None and replay is not None:
-        return fake._replace(
-            allow_loopback=fake.allow_loopback or replay.allow_loopback,
-            hosts=replay.hosts,
-            ignored=replay.ignored,
-        )
-    return fake
+    if fake is None or replay is None:
+        return fake or replay
+    allow_loopback = fake.permissions.allow_loopback or replay.permissions.allow_loopback
+    return fake._replace(permissions=replay.permissions._replace(allow_loopback=allow_loopback))
 
 
 def _marked(socketpair: Callable[..., Any]) -> Callable[..., Any]:
@@ -214,12 +177,9 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
 
 def _check(event: str, arguments: tuple[Any, ...]) -> None:
     """Handle an audit event of a socket."""
-    if _reporting is not None and event in _CONNECTS:
-        _report(_reporting, arguments[0], arguments[1])
-    if _blocking is None and not _fakes:
-        return
-    blocking = _in_force()
-    if blocking is None:
+    if isinstance(_of_cassette, Reporting) and event in _CONNECTS:
+        _report(_of_cassette, arguments[0], arguments[1])
+    if (blocking := _in_force()) is None:
         return
     if event in _CONNECTS:
         _check_connection(blocking, arguments[0], arguments[1])
@@ -237,16 +197,26 @@ _HANDLERS: dict[str, Callable[[str, tuple[Any, ...]], None]] = {
 }
 
 
-def _report(reporting: _Reporting, used: socket.socket, address: Any) -> None:
+def _report(reporting: Reporting, used: socket.socket, address: Any) -> None:
     """Report a connection that no seam makes."""
-    if used.family not in (socket.AF_INET, socket.AF_INET6) or not isinstance(address, tuple):
+    if (place := _internet_address(used, address)) is None or is_sending():
         return
-    host, port = str(cast("object", address[0])), cast("object", address[1])
-    own = port in _own_ports or getattr(_pairing, "now", False)
-    if own or is_sending() or reporting.hosts.allows(host) or reporting.ignored.allows(host):
+    (host, port), allowed = place, reporting.permissions
+    if _is_own_connection(port) or allowed.hosts.allows(host) or allowed.ignored.allows(host):
         return
-    if not (reporting.allow_loopback and is_loopback(host)):
+    if not (allowed.allow_loopback and is_loopback(host)):
         reporting.report(f"{host}:{port} by {_library()}")
+
+
+def _internet_address(used: socket.socket, address: Any) -> tuple[str, object] | None:
+    """Return host and port; None for a Unix socket, or a datagram on a connected socket."""
+    if used.family not in (socket.AF_INET, socket.AF_INET6) or not isinstance(address, tuple):
+        return None
+    return str(cast("object", address[0])), cast("object", address[1])
+
+
+def _is_own_connection(port: object) -> bool:
+    return port in _own_ports or getattr(_pairing, "now", False)
 
 
 def _library() -> str:
@@ -260,38 +230,40 @@ def _library() -> str:
     return "the standard library"
 
 
-def _check_connection(blocking: _Blocking, used: socket.socket, address: Any) -> None:
-    if used.family not in (socket.AF_INET, socket.AF_INET6) or not isinstance(address, tuple):
-        return  # a Unix socket, or a datagram on a socket that was checked when it connected
-    host, port = str(cast("object", address[0])), cast("object", address[1])
-    local = is_loopback(host)
-    own = port in _own_ports or getattr(_pairing, "now", False)
-    if local and (blocking.allow_loopback or own):
+def _check_connection(blocking: Blocking, used: socket.socket, address: Any) -> None:
+    if (place := _internet_address(used, address)) is None:
         return
-    if blocking.hosts and (blocking.hosts.allows(host) or host in _addresses()):
+    (host, port), allowed, local = place, blocking.permissions, is_loopback(place[0])
+    if local and (allowed.allow_loopback or _is_own_connection(port)):
         return
-    if blocking.ignored.allows(host):
+    if allowed.hosts and (allowed.hosts.allows(host) or host in _addresses()):
+        return
+    if allowed.ignored.allows(host):
         raise _refused(f"connection to {host}:{port}")
-    remedy = blocking.for_loopback if local else blocking.remedy
+    remedy = blocking.for_loopback if local else blocking.for_host
     used.close()  # libraries close it only after an OSError, which this is not
     raise blocking.fail(
         NetworkBlocked(f"connection to {host}:{port} blocked: {blocking.why}; {remedy}")
     )
 
 
-def _check_lookup(blocking: _Blocking, host: Any, *, reverse: bool = False) -> None:
+def _check_lookup(blocking: Blocking, host: Any, *, reverse: bool = False) -> None:
     name = host.decode("ascii", "replace") if isinstance(host, bytes) else host
-    if name and blocking.hosts.allows(name):
+    if name and blocking.permissions.hosts.allows(name):
         _allowed_names.add(name)
         return
-    if name and blocking.ignored.allows(name) and not (is_address(name) and not reverse):
+    if (
+        name
+        and blocking.permissions.ignored.allows(name)
+        and not (is_address(name) and not reverse)
+    ):
         raise _refused(f"name look-up of {name!r}")
     if name is None or name == "" or is_loopback(name) or (is_address(name) and not reverse):
         return  # answered without the network
     if name == socket.gethostname():
         return  # servers look it up when they bind
     raise blocking.fail(
-        NetworkBlocked(f"name look-up of {name!r} blocked: {blocking.why}; {blocking.remedy}")
+        NetworkBlocked(f"name look-up of {name!r} blocked: {blocking.why}; {blocking.for_host}")
     )
 
 

@@ -168,42 +168,15 @@ def _apply(*, replay_follows: bool = False) -> None:
     if session is None or session.record_mode:
         tls.uninstall(pause=replay_follows)
         if session is None:
-            network.open_network()
-            children.open_children(pause=replay_follows)
+            network.open_network(pause=replay_follows)
         else:
-            _report_unrecorded(session)
+            report = partial(_note_unrecorded, session)
+            network.record_network(session.settings.permissions, report=report)
         if not replay_follows:
             _restore()
         return
     keys.set_placeholders(_answerer)  # replayed calls need no real key
     tls.install()
     network.close_network(
-        allow_loopback=session.settings.allow_loopback,
-        hosts=session.settings.hosts,
-        ignored=session.settings.ignored_hosts,
-        fail=session.outcome.fail,
-        command=session.command(),
+        session.settings.permissions, fail=session.outcome.fail, command=session.command()
     )
-    if session.settings.allow_subprocess:
-        children.open_children()
-    else:
-        children.close_children(hosts=session.settings.hosts, fail=session.outcome.fail)
-
-
-def _report_unrecorded(session: Session) -> None:
-    """Let all connections through, and note those that a replay will refuse."""
-    settings, note = session.settings, partial(_note_unrecorded, session)
-    network.record_network(
-        allow_loopback=settings.allow_loopback,
-        hosts=settings.hosts,
-        ignored=settings.ignored_hosts,
-        report=note,
-    )
-    if settings.allow_subprocess:
-        children.open_children()
-    else:
-        children.report_children(
-            hosts=settings.hosts,
-            ignored=settings.ignored_hosts,
-            report=note,
-        )

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ember_testing.faults import Fault
-    from ember_testing.patches.hosts import Hosts
+    from ember_testing.patches.hosts import Hosts, Permissions
     from ember_testing.replay.redaction import Rule
 
 RecordMode = Literal["new", "all"]
@@ -215,6 +215,15 @@ class Settings:
         from ember_testing.patches.hosts import hosts_of
 
         return hosts_of(tuple(self.ignore_hosts), "ignore_hosts")
+
+    @property
+    def permissions(self) -> Permissions:
+        """What a replay may reach."""
+        from ember_testing.patches.hosts import Permissions
+
+        return Permissions(
+            self.hosts, self.ignored_hosts, self.allow_loopback, self.allow_subprocess
+        )
 
     def unmet_faults(self, calls: int) -> list[str]:
         """Return a problem for the first fault whose call was never made."""
