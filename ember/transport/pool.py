@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import nullcontext, suppress
+from importlib import import_module
 from typing import Any, Generic, Protocol, TypeVar
 
 import httpcore
@@ -31,6 +32,9 @@ from ember.transport.http1 import ResponseParser, request_head
 from ember.transport.proxies import proxy_of
 
 __all__ = ["AsyncPool", "Deadline", "Pool"]
+
+# Loaded with the pool, not at the first error: that may be that no more files can be opened.
+import_module("ember.transport.errors")
 
 _NetworkConnection = TypeVar("_NetworkConnection", bound=NetworkConnection | AsyncNetworkConnection)
 
@@ -374,13 +378,19 @@ def _connection_key(request: Any) -> object:  # Any: httpcore does not type exte
     return extensions.get("ember_unix_socket") or (url.scheme, url.host, url.port)
 
 
-def _was_closed_idle(
-    error: Exception, connection: Connection | AsyncConnection, sent: float
-) -> bool:
-    """Return whether the server closed an idle connection before it received the request."""
+def _last_idle_close(connection: Connection | AsyncConnection) -> float:
+    """Return the time until which the close of an idle connection can be noticed, if sent on now.
+
+    It is computed before the request: a connection that failed is closed, with its round trip gone.
+    """
     network = connection.http11.network
     round_trip = min(network.round_trip if network else 0.0, _LONGEST_ROUND_TRIP_SECONDS)
-    if time.monotonic() - sent > round_trip + _SCHEDULING_SECONDS:
+    return time.monotonic() + round_trip + _SCHEDULING_SECONDS
+
+
+def _was_closed_idle(error: Exception, last_idle_close: float) -> bool:
+    """Return whether the server closed an idle connection before it received the request."""
+    if time.monotonic() > last_idle_close:
         return False
     if isinstance(error, httpcore.RemoteProtocolError):
         return "without sending a response" in str(error)  # otherwise it sent something
@@ -406,11 +416,11 @@ class Pool:
             if not is_usable:
                 connection.close()
                 continue
-            sent = time.monotonic()
+            last_idle_close = _last_idle_close(connection)
             try:
                 return self._send_on(request, connection, key)
             except Exception as error:
-                if not _was_closed_idle(error, connection, sent):
+                if not _was_closed_idle(error, last_idle_close):
                     raise
                 break
         self.idle.update_limits()
@@ -471,11 +481,11 @@ class AsyncPool:
             if not is_usable:
                 await aclose(connection)
                 continue
-            sent = time.monotonic()
+            last_idle_close = _last_idle_close(connection)
             try:
                 return await self._send_on(request, connection, key)
             except Exception as error:
-                if not _was_closed_idle(error, connection, sent):
+                if not _was_closed_idle(error, last_idle_close):
                     raise
                 break
         self.idle.update_limits()

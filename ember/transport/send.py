@@ -348,7 +348,7 @@ class _CallDeadline:
     ) -> None:
         if error is None:
             return
-        # Late, as in ContentDecoder: most programs start without needing it.
+        # Imported late, but no later than the pool is: importing Ember does without it.
         from ember.transport.errors import as_ember_error, without_frames
 
         request = self._request

@@ -8,6 +8,8 @@ import json
 import os
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +18,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, NoReturn
 
+import httpcore
 import httpx
 import pytest
 import trio
@@ -207,6 +210,42 @@ def test_request_on_a_closing_idle_connection_is_repeated_once(
     assert asked == [1, 1, 2]
 
 
+@pytest.mark.parametrize("way", [call, acall], ids=["sync", "asyncio"])
+def test_request_on_a_closing_idle_connection_to_a_distant_server_is_repeated(
+    way: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The close of an idle connection may be noticed as late as the first round trip took."""
+    connect = httpcore.SyncBackend.connect_tcp
+    aconnect = httpcore.AnyIOBackend.connect_tcp  # type: ignore[union-attr] - anyio is installed
+
+    def connect_slowly(*args: Any, **options: Any) -> Any:
+        time.sleep(0.9)
+        return connect(*args, **options)
+
+    async def aconnect_slowly(*args: Any, **options: Any) -> Any:
+        await asyncio.sleep(0.9)
+        return await aconnect(*args, **options)
+
+    def end_late(connection: socket.socket) -> None:
+        time.sleep(0.4)
+        connection.close()
+
+    async def twice(url: str) -> None:
+        await acall(url)
+        await acall(url)
+
+    monkeypatch.setattr(httpcore.SyncBackend, "connect_tcp", connect_slowly)
+    monkeypatch.setattr(httpcore.AnyIOBackend, "connect_tcp", aconnect_slowly)
+    asked: list[int] = []
+    with scripted(closing_at_the_second(end_late, asked)) as url:
+        if way is acall:
+            asyncio.run(twice(url))
+        else:
+            call(url)
+            call(url)
+    assert asked == [1, 1, 2]
+
+
 @pytest.mark.parametrize("end", [reset, socket.socket.close], ids=["reset", "closed"])
 @pytest.mark.parametrize("way", [call, acall], ids=["sync", "asyncio"])
 def test_request_that_breaks_after_a_round_trip_is_not_repeated(
@@ -339,6 +378,35 @@ def test_keep_alive_of_zero_keeps_no_connection(monkeypatch: pytest.MonkeyPatch)
         assert server.settles_at(0)
         call(server.url)
         assert server.connections == 2
+
+
+def test_without_free_descriptors_a_call_raises_its_own_error() -> None:
+    """If no more files can be opened, the call says so, though it is the first one to fail."""
+    pytest.importorskip("resource", reason="Windows has no limit to set")
+    script = """
+import os, resource, sys
+from ember.api import models
+from ember.api.exceptions import ProviderAPIError
+call = lambda: models("gpt-4o", "hi", base_url=sys.argv[1], api_key="sk-none")
+call()
+resource.setrlimit(resource.RLIMIT_NOFILE, (30, 30))
+files = []
+try:
+    while True:
+        files.append(os.dup(0))
+except OSError:
+    pass
+try:
+    call()
+except ProviderAPIError as error:
+    print(error.error_type, error)
+"""
+    closing = {"connection": "close"}
+    with serving(lambda received: Reply(WHOLE, headers=closing)) as server:
+        command = [sys.executable, "-c", script, server.url]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ended.stdout.startswith("connection openai: could not connect"), ended.stderr
+    assert "Too many open files" in ended.stdout
 
 
 # --- addresses ----------------------------------------------------------------------------------
