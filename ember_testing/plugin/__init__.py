@@ -36,7 +36,7 @@ from ember_testing.plugin.run import (
     pytest_testnodedown,
     pytest_unconfigure,
 )
-from ember_testing.plugin.sessions import PASSED, abandon, begin, end, replay_follows
+from ember_testing.plugin.sessions import PASSED, abandon, begin, end, replay_follows, restore
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -97,6 +97,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Activate the cassette before the test's fixtures are set up: they may make calls too."""
     if item.get_closest_marker(MARKER) is not None:
         begin(item)
+    else:
+        restore()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -104,6 +106,7 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     """Deactivate the cassette after the last fixture, and keep or drop what was recorded."""
     session = item.stash.get(SESSION, None)
     if session is None:
+        restore()  # the setup of a marked test may have failed before its session began
         return (yield)
     torn_down = False
     try:

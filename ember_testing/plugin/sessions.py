@@ -96,7 +96,7 @@ def begin(item: pytest.Item) -> None:
 
 
 def replay_follows(item: pytest.Item, nextitem: pytest.Item | None) -> bool:
-    """Return whether the next code of the project to run is a test that replays."""
+    """Return whether the next test to run is one that replays."""
     stops = item.session.shouldstop or item.session.shouldfail
     marked = nextitem is not None and nextitem.get_closest_marker(MARKER) is not None
     return marked and not stops and mode_of(item.config) == "none"
@@ -149,17 +149,22 @@ def end(
 
 def abandon(config: pytest.Config) -> None:
     """Drop what an interrupted test has recorded: pytest does not tear it down."""
-    active = sys.modules.get("ember_testing.replay.active")
-    if active is None:  # nothing was recorded or replayed
-        return
     session = config.stash.get(_running_key, None)
     if session is not None:
         from ember_testing.exceptions import CassetteError
+        from ember_testing.replay.active import deactivate
 
-        active.deactivate(session)
+        deactivate(session)
         with suppress(CassetteError):  # the file stays as it is
             session.close(passed=False)
-    active.restore()
+    restore()
+
+
+def restore() -> None:
+    """Restore what was left for a test that replays, if none began."""
+    active = sys.modules.get("ember_testing.replay.active")
+    if active is not None:  # something was recorded or replayed
+        active.restore()
 
 
 def _note_leftovers(config: pytest.Config, session: Session) -> None:

@@ -46,8 +46,7 @@ def deactivate(session: Session, *, replay_follows: bool = False) -> None:
     Args:
         session: The session of the cassette.
         replay_follows: Leave patches, which do nothing meanwhile, and the placeholders of keys for
-            another replay, which begins before any other code of the project runs; if none does,
-            `restore` must be called.
+            another replay; if none begins before other tests run, `restore` must be called.
     """
     with _change:
         _sessions.remove(session)

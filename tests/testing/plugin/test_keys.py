@@ -79,6 +79,45 @@ class TestLast:
     assert environment() == before
 
 
+CONFTEST = """
+import httpx, pytest, ssl
+BEFORE = httpx.HTTPTransport.handle_request, ssl.create_default_context
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    if item.name == "test_refused":
+        pytest.fail("refused by the project")
+"""
+
+
+@pytest.mark.parametrize("why", ["an unknown argument", "a damaged cassette", "another hook"])
+def test_an_unmarked_test_sees_nothing_after_a_setup_that_failed(
+    why: str, run: Run, pytester: pytest.Pytester
+) -> None:
+    """A marked test that fails before it replays leaves no placeholder and no patch."""
+    pytester.makeconftest(CONFTEST)
+    name = "test_refused" if why == "another hook" else "test_fails"
+    argument = "bogus=1" if why == "an unknown argument" else ""
+    if why == "a damaged cassette":
+        damaged = pytester.path / "cassettes" / "test_it" / "test_fails.sqlite"
+        damaged.parent.mkdir(parents=True)
+        damaged.write_text("no cassette")
+    result = run(
+        HEAD
+        + f"""
+import httpx, ssl
+from conftest import BEFORE
+@pytest.mark.ember_replay
+def test_first(): assert are_placeholders()
+@pytest.mark.ember_replay({argument})
+def {name}(): pass
+def test_unmarked():
+    assert keys() == ["", ""]
+    assert (httpx.HTTPTransport.handle_request, ssl.create_default_context) == BEFORE
+"""
+    )
+    result.assert_outcomes(passed=2, errors=1)
+
+
 def test_keys_changed_by_a_test_stay_changed(run: Run) -> None:
     """The next test finds keys as a test leaves them, and placeholders where they are missing."""
     result = run(
