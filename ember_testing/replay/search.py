@@ -18,7 +18,7 @@ _NEVER_ESCAPED = re.compile("[A-Za-z0-9._~-]+")
 _ESCAPED_LETTER = re.compile(rb"\\u00(?:3[0-9]|[46][1-9a-f]|[57][0-9a])", re.I)
 _HTML_NAMES = {"&": b"amp", "<": b"lt", ">": b"gt", '"': b"quot", "'": b"apos"}
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
-_BACKSLASHES = rb"\\{1,16}"  # before an escaped character: JSON may be nested in JSON
+_BACKSLASHES = rb"\\{1,63}"  # before an escaped character: JSON may be nested in JSON
 
 
 def word_of(length: int) -> bytes:
@@ -102,7 +102,7 @@ def _as_sent(character: str) -> bytes:
     in_url = b"".join(b"%%%02x" % byte for byte in content)
     in_json = _in_json(character)
     escaped = in_url, in_json, _in_html(character)
-    return rb"(?:\\{0,16}%b|(?i:%b|%b|%b))" % (re.escape(content), *escaped)
+    return rb"(?:\\{0,63}%b|(?i:%b|%b|%b))" % (re.escape(content), *escaped)
 
 
 def _as_escaped(character: str) -> bytes:

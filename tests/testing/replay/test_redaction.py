@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from functools import reduce
 from itertools import pairwise
 from urllib.parse import quote
 
@@ -121,11 +122,15 @@ AWKWARD = "/aB+c=d&e<f>g'h\"i\\jK1é"
         json.dumps(AWKWARD, ensure_ascii=False)[1:-1],
         json.dumps(AWKWARD)[1:-1].replace("/", "\\/"),
         json.dumps(json.dumps(AWKWARD))[3:-3],  # the arguments of a tool call
+        reduce(lambda text, _: json.dumps(text)[1:-1], range(6), AWKWARD),
         re.sub("[<>&'=]", lambda match: f"\\u{ord(match.group()):04x}", json.dumps(AWKWARD)[1:-1]),
         re.sub("[^a-zA-Z0-9/=]", lambda match: f"\\u{ord(match.group()):04X}", AWKWARD),
     ],
-    ids=["plain", "path", "query", "lower", "ascii", "utf-8", "slash", "nested", "gson", ".net"],
-)
+    ids=[
+        "plain", "path", "query", "lower", "ascii", "utf-8", "slash", "nested", "deep", "gson",
+        ".net",
+    ],
+)  # fmt: skip
 def test_a_key_is_found_however_it_is_escaped(spelled: str) -> None:
     """A key is redacted in URLs, any server's JSON and nested JSON, and the rest is kept."""
     redaction = Redaction(frozenset({AWKWARD}))
