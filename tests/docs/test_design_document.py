@@ -138,7 +138,7 @@ def test_exports_of_the_document_set_keys_and_prices() -> None:
         "from ember.models.routing import built_in\n"
         "from ember.models.schemas import UsageStats\n"
         "million = UsageStats(1_000_000, 1_000_000)\n"
-        "for name in ('openai', 'anthropic', 'google'): print(built_in(name).key())\n"
+        "for name in ('openai', 'anthropic', 'google'): print(built_in(name).api_key)\n"
         "for name in ('gpt-4', 'gpt-4-turbo', 'custom-model'): print(cost('openai', name, million))"
     )
     process = subprocess.run(
