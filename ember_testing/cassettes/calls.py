@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from ember_testing.cassettes.file import CassetteFile
     from ember_testing.wires.body import Headers
 
+# The columns whose names a `Call` keeps.
+_SAME_NAMES = (
+    *("id", "n", "method", "url", "status", "outcome", "provider", "model"),
+    *("prompt_tokens", "completion_tokens", "text", "recorded_at", "test"),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -77,28 +83,15 @@ class Call:
 
 def from_row(row: dict[str, Any]) -> Call:
     """Return a call from the columns of the table `calls`."""
-    error = f"{row['error_type']}: {row['error_message']}" if row["error_type"] else None
     return Call(
-        id=row["id"],
-        n=row["n"],
-        method=row["method"],
-        url=row["url"],
+        **{name: row[name] for name in _SAME_NAMES},
         request_headers=headers_from_json(row["request_headers"]),
         body=row["request_body"] or "",
-        status=row["status"],
         response_headers=headers_from_json(row["response_headers"]),
         response_body=row["response_body"] or "",
-        outcome=row["outcome"],
-        error=error,
-        provider=row["provider"],
-        model=row["model"],
-        prompt_tokens=row["prompt_tokens"],
-        completion_tokens=row["completion_tokens"],
+        error=f"{row['error_type']}: {row['error_message']}" if row["error_type"] else None,
         cost=row["cost_usd"],
-        text=row["text"],
         seconds=row["elapsed"],
-        recorded_at=row["recorded_at"],
-        test=row["test"],
     )
 
 
@@ -121,11 +114,7 @@ class Calls(Sequence[Call]):
         return self._ids
 
     def renumber(self, numbers: Mapping[int, int]) -> None:
-        """Update the calls' ids after another file has replaced the cassette.
-
-        Args:
-            numbers: New ids by old ids; calls that are missing here are dropped.
-        """
+        """Replace each id by its new one; calls without one are dropped."""
         self._ids = array("q", [numbers[old] for old in self._ids if old in numbers])
 
     def __len__(self) -> int:

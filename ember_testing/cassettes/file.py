@@ -79,18 +79,6 @@ class CassetteFile:
         path: The file.
         new_metadata: Rows of the table `cassette` if the file must be created; None to only read.
 
-    Attributes:
-        path: The file.
-        horizon: The id of the last call when the file was opened.
-        salt: The salt of the digests of keys and of redacted values.
-        match_on: The `match_on` of an imported cassette; empty if there is none.
-        created: Whether this object created the file.
-        added: Id and time of each call that this object added.
-        snapshot: The bytes of the file before the first addition, if it is small enough.
-        loaded: Rows in memory by key, which `find` then uses; None before `load`.
-        on_replaced: Called with the new ids of the calls in `added` by their old ids when another
-            file has replaced this one.
-
     Raises:
         CassetteError: The file is no cassette, damaged, too new, or cannot be opened.
     """
@@ -98,24 +86,25 @@ class CassetteFile:
     def __init__(self, path: Path, new_metadata: Mapping[str, str] | None = None) -> None:
         self.path = path
         self.new_metadata = new_metadata
-        self.created = False
-        self.added: list[tuple[int, str]] = []
-        self.snapshot: bytes | None = None
+        self.created = False  # by this object
+        self.added: list[tuple[int, str]] = []  # id and time of each call that this object added
+        self.snapshot: bytes | None = None  # the file before the first addition, if small enough
+        # Called with new ids of the added calls by their old ids when another file replaced this.
         self.on_replaced: Callable[[Mapping[int, int]], None] = lambda _: None
         self._wrote = self._closed = self._verified = False
-        self._identity: tuple[int, int] | None = None
-        self.loaded: dict[str, list[tuple[Any, ...]]] | None = None
-        self._is_loadable = True
+        self._identity: tuple[int, int] | None = None  # device and inode
+        self.loaded: dict[str, list[tuple[Any, ...]]] | None = None  # rows by key
+        self._is_loadable = True  # until `load` has tried
         with LOCK:
             if new_metadata is not None and not path.exists():
                 self.created = schema.create(path, new_metadata)
             self._connection = self._open()
             try:
                 (_, horizon), *rows = self._read(_FIRST, ())
-                self.horizon: int = horizon
+                self.horizon: int = horizon  # the id of the last call at present
                 metadata = schema.metadata_of(rows, path)
                 self.salt = metadata.get("salt", "").encode()[:_LONGEST_SALT]
-                self.match_on = self._match_on(metadata.get("match_on", "[]"))
+                self.match_on = self._match_on(metadata.get("match_on", "[]"))  # if imported
             except CassetteError:
                 self.close()
                 raise
@@ -141,7 +130,7 @@ class CassetteFile:
 
         Rows are checked when they are used.
         """
-        if self.loaded is None and self._is_loadable:
+        if self._is_loadable:
             self._is_loadable = False
             query = f"{_ALL} where id <= ? and {_IS_SMALL} order by n"
             with suppress(CassetteError):  # reported when the damaged row is used
@@ -149,7 +138,7 @@ class CassetteFile:
 
     def answer(self, call_id: int) -> Answer:
         """Return the recording with this id."""
-        return answer_of(self._plain(call_id))
+        return answer_of(self._checked(self._values(call_id)))
 
     def recorded(self, key: str) -> int:
         """Return the number of recordings of this request."""
@@ -167,7 +156,7 @@ class CassetteFile:
 
     def chunks(self, call_id: int) -> Pieces:
         """Return the pieces of a response as they were received."""
-        return pieces_of(self._plain(call_id))
+        return pieces_of(self._checked(self._values(call_id)))
 
     def requests(self) -> Iterator[dict[str, Any]]:
         """Yield all columns of each call that was there when the file was opened."""
@@ -181,8 +170,13 @@ class CassetteFile:
         Raises:
             CassetteError: A row is damaged.
         """
-        found = (self._read(f"{_READ} ?", (call_id,)) for call_id in call_ids)
-        return [self._with_text(values) for rows in found for values in rows]
+        found: list[dict[str, Any]] = []
+        for call_id in call_ids:
+            for *columns, text in self._read(f"{_READ} ?", (call_id,)):
+                row = self._checked(columns)
+                row["text"] = text if isinstance(text, str) else None
+                found.append(row)
+        return found
 
     def row(self, call_id: int) -> dict[str, Any]:
         """Return all columns of a call, including `id`.
@@ -190,11 +184,13 @@ class CassetteFile:
         Raises:
             CassetteError: The row is missing or damaged.
         """
-        return self._with_text(self._values(_READ, call_id))
+        if rows := self.rows([call_id]):
+            return rows[0]
+        raise schema.damaged(self.path, f"call {call_id} is not found")
 
     def unchecked(self, call_id: int) -> tuple[dict[str, Any], object]:
         """Return a call's columns without checking them, and the row's digest."""
-        _, stored, *columns = self._values(_PLAIN, call_id)
+        _, stored, *columns = self._values(call_id)
         return {**dict(zip(COLUMNS, columns, strict=True)), "id": call_id}, stored
 
     def problems(self) -> list[str]:
@@ -208,21 +204,15 @@ class CassetteFile:
         there: dict[str, str] = dict(self._read(query, ()))
         return [name for name, statement in schema.VIEWS.items() if there.get(name) != statement]
 
-    def _plain(self, call_id: int) -> dict[str, Any]:
-        """Return the columns of a call; `text` is None if `text_at` locates it in the body."""
-        return self._checked(self._values(_PLAIN, call_id))
-
-    def _with_text(self, values: Sequence[Any]) -> dict[str, Any]:
-        *columns, text = values
-        return {**self._checked(columns), "text": text if isinstance(text, str) else None}
-
-    def _values(self, query: str, call_id: int) -> list[Any]:
-        if rows := self._read(f"{query} ?", (call_id,)):
-            return list(rows[0])
+    def _values(self, call_id: int) -> Sequence[Any]:
+        """Return a call's id, digest and columns as stored."""
+        rows: list[Sequence[Any]] = self._read(f"{_PLAIN} ?", (call_id,))
+        if rows:
+            return rows[0]
         raise schema.damaged(self.path, f"call {call_id} is not found")
 
     def _checked(self, values: Sequence[Any]) -> dict[str, Any]:
-        """Return a row's columns by name, including `id`."""
+        """Return a row's columns by name, including `id`; `text` is None if it is in the body."""
         call_id, stored, *columns = values
         try:
             row = checked(columns, stored)
@@ -317,10 +307,7 @@ class CassetteFile:
         Raises:
             CassetteError: The disk is full, the file is damaged, or a lock is never released.
         """
-        return self._add({"text_at": None, **call, **layout_columns(call, pieces)})
-
-    def _add(self, call: dict[str, Any]) -> int:
-        """Commit one complete row."""
+        call = {"text_at": None, **call, **layout_columns(call, pieces)}
         with self.transaction("immediate") as connection:
             try:
                 row = connection.execute(_INSERT, values_of(call))
@@ -346,23 +333,20 @@ class CassetteFile:
         """
         connection = self._connection
         with self.transaction("immediate"):
-            exchanged = self._connection is not connection
+            was_replaced = self._connection is not connection
             rates: dict[Any, list[tuple[int, str]]] = {}
             for since, *charge, text in self.prices():
                 rates.setdefault(tuple(charge), []).append((since, text))
             for row, read in found:
-                if exchanged:  # another file has replaced this one; its ids differ
+                if was_replaced:  # by another file, whose ids differ
                     number = self.find_by_time(row["recorded_at"], row["key"], row["n"])
                     if number is None:
                         continue
-                    row = self._plain(number)
+                    row = self._checked(self._values(number))
                 self._describe(row, read, rates)
 
     def _describe(
-        self,
-        row: Mapping[str, Any],
-        read: ParsedRow,
-        known: dict[Any, list[tuple[int, str]]],
+        self, row: Mapping[str, Any], read: ParsedRow, known: dict[Any, list[tuple[int, str]]]
     ) -> None:
         row = {**row, **read.columns}
         row |= text_columns(row["text"], partial(self._text, row["response_body"]))
@@ -553,10 +537,9 @@ def _probe(connection: sqlite3.Connection, path: Path) -> None:
 
 def _recover(path: Path) -> None:
     """Roll back a killed recording's partial write; a read-only connection cannot."""
+    address = f"{path.absolute().as_uri()}?mode=rw"
     try:
-        with closing(
-            sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)
-        ) as connection:
+        with closing(sqlite3.connect(address, uri=True)) as connection:
             connection.execute("select 1 from sqlite_master").fetchone()
             connection.execute("pragma journal_mode = truncate")  # so that the next line deletes it
             _delete_journal(connection)

@@ -44,19 +44,19 @@ def merge(ancestor: Path, ours: Path, theirs: Path) -> list[str]:
         gone, added, conflicts = plan(_ancestor(ancestor, mine.salt), left, right)
         if conflicts or not (gone or added):
             return [_line(left.get(each), right.get(each)) for each in conflicts]
-        runs = " ".join(
-            dict.fromkeys(f"{mine.metadata()['run']} {other.metadata()['run']}".split())
-        )
+        runs = f"{mine.metadata()['run']} {other.metadata()['run']}".split()
         part = ours.with_name(f"{ours.name}.{uuid4().hex[:8]}.part")
         try:
             shutil.copyfile(ours, part)
-            _write(
-                part,
-                other,
-                [left[each]["id"] for each in gone],
-                sorted(right[each]["id"] for each in added),
-                runs,
-            )
+            with CassetteFile(part, schema.new_metadata()) as merged:
+                if gone:
+                    merged.remove([left[each]["id"] for each in gone])
+                for number in sorted(right[each]["id"] for each in added):
+                    swap.copy(merged, other, number)
+                # A new id: a report of recordings used on one side does not apply to the other's.
+                changes = {"id": uuid4().hex, "run": " ".join(dict.fromkeys(runs))}
+                with merged.transaction("immediate") as connection:
+                    schema.write_metadata(connection, changes)
             part.replace(ours)
         except OSError as error:
             raise CassetteError(f"cannot write the merged cassette {ours}: {error}") from error
@@ -70,10 +70,7 @@ def plan(
 ) -> tuple[list[tuple[str, int]], list[tuple[str, int]], list[tuple[str, int]]]:
     """Return what to delete from the left side, what to add from the right, and the conflicts.
 
-    Args:
-        base: The common ancestor.
-        left: One version.
-        right: The other version.
+    `base` is the common ancestor.
     """
     gone: list[tuple[str, int]] = []
     added: list[tuple[str, int]] = []
@@ -112,14 +109,3 @@ def _line(mine: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> st
     row = mine or other or {}
     what = "both have recorded" if mine and other else "one side has deleted, the other changed"
     return f"{what} {row['method']} {row['url']} ({row['n']}. identical request)"
-
-
-def _write(path: Path, other: CassetteFile, gone: list[int], added: list[int], runs: str) -> None:
-    with CassetteFile(path, schema.new_metadata()) as file:
-        if gone:
-            file.remove(gone)
-        for number in added:
-            swap.copy(file, other, number)
-        # A new id: a report of the recordings used on one side does not apply to the other's.
-        with file.transaction("immediate") as connection:
-            schema.write_metadata(connection, {"id": uuid4().hex, "run": runs})

@@ -148,12 +148,7 @@ def new_metadata(run: str = "", salt: str = "") -> dict[str, str]:
 def create(path: Path, metadata: Mapping[str, str]) -> bool:
     """Create an empty cassette at `path` atomically, unless a file is there already.
 
-    Args:
-        path: The file; missing folders are created.
-        metadata: The rows of the table `cassette`.
-
-    Returns:
-        Whether this call created the file; another process may have been faster.
+    Missing folders are created. Returns whether this call created the file.
 
     Raises:
         CassetteError: The folder cannot be written.
@@ -279,11 +274,7 @@ def check_bytes(path: Path, status: os.stat_result) -> bool:
             f"{path} is in write-ahead mode, in which a cassette is more than one file; run: "
             f'sqlite3 {path} "pragma journal_mode = delete"'
         )
-    _check_identity(path, *(int.from_bytes(head[at : at + 4], "big") for at in (68, 60)))
-    return len(modes) == 2
-
-
-def _check_identity(path: Path, application: int, version: int) -> None:
+    application, version = (int.from_bytes(head[at : at + 4], "big") for at in (68, 60))
     if application != APPLICATION_ID:
         raise CassetteError(
             f"{path} is an SQLite file of another program (application_id {application:#x}); "
@@ -299,6 +290,7 @@ def _check_identity(path: Path, application: int, version: int) -> None:
             f"{path} has schema {version}, which no release wrote; delete it and record anew with "
             "--ember-record"
         )
+    return len(modes) == 2
 
 
 _DECLARED = "select name, sql from sqlite_master where type in ('table', 'index', 'trigger')"

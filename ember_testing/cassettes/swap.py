@@ -21,17 +21,11 @@ UNREADABLE = "unreadable"
 
 
 class Replaced(NamedTuple):
-    """The cassette that a new recording will replace, as it was when the recording began.
+    """The cassette that a new recording will replace, as it was when the recording began."""
 
-    Args:
-        id: Its id in the table `cassette`, or `UNREADABLE`.
-        horizon: The id of its last call.
-        salt: The salt of its digests, which the new recording keeps.
-    """
-
-    id: str
-    horizon: int
-    salt: str = ""
+    id: str  # in the table `cassette`, or `UNREADABLE`
+    horizon: int  # the id of its last call
+    salt: str = ""  # of its digests; the new recording keeps it
 
 
 def found_at(path: Path) -> tuple[Replaced | None, str]:
@@ -50,8 +44,8 @@ def found_at(path: Path) -> tuple[Replaced | None, str]:
         return Replaced(UNREADABLE, 0), ""
     with present:
         metadata = present.metadata()
-        found = Replaced(metadata.get("id", ""), present.horizon, metadata.get("salt", ""))
-        return found, metadata.get("run", "")
+    found = Replaced(metadata.get("id", ""), present.horizon, metadata.get("salt", ""))
+    return found, metadata.get("run", "")
 
 
 def undo(file: CassetteFile) -> None:
@@ -135,13 +129,9 @@ def replace(file: CassetteFile, path: Path, since: Replaced | None) -> None:
 def _join(file: CassetteFile, other: CassetteFile, after: int) -> None:
     """Copy another cassette's calls after an id, with their prices."""
     present = {(at, key) for _, at, key in file.times()}
-    missing = [
-        call_id
-        for call_id, at, key in other.times()
-        if call_id > after and (at, key) not in present
-    ]
-    for call_id in missing:
-        copy(file, other, call_id)
+    for call_id, at, key in other.times():
+        if call_id > after and (at, key) not in present:
+            copy(file, other, call_id)
 
 
 def name_runs(file: CassetteFile, runs: list[str]) -> None:
@@ -151,16 +141,7 @@ def name_runs(file: CassetteFile, runs: list[str]) -> None:
 
 
 def copy(file: CassetteFile, other: CassetteFile, call_id: int) -> int:
-    """Copy a call of another cassette, with its prices.
-
-    Args:
-        file: The cassette to add to.
-        other: The cassette to copy from.
-        call_id: The call's id in `other`.
-
-    Returns:
-        The call's id in `file`.
-    """
+    """Add a call of another cassette to `file`, with its prices; return its id there."""
     row = other.row(call_id)
     number = file.add(row, pieces_of(row))
     in_force = {line[1:5]: line[5] for line in other.prices() if line[0] <= call_id}

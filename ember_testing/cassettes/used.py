@@ -20,21 +20,13 @@ VERSION = 2
 
 @dataclass(slots=True)
 class Used:
-    """The use of one cassette in a run.
+    """The use of one cassette in a run."""
 
-    Attributes:
-        id: The cassette's id, which changes when it is recorded anew.
-        numbers: Ids of the recordings that were replayed.
-        tests: Node ids of the tests that use it.
-        passed: Node ids of those tests that passed.
-        shared: Whether the marker named it.
-    """
-
-    id: str = ""
-    numbers: set[int] = field(default_factory=set[int])
-    tests: set[str] = field(default_factory=set[str])
-    passed: set[str] = field(default_factory=set[str])
-    shared: bool = False
+    id: str = ""  # the cassette's, which changes when it is recorded anew
+    numbers: set[int] = field(default_factory=set[int])  # ids of the replayed recordings
+    tests: set[str] = field(default_factory=set[str])  # node ids of the tests that use it
+    passed: set[str] = field(default_factory=set[str])  # node ids of those that passed
+    shared: bool = False  # the marker named it
 
     def add(self, other: Used) -> None:
         """Add another test's or process's use of the same cassette."""

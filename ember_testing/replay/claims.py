@@ -48,29 +48,18 @@ _STALE = 60.0  # seconds after which an unlocked lock file belongs to a dead pro
 
 
 class Recorded(NamedTuple):
-    """A recording made by another session.
+    """A recording made by another session."""
 
-    Args:
-        file: The cassette, or the new file that will replace it.
-        number: The id of the call in that file.
-        recorded_at: ISO 8601.
-    """
-
-    file: str
-    number: int
-    recorded_at: str
+    file: str  # the cassette, or the new file that will replace it
+    number: int  # the id of the call in that file
+    recorded_at: str  # ISO 8601
 
 
 class FailedRecordings(NamedTuple):
-    """The recordings of a failed test, by id and time.
+    """The recordings of a failed test, by id and time."""
 
-    Args:
-        kept: Recordings that other sessions adopted.
-        dropped: Recordings that only this test had adopted.
-    """
-
-    kept: Sequence[tuple[int, str]] = ()
-    dropped: Sequence[tuple[int, str]] = ()
+    kept: Sequence[tuple[int, str]] = ()  # those that other sessions adopted
+    dropped: Sequence[tuple[int, str]] = ()  # those that only this test had adopted
 
 
 def adopt(
@@ -128,22 +117,14 @@ class Claims:
             raise CassetteError(f"cannot claim calls in {_folder()}: {error}") from error
 
     def others_record(self, runs: Collection[str]) -> bool:
-        """Return whether another live process of these runs records or recorded this cassette.
-
-        Args:
-            runs: Names of runs.
-        """
+        """Return whether another live process of these runs records or recorded this cassette."""
         query = "select run, process from runs where cassette = ?"
         found = self._file.connection.execute(query, (self._cassette,)).fetchall()
         mine = _process_lock()
         return any(run in runs and at != mine and _is_alive(at) for run, at in found)
 
     def claim(self, key: str, n: int) -> Recorded | bool:
-        """Claim a request.
-
-        Args:
-            key: The request's key.
-            n: Its position among identical ones.
+        """Claim the `n`-th identical request.
 
         Returns:
             Its recording if there is one; True if this session must send it, False if another
@@ -181,11 +162,7 @@ class Claims:
                 connection.execute(f"delete from {table} {_WHERE}", (self._cassette, key, n))
 
     def end_session(self, passed: bool) -> FailedRecordings:
-        """End this session.
-
-        Args:
-            passed: Whether the test passed; a failed test's recordings pass to their adopters.
-        """
+        """End this session; a failed test's recordings pass to their adopters."""
         with self._file.transaction() as connection:
             held = connection.execute(
                 "select key, n, owner, file, number, recorded_at, kept from holders "

@@ -33,16 +33,10 @@ _MOST_HIDDEN = 256  # credentials from answers that are kept
 
 
 class _Environment(NamedTuple):
-    """What a comparison needs to know of the environment.
+    """What a comparison needs to know of the environment."""
 
-    Attributes:
-        keys: The values of providers' keys.
-        variables: The secrets, each with the variable that holds it.
-        sets_prices: Whether it sets prices.
-    """
-
-    keys: frozenset[str]
-    variables: Mapping[str, str]
+    keys: frozenset[str]  # the values of providers' keys
+    variables: Mapping[str, str]  # the secrets, each with the variable that holds it
     sets_prices: bool
 
 
@@ -50,11 +44,7 @@ _last_read: tuple[object, _Environment] = (None, _Environment(frozenset(), {}, F
 
 
 def _of_environment(version: object) -> _Environment:
-    """Return what the environment holds, read again unless it has this version still.
-
-    Args:
-        version: The present version; None if it is unknown.
-    """
+    """Return what the environment holds; read again if its version is unknown or has changed."""
     global _last_read
     known, found = _last_read
     if version is None or version != known:
@@ -69,27 +59,18 @@ def _of_environment(version: object) -> _Environment:
 
 
 class Comparison:
-    """Comparison and redaction of one session's requests.
-
-    Args:
-        settings: The replay settings.
-
-    Attributes:
-        rules: The rules of comparison.
-        redaction: Replaces the secrets known so far.
-        sets_prices: Whether the environment sets prices.
-        replacements: Values that answers held under a credential's name, and their replacements.
-    """
+    """Comparison and redaction of one session's requests."""
 
     def __init__(self, settings: Settings) -> None:
         self.rules = settings.rules()
-        self.redaction = Redaction(rules=settings.redaction_rules())
-        self.sets_prices = False
+        self.redaction = Redaction(rules=settings.redaction_rules())  # of the secrets known so far
+        self.sets_prices = False  # the environment does
         self._environment: object = None  # its version when last read
         self._keys: frozenset[str] = frozenset()
         self._issued: set[str] = set()
+        # Values that answers held under a credential's name, and their replacements.
         self.replacements: dict[bytes, bytes] = {}
-        self._sent_back: dict[bytes, bytes] = {}
+        self._sent_back: dict[bytes, bytes] = {}  # by spelling: those that a client may send
         named = [part[len("header:") :].lower() for part in self.rules.match_on]
         self._compared_headers = f" {' '.join(named)} "
 
@@ -164,12 +145,7 @@ class Comparison:
         return matching.key(sent, self.rules, context)
 
     def redacted(self, sent: Request, *, whole: bool = False) -> Request:
-        """Return a request, redacted for recording.
-
-        Args:
-            sent: The request as sent.
-            whole: Whether to include all headers, or only those that are compared.
-        """
+        """Return a request, redacted for recording; only a `whole` one has uncompared headers."""
         self.redaction = self.redaction.also(secrets_of_request(sent.url, sent.headers))
         kind = sent.header("content-type")
         compared = sent.headers
@@ -203,11 +179,8 @@ class Comparison:
             exchange: The call.
             written: The recorded body of its answer.
         """
-        came = decoded(exchange.headers, b"".join([data for _, data in exchange.chunks]))
-        if came == written:
-            return []
-        names = self.redaction.variables_in(came)
-        if not names:
+        received = decoded(exchange.headers, b"".join([data for _, data in exchange.chunks]))
+        if received == written or not (names := self.redaction.variables_in(received)):
             return []
         sent = exchange.request
         values = [sent.url, *(value for _, value in sent.headers)]

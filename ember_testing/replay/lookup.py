@@ -38,22 +38,18 @@ class Lookup:
     Args:
         rules: The rules that make the keys.
         repeats_last: Repeat the last recording after the end.
-
-    Attributes:
-        positions: By key, the `n` last returned; shared with processes that the test forks.
     """
 
     def __init__(self, rules: Rules, *, repeats_last: bool) -> None:
-        self._rules = rules
         self._repeats_last = repeats_last
+        # By key, the `n` last returned; shared with processes that the test forks.
         self.positions: Counter[str] | SharedCounts = Counter()
-        self._index: dict[str, list[int]] | None = None
-        self._looked_for_other_rules = False
+        self.compare_by(rules)
 
     def compare_by(self, rules: Rules) -> None:
         """Use other rules from now on."""
         self._rules = rules
-        self._index = None
+        self._index: dict[str, list[int]] | None = None
         self._looked_for_other_rules = False
 
     def take(self, file: CassetteFile | None, key: str) -> Answer | None:

@@ -16,29 +16,16 @@ if TYPE_CHECKING:
 
 
 class Outcome:
-    """The results of a session so far.
-
-    Args:
-        subject: The test or file that prefixes each note.
-
-    Attributes:
-        tally: Counts, and notes for the end of the run.
-        failures: Failures in this process, and those of forked processes up to the last call of
-            `new_calls`.
-        problems: Read and write errors, raised when the session ends.
-        on_failure: Called after each failure, in any thread.
-        shared: The counts shared with forked processes, once the test has forked.
-        is_forked: Whether this process was forked by the test.
-    """
+    """The results of a session so far."""
 
     def __init__(self, subject: str) -> None:
-        self._subject = subject
+        self._subject = subject  # the test or file that prefixes each note
         self.tally = Tally()
-        self.failures: list[ReplayFailure] = []
-        self.problems: list[str] = []
-        self.on_failure: Callable[[], None] = lambda: None
-        self.shared: SharedCounts | None = None
-        self.is_forked = False
+        self.failures: list[ReplayFailure] = []  # those of forked processes once `new_calls` ran
+        self.problems: list[str] = []  # read and write errors, raised when the session ends
+        self.on_failure: Callable[[], None] = lambda: None  # called in any thread
+        self.shared: SharedCounts | None = None  # with forked processes, once the test has forked
+        self.is_forked = False  # this process was forked by the test
 
     def note(self, sentence: str) -> None:
         """Add a sentence to the summary of the run."""
@@ -82,10 +69,6 @@ class Outcome:
                 yield kind, value
 
     def raise_problems(self) -> None:
-        """Raise the read and write errors.
-
-        Raises:
-            CassetteError: There is one.
-        """
+        """Raise the read and write errors as one CassetteError, if there are any."""
         if self.problems:
             raise CassetteError("\n".join(dict.fromkeys(self.problems)))

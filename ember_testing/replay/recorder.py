@@ -63,11 +63,6 @@ class Recorder:
 
     Raises:
         CassetteError: The file exists and cannot be used.
-
-    Attributes:
-        record: As above; `new` if an earlier test of the run has started the new file.
-        file: The open file; None until there is one.
-        recorded: The calls that were recorded.
     """
 
     def __init__(
@@ -85,6 +80,7 @@ class Recorder:
         command: Callable[[], str],
     ) -> None:
         self._path = path
+        # `new` if an earlier test of the run has started the new file.
         self.record_mode: RecordMode | None = record
         self._run = run
         self._test = test
@@ -94,7 +90,7 @@ class Recorder:
         self._budget = budget
         self._record_errors = record_errors
         self._command = command
-        self.file: CassetteFile | None = None
+        self.file: CassetteFile | None = None  # until there is one
         self.recorded = Calls(self.rows)
         self._replaces: swap.Replaced | None = None  # the cassette that an `all` recording replaces
         self._exchanges: set[Exchange] = set()
@@ -376,13 +372,13 @@ class Recorder:
             if self.record_mode:  # earlier rows may hold a secret that is new in the environment
                 self._comparison.read_environment(anew=True)
             self._attempt(self.read)
+            failed = FailedRecordings()
             keep = passed
             if keep and self.record_mode and file:
                 keep = self._attempt(self._leaks) is False
             self.file = None
-            failed = (
-                self._claims.end_session(keep) if self._claims is not None else FailedRecordings()
-            )
+            if self._claims is not None:
+                failed = self._claims.end_session(keep)
             if file is None:
                 return
             if self.record_mode and not (keep and file.added):

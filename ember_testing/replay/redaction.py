@@ -86,18 +86,12 @@ def rule_of(given: str | Rule) -> Rule:
 
 @dataclass(frozen=True, slots=True)
 class Redaction:
-    """Replaces known secret values, values under a credential's name, and matches of rules.
+    """Replaces known secret values, values under a credential's name, and matches of rules."""
 
-    Attributes:
-        values: The secrets known so far.
-        salt: The salt of the digests.
-        rules: The user's rules.
-        variables: The environment variable of each value that comes from one.
-    """
-
-    values: frozenset[str] = field(default=frozenset(), repr=False)
-    salt: bytes = b""
-    rules: tuple[Rule, ...] = ()
+    values: frozenset[str] = field(default=frozenset(), repr=False)  # the secrets known so far
+    salt: bytes = b""  # of the digests
+    rules: tuple[Rule, ...] = ()  # the user's
+    # The environment variable of each value that comes from one.
     variables: Mapping[str, str] = field(default_factory=dict[str, str], repr=False, compare=False)
     _search: Search = field(init=False, repr=False, compare=False)
 

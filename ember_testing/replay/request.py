@@ -98,17 +98,11 @@ _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=_enco
 
 
 class Context(NamedTuple):
-    """The state that a key depends on besides the rules.
+    """The state that a key depends on besides the rules."""
 
-    Attributes:
-        keys: Values that are credentials anywhere in the request.
-        salt: The cassette's salt.
-        issued: Ids that earlier answers issued.
-    """
-
-    keys: frozenset[str] = frozenset()
-    salt: bytes = b""
-    issued: Collection[str] = ()
+    keys: frozenset[str] = frozenset()  # values that are credentials anywhere in the request
+    salt: bytes = b""  # the cassette's
+    issued: Collection[str] = ()  # ids that earlier answers issued
 
 
 _NO_CONTEXT = Context()
@@ -252,13 +246,7 @@ def _without_patterns(value: Json, rules: Rules) -> Json:
 
 
 def form_of(body: bytes, content_type: str, rules: Rules) -> list[tuple[str, str, bytes]] | None:
-    """Return name, headers and content of each compared form field; None if it is not a form.
-
-    Args:
-        body: The request's body.
-        content_type: The request's content type, which has the boundary of a multipart body.
-        rules: The rules of comparison.
-    """
+    """Return name, headers and content of each compared form field; None if it is not a form."""
     if boundary := _BOUNDARY.search(content_type):
         return list(_multipart(body, boundary.group(1).encode(), rules))
     if "form-urlencoded" not in content_type or not (rules.forms or rules.patterns):

@@ -16,33 +16,19 @@ def counted(number: int, noun: str) -> str:
 
 @dataclass(slots=True)
 class Tally:
-    """Counts of one test or of a whole run; added with `+=`, sent between processes as a dict.
+    """Counts of one test or of a whole run; added with `+=`, sent between processes as a dict."""
 
-    Attributes:
-        recorded: Calls sent to a provider and written down.
-        replayed: Calls answered from a cassette.
-        spent: US dollars of the recorded calls whose cost is known.
-        saved: US dollars that the replayed calls cost when they were recorded.
-        unpriced: Calls whose cost is unknown.
-        avoided: Seconds that the replayed calls took when they were recorded.
-        unused: Recordings that their test did not replay.
-        stale: Replayed recordings older than `ember_max_age`.
-        waits: Seconds of sleep that `no_sleep` skipped.
-        missed: Requests without a recording.
-        notes: Sentences for the end of the run.
-    """
-
-    recorded: int = 0
-    replayed: int = 0
-    spent: float = 0.0
-    saved: float = 0.0
-    unpriced: int = 0
-    avoided: float = 0.0
-    unused: int = 0
-    stale: int = 0
-    waits: float = 0.0
-    missed: int = 0
-    notes: list[str] = field(default_factory=list[str])
+    recorded: int = 0  # calls sent to a provider and written down
+    replayed: int = 0  # calls answered from a cassette
+    spent: float = 0.0  # US dollars of the recorded calls whose cost is known
+    saved: float = 0.0  # US dollars that the replayed calls cost when they were recorded
+    unpriced: int = 0  # calls whose cost is unknown
+    avoided: float = 0.0  # seconds that the replayed calls took when they were recorded
+    unused: int = 0  # recordings that their test did not replay
+    stale: int = 0  # replayed recordings older than `ember_max_age`
+    waits: float = 0.0  # seconds of sleep that `no_sleep` skipped
+    missed: int = 0  # requests without a recording
+    notes: list[str] = field(default_factory=list[str])  # sentences for the end of the run
 
     def __iadd__(self, other: Tally) -> Tally:
         for each in fields(self):
