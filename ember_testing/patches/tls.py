@@ -62,11 +62,11 @@ def _late(create: Callable[..., ssl.SSLContext]) -> Callable[..., ssl.SSLContext
     ) -> ssl.SSLContext:
         build = partial(create, purpose, cafile=cafile, capath=capath, cadata=cadata)
         late = purpose == ssl.Purpose.SERVER_AUTH and not cadata and (cafile or capath)
-        # What cannot be read is an error at once.
-        readable = cafile is None or os.access(cafile, os.R_OK)
-        if late and readable and _patch.in_force:
-            return cast("ssl.SSLContext", LateContext(build))
-        return build()
+        if not late or not _patch.in_force:
+            return build()
+        if cafile:  # what cannot be read is an error at once
+            os.close(os.open(cafile, os.O_RDONLY))  # blockbuster refuses os.access in event loops
+        return cast("ssl.SSLContext", LateContext(build))
 
     return create_default_context
 

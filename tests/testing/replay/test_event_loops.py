@@ -32,10 +32,11 @@ pytest.importorskip("httpcore2", reason="in the extra dev")
 pytest.importorskip("aiohttp", reason="in the extra dev")
 
 CALLS = """
-import asyncio, aiohttp, anyio, httpcore2, httpx, httpx2, pytest
+import asyncio, aiohttp, anyio, certifi, httpcore2, httpx, httpx2, pytest, ssl
 from blockbuster import blockbuster_ctx
 
 URL = {url!r}
+CERTIFICATES = certifi.where()
 pytestmark = [pytest.mark.ember_replay, pytest.mark.anyio]
 
 @pytest.fixture
@@ -65,6 +66,9 @@ async def test_httpx_closed(client):
     async with client.stream("POST", URL + "/stream", json={{}}) as response:
         async for piece in response.aiter_raw():
             break
+
+async def test_tls():
+    ssl.create_default_context(cafile=CERTIFICATES)
 
 async def test_aiohttp():
     async with aiohttp.ClientSession() as session:
@@ -98,8 +102,8 @@ def test_nothing_blocks_an_event_loop(run: Run) -> None:
     """Recorded, replayed and faked calls pass under blockbuster, and a miss is reported as such."""
     with serving(answer) as server:
         module = CALLS.format(url=server.url) + FAKED
-        run(module, "--ember-record", "-p", "anyio").assert_outcomes(passed=8)
-        run(None, "-p", "anyio").assert_outcomes(passed=8)
+        run(module, "--ember-record", "-p", "anyio").assert_outcomes(passed=9)
+        run(None, "-p", "anyio").assert_outcomes(passed=9)
         assert len(server.received) == 2 * 8 + 4
     result = run(module.replace("{", '{"more": 1, ', 1).replace('"q": q', '"q": -q'), "-p", "anyio")
     result.stdout.no_fnmatch_line("*BlockingError*")
