@@ -14,12 +14,12 @@ import pytest
 from ember_testing.cassettes import schema
 from ember_testing.cassettes.paths import cassette_file, shared_file
 from ember_testing.replay import cassette as standalone
-from ember_testing.wires import exchange as traffic
+from ember_testing.wires import parsing
 from tests.edited import edit
 from tests.loopback import Loopback, Received, Reply, echo, serving
 
 # Imported here, because each of the runs below unloads the modules that it imports first.
-LOADED = (schema, standalone, traffic, pytest.importorskip("sqlite_utils"))
+LOADED = (schema, standalone, parsing, pytest.importorskip("sqlite_utils"))
 
 HEAD = """
 import httpx, pytest

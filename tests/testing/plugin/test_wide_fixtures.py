@@ -10,11 +10,11 @@ from ember_testing.cassettes import schema
 from ember_testing.cassettes.paths import fixture_file
 from ember_testing.cli import main
 from ember_testing.replay import cassette as standalone
-from ember_testing.wires import exchange as traffic
+from ember_testing.wires import parsing
 from tests.loopback import Loopback, echo, serving
 
 # Imported here, because each of the runs below unloads the modules that it imports first.
-LOADED = (schema, standalone, traffic, pytest.importorskip("sqlite_utils"))
+LOADED = (schema, standalone, parsing, pytest.importorskip("sqlite_utils"))
 Run = Callable[..., pytest.RunResult]
 
 CONFTEST = """
