@@ -323,7 +323,8 @@ class _IdleConnections(Generic[_Connection]):
         # Most load balancers close an idle connection after 60 s or more; with httpx's default of
         # 5 s a program that calls rarely would open a new one each time.
         self._seconds = number("EMBER_KEEPALIVE_SECONDS", 30.0)
-        self._most = number("EMBER_MAX_IDLE_CONNECTIONS", _half_of_descriptors())
+        self._half_of_descriptors = _half_of_descriptors()
+        self._most = number("EMBER_MAX_IDLE_CONNECTIONS", self._half_of_descriptors)
 
     def pop(self, key: object) -> tuple[_Connection | None, bool]:
         """Return the idle connection that was used last, or None, and whether it is usable."""
@@ -345,6 +346,18 @@ class _IdleConnections(Generic[_Connection]):
             with suppress(IndexError):  # another thread took the last one
                 return [idle.popleft()[1]]
         return self._expired(now) if now - self._last_sweep >= self._seconds else []
+
+    def make_room(self) -> list[_Connection]:
+        """Remove the oldest connection if a quarter of the descriptors is not enough for all.
+
+        It is called before a connection is opened: otherwise bursts of calls to two servers would
+        need all descriptors, half of them for the idle connections to the first.
+        """
+        stacks = tuple(self._origins.values())
+        if sum(map(len, stacks)) > self._half_of_descriptors / 2:
+            with suppress(IndexError, ValueError):  # other threads took them
+                return [min(filter(None, stacks), key=lambda idle: idle[0][0]).popleft()[1]]
+        return []
 
     def _expired(self, now: float) -> list[_Connection]:
         """Remove the expired connections to all origins, after a burst perhaps thousands."""
@@ -424,6 +437,8 @@ class Pool:
                     raise
                 break
         self.idle.update_limits()
+        for one in self.idle.make_room():
+            one.close()
         return self._send_on(request, Connection(request), key)
 
     def _send_on(self, request: httpcore.Request, connection: Connection, key: object) -> Any:
@@ -489,6 +504,8 @@ class AsyncPool:
                     raise
                 break
         self.idle.update_limits()
+        for one in self.idle.make_room():
+            await aclose(one)
         return await self._send_on(request, AsyncConnection(request), key)
 
     async def _send_on(
