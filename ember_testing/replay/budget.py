@@ -30,15 +30,9 @@ _SCHEMA = "create table if not exists calls (id integer primary key, usd real no
 
 
 def estimate(method: str, url: str, body: bytes) -> float | None:
-    """Return the most that a request may cost, by the module's rule.
+    """Return the most US dollars that a request may cost, by the module's rule.
 
-    Args:
-        method: The HTTP method.
-        url: The whole URL.
-        body: The whole body.
-
-    Returns:
-        US dollars; `nan` if no price is known; None if it is not a call to a model.
+    Returns `nan` if no price is known, None if it is not a call to a model.
     """
     # Imported late because these load all of ember.
     from ember.exceptions import UnknownPriceWarning
@@ -94,11 +88,6 @@ class Budget:
     def reserve(self, method: str, url: str, body: bytes) -> int | None:
         """Reserve the estimated cost of a call, before it is sent.
 
-        Args:
-            method: The HTTP method.
-            url: The whole URL.
-            body: The whole body.
-
         Returns:
             The reservation for `settle`; None if it is not a call to a model.
 
@@ -129,12 +118,7 @@ class Budget:
         )
 
     def settle(self, reservation: int, amount: float | None) -> None:
-        """Replace the estimate of a call with its actual cost.
-
-        Args:
-            reservation: The result of `reserve`.
-            amount: US dollars; None keeps the estimate, since the call was sent.
-        """
+        """Replace the estimate of a call with its actual cost in US dollars; None keeps it."""
         if amount is not None:
             with self._lock:
                 self._ledger.connection.execute(
@@ -157,11 +141,7 @@ class Budget:
 
 
 def dollars(amount: float) -> str:
-    """Return an amount as text with its significant digits.
-
-    Args:
-        amount: US dollars.
-    """
+    """Return US dollars as text with the significant digits."""
     if amount >= 1:
         return f"${amount:.2f}"
     return f"${amount:.4f}" if amount >= 0.0001 or amount == 0 else "<$0.0001"

@@ -65,16 +65,13 @@ class FailedRecordings(NamedTuple):
 def adopt(
     file: CassetteFile, found: Recorded, cassette: Path, place: tuple[str, int]
 ) -> Answer | None:
-    """Copy another session's recording into this session's file.
+    """Copy another session's recording into this session's file; None if it no longer exists.
 
     Args:
         file: This session's file.
         found: Where the other session made the recording.
         cassette: The cassette, where it is now if the other session's file has replaced it.
         place: The request's key, and its position among identical ones.
-
-    Returns:
-        The recording; None if it no longer exists.
     """
     if found.file == str(file.path.resolve()):
         number = file.find_by_time(found.recorded_at, *place)

@@ -18,12 +18,9 @@ _EVENT_END = re.compile(rb"(?<=\n\n)|(?<=\r\n\r\n)")
 
 
 def faulted(fault: Fault, request: Request, recorded: Callable[[], Response]) -> Response:
-    """Return the response to a call that has a fault in a replay.
+    """Return the response to a request that has a fault in a replay.
 
-    Args:
-        fault: The fault.
-        request: The call.
-        recorded: Returns its recording; called only if the fault uses it.
+    `recorded` returns its recording, and is called only if the fault uses it.
     """
     found = Response(200) if replaces_answer(fault) else recorded()
     response = without_encoding(found)

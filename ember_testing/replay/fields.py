@@ -191,13 +191,8 @@ def _inside(
 ) -> list[tuple[int, int]]:
     """Return the spans of the credentials in an object or list; none if it is a schema.
 
-    Args:
-        body: The whole body.
-        at: Where the object or list begins.
-        quote: The quote character, with its backslashes.
-        shortest: The shortest credential, in bytes.
-        members: The names of the body's members: a list of them, as in a schema's
-            `dependentRequired`, holds no credentials.
+    `members` are the names of the body's members: a list of them, as in a schema's
+    `dependentRequired`, holds no credentials.
     """
     found: list[tuple[int, int]] = []
     names: list[bytes | None] = []  # of the open containers
@@ -237,12 +232,9 @@ def _inside(
 def without_addresses(
     body: bytes, replacement: Callable[[bytes], bytes], *, certain_only: bool
 ) -> bytes:
-    """Return a body with the credentials in the queries and userinfo of addresses replaced.
+    """Return a text with the credentials in the queries and userinfo of addresses replaced.
 
-    Args:
-        body: Any text.
-        replacement: Returns the replacement of a value.
-        certain_only: Keep the values of names that are not certain.
+    With `certain_only` the values of names that are not certain stay.
     """
     if b"/" not in body or not (b"=" in body or b"@" in body or b"u003d" in body.lower()):
         return body

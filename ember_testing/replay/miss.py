@@ -42,13 +42,7 @@ _SIBLINGS = 100  # cassettes that are searched for a request
 
 
 def record_command(test: str, path: Path, *, anew: bool = False) -> str:
-    """Return the command that records what is missing, or everything anew.
-
-    Args:
-        test: Node id of the test; "" without pytest.
-        path: The cassette.
-        anew: Whether to record everything anew.
-    """
+    """Return the command that records what is missing in a test or, if "", in a block."""
     if test:
         return f"pytest --ember-record{'=all' if anew else ''} {shlex.quote(test)}"
     mode = "all" if anew else "new"
@@ -244,30 +238,22 @@ def _is_same(first: Request, second: Request, rules: Rules) -> bool:
 def nearest(
     request: Request, stored: Iterable[tuple[int, Request]], rules: Rules = DEFAULT_RULES
 ) -> tuple[int, Request] | None:
-    """Return the recording that differs least, the earliest of equals; None if there is none.
-
-    Args:
-        request: The request without a recording.
-        stored: Id and request of each recording.
-        rules: The rules of comparison.
-    """
+    """Return the recording that differs least, the earliest of equals; None if there is none."""
     requested = leaves(request, rules)
-    rough = heapq.nsmallest(
-        8,
-        (
-            (_distance(requested, leaves(other, rules), _apart_by_words), number, other)
-            for number, other in stored
-        ),
-        key=lambda entry: entry[:2],
-    )
-    if not rough:
-        return None
+
+    def by_distance(
+        each: Iterable[tuple[int, Request]], apart: Callable[[str, str], float], most: int
+    ) -> list[tuple[int, Request]]:
+        measured = (
+            (_distance(requested, leaves(other, rules), apart), number, other)
+            for number, other in each
+        )
+        found = heapq.nsmallest(most, measured, key=lambda entry: entry[:2])
+        return [(number, other) for _, number, other in found]
+
     # Word sets preselect eight candidates; the slower comparison by characters decides.
-    best = min(
-        (_distance(requested, leaves(other, rules), _apart_by_characters), number, other)
-        for _, number, other in rough
-    )
-    return best[1:]
+    rough = by_distance(stored, _apart_by_words, 8)
+    return next(iter(by_distance(rough, _apart_by_characters, 1)), None)
 
 
 def differences(
@@ -279,12 +265,7 @@ def differences(
 ) -> list[str]:
     """Return one line per differing leaf, `name: recorded ..., now ...`, at most `limit`.
 
-    Args:
-        recorded: One request.
-        request: The other request.
-        limit: The most lines.
-        words: Names for the two requests.
-        rules: The rules of comparison.
+    `words` name the two requests.
     """
     first, second = words
     source = "in the recording" if first == "recorded" else f"in the {first} one"
@@ -316,11 +297,6 @@ def random_leaves(recorded: Request, request: Request, rules: Rules = DEFAULT_RU
     """Return `ignore` paths for the differing leaves, if all of them look random on both sides.
 
     Return none if a differing leaf is a text of several words that merely contains an id.
-
-    Args:
-        recorded: One request.
-        request: The other request.
-        rules: The rules of comparison.
     """
     found: list[str] = []
     for name, before, now in _changes(leaves(recorded, rules), leaves(request, rules)):

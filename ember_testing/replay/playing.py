@@ -21,13 +21,9 @@ def response_of(
     timing: bool,
     unplayable: Callable[[str], BaseException],
 ) -> Response:
-    """Return the response for a recorded answer.
+    """Return the response for a recorded answer, with the recorded delays if `timing`.
 
-    Args:
-        answer: The recording.
-        pieces: The pieces of its body.
-        timing: Whether to replay the recorded delays.
-        unplayable: Makes the error, from its reason, for a caller that reads past the recording.
+    `unplayable` makes the error, from its reason, for a caller that reads past the recording.
     """
     response = Response(
         answer.status,

@@ -38,15 +38,12 @@ def row_of(
         redaction: Replaces the secrets known so far.
         replacements: Values that answers held under a credential's name, and their replacements;
             those of this answer are added.
-
-    Returns:
-        All columns but `key`, `n`, `rules` and `test`; seconds and bytes of each piece.
     """
     headers, chunks, body = _response(exchange, redaction, replacements)
     error, outcome = exchange.error, exchange.outcome
     if outcome == "closed" and ends_stream(body):
         outcome = "complete"  # the reader left after the stream's last event and missed nothing
-    row: dict[str, Any] = {
+    row = {
         "method": request.method,
         "url": request.url,
         "request_headers": headers_to_json(request.headers),

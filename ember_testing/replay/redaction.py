@@ -138,12 +138,7 @@ class Redaction:
         return replacement[: len(value)].encode()
 
     def request_body(self, body: bytes, content_type: str = "") -> bytes:
-        """Return a request body, redacted.
-
-        Args:
-            body: The bytes that are sent.
-            content_type: The content type, to recognize forms.
-        """
+        """Return a request body, redacted; the content type tells that it is a form."""
         if self.rules:
             body = self._by_rules(body, lambda match: self.digest(match.group()))[0]
         body = self._search.replaced(body, _fixed_word)
@@ -216,13 +211,9 @@ class Redaction:
         of_model: bool = False,
         replacements: dict[bytes, bytes] | None = None,
     ) -> tuple[bytes, list[bytes]]:
-        """Return a response body, redacted, and its pieces.
+        """Return a response body, redacted also by the rules, and its pieces as received.
 
-        Args:
-            body: The whole body, without content encoding.
-            pieces: The same bytes, in pieces as received.
-            of_model: As in `response_body`.
-            replacements: As in `response_body`.
+        For the other arguments see `response_body`.
         """
         redacted = self.response_body(body, of_model=of_model, replacements=replacements)
         edits: list[tuple[int, int, bytes]] = []
@@ -238,13 +229,9 @@ class Redaction:
         """Apply the user's rules to each JSON string of a body, or to the whole of another body."""
         text = body.decode("utf-8", "surrogateescape")
         tokens = list(_TEXT_TOKEN.finditer(text)) if _is_json_like(text) else []
-        if not tokens:
-            spans = [(0, len(text), self.by_rules(text, replacement))] if text else []
-        else:
-            spans = [
-                (match.start(), match.end(), self._token(match.group(), replacement))
-                for match in tokens
-            ]
+        spans = [(*match.span(), self._token(match.group(), replacement)) for match in tokens]
+        if not tokens and text:
+            spans = [(0, len(text), self.by_rules(text, replacement))]
         written_pieces: list[bytes] = []
         edits: list[tuple[int, int, bytes]] = []
         at = place = 0
@@ -300,34 +287,28 @@ class Redaction:
             compared: Whether it is a request's URL, so that different values stay different.
             replacements: As in `response_body`; values replaced in the query are added.
         """
-        digest = self._digest_for(url, compared)
+        # All keys of a provider count as equal; on other hosts `key` may name anything.
+        with_digest = compared and not is_provider(_host(url))
 
         def replaced(value: str) -> str:
             if replacements is None:
-                return digest(value)
+                return self.digest(value) if with_digest else REDACTED
             content = value.encode("utf-8", "surrogatepass")
             replacements[content] = written = self.issued(content)
             return written.decode()
 
         url = _USERINFO.sub(f"{REDACTED}@", url)
         path, mark, rest = url.partition("?")
-        if mark:
+        if mark:  # before any "#", or else in a fragment that is an address: #/callback?token=
             query, hash_mark, fragment = rest.partition("#")
             query = _with_parameters(query, is_credential_name, replaced)
             if self.rules:
                 query = "&".join(self._parameter(part) for part in query.split("&"))
-            url = path + mark + query + hash_mark + self._fragment(fragment)
+            url = path + mark + query + hash_mark + _fragment(fragment)
         elif "#" in url:
             path, hash_mark, fragment = url.partition("#")
-            url = path + hash_mark + self._fragment(fragment)
+            url = path + hash_mark + _fragment(fragment)
         return self.text(url) if self.values or self.rules else url
-
-    def _digest_for(self, url: str, compared: bool) -> Callable[[str], str]:
-        # All keys of a provider count as equal; on other hosts `key` may name anything.
-        return self.digest if compared and not is_provider(_host(url)) else lambda _: REDACTED
-
-    def _fragment(self, fragment: str) -> str:
-        return _with_parameters(fragment, is_credential_name, lambda _: REDACTED)
 
     def _parameter(self, part: str) -> str:
         name, mark, value = part.partition("=")
@@ -376,17 +357,18 @@ class Redaction:
         if lower in ("location", "content-location"):
             return self.url(value, compared=False, replacements=replacements)
         if "/" in value and ("=" in value or "@" in value):  # link, refresh, referer
-            content = without_addresses(
-                value.encode("utf-8", "surrogatepass"),
-                replaced,
-                certain_only=False,
-            )
+            content = value.encode("utf-8", "surrogatepass")
+            content = without_addresses(content, replaced, certain_only=False)
             return content.decode("utf-8", "surrogatepass")
         return value
 
 
 def _fixed_word(_: int) -> bytes:
     return REDACTED.encode()
+
+
+def _fragment(fragment: str) -> str:
+    return _with_parameters(fragment, is_credential_name, lambda _: REDACTED)
 
 
 def _host(url: str) -> str:
@@ -430,12 +412,9 @@ def _with_parameters(
 def _recut(
     body: bytes, sizes: Sequence[int], edits: Sequence[tuple[int, int, bytes]]
 ) -> list[bytes]:
-    """Cut an edited body where the pieces of the old one ended.
+    """Cut an edited body where the pieces of the old one, of these sizes, ended.
 
-    Args:
-        body: The new bytes.
-        sizes: The sizes of the old pieces.
-        edits: Start and end in the old bytes, and the replacement; in order.
+    Each edit is start and end in the old bytes, and the replacement; in order.
     """
     cut: list[bytes] = []
     start = old = 0

@@ -32,7 +32,6 @@ from ember_testing.replay.secrets import (
 from ember_testing.replay.settings import (
     DEFAULT_RULES,
     FORM,
-    PATTERN,
     QUERY,
     Rules,
     split_path,
@@ -349,21 +348,3 @@ def _objects(value: Any) -> Iterator[dict[str, Json]]:
         for each in cast("list[object]", value):
             if isinstance(each, dict):
                 yield cast("dict[str, Json]", each)
-
-
-__all__ = [
-    "LOOPBACK",
-    "PATTERN",
-    "Context",
-    "Json",
-    "Number",
-    "Pairs",
-    "compared",
-    "content_of",
-    "drop",
-    "form_of",
-    "issued_ids",
-    "key",
-    "parameters",
-    "parsed",
-]

@@ -173,9 +173,7 @@ def variables_of_environment(
 ) -> dict[str, str]:
     """Return the secrets of an environment, each with the variable that holds it.
 
-    Args:
-        environment: Usually `os.environ`.
-        names: Its names, if the caller has them: os.environ decodes them each time.
+    A caller that has the environment's names may pass them: os.environ decodes them each time.
     """
     # Filter by name first: os.environ decodes a value on each access.
     found: dict[str, str] = {}
@@ -221,9 +219,7 @@ def keys_of_environment(
 ) -> frozenset[str]:
     """Return the values of the variables from which Ember or a vendor's package reads a key.
 
-    Args:
-        environment: Usually `os.environ`.
-        names: Its names, if the caller has them.
+    A caller that has the environment's names may pass them: os.environ decodes them each time.
     """
     every = tuple(names or environment)
     present = _key_variables().intersection(every).union(filter(_OF_A_PROVIDER.search, every))
@@ -232,11 +228,7 @@ def keys_of_environment(
 
 
 def keys_of_request(headers: Iterable[tuple[str, str]]) -> frozenset[str]:
-    """Return the credentials in a request's credential headers, to be ignored anywhere in it.
-
-    Args:
-        headers: Name and value pairs.
-    """
+    """Return the credentials in a request's credential headers, to be ignored anywhere in it."""
     sent = [value for name, value in headers if is_credential_header(name)]
     return frozenset(value for value in _credentials(tuple(sent)) if could_be_secret(value))
 
@@ -248,12 +240,7 @@ def _credentials(sent: tuple[str, ...]) -> list[str]:
 
 
 def secrets_of_request(url: str, headers: Iterable[tuple[str, str]]) -> frozenset[str]:
-    """Return the credentials in a request's headers and URL.
-
-    Args:
-        url: The whole URL, including query string and userinfo.
-        headers: Name and value pairs.
-    """
+    """Return the credentials in a request's headers, query string and userinfo."""
     sent = [value for name, value in headers if is_certain_name(name)]
     found = list(_credentials(tuple(sent)))
     if "?" in url or "@" in url:

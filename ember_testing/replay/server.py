@@ -32,17 +32,11 @@ __all__ = ["CassetteServer", "cassette_server", "serving"]
 
 # Headers of a single connection, which are not forwarded.
 _OF_THE_CONNECTION = frozenset(
-    {
-        "connection",
-        "content-length",
-        "expect",
-        "host",
-        "keep-alive",
-        "te",
-        "transfer-encoding",
+    [
+        "connection", "content-length", "expect", "host", "keep-alive", "te", "transfer-encoding",
         "upgrade",
-    }
-)
+    ]
+)  # fmt: skip
 _TIMEOUT = httpx.Timeout(600.0, connect=10.0)
 
 

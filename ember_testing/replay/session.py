@@ -57,13 +57,6 @@ class Session:
 
     Raises:
         CassetteError: The file exists and cannot be used.
-
-    Attributes:
-        outcome: Counts, notes and failures.
-        played: The calls that were answered from the file.
-        prices: The prices of those calls.
-        orphans: Returns the lines of a miss about a renamed test's cassette; None if no tests are
-            known.
     """
 
     def __init__(
@@ -81,6 +74,7 @@ class Session:
         self.settings = settings or Settings()
         self.test = test
         self._target = target or test
+        # Returns the lines of a miss about a renamed test's cassette; None if no tests are known.
         self.orphans: Callable[[Request], list[str]] | None = None
         self._lock = threading.RLock()
         self.outcome = Outcome(test or str(path))
@@ -98,7 +92,7 @@ class Session:
             record_errors=self.settings.record_errors,
             command=self.command,
         )
-        self.played = Calls(self._recorder.rows)
+        self.played = Calls(self._recorder.rows)  # the calls answered from the file
         self._calls = 0
         file = self._recorder.file
         pinned = file is not None and self.settings.prices == "recorded"
@@ -119,9 +113,6 @@ class Session:
 
     def answer(self, sent: Request) -> _Reply:
         """Count a request and answer it, before it is sent.
-
-        Args:
-            sent: The request.
 
         Returns:
             A recorded response, the exchange that records the live one, or a `Later` if another
@@ -309,11 +300,7 @@ class Session:
             self.outcome.problems.append(str(error))
 
     def after_fork(self, *, forked: bool) -> None:
-        """Release the locks, in both processes.
-
-        Args:
-            forked: Whether this is the child.
-        """
+        """Release the locks, in both processes; `forked` in the child."""
         if forked:
             self.outcome.is_forked = True
             self._recorder.fork()

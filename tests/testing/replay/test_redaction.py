@@ -76,6 +76,13 @@ def test_keys_in_a_request_are_redacted_elsewhere_too(
     assert KEY not in str(Redaction().headers(headers))
 
 
+@pytest.mark.parametrize("rest", ["#token={}", "#/callback?token={}", "?a=1#token={}&b"])
+def test_keys_in_an_address_fragment_are_redacted(rest: str) -> None:
+    """A fragment, which may hold a query of its own, keeps no credential."""
+    written = Redaction().url(f"https://a.com/v1{rest.format(KEY)}", compared=False)
+    assert written == f"https://a.com/v1{rest.format('REDACTED')}"
+
+
 @pytest.mark.parametrize(
     ("name", "secret"),
     [
