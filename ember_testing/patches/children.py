@@ -18,13 +18,15 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ember_testing.exceptions import NetworkBlocked, ReplayFailure
-from ember_testing.patches.hosts import Permissions, is_loopback
+from ember_testing.patches.hosts import is_loopback
 from ember_testing.patches.keys import PLACEHOLDER, providers
 from ember_testing.patches.patch import Patch
 from ember_testing.patches.proxy import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from ember_testing.patches.hosts import Permissions
 
 __all__ = [
     "CHANGE",
@@ -297,16 +299,14 @@ def _end_forkserver() -> None:
 
 def _refuse(host: str, port: int) -> str | None:
     blocking = _in_force
-    if not isinstance(blocking, Blocking) or _is_allowed(blocking.permissions, host):
+    if not isinstance(blocking, Blocking):
+        return None
+    if is_loopback(host) or blocking.permissions.hosts.allows(host):
         return None
     remedy = blocking.for_child.format(host=host)
     reason = f"{_who()} tried to reach {host}:{port}, blocked: {blocking.why}; {remedy}; {OPEN}"
     blocking.fail(NetworkBlocked(reason))
     return reason
-
-
-def _is_allowed(permissions: Permissions, host: str) -> bool:
-    return is_loopback(host) or permissions.hosts.allows(host)
 
 
 def _who() -> str:
@@ -317,7 +317,7 @@ def _who() -> str:
 def _report(host: str, port: int) -> None:
     reporting = _in_force
     if isinstance(reporting, Reporting) and not (
-        _is_allowed(reporting.permissions, host) or reporting.permissions.ignored.allows(host)
+        is_loopback(host) or reporting.permissions.covers(host)
     ):
         reporting.report(f"{host}:{port} by {_who()}")
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime, timedelta, timezone
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from ember_testing.patches import worker
 from ember_testing.patches.sleep import note_call, wait, wait_async
@@ -23,6 +23,7 @@ __all__ = [
     "Answerer",
     "Exchange",
     "Later",
+    "Reply",
     "answer_of",
     "answer_of_async",
     "answerers",
@@ -59,35 +60,24 @@ class Exchange:
         request: The request as sent.
         keep: Called once with the exchange when it is over; in a separate thread if it would
             block an event loop.
-
-    Attributes:
-        recorded_at: When the request was sent, ISO 8601, UTC.
-        status: The response's status code; None before its headers arrive.
-        headers: The response's headers as received.
-        http_version: A version such as `HTTP/1.1`.
-        reason: The reason phrase.
-        headers_after: Seconds until the headers arrived.
-        chunks: For each chunk of the body, the seconds until it arrived and its bytes.
-        outcome: `complete`, `closed`, `cut`, `failed` or `cancelled`; `unsent` if nothing reached
-            the network, and nothing is recorded; "" until it is over.
-        error: The error that broke it.
-        elapsed: Seconds until it was over.
     """
 
     def __init__(self, request: Request, keep: Callable[[Exchange], None]) -> None:
         self.request = request
         self._keep = keep
         self._started = time.perf_counter()
-        self.recorded_at = _now().isoformat(timespec="microseconds")
-        self.status: int | None = None
+        self.recorded_at = _now().isoformat(timespec="microseconds")  # when it was sent
+        self.status: int | None = None  # until the headers arrive
         self.headers: Headers = ()
-        self.http_version = ""
+        self.http_version = ""  # such as HTTP/1.1
         self.reason = ""
-        self.headers_after: float | None = None
-        self.chunks: list[tuple[float, bytes]] = []
+        self.headers_after: float | None = None  # seconds
+        self.chunks: list[tuple[float, bytes]] = []  # with the seconds until they arrived
+        # `complete`, `closed`, `cut`, `failed` or `cancelled`; `unsent` if nothing reached the
+        # network, and nothing is recorded; "" until the call is over.
         self.outcome = ""
         self.error: NetworkFailure | None = None
-        self.elapsed = 0.0
+        self.elapsed = 0.0  # seconds until it was over
 
     def head(self, status: int, headers: Headers, http_version: str, reason: str) -> None:
         """Record the response's status and headers."""
@@ -121,38 +111,29 @@ class Exchange:
         """End the call, and wait until it has been recorded."""
         self.finish(outcome)
         if not worker.is_idle():
-            await worker.run(_nothing)
-
-
-def _nothing() -> None:
-    """Do nothing: a job that is done once all earlier jobs are done."""
+            await worker.run(lambda: None)  # done once all earlier jobs are done
 
 
 class Later(NamedTuple):
-    """No answer yet: another process is sending the same request.
+    """No answer yet: another process is sending the same request."""
 
-    Args:
-        seconds: Seconds to wait.
-        ask: Called after the wait.
-    """
+    seconds: float  # to wait
+    ask: Callable[[], Reply]  # called after the wait
 
-    seconds: float
-    ask: Callable[[], Response | Exchange | Later]
+
+Reply: TypeAlias = "Response | Exchange | Later"
+"""A response, an exchange that sends and records the request, or a time to ask again."""
 
 
 class Answerer(NamedTuple):
-    """Answers requests in place of the network.
+    """Answers requests in place of the network."""
 
-    Args:
-        accepts: Returns whether it may answer a request to this URL, before its body is read.
-        answer: Takes the request; returns the response, an exchange to send and record it, None to
-            ask the next answerer, or a `Later` to be asked again.
-        answer_async: The same in an event loop; None if `answer` touches no file.
-    """
-
+    # Returns whether it may answer a request to this URL, before its body is read.
     accepts: Callable[[str], bool]
-    answer: Callable[[Request], Response | Exchange | Later | None]
-    answer_async: Callable[[Request], Awaitable[Response | Exchange | Later | None]] | None = None
+    # Returns None if the next answerer is to be asked.
+    answer: Callable[[Request], Reply | None]
+    # The same in an event loop; None if `answer` touches no file.
+    answer_async: Callable[[Request], Awaitable[Reply | None]] | None = None
 
 
 answerers: list[Answerer] = []
@@ -174,7 +155,7 @@ def answer_of(chosen: list[Answerer], request: Request) -> Response | Exchange |
     """Return the first answer that is not None; None to send the request unrecorded."""
     __tracebackhide__ = True  # a miss is reported without these frames
     note_call()
-    answer: Response | Exchange | Later | None = None
+    answer: Reply | None = None
     for each in chosen:
         if (answer := each.answer(request)) is not None:
             break
@@ -188,7 +169,7 @@ async def answer_of_async(chosen: list[Answerer], request: Request) -> Response 
     """Do the same as `answer_of`, in an event loop."""
     __tracebackhide__ = True
     note_call()
-    answer: Response | Exchange | Later | None = None
+    answer: Reply | None = None
     for each in chosen:
         if each.answer_async is not None:
             answer = await each.answer_async(request)
@@ -202,7 +183,7 @@ async def answer_of_async(chosen: list[Answerer], request: Request) -> Response 
     return answer
 
 
-def close_abandoned(answer: Response | Exchange | Later | None) -> None:
+def close_abandoned(answer: Reply | None) -> None:
     """Close the exchange of a cancelled caller, so that the recording shows the call."""
     if isinstance(answer, Exchange):
         answer.finish("closed")

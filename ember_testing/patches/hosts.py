@@ -80,6 +80,12 @@ class Permissions(NamedTuple):
     allow_loopback: bool = False
     allow_subprocess: bool = False
 
+    def covers(self, host: str) -> bool:
+        """Return whether a replay lets a connection to this host through, or ignores it."""
+        if self.hosts.allows(host) or self.ignored.allows(host):
+            return True
+        return self.allow_loopback and is_loopback(host)
+
 
 @lru_cache(maxsize=32)
 def hosts_of(names: tuple[str, ...], argument: str = "allow_hosts") -> Hosts:

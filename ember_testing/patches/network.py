@@ -201,10 +201,8 @@ def _report(reporting: Reporting, used: socket.socket, address: Any) -> None:
     """Report a connection that no seam makes."""
     if (place := _internet_address(used, address)) is None or is_sending():
         return
-    (host, port), allowed = place, reporting.permissions
-    if _is_own_connection(port) or allowed.hosts.allows(host) or allowed.ignored.allows(host):
-        return
-    if not (allowed.allow_loopback and is_loopback(host)):
+    host, port = place
+    if not (_is_own_connection(port) or reporting.permissions.covers(host)):
         reporting.report(f"{host}:{port} by {_library()}")
 
 

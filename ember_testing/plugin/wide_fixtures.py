@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections import defaultdict
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ember_testing.exceptions import CassetteError
 from ember_testing.plugin.options import MARKER, arguments_of, folder_of, relative
 from ember_testing.plugin.run import count_fixture, run_name, run_of
 from ember_testing.plugin.sessions import begin_session
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
 
 _XUNIT = re.compile(r"_?(?:xunit|unittest)_(setup_module|setup_class|setUpClass)_fixture_")
 # Arguments of a test's marker that do not apply to fixtures shared with other tests.
-_OF_THE_TEST = frozenset({"cassette", "faults", "timing"})
+_TEST_ONLY = frozenset({"cassette", "faults", "timing"})
 # A fixture has these permissions if any test that needs it has them.
 _PERMISSIONS = ("allow_loopback", "allow_subprocess")
 
@@ -44,14 +47,18 @@ class WideFixtures:
 
     def __init__(self, marked: Sequence[pytest.Item]) -> None:
         self._marked = marked
-        self._needed: dict[int, list[pytest.Item]] | None = None
+        # The tests that request a wide fixture, by its id.
+        self._users: defaultdict[int, list[pytest.Item]] = defaultdict(list)
+        for item in marked:
+            for each in _wide_fixtures(item):
+                self._users[id(each)].append(item)
 
     def expect(self, config: pytest.Config) -> None:
         """Note which cassettes of fixtures the run should use, for the reports on unused ones."""
         for item in self._marked:
             for fixturedef in _wide_fixtures(item):
                 path, name = cassette_of(fixturedef, item)
-                for each in (path, _of_teardown(path)):
+                for each in (path, _teardown_path(path)):
                     if each.exists():
                         run_of(config).expect(relative(config, each), name, shared=True)
 
@@ -63,33 +70,25 @@ class WideFixtures:
         if not _is_wide(fixturedef):
             return (yield)
         item: pytest.Item = request._pyfuncitem  # pyright: ignore[reportPrivateUsage]  # session fixtures have no other way
-        items = self._items(fixturedef)
+        items = self._users.get(id(fixturedef))
         if not items and item.get_closest_marker(MARKER) is None:
             return (yield)
-        use = _Use(fixturedef, items or [item], item)
-        fixturedef.addfinalizer(use.end_teardown)
+        use = _FixtureCassette(fixturedef, items or [item], item)
+        fixturedef.addfinalizer(partial(use.end, passed=True))
         use.begin()
-        error: BaseException | None = None
+        passed = False
         try:
-            return (yield)
-        except BaseException as raised:
-            error = raised
-            raise
+            value = yield
+            passed = True
+            return value
         finally:
-            failure = use.end(error)
-            fixturedef.addfinalizer(use.begin_teardown)  # finalizers run in reverse order
-            if failure is not None:
+            # Finalizers run in reverse order.
+            fixturedef.addfinalizer(partial(use.begin, teardown=True))
+            try:
+                use.end(passed)
+            except pytest.fail.Exception as failure:
                 _cache_failure(failure, fixturedef, request)
-                raise failure from None
-
-    def _items(self, fixturedef: Definition) -> Sequence[pytest.Item]:
-        """Return the run's marked tests that request the fixture."""
-        if self._needed is None:
-            self._needed = {}
-            for item in self._marked:
-                for each in _wide_fixtures(item):
-                    self._needed.setdefault(id(each), []).append(item)
-        return self._needed.get(id(fixturedef), ())
+                raise
 
 
 def _wide_fixtures(item: pytest.Item) -> Iterator[Definition]:
@@ -106,14 +105,11 @@ def _is_wide(fixturedef: Definition) -> bool:
     return fixturedef.scope != "function" and function != "get_direct_param_fixture_func"
 
 
-class _Use:
+class _FixtureCassette:
     """One setup of a fixture and its teardown, each with a session."""
 
     def __init__(
-        self,
-        fixturedef: Definition,
-        items: Sequence[pytest.Item],
-        item: pytest.Item,
+        self, fixturedef: Definition, items: Sequence[pytest.Item], item: pytest.Item
     ) -> None:
         self._config = item.config
         self._path, self._name = cassette_of(fixturedef, item)
@@ -123,12 +119,10 @@ class _Use:
 
     def begin(self, *, teardown: bool = False) -> None:
         """Activate the fixture's cassette."""
-        from ember_testing.exceptions import CassetteError
-
         try:
             self._session = begin_session(
                 self._config,
-                _of_teardown(self._path) if teardown else self._path,
+                _teardown_path(self._path) if teardown else self._path,
                 self._settings,
                 test=self._name,
                 target=self._target,
@@ -137,43 +131,28 @@ class _Use:
         except CassetteError as error:
             raise pytest.fail.Exception(str(error), pytrace=False) from None
 
-    def end(self, error: BaseException | None) -> BaseException | None:
-        """Deactivate the cassette.
+    def end(self, passed: bool) -> None:
+        """Deactivate the cassette; fail the fixture if a call in it failed.
 
         Args:
-            error: The fixture's exception.
-
-        Returns:
-            The exception to raise instead; None if there is none.
+            passed: Whether the fixture raised nothing.
         """
         session, self._session = self._session, None
-        if session is None:
-            return None
-        from ember_testing.exceptions import CassetteError
+        if session is None:  # its cassette could not be opened
+            return
         from ember_testing.replay.active import deactivate
 
         deactivate(session)
         messages = [str(failure) for failure in session.failures]
-        passed = error is None and not messages
+        passed = passed and not messages
         try:
             session.close(passed)
         except CassetteError as broken:
             messages.append(str(broken))
         count_fixture(self._config, session, passed)
-        if not messages:
-            return None
-        text = "\n\n".join(dict.fromkeys(messages))
-        return pytest.fail.Exception(f"{self._name}: {text}", pytrace=False)
-
-    def begin_teardown(self) -> None:
-        """Activate the cassette, as the fixture's first finalizer."""
-        self.begin(teardown=True)
-
-    def end_teardown(self) -> None:
-        """Deactivate the cassette, as the fixture's last finalizer."""
-        failure = self.end(None)
-        if failure is not None:
-            raise failure
+        if messages:
+            text = "\n\n".join(dict.fromkeys(messages))
+            raise pytest.fail.Exception(f"{self._name}: {text}", pytrace=False) from None
 
 
 def _cache_failure(
@@ -196,7 +175,7 @@ def _settings(items: Sequence[pytest.Item]) -> Settings:
     agreed = {
         name: value
         for name, value in first.items()
-        if name not in _OF_THE_TEST and all(each.get(name) == value for each in found)
+        if name not in _TEST_ONLY and all(each.get(name) == value for each in found)
     }
     for name in _PERMISSIONS:
         if any(each.get(name) for each in found):
@@ -210,7 +189,7 @@ def _settings(items: Sequence[pytest.Item]) -> Settings:
         raise pytest.fail.Exception(f"{MARKER}: {error}", pytrace=False) from None
 
 
-def _of_teardown(path: Path) -> Path:
+def _teardown_path(path: Path) -> Path:
     return path.with_name(f"{path.stem}.teardown{path.suffix}")
 
 

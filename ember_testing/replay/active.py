@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ember_testing.patches import children, keys, network, sleep, tls
-from ember_testing.patches.exchange import Answerer, Exchange, Later
+from ember_testing.patches.exchange import Answerer, Reply
 from ember_testing.patches.patch import uninstall_paused
 from ember_testing.patches.transport import install, remove
 from ember_testing.replay import prices
 from ember_testing.replay.request import LOOPBACK
 from ember_testing.replay.session import Session
-from ember_testing.wires.response import Request, Response
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from ember_testing.wires.response import Request
 
 __all__ = ["activate", "deactivate", "restore"]
 
@@ -123,22 +124,22 @@ def _accepts(url: str) -> bool:
     session = _innermost()
     if session is None:
         return False
-    settings, parts = session.settings, urlsplit(url)
+    permissions, parts = session.settings.permissions, urlsplit(url)
     host = parts.hostname or ""
     if network.is_own(host, parts.port):
         return False
-    if settings.allow_loopback and host in LOOPBACK:
+    if permissions.allow_loopback and host in LOOPBACK:
         return False
-    return not (settings.hosts.allows(host) or settings.ignored_hosts.allows(host))
+    return not (permissions.hosts.allows(host) or permissions.ignored.allows(host))
 
 
-def _answer(request: Request) -> Response | Exchange | Later | None:
+def _answer(request: Request) -> Reply | None:
     __tracebackhide__ = True  # keep this frame out of a miss's traceback
     session = _innermost()
     return None if session is None else session.answer(request)
 
 
-async def _answer_async(request: Request) -> Response | Exchange | Later | None:
+async def _answer_async(request: Request) -> Reply | None:
     __tracebackhide__ = True
     session = _innermost()
     return None if session is None else await session.answer_async(request)

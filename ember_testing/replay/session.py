@@ -11,14 +11,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from ember_testing.cassettes.calls import Calls
 from ember_testing.cassettes.file import LOCK, CassetteFile
 from ember_testing.cassettes.rows import Answer
 from ember_testing.exceptions import CassetteError, CassetteMiss, ReplayFailure
 from ember_testing.patches import hangs, worker
-from ember_testing.patches.exchange import Exchange, Later, close_abandoned
+from ember_testing.patches.exchange import Exchange, Later, Reply, close_abandoned
 from ember_testing.replay.comparison import Comparison
 from ember_testing.replay.lookup import Lookup
 from ember_testing.replay.miss import explain, record_command
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 _LOOK_AGAIN = 0.02  # seconds
 _CALLS = "calls"  # a key of the positions, whose other keys are digests
 _EXPLAINED = 3  # misses of a test explained by the nearest recording; a loop may make thousands
-
-_Reply: TypeAlias = "Response | Exchange | Later"
 
 
 class Session:
@@ -111,7 +109,7 @@ class Session:
 
     # A call ----------------------------------------------------------------------------------
 
-    def answer(self, sent: Request) -> _Reply:
+    def answer(self, sent: Request) -> Reply:
         """Count a request and answer it, before it is sent.
 
         Returns:
@@ -144,7 +142,7 @@ class Session:
             self.outcome.problems.append(str(error))
             raise
 
-    async def answer_async(self, sent: Request) -> _Reply:
+    async def answer_async(self, sent: Request) -> Reply:
         """Like `answer`, without blocking the event loop on files."""
         answer = self._loaded_answer(sent)
         if answer is not None:
@@ -169,14 +167,14 @@ class Session:
             self._count_call()
             return self._play(answer, sent)
 
-    def _load_and_answer(self, sent: Request) -> _Reply:
+    def _load_and_answer(self, sent: Request) -> Reply:
         if self._recorder.file is not None and not self.record_mode:
             with self._lock:
                 self._recorder.use_own_connection()
                 self._recorder.file.load()
         return self.answer(sent)
 
-    def _send(self, sent: Request, key: str, n: int, waited: float = 0.0) -> _Reply:
+    def _send(self, sent: Request, key: str, n: int, waited: float = 0.0) -> Reply:
         """Answer a request that has no recording yet."""
         found = self._recorder.claim(sent, key, n, waited)
         if found is None:
@@ -187,7 +185,7 @@ class Session:
         self.prices.apply(None)
         return found
 
-    def _ask_again(self, sent: Request, key: str, n: int, waited: float) -> _Reply:
+    def _ask_again(self, sent: Request, key: str, n: int, waited: float) -> Reply:
         try:
             with self._lock:
                 return self._send(sent, key, n, waited)

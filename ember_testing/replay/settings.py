@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ember_testing.faults import Fault
-    from ember_testing.patches.hosts import Hosts, Permissions
+    from ember_testing.patches.hosts import Permissions
     from ember_testing.replay.redaction import Rule
 
 RecordMode = Literal["new", "all"]
@@ -198,31 +198,20 @@ class Settings:
                 )
         self.rules()
         if self.allow_hosts or self.ignore_hosts:
-            _ = self.hosts, self.ignored_hosts
+            _ = self.permissions
         self.redaction_rules()
-
-    @property
-    def hosts(self) -> Hosts:
-        """The hosts in `allow_hosts`."""
-        # Imported late because pytest loads this module at startup.
-        from ember_testing.patches.hosts import hosts_of
-
-        return hosts_of(tuple(self.allow_hosts))
-
-    @property
-    def ignored_hosts(self) -> Hosts:
-        """The hosts in `ignore_hosts`."""
-        from ember_testing.patches.hosts import hosts_of
-
-        return hosts_of(tuple(self.ignore_hosts), "ignore_hosts")
 
     @property
     def permissions(self) -> Permissions:
         """What a replay may reach."""
-        from ember_testing.patches.hosts import Permissions
+        # Imported late because pytest loads this module at startup.
+        from ember_testing.patches.hosts import Permissions, hosts_of
 
         return Permissions(
-            self.hosts, self.ignored_hosts, self.allow_loopback, self.allow_subprocess
+            hosts_of(tuple(self.allow_hosts)),
+            hosts_of(tuple(self.ignore_hosts), "ignore_hosts"),
+            self.allow_loopback,
+            self.allow_subprocess,
         )
 
     def unmet_faults(self, calls: int) -> list[str]:
