@@ -80,7 +80,9 @@ class CassetteFile:
         new_metadata: Rows of the table `cassette` if the file must be created; None to only read.
 
     Raises:
-        CassetteError: The file is no cassette, damaged, too new, or cannot be opened.
+        CassetteError: The file is no cassette, too new, or cannot be opened; and in each method: a
+            row that is read is damaged or missing, or the file cannot be written, because the disk
+            is full or a lock is never released.
     """
 
     def __init__(self, path: Path, new_metadata: Mapping[str, str] | None = None) -> None:
@@ -165,11 +167,7 @@ class CassetteFile:
                 yield self.row(number)
 
     def rows(self, call_ids: Iterable[int]) -> list[dict[str, Any]]:
-        """Return all columns of those of the given calls that are in the file, including `id`.
-
-        Raises:
-            CassetteError: A row is damaged.
-        """
+        """Return all columns of those of the given calls that are in the file, including `id`."""
         found: list[dict[str, Any]] = []
         for call_id in call_ids:
             for *columns, text in self._read(f"{_READ} ?", (call_id,)):
@@ -179,11 +177,7 @@ class CassetteFile:
         return found
 
     def row(self, call_id: int) -> dict[str, Any]:
-        """Return all columns of a call, including `id`.
-
-        Raises:
-            CassetteError: The row is missing or damaged.
-        """
+        """Return all columns of a call, including `id`."""
         if rows := self.rows([call_id]):
             return rows[0]
         raise schema.damaged(self.path, f"call {call_id} is not found")
@@ -246,11 +240,7 @@ class CassetteFile:
         return [call_id for (call_id,) in self._read("select id from calls order by id", ())]
 
     def prices(self) -> list[tuple[Any, ...]]:
-        """Return the rows of the table `prices` without digests, ordered by their first call.
-
-        Raises:
-            CassetteError: A row is damaged or missing.
-        """
+        """Return the rows of the table `prices` without digests, ordered by their first call."""
         rows = self._read(_PRICES, ())
         try:
             prices = [row for _, *row in rows if row[0] is not None]
@@ -263,14 +253,7 @@ class CassetteFile:
         return [tuple(row[:-1]) for row in prices]
 
     def verify(self, key: str) -> None:
-        """Check whether a recording is missing because the file is damaged.
-
-        Args:
-            key: The key of the request without a recording.
-
-        Raises:
-            CassetteError: The file is damaged.
-        """
+        """Raise CassetteError if the recording of this request is missing because of damage."""
         if self.created:
             return
         for (number,) in self._read("select id from calls where key = ?", (key,)):
@@ -303,9 +286,6 @@ class CassetteFile:
 
         Returns:
             The id of the call.
-
-        Raises:
-            CassetteError: The disk is full, the file is damaged, or a lock is never released.
         """
         call = {"text_at": None, **call, **layout_columns(call, pieces)}
         with self.transaction("immediate") as connection:
@@ -327,9 +307,6 @@ class CassetteFile:
 
         Args:
             found: The row of each call, as returned by `rows`, and what was read from it.
-
-        Raises:
-            CassetteError: The file cannot be written.
         """
         connection = self._connection
         with self.transaction("immediate"):
@@ -373,11 +350,7 @@ class CassetteFile:
             return None
 
     def remove(self, numbers: Sequence[int]) -> None:
-        """Delete calls and free their space.
-
-        Raises:
-            CassetteError: The file cannot be written.
-        """
+        """Delete calls and free their space."""
         with self.transaction("exclusive") as connection:
             each = [(number,) for number in numbers]
             connection.executemany("delete from calls where id = ?", each)
@@ -471,11 +444,7 @@ class CassetteFile:
 
     @contextmanager
     def transaction(self, kind: str) -> Generator[sqlite3.Connection]:
-        """Run a transaction (`immediate` or `exclusive`) on the file now at `path`.
-
-        Raises:
-            CassetteError: The file cannot be written.
-        """
+        """Run a transaction (`immediate` or `exclusive`) on the file now at `path`."""
         with LOCK:
             try:
                 self._begin(kind)

@@ -82,10 +82,7 @@ def _safe(name: str, keeps_case: bool = True) -> str:
 
 
 def cassettes_in(paths: Iterable[Path]) -> list[Path]:
-    """Return all cassettes at or below these paths, sorted.
-
-    Args:
-        paths: Files of any name, and folders.
+    """Return all cassettes at or below these paths, which are folders or files of any name, sorted.
 
     Raises:
         FileNotFoundError: A path does not exist.

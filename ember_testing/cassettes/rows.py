@@ -166,11 +166,7 @@ def digest(values: Sequence[object]) -> int:
 
 
 def checked(values: Sequence[Any], stored: object) -> dict[str, Any]:
-    """Return the columns of a row by name, checked.
-
-    Args:
-        values: The columns in the order of `COLUMNS`, as read.
-        stored: The row's digest.
+    """Return the columns of a row by name, checked; the values are in the order of `COLUMNS`.
 
     Raises:
         ValueError: The digest does not match, or a column's value is invalid.
@@ -221,12 +217,7 @@ def _body_of(row: Mapping[str, Any]) -> bytes:
 
 
 def layout_columns(row: Mapping[str, Any], pieces: Sequence[tuple[float, bytes]]) -> dict[str, Any]:
-    """Return the columns that hold a response's pieces, each byte stored once.
-
-    Args:
-        row: Its `response_body` is the body without content encoding.
-        pieces: The pieces as received.
-    """
+    """Return the columns that hold a response's pieces as received, each byte stored once."""
     raw = b"".join(data for _, data in pieces)
     layout: list[int] = []
     before = 0
@@ -315,9 +306,7 @@ def answer_of(row: Mapping[str, Any]) -> Answer:
 def text_columns(text: str | None, finds: Callable[[str], object]) -> dict[str, Any]:
     """Return the columns for an answer's text: its path in the body if it has one, else the text.
 
-    Args:
-        text: The text.
-        finds: Returns what the view finds at a path.
+    `finds` returns what the view finds at a path.
     """
     if text is None or len(text) <= _SHORT:
         return {"text": text, "text_at": None}

@@ -195,9 +195,8 @@ def seal_prices(connection: sqlite3.Connection) -> None:
 
 def _metadata_digest(metadata: Mapping[str, str]) -> str:
     """Return the digest of the other rows of the table `cassette`."""
-    return str(
-        digest([each for pair in sorted(metadata.items()) if pair[0] != _DIGEST for each in pair])
-    )
+    rows = [pair for pair in sorted(metadata.items()) if pair[0] != _DIGEST]
+    return str(digest([each for pair in rows for each in pair]))
 
 
 def metadata_of(rows: Sequence[tuple[object, object]], path: Path) -> dict[str, str]:

@@ -29,11 +29,7 @@ if TYPE_CHECKING:
 
 
 class Cassette:
-    """The calls replayed and recorded so far.
-
-    Args:
-        session: The session of the cassette.
-    """
+    """The calls replayed and recorded so far."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -209,11 +205,7 @@ def opened(
 ) -> Generator[Session]:
     """Open a session until the block ends; then warn of its notes and raise its failures.
 
-    Args:
-        path: The cassette's file.
-        record: As in `cassette`.
-        budget: US dollars, or None for no limit.
-        settings: The arguments of `Settings`.
+    For the arguments see `cassette`; `settings` are those of `Settings`.
     """
     if record not in (None, "new", "all"):
         raise ValueError(f"record={record!r}: expected None, 'new' or 'all'")

@@ -85,11 +85,7 @@ def adopt(
 
 
 class Claims:
-    """One session's claims on a cassette.
-
-    Args:
-        cassette: The cassette's file.
-        run: The name of the session's run.
+    """One session's claims on a cassette, in a run of this name.
 
     Raises:
         CassetteError: The file of claims cannot be used.

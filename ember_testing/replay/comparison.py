@@ -71,8 +71,6 @@ class Comparison:
         # Values that answers held under a credential's name, and their replacements.
         self.replacements: dict[bytes, bytes] = {}
         self._sent_back: dict[bytes, bytes] = {}  # by spelling: those that a client may send
-        named = [part[len("header:") :].lower() for part in self.rules.match_on]
-        self._compared_headers = f" {' '.join(named)} "
 
     def use_salt(self, salt: str) -> None:
         """Use the cassette's salt for digests."""
@@ -81,9 +79,7 @@ class Comparison:
     def read_environment(self, *, anew: bool = False) -> bool:
         """Read the environment if it changed; return whether it holds a new secret.
 
-        Args:
-            anew: Read it even if no change was seen: os.reload_environ (Python 3.14) raises no
-                audit event.
+        `anew` reads it in any case: os.reload_environ (Python 3.14) raises no audit event.
         """
         version = environment.version()
         if not anew and version is not None and version == self._environment:
@@ -105,13 +101,10 @@ class Comparison:
         self._issued.update(matching.issued_ids(body))
 
     def add_issued_credentials(self, sent: Request, known: int) -> None:
-        """Add the redacted credentials that an answer issued.
+        """Add the redacted credentials that an answer issued, after the first `known` replacements.
 
-        In a replay the client receives their replacements, and sends those.
-
-        Args:
-            sent: The request; a value that it holds was not issued by its answer.
-            known: The number of `replacements` values before the answer.
+        In a replay the client receives their replacements, and sends those. A value that the
+        request `sent` holds was not issued by its answer.
         """
         for value, written in [*self.replacements.items()][known:]:
             if len(value) < SHORTEST_SECRET or is_common(value.decode("utf-8", "replace")):
@@ -149,12 +142,12 @@ class Comparison:
         self.redaction = self.redaction.also(secrets_of_request(sent.url, sent.headers))
         kind = sent.header("content-type")
         compared = sent.headers
-        if not (whole or self.rules.compares_headers):
+        if not (whole or self.rules.headers):
             compared = (("content-type", kind),)
         return Request(
             sent.method,
             self.redaction.url(sent.url),
-            self.redaction.headers(compared, self._compared_headers),
+            self.redaction.headers(compared, self.rules.headers),
             self.redaction.request_body(matching.content_of(sent), kind),
         )
 
@@ -166,7 +159,7 @@ class Comparison:
     def columns(self, sent: Request, redacted: Request, key: str) -> dict[str, object]:
         """Return the columns `key`, `rules` and `redacted` of a request."""
         same = (redacted.url, redacted.body) == (sent.url, sent.body)
-        alike = same and not self.rules.compares_headers
+        alike = same and not self.rules.headers
         differs = int(not alike and self.key_of_redacted(redacted) != key)
         return {"key": key, "rules": self.rules.text, "redacted": differs}
 

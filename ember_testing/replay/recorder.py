@@ -184,13 +184,9 @@ class Recorder:
     # A call ----------------------------------------------------------------------------------
 
     def claim(self, sent: Request, key: str, n: int, waited: float) -> Answer | Exchange | None:
-        """Claim a request, unless another session of the same cassette sends or has sent it.
+        """Claim the `n`-th request with this key, unless another session sends or has sent it.
 
-        Args:
-            sent: The request.
-            key: Its key.
-            n: Its position among identical ones.
-            waited: Seconds already waited for the other session.
+        After `waited` seconds it is sent here nevertheless.
 
         Returns:
             The exchange that records the live answer, or the other session's recording; None while
@@ -358,10 +354,7 @@ class Recorder:
             exchange.finish("closed")
 
     def close(self, passed: bool) -> None:
-        """Keep the recording or drop it; close the file in any case.
-
-        Args:
-            passed: Whether the test passed.
+        """Keep the recording if the test passed, or drop it; close the file in any case.
 
         Raises:
             CassetteError: A file could not be read or written.

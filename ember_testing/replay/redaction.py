@@ -36,7 +36,7 @@ from ember_testing.replay.secrets import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from ember_testing.wires.body import Headers
 
@@ -319,14 +319,14 @@ class Redaction:
     def headers(
         self,
         headers: Iterable[tuple[str, str]],
-        compared: str = "",
+        compared: Collection[str] = (),
         replacements: dict[bytes, bytes] | None = None,
     ) -> Headers:
         """Return header pairs in order, redacted.
 
         Args:
             headers: Name and value pairs.
-            compared: Names that the rules compare, in lower case with a space on each side.
+            compared: Names that the rules compare, in lower case.
             replacements: As in `response_body`; values replaced in addresses are added.
         """
         pairs = [
@@ -338,7 +338,11 @@ class Redaction:
         return tuple([(name, self.text(value)) for name, value in pairs])
 
     def _header(
-        self, name: str, value: str, compared: str, replacements: dict[bytes, bytes] | None
+        self,
+        name: str,
+        value: str,
+        compared: Collection[str],
+        replacements: dict[bytes, bytes] | None,
     ) -> str:
         lower = name.lower()
 
@@ -351,7 +355,7 @@ class Redaction:
         if lower == "set-cookie":
             return _COOKIE.sub(rf"\g<1>{REDACTED}", value)
         if is_credential_name(name):
-            if f" {lower} " in compared and not is_credential_header(name):
+            if lower in compared and not is_credential_header(name):
                 return self.digest(value)
             return REDACTED
         if lower in ("location", "content-location"):

@@ -199,7 +199,7 @@ class Session:
         if not self.record_mode and self._comparison.read_environment():
             key = self._comparison.key(sent)
             answer = self._lookup.take(file, key)
-        if answer is None and self._takes_rules_of(file):
+        if answer is None and self._use_rules_of(file):
             key = self._comparison.key(sent)
             answer = self._lookup.take(file, key)
         if answer is None and self._lookup.by_redacted_form:
@@ -209,7 +209,7 @@ class Session:
             file.verify(key)
         return key, answer
 
-    def _takes_rules_of(self, file: CassetteFile) -> bool:
+    def _use_rules_of(self, file: CassetteFile) -> bool:
         """Use the cassette's own `match_on` if the test sets none; return whether it has one."""
         rules = self._comparison.rules
         if rules.match_on != DEFAULT_MATCH_ON or not (match_on := file.match_on):
@@ -329,10 +329,7 @@ class Session:
     # The end ---------------------------------------------------------------------------------
 
     def close(self, passed: bool) -> None:
-        """End the session: keep the recording, or drop it.
-
-        Args:
-            passed: Whether the test passed; a failed test keeps its old cassette.
+        """End the session: keep the recording, or drop it; a failed test keeps its old cassette.
 
         Raises:
             CassetteError: A file could not be written, or would have held a credential.

@@ -42,7 +42,7 @@ class Rules:
         paths: The JSON paths in `ignore`.
         patterns: The patterns in `ignore`.
         forms: Whether `ignore` names a form field.
-        compares_headers: Whether a header is compared.
+        headers: The compared headers' names, in lower case.
 
     Raises:
         ValueError: An entry of `match_on` is unknown, `match_on` is empty, or an entry of `ignore`
@@ -55,7 +55,7 @@ class Rules:
     paths: tuple[str, ...] = field(init=False, repr=False, compare=False)
     patterns: tuple[re.Pattern[str], ...] = field(init=False, repr=False, compare=False)
     forms: bool = field(init=False, repr=False, compare=False)
-    compares_headers: bool = field(init=False, repr=False, compare=False)
+    headers: frozenset[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for part in self.match_on:
@@ -69,11 +69,11 @@ class Rules:
         for path in paths:
             split_path(path)
         patterns = [each for each in self.ignore if each.startswith(PATTERN)]
-        headers = any(part.startswith("header:") for part in self.match_on)
+        names = (part.lower().partition("header:")[2] for part in self.match_on)
         object.__setattr__(self, "paths", paths)
         object.__setattr__(self, "patterns", tuple(map(_pattern, patterns)))
         object.__setattr__(self, "forms", any(each.startswith(FORM) for each in self.ignore))
-        object.__setattr__(self, "compares_headers", headers)
+        object.__setattr__(self, "headers", frozenset(filter(None, names)))
 
     def without_patterns(self, text: str) -> str:
         """Return the text with each match of a pattern replaced by one fixed character."""

@@ -31,10 +31,7 @@ _OVER = (
 
 
 class SharedCounts:
-    """Positions by key, shared by several processes.
-
-    Args:
-        positions: The first process's positions before it forks.
+    """Positions by key, shared by several processes; at first those before the fork.
 
     Raises:
         CassetteError: The file cannot be created.

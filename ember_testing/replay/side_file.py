@@ -15,11 +15,7 @@ _BUSY = 60.0  # seconds to wait for another process's transaction, which takes a
 
 
 class SideFile:
-    """A shared SQLite file.
-
-    Args:
-        path: The file; created if missing.
-        schema: Statements that create its tables, each with `if not exists`.
+    """A shared SQLite file; created if missing, by a schema of `create table if not exists`.
 
     Raises:
         sqlite3.Error: The file cannot be created.
@@ -63,11 +59,7 @@ class SideFile:
             connection.execute("commit")
 
     def close(self, *, delete: bool = False) -> None:
-        """Close the file.
-
-        Args:
-            delete: Whether to delete it too.
-        """
+        """Close the file, and delete it if asked to."""
         self.connection.close()
         if delete:
             for suffix in ("", "-journal"):
