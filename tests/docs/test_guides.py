@@ -10,7 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import HealthCheck, settings
 
 from ember.api.exceptions import ERROR_TYPES, ProviderAPIError
 from ember.api.models.schemas import ToolCall, UsageStats
@@ -74,8 +75,20 @@ def _clean_registries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EMBER_COST_LOUD_OUTPUT", "1")
 
 
+@pytest.fixture
+def _busy_machine() -> Iterator[None]:
+    """Hypothesis does not judge how fast examples are drawn, which depends on the machine."""
+    before = settings.get_current_profile_name()
+    settings.register_profile(
+        "busy", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+    settings.load_profile("busy")
+    yield
+    settings.load_profile(before)
+
+
 @pytest.mark.filterwarnings("ignore::ember.exceptions.UnknownPriceWarning")
-@pytest.mark.usefixtures("_clean_registries")
+@pytest.mark.usefixtures("_clean_registries", "_busy_machine")
 @pytest.mark.parametrize(
     ("guide", "block"),
     [(guide, b) for guide, b in BLOCKS if not any(word in b.code for word in ELSEWHERE)],
