@@ -50,6 +50,7 @@ _change = threading.RLock()
 # By variable: its owners and their values, of which the last is in force; and the original value.
 _set: dict[str, list[tuple[object, str]]] = {}
 _before: dict[str, str | None] = {}
+_placeholders: dict[str, str] = {}  # all that were ever set
 # The version of the environment in which no placeholder of this owner was missing.
 _complete: tuple[object, object] = (None, None)
 
@@ -118,14 +119,21 @@ def set_placeholders(owner: object) -> None:
         for name in present:
             if name not in values:
                 _restore(owner, name)
-        set_variables(owner, {name: values[name] for name in values.keys() - present})
+        added = {name: values[name] for name in values.keys() - present}
+        _placeholders.update(added)
+        set_variables(owner, added)
         _complete = version, owner
 
 
 def restore_placeholders(owner: object) -> None:
     """Restore the variables that `set_placeholders` has set."""
-    with environment.placeholders_only():
-        restore_variables(owner)
+    with _change:
+        with environment.placeholders_only():
+            restore_variables(owner)
+        # A fixture of a wider scope may have found a placeholder, and restored it at its end.
+        for name in _placeholders.keys() & set(os.environ):
+            if name not in _set and os.environ[name] == _placeholders[name]:
+                del os.environ[name]
 
 
 _last_missing: tuple[object, Mapping[str, str]] = (None, {})

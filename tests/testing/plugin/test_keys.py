@@ -79,6 +79,31 @@ class TestLast:
     assert environment() == before
 
 
+def test_a_wide_fixture_leaves_no_placeholder(run: Run) -> None:
+    """A fixture that sets a key for a class finds a placeholder, and restores it at its end."""
+    result = run(
+        HEAD
+        + """
+@pytest.fixture(scope="class")
+def key():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MISTRAL_API_KEY", "sk-of-a-class")
+        yield
+@pytest.mark.usefixtures("key")
+class TestClass:
+    @pytest.mark.ember_replay
+    def test_first(self): assert keys()[1] == "sk-of-a-class"
+    def test_unmarked(self): assert keys() == ["", "sk-of-a-class"]
+    @pytest.mark.ember_replay
+    def test_last(self): assert keys()[1] == "sk-of-a-class"
+def test_unmarked(): assert keys() == ["", ""]
+@pytest.mark.ember_replay
+def test_replayed(): assert are_placeholders()
+"""
+    )
+    result.assert_outcomes(passed=5)
+
+
 CONFTEST = """
 import httpx, pytest, ssl
 BEFORE = httpx.HTTPTransport.handle_request, ssl.create_default_context
