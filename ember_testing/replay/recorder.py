@@ -101,9 +101,9 @@ class Recorder:
         self._older = 0  # number of calls recorded before with another redaction
         self._reopen = False
         self._claims = Claims(path, run) if record and run else None
+        self._open()
         if record:
             environment.before_price_change.add(self._read_at_these_prices)
-        self._open()
 
     # The file --------------------------------------------------------------------------------
 

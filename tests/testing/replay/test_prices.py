@@ -13,6 +13,7 @@ import pytest
 
 import ember_testing
 from ember.api import models
+from ember_testing.patches import environment
 from ember_testing.replay.active import activate, deactivate
 from ember_testing.replay.session import Session
 from tests.loopback import Loopback, Received, Reply, serving
@@ -282,3 +283,11 @@ def test_a_call_cancelled_before_its_answer_began_is_a_recording(path: Path) -> 
         httpx.Client(verify=False) as client,
     ):
         client.post(GONE, json={"q": 1})
+
+
+def test_a_recording_that_cannot_begin_does_not_watch_prices(path: Path) -> None:
+    """A damaged cassette refuses to be recorded to, and keeps nothing of the session."""
+    path.write_text("no cassette")
+    with pytest.raises(ember_testing.CassetteError), ember_testing.cassette(path, record="new"):
+        raise AssertionError("recorded to a damaged file")
+    assert not environment.before_price_change
