@@ -3,7 +3,7 @@
 Each HTTP library has a module here that replaces public methods of its classes. (A ContextVar would
 be invisible to pool threads, which would then reach the network.) A library is patched at once if
 it is loaded, else when it is imported; it is never imported for this. When the last answerer is
-removed, all patches are undone.
+removed, all patches are undone, or paused if another follows soon.
 """
 
 from __future__ import annotations

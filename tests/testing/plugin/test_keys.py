@@ -1,4 +1,4 @@
-"""Placeholders of keys: tests that replay see them, other code never does."""
+"""Placeholders of keys: tests that replay see them, other tests never do."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def environment() -> dict[str, str]:
 def test_unmarked_tests_see_no_placeholder_keys(
     options: tuple[str, ...], run: Run, pytester: pytest.Pytester
 ) -> None:
-    """Between marked tests placeholders may stay, but no other code of the project sees them."""
+    """Between marked tests placeholders may stay, but no other test sees them."""
     pytester.makeconftest(
         HEAD
         + """
