@@ -22,9 +22,6 @@ class Patch:
         owner: The module or class.
         name: The attribute's name.
         replacement: Takes the original and returns its replacement; called with each `install`.
-
-    Attributes:
-        in_force: Whether the patch is active.
     """
 
     def __init__(self, owner: Any, name: str, replacement: Callable[[Any], Any]) -> None:

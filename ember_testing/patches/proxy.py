@@ -27,10 +27,6 @@ class Proxy:
     Args:
         refuse: Takes the requested host and port; returns the reason for refusing the request, or
             None to forward it.
-
-    Attributes:
-        is_parents: Whether the parent process listens on the port instead of this one.
-        port: The port that it listens on.
     """
 
     def __init__(self, refuse: Callable[[str, int], str | None]) -> None:
@@ -38,7 +34,7 @@ class Proxy:
         self._listener: socket.socket | None = None
         self._thread: threading.Thread | None = None
         self._wake: tuple[socket.socket, socket.socket] | None = None
-        self.is_parents = False
+        self.is_parents = False  # whether the parent process listens, not this one
         self.port = 0
 
     def start(self) -> int:

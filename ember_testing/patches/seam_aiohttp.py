@@ -127,12 +127,12 @@ class Seam:
     # Replayed connections --------------------------------------------------------------------
 
     async def _played(self, connector: Any, req: Any, answer: Response) -> Any:
-        end = answer.end
-        if answer.status is None and not isinstance(end, NetworkFailure):
-            if answer.delay:
-                await wait_async(answer.delay)
-            raise answer.failure(_error)
-        if answer.status is None and isinstance(end, NetworkFailure):
+        if answer.status is None:
+            end = answer.end
+            if not isinstance(end, NetworkFailure):
+                if answer.delay:
+                    await wait_async(answer.delay)
+                raise answer.failure(_error)
             if end.error == "ConnectTimeout":
                 raise asyncio.TimeoutError(end.message)
             if end.error == "ConnectError":

@@ -103,7 +103,7 @@ class Seam:
                 if not isinstance(deferred, DeferredSocket):
                     deferred = DeferredSocket(connection, connection.connect, deferred)
                     connection.sock = deferred
-                deferred.buffer_request(PendingRequest(chosen, method, whole))
+                deferred.pending_request = PendingRequest(chosen, method, whole)
 
         return putrequest
 

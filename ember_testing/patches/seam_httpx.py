@@ -36,7 +36,7 @@ class Seam:
 
     def __init__(self, library: Any) -> None:  # Any: httpx2 is not installed for every type check
         self.library = library
-        self._recorded = type("RecordedStream", (_RecordingStream, library.SyncByteStream), {})
+        self._recorded = type("RecordedStream", (_SyncRecordingStream, library.SyncByteStream), {})
         self._recorded_async = type(
             "AsyncRecordedStream", (_AsyncRecordingStream, library.AsyncByteStream), {}
         )
@@ -96,7 +96,7 @@ class Seam:
     def _failed(self, exchange: Exchange | None, error: BaseException) -> None:
         if exchange is None:
             return
-        if isinstance(error, Exception) and isinstance(error, self.library.TransportError):
+        if isinstance(error, self.library.TransportError):
             exchange.finish("failed", _broken(error))
         elif isinstance(error, Exception):
             # The client's error, such as that of a connection whose loop is closed.
@@ -148,7 +148,7 @@ def _sent_headers(request: Any) -> Headers:
     )
 
 
-def _broken(error: Exception) -> NetworkFailure:
+def _broken(error: BaseException) -> NetworkFailure:
     return NetworkFailure(type(error).__name__, str(error))
 
 
@@ -164,6 +164,8 @@ class _RecordingStream:
         self._exchange = exchange
         self._errors = errors
 
+
+class _SyncRecordingStream(_RecordingStream):
     def __iter__(self) -> Iterator[bytes]:
         try:
             for piece in self._inner:
@@ -179,14 +181,7 @@ class _RecordingStream:
         self._inner.close()
 
 
-class _AsyncRecordingStream:
-    """The async version of `_RecordingStream`."""
-
-    def __init__(self, inner: Any, exchange: Exchange, errors: type[Exception]) -> None:
-        self._inner = inner
-        self._exchange = exchange
-        self._errors = errors
-
+class _AsyncRecordingStream(_RecordingStream):
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
             async for piece in self._inner:

@@ -41,17 +41,11 @@ _own: ContextVar[bool] = ContextVar("ember_testing_waits", default=False)
 
 
 class Skip(NamedTuple):
-    """A wait that was skipped.
+    """A wait that was skipped."""
 
-    Attributes:
-        at: When it was skipped, by `time.monotonic()`.
-        seconds: Its length in seconds.
-        flow: The thread or task that called `sleep`.
-    """
-
-    at: float
+    at: float  # by `time.monotonic()`
     seconds: float
-    flow: object
+    flow: object  # the thread or task that called `sleep`
 
 
 _skips: deque[Skip] = deque(maxlen=10_000)

@@ -195,15 +195,11 @@ class DeferredSocket:
         self._connect = connect
         self._live = live
         self.is_connecting = False
-        self._pending: PendingRequest | None = None
+        self.pending_request: PendingRequest | None = None  # of which the next writes are parts
         self._pair: tuple[socket.socket, socket.socket] | None = None
         self._settings: list[Callable[[Any], None]] = []  # to apply once there is a socket
         seconds = connection.timeout if live is None else live.gettimeout()
         self._patience = seconds if isinstance(seconds, (int, float)) else None
-
-    def buffer_request(self, pending: PendingRequest) -> None:
-        """Buffer the next writes as this request."""
-        self._pending = pending
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._connected(), name)
@@ -226,12 +222,12 @@ class DeferredSocket:
 
     def fileno(self) -> int:
         """Return a descriptor that is readable if the client waits for `100 Continue`."""
-        if self._pending is None:
+        if self.pending_request is None:
             number: int = self._connected().fileno()
             return number
         if self._pair is None:
             self._pair = socket.socketpair()
-            if self._pending.awaits_continue:
+            if self.pending_request.awaits_continue:
                 self._pair[1].sendall(_CONTINUE)
         return self._pair[0].fileno()
 
@@ -241,21 +237,21 @@ class DeferredSocket:
         self._pair = None
 
     def close(self) -> None:
-        self._pending = None
+        self.pending_request = None
         self._close_pair()
         if self._live is not None:
             self._live.close()
 
     def sendall(self, data: Any, *arguments: Any) -> None:
         __tracebackhide__ = True
-        pending = self._pending
+        pending = self.pending_request
         if pending is None:
             self._connected().sendall(data, *arguments)
         else:
             try:
                 is_whole = pending.write(data)
             except h11.RemoteProtocolError:  # no server would understand it: send it as is
-                self._pending = None
+                self.pending_request = None
                 self._send(pending, None)
             else:
                 if is_whole:
@@ -264,9 +260,9 @@ class DeferredSocket:
     def makefile(self, *arguments: Any, **named: Any) -> Any:
         """Return the response, even if the request is incomplete."""
         __tracebackhide__ = True
-        if self._pending is not None and self._pending.awaits_continue:
+        if self.pending_request is not None and self.pending_request.awaits_continue:
             return io.BytesIO(_CONTINUE)
-        if self._pending is None:
+        if self.pending_request is None:
             self._connected()
         else:
             self._decide()
@@ -289,7 +285,7 @@ class DeferredSocket:
 
     def _decide(self) -> None:
         __tracebackhide__ = True
-        pending, self._pending = self._pending, None
+        pending, self.pending_request = self.pending_request, None
         assert pending is not None
         answer = pending.answer()
         if not isinstance(answer, Response):

@@ -62,7 +62,7 @@ def _late(create: Callable[..., ssl.SSLContext]) -> Callable[..., ssl.SSLContext
     ) -> ssl.SSLContext:
         build = partial(create, purpose, cafile=cafile, capath=capath, cadata=cadata)
         late = purpose == ssl.Purpose.SERVER_AUTH and not cadata and (cafile or capath)
-        if not late or not _patch.in_force:
+        if not late or not PATCH.in_force:
             return build()
         if cafile:  # what cannot be read is an error at once
             os.close(os.open(cafile, os.O_RDONLY))  # blockbuster refuses os.access in event loops
@@ -71,14 +71,5 @@ def _late(create: Callable[..., ssl.SSLContext]) -> Callable[..., ssl.SSLContext
     return create_default_context
 
 
-_patch = Patch(ssl, "create_default_context", _late)
-
-
-def install() -> None:
-    """Return stand-ins from `ssl.create_default_context` from now on."""
-    _patch.install()
-
-
-def uninstall(*, pause: bool = False) -> None:
-    """Return ordinary contexts again; `pause` as in `Patch.uninstall`."""
-    _patch.uninstall(pause=pause)
+PATCH = Patch(ssl, "create_default_context", _late)
+"""While installed, `ssl.create_default_context` returns stand-ins."""

@@ -56,12 +56,7 @@ def fail_report(
     is_stated = isinstance(error, pytest.fail.Exception) and text in str(error)
     place = _place(item, [*([error] if error else []), *failures])
     text = (str(error) if is_stated else text) + place
-    if (
-        report.failed
-        and call.excinfo
-        and error is not None
-        and not (is_stated or _is_failure(error))
-    ):
+    if report.failed and call.excinfo and not (is_stated or _is_failure(error)):
         lines = str(error).strip().splitlines()
         words = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
         text += f"\nthen raised: {words[:_LONGEST_LINE]}"
@@ -85,7 +80,7 @@ def caused_by_failure(error: BaseException | None) -> bool:
     return any(map(_is_failure, _related(error)))
 
 
-def _explains(error: BaseException) -> bool:
+def _explains(error: BaseException | None) -> bool:
     """Return whether the code raised this error explicitly from a failure."""
     return any(map(_is_failure, _related(error, context=False)))
 

@@ -24,14 +24,11 @@ class HangHooks:
 
     Args:
         marked: The tests with the marker.
-
-    Attributes:
-        session: The session of the test.
     """
 
     def __init__(self, marked: Iterable[pytest.Item]) -> None:
         self._marked = frozenset(marked)
-        self.session: Session | None = None
+        self.session: Session | None = None  # of the running test
         self._watch: HangWatch | None = None
 
     def failed(self) -> None:

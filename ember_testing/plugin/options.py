@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import os
 import re
@@ -82,7 +83,7 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
                 "": "record calls that have no recording, replay the others (same as =new); "
                 "example: pytest --ember-record tests/test_towns.py",
                 "=none": "replay only, whatever the environment variable EMBER_RECORD says",
-                "=new": _suppress(),
+                "=new": argparse.SUPPRESS,
                 "=all": "record all calls anew; a test's new cassette replaces the old one when "
                 "the test has passed; example: pytest --ember-record=all -k capital",
             }[spelling],
@@ -112,13 +113,6 @@ def _refuse_other_modes(config: pytest.Config) -> None:
                 f"{argument}: expected one of new, all (or none, to replay whatever the "
                 "environment variable EMBER_RECORD says)"
             )
-
-
-def _suppress() -> str:
-    """Return the help text that hides an option."""
-    import argparse
-
-    return argparse.SUPPRESS
 
 
 def check_options(config: pytest.Config) -> None:

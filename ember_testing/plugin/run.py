@@ -43,18 +43,13 @@ _AT_COLLECTION = " at collection"
 
 
 class Run:
-    """The results of a run's tests, in a worker process or in total.
-
-    Attributes:
-        tally: The counts.
-        cassettes: What was used of each cassette, by its path relative to rootdir.
-    """
+    """The results of a run's tests, in a worker process or in total."""
 
     def __init__(self) -> None:
         from ember_testing.replay.tally import Tally  # late, as in all of this file: see the plugin
 
         self.tally = Tally()
-        self.cassettes: dict[str, Used] = {}
+        self.cassettes: dict[str, Used] = {}  # by the path relative to rootdir
 
     def expect(self, path: str, test: str, shared: bool) -> None:
         """Note a collected test that uses this cassette."""

@@ -168,15 +168,18 @@ def restore() -> None:
 
 
 def _note_leftovers(config: pytest.Config, session: Session) -> None:
-    """Report files that killed recordings left, once per folder."""
+    """Report files of recordings that were killed before this run, once per folder."""
     folder = session.path.parent
     looked_at = config.stash.setdefault(_folders_key, set())
-    if folder not in looked_at:
-        looked_at.add(folder)
-        for path in _left_behind(folder, config.stash[BEGAN]):
-            session.outcome.tally.notes.append(
-                f"left by a recording that was killed, delete it: {path}"
-            )
+    if folder in looked_at:
+        return
+    looked_at.add(folder)
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.endswith(".part") and entry.stat().st_mtime < config.stash[BEGAN]:
+                session.outcome.tally.notes.append(
+                    f"left by a recording that was killed, delete it: {entry.path}"
+                )
 
 
 def _orphans_of(item: pytest.Item, session: Session) -> Callable[[Request], list[str]]:
@@ -209,20 +212,3 @@ def _orphans_of(item: pytest.Item, session: Session) -> Callable[[Request], list
         return orphan_lines(request, session.path, item.nodeid, session.settings.rules(), is_orphan)
 
     return look
-
-
-def _left_behind(folder: Path, before: float) -> list[str]:
-    """Return the files of recordings that were killed before this run began.
-
-    Args:
-        folder: A folder of cassettes.
-        before: When the run began, in seconds since the epoch.
-    """
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as entries:
-        return [
-            entry.path
-            for entry in entries
-            if entry.name.endswith(".part") and entry.stat().st_mtime < before
-        ]

@@ -166,7 +166,7 @@ def _apply(*, replay_follows: bool = False) -> None:
     session = _innermost()
     prices.use(session.prices if session is not None and session.prices else None)
     if session is None or session.record_mode:
-        tls.uninstall(pause=replay_follows)
+        tls.PATCH.uninstall(pause=replay_follows)
         if session is None:
             network.open_network(pause=replay_follows)
         else:
@@ -176,7 +176,7 @@ def _apply(*, replay_follows: bool = False) -> None:
             _restore()
         return
     keys.set_placeholders(_answerer)  # replayed calls need no real key
-    tls.install()
+    tls.PATCH.install()
     network.close_network(
         session.settings.permissions, fail=session.outcome.fail, command=session.command()
     )

@@ -39,10 +39,6 @@ class Rules:
             `messages.*.id`, `$.input[0].created`, `metadata['a.b']`), `query.NAME`, `form.NAME`,
             `form.NAME.filename`, and `re:PATTERN`, whose matches in texts are not compared.
         null_is_absent: Whether a null at the top of a JSON body equals a missing key.
-        paths: The JSON paths in `ignore`.
-        patterns: The patterns in `ignore`.
-        forms: Whether `ignore` names a form field.
-        headers: The compared headers' names, in lower case.
 
     Raises:
         ValueError: An entry of `match_on` is unknown, `match_on` is empty, or an entry of `ignore`
@@ -52,6 +48,8 @@ class Rules:
     match_on: tuple[str, ...] = DEFAULT_MATCH_ON
     ignore: tuple[str, ...] = ()
     null_is_absent: bool = False
+    # Found in `ignore`: JSON paths, patterns, and whether it names a form field; in `match_on`: the
+    # names of headers, in lower case.
     paths: tuple[str, ...] = field(init=False, repr=False, compare=False)
     patterns: tuple[re.Pattern[str], ...] = field(init=False, repr=False, compare=False)
     forms: bool = field(init=False, repr=False, compare=False)
