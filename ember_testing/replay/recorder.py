@@ -197,7 +197,7 @@ class Recorder:
             CassetteError: The answer could not be recorded.
         """
         if self._claims is None:
-            return self._exchange(sent, key, n)
+            return self._start_exchange(sent, key, n)
         found = self._claims.claim(key, n)
         if isinstance(found, Recorded):
             file = self.for_writing()
@@ -211,10 +211,10 @@ class Recorder:
             self._claims.release(key, n)
             found = self._claims.claim(key, n) is True
         if found or waited > _PATIENCE_FOR_OTHERS:
-            return self._exchange(sent, key, n)
+            return self._start_exchange(sent, key, n)
         return None
 
-    def _exchange(self, sent: Request, key: str, n: int) -> Exchange:
+    def _start_exchange(self, sent: Request, key: str, n: int) -> Exchange:
         if self._outcome.problems:  # do not pay for answers that cannot be recorded
             raise CassetteError(self._outcome.problems[0])
         self.for_writing()
