@@ -216,10 +216,18 @@ def _matches(pattern: Any, name: str) -> bool:
 @cache
 def _read(name: str) -> Any:
     """Read a file of `prices/`: reading all would take as long as a first call may."""
+    path = str(Path(__file__).with_name("prices") / f"{name}.json")
     # Read by the package's loader: the program may have replaced the file system by now.
     loader: Any = __spec__.loader
-    text = loader.get_data(str(Path(__file__).with_name("prices") / f"{name}.json"))
-    return json.loads(text, parse_float=Decimal)
+    try:
+        return json.loads(loader.get_data(path), parse_float=Decimal)
+    except (OSError, ValueError) as error:  # as without a free descriptor, or cut short on a disk
+        raise ModelProviderError(
+            f"no prices can be read from {path!r} ({type(error).__name__}: {error}). An answer "
+            "that has come is `error.context['response']`. Install Ember again if the file is "
+            "missing or damaged.",
+            {"path": path},
+        ) from error
 
 
 @cache

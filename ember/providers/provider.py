@@ -23,6 +23,7 @@ from ember.conversation.messages import as_messages
 from ember.conversation.tools import NativeTool, as_response_format, as_tool_choice, as_tools
 from ember.exceptions import ModelProviderError, ProviderAPIError
 from ember.models.schemas import ChatResponse, Chunk, UsageStats
+from ember.pricing import cost as pricing
 from ember.pricing.snapshot import seller
 from ember.providers.arguments import NO_HEADERS, Address, Headers, Key, as_address, as_key
 from ember.providers.base import BaseProvider
@@ -305,8 +306,6 @@ class HTTPProvider(BaseProvider):
         self, call: Call, answer: ParsedAnswer, headers: Mapping[str, str], raw: object
     ) -> ChatResponse:
         """Return the answer as a `ChatResponse`, with its cost and its parsed object."""
-        from ember.pricing import cost as pricing  # imported late: prices are read at first use
-
         name, model = self.server.name, answer.model or call.model
         usage = answer.usage
         failure: ModelProviderError | None = None

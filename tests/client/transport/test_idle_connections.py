@@ -16,7 +16,7 @@ import pytest
 
 from ember.api.exceptions import ModelProviderError
 from tests.loopback import Received, Reply, serving
-from tests.ways import WHOLE, acall, answering, call
+from tests.ways import WHOLE, acall, answering, call, events
 
 
 def test_idle_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,3 +181,29 @@ except ProviderAPIError as error:
         ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert ended.stdout.startswith("connection openai: could not connect"), ended.stderr
     assert "Too many open files" in ended.stdout
+
+
+def test_an_answer_is_kept_if_no_descriptor_is_free_for_its_prices() -> None:
+    """If the price files cannot be opened, the error has the answer, which is paid for."""
+    pytest.importorskip("resource", reason="Windows has no limit to set")
+    script = """
+import os, resource, sys
+from ember.api import models
+from ember.api.exceptions import ModelProviderError
+resource.setrlimit(resource.RLIMIT_NOFILE, (60, 60))
+try:
+    with models.stream("gpt-4o", "hi", base_url=sys.argv[1], api_key="sk-none") as stream:
+        next(stream)
+        try:
+            while True:
+                os.dup(0)
+        except OSError:
+            pass
+        list(stream)
+except ModelProviderError as error:
+    print(error.context["response"].text, stream.response.text, error)
+"""
+    with serving(lambda received: Reply(pieces=events("Once", " upon"))) as server:
+        command = [sys.executable, "-c", script, server.url]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ended.stdout.startswith("Once upon Once upon no prices can be read"), ended.stderr
