@@ -85,7 +85,7 @@ def load_types() -> None:
         for value in vars(module).values():
             # A named tuple's __new__ stands in no module, where its annotations could be resolved.
             if isinstance(value, type) and hasattr(value, "_fields"):
-                with suppress(NameError):  # an alias in quotation marks; none is public
+                with suppress(NameError, TypeError):  # an alias in quotation marks; none is public
                     value.__new__.__annotations__ = typing.get_type_hints(value)
 
 
