@@ -140,7 +140,7 @@ def test_invalid_bodies_take_linear_time(way: Way, body: bytes) -> None:
         spent = time.process_time() - started
     assert caught.value.error_type in ("bad_response", "incomplete_stream")
     assert len(str(caught.value)) < 1000
-    assert spent < 2, f"{spent:.1f} s"
+    assert spent < 4, f"{spent:.1f} s"  # quadratic work would take minutes
 
 
 @pytest.mark.parametrize("way", [ALL["stream"], ALL["stream-asyncio"]])
