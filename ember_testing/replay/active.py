@@ -13,7 +13,6 @@ from ember_testing.patches.exchange import Answerer, Reply
 from ember_testing.patches.patch import uninstall_paused
 from ember_testing.patches.transport import install, remove
 from ember_testing.replay import prices
-from ember_testing.replay.request import LOOPBACK
 from ember_testing.replay.session import Session
 
 if TYPE_CHECKING:
@@ -124,13 +123,9 @@ def _accepts(url: str) -> bool:
     session = _innermost()
     if session is None:
         return False
-    permissions, parts = session.settings.permissions, urlsplit(url)
+    parts = urlsplit(url)
     host = parts.hostname or ""
-    if network.is_own(host, parts.port):
-        return False
-    if permissions.allow_loopback and host in LOOPBACK:
-        return False
-    return not (permissions.hosts.allows(host) or permissions.ignored.allows(host))
+    return not (network.is_own(host, parts.port) or session.settings.permissions.covers(host))
 
 
 def _answer(request: Request) -> Reply | None:

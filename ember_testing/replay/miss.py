@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 
 from ember_testing.cassettes.file import CassetteFile
 from ember_testing.exceptions import CassetteError
+from ember_testing.patches.hosts import is_loopback
 from ember_testing.replay.lookup import stored_requests
 from ember_testing.replay.request import (
-    LOOPBACK,
     Json,
     Number,
     Pairs,
@@ -120,7 +120,7 @@ def _nearest_lines(request: Request, file: CassetteFile, rules: Rules) -> list[s
 def _is_unknown_server(url: str) -> bool:
     """Return whether the URL is on another machine and belongs to no known provider."""
     host, path = host_and_path(url)
-    return vendor_at(host, path) == UNKNOWN and urlsplit(url).hostname not in LOOPBACK
+    return vendor_at(host, path) == UNKNOWN and not is_loopback(urlsplit(url).hostname or "")
 
 
 def _sibling_with(request: Request, path: Path, rules: Rules) -> Path | None:
@@ -142,7 +142,7 @@ def leaves(request: Request, rules: Rules = DEFAULT_RULES) -> dict[str, Any]:
     counted = {*rules.match_on}
     if "url" in counted:
         counted |= {"scheme", "host", "path", "query"}
-    with_port = "port" in counted or split.hostname not in LOOPBACK  # as in the key
+    with_port = "port" in counted or not is_loopback(split.hostname or "")  # as in the key
     if "port" in counted:
         counted.add("host")
     whole = {

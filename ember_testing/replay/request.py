@@ -22,6 +22,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias, cast
 from urllib.parse import unquote_to_bytes, urlsplit
 
+from ember_testing.patches.hosts import is_loopback
 from ember_testing.replay.search import search_for
 from ember_testing.replay.secrets import (
     REDACTED,
@@ -39,7 +40,6 @@ from ember_testing.replay.settings import (
 from ember_testing.wires.body import decoded
 from ember_testing.wires.response import Request
 
-LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _BOUNDARY = re.compile(r'boundary="?([^";,]+)')
 _DISPOSITION = re.compile(
     rb'content-disposition:[^\r\n]*?\bname="([^"]*)"(?:[^\r\n]*?(;\s*filename\*?="?[^";\r\n]*"?))?',
@@ -152,7 +152,7 @@ def _url_part(url: str, rules: Rules) -> bytes:
     port = split.port or {"http": 80, "https": 443}.get(split.scheme, 0)
     # A loopback server's port changes with every run; `port` in match_on compares it anyway.
     compares_host = whole or "host" in rules.match_on
-    with_port = "port" in rules.match_on or (compares_host and host not in LOOPBACK)
+    with_port = "port" in rules.match_on or (compares_host and not is_loopback(host))
     chosen = {
         "scheme": split.scheme,
         "host": host,

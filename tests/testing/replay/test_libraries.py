@@ -295,6 +295,17 @@ def test_network_is_real_outside_a_block(library: Library, path: Path) -> None:
         assert [request.json()["q"] for request in server.received] == [0, 1, 2, 4]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="has no second loopback address by itself")
+def test_each_loopback_address_is_this_machine(library: Library, path: Path) -> None:
+    """127.0.0.2 is real if the network to this machine is; its port is no part of the request."""
+    with serving(host="127.0.0.2") as server, ember_testing.cassette(path, record="new"):
+        library.post(server.url, {"q": 0})
+    with ember_testing.cassette(path):
+        assert library.post("http://127.0.0.2:9", {"q": 0}).json() == {"echo": {"q": 0}}
+    with serving(host="127.0.0.2") as server, ember_testing.cassette(path, allow_loopback=True):
+        assert library.post(server.url, {"q": 1}).json() == {"echo": {"q": 1}}
+
+
 def test_redirects_are_followed_in_a_replay(path: Path) -> None:
     """Each hop of a redirect is a recording."""
     requests = pytest.importorskip("requests", reason="in the extra dev")
