@@ -118,21 +118,21 @@ def test_gzip_bomb_stops_at_the_default_limit() -> None:
 
 
 HOSTILE = {
-    "a line": b"data: " + b"x" * 4 * MiB,
-    "an event": b"data: " + b"[" * 4 * MiB + b"\n\n",
-    "arrays": b"[" * 4 * MiB,
-    "objects": b'{"a":' * (MiB // 4),
-    "arrays in an object": b'{"a":' + b"[" * 4 * MiB,
+    "a line": b"data: " + b"x" * MiB,
+    "an event": b"data: " + b"[" * MiB + b"\n\n",
+    "arrays": b"[" * MiB,
+    "objects": b'{"a":' * (MiB // 16),
+    "arrays in an object": b'{"a":' + b"[" * MiB,
     "many objects": b"[" + b"{}," * (MiB // 16),
     "an open string": b'"' + b'\\"' * MiB,
-    "blanks": b" " * 4 * MiB,
+    "blanks": b" " * MiB,
 }
 
 
 @pytest.mark.parametrize("way", [ALL["call"], ALL["stream"], ALL["stream-asyncio"]])
 @pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE)
 def test_invalid_bodies_take_linear_time(way: Way, body: bytes) -> None:
-    """Megabytes of invalid data are an error within seconds."""
+    """A megabyte of invalid data is an error within seconds."""
     with serving(lambda _: Reply(body)) as server:
         started = time.process_time()
         with pytest.raises(ProviderAPIError) as caught:
@@ -140,7 +140,7 @@ def test_invalid_bodies_take_linear_time(way: Way, body: bytes) -> None:
         spent = time.process_time() - started
     assert caught.value.error_type in ("bad_response", "incomplete_stream")
     assert len(str(caught.value)) < 1000
-    assert spent < 4, f"{spent:.1f} s"  # quadratic work would take minutes
+    assert spent < 2, f"{spent:.1f} s"  # quadratic work would take minutes
 
 
 @pytest.mark.parametrize("way", [ALL["stream"], ALL["stream-asyncio"]])
