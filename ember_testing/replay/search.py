@@ -73,6 +73,8 @@ class Search:
 
     def _needed(self, content: bytes) -> re.Pattern[bytes] | None:
         """Return the pattern to search with; None if a fast check rules every value out."""
+        if not self._values:  # an empty pattern would match everywhere
+            return None
         if b"\\u00" in content and _ESCAPED_LETTER.search(content):
             return self._pattern_of_escaped
         for fragment in self._fragments:

@@ -14,6 +14,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
@@ -261,6 +262,22 @@ def test_check_finds_a_planted_secret_of_each_kind(
     text = run("check", cassette, code=1).stdout
     for secret in ("hunter2hunter2", "tr0ub4dor-and-3", "abcdefghijklmnopqrst"):
         assert secret not in text
+
+
+def test_check_without_keys_finds_no_secret_in_an_escaped_letter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in CI: where no variable has a key, a letter written `\\u0041` is no finding."""
+    for name in tuple(os.environ):
+        if name not in {"PATH", "HOME", "SYSTEMROOT"}:
+            monkeypatch.delenv(name)
+    path = tmp_path / "a.sqlite"
+    with serving() as server, ember_testing.cassette(path, record="new"):
+        httpx.post(server.url, content=b'{"q": "\\u0041bc"}')
+    assert run("check", path).stdout == "1 cassette checked, 0 findings\n"
+    with ember_testing.cassette(path):
+        answer = httpx.post(server.url, content=b'{"q": "\\u0041bc"}')
+    assert answer.json() == {"echo": {"q": "Abc"}}
 
 
 @given(st.data())
