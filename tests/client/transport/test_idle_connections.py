@@ -19,16 +19,21 @@ from tests.loopback import Received, Reply, serving
 from tests.ways import WHOLE, acall, answering, call, events
 
 
+def together(calls: int) -> Callable[[Received], Reply]:
+    """Answer calls only when so many are in flight, each on a connection of its own."""
+    gate = threading.Barrier(calls)
+
+    def answer(received: Received) -> Reply:
+        gate.wait(20)
+        return Reply(WHOLE)
+
+    return answer
+
+
 def test_idle_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """After a burst, the number of idle connections is limited."""
     monkeypatch.setenv("EMBER_MAX_IDLE_CONNECTIONS", "2")
-    gate = threading.Barrier(6)
-
-    def together(received: Received) -> Reply:
-        gate.wait(5)
-        return Reply(WHOLE)
-
-    with serving(together) as server, ThreadPoolExecutor(6) as pool:
+    with serving(together(6)) as server, ThreadPoolExecutor(6) as pool:
         list(pool.map(lambda _: call(server.url), range(6)))
         assert server.connections == 6
         assert server.settles_at(2)
@@ -37,17 +42,12 @@ def test_idle_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_connections_of_a_burst_are_kept() -> None:
     """All connections of a burst are kept, so that the next one opens none."""
     burst = 120
-    gate = threading.Barrier(burst)
-
-    def together(received: Received) -> Reply:
-        gate.wait(20)
-        return Reply(WHOLE)
 
     async def two_bursts(url: str) -> None:
         for _ in range(2):
             await asyncio.gather(*(acall(url) for _ in range(burst)))
 
-    with serving(together) as server:
+    with serving(together(burst)) as server:
         asyncio.run(two_bursts(server.url))
         assert (server.connections, len(server.received)) == (burst, 2 * burst)
 
@@ -55,13 +55,7 @@ def test_connections_of_a_burst_are_kept() -> None:
 def test_idle_connections_leave_half_of_the_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
     """Idle connections to one server are at most half the files that the process may open."""
     monkeypatch.setattr(os, "sysconf", {"SC_OPEN_MAX": 7}.__getitem__)
-    gate = threading.Barrier(6)
-
-    def together(received: Received) -> Reply:
-        gate.wait(5)
-        return Reply(WHOLE)
-
-    with serving(together) as server, ThreadPoolExecutor(6) as pool:
+    with serving(together(6)) as server, ThreadPoolExecutor(6) as pool:
         list(pool.map(lambda _: call(server.url), range(6)))
         assert server.settles_at(3)
 
@@ -72,11 +66,6 @@ def test_a_burst_to_another_server_closes_idle_connections(
 ) -> None:
     """New connections replace idle ones to another server, down to a quarter of the files."""
     monkeypatch.setattr(os, "sysconf", {"SC_OPEN_MAX": 16}.__getitem__)
-    gate = threading.Barrier(8)
-
-    def together(received: Received) -> Reply:
-        gate.wait(5)
-        return Reply(WHOLE)
 
     def sync_bursts() -> None:
         with ThreadPoolExecutor(8) as pool:
@@ -91,20 +80,14 @@ def test_a_burst_to_another_server_closes_idle_connections(
         assert first.settles_at(4)
         assert second.settles_at(8)
 
-    with serving(together) as first, serving(together) as second:
+    with serving(together(8)) as first, serving(together(8)) as second:
         asyncio.run(async_bursts()) if way is acall else sync_bursts()
 
 
 def test_idle_connections_to_another_server_expire(monkeypatch: pytest.MonkeyPatch) -> None:
     """Connections to a server that is called no more are closed when calls go on elsewhere."""
     monkeypatch.setenv("EMBER_KEEPALIVE_SECONDS", "0.2")
-    gate = threading.Barrier(3)
-
-    def together(received: Received) -> Reply:
-        gate.wait(5)
-        return Reply(WHOLE)
-
-    with serving(together) as left, serving(answering) as other, ThreadPoolExecutor(3) as pool:
+    with serving(together(3)) as left, serving(answering) as other, ThreadPoolExecutor(3) as pool:
         list(pool.map(lambda _: call(left.url), range(3)))
         assert left.settles_at(3)
         time.sleep(0.3)

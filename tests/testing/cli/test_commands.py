@@ -267,7 +267,7 @@ def test_check_finds_a_planted_secret_of_each_kind(
 def test_check_without_keys_finds_no_secret_in_an_escaped_letter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As in CI: where no variable has a key, a letter written `\\u0041` is no finding."""
+    """As in CI: where no variable has a key, an escaped letter in JSON is no finding."""
     for name in tuple(os.environ):
         if name not in {"PATH", "HOME", "SYSTEMROOT"}:
             monkeypatch.delenv(name)
