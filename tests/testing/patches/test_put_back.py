@@ -259,6 +259,8 @@ def test_between_two_replays_patches_stay_and_do_nothing(tmp_path: Path) -> None
         assert httpx.post(server.url, json=1).json() == {"echo": 1}
         assert type(ssl.create_default_context(cafile=certifi.where())) is ssl.SSLContext
         assert end(replay_follows=True) is first
+        setattr(*place, original)  # by a library that had saved it
+        assert end(replay_follows=True) is not first
         other = Patch(*place, lambda inner: lambda *given: inner(*given))
         other.install()
         assert end(replay_follows=True) is not first  # lies over the other's

@@ -7,6 +7,7 @@ import base64
 import gzip
 import json
 import os
+import subprocess
 import sys
 import time
 from collections import UserDict
@@ -112,6 +113,33 @@ class TestSecrets:
                     sender.post(server.url, json={"q": f"what is {SECRET}?"})
                 finally:
                     os.environ.pop("LATE_API_KEY", None)
+        assert SECRET.encode() not in path.read_bytes()
+
+    def test_key_that_is_being_set_while_a_thread_calls_is_redacted(self, path: Path) -> None:
+        """A variable has no value yet when its audit event is raised."""
+        script = """
+import os, sys, threading
+import httpx
+import ember_testing
+
+url, path, secret = sys.argv[1:]
+
+def call_meanwhile(event, arguments):
+    if event == "os.putenv" and arguments[0] in (b"LATE_API_KEY", "LATE_API_KEY"):
+        thread = threading.Thread(target=httpx.post, args=(url,), kwargs={"json": {"n": 2}})
+        thread.start()
+        thread.join()
+
+with ember_testing.cassette(path, record="new"):
+    httpx.post(url, json={"n": 1})
+    sys.addaudithook(call_meanwhile)  # after the toolkit's own
+    os.environ["LATE_API_KEY"] = secret
+    httpx.post(url, json={"q": f"what is {secret}?"})
+"""
+        with serving() as server:
+            command = [sys.executable, "-c", script, server.url, str(path), SECRET]
+            subprocess.run(command, check=True, timeout=60)
+            assert len(server.received) == 3
         assert SECRET.encode() not in path.read_bytes()
 
     def test_key_known_only_after_its_use_is_not_written(self, path: Path) -> None:
