@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from functools import lru_cache
@@ -34,8 +33,8 @@ before_price_change: set[Callable[[], object]] = set()
 
 _thread = threading.local()
 _changes: int | None = None
-_last = 0.0
-_SETTLES = 0.05  # seconds; the event is raised before the change is made
+# Values by variable that were announced and not yet seen: an event is raised before its change.
+_announced: dict[Any, Any] = {}
 # pytest sets it in each phase of each test; it holds the test's name.
 _OF_PYTEST = "PYTEST_CURRENT_TEST" if os.name == "nt" else b"PYTEST_CURRENT_TEST"
 
@@ -48,10 +47,12 @@ def watch() -> None:
 
 def note_change(_event: str, arguments: tuple[Any, ...]) -> None:
     """Handle an audit event: a variable is being set or deleted."""
-    global _changes, _last
-    if arguments[0] != _OF_PYTEST and not getattr(_thread, "sets_placeholders", False):
-        _changes, _last = (_changes or 0) + 1, time.monotonic()
-        if sets_prices((os.fsdecode(arguments[0]),)):
+    global _changes
+    name, *values = arguments  # no value if it is being deleted
+    if name != _OF_PYTEST and not getattr(_thread, "sets_placeholders", False):
+        _announced[name] = values[0] if values else None
+        _changes = (_changes or 0) + 1
+        if sets_prices((os.fsdecode(name),)):
             for call in tuple(before_price_change):
                 call()
 
@@ -76,6 +77,20 @@ def version() -> tuple[int, int] | None:
     """Return a value that is equal while nothing changes; None if that is unknown."""
     # A test may have replaced os.environ with another mapping, which raises no event.
     is_own = type(os.environ).__module__ == os.__name__
-    if _changes is None or not is_own or time.monotonic() - _last < _SETTLES:
+    changes = _changes  # before the check below, which may be late for a further change
+    if changes is None or not is_own or not _all_made():
         return None
-    return _changes, id(os.environ)
+    return changes, id(os.environ)
+
+
+def _all_made() -> bool:
+    """Return whether `os.environ` has each announced change; one by `os.putenv` it never has."""
+    if not _announced:
+        return True
+    present: Any = os.environ if os.name == "nt" else os.environb
+    for name, value in tuple(_announced.items()):
+        if present.get(name) != value:
+            return False
+        if _announced.get(name) == value:
+            _announced.pop(name, None)
+    return not _announced

@@ -9,7 +9,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections import UserDict
 from pathlib import Path
 
@@ -99,7 +98,6 @@ class TestSecrets:
                 for number in range(3):
                     sender.post(server.url, json={"n": number})
                 if way != "just before":
-                    time.sleep(0.06)  # longer than a change may stay unnoticed
                     sender.post(server.url, json={"n": "settled"})
                 if way == "update":
                     os.environ.update(LATE_API_KEY=SECRET)
@@ -171,7 +169,6 @@ with ember_testing.cassette(path, record="new"):
                 ember_testing.cassette(path, record="new"),
             ):
                 post(server.url, {"q": "harmless"})
-                time.sleep(0.06)
                 post(server.url, {"q": "settled"})
                 coded = behind["encodekey"](name), behind["encodevalue"](value)
                 monkeypatch.setitem(behind["_data"], *coded)
